@@ -1,0 +1,181 @@
+-- lastcall's schema for PostgreSQL 14 and up. The state machine of a session lives here, so that no writer, a person
+-- in psql included, can store a lie about it. Applying this file again is safe, also by two servers at once.
+
+BEGIN;
+SELECT pg_advisory_xact_lock(hashtext('lastcall schema'));
+
+CREATE TABLE IF NOT EXISTS lastcall_schema (
+    version    integer     PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    digest     text                     -- of the file that a server applied; NULL: applied by hand
+);
+
+-- One row per server process; its lease is the heartbeat.
+CREATE TABLE IF NOT EXISTS server_instances (
+    instance_id  uuid        PRIMARY KEY,
+    hostname     text        NOT NULL,
+    pid          integer     NOT NULL,
+    version      text        NOT NULL,
+    started_at   timestamptz NOT NULL DEFAULT now(),
+    heartbeat_at timestamptz NOT NULL DEFAULT now(),
+    stopped_at   timestamptz,            -- left in good order
+    reaped_at    timestamptz             -- declared dead by another server
+);
+
+CREATE TABLE IF NOT EXISTS conversations (
+    conversation_id uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
+    user_id         text        NOT NULL,
+    title           text,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT conversation_of_one_user UNIQUE (conversation_id, user_id),
+    CONSTRAINT user_is_named CHECK (length(user_id) BETWEEN 1 AND 256)
+);
+
+CREATE TABLE IF NOT EXISTS conversation_sessions (
+    session_id          uuid             PRIMARY KEY DEFAULT gen_random_uuid(),
+    conversation_id     uuid             NOT NULL,   -- made by the trigger where an import leaves it out
+    user_id             text             NOT NULL,
+    instance_id         uuid             REFERENCES server_instances,   -- NULL: imported, no server behind it
+    is_active           boolean          NOT NULL DEFAULT true,
+    session_start       timestamptz      NOT NULL DEFAULT now(),
+    session_end         timestamptz,      -- when it truly ended
+    ended_at            timestamptz,      -- when the row was closed
+    duration_seconds    double precision, -- session_end - session_start
+    end_reason          text,
+    close_code          integer,          -- of the WebSocket, where a close frame was exchanged
+    closed_by           uuid,             -- the instance that closed the row; NULL: a person
+    memory_status       text             NOT NULL DEFAULT 'none',
+    memory_attempts     integer          NOT NULL DEFAULT 0,
+    memory_due_at       timestamptz,      -- a claim and a back-off both move it ahead
+    memory_error        text,
+    memory_finalized_at timestamptz,
+    CONSTRAINT session_in_own_conversation FOREIGN KEY (conversation_id, user_id)
+        REFERENCES conversations (conversation_id, user_id),
+    CONSTRAINT active_or_ended CHECK (
+        is_active = (session_end IS NULL) AND is_active = (ended_at IS NULL)
+        AND is_active = (duration_seconds IS NULL) AND is_active = (end_reason IS NULL)
+        AND NOT (is_active AND close_code IS NOT NULL)),
+    CONSTRAINT ends_after_its_start CHECK (session_end >= session_start),
+    CONSTRAINT closed_after_its_end CHECK (ended_at >= session_end),
+    CONSTRAINT duration_is_the_difference CHECK (
+        duration_seconds = extract(epoch FROM session_end - session_start)::double precision),
+    CONSTRAINT memory_status_known CHECK (memory_status IN ('none', 'pending', 'done', 'failed')),
+    CONSTRAINT memory_after_the_end CHECK (NOT is_active OR memory_status = 'none'),
+    CONSTRAINT memory_done_is_dated CHECK ((memory_status = 'done') = (memory_finalized_at IS NOT NULL))
+);
+CREATE INDEX IF NOT EXISTS sessions_active ON conversation_sessions (instance_id, session_start) WHERE is_active;
+CREATE INDEX IF NOT EXISTS sessions_by_start ON conversation_sessions (session_start);
+CREATE INDEX IF NOT EXISTS sessions_by_user ON conversation_sessions (user_id, session_start);
+CREATE INDEX IF NOT EXISTS sessions_by_conversation ON conversation_sessions (conversation_id);
+CREATE INDEX IF NOT EXISTS memory_pending ON conversation_sessions (memory_due_at) WHERE memory_status = 'pending';
+
+-- The transcript: items in order.
+CREATE TABLE IF NOT EXISTS messages (
+    message_id      uuid        PRIMARY KEY,     -- made by the writer: storing an item again is no second item
+    conversation_id uuid        NOT NULL REFERENCES conversations,
+    session_id      uuid        NOT NULL REFERENCES conversation_sessions,
+    item_id         text        NOT NULL,        -- what clients see
+    position        bigint      NOT NULL,        -- orders the conversation's items
+    role            text        NOT NULL,
+    content         text        NOT NULL,
+    status          text        NOT NULL,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT item_once_per_conversation UNIQUE (conversation_id, item_id),
+    CONSTRAINT role_known CHECK (role IN ('system', 'user', 'assistant')),
+    CONSTRAINT status_known CHECK (status IN ('completed', 'incomplete'))
+);
+CREATE INDEX IF NOT EXISTS messages_in_order ON messages (conversation_id, position, created_at);
+CREATE INDEX IF NOT EXISTS messages_by_session ON messages (session_id, position);
+
+CREATE TABLE IF NOT EXISTS user_memories (
+    memory_id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    user_id           text        NOT NULL,
+    kind              text        NOT NULL,
+    content           text        NOT NULL,
+    quote             text,
+    source_session_id uuid        REFERENCES conversation_sessions ON DELETE SET NULL,
+    source_item_id    text,
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    updated_at        timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT kind_is_short CHECK (length(kind) BETWEEN 1 AND 32),
+    CONSTRAINT content_is_bounded CHECK (length(content) BETWEEN 1 AND 1000)
+);
+CREATE UNIQUE INDEX IF NOT EXISTS memory_once_per_user ON user_memories (user_id, kind, md5(lower(content)));
+CREATE INDEX IF NOT EXISTS memories_newest_first ON user_memories (user_id, updated_at DESC, memory_id DESC);
+
+-- A session's row moves once, from active to ended, and the end is never rewritten.
+CREATE OR REPLACE FUNCTION guard_session() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.session_start > clock_timestamp() THEN
+            RAISE EXCEPTION 'session % cannot start in the future', NEW.session_id USING ERRCODE = 'check_violation';
+        END IF;
+        IF NEW.conversation_id IS NULL THEN
+            INSERT INTO conversations (user_id, created_at) VALUES (NEW.user_id, NEW.session_start)
+                RETURNING conversation_id INTO NEW.conversation_id;
+        END IF;
+    ELSIF (NEW.session_id, NEW.conversation_id, NEW.user_id, NEW.session_start)
+            IS DISTINCT FROM (OLD.session_id, OLD.conversation_id, OLD.user_id, OLD.session_start) THEN
+        RAISE EXCEPTION 'session %: whose it is and when it began is fixed', OLD.session_id
+            USING ERRCODE = 'check_violation';
+    ELSIF NOT OLD.is_active THEN
+        IF (NEW.is_active, NEW.instance_id, NEW.session_end, NEW.ended_at, NEW.duration_seconds, NEW.end_reason,
+                NEW.close_code, NEW.closed_by)
+            IS DISTINCT FROM (OLD.is_active, OLD.instance_id, OLD.session_end, OLD.ended_at, OLD.duration_seconds,
+                OLD.end_reason, OLD.close_code, OLD.closed_by) THEN
+            RAISE EXCEPTION 'session % has ended: it cannot be reopened, and its end cannot be rewritten',
+                OLD.session_id USING ERRCODE = 'check_violation';
+        END IF;
+        RETURN NEW;
+    END IF;
+
+    IF NOT NEW.is_active THEN
+        -- A transaction may be older than the session that it closes, and an age may be measured a hair too long:
+        -- the end is held between the start and now, rather than refused.
+        NEW.session_end := greatest(NEW.session_start, least(coalesce(NEW.session_end, now()), clock_timestamp()));
+        NEW.ended_at := greatest(NEW.session_end, now());
+        NEW.duration_seconds := extract(epoch FROM NEW.session_end - NEW.session_start);
+        NEW.end_reason := coalesce(NEW.end_reason, 'by_hand');
+        IF TG_OP = 'UPDATE' THEN
+            IF EXISTS (SELECT FROM messages WHERE session_id = NEW.session_id AND role = 'user') THEN
+                NEW.memory_status := 'pending';
+                NEW.memory_due_at := now();
+            END IF;
+            -- The owner knows of the ends that it wrote itself; a notification costs a lock that all commits share.
+            IF NEW.instance_id IS NOT NULL AND NEW.closed_by IS DISTINCT FROM NEW.instance_id THEN
+                PERFORM pg_notify('lastcall_session_closed', NEW.session_id::text);
+            END IF;
+        END IF;
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER guard_session BEFORE INSERT OR UPDATE ON conversation_sessions
+    FOR EACH ROW EXECUTE FUNCTION guard_session();
+
+-- What is behind each session: 'live', 'orphaned' (active, but no living server owns it) or 'ended'.
+CREATE OR REPLACE VIEW session_truth AS
+SELECT s.session_id, s.conversation_id, s.user_id, s.instance_id, s.is_active, s.session_start, s.session_end,
+       s.ended_at, s.duration_seconds, s.end_reason, s.close_code, s.memory_status,
+       CASE WHEN NOT s.is_active THEN 'ended'
+            WHEN i.stopped_at IS NULL AND i.reaped_at IS NULL AND i.heartbeat_at > now() - interval '10 seconds'
+                THEN 'live'
+            ELSE 'orphaned' END AS state,
+       i.hostname, i.pid,
+       coalesce(i.stopped_at, i.heartbeat_at) AS owner_last_seen
+  FROM conversation_sessions s LEFT JOIN server_instances i USING (instance_id);
+
+CREATE OR REPLACE VIEW orphaned_sessions AS
+SELECT session_id, conversation_id, user_id, instance_id, hostname, pid, session_start, owner_last_seen,
+       extract(epoch FROM now() - session_start) / 3600 AS hours_active
+  FROM session_truth WHERE state = 'orphaned';
+
+CREATE OR REPLACE VIEW daily_session_stats AS
+SELECT date(session_start) AS date, count(*) AS total_sessions, avg(duration_seconds) AS avg_duration,
+       count(*) FILTER (WHERE is_active) AS still_active,
+       count(*) FILTER (WHERE memory_status = 'pending') AS memory_pending,
+       count(*) FILTER (WHERE memory_status = 'failed') AS memory_failed
+  FROM conversation_sessions GROUP BY date(session_start);
+
+INSERT INTO lastcall_schema (version) VALUES (1) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
+COMMIT;

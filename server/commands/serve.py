@@ -1,0 +1,42 @@
+"""`lastcall serve`."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..config import Settings
+from .options import settings_options
+from .running import run_logged
+
+if TYPE_CHECKING:
+    from ..main import Ready
+
+
+@click.command
+@settings_options()
+def serve(**values: Any) -> None:
+    """Run the chat server until SIGTERM or Ctrl-C."""
+    settings = Settings(**values)
+    from ..main import serve as serve_until_stopped
+
+    announce = partial(announce_ready, json_logs=settings.json_logs)
+    run_logged(serve_until_stopped, settings, announce, json_logs=settings.json_logs, level=settings.log_level)
+
+
+def announce_ready(ready: Ready, *, json_logs: bool) -> None:
+    """Tells that the server takes connections: one line on stdout."""
+    from .. import logs
+
+    if json_logs:
+        if ready.note:
+            logs.write_line(sys.stdout, logs.json_line("data_elsewhere", note=ready.note))
+        line = logs.json_line("ready", url=ready.url, database=ready.database, agent=ready.agent)
+    else:
+        if ready.note:
+            logs.write_line(sys.stderr, f"lastcall: {ready.note}")
+        line = f"lastcall is ready at {ready.url} · database: {ready.database} · agent: {ready.agent}"
+    logs.write_line(sys.stdout, line)

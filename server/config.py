@@ -1,0 +1,65 @@
+"""Settings: every limit and timeout of the server, with its unit in its name. Imports nothing of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+def setting(default: Any, help: str, *, flag: bool = True) -> Any:
+    """A field of `Settings`: its default, and its sentence in `lastcall serve --help` when it has a flag."""
+    return field(default=default, metadata={"help": help, "flag": flag})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What `lastcall serve` can be told.
+
+    Each field with a flag becomes `--like-this` and the environment variable `LASTCALL_LIKE_THIS`; the rest are
+    constants of the design, named here so that every bound is found in one place.
+    """
+
+    host: str = setting("127.0.0.1", "Address to listen on.")
+    port: int = setting(8000, "TCP port; 0 picks a free one.")
+    database_url: str | None = setting(None, "PostgreSQL 14+ to use; without it, an embedded one in --data-dir.")
+    data_dir: Path = setting(Path(".lastcall"), "Where the embedded PostgreSQL keeps its data.")
+    agent: str | None = setting(
+        None,
+        "Who answers: local, openai, echo or module:factory; default local where its model is installed, else echo.",
+    )
+    agent_url: str | None = setting(None, "Base URL of an OpenAI-compatible endpoint, for --agent openai.")
+    model: str | None = setting(None, "Model to ask that endpoint for, for --agent openai.")
+    instructions: str = setting(
+        "You are a friendly assistant. Answer briefly and plainly.", "What the agent is told before every conversation."
+    )
+    ping_interval: float = setting(20.0, "Seconds between keepalive pings.")
+    ping_timeout: float = setting(20.0, "Seconds to wait for an answer to a ping before the client counts as gone.")
+    drain_seconds: float = setting(10.0, "Seconds a shutdown may take in all, running answers and memory included.")
+    connections_max: int = setting(10_000, "Connections served at once; further ones are refused.")
+    message_bytes_max: int = setting(1_048_576, "Largest message a client may send, in bytes.")
+    json_logs: bool = setting(False, "Write logs as JSON lines, for machines.")
+    log_level: str | None = setting(None, "Least level to log; default warning, or info with --json-logs.")
+
+    handshake_seconds: float = setting(10.0, "From accept to a finished HTTP or WebSocket handshake.", flag=False)
+    head_bytes_max: int = setting(16_384, "Largest HTTP request head.", flag=False)
+    inbox_events_max: int = setting(256, "Events of one client waiting to be handled.", flag=False)
+    outbox_bytes_high: int = setting(262_144, "Unsent bytes at which producers wait for the client.", flag=False)
+    outbox_bytes_max: int = setting(8_388_608, "Unsent bytes at which a slow reader is let go.", flag=False)
+    send_seconds: float = setting(10.0, "A client that takes no byte for so long is let go.", flag=False)
+    begin_seconds: float = setting(5.0, "From accept to the session's committed row.", flag=False)
+    end_seconds: float = setting(5.0, "How long one session's exit waits for its end to be committed.", flag=False)
+    close_seconds: float = setting(1.0, "How long one session's exit waits for the closing handshake.", flag=False)
+    append_seconds: float = setting(5.0, "From an item's arrival to its commit, retries included.", flag=False)
+    history_items_max: int = setting(200, "Items of a resumed conversation that are loaded and replayed.", flag=False)
+    items_max: int = setting(10_000, "Items one session holds in its conversation.", flag=False)
+    recall_memories_max: int = setting(50, "Memories of a user that go into the instructions.", flag=False)
+    reply_seconds: float = setting(300.0, "One response of the agent, from first to last word.", flag=False)
+    reply_chars_max: int = setting(262_144, "One response of the agent, in characters.", flag=False)
+    memory_seconds: float = setting(
+        60.0, "One session's memory finalization; its claim lasts a little longer.", flag=False
+    )
+    memory_workers: int = setting(4, "Sessions whose memory is finalized at once.", flag=False)
+    memory_attempts_max: int = setting(5, "Tries at one session's memory before it counts as failed.", flag=False)
+    memory_sweep_seconds: float = setting(5.0, "Between looks for pending memory that nobody announced.", flag=False)
+    heartbeat_seconds: float = setting(1.0, "Between renewals of this instance's row.", flag=False)

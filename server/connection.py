@@ -1,0 +1,333 @@
+"""One WebSocket connection's life: handshake, session, and the one exit path that every ending takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Literal
+from uuid import UUID, uuid4
+
+import structlog
+import trio
+import wsproto.utilities
+from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
+
+from . import wire
+from .admission import Admission, Refusal, admit
+from .conversation import Conversation, Opening
+from .frames import close_frame, text_frame
+from .memory import briefing
+from .session import Session
+from .store import EndReason, InvalidRow, SessionEnd, SessionStart, StoredItem, StoreError
+
+if TYPE_CHECKING:
+    from .agent import Agent
+    from .config import Settings
+    from .memory import Finalizer
+    from .metrics import Metrics
+    from .session import Registry
+    from .store import Store
+    from .stream import BufferedStream
+
+MESSAGE_QUEUE_MESSAGES = 16  # inside trio-websocket; pongs wait behind unread messages, so our reader never waits
+PROTOCOL_ERROR_CODES = {1002, 1003, 1007}
+TOO_BIG = "Exceeded maximum message size"  # trio-websocket's own words when it closes with 1009
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every connection shares. All of it outlives the connections."""
+
+    instance_id: UUID
+    settings: Settings
+    store: Store
+    agent: Agent
+    finalizer: Finalizer
+    registry: Registry
+    metrics: Metrics
+    draining: trio.Event = field(default_factory=trio.Event)
+
+
+class Outbox:
+    """Encodes events, numbers them and hands their frames to the stream."""
+
+    def __init__(self, stream: BufferedStream, ws: WebSocketConnection) -> None:
+        self._stream = stream
+        self._ws = ws
+        self._prefix = f"event_{uuid4().hex[:12]}_"
+        self._numbers = count(1)
+        self.room = stream.room
+
+    def emit(self, event: wire.ServerEvent) -> None:
+        # After a close frame no other may follow, and the library's own state is the first to know of one.
+        if self._ws.closed is None:
+            self._stream.put(text_frame(wire.encode(event, f"{self._prefix}{next(self._numbers)}")))
+
+
+async def serve_websocket(stream: BufferedStream, services: Services) -> bytes:
+    """Serves one WebSocket connection from its handshake to its end.
+
+    Returns the last bytes for the peer, where the library left the connection without a close frame. Does not close
+    the stream. Raises nothing but cancellation: whatever goes wrong in here ends this one connection.
+    """
+    try:
+        async with trio.open_nursery() as tasks:
+            try:
+                return await _serve(stream, services, tasks)
+            finally:
+                tasks.cancel_scope.cancel()
+    except* (ConnectionClosed, wsproto.utilities.ProtocolError, OSError, UnicodeError) as gone:
+        _log.debug("connection_lost", error=repr(gone.exceptions[0]))
+    except* (trio.BrokenResourceError, trio.ClosedResourceError):
+        _log.debug("connection_broken")
+    except* Exception:  # noqa: BLE001 - the connection's boundary
+        _log.exception("connection_crashed")
+    return b""
+
+
+async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery) -> bytes:
+    settings = services.settings
+    with trio.move_on_after(settings.handshake_seconds):
+        request = await wrap_server_stream(
+            tasks, stream, MESSAGE_QUEUE_MESSAGES, settings.message_bytes_max, receive_buffer_size=None
+        )
+        # trio-websocket keeps the Host to itself; a page's origin cannot be judged without it.
+        host = request._event.host  # noqa: SLF001
+        admission = admit(request.path, host, request.headers, request.proposed_subprotocols)
+        if isinstance(admission, Refusal):
+            await _reject(request, admission, services)
+            return b""
+        ws = await request.accept(subprotocol=admission.subprotocol)
+        if services.draining.is_set() or len(services.registry) >= settings.connections_max:
+            return _turn_away(services)
+        return await _Connection(ws, stream, services, tasks, admission).run()
+    return b""
+
+
+async def _reject(request: WebSocketRequest, refusal: Refusal, services: Services) -> None:
+    services.metrics.connections_refused.labels("handshake").inc()
+    await request.reject(refusal.status, extra_headers=[(b"content-type", b"application/json")], body=refusal.body)
+
+
+def _turn_away(services: Services) -> bytes:
+    if services.draining.is_set():
+        return close_frame(1012, "the server is restarting")
+    services.metrics.connections_refused.labels("overload").inc()
+    return close_frame(1013, "too many connections")
+
+
+class _Connection:
+    """An accepted connection and its session."""
+
+    def __init__(
+        self,
+        ws: WebSocketConnection,
+        stream: BufferedStream,
+        services: Services,
+        tasks: trio.Nursery,
+        admission: Admission,
+    ) -> None:
+        self._ws = ws
+        self._stream = stream
+        self._services = services
+        self._settings = services.settings
+        self._tasks = tasks
+        self._admission = admission
+        self._outbox = Outbox(stream, ws)
+        self._session = Session(admission.user_id, admission.conversation_id or uuid4())
+        self._farewell = b""
+
+    async def run(self) -> bytes:
+        """The session from its begin to its end; returns what the peer should still hear."""
+        self._services.registry.add(self._session)
+        self._services.metrics.sessions_active.inc()
+        try:
+            with self._session.scope:
+                await self._converse()
+        except Exception:  # noqa: BLE001 - the session's boundary: it ends, and says why
+            _log.exception("session_crashed", session_id=str(self._session.session_id))
+            self._session.stop(EndReason.SERVER_ERROR)
+        finally:
+            await self._leave()
+        return self._farewell
+
+    async def _converse(self) -> None:
+        opening = await self._begin()
+        if opening is None:
+            return
+        async with trio.open_nursery() as helpers:
+            inbox, events = trio.open_memory_channel[wire.AnyClientEvent | wire.Rejected](
+                self._settings.inbox_events_max
+            )
+            conversation = Conversation(
+                self._session,
+                opening,
+                agent=self._services.agent,
+                store=self._services.store,
+                outbox=self._outbox,
+                settings=self._settings,
+                draining=self._services.draining,
+                start_reply=self._tasks.start_soon,
+            )
+            conversation.greet()
+            helpers.start_soon(conversation.run, events)
+            helpers.start_soon(self._keep_alive)
+            await self._read(inbox)
+            helpers.cancel_scope.cancel()
+
+    # --- begin
+
+    async def _begin(self) -> Opening | None:
+        """Commits the session's row and gathers what it starts with; None where that could not be done."""
+        try:
+            with trio.fail_after(self._settings.begin_seconds):
+                return await self._open()
+        except InvalidRow as error:
+            _log.info("session_refused", error=str(error))
+            self._refuse("conversation_not_found", "There is no such conversation of this user.", EndReason.REFUSED)
+        except (StoreError, trio.TooSlowError) as error:
+            _log.warning("session_not_begun", error=repr(error))
+            self._refuse("store_unavailable", "The server cannot begin a session now.", EndReason.SERVER_ERROR, 1013)
+        return None
+
+    async def _open(self) -> Opening:
+        store, session, settings = self._services.store, self._session, self._settings
+        history: Sequence[StoredItem] = ()
+        if self._admission.conversation_id is not None:
+            known = await store.load_history(session.conversation_id, session.user_id, settings.history_items_max)
+            if known is None:
+                raise InvalidRow("no such conversation")
+            history = known
+        facts = await store.recall(session.user_id, settings.recall_memories_max)
+        start = SessionStart(
+            session_id=session.session_id,
+            conversation_id=session.conversation_id,
+            user_id=session.user_id,
+            instance_id=self._services.instance_id,
+            started=session.started,
+        )
+        await store.begin_session(start, within=settings.begin_seconds)
+        return Opening(self._admission.model, settings.instructions, briefing(facts), history)
+
+    def _refuse(self, code: str, message: str, reason: EndReason, close_code: int | None = None) -> None:
+        kind: Literal["invalid_request_error", "server_error"] = (
+            "server_error" if reason is EndReason.SERVER_ERROR else "invalid_request_error"
+        )
+        self._outbox.emit(wire.Error(error=wire.ErrorDetail(type=kind, code=code, message=message)))
+        self._session.stop(reason, close_code=close_code)
+
+    # --- while it lasts
+
+    async def _read(self, inbox: trio.MemorySendChannel[wire.AnyClientEvent | wire.Rejected]) -> None:
+        """Takes messages off the socket until it closes. Never waits for anything else: pongs come this way too."""
+        while True:
+            try:
+                message = await self._ws.get_message()
+            except ConnectionClosed:
+                self._stop_as_closed()
+                return
+            event = _parse(message)
+            try:
+                inbox.send_nowait(event)
+            except trio.WouldBlock:
+                self._refuse_event(event)
+
+    def _refuse_event(self, event: wire.AnyClientEvent | wire.Rejected) -> None:
+        event_id = event.detail.event_id if isinstance(event, wire.Rejected) else event.event_id
+        message = f"More than {self._settings.inbox_events_max} events are waiting; this one was not handled."
+        detail = wire.ErrorDetail(code="too_many_events", message=message, event_id=event_id)
+        self._outbox.emit(wire.Error(error=detail))
+
+    def _stop_as_closed(self) -> None:
+        """The socket is closed: names the reason."""
+        closed = self._ws.closed
+        code = closed.code if closed is not None else 1006
+        if self._stream.stalled:
+            self._session.stop(EndReason.SLOW_READER)
+        elif code == 1009 and closed is not None and (closed.reason or "").startswith(TOO_BIG):
+            self._session.stop(EndReason.MESSAGE_TOO_BIG)
+        elif code in PROTOCOL_ERROR_CODES:
+            self._session.stop(EndReason.PROTOCOL_ERROR, close_code=code)
+            self._farewell = close_frame(code)
+        elif code == 1006:
+            self._session.stop(EndReason.CLIENT_LOST)
+        else:
+            self._session.stop(EndReason.CLIENT_CLOSED, close_code=code)
+
+    async def _keep_alive(self) -> None:
+        """Finds a peer that is gone without a word. Its session ended with the last byte that came from it."""
+        while True:
+            await trio.sleep(self._settings.ping_interval)
+            asked = trio.current_time()
+            try:
+                with trio.move_on_after(self._settings.ping_timeout) as limit:
+                    await self._ws.ping()
+            except ConnectionClosed:
+                return  # the reader is told so too, and knows better why
+            if limit.cancelled_caught and self._stream.last_received <= asked:
+                self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)
+
+    # --- the exit path
+
+    async def _leave(self) -> None:
+        """Every ending comes through here, in this order; a step that fails or hangs costs nothing but itself.
+
+        The row first: a dead peer must not eat the time of the database write. Memory is only announced: the closed
+        row is its work order. The close handshake last and unshielded: whoever cancels us may not wait for a peer.
+        """
+        session, services = self._session, self._services
+        services.registry.discard(session)
+        services.metrics.sessions_active.dec()
+        if session.reason is None:
+            session.stop(EndReason.SERVER_ERROR)
+        with self._step("end_session"), trio.move_on_after(self._settings.end_seconds, shield=True) as limit:
+            await self._end_row()
+        if limit.cancelled_caught:
+            _log.error("end_not_confirmed", session_id=str(session.session_id), seconds=self._settings.end_seconds)
+        with self._step("announce_memory"):
+            services.finalizer.wake()
+        with self._step("close"), trio.move_on_after(self._settings.close_seconds):
+            await self._ws.aclose(session.close_code or 1000, session.reason)
+
+    async def _end_row(self) -> None:
+        session, services = self._session, self._services
+        unfinished: Sequence[StoredItem] = ()
+        with self._step("cut"):
+            unfinished = session.cut()
+        end = SessionEnd(
+            session_id=session.session_id,
+            instance_id=services.instance_id,
+            ended=session.ended,
+            reason=session.reason or EndReason.SERVER_ERROR,
+            close_code=session.close_code,
+            unfinished=unfinished,
+        )
+        await services.store.end_session(end)
+        services.metrics.end_seconds.observe(trio.current_time() - session.ended)
+        services.metrics.sessions_ended.labels(end.reason.value).inc()
+        _log.info(
+            "session_ended",
+            session_id=str(session.session_id),
+            user_id=session.user_id,
+            reason=end.reason.value,
+            seconds=round(session.ended - session.started, 3),
+        )
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        """A step of the exit path: its failure is logged, and the next step comes all the same."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001 - one step's failure must not cost the next
+            _log.exception("exit_step_failed", step=name, session_id=str(self._session.session_id))
+
+
+def _parse(message: str | bytes) -> wire.AnyClientEvent | wire.Rejected:
+    try:
+        return wire.parse(message)
+    except wire.Rejected as rejection:
+        return rejection

@@ -1,0 +1,122 @@
+"""Logging: lines for people on stderr, or JSON lines for machines on stdout; the libraries' logs go the same way."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+Level = Literal["debug", "info", "warning", "error"]
+
+# User information of a URL, and libpq's parameter: the password may hold an @ that should have been encoded.
+_USERINFO = re.compile(r"(\w[\w+.-]*://[^\s:@/?#]*):\S*@")
+_PARAMETER = re.compile(r"([?&]password=)[^&\s'\"]*", re.IGNORECASE)
+_CONTROL = re.compile(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def redact(text: str) -> str:
+    """Text in which the password of every URL is three asterisks."""
+    return _PARAMETER.sub(r"\1***", _USERINFO.sub(r"\1:***@", text))
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal would obey: escapes, controls, changes of direction. Lines and tabs stay."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def configure(*, json_logs: bool, level: Level) -> None:
+    """Sets up structlog and the standard library's logging. Calling it again replaces what was set up."""
+    output = _LastingStream(sys.stdout if json_logs else sys.stderr)
+    least = getattr(logging, level.upper())
+    shared: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
+    render = [*(_for_machines() if json_logs else _for_people(sys.stderr.isatty())), _redact_line]
+    structlog.configure(
+        processors=[*shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=structlog.WriteLoggerFactory(file=output),  # type: ignore[arg-type]  # write and flush will do
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(output)
+    handler.addFilter(_with_tracebacks if least <= logging.DEBUG else _without_tracebacks)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render]
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+def write_line(stream: TextIO, line: str) -> None:
+    """One redacted line, at once. A reader that has gone is no reason to fail."""
+    lasting = _LastingStream(stream)
+    lasting.write(redact(line) + "\n")
+    lasting.flush()
+
+
+def json_line(event: str, **fields: Any) -> str:
+    """The JSON line of an event of level info, whatever level is logged."""
+    line: Any = {"event": event, **fields, "level": "info"}
+    for processor in _for_machines():
+        line = processor(None, "info", line)
+    return str(line)
+
+
+class _LastingStream:
+    """A stream whose reader may go away: a log that nobody reads must not end a session."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+
+def _for_machines() -> list[Processor]:
+    return [
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _event_first,
+        structlog.processors.JSONRenderer(),
+    ]
+
+
+def _for_people(colors: bool) -> list[Processor]:
+    return [
+        structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+        structlog.processors.format_exc_info,
+        _printable_values,
+        structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0, pad_level=False, sort_keys=False),
+    ]
+
+
+def _event_first(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    return {key: event[key] for key in ("timestamp", "level", "event") if key in event} | dict(event)
+
+
+def _printable_values(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _redact_line(logger: WrappedLogger, method: str, line: MutableMapping[str, Any] | str) -> str:
+    return redact(str(line))
+
+
+def _without_tracebacks(record: logging.LogRecord) -> bool:
+    """asyncpg's pool logs one at each failed attempt to reconnect: the message says enough."""
+    record.exc_info = record.exc_text = record.stack_info = None
+    return True
+
+
+def _with_tracebacks(record: logging.LogRecord) -> bool:
+    return True

@@ -1,0 +1,158 @@
+"""The picture: the server's nested lifetimes, from the database to the last connection.
+
+No other module opens a nursery that outlives one connection, but for the services that it asks for here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from .agent import Agent
+from .agents import open_agent
+from .config import Settings
+from .connection import Services
+from .embedded import open_embedded
+from .http import HttpServer
+from .instance import open_instance
+from .listener import Listener
+from .memory import open_finalizer
+from .metrics import Metrics
+from .postgres import DatabaseAddress, open_store
+from .session import Registry
+from .shutdown import Schedule, Signals, close_sessions, forced_exit
+from .store import RememberedFact, Store, StoreError
+from .web.app import create_app
+
+BACKLOG_CONNECTIONS = 1024
+
+_log = structlog.get_logger(__name__)
+
+
+class CannotListen(Exception):
+    """The address cannot be bound; the message is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What is told once the server takes connections. note: where the data is, if that is a surprise."""
+
+    url: str
+    database: str
+    agent: str
+    note: str | None
+
+
+async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
+    """Runs the server until SIGTERM or SIGINT. Lifetimes nest: what is opened last ends first.
+
+    Raises the user errors of its parts: `EmbeddedError`, `DatabaseUnusable`, `AgentUnavailable`, `CannotListen`.
+    """
+    signals = Signals(settings.drain_seconds)
+    async with trio.open_nursery() as outermost:
+        outermost.start_soon(signals.watch)
+        with forced_exit(signals):
+            async with (
+                open_database(settings) as database,
+                open_store(database.url, close_seconds=Schedule(settings.drain_seconds).last_commits_seconds) as store,
+                open_agent(settings) as agent,
+            ):
+                sockets = await listen(settings)
+                ready = Ready(url_of(settings, sockets), database.describe, agent.describe, database.note)
+                await serve_sessions(settings, store, agent, sockets, signals, lambda: announce(ready))
+        outermost.cancel_scope.cancel()
+
+
+async def serve_sessions(
+    settings: Settings,
+    store: Store,
+    agent: Agent,
+    sockets: Sequence[trio.SocketListener],
+    signals: Signals,
+    announce: Callable[[], None],
+) -> None:
+    """From this instance's registration to its last memory."""
+    async with open_instance(store, settings.heartbeat_seconds) as instance_id:
+        with trio.CancelScope() as memory_budget:
+            async with open_finalizer(store, agent, settings) as finalizer:
+                services = Services(instance_id, settings, store, agent, finalizer, Registry(), Metrics())
+                await serve_connections(services, sockets, signals, announce)
+                memory_budget.deadline = signals.schedule.memory_until(hurry=signals.hurry.is_set())
+
+
+async def serve_connections(
+    services: Services, sockets: Sequence[trio.SocketListener], signals: Signals, announce: Callable[[], None]
+) -> None:
+    """Accepts connections until the first signal, then lets the open ones end."""
+    http = HttpServer(create_app(HttpSide(services)))
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as accepting:
+            accepting.start_soon(Listener(services, http).accept, sockets, connections)
+            announce()
+            await signals.stop.wait()
+            accepting.cancel_scope.cancel()
+        services.draining.set()
+        await http.stop()
+        await close_sessions(services, signals)
+        connections.cancel_scope.deadline = signals.schedule.sessions_until(hurry=signals.hurry.is_set())
+
+
+class HttpSide:
+    """What the HTTP routes see of the server."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.metrics = services.metrics.registry
+
+    async def ready(self) -> str | None:
+        if self._services.draining.is_set():
+            return "draining"
+        try:
+            await self._services.store.ping()
+        except StoreError:
+            return "database unreachable"
+        return None
+
+    async def recall(self, user_id: str) -> Sequence[RememberedFact]:
+        return await self._services.store.recall(user_id, self._services.settings.recall_memories_max)
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """The database in use. describe: for the ready line, without a password."""
+
+    url: str
+    describe: str
+    note: str | None = None
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """The database of the settings: the given one, or the embedded one for as long as the block lasts."""
+    if settings.database_url is not None:
+        yield Database(settings.database_url, f"PostgreSQL at {DatabaseAddress(settings.database_url)}")
+        return
+    async with open_embedded(settings.data_dir) as embedded:
+        yield Database(embedded.url, f"embedded PostgreSQL in {settings.data_dir}", embedded.place.note)
+    if embedded.left_running:
+        _log.warning("postgresql_left_running", reason=embedded.left_running, data=str(embedded.place.cluster))
+
+
+async def listen(settings: Settings) -> Sequence[trio.SocketListener]:
+    """Binds the address. Raises `CannotListen`."""
+    try:
+        return await trio.open_tcp_listeners(settings.port, host=settings.host, backlog=BACKLOG_CONNECTIONS)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        where = f"{settings.host}:{settings.port}"
+        raise CannotListen(f"cannot listen on {where}: {reason} (choose another --host or --port)") from error
+
+
+def url_of(settings: Settings, sockets: Sequence[trio.SocketListener]) -> str:
+    port = sockets[0].socket.getsockname()[1]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{port}"

@@ -1,0 +1,146 @@
+"""Memory: what a session leaves behind, and what the next one begins with.
+
+The queue of work is the database itself: the statement that closes a session's row marks its memory pending, whoever
+closes it, and finalizers claim pending sessions. So nothing is lost with a process, and no session waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import structlog
+import trio
+
+from .agent import Agent, AgentFailed, Memory
+from .config import Settings
+from .store import InvalidRow, MemoryClaim, RememberedFact, Store, StoreError
+
+CLAIM_MARGIN_SECONDS = 15.0  # a claim outlives the work that it covers
+STORE_SECONDS = 10.0  # for the shielded word about a cut-off try
+BACKOFF_SECONDS_MIN = 2.0
+BACKOFF_SECONDS_MAX = 300.0
+KIND_CHARS_MAX = 32
+CONTENT_CHARS_MAX = 1000
+MEMORIES_MAX = 50  # per session
+
+_log = structlog.get_logger(__name__)
+
+
+def briefing(facts: Sequence[RememberedFact]) -> str:
+    """What an agent is told about a user it has met before; empty for a stranger."""
+    if not facts:
+        return ""
+    lines = "\n".join(f"- {' '.join(fact.content.split())}" for fact in facts)
+    return f"What this user told you about themselves in earlier conversations, in their own words:\n{lines}"
+
+
+class Finalizer:
+    """Turns the transcripts of closed sessions into memories, `memory_workers` at a time."""
+
+    def __init__(self, store: Store, agent: Agent, settings: Settings) -> None:
+        self._store = store
+        self._agent = agent
+        self._settings = settings
+        self._idle = trio.lowlevel.ParkingLot()
+        self._announced = 0
+        self._closing = False
+
+    def wake(self) -> None:
+        """Says that a session was closed. Never waits; a word that gets lost costs one sweep interval."""
+        self._announced += 1
+        self._idle.unpark()
+
+    def close(self) -> None:
+        """Lets the workers end as soon as nothing is pending."""
+        self._closing = True
+        self._idle.unpark_all()
+
+    async def work(self) -> None:
+        """One worker: claims and finalizes until closed and nothing is pending."""
+        while True:
+            announced = self._announced
+            if await self._finalize_next():
+                continue
+            if self._closing:
+                return
+            # A session that ended during the look was announced to nobody: look again before sleeping.
+            if announced == self._announced:
+                with trio.move_on_after(self._settings.memory_sweep_seconds):
+                    await self._idle.park()
+
+    async def _finalize_next(self) -> bool:
+        """Finalizes one pending session, if there is one to be had."""
+        try:
+            lease = self._settings.memory_seconds + CLAIM_MARGIN_SECONDS
+            claims = await self._store.claim_memory(1, lease)
+        except StoreError as error:
+            _log.warning("memory_not_claimed", error=str(error))
+            return False
+        for claim in claims:
+            await self._finalize(claim)
+        return bool(claims)
+
+    async def _finalize(self, claim: MemoryClaim) -> None:
+        """One claimed session, to the end or to a noted failure. Raises nothing but cancellation."""
+        session_id = UUID(claim.transcript.session_id)
+        try:
+            with trio.fail_after(self._settings.memory_seconds):
+                memories = await self._agent.finalize(claim.transcript)
+                await self._store.finish_memory(session_id, _acceptable(memories))
+        except trio.Cancelled:
+            # The budget of a shutdown is over: give the claim back, so that the next server need not wait it out.
+            with trio.move_on_after(STORE_SECONDS, shield=True):
+                await self._note_failure(claim, "cut off by a shutdown", again_at_once=True)
+            raise
+        except trio.TooSlowError:
+            await self._note_failure(claim, f"took longer than {self._settings.memory_seconds:g} s")
+        except (AgentFailed, InvalidRow) as error:
+            await self._note_failure(claim, str(error))
+        except StoreError as error:
+            await self._note_failure(claim, f"not stored: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever an agent raises costs this one try
+            _log.exception("finalize_raised", session_id=str(session_id))
+            await self._note_failure(claim, f"{type(error).__name__}: {error}")
+
+    async def _note_failure(self, claim: MemoryClaim, reason: str, *, again_at_once: bool = False) -> None:
+        session_id = UUID(claim.transcript.session_id)
+        _log.warning("memory_not_finalized", session_id=str(session_id), reason=reason, attempts=claim.attempts)
+        retry_after: float | None = min(BACKOFF_SECONDS_MIN * 2.0**claim.attempts, BACKOFF_SECONDS_MAX)
+        if again_at_once:
+            retry_after = 0.0
+        elif claim.attempts >= self._settings.memory_attempts_max:
+            retry_after = None
+        try:
+            await self._store.fail_memory(session_id, reason[:CONTENT_CHARS_MAX], retry_after=retry_after)
+        except StoreError as error:
+            # The claim runs out by itself, and the session is tried again then.
+            _log.warning("memory_failure_not_noted", session_id=str(session_id), error=str(error))
+
+
+def _acceptable(memories: Sequence[Memory]) -> list[Memory]:
+    """Holds an agent's memories to the schema's bounds."""
+    cleaned = (
+        Memory(
+            memory.kind.replace("\0", "")[:KIND_CHARS_MAX] or "note",
+            memory.content.replace("\0", "")[:CONTENT_CHARS_MAX],
+            memory.item_id,
+            memory.quote.replace("\0", "")[:CONTENT_CHARS_MAX],
+        )
+        for memory in memories[:MEMORIES_MAX]
+    )
+    return [memory for memory in cleaned if memory.content]
+
+
+@asynccontextmanager
+async def open_finalizer(store: Store, agent: Agent, settings: Settings) -> AsyncIterator[Finalizer]:
+    """Runs the workers until the block is left, and then until nothing is pending. Who leaves it sets the deadline."""
+    finalizer = Finalizer(store, agent, settings)
+    async with trio.open_nursery() as workers:
+        for _ in range(settings.memory_workers):
+            workers.start_soon(finalizer.work)
+        try:
+            yield finalizer
+        finally:
+            finalizer.close()

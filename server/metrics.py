@@ -1,0 +1,24 @@
+"""What the server counts, for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """The server's metrics in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.sessions_active = Gauge(
+            "lastcall_sessions_active", "Sessions open in this process", registry=self.registry
+        )
+        self.sessions_ended = Counter(
+            "lastcall_sessions_ended", "Sessions that ended, by reason", ["reason"], registry=self.registry
+        )
+        self.end_seconds = Histogram(
+            "lastcall_session_end_commit_seconds", "From a session's end to its committed row", registry=self.registry
+        )
+        self.connections_refused = Counter(
+            "lastcall_connections_refused", "Connections refused, by reason", ["reason"], registry=self.registry
+        )

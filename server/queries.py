@@ -1,0 +1,23 @@
+"""Reads `queries.sql` into statements by name, and `schema.sql` whole."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib.resources import files
+
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+
+def load_queries(text: str) -> dict[str, str]:
+    """Splits SQL text at its `-- name:` lines: statement by name, comments kept, without the closing semicolon."""
+    parts = _NAME.split(text)[1:]
+    names, bodies = parts[::2], parts[1::2]
+    if len(set(names)) != len(names):
+        raise ValueError("a statement's name occurs twice")
+    return {name: body.strip().removesuffix(";") for name, body in zip(names, bodies, strict=True)}
+
+
+QUERIES = load_queries((files(__package__) / "queries.sql").read_text())
+SCHEMA = (files(__package__) / "schema.sql").read_text()
+SCHEMA_DIGEST = hashlib.sha256(SCHEMA.encode()).hexdigest()

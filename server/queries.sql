@@ -1,0 +1,162 @@
+-- Every statement of the server. `-- name:` begins one; queries.py reads them by that name.
+-- Times: the database's clock only. The server passes ages in seconds, measured by its monotonic clock.
+
+-- name: ping
+SELECT 1;
+
+-- name: register_instance
+INSERT INTO server_instances (instance_id, hostname, pid, version) VALUES ($1, $2, $3, $4)
+ON CONFLICT (instance_id) DO NOTHING;
+
+-- name: renew_instance
+-- No row: this instance was declared dead.
+UPDATE server_instances SET heartbeat_at = now()
+ WHERE instance_id = $1 AND reaped_at IS NULL AND stopped_at IS NULL
+RETURNING instance_id;
+
+-- name: stop_instance
+UPDATE server_instances SET stopped_at = now(), heartbeat_at = now() WHERE instance_id = $1 AND stopped_at IS NULL;
+
+-- name: begin_sessions
+WITH starting AS (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::double precision[])
+               AS t (session_id, conversation_id, user_id, instance_id, age_seconds)
+), new_conversation AS (
+    INSERT INTO conversations (conversation_id, user_id)
+    SELECT conversation_id, user_id FROM starting ON CONFLICT (conversation_id) DO NOTHING
+)
+INSERT INTO conversation_sessions (session_id, conversation_id, user_id, instance_id, session_start)
+SELECT session_id, conversation_id, user_id, instance_id, now() - make_interval(secs => age_seconds) FROM starting
+ON CONFLICT (session_id) DO NOTHING;
+
+-- name: append_items
+-- The fence: FOR SHARE makes a close of the row wait for this commit, and this statement wait for a close under way;
+-- items of a closed session are left out, and the answer says so per item.
+WITH item AS (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[])
+             WITH ORDINALITY
+               AS t (message_id, conversation_id, session_id, item_id, position, role, content, status, ordinality)
+), live AS MATERIALIZED (
+    SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($3::uuid[]) AND is_active
+     ORDER BY session_id FOR SHARE
+), stored AS (
+    INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
+    SELECT message_id, conversation_id, session_id, item_id, position, role, content, status
+      FROM item JOIN live USING (session_id) ORDER BY ordinality
+    ON CONFLICT (message_id) DO NOTHING
+)
+SELECT live.session_id IS NOT NULL AS stored FROM item LEFT JOIN live USING (session_id) ORDER BY ordinality;
+
+-- name: end_sessions
+WITH ending AS (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::double precision[], $4::text[], $5::integer[])
+               AS t (session_id, instance_id, age_seconds, end_reason, close_code)
+)
+UPDATE conversation_sessions s
+   SET is_active = false, session_end = now() - make_interval(secs => e.age_seconds),
+       end_reason = e.end_reason, close_code = e.close_code, closed_by = e.instance_id
+  FROM ending e WHERE s.session_id = e.session_id AND s.is_active
+RETURNING s.session_id;
+
+-- name: close_instance_sessions
+UPDATE conversation_sessions
+   SET is_active = false, session_end = now(), end_reason = 'shutdown', close_code = 1012, closed_by = instance_id
+ WHERE instance_id = $1 AND is_active
+RETURNING session_id;
+
+-- name: recall
+SELECT kind, content FROM (
+    SELECT kind, content, updated_at, memory_id FROM user_memories WHERE user_id = $1
+     ORDER BY updated_at DESC, memory_id DESC LIMIT $2
+) newest ORDER BY updated_at, memory_id;
+
+-- name: find_conversation
+SELECT conversation_id FROM conversations WHERE conversation_id = $1 AND user_id = $2;
+
+-- name: load_history
+SELECT * FROM (
+    SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, created_at
+      FROM messages WHERE conversation_id = $1 ORDER BY position DESC, created_at DESC LIMIT $2
+) newest ORDER BY position, created_at;
+
+-- name: claim_memory
+-- SKIP LOCKED: two servers that look at once take different sessions. An attempt counts when it begins, so that a
+-- transcript which kills its server is not tried for ever.
+UPDATE conversation_sessions s
+   SET memory_due_at = now() + make_interval(secs => $2), memory_attempts = memory_attempts + 1
+ WHERE session_id IN (
+    SELECT session_id FROM conversation_sessions
+     WHERE memory_status = 'pending' AND memory_due_at <= now()
+     ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+RETURNING session_id, user_id, memory_attempts;
+
+-- name: load_transcripts
+SELECT session_id, role, content, item_id FROM messages
+ WHERE session_id = ANY ($1::uuid[]) ORDER BY session_id, position, created_at;
+
+-- name: finish_memory
+-- The row's mark and its effect are one statement: whoever marks it applies it, nobody else does.
+WITH done AS (
+    UPDATE conversation_sessions
+       SET memory_status = 'done', memory_finalized_at = now(), memory_due_at = NULL, memory_error = NULL
+     WHERE session_id = $1 AND memory_status = 'pending'
+    RETURNING session_id, user_id
+), upserted AS (
+    INSERT INTO user_memories (user_id, kind, content, quote, source_session_id, source_item_id)
+    SELECT DISTINCT ON (m.kind, md5(lower(m.content)))
+           done.user_id, m.kind, m.content, m.quote, done.session_id, m.item_id
+      FROM done, unnest($2::text[], $3::text[], $4::text[], $5::text[]) AS m (kind, content, quote, item_id)
+    ON CONFLICT (user_id, kind, md5(lower(content))) DO UPDATE
+       SET updated_at = now(), quote = excluded.quote, source_session_id = excluded.source_session_id,
+           source_item_id = excluded.source_item_id
+)
+SELECT session_id FROM done;
+
+-- name: fail_memory
+-- $3 NULL: no further try.
+UPDATE conversation_sessions
+   SET memory_error = $2,
+       memory_status = CASE WHEN $3::double precision IS NULL THEN 'failed' ELSE 'pending' END,
+       memory_due_at = now() + make_interval(secs => $3)
+ WHERE session_id = $1 AND memory_status = 'pending';
+
+-- name: list_sessions
+-- $1 user, $2 states, $3 reason, $4 seconds back: NULL takes all; $5: how many. lasted_seconds: so far, while active.
+SELECT session_id, conversation_id, user_id, state, session_start, session_end, duration_seconds, end_reason,
+       close_code, memory_status, hostname, pid,
+       coalesce(duration_seconds, extract(epoch FROM now() - session_start)::double precision) AS lasted_seconds
+  FROM session_truth
+ WHERE ($1::text IS NULL OR user_id = $1) AND ($2::text[] IS NULL OR state = ANY ($2))
+   AND ($3::text IS NULL OR end_reason = $3)
+   AND ($4::double precision IS NULL OR session_start > now() - make_interval(secs => $4))
+ ORDER BY session_start DESC LIMIT $5;
+
+-- name: daily_stats
+SELECT date, total_sessions, avg_duration, still_active, memory_pending, memory_failed
+  FROM daily_session_stats WHERE date > current_date - $1::integer ORDER BY date DESC;
+
+-- name: list_orphans
+SELECT session_id, conversation_id, user_id, instance_id, hostname, pid, session_start, owner_last_seen, hours_active
+  FROM orphaned_sessions ORDER BY session_start LIMIT $1;
+
+-- name: count_overdue
+-- The alert's count, for any number of hours.
+SELECT count(*) AS orphaned_count FROM conversation_sessions
+ WHERE is_active AND session_start < now() - make_interval(secs => $1);
+
+-- name: close_orphans
+-- Dated at the last moment the owner is known to have lived; without an owner, at the last stored item.
+UPDATE conversation_sessions s
+   SET is_active = false, end_reason = CASE WHEN o.instance_id IS NULL THEN 'by_hand' ELSE 'owner_died' END,
+       session_end = greatest(o.owner_last_seen,
+                              (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id))
+  FROM orphaned_sessions o WHERE o.session_id = s.session_id AND s.is_active
+RETURNING s.session_id, s.user_id, s.session_start, s.session_end, s.duration_seconds, s.end_reason;
+
+-- name: list_memories
+SELECT user_id, kind, content, source_session_id, updated_at FROM user_memories
+ WHERE ($1::text IS NULL OR user_id = $1) ORDER BY user_id, updated_at DESC, memory_id DESC LIMIT $2;
+
+-- name: memory_backlog
+SELECT memory_status, count(*) AS sessions, max(memory_attempts) AS attempts_max, max(memory_error) AS last_error
+  FROM conversation_sessions WHERE memory_status IN ('pending', 'failed') GROUP BY memory_status;

@@ -1,0 +1,165 @@
+"""The seam between the server and its database: what is stored, and the operations on it.
+
+`postgres.py` is the real store; `tests/memory_store.py` is a fake that passes the same tests. Nothing above this
+seam knows SQL, and nothing below it knows sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, Protocol
+from uuid import UUID, uuid4
+
+from .agent import Memory, Transcript
+
+
+class EndReason(StrEnum):
+    """Why a session ended (`conversation_sessions.end_reason`)."""
+
+    CLIENT_CLOSED = "client_closed"  # a close frame of the client's
+    CLIENT_LOST = "client_lost"  # FIN or RST without a close frame
+    CLIENT_VANISHED = "client_vanished"  # no answer to pings; the end is the last byte received
+    PROTOCOL_ERROR = "protocol_error"  # bytes that are no WebSocket
+    MESSAGE_TOO_BIG = "message_too_big"
+    SLOW_READER = "slow_reader"  # took no bytes for too long, or left too many unread
+    REFUSED = "refused"  # the session could not be begun as the client asked
+    SERVER_ERROR = "server_error"  # our fault
+    SHUTDOWN = "shutdown"
+    CLOSED_ELSEWHERE = "closed_elsewhere"  # somebody else closed the row
+    OWNER_DIED = "owner_died"  # closed on behalf of a server that is gone
+    BY_HAND = "by_hand"  # closed by a person: the schema's default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStart:
+    """A session that begins. `started` is this process's monotonic clock (`trio.current_time()`)."""
+
+    session_id: UUID
+    conversation_id: UUID
+    user_id: str
+    instance_id: UUID
+    started: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredItem:
+    """One item of a conversation's transcript.
+
+    message_id: made by the server process, so that writing an item again is no second item.
+    item_id: what clients see; unique within the conversation.
+    position: orders the items of a conversation.
+    """
+
+    message_id: UUID = field(default_factory=uuid4)
+    session_id: UUID
+    conversation_id: UUID
+    item_id: str
+    position: int
+    role: Literal["system", "user", "assistant"]
+    content: str
+    status: Literal["completed", "incomplete"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEnd:
+    """A session that ended at `ended` on this process's monotonic clock, with what was left unsaid."""
+
+    session_id: UUID
+    instance_id: UUID
+    ended: float
+    reason: EndReason
+    close_code: int | None
+    unfinished: Sequence[StoredItem] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedFact:
+    """A row of `user_memories`, as recalled."""
+
+    kind: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryClaim:
+    """A closed session whose memory the caller may finalize now. attempts: tries so far, this one included."""
+
+    transcript: Transcript
+    attempts: int
+
+
+class StoreError(Exception):
+    """The store did not do it."""
+
+
+class StoreUnavailable(StoreError):
+    """Not now: the database is out of reach or too slow. Whether a write happened is unknown; trying again is safe."""
+
+
+class SessionClosed(StoreError):
+    """The session's row is closed, so nothing more is stored for it."""
+
+
+class InvalidRow(StoreError):
+    """The database refused the data itself; trying again will not help."""
+
+
+class ItemExists(InvalidRow):
+    """Another item of the conversation has this id."""
+
+
+class Store(Protocol):
+    """All operations are idempotent; all raise `StoreUnavailable` when the database does not answer in time."""
+
+    async def ping(self) -> None:
+        """Returns where the database answers."""
+        ...
+
+    async def register_instance(self, instance_id: UUID, hostname: str, pid: int, version: str) -> None: ...
+
+    async def renew_instance(self, instance_id: UUID) -> bool:
+        """Sets the heartbeat. False: the instance was declared dead."""
+        ...
+
+    async def stop_instance(self, instance_id: UUID) -> None: ...
+
+    async def begin_session(self, start: SessionStart, *, within: float) -> None:
+        """Returns once the active row is committed; creates the conversation where it is new.
+
+        Raises `InvalidRow` where the conversation belongs to another user.
+        """
+        ...
+
+    async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
+        """Returns once all are committed. Raises `SessionClosed` or `ItemExists`, and then stored none."""
+        ...
+
+    async def end_session(self, end: SessionEnd) -> bool:
+        """Returns once the row is closed; whether by this call. A caller that stops waiting does not stop the write."""
+        ...
+
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> int:
+        """One statement that ends all active sessions of an instance now, reason `shutdown`; returns how many."""
+        ...
+
+    async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
+        """The user's newest memories, oldest first."""
+        ...
+
+    async def load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
+        """The conversation's newest items, oldest first; None where the user has no such conversation."""
+        ...
+
+    async def claim_memory(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
+        """Takes up to `limit` closed sessions with pending memory; nobody else gets them for `lease_seconds`."""
+        ...
+
+    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
+        """Applies the memories and marks the session done, in one transaction; False: it was done already."""
+        ...
+
+    async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
+        """Notes a failed try: due again after `retry_after` seconds, or `failed` for good where that is None."""
+        ...

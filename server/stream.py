@@ -1,0 +1,160 @@
+"""A byte stream with one writer: frames are collected and leave in one send, and a cancelled caller never tears one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+CHUNK_BYTES = 65_536
+LINGER_SECONDS = 2.0  # for the peer to read our last bytes before the socket goes
+
+
+class BufferedStream(trio.abc.HalfCloseableStream):
+    """Wraps a transport for the protocol libraries above it.
+
+    `put` and `send_all` only append to a buffer; `run_writer` alone writes to the transport, so that whoever is
+    cancelled while sending leaves whole frames behind. The library's `aclose` ends its own use of the stream; the
+    transport itself is closed by `finish`, after what is pending was sent.
+
+    send_seconds: how long the peer may take no byte of a chunk before it is let go (`stalled`).
+    bytes_high: pending bytes above which `room` and `send_all` wait.
+    bytes_max: pending bytes above which the peer is let go.
+    """
+
+    def __init__(
+        self, transport: trio.abc.HalfCloseableStream, *, send_seconds: float, bytes_high: int, bytes_max: int
+    ) -> None:
+        self._transport = transport
+        self._send_seconds = send_seconds
+        self._bytes_high = bytes_high
+        self._bytes_max = bytes_max
+        self._pending = bytearray()
+        self._unread = b""
+        self._dirty = trio.Event()
+        self._drained = trio.Event()
+        self._sending = trio.CancelScope()
+        self._receiving: trio.CancelScope | None = None
+        self._closed = False
+        self.broken = False
+        self.stalled = False
+        self.last_received = trio.current_time()
+
+    @property
+    def socket(self) -> Any:
+        """The transport's socket: Hypercorn asks it for the addresses."""
+        return self._transport.socket  # type: ignore[attr-defined]
+
+    @property
+    def open(self) -> bool:
+        """Whether what is put may still arrive."""
+        return not (self._closed or self.broken)
+
+    def put(self, data: bytes) -> None:
+        """Queues bytes; drops them where the stream is closed or broken."""
+        if not data or not self.open:
+            return
+        self._pending += data
+        self._dirty.set()
+        if len(self._pending) > self._bytes_max:
+            self.stalled = self.broken = True
+            self._sending.cancel()
+
+    async def room(self) -> None:
+        """Waits until less than `bytes_high` is pending, or the stream is broken."""
+        while len(self._pending) > self._bytes_high and not self.broken:
+            await self._wait_drained()
+
+    async def _wait_drained(self) -> None:
+        if self._drained.is_set():
+            self._drained = trio.Event()
+        await self._drained.wait()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Queues bytes and waits for room. Returns before they are sent."""
+        await trio.lowlevel.checkpoint()
+        if self._closed:
+            raise trio.ClosedResourceError
+        if self.broken:
+            raise trio.BrokenResourceError
+        self.put(bytes(data))
+        await self.room()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.room()
+
+    async def send_eof(self) -> None:
+        """Left to `finish`, which knows when everything is sent."""
+        await trio.lowlevel.checkpoint()
+
+    async def run_writer(self) -> None:
+        """Writes what is pending, until the stream is broken or this is cancelled."""
+        try:
+            while not self.broken:
+                await self._dirty.wait()
+                await self._send_chunk()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            self.broken = True
+            self._drained.set()
+        await trio.aclose_forcefully(self._transport)
+
+    async def _send_chunk(self) -> None:
+        chunk = bytes(self._pending[:CHUNK_BYTES])
+        with self._sending:
+            self._sending.deadline = trio.current_time() + self._send_seconds
+            await self._transport.send_all(chunk)
+        if self._sending.cancelled_caught:
+            self.stalled = self.broken = True
+            return
+        self._sending = trio.CancelScope()
+        del self._pending[: len(chunk)]
+        if not self._pending:
+            self._dirty = trio.Event()
+        self._drained.set()
+
+    def unread(self, data: bytes) -> None:
+        """Gives bytes back, to be received again."""
+        self._unread = data + self._unread
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            raise trio.ClosedResourceError
+        if self._unread:
+            await trio.lowlevel.checkpoint()
+            data, self._unread = self._unread, b""
+            return data
+        with trio.CancelScope() as self._receiving:
+            data = bytes(await self._transport.receive_some(max_bytes))
+            self.last_received = trio.current_time()
+            return data
+        raise trio.ClosedResourceError
+
+    async def aclose(self) -> None:
+        """Ends the library's use: no more bytes in or out through it, a waiting `receive_some` is woken."""
+        self._closed = True
+        if self._receiving is not None:
+            self._receiving.cancel()
+        await trio.lowlevel.checkpoint()
+
+    async def finish(self, farewell: bytes = b"") -> None:
+        """Sends what is pending and `farewell`, tells the peer that this is all, and gives it a moment to read it.
+
+        Bounded by `send_seconds` and `LINGER_SECONDS`. Closing a socket with unread input resets it, and the peer
+        might then lose our last words; hence the look at what it still sends.
+        """
+        self._closed = False
+        self.put(farewell)
+        self._closed = True
+        with trio.move_on_after(self._send_seconds):
+            while self._pending and not self.broken:
+                await self._wait_drained()
+        with trio.move_on_after(LINGER_SECONDS):
+            try:
+                await self._transport.send_eof()
+                while await self._transport.receive_some(CHUNK_BYTES):
+                    pass
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass

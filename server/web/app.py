@@ -1,0 +1,151 @@
+"""The HTTP routes: pure requests and answers, no sockets. `server/http.py` runs them on a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
+
+from ..identity import USER_QUERY, user_of
+from ..store import RememberedFact, StoreUnavailable
+from .bounds import Bounded
+from .errors import error_response
+
+STATIC = Path(__file__).with_name("static")
+
+SECURITY_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws: wss:; "
+        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+
+
+class Services(Protocol):
+    """What the routes need of the running server."""
+
+    @property
+    def metrics(self) -> CollectorRegistry: ...
+
+    async def ready(self) -> str | None:
+        """None: send me traffic. Else why not, in a few words (`draining`, `database unreachable`)."""
+        ...
+
+    async def recall(self, user_id: str) -> Sequence[RememberedFact]:
+        """The user's memories, oldest first. Raises `StoreUnavailable`."""
+        ...
+
+
+def create_app(services: Services) -> Starlette:
+    """The HTTP application. Every answer that is no page, file or metrics text is JSON."""
+    app = Starlette(
+        routes=[
+            Route("/", chat_page),
+            Route("/healthz", health),
+            Route("/readyz", readiness),
+            Route("/metrics", metrics),
+            Route("/v1/memories", memories),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ],
+        middleware=[Middleware(SafeHeaders), Middleware(Bounded)],
+        exception_handlers=EXCEPTION_HANDLERS,
+    )
+    app.state.services = services
+    return app
+
+
+async def chat_page(_request: Request) -> Response:
+    return FileResponse(STATIC / "index.html", media_type="text/html")
+
+
+async def health(_request: Request) -> Response:
+    """200 for as long as the process serves; whether it *should* be asked is `/readyz`."""
+    return JSONResponse({"status": "ok"})
+
+
+async def readiness(request: Request) -> Response:
+    reason = await services_of(request).ready()
+    if reason is None:
+        return JSONResponse({"status": "ready"})
+    return JSONResponse({"status": "unready", "reason": reason}, status_code=503)
+
+
+async def metrics(request: Request) -> Response:
+    """The Prometheus text format, or OpenMetrics for a client that asks for it."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(services_of(request).metrics), headers={"content-type": content_type})
+
+
+async def memories(request: Request) -> Response:
+    """What is remembered of the user: `{"object": "list", "data": [{"kind", "content"}]}`, oldest first."""
+    try:
+        user = user_of(request.headers, request.query_params)
+    except ValueError as error:
+        return error_response(400, "invalid_value", str(error), param=USER_QUERY)
+    facts = await services_of(request).recall(user)
+    data = [{"kind": fact.kind, "content": fact.content} for fact in facts]
+    return JSONResponse({"object": "list", "data": data})
+
+
+def services_of(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+async def http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == 404:
+        return error_response(404, "not_found", f"There is nothing at {request.url.path}.", headers=headers)
+    if error.status_code == 405:
+        message = f"{request.method} is not allowed at {request.url.path}."
+        return error_response(405, "method_not_allowed", message, headers=headers)
+    return error_response(error.status_code, "http_error", error.detail, headers=headers)
+
+
+async def store_unavailable(_request: Request, _error: Exception) -> Response:
+    return error_response(503, "store_unavailable", "The database is out of reach; try again in a moment.")
+
+
+async def internal_error(_request: Request, _error: Exception) -> Response:
+    """The exception goes on to whoever runs the app, who logs it; the client learns only that it was our fault."""
+    return error_response(500, "internal_error", "The server failed to answer; the error is in its log.")
+
+
+EXCEPTION_HANDLERS: Mapping[type[Exception] | int, ExceptionHandler] = {
+    HTTPException: http_error,
+    StoreUnavailable: store_unavailable,
+    Exception: internal_error,
+}
+
+
+class SafeHeaders:
+    """ASGI middleware: the security headers on every answer, and no stale page after an upgrade of the server."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(SECURITY_HEADERS)
+                # Files have an ETag, so that asking again costs a 304; nothing else may be kept at all.
+                headers.setdefault("cache-control", "no-cache" if "etag" in headers else "no-store")
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

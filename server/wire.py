@@ -1,0 +1,360 @@
+"""The wire protocol: the text subset of the OpenAI Realtime API (GA). Pure: parse and encode, no I/O.
+
+Names and shapes are those of the public API reference. Absent fields are left out, never null, except where the
+reference allows null: strict clients drop an event that breaks this.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+ResponseStatus = Literal["in_progress", "completed", "cancelled", "failed", "incomplete"]
+
+METADATA_PAIRS_MAX = 16
+METADATA_KEY_CHARS_MAX = 64
+METADATA_VALUE_CHARS_MAX = 512
+
+
+# --- parts that both directions share -------------------------------------------------------------------------------
+
+
+class InputText(Struct, tag_field="type", tag="input_text"):
+    text: str
+
+
+class OutputText(Struct, tag_field="type", tag="output_text"):
+    text: str
+
+
+ContentPart = InputText | OutputText
+
+
+class MessageItem(Struct, tag_field="type", tag="message", kw_only=True):
+    """An item as the server sends it."""
+
+    id: str
+    object: Literal["realtime.item"] = "realtime.item"
+    status: ItemStatus
+    role: Literal["system", "user", "assistant"]
+    content: list[ContentPart]
+
+
+class TextPart(Struct, tag_field="type", tag="text"):
+    """A content part inside `response.content_part.*`, where text has another type name than inside items."""
+
+    text: str
+
+
+# --- client to server -----------------------------------------------------------------------------------------------
+
+
+class ClientEvent(Struct, tag_field="type", kw_only=True):
+    """event_id: the client's own name for this event; echoed in `error.error.event_id` and nowhere else."""
+
+    event_id: str | None = None
+
+
+class SessionPatch(Struct, kw_only=True):
+    """What a client may set; absent fields keep their value, null clears. Everything else is accepted and ignored."""
+
+    type: str = "realtime"
+    instructions: str | UnsetType | None = UNSET
+    tools: list[dict[str, Any]] | UnsetType | None = UNSET
+    tool_choice: str | dict[str, Any] | UnsetType | None = UNSET
+    max_output_tokens: int | Literal["inf"] | UnsetType | None = UNSET
+    tracing: Any = UNSET
+    prompt: Any = UNSET
+    truncation: Any = UNSET
+
+
+class SessionUpdate(ClientEvent, tag="session.update"):
+    session: SessionPatch
+
+
+class NewItem(Struct, tag_field="type", tag="message", kw_only=True):
+    """A message item as a client sends it."""
+
+    id: str | None = None
+    role: Literal["system", "user", "assistant"]
+    content: list[ContentPart]
+    status: Any = None
+
+
+class ItemCreate(ClientEvent, tag="conversation.item.create"):
+    item: NewItem
+    previous_item_id: str | None = None
+
+
+class ResponseParams(Struct, kw_only=True):
+    instructions: str | None = None
+    conversation: str | None = None
+    input: list[Any] | None = None
+    metadata: dict[str, str] | None = None
+    max_output_tokens: int | Literal["inf"] | None = None
+
+
+class ResponseCreate(ClientEvent, tag="response.create"):
+    response: ResponseParams | None = None
+
+
+class ResponseCancel(ClientEvent, tag="response.cancel"):
+    response_id: str | None = None
+
+
+AnyClientEvent = SessionUpdate | ItemCreate | ResponseCreate | ResponseCancel
+
+# Events of the public protocol that lastcall knows and does not do.
+AUDIO_EVENTS = frozenset(
+    {
+        "conversation.item.truncate",
+        "input_audio_buffer.append",
+        "input_audio_buffer.clear",
+        "input_audio_buffer.commit",
+        "output_audio_buffer.clear",
+    }
+)
+SUPPORTED_EVENTS = ("session.update", "conversation.item.create", "response.create", "response.cancel")
+
+
+# --- server to client -----------------------------------------------------------------------------------------------
+
+
+class ServerEvent(Struct, tag_field="type", kw_only=True):
+    """event_id is set when the event is sent."""
+
+    event_id: str = ""
+
+
+class ErrorDetail(Struct, kw_only=True):
+    """event_id: that of the client's event which caused it, or None."""
+
+    type: Literal["invalid_request_error", "server_error"] = "invalid_request_error"
+    code: str
+    message: str
+    param: str | None = None
+    event_id: str | None = None
+
+
+class Error(ServerEvent, tag="error"):
+    error: ErrorDetail
+
+
+class TurnDetection(Struct):
+    turn_detection: None = None
+
+
+class Audio(Struct):
+    input: TurnDetection = msgspec.field(default_factory=TurnDetection)
+
+
+class Session(Struct, kw_only=True):
+    """The whole session, as it is sent at connect and after every update."""
+
+    type: Literal["realtime"] = "realtime"
+    object: Literal["realtime.session"] = "realtime.session"
+    id: str
+    model: str
+    output_modalities: tuple[str, ...] = ("text",)
+    instructions: str
+    tools: list[dict[str, Any]] = []
+    tool_choice: str | dict[str, Any] = "auto"
+    max_output_tokens: int | Literal["inf"] = "inf"
+    truncation: Any = "auto"
+    tracing: Any = None
+    prompt: Any = None
+    audio: Audio = msgspec.field(default_factory=Audio)
+    conversation_id: str
+
+
+class SessionCreated(ServerEvent, tag="session.created"):
+    session: Session
+
+
+class SessionUpdated(ServerEvent, tag="session.updated"):
+    session: Session
+
+
+class ConversationRef(Struct):
+    id: str
+    object: Literal["realtime.conversation"] = "realtime.conversation"
+
+
+class ConversationCreated(ServerEvent, tag="conversation.created"):
+    conversation: ConversationRef
+
+
+class ItemAdded(ServerEvent, tag="conversation.item.added"):
+    previous_item_id: str | None
+    item: MessageItem
+
+
+class ItemDone(ServerEvent, tag="conversation.item.done"):
+    previous_item_id: str | None
+    item: MessageItem
+
+
+class Failure(Struct, kw_only=True):
+    type: Literal["server_error"] = "server_error"
+    code: str
+    message: str
+
+
+class StatusDetails(Struct, kw_only=True, omit_defaults=True):
+    type: Literal["cancelled", "incomplete", "failed"]
+    reason: Literal["client_cancelled", "max_output_tokens", "content_filter"] | UnsetType = UNSET
+    error: Failure | UnsetType = UNSET
+
+
+class Response(Struct, kw_only=True):
+    id: str
+    object: Literal["realtime.response"] = "realtime.response"
+    status: ResponseStatus = "in_progress"
+    status_details: StatusDetails | None = None
+    output: list[MessageItem] = []
+    conversation_id: str
+    output_modalities: tuple[str, ...] = ("text",)
+    max_output_tokens: int | Literal["inf"] = "inf"
+    metadata: dict[str, str] | None = None
+    usage: dict[str, Any] | None = None
+
+
+class ResponseCreated(ServerEvent, tag="response.created"):
+    response: Response
+
+
+class ResponseDone(ServerEvent, tag="response.done"):
+    response: Response
+
+
+class OutputItemAdded(ServerEvent, tag="response.output_item.added", kw_only=True):
+    response_id: str
+    output_index: int = 0
+    item: MessageItem
+
+
+class OutputItemDone(ServerEvent, tag="response.output_item.done", kw_only=True):
+    response_id: str
+    output_index: int = 0
+    item: MessageItem
+
+
+class ContentPartAdded(ServerEvent, tag="response.content_part.added", kw_only=True):
+    response_id: str
+    item_id: str
+    output_index: int = 0
+    content_index: int = 0
+    part: TextPart
+
+
+class ContentPartDone(ServerEvent, tag="response.content_part.done", kw_only=True):
+    response_id: str
+    item_id: str
+    output_index: int = 0
+    content_index: int = 0
+    part: TextPart
+
+
+class TextDelta(ServerEvent, tag="response.output_text.delta", kw_only=True):
+    response_id: str
+    item_id: str
+    output_index: int = 0
+    content_index: int = 0
+    delta: str
+
+
+class TextDone(ServerEvent, tag="response.output_text.done", kw_only=True):
+    response_id: str
+    item_id: str
+    output_index: int = 0
+    content_index: int = 0
+    text: str
+
+
+# --- parsing and encoding -------------------------------------------------------------------------------------------
+
+
+class Rejected(Exception):
+    """A client's event that cannot be handled; `detail` is what the client is told."""
+
+    def __init__(self, detail: ErrorDetail) -> None:
+        super().__init__(detail.message)
+        self.detail = detail
+
+
+class _Header(Struct):
+    """What is readable of an event that does not fit its shape."""
+
+    type: Any = None
+    event_id: Any = None
+
+
+_decode_event: Callable[[str], AnyClientEvent] = msgspec.json.Decoder(AnyClientEvent).decode
+_decode_header = msgspec.json.Decoder(_Header).decode
+_encode = msgspec.json.Encoder().encode
+_WHERE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+
+
+def encode(event: ServerEvent, event_id: str) -> bytes:
+    """The event as JSON text in UTF-8."""
+    event.event_id = event_id
+    return _encode(event)
+
+
+def parse(message: str | bytes) -> AnyClientEvent:
+    """Reads one client event. Raises `Rejected` for anything else, whatever the bytes are."""
+    if isinstance(message, bytes):
+        raise Rejected(ErrorDetail(code="invalid_value", message="Send events as text frames, not binary ones."))
+    try:
+        return _decode_event(message)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise _rejection(message, error) from None
+
+
+def _rejection(message: str, error: Exception) -> Rejected:
+    try:
+        header = _decode_header(message)
+    except msgspec.ValidationError:
+        return Rejected(ErrorDetail(code="invalid_value", message="An event is a JSON object."))
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as broken:
+        return Rejected(ErrorDetail(code="invalid_json", message=f"The message is not valid JSON: {broken}"))
+    code, text, param = _explain(header, error)
+    event_id = header.event_id if isinstance(header.event_id, str) else None
+    return Rejected(ErrorDetail(code=code, message=text, param=param, event_id=event_id))
+
+
+def _explain(header: _Header, error: Exception) -> tuple[str, str, str | None]:
+    """Code, message and param for an event that is JSON but does not fit."""
+    if header.type is None:
+        return "missing_required_parameter", "Missing required parameter: 'type'.", "type"
+    if isinstance(header.type, str) and header.type in AUDIO_EVENTS:
+        return "unsupported_event", f"'{header.type}' is about audio, and this server speaks text only.", "type"
+    if not isinstance(header.type, str) or header.type not in SUPPORTED_EVENTS:
+        supported = ", ".join(f"'{name}'" for name in SUPPORTED_EVENTS)
+        return "invalid_value", f"Invalid value: {header.type!r:.100}. Supported values are: {supported}.", "type"
+    where = _WHERE.search(str(error))
+    path = where["path"] if where else ""
+    text = _WHERE.sub("", str(error))
+    missing = re.search(r"missing required field `(\w+)`", text)
+    if missing:
+        param = f"{path}.{missing[1]}".lstrip(".")
+        return "missing_required_parameter", f"Missing required parameter: '{param}'.", param
+    return "invalid_value", f"Invalid value at '{path}': {text}.", path or None
+
+
+def metadata_problem(metadata: dict[str, str] | None) -> str | None:
+    """Why a response's metadata is refused, or None."""
+    if metadata is None:
+        return None
+    if len(metadata) > METADATA_PAIRS_MAX:
+        return f"metadata has more than {METADATA_PAIRS_MAX} pairs"
+    if any(len(key) > METADATA_KEY_CHARS_MAX for key in metadata):
+        return f"a metadata key is longer than {METADATA_KEY_CHARS_MAX} characters"
+    if any(len(value) > METADATA_VALUE_CHARS_MAX for value in metadata.values()):
+        return f"a metadata value is longer than {METADATA_VALUE_CHARS_MAX} characters"
+    return None

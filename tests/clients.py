@@ -1,0 +1,105 @@
+"""A plain Realtime client for tests: real sockets, and the rude endings that official clients do not offer."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+
+Event = dict[str, Any]
+REPLY_SECONDS = 10.0
+DEAF_BUFFER_BYTES = 16_384
+
+
+class Client:
+    """One connection. `created` is the session.created event; `events` all that were received."""
+
+    def __init__(self, ws: WebSocketConnection, stream: trio.SocketStream) -> None:
+        self.ws = ws
+        self.stream = stream
+        self.events: list[Event] = []
+        self.created: Event = {}
+        self.close_code = 0
+
+    @property
+    def session_id(self) -> str:
+        return str(self.created["session"]["id"]).removeprefix("sess_")
+
+    @property
+    def conversation_id(self) -> str:
+        return str(self.created["session"]["conversation_id"])
+
+    async def send(self, event: Event | str) -> None:
+        await self.ws.send_message(event if isinstance(event, str) else json.dumps(event))
+
+    async def receive(self) -> Event:
+        with trio.fail_after(REPLY_SECONDS):
+            event: Event = json.loads(await self.ws.get_message())
+        self.events.append(event)
+        return event
+
+    async def until(self, kind: str) -> Event:
+        """Receives up to the next event of a type."""
+        while (event := await self.receive())["type"] != kind:
+            pass
+        return event
+
+    async def say(self, text: str, item_id: str | None = None) -> Event:
+        """Creates a user's item and waits until it is acknowledged."""
+        item: Event = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+        if item_id:
+            item["id"] = item_id
+        await self.send({"type": "conversation.item.create", "item": item})
+        return await self.until("conversation.item.done")
+
+    async def ask(self, text: str) -> Event:
+        """A whole turn; returns `response.done`."""
+        await self.say(text)
+        await self.send({"type": "response.create"})
+        return await self.until("response.done")
+
+    async def closed(self) -> int:
+        """Reads to the end and returns the close code."""
+        try:
+            while True:
+                await self.receive()
+        except ConnectionClosed as closed:
+            return closed.reason.code if closed.reason else 0
+
+    def deafen(self) -> None:
+        """Stops reading from the socket, for good; sending still works."""
+        self.ws._reader_running = False
+        self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DEAF_BUFFER_BYTES)
+
+    def reset(self) -> None:
+        """Drops the connection with a RST."""
+        self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.stream.socket.close()
+
+
+@asynccontextmanager
+async def connect(url: str, **query: str) -> AsyncIterator[Client]:
+    """Connects to a server's base URL (http://…) and receives session.created. Leaving closes as a client would."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    stream = await trio.open_tcp_stream(parts.hostname, parts.port)
+    try:
+        async with trio.open_nursery() as nursery:
+            path = f"/v1/realtime?{urlencode(query)}"
+            ws = await wrap_client_stream(nursery, stream, parts.netloc, path)
+            client = Client(ws, stream)
+            client.created = await client.receive()
+            yield client
+            with trio.move_on_after(REPLY_SECONDS), suppress(trio.ClosedResourceError, OSError):
+                await ws.aclose()
+            nursery.cancel_scope.cancel()
+    finally:
+        await trio.aclose_forcefully(stream)

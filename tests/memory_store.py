@@ -1,0 +1,419 @@
+"""The store without a database: what `PostgresStore` and `schema.sql` promise, in dictionaries, on Trio's clock.
+
+`test_store.py` holds both stores to the same tests. Like the real one, it commits writes in the order in which they
+were submitted, tries again after `StoreUnavailable`, and lets a write land whose caller has stopped waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+from uuid import UUID
+
+import trio
+
+from server.agent import Memory, Message, Transcript
+from server.store import (
+    EndReason,
+    InvalidRow,
+    ItemExists,
+    MemoryClaim,
+    RememberedFact,
+    SessionClosed,
+    SessionEnd,
+    SessionStart,
+    StoredItem,
+    StoreError,
+    StoreUnavailable,
+)
+
+T = TypeVar("T")
+
+ANSWER_SECONDS = 7.0  # as long as the real store waits for a database that does not answer
+RETRY_SECONDS = 0.1
+ITEM_ID_BYTES_MAX = 2600  # what fits an entry of a B-tree
+BIGINT = range(-(2**63), 2**63)
+USER_CHARS = range(1, 257)
+KIND_CHARS = range(1, 33)
+CONTENT_CHARS = range(1, 1001)
+
+
+@dataclass(slots=True, kw_only=True)
+class InstanceRecord:
+    """A row of `server_instances`. Times are `trio.current_time()`, as everywhere here."""
+
+    hostname: str
+    pid: int
+    version: str
+    heartbeat_at: float
+    stopped_at: float | None = None
+    reaped_at: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class SessionRecord:
+    """A row of `conversation_sessions`."""
+
+    session_id: UUID
+    conversation_id: UUID
+    user_id: str
+    instance_id: UUID | None
+    session_start: float
+    is_active: bool = True
+    session_end: float | None = None
+    ended_at: float | None = None
+    duration_seconds: float | None = None
+    end_reason: str | None = None
+    close_code: int | None = None
+    closed_by: UUID | None = None
+    memory_status: str = "none"
+    memory_attempts: int = 0
+    memory_due_at: float | None = None
+    memory_error: str | None = None
+    memory_finalized_at: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class MemoryRecord:
+    """A row of `user_memories`. order: what `memory_id` is in the database."""
+
+    order: int
+    content: str
+    quote: str
+    source_session_id: UUID
+    source_item_id: str
+    updated_at: float
+
+
+@dataclass(eq=False, slots=True)
+class _Write:
+    """A queued write. keep_on: tried until it is committed, whoever waits for it."""
+
+    name: str
+    effect: Callable[[], bool]
+    keep_on: bool
+    outcome: bool | StoreError = False
+    abandoned: bool = False
+    settled: trio.Event = field(default_factory=trio.Event)
+
+
+class MemoryStore:
+    """`server.store.Store` in memory. Every effect is synchronous, with a checkpoint before and after it.
+
+    fail_before, fail_after: called with an operation's name; may raise `StoreUnavailable` before or after its effect.
+    delay: seconds that an operation takes before its effect, by name.
+    """
+
+    def __init__(self) -> None:
+        self.instances: dict[UUID, InstanceRecord] = {}
+        self.conversations: dict[UUID, str] = {}
+        self.sessions: dict[UUID, SessionRecord] = {}
+        self.messages: dict[UUID, StoredItem] = {}
+        self.memories: dict[tuple[str, str, str], MemoryRecord] = {}
+        self.fail_before: Callable[[str], None] = lambda _: None
+        self.fail_after: Callable[[str], None] = lambda _: None
+        self.delay: Callable[[str], float] = lambda _: 0.0
+        self._queue: deque[_Write] = deque()
+        self._committing = False
+        self._memories_made = 0
+
+    # --- what tests look at and do by hand
+
+    def items(self, conversation_id: UUID) -> list[StoredItem]:
+        """The conversation's items, in order."""
+        return _in_order(item for item in self.messages.values() if item.conversation_id == conversation_id)
+
+    def close_by_hand(self, session_id: UUID) -> None:
+        """What a person in psql does to an active row."""
+        self._close(self.sessions[session_id], trio.current_time(), EndReason.BY_HAND, None, None)
+
+    def reap(self, instance_id: UUID) -> None:
+        """Declares an instance dead, as another server would."""
+        self.instances[instance_id].reaped_at = trio.current_time()
+
+    # --- the store
+
+    async def ping(self) -> None:
+        await self._ask("ping", lambda: None)
+
+    async def register_instance(self, instance_id: UUID, hostname: str, pid: int, version: str) -> None:
+        def register() -> None:
+            record = InstanceRecord(hostname=hostname, pid=pid, version=version, heartbeat_at=trio.current_time())
+            self.instances.setdefault(instance_id, record)
+
+        await self._ask("register_instance", register)
+
+    async def renew_instance(self, instance_id: UUID) -> bool:
+        def renew() -> bool:
+            instance = self.instances.get(instance_id)
+            if instance is None or instance.stopped_at is not None or instance.reaped_at is not None:
+                return False
+            instance.heartbeat_at = trio.current_time()
+            return True
+
+        return await self._ask("renew_instance", renew)
+
+    async def stop_instance(self, instance_id: UUID) -> None:
+        def stop() -> None:
+            instance = self.instances.get(instance_id)
+            if instance is not None and instance.stopped_at is None:
+                instance.stopped_at = instance.heartbeat_at = trio.current_time()
+
+        await self._ask("stop_instance", stop)
+
+    async def begin_session(self, start: SessionStart, *, within: float) -> None:
+        await self._submit(_Write("begin_session", lambda: self._begin(start), keep_on=False), within)
+
+    async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
+        rows = tuple(items)
+        await self._submit(_Write("append_items", lambda: self._append(rows), keep_on=False), within)
+
+    async def end_session(self, end: SessionEnd) -> bool:
+        return await self._submit(_Write("end_session", lambda: self._end(end), keep_on=True), float("inf"))
+
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> int:
+        def close() -> int:
+            active = [s for s in self.sessions.values() if s.is_active and s.instance_id == instance_id]
+            self._append_what_is_valid(unfinished)
+            for session in active:
+                self._close(session, trio.current_time(), EndReason.SHUTDOWN, 1012, instance_id)
+            return len(active)
+
+        return await self._ask("close_instance_sessions", close)
+
+    async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
+        def recall() -> Sequence[RememberedFact]:
+            known = [
+                (m.updated_at, m.order, key[1], m.content) for key, m in self.memories.items() if key[0] == user_id
+            ]
+            return [RememberedFact(kind, content) for _, _, kind, content in _last(sorted(known), limit)]
+
+        return await self._ask("recall", recall)
+
+    async def load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
+        def load() -> Sequence[StoredItem] | None:
+            if self.conversations.get(conversation_id) != user_id:
+                return None
+            return _last(self.items(conversation_id), limit)
+
+        return await self._ask("load_history", load)
+
+    async def claim_memory(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
+        return await self._ask("claim_memory", lambda: self._claim(limit, lease_seconds))
+
+    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
+        return await self._ask("finish_memory", lambda: self._finish(session_id, memories))
+
+    async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
+        def fail() -> None:
+            _check_text(error)
+            session = self._pending(session_id)
+            if session is not None:
+                session.memory_error = error
+                session.memory_status = "failed" if retry_after is None else "pending"
+                session.memory_due_at = None if retry_after is None else trio.current_time() + retry_after
+
+        await self._ask("fail_memory", fail)
+
+    # --- how an operation gets to its effect
+
+    async def _ask(self, name: str, effect: Callable[[], T]) -> T:
+        await trio.lowlevel.checkpoint()
+        with trio.move_on_after(ANSWER_SECONDS):
+            result = await self._attempt(name, effect)
+            await trio.lowlevel.checkpoint()
+            return result
+        raise StoreUnavailable(f"{name}: no answer within {ANSWER_SECONDS:g} s")
+
+    async def _attempt(self, name: str, effect: Callable[[], T]) -> T:
+        await trio.sleep(self.delay(name))
+        self.fail_before(name)
+        result = effect()
+        self.fail_after(name)
+        return result
+
+    async def _submit(self, write: _Write, within: float) -> bool:
+        """Queues a write, synchronously; a caller that goes away leaves it to the system task that commits."""
+        self._queue.append(write)
+        if not self._committing:
+            self._committing = True
+            trio.lowlevel.spawn_system_task(self._commit_queued)
+        with trio.move_on_after(within):
+            await write.settled.wait()
+        if not write.settled.is_set():
+            write.abandoned = True
+            raise StoreUnavailable(f"{write.name}: no commit within {within:g} s")
+        if isinstance(write.outcome, StoreError):
+            raise write.outcome
+        return write.outcome
+
+    async def _commit_queued(self) -> None:
+        while self._queue:
+            await self._commit(self._queue.popleft())
+        self._committing = False
+
+    async def _commit(self, write: _Write) -> None:
+        while not write.abandoned:
+            try:
+                write.outcome = await self._attempt(write.name, write.effect)
+            except StoreUnavailable:
+                await trio.sleep(RETRY_SECONDS)
+                continue
+            except StoreError as error:
+                write.outcome = error
+            write.settled.set()
+            await trio.lowlevel.checkpoint()
+            return
+
+    # --- effects: synchronous, idempotent, whole or not at all
+
+    def _begin(self, start: SessionStart) -> bool:
+        if start.session_id in self.sessions:
+            return True
+        _check_text(start.user_id, USER_CHARS)
+        if start.instance_id not in self.instances:
+            raise InvalidRow("no such instance")
+        if start.started > trio.current_time():
+            raise InvalidRow("a session cannot start in the future")
+        if self.conversations.get(start.conversation_id, start.user_id) != start.user_id:
+            raise InvalidRow("the conversation is another user's")
+        self.conversations[start.conversation_id] = start.user_id
+        self.sessions[start.session_id] = SessionRecord(
+            session_id=start.session_id,
+            conversation_id=start.conversation_id,
+            user_id=start.user_id,
+            instance_id=start.instance_id,
+            session_start=start.started,
+        )
+        return True
+
+    def _append(self, items: Sequence[StoredItem]) -> bool:
+        fresh: dict[UUID, StoredItem] = {}
+        taken = {(item.conversation_id, item.item_id) for item in self.messages.values()}
+        for item in items:
+            _check_item(item)
+            if not self._is_active(item.session_id):
+                raise SessionClosed("the session's row is closed")
+            if item.message_id in self.messages or item.message_id in fresh:
+                continue
+            if item.conversation_id not in self.conversations:
+                raise InvalidRow("no such conversation")
+            if (item.conversation_id, item.item_id) in taken:
+                raise ItemExists(f"item {item.item_id} exists")
+            taken.add((item.conversation_id, item.item_id))
+            fresh[item.message_id] = replace(item)
+        self.messages.update(fresh)
+        return True
+
+    def _append_what_is_valid(self, items: Iterable[StoredItem]) -> None:
+        """Unsaid words that the database would refuse do not stop an end."""
+        for item in items:
+            try:
+                self._append([item])
+            except StoreError:
+                continue
+
+    def _end(self, end: SessionEnd) -> bool:
+        if not self._is_active(end.session_id):
+            return False
+        with contextlib.suppress(StoreError):  # an end is worth more than the unsaid words that came with it
+            self._append(end.unfinished)
+        self._close(self.sessions[end.session_id], end.ended, end.reason, end.close_code, end.instance_id)
+        return True
+
+    def _is_active(self, session_id: UUID) -> bool:
+        session = self.sessions.get(session_id)
+        return session is not None and session.is_active
+
+    def _close(
+        self, session: SessionRecord, ended: float, reason: EndReason, code: int | None, closed_by: UUID | None
+    ) -> None:
+        now = trio.current_time()
+        session.is_active = False
+        session.session_end = max(session.session_start, min(ended, now))
+        session.ended_at = now
+        session.duration_seconds = session.session_end - session.session_start
+        session.end_reason, session.close_code, session.closed_by = reason.value, code, closed_by
+        if any(item.session_id == session.session_id and item.role == "user" for item in self.messages.values()):
+            session.memory_status = "pending"
+            session.memory_due_at = now
+
+    def _pending(self, session_id: UUID) -> SessionRecord | None:
+        session = self.sessions.get(session_id)
+        return session if session is not None and session.memory_status == "pending" else None
+
+    def _claim(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
+        now = trio.current_time()
+        due = [
+            (session.memory_due_at, order, session)
+            for order, session in enumerate(self.sessions.values())
+            if session.memory_status == "pending" and session.memory_due_at is not None and session.memory_due_at <= now
+        ]
+        taken = [session for _, _, session in sorted(due, key=lambda entry: entry[:2])[:limit]]
+        for session in taken:
+            session.memory_due_at = now + lease_seconds
+            session.memory_attempts += 1
+        return [MemoryClaim(self._transcript(session), session.memory_attempts) for session in taken]
+
+    def _transcript(self, session: SessionRecord) -> Transcript:
+        items = _in_order(item for item in self.messages.values() if item.session_id == session.session_id)
+        messages = [Message(item.role, item.content, item.item_id) for item in items]
+        return Transcript(str(session.session_id), session.user_id, messages)
+
+    def _finish(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
+        for memory in memories:
+            _check_text(memory.kind, KIND_CHARS)
+            _check_text(memory.content, CONTENT_CHARS)
+            _check_text(memory.quote + memory.item_id)
+        session = self._pending(session_id)
+        if session is None:
+            return False
+        session.memory_status, session.memory_error, session.memory_due_at = "done", None, None
+        session.memory_finalized_at = trio.current_time()
+        seen: set[tuple[str, str, str]] = set()
+        for memory in memories:
+            key = (session.user_id, memory.kind, memory.content.lower())
+            if key not in seen:
+                seen.add(key)
+                self._remember(key, memory, session_id)
+        return True
+
+    def _remember(self, key: tuple[str, str, str], memory: Memory, session_id: UUID) -> None:
+        self._memories_made += 1
+        known = self.memories.get(key)
+        self.memories[key] = MemoryRecord(
+            order=known.order if known else self._memories_made,
+            content=known.content if known else memory.content,
+            quote=memory.quote,
+            source_session_id=session_id,
+            source_item_id=memory.item_id,
+            updated_at=trio.current_time(),
+        )
+
+
+def _in_order(items: Iterable[StoredItem]) -> list[StoredItem]:
+    """By position; those at the same position in the order in which they were stored."""
+    return sorted(items, key=lambda item: item.position)
+
+
+def _last(rows: Sequence[T], limit: int) -> Sequence[T]:
+    return rows[max(len(rows) - limit, 0) :]
+
+
+def _check_item(item: StoredItem) -> None:
+    _check_text(item.item_id + item.content)
+    if len(item.item_id.encode()) > ITEM_ID_BYTES_MAX:
+        raise InvalidRow("the item's id is too long for an index")
+    if item.position not in BIGINT:
+        raise InvalidRow("the position is no bigint")
+
+
+def _check_text(text: str, lengths: range | None = None) -> None:
+    """Refuses what PostgreSQL cannot hold: NUL, lone surrogates, and other lengths than a CHECK allows."""
+    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+        raise InvalidRow("the text holds a character that cannot be stored")
+    if lengths is not None and len(text) not in lengths:
+        raise InvalidRow(f"the text has {len(text)} characters")

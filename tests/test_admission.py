@@ -1,0 +1,255 @@
+"""Who may open a session, judged by the handshake alone."""
+
+from __future__ import annotations
+
+import json
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.admission import MODEL_CHARS_MAX, Admission, Refusal, admit
+from server.identity import USER_CHARS_MAX
+
+HOST = "localhost:8000"
+CONVERSATION = UUID("0123456789abcdef0123456789abcdef")
+
+
+def judge(
+    query: str = "",
+    *,
+    path: str = "/v1/realtime",
+    host: str = HOST,
+    subprotocols: tuple[str, ...] = (),
+    **headers: bytes,
+) -> Admission | Refusal:
+    fields = [(name.replace("_", "-").encode(), value) for name, value in headers.items()]
+    return admit(f"{path}?{query}" if query else path, host, fields, subprotocols)
+
+
+def admitted(query: str = "", **rest: bytes) -> Admission:
+    judgement = judge(query, **rest)  # type: ignore[arg-type]
+    assert isinstance(judgement, Admission), judgement
+    return judgement
+
+
+def refused(query: str = "", **rest: bytes) -> Refusal:
+    judgement = judge(query, **rest)  # type: ignore[arg-type]
+    assert isinstance(judgement, Refusal), judgement
+    return judgement
+
+
+def test_a_handshake_without_anything_special_is_admitted_as_anonymous_in_a_new_conversation() -> None:
+    assert judge() == Admission("anonymous", None, "lastcall", None)
+
+
+@pytest.mark.parametrize("path", ["/", "", "/v1/realtime/", "/v1/realtime;x", "/V1/realtime", "/v1/realtimes", "*"])
+def test_other_paths_are_not_found(path: str) -> None:
+    judgement = judge(path=path)
+    assert isinstance(judgement, Refusal)
+    assert (judgement.status, judgement.code) == (404, "not_found")
+
+
+# --- origins --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        (b"http://localhost:8000", HOST),
+        (b"https://localhost:8000", HOST),  # a proxy in front may speak TLS
+        (b"http://LocalHost:8000", HOST),
+        (b"http://localhost:8000", "LOCALHOST:8000"),
+        (b"https://chat.example", "chat.example"),
+        (b"http://[::1]:8000", "[::1]:8000"),
+    ],
+)
+def test_a_page_of_ours_may_connect(origin: bytes, host: str) -> None:
+    assert isinstance(judge(host=host, origin=origin), Admission)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        b"http://evil.example",
+        b"http://localhost",
+        b"http://localhost:8001",
+        b"http://localhost:8000.evil.example",
+        b"http://evil.example@localhost:8000",
+        b"http://127.0.0.1:8000",
+        b"null",
+        b"",
+        b"localhost:8000",
+        b"file://",
+        b"\xff\xfe",
+        b"//[",
+        b"http://[::1",
+        b"http://[localhost:8000]",
+    ],
+)
+def test_a_foreign_page_may_not_connect(origin: bytes) -> None:
+    refusal = refused(origin=origin)
+    assert (refusal.status, refusal.code) == (403, "forbidden_origin")
+
+
+@pytest.mark.parametrize("origin", [b"null", b"", b"file://"])
+def test_an_empty_host_is_nobodys_origin(origin: bytes) -> None:
+    assert isinstance(judge(host="", origin=origin), Refusal)
+
+
+# --- what is not served ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("query", ["call_id=rtc_1", "call_id=", "model=m&call_id=x", "intent=transcription"])
+def test_calls_and_transcription_are_refused(query: str) -> None:
+    assert refused(query).status == 400
+
+
+@pytest.mark.parametrize("query", ["intent=conversation", "unknown=1", "a&b&c", "a=1;b=2", "%zz=%", "&&=&"])
+def test_unknown_query_fields_are_ignored(query: str) -> None:
+    assert admitted(query) == Admission("anonymous", None, "lastcall", None)
+
+
+# --- the user -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "header", "user"),
+    [
+        ("", b"ada", "ada"),
+        ("user=bob", None, "bob"),
+        ("user=bob", b"ada", "ada"),
+        ("user=bob", b"  ", "bob"),
+        ("user=", None, "anonymous"),
+        ("user=+%20", None, "anonymous"),
+        ("user=+bob+", None, "bob"),
+        ("user=bob&user=eve", None, "eve"),
+        ("user=%F0%9F%98%80", None, "\U0001f600"),
+        ("user=" + "u" * USER_CHARS_MAX, None, "u" * USER_CHARS_MAX),
+    ],
+)
+def test_the_user_is_the_headers_else_the_querys_else_anonymous(query: str, header: bytes | None, user: str) -> None:
+    headers = {} if header is None else {"openai_safety_identifier": header}
+    assert admitted(query, **headers).user_id == user
+
+
+@pytest.mark.parametrize("user", ["u" * (USER_CHARS_MAX + 1), "a%00b", "a%0Ab", "a%7F", "a%C2%85b", "a%E2%80%A8b"])
+def test_a_user_id_that_is_too_long_or_holds_control_characters_is_refused(user: str) -> None:
+    refusal = refused(f"user={user}")
+    assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_value", "user")
+
+
+def test_a_user_id_in_the_header_is_held_to_the_same_rule() -> None:
+    assert refused(openai_safety_identifier=b"a\x01b").param == "user"
+
+
+# --- the conversation -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", [f"conv_{CONVERSATION.hex}", CONVERSATION.hex, str(CONVERSATION), CONVERSATION.hex.upper()]
+)
+def test_a_conversation_is_named_by_its_public_id_or_its_uuid(text: str) -> None:
+    assert admitted(f"conversation={text}").conversation_id == CONVERSATION
+
+
+def test_an_empty_conversation_is_a_new_one() -> None:
+    assert admitted("conversation=").conversation_id is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv_",
+        "x",
+        "conv_" + "g" * 32,
+        f"conv_{CONVERSATION.hex}0",
+        f"sess_{CONVERSATION.hex}",
+        "%00",
+        "conv_conv_" + "a" * 32,
+    ],
+)
+def test_a_conversation_id_that_is_none_is_refused(text: str) -> None:
+    refusal = refused(f"conversation={text}")
+    assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_value", "conversation")
+
+
+# --- subprotocol and model ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ((), None),
+        (("realtime",), "realtime"),
+        (("realtime", "openai-insecure-api-key.sk-1", "openai-agents-sdk.0.20.0"), "realtime"),
+        (("openai-insecure-api-key.sk-1",), None),
+        (("Realtime",), None),
+    ],
+)
+def test_the_subprotocol_is_chosen_only_where_it_was_offered(offered: tuple[str, ...], chosen: str | None) -> None:
+    judgement = judge(subprotocols=offered)
+    assert isinstance(judgement, Admission)
+    assert judgement.subprotocol == chosen
+
+
+@pytest.mark.parametrize(
+    ("query", "model"),
+    [
+        ("", "lastcall"),
+        ("model=", "lastcall"),
+        ("model=gpt-realtime-2.1", "gpt-realtime-2.1"),
+        ("model=" + "m" * 500, "m" * MODEL_CHARS_MAX),
+    ],
+)
+def test_the_model_is_the_clients_word_cut_to_a_bound_or_our_name(query: str, model: str) -> None:
+    assert admitted(query).model == model
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [refused("call_id=1"), refused("user=%00"), refused("conversation=x"), refused(origin=b"null")],
+    ids=lambda refusal: refusal.code,
+)
+def test_a_refusals_body_has_the_shape_of_the_public_apis_errors(refusal: Refusal) -> None:
+    body = json.loads(refusal.body)
+    assert list(body) == ["error"]
+    assert body["error"] == {
+        "message": refusal.message,
+        "type": "invalid_request_error",
+        "param": refusal.param,
+        "code": refusal.code,
+    }
+
+
+targets = (
+    st.text()
+    | st.text().map(lambda text: "//" + text)
+    | st.text().map(lambda text: "/v1/realtime?" + text)
+    | st.sampled_from(["//[", "http://[", "//[]", "http://[x]/v1/realtime", "http://a\u2100b/v1/realtime"])
+    | st.tuples(st.sampled_from(["user", "conversation", "model", "call_id"]), st.text()).map(
+        lambda pair: f"/v1/realtime?{pair[0]}={pair[1]}"
+    )
+)
+
+
+@given(
+    targets,
+    st.text(max_size=20),
+    st.lists(st.tuples(st.sampled_from([b"origin", b"openai-safety-identifier", b"x"]), st.binary(max_size=20))),
+    st.lists(st.text()),
+)
+def test_any_handshake_is_admitted_or_refused(
+    target: str, host: str, headers: list[tuple[bytes, bytes]], subprotocols: list[str]
+) -> None:
+    judgement = admit(target, host, headers, subprotocols)
+    if isinstance(judgement, Refusal):
+        assert judgement.status in {400, 403, 404}
+        json.loads(judgement.body)
+    else:
+        assert 1 <= len(judgement.user_id) <= USER_CHARS_MAX
+        assert 1 <= len(judgement.model) <= MODEL_CHARS_MAX

@@ -1,0 +1,138 @@
+"""However a connection ends, its row is closed at once, dated right, and its memory finalized: 200 of each kind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+from trio_websocket import ConnectionClosed
+
+from server.postgres import PostgresStore
+
+from .clients import Client, connect
+from .processes import run_server
+from .waiting import eventually
+
+CONNECTIONS = 200
+STAGGER_SECONDS = 0.01  # between the ends: their dates are compared one by one
+END_ERROR_SECONDS_MAX = 0.1
+MEMORY_SECONDS_MAX = 15.0
+MESSAGE_BYTES_MAX = 10_000
+
+Ending = Callable[[Client], Awaitable[None]]
+
+
+async def close_frame(client: Client) -> None:
+    await client.ws.aclose()
+
+
+async def reset(client: Client) -> None:
+    client.reset()
+
+
+async def bad_frame(client: Client) -> None:
+    await client.stream.send_all(b"\xff\xff\xff\xff")
+
+
+async def oversize(client: Client) -> None:
+    await client.send("x" * (MESSAGE_BYTES_MAX + 1))
+
+
+async def cancel(client: Client) -> None:
+    await client.send({"type": "response.cancel"})
+    assert (await client.until("response.done"))["response"]["status"] == "cancelled"
+    await client.ws.aclose()
+
+
+async def agent_crash(client: Client) -> None:
+    assert (await client.until("response.done"))["response"]["status"] == "failed"
+    await client.ws.aclose()
+
+
+# ending, the agent, whether it comes in the middle of a response, and the reason in the row
+ENDINGS = [
+    (close_frame, "echo", False, "client_closed"),
+    (reset, "echo", False, "client_lost"),
+    (bad_frame, "echo", False, "protocol_error"),
+    (oversize, "echo", False, "message_too_big"),
+    (reset, "tests.scripted_agents:Slow", True, "client_lost"),
+    (close_frame, "tests.scripted_agents:Slow", True, "client_closed"),
+    (cancel, "tests.scripted_agents:Slow", True, "client_closed"),
+    (agent_crash, "tests.scripted_agents:Crashing", True, "client_closed"),
+]
+
+
+class Ledger:
+    """When each session really ended, by the client that ended it."""
+
+    def __init__(self) -> None:
+        self.ended: dict[str, float] = {}
+        self.everyone_speaks = trio.Event()
+        self.speaking = 0
+
+    async def run_clients(self, url: str, ending: Ending, *, responding: bool) -> None:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as clients:
+                for number in range(CONNECTIONS):
+                    clients.start_soon(self._run_client, url, number, ending, responding)
+
+    async def _run_client(self, url: str, number: int, ending: Ending, responding: bool) -> None:
+        async with connect(url, user=f"user-{number}") as client:
+            await client.say(f"My name is Ada {number}.")
+            if responding:
+                await client.send({"type": "response.create"})
+                await client.until("response.output_text.delta")
+            self.speaking += 1
+            if self.speaking == CONNECTIONS:
+                self.everyone_speaks.set()
+            await self.everyone_speaks.wait()
+            await trio.sleep(number * STAGGER_SECONDS)
+            self.ended[client.session_id] = time.time()
+            try:
+                await ending(client)
+                await client.closed()
+            except (ConnectionClosed, trio.ClosedResourceError):
+                pass
+            if ending in (cancel, agent_crash):
+                self.ended[client.session_id] = time.time()
+
+
+SESSIONS = """
+    SELECT session_id, is_active, end_reason, memory_status, duration_seconds,
+           extract(epoch FROM session_end)::float8 AS ended, extract(epoch FROM session_start)::float8 AS started,
+           (SELECT count(*) FROM messages m WHERE m.session_id = s.session_id AND status = 'incomplete') AS cut_off
+      FROM conversation_sessions s"""
+
+
+async def settled(store: PostgresStore) -> list[Any]:
+    """The rows, once every session is ended and remembered."""
+    return await eventually(
+        lambda: store.select(SESSIONS),
+        lambda rows: rows and all(not row["is_active"] and row["memory_status"] == "done" for row in rows),
+        within=MEMORY_SECONDS_MAX,
+    )
+
+
+async def memories(store: PostgresStore) -> int:
+    return int((await store.select("SELECT count(*) FROM user_memories"))[0][0])
+
+
+@pytest.mark.parametrize(("ending", "agent", "responding", "reason"), ENDINGS)
+async def test_two_hundred_connections_leave_closed_rows_dated_right_and_finalized_memory(
+    ending: Ending, agent: str, responding: bool, reason: str, database_url: str, postgres_store: PostgresStore
+) -> None:
+    ledger = Ledger()
+    flags = ("--database-url", database_url, "--agent", agent, "--message-bytes-max", str(MESSAGE_BYTES_MAX))
+    with run_server(*flags) as server:
+        await ledger.run_clients(server.url, ending, responding=responding)
+        found = await settled(postgres_store)
+    assert len(found) == CONNECTIONS
+    assert {row["end_reason"] for row in found} == {reason}
+    for row in found:
+        assert abs(row["ended"] - ledger.ended[row["session_id"].hex]) <= END_ERROR_SECONDS_MAX
+        assert row["duration_seconds"] == pytest.approx(row["ended"] - row["started"], abs=1e-5)
+        assert row["cut_off"] == (1 if responding else 0)
+    assert await memories(postgres_store) == CONNECTIONS

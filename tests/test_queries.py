@@ -1,0 +1,113 @@
+"""`queries.sql`: every statement is valid, used, and fast where it is hot."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+import server
+from server.postgres import PostgresStore
+from server.queries import QUERIES, load_queries
+
+SOURCES = sorted(Path(server.__file__).parent.rglob("*.py"))
+
+
+def used_names() -> set[str]:
+    """Names of statements in the server's code: `fetch("name", …)`, and `QUERIES["name"]`."""
+    names = set()
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text())):
+            match node:
+                case ast.Call(func=ast.Attribute(attr="fetch"), args=[ast.Constant(value=str(name)), *_]):
+                    names.add(name)
+                case ast.Subscript(value=ast.Name(id="QUERIES"), slice=ast.Constant(value=str(name))):
+                    names.add(name)
+    return names
+
+
+def test_every_statement_that_the_code_names_exists() -> None:
+    assert used_names() - set(QUERIES) == set()
+
+
+def test_every_statement_is_used() -> None:
+    assert set(QUERIES) - used_names() == set()
+
+
+def test_a_name_that_occurs_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        load_queries("-- name: one\nSELECT 1;\n-- name: two\nSELECT 2;\n-- name: one\nSELECT 3;\n")
+
+
+def test_statements_are_split_at_their_names_and_keep_their_comments() -> None:
+    text = "-- about the file\n-- name: one\n-- why\nSELECT 1;\n\n-- name: two\nSELECT '-- name: no' ;\n"
+    assert load_queries(text) == {"one": "-- why\nSELECT 1", "two": "SELECT '-- name: no' "}
+
+
+async def test_every_statement_is_valid_on_the_schema(postgres_store: PostgresStore) -> None:
+    async def prepare_all() -> None:
+        async with postgres_store._pool.acquire() as connection:
+            for name, text in QUERIES.items():
+                try:
+                    await connection.prepare(text)
+                except Exception as error:
+                    raise AssertionError(f"{name}: {error}") from error
+
+    await postgres_store._call(prepare_all)
+
+
+FILL = """
+INSERT INTO server_instances SELECT gen_random_uuid(), 'host', n, '0' FROM generate_series(1, 50) n;
+INSERT INTO conversations (user_id) SELECT 'user-' || n FROM generate_series(1, 5000) n;
+INSERT INTO conversation_sessions (conversation_id, user_id, instance_id)
+    SELECT c.conversation_id, c.user_id, i.instance_id
+      FROM (SELECT *, row_number() OVER () AS n FROM conversations) c
+      JOIN (SELECT *, row_number() OVER () AS n FROM server_instances) i ON i.n = c.n % 50 + 1;
+INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
+    SELECT gen_random_uuid(), conversation_id, session_id, 'item_' || n, n, 'user', 'hello', 'completed'
+      FROM conversation_sessions, generate_series(1, 4) n;
+INSERT INTO user_memories (user_id, kind, content)
+    SELECT user_id, 'note', 'fact ' || n FROM conversations, generate_series(1, 3) n;
+UPDATE conversation_sessions SET is_active = false WHERE user_id LIKE '%7';
+UPDATE conversation_sessions SET memory_status = 'done', memory_finalized_at = now() WHERE user_id LIKE '%17';
+ANALYZE server_instances, conversations, conversation_sessions, messages, user_memories;
+"""
+IDS = [uuid4()]
+HOT: dict[str, list[Any]] = {
+    "end_sessions": [IDS, IDS, [0.0], ["client_closed"], [1000]],
+    "append_items": [IDS, IDS, IDS, ["item"], [1], ["user"], ["text"], ["completed"]],
+    "close_instance_sessions": IDS,
+    "claim_memory": [1, 60.0],
+    "load_transcripts": [IDS],
+    "finish_memory": [IDS[0], ["note"], ["text"], ["text"], ["item"]],
+    "fail_memory": [IDS[0], "error", 1.0],
+    "recall": ["user-1", 50],
+    "find_conversation": [IDS[0], "user-1"],
+    "load_history": [IDS[0], 200],
+    "renew_instance": IDS,
+}
+
+
+def _scanned(plan: dict[str, Any]) -> set[str]:
+    """The tables that a plan reads from end to end."""
+    scanned = {plan["Relation Name"]} if plan["Node Type"] == "Seq Scan" else set()
+    return scanned.union(*(_scanned(child) for child in plan.get("Plans", [])))
+
+
+async def test_no_hot_statement_reads_a_table_from_end_to_end(postgres_store: PostgresStore) -> None:
+    async def explain() -> dict[str, set[str]]:
+        async with postgres_store._pool.acquire() as connection:
+            await connection.execute(FILL)
+            await connection.set_type_codec("json", schema="pg_catalog", encoder=str, decoder=json.loads)
+            found = {}
+            for name, args in HOT.items():
+                plans = await connection.fetchval(f"EXPLAIN (FORMAT json) {QUERIES[name]}", *args)
+                found[name] = _scanned(plans[0]["Plan"]) - {"server_instances"}  # a handful of rows
+            return found
+
+    scanned = await postgres_store._call(explain)
+    assert {name: tables for name, tables in scanned.items() if tables} == {}

@@ -1,0 +1,698 @@
+"""What `server.store.Store` promises: one suite for the real store and for the fake that stands in for it elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from server.agent import Memory
+from server.postgres import PostgresStore, open_store
+from server.store import (
+    EndReason,
+    InvalidRow,
+    ItemExists,
+    MemoryClaim,
+    RememberedFact,
+    SessionClosed,
+    SessionEnd,
+    SessionStart,
+    Store,
+    StoredItem,
+    StoreError,
+)
+
+from .conftest import empty
+from .memory_store import MemoryStore, SessionRecord
+
+WITHIN = 10.0
+CLOSE_TO = 0.1  # seconds
+WAIT_SECONDS = 10.0
+LEASE_SECONDS = 0.2
+UNSTORABLE = ["nul \0", "lone surrogate \ud800"]
+
+
+class World:
+    """A store with one registered instance, and a way to look at what it holds."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.instance_id = uuid4()
+
+    async def session(self, session_id: UUID) -> SessionRecord:
+        raise NotImplementedError
+
+    async def session_count(self) -> int:
+        raise NotImplementedError
+
+    async def items(self, conversation_id: UUID) -> Sequence[StoredItem]:
+        raise NotImplementedError
+
+    async def reap(self, instance_id: UUID) -> None:
+        raise NotImplementedError
+
+    async def begin(self, user_id: str = "ada", *, age: float = 0.0, **changes: Any) -> SessionStart:
+        """Begins a session that started `age` seconds ago."""
+        fields: dict[str, Any] = {
+            "session_id": uuid4(),
+            "conversation_id": uuid4(),
+            "user_id": user_id,
+            "instance_id": self.instance_id,
+            "started": trio.current_time() - age,
+        }
+        start = SessionStart(**(fields | changes))
+        await self.store.begin_session(start, within=WITHIN)
+        return start
+
+    async def spoken(self, user_id: str = "ada", *texts: str) -> SessionStart:
+        """A closed session in which the user spoke, so that its memory is pending."""
+        start = await self.begin(user_id)
+        for position, text in enumerate(texts or ("hello",)):
+            await self.append(item(start, text, position=position))
+        await self.store.end_session(end(start))
+        return start
+
+    async def append(self, *items: StoredItem) -> None:
+        await self.store.append_items(items, within=WITHIN)
+
+    async def contents(self, conversation_id: UUID) -> list[str]:
+        return [stored.content for stored in await self.items(conversation_id)]
+
+
+class MemoryWorld(World):
+    store: MemoryStore
+
+    async def session(self, session_id: UUID) -> SessionRecord:
+        return self.store.sessions[session_id]
+
+    async def session_count(self) -> int:
+        return len(self.store.sessions)
+
+    async def items(self, conversation_id: UUID) -> Sequence[StoredItem]:
+        return self.store.items(conversation_id)
+
+    async def reap(self, instance_id: UUID) -> None:
+        self.store.reap(instance_id)
+
+
+class PostgresWorld(World):
+    store: PostgresStore
+
+    async def sql(self, text: str, *args: object) -> list[Any]:
+        return await self.store.select(text, *args)
+
+    async def session(self, session_id: UUID) -> SessionRecord:
+        rows = await self.sql(
+            "SELECT session_id, conversation_id, user_id, instance_id, is_active, duration_seconds, end_reason,"
+            " close_code, closed_by, memory_status, memory_attempts, memory_error,"
+            " extract(epoch FROM session_start)::float8 AS session_start,"
+            " extract(epoch FROM session_end)::float8 AS session_end,"
+            " extract(epoch FROM ended_at)::float8 AS ended_at,"
+            " extract(epoch FROM memory_due_at)::float8 AS memory_due_at,"
+            " extract(epoch FROM memory_finalized_at)::float8 AS memory_finalized_at"
+            " FROM conversation_sessions WHERE session_id = $1",
+            session_id,
+        )
+        return SessionRecord(**dict(rows[0]))
+
+    async def session_count(self) -> int:
+        return int((await self.sql("SELECT count(*) FROM conversation_sessions"))[0][0])
+
+    async def items(self, conversation_id: UUID) -> Sequence[StoredItem]:
+        columns = "message_id, session_id, conversation_id, item_id, position, role, content, status"
+        text = f"SELECT {columns} FROM messages WHERE conversation_id = $1 ORDER BY position, created_at"
+        return [StoredItem(**dict(row)) for row in await self.sql(text, conversation_id)]
+
+    async def reap(self, instance_id: UUID) -> None:
+        await self.sql("UPDATE server_instances SET reaped_at = now() WHERE instance_id = $1", instance_id)
+
+
+def item(start: SessionStart, content: str = "hello", **changes: Any) -> StoredItem:
+    fields: dict[str, Any] = {
+        "session_id": start.session_id,
+        "conversation_id": start.conversation_id,
+        "item_id": f"item_{uuid4().hex}",
+        "position": 0,
+        "role": "user",
+        "content": content,
+        "status": "completed",
+    }
+    return StoredItem(**(fields | changes))
+
+
+def end(start: SessionStart, *, age: float = 0.0, **changes: Any) -> SessionEnd:
+    """The end of a session, `age` seconds ago."""
+    fields: dict[str, Any] = {
+        "session_id": start.session_id,
+        "instance_id": start.instance_id,
+        "ended": trio.current_time() - age,
+        "reason": EndReason.CLIENT_CLOSED,
+        "close_code": 1000,
+    }
+    return SessionEnd(**(fields | changes))
+
+
+def memory(content: str, kind: str = "note", **changes: Any) -> Memory:
+    return Memory(**({"kind": kind, "content": content, "item_id": "item_1", "quote": content} | changes))
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def url(request: pytest.FixtureRequest) -> str | None:
+    """The database's URL; None for the store in memory."""
+    return request.getfixturevalue("database_url") if request.param == "postgres" else None
+
+
+@pytest.fixture
+def clock(url: str | None) -> MockClock | None:
+    """Virtual time where no real database is waited for; tests that wait ask for it."""
+    return MockClock(autojump_threshold=0) if url is None else None
+
+
+@asynccontextmanager
+async def _open_world(url: str | None) -> AsyncIterator[World]:
+    if url is None:
+        yield MemoryWorld(MemoryStore())
+        return
+    async with open_store(url) as store:
+        await empty(store)
+        yield PostgresWorld(store)
+
+
+@pytest.fixture
+async def world(url: str | None) -> AsyncIterator[World]:
+    async with _open_world(url) as world:
+        await world.store.register_instance(world.instance_id, "host", 1, "0")
+        yield world
+
+
+async def gather(*calls: Callable[[], Awaitable[Any]]) -> list[Any]:
+    """The results of concurrent calls, a `StoreError` standing for its call's result."""
+    results: list[Any] = [None] * len(calls)
+
+    async def run(index: int, call: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            results[index] = await call()
+        except StoreError as error:
+            results[index] = error
+
+    async with trio.open_nursery() as nursery:
+        for index, call in enumerate(calls):
+            nursery.start_soon(run, index, call)
+    return results
+
+
+async def soon(condition: Callable[[], Awaitable[Any]]) -> Any:
+    """Waits, within a bound, until the condition holds, and returns what it returned."""
+    with trio.fail_after(WAIT_SECONDS):
+        while not (result := await condition()):  # noqa: ASYNC110 - a database has no event to wait for
+            await trio.sleep(0.02)
+    return result
+
+
+# --- begin
+
+
+async def test_a_begun_session_is_an_active_row_of_its_own_conversation(world: World) -> None:
+    start = await world.begin(age=3.0)
+    row = await world.session(start.session_id)
+    assert (row.is_active, row.user_id, row.instance_id) == (True, "ada", world.instance_id)
+    assert (row.session_end, row.ended_at, row.duration_seconds, row.end_reason) == (None, None, None, None)
+    assert row.memory_status == "none"
+    assert await world.store.load_history(start.conversation_id, "ada", 10) == []
+
+
+async def test_beginning_again_is_one_row(world: World) -> None:
+    start = await world.begin()
+    await gather(*[lambda: world.store.begin_session(start, within=WITHIN)] * 3)
+    assert await world.session_count() == 1
+
+
+async def test_beginning_again_does_not_reopen(world: World) -> None:
+    start = await world.begin()
+    await world.store.end_session(end(start))
+    await world.store.begin_session(start, within=WITHIN)
+    assert not (await world.session(start.session_id)).is_active
+
+
+async def test_a_session_in_another_users_conversation_is_refused_and_not_stored(world: World) -> None:
+    start = await world.begin("ada")
+    with pytest.raises(InvalidRow):
+        await world.begin("eve", conversation_id=start.conversation_id)
+    assert await world.session_count() == 1
+
+
+@pytest.mark.parametrize("user_id", ["", "u" * 257, *UNSTORABLE])
+async def test_a_user_id_that_cannot_be_stored_is_refused(world: World, user_id: str) -> None:
+    with pytest.raises(InvalidRow):
+        await world.begin(user_id)
+    assert await world.session_count() == 0
+
+
+async def test_a_session_of_an_unregistered_instance_is_refused(world: World) -> None:
+    with pytest.raises(InvalidRow):
+        await world.begin(instance_id=uuid4())
+
+
+async def test_of_two_users_who_begin_one_conversation_at_once_one_has_it(world: World) -> None:
+    conversation_id = uuid4()
+    results = await gather(
+        lambda: world.begin("ada", conversation_id=conversation_id),
+        lambda: world.begin("eve", conversation_id=conversation_id),
+    )
+    assert sorted(isinstance(result, InvalidRow) for result in results) == [False, True]
+
+
+# --- append
+
+
+async def test_an_acknowledged_item_is_stored_as_it_was_given(world: World) -> None:
+    start = await world.begin()
+    first = item(start, "one", position=1 << 20)
+    second = item(start, "two \N{SNOWMAN} \U0001f980", position=2 << 20, role="assistant", status="incomplete")
+    await world.append(second)
+    await world.append(first)
+    assert await world.items(start.conversation_id) == [first, second]
+
+
+async def test_appending_an_item_again_is_one_item(world: World) -> None:
+    start = await world.begin()
+    stored = item(start)
+    await gather(*[lambda: world.append(stored)] * 3)
+    await world.append(stored)
+    assert await world.items(start.conversation_id) == [stored]
+
+
+async def test_another_item_with_the_same_id_is_refused_and_nothing_of_its_call_is_stored(world: World) -> None:
+    start = await world.begin()
+    first = item(start, "first")
+    await world.append(first)
+    with pytest.raises(ItemExists):
+        await world.append(item(start, "fresh"), item(start, "same id", item_id=first.item_id))
+    assert await world.items(start.conversation_id) == [first]
+
+
+async def test_one_item_id_may_stand_in_two_conversations(world: World) -> None:
+    for start in (await world.begin(), await world.begin()):
+        await world.append(item(start, item_id="item_1"))
+        assert await world.contents(start.conversation_id) == ["hello"]
+
+
+async def test_of_two_items_with_one_id_at_once_one_is_stored(world: World) -> None:
+    start = await world.begin()
+    same = [item(start, text, item_id="item_1") for text in ("a", "b")]
+    results = await gather(lambda: world.append(same[0]), lambda: world.append(same[1]))
+    assert sorted(isinstance(result, ItemExists) for result in results) == [False, True]
+    assert len(await world.items(start.conversation_id)) == 1
+
+
+async def test_nothing_is_stored_for_a_closed_session(world: World) -> None:
+    start = await world.begin()
+    await world.store.end_session(end(start))
+    with pytest.raises(SessionClosed):
+        await world.append(item(start))
+    assert await world.items(start.conversation_id) == []
+
+
+async def test_nothing_is_stored_for_a_session_that_never_began(world: World) -> None:
+    start = await world.begin()
+    with pytest.raises(SessionClosed):
+        await world.append(item(start, session_id=uuid4()))
+    assert await world.items(start.conversation_id) == []
+
+
+@pytest.mark.parametrize("content", UNSTORABLE)
+async def test_content_that_cannot_be_stored_is_refused(world: World, content: str) -> None:
+    start = await world.begin()
+    with pytest.raises(InvalidRow):
+        await world.append(item(start, content))
+    assert await world.items(start.conversation_id) == []
+
+
+async def test_one_bad_row_among_many_concurrent_ones_fails_alone(world: World) -> None:
+    starts = [await world.begin(f"user-{index}") for index in range(20)]
+    taken = item(starts[0], "taken", item_id="taken")
+    await world.append(taken)
+    good = [item(start, f"good {index}") for index, start in enumerate(starts) for _ in range(5)]
+    bad = {17: item(starts[3], "bad \0"), 50: item(starts[0], "again", item_id="taken")}
+    rows = [bad.get(index, row) for index, row in enumerate(good)]
+    results = await gather(*[lambda row=row: world.append(row) for row in rows])
+    assert [index for index, result in enumerate(results) if result is not None] == [17, 50]
+    assert isinstance(results[17], InvalidRow)
+    assert isinstance(results[50], ItemExists)
+    stored = {row.message_id for start in starts for row in await world.items(start.conversation_id)}
+    assert stored == {row.message_id for index, row in enumerate(good) if index not in bad} | {taken.message_id}
+
+
+async def test_an_item_id_too_long_for_the_index_fails_alone(world: World) -> None:
+    start = await world.begin()
+    long_id = "".join(uuid4().hex for _ in range(500))
+    rows = [item(start, "good"), item(start, "bad", item_id=long_id), item(start, "fine")]
+    results = await gather(*[lambda row=row: world.append(row) for row in rows])
+    assert isinstance(results[1], InvalidRow)
+    assert (results[0], results[2]) == (None, None)
+
+
+async def test_a_whole_session_may_be_written_at_once(world: World) -> None:
+    ids = {"session_id": uuid4(), "conversation_id": uuid4()}
+    start = SessionStart(user_id="ada", instance_id=world.instance_id, started=trio.current_time(), **ids)
+    store = world.store
+    results = await gather(
+        *[lambda: store.begin_session(start, within=WITHIN), lambda: world.append(item(start, session_id=uuid4()))]
+    )
+    assert results[0] is None
+    assert isinstance(results[1], SessionClosed | InvalidRow)
+    await gather(lambda: world.append(item(start)), lambda: store.end_session(end(start)))
+    row = await world.session(start.session_id)
+    assert not row.is_active
+    stored = await world.items(start.conversation_id)
+    assert row.memory_status == ("pending" if stored else "none")
+
+
+# --- end
+
+
+async def test_an_end_is_written_once_and_never_rewritten(world: World) -> None:
+    start = await world.begin(age=10.0)
+    assert await world.store.end_session(end(start, age=5.0)) is True
+    before = await world.session(start.session_id)
+    later = end(start, reason=EndReason.SHUTDOWN, close_code=1012, unfinished=[item(start, "late")])
+    assert await world.store.end_session(later) is False
+    assert await world.session(start.session_id) == before
+    assert await world.items(start.conversation_id) == []
+
+
+async def test_of_two_ends_at_once_one_is_the_end(world: World) -> None:
+    start = await world.begin()
+    ends = [end(start, close_code=code) for code in (1000, 1001)]
+    results = await gather(lambda: world.store.end_session(ends[0]), lambda: world.store.end_session(ends[1]))
+    assert sorted(results) == [False, True]
+    assert (await world.session(start.session_id)).close_code == ends[results.index(True)].close_code
+
+
+async def test_an_end_says_why_and_by_whom(world: World) -> None:
+    start = await world.begin()
+    await world.store.end_session(end(start, reason=EndReason.CLIENT_LOST, close_code=None))
+    row = await world.session(start.session_id)
+    assert (row.is_active, row.end_reason, row.close_code) == (False, "client_lost", None)
+    assert row.closed_by == world.instance_id
+
+
+async def test_an_end_is_dated_when_it_happened_not_when_it_was_written(world: World) -> None:
+    start = await world.begin(age=12.0)
+    await world.store.end_session(end(start, age=5.0))
+    row = await world.session(start.session_id)
+    assert row.session_end is not None
+    assert row.ended_at is not None
+    assert row.ended_at - row.session_end == pytest.approx(5.0, abs=CLOSE_TO)
+    assert row.session_end - row.session_start == pytest.approx(7.0, abs=CLOSE_TO)
+    assert row.duration_seconds == pytest.approx(row.session_end - row.session_start, abs=1e-5)
+
+
+async def test_an_end_is_never_before_the_start(world: World) -> None:
+    start = await world.begin(age=1.0)
+    await world.store.end_session(end(start, age=60.0))
+    row = await world.session(start.session_id)
+    assert (row.session_end, row.duration_seconds) == (row.session_start, 0.0)
+
+
+async def test_an_end_is_never_in_the_future(world: World) -> None:
+    start = await world.begin(age=1.0)
+    await world.store.end_session(end(start, age=-60.0))
+    row = await world.session(start.session_id)
+    assert row.duration_seconds == pytest.approx(1.0, abs=CLOSE_TO)
+    assert row.ended_at == pytest.approx(row.session_end, abs=CLOSE_TO)
+
+
+async def test_ending_a_session_that_never_began_does_nothing(world: World) -> None:
+    start = await world.begin()
+    assert await world.store.end_session(end(start, session_id=uuid4())) is False
+    assert (await world.session(start.session_id)).is_active
+
+
+async def test_what_was_left_unsaid_is_stored_with_the_end(world: World) -> None:
+    start = await world.begin()
+    unsaid = item(start, "and then", role="assistant", status="incomplete")
+    await world.store.end_session(end(start, unfinished=[unsaid]))
+    assert await world.items(start.conversation_id) == [unsaid]
+
+
+@pytest.mark.parametrize("content", UNSTORABLE)
+async def test_unsaid_words_that_cannot_be_stored_do_not_prevent_the_end(world: World, content: str) -> None:
+    start = await world.begin()
+    refused = item(start, content, role="assistant", status="incomplete")
+    assert await world.store.end_session(end(start, unfinished=[refused])) is True
+    assert not (await world.session(start.session_id)).is_active
+    assert await world.items(start.conversation_id) == []
+
+
+async def test_unsaid_words_under_a_taken_id_do_not_prevent_the_end(world: World) -> None:
+    start = await world.begin()
+    await world.append(item(start, item_id="item_1"))
+    assert await world.store.end_session(end(start, unfinished=[item(start, "again", item_id="item_1")])) is True
+    assert await world.contents(start.conversation_id) == ["hello"]
+
+
+async def test_a_write_lands_although_its_caller_was_cancelled(world: World) -> None:
+    start = SessionStart(
+        session_id=uuid4(),
+        conversation_id=uuid4(),
+        user_id="ada",
+        instance_id=world.instance_id,
+        started=trio.current_time(),
+    )
+    store, stored = world.store, item(start)
+    for write in (
+        lambda: store.begin_session(start, within=WITHIN),
+        lambda: store.append_items([stored], within=WITHIN),
+        lambda: store.end_session(end(start)),
+    ):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await write()
+        assert scope.cancelled_caught
+
+    async def ended() -> bool:
+        return await world.session_count() == 1 and not (await world.session(start.session_id)).is_active
+
+    await soon(ended)
+    assert await world.items(start.conversation_id) == [stored]
+
+
+# --- shutdown
+
+
+async def test_a_shutdown_closes_its_own_sessions_and_no_others(world: World) -> None:
+    other = uuid4()
+    await world.store.register_instance(other, "elsewhere", 2, "0")
+    mine = [await world.begin() for _ in range(3)]
+    theirs = await world.begin(instance_id=other)
+    ended = await world.begin()
+    await world.store.end_session(end(ended))
+    unsaid = item(mine[0], "and then", role="assistant", status="incomplete")
+    assert await world.store.close_instance_sessions(world.instance_id, [unsaid]) == 3
+    rows = [await world.session(start.session_id) for start in mine]
+    assert {(row.is_active, row.end_reason, row.close_code) for row in rows} == {(False, "shutdown", 1012)}
+    assert (await world.session(theirs.session_id)).is_active
+    assert (await world.session(ended.session_id)).end_reason == "client_closed"
+    assert await world.items(mine[0].conversation_id) == [unsaid]
+    assert await world.store.close_instance_sessions(world.instance_id, [unsaid]) == 0
+
+
+async def test_unsaid_words_that_cannot_be_stored_do_not_prevent_a_shutdowns_close(world: World) -> None:
+    starts = [await world.begin() for _ in range(2)]
+    unsaid = [item(start, text, role="assistant") for start, text in zip(starts, ("bad \0", "fine"), strict=True)]
+    assert await world.store.close_instance_sessions(world.instance_id, unsaid) == 2
+    assert not (await world.session(starts[0].session_id)).is_active
+
+
+async def test_the_end_that_a_session_writes_after_the_shutdowns_close_changes_nothing(world: World) -> None:
+    start = await world.begin()
+    await world.store.close_instance_sessions(world.instance_id, [])
+    assert await world.store.end_session(end(start)) is False
+    assert (await world.session(start.session_id)).end_reason == "shutdown"
+
+
+# --- memory
+
+
+async def test_memory_is_pending_only_where_the_user_spoke(world: World) -> None:
+    silent, answered, spoke = await world.begin(), await world.begin(), await world.begin()
+    await world.append(item(answered, role="assistant"))
+    await world.append(item(spoke))
+    assert (await world.session(spoke.session_id)).memory_status == "none"
+    for start in (silent, answered, spoke):
+        await world.store.end_session(end(start))
+    states = [(await world.session(start.session_id)).memory_status for start in (silent, answered, spoke)]
+    assert states == ["none", "none", "pending"]
+
+
+async def test_words_stored_with_the_end_count_as_spoken(world: World) -> None:
+    start = await world.begin()
+    await world.store.end_session(end(start, unfinished=[item(start)]))
+    assert (await world.session(start.session_id)).memory_status == "pending"
+
+
+async def test_a_claim_holds_the_sessions_own_items_in_order(world: World) -> None:
+    first = await world.spoken("ada", "earlier")
+    await world.store.finish_memory(first.session_id, [])
+    start = await world.begin("ada", conversation_id=first.conversation_id)
+    await world.append(item(start, "second", position=2, role="assistant", item_id="b"))
+    await world.append(item(start, "first", position=1, item_id="a"))
+    await world.store.end_session(end(start))
+    (claim,) = await world.store.claim_memory(5, 60.0)
+    assert (claim.transcript.session_id, claim.transcript.user_id) == (str(start.session_id), "ada")
+    said = [(message.role, message.text, message.item_id) for message in claim.transcript.messages]
+    assert said == [("user", "first", "a"), ("assistant", "second", "b")]
+    assert claim.attempts == 1
+
+
+async def test_a_session_is_claimed_by_one_claimer(world: World) -> None:
+    starts = [await world.spoken() for _ in range(6)]
+    results = await gather(*[lambda: world.store.claim_memory(4, 60.0)] * 4)
+    claimed = [claim.transcript.session_id for claims in results for claim in claims]
+    assert sorted(claimed) == sorted(str(start.session_id) for start in starts)
+    assert max(map(len, results)) <= 4
+
+
+async def test_a_claim_takes_no_more_than_its_limit(world: World) -> None:
+    for _ in range(3):
+        await world.spoken()
+    assert len(await world.store.claim_memory(2, 60.0)) == 2
+    assert len(await world.store.claim_memory(2, 60.0)) == 1
+    assert await world.store.claim_memory(2, 60.0) == []
+
+
+async def test_a_claim_that_runs_out_is_anothers(world: World, clock: MockClock | None) -> None:
+    await world.spoken()
+    claimed = trio.current_time()
+    assert len(await world.store.claim_memory(1, LEASE_SECONDS)) == 1
+    claims: Sequence[MemoryClaim] = await soon(lambda: world.store.claim_memory(1, 60.0))
+    assert trio.current_time() - claimed >= LEASE_SECONDS * 0.9
+    assert claims[0].attempts == 2
+
+
+async def test_memory_is_applied_once_by_whoever_is_first(world: World) -> None:
+    start = await world.spoken()
+    await world.store.claim_memory(1, 60.0)
+    calls = [lambda text=text: world.store.finish_memory(start.session_id, [memory(text)]) for text in "ab"]
+    results = await gather(*calls)
+    assert sorted(results) == [False, True]
+    facts = await world.store.recall("ada", 10)
+    assert facts == [RememberedFact("note", "ab"[results.index(True)])]
+    row = await world.session(start.session_id)
+    assert (row.memory_status, row.memory_error) == ("done", None)
+    assert row.memory_finalized_at is not None
+    assert await world.store.claim_memory(1, 60.0) == []
+
+
+async def test_a_memory_that_cannot_be_stored_leaves_all_of_them_pending(world: World) -> None:
+    start = await world.spoken()
+    for bad in (memory("x" * 1001), memory(""), memory("fine", "k" * 33), memory("nul \0")):
+        with pytest.raises(InvalidRow):
+            await world.store.finish_memory(start.session_id, [memory("fine"), bad])
+    assert (await world.session(start.session_id)).memory_status == "pending"
+    assert await world.store.recall("ada", 10) == []
+
+
+async def test_memory_of_an_active_session_is_not_finished(world: World) -> None:
+    start = await world.begin()
+    assert await world.store.finish_memory(start.session_id, [memory("fine")]) is False
+    assert await world.store.recall("ada", 10) == []
+
+
+async def test_the_same_memory_again_is_one_memory_the_newest(world: World) -> None:
+    for facts in ([memory("Likes tea"), memory("LIKES TEA")], [memory("Has a cat")], [memory("likes tea")]):
+        start = await world.spoken()
+        assert await world.store.finish_memory(start.session_id, facts)
+    recalled = [fact.content.lower() for fact in await world.store.recall("ada", 10)]
+    assert recalled == ["has a cat", "likes tea"]
+    start = await world.spoken()
+    await world.store.finish_memory(start.session_id, [memory("likes tea", "like")])
+    assert len(await world.store.recall("ada", 10)) == 3
+
+
+async def test_the_newest_memories_are_recalled_oldest_first_and_no_one_elses(world: World) -> None:
+    for user, text in (("ada", "one"), ("eve", "hers"), ("ada", "two"), ("ada", "three")):
+        start = await world.spoken(user)
+        await world.store.finish_memory(start.session_id, [memory(text)])
+    assert [fact.content for fact in await world.store.recall("ada", 2)] == ["two", "three"]
+    assert await world.store.recall("bob", 2) == []
+
+
+async def test_one_sessions_memories_are_recalled_in_the_agents_order(world: World) -> None:
+    start = await world.spoken()
+    texts = ["north", "east", "south", "west", "up", "down"]
+    await world.store.finish_memory(start.session_id, [memory(text) for text in texts])
+    assert [fact.content for fact in await world.store.recall("ada", 10)] == texts
+
+
+async def test_a_failed_try_is_due_again_after_its_back_off(world: World, clock: MockClock | None) -> None:
+    start = await world.spoken()
+    await world.store.claim_memory(1, 60.0)
+    failed = trio.current_time()
+    await world.store.fail_memory(start.session_id, "the model is out", retry_after=LEASE_SECONDS)
+    assert (await world.session(start.session_id)).memory_error == "the model is out"
+    claims = await soon(lambda: world.store.claim_memory(1, 60.0))
+    assert trio.current_time() - failed >= LEASE_SECONDS * 0.9
+    assert claims[0].attempts == 2
+
+
+async def test_a_try_that_failed_for_good_is_not_claimed_again(world: World) -> None:
+    start = await world.spoken()
+    await world.store.fail_memory(start.session_id, "hopeless", retry_after=None)
+    row = await world.session(start.session_id)
+    assert (row.memory_status, row.memory_error, row.memory_due_at) == ("failed", "hopeless", None)
+    assert await world.store.claim_memory(1, 60.0) == []
+    assert await world.store.finish_memory(start.session_id, [memory("late")]) is False
+
+
+async def test_a_failure_after_the_finish_changes_nothing(world: World) -> None:
+    start = await world.spoken()
+    await world.store.finish_memory(start.session_id, [])
+    await world.store.fail_memory(start.session_id, "late", retry_after=0.0)
+    row = await world.session(start.session_id)
+    assert (row.memory_status, row.memory_error) == ("done", None)
+
+
+# --- history and instances
+
+
+async def test_history_is_the_newest_items_oldest_first_and_only_the_users_own(world: World) -> None:
+    start = await world.begin()
+    for position, text in ((3, "three"), (1, "one"), (2, "two")):
+        await world.append(item(start, text, position=position))
+    history = await world.store.load_history(start.conversation_id, "ada", 2)
+    assert history is not None
+    assert [stored.content for stored in history] == ["two", "three"]
+    assert await world.store.load_history(start.conversation_id, "eve", 2) is None
+    assert await world.store.load_history(uuid4(), "ada", 2) is None
+
+
+async def test_history_goes_on_in_the_next_session(world: World) -> None:
+    first = await world.spoken("ada", "before")
+    start = await world.begin("ada", conversation_id=first.conversation_id)
+    await world.append(item(start, "after", position=9))
+    assert await world.contents(first.conversation_id) == ["before", "after"]
+
+
+async def test_a_stopped_or_dead_instance_is_not_renewed(world: World) -> None:
+    stopped, dead = uuid4(), uuid4()
+    for instance_id in (stopped, dead):
+        await world.store.register_instance(instance_id, "host", 1, "0")
+        assert await world.store.renew_instance(instance_id) is True
+    await world.store.stop_instance(stopped)
+    await world.reap(dead)
+    for instance_id in (stopped, dead):
+        await world.store.register_instance(instance_id, "host", 1, "0")
+        assert await world.store.renew_instance(instance_id) is False
+    assert await world.store.renew_instance(uuid4()) is False
+    assert await world.store.renew_instance(world.instance_id) is True
+
+
+async def test_a_store_that_works_answers_a_ping(world: World) -> None:
+    await world.store.ping()
