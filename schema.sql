@@ -107,15 +107,17 @@ CREATE INDEX IF NOT EXISTS memories_newest_first ON user_memories (user_id, upda
 CREATE OR REPLACE FUNCTION guard_session() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        IF NEW.session_start > clock_timestamp() THEN
-            RAISE EXCEPTION 'session % cannot start in the future', NEW.session_id USING ERRCODE = 'check_violation';
+        IF NEW.session_start > clock_timestamp() OR NOT isfinite(NEW.session_start) THEN
+            RAISE EXCEPTION 'session % starts in the future or at no time at all', NEW.session_id
+                USING ERRCODE = 'check_violation';
         END IF;
         IF NEW.conversation_id IS NULL THEN
             INSERT INTO conversations (user_id, created_at) VALUES (NEW.user_id, NEW.session_start)
                 RETURNING conversation_id INTO NEW.conversation_id;
         END IF;
-    ELSIF (NEW.session_id, NEW.conversation_id, NEW.user_id, NEW.session_start)
-            IS DISTINCT FROM (OLD.session_id, OLD.conversation_id, OLD.user_id, OLD.session_start) THEN
+    ELSIF (NEW.session_id, NEW.conversation_id, NEW.user_id, NEW.instance_id, NEW.session_start)
+            IS DISTINCT FROM
+            (OLD.session_id, OLD.conversation_id, OLD.user_id, OLD.instance_id, OLD.session_start) THEN
         RAISE EXCEPTION 'session %: whose it is and when it began is fixed', OLD.session_id
             USING ERRCODE = 'check_violation';
     ELSIF NOT OLD.is_active THEN
@@ -137,7 +139,9 @@ BEGIN
         NEW.duration_seconds := extract(epoch FROM NEW.session_end - NEW.session_start);
         NEW.end_reason := coalesce(NEW.end_reason, 'by_hand');
         IF TG_OP = 'UPDATE' THEN
-            IF EXISTS (SELECT FROM messages WHERE session_id = NEW.session_id AND role = 'user') THEN
+            -- A snapshot older than the last message cannot see it: finalizing a silent session costs nothing.
+            IF current_setting('transaction_isolation') <> 'read committed'
+                OR EXISTS (SELECT FROM messages WHERE session_id = NEW.session_id AND role = 'user') THEN
                 NEW.memory_status := 'pending';
                 NEW.memory_due_at := now();
             END IF;

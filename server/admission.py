@@ -47,10 +47,10 @@ def admit(
 ) -> Admission | Refusal:
     """Judges a handshake by its request target, its Host, its other headers (names in lower case) and the
     subprotocols that it offers."""
-    url = urlsplit(target)
+    path, _, query_text = target.partition("?")
     fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-    query = {key: values[-1] for key, values in parse_qs(url.query, keep_blank_values=True).items()}
-    if url.path != PATH:
+    query = {key: values[-1] for key, values in parse_qs(query_text, keep_blank_values=True).items()}
+    if path != PATH:
         return Refusal(404, f"WebSockets are served at {PATH} only.", "not_found")
     if not _same_origin(fields.get("origin"), host):
         return Refusal(403, "This page may not connect here: its origin is another one.", "forbidden_origin")
@@ -71,4 +71,9 @@ def admit(
 
 def _same_origin(origin: str | None, host: str) -> bool:
     """Browsers name the page's origin; other clients name none. Without keys, nothing else keeps foreign pages out."""
-    return origin is None or urlsplit(origin).netloc.lower() == host.lower()
+    if origin is None:
+        return True
+    try:
+        return host != "" and urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:
+        return False

@@ -48,6 +48,7 @@ class CommitWriter(Generic[Row]):
         self._commit = commit
         self._send, self._receive = trio.open_memory_channel[_Entry[Row]](QUEUE_ROWS_MAX)
         self._give_up_at = float("inf")
+        self._under_way = trio.CancelScope()  # of the commit under way
 
     async def submit(self, row: Row, *, within: float) -> bool:
         """Queues a row, synchronously, and returns once its batch is committed.
@@ -79,7 +80,7 @@ class CommitWriter(Generic[Row]):
 
     def close(self, budget_seconds: float) -> None:
         """No more rows; what is queued is committed by `run`, which gives up `budget_seconds` from now."""
-        self._give_up_at = trio.current_time() + budget_seconds
+        self._give_up_at = self._under_way.deadline = trio.current_time() + budget_seconds
         self._send.close()
 
     async def run(self) -> None:
@@ -131,8 +132,15 @@ class CommitWriter(Generic[Row]):
 
     async def _commit_live(self, entries: Sequence[_Entry[Row]]) -> Sequence[Outcome]:
         live = [entry for entry in entries if not entry.abandoned]
-        outcomes = dict(zip(live, await self._commit([entry.row for entry in live]), strict=True)) if live else {}
+        outcomes = (
+            dict(zip(live, await self._commit_in_time([entry.row for entry in live]), strict=True)) if live else {}
+        )
         return [outcomes.get(entry, False) for entry in entries]
+
+    async def _commit_in_time(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+        with trio.CancelScope(deadline=self._give_up_at) as self._under_way:
+            return await self._commit(rows)
+        raise StoreUnavailable("the writer was closed before the commit returned")
 
 
 def _unwrap(outcome: Outcome) -> bool:

@@ -20,7 +20,7 @@ from .conversation import Conversation, Opening
 from .frames import close_frame, text_frame
 from .memory import briefing
 from .session import Session
-from .store import EndReason, InvalidRow, SessionEnd, SessionStart, StoredItem, StoreError
+from .store import EndReason, SessionEnd, SessionStart, StoredItem, StoreError
 
 if TYPE_CHECKING:
     from .agent import Agent
@@ -36,6 +36,10 @@ PROTOCOL_ERROR_CODES = {1002, 1003, 1007}
 TOO_BIG = "Exceeded maximum message size"  # trio-websocket's own words when it closes with 1009
 
 _log = structlog.get_logger(__name__)
+
+
+class UnknownConversation(Exception):
+    """The user has no conversation of the id that the client asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +94,31 @@ async def serve_websocket(stream: BufferedStream, services: Services) -> bytes:
 
 
 async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery) -> bytes:
-    settings = services.settings
-    with trio.move_on_after(settings.handshake_seconds):
-        request = await wrap_server_stream(
-            tasks, stream, MESSAGE_QUEUE_MESSAGES, settings.message_bytes_max, receive_buffer_size=None
-        )
-        # trio-websocket keeps the Host to itself; a page's origin cannot be judged without it.
-        host = request._event.host  # noqa: SLF001
-        admission = admit(request.path, host, request.headers, request.proposed_subprotocols)
-        if isinstance(admission, Refusal):
-            await _reject(request, admission, services)
-            return b""
-        ws = await request.accept(subprotocol=admission.subprotocol)
-        if services.draining.is_set() or len(services.registry) >= settings.connections_max:
-            return _turn_away(services)
-        return await _Connection(ws, stream, services, tasks, admission).run()
-    return b""
+    accepted = None
+    with trio.move_on_after(services.settings.handshake_seconds):
+        accepted = await _shake_hands(stream, services, tasks)
+    if accepted is None:
+        return b""
+    ws, admission = accepted
+    if services.draining.is_set() or len(services.registry) >= services.settings.connections_max:
+        return _turn_away(services)
+    return await _Connection(ws, stream, services, tasks, admission).run()
+
+
+async def _shake_hands(
+    stream: BufferedStream, services: Services, tasks: trio.Nursery
+) -> tuple[WebSocketConnection, Admission] | None:
+    """The opening handshake; None where it was refused."""
+    request = await wrap_server_stream(
+        tasks, stream, MESSAGE_QUEUE_MESSAGES, services.settings.message_bytes_max, receive_buffer_size=None
+    )
+    # trio-websocket keeps the Host to itself; a page's origin cannot be judged without it.
+    host = request._event.host  # noqa: SLF001
+    admission = admit(request.path, host, request.headers, request.proposed_subprotocols)
+    if isinstance(admission, Refusal):
+        await _reject(request, admission, services)
+        return None
+    return await request.accept(subprotocol=admission.subprotocol), admission
 
 
 async def _reject(request: WebSocketRequest, refusal: Refusal, services: Services) -> None:
@@ -186,8 +199,7 @@ class _Connection:
         try:
             with trio.fail_after(self._settings.begin_seconds):
                 return await self._open()
-        except InvalidRow as error:
-            _log.info("session_refused", error=str(error))
+        except UnknownConversation:
             self._refuse("conversation_not_found", "There is no such conversation of this user.", EndReason.REFUSED)
         except (StoreError, trio.TooSlowError) as error:
             _log.warning("session_not_begun", error=repr(error))
@@ -200,7 +212,7 @@ class _Connection:
         if self._admission.conversation_id is not None:
             known = await store.load_history(session.conversation_id, session.user_id, settings.history_items_max)
             if known is None:
-                raise InvalidRow("no such conversation")
+                raise UnknownConversation
             history = known
         facts = await store.recall(session.user_id, settings.recall_memories_max)
         start = SessionStart(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from wsproto.frame_protocol import CloseReason, FrameProtocol
 
 _TEXT_FINAL = 0x81  # FIN, opcode 1; a server's frames are not masked
@@ -19,4 +21,4 @@ def text_frame(payload: bytes) -> bytes:
 
 def close_frame(code: int, reason: str = "") -> bytes:
     """A close frame."""
-    return bytes(FrameProtocol(client=False, extensions=[]).close(CloseReason(code), reason))
+    return bytes(FrameProtocol(client=False, extensions=[]).close(cast("CloseReason", code), reason))

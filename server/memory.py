@@ -63,12 +63,13 @@ class Finalizer:
             announced = self._announced
             if await self._finalize_next():
                 continue
+            # A session that ended during the look was announced to nobody: look again before sleeping or ending.
+            if announced != self._announced:
+                continue
             if self._closing:
                 return
-            # A session that ended during the look was announced to nobody: look again before sleeping.
-            if announced == self._announced:
-                with trio.move_on_after(self._settings.memory_sweep_seconds):
-                    await self._idle.park()
+            with trio.move_on_after(self._settings.memory_sweep_seconds):
+                await self._idle.park()
 
     async def _finalize_next(self) -> bool:
         """Finalizes one pending session, if there is one to be had."""
@@ -84,16 +85,24 @@ class Finalizer:
 
     async def _finalize(self, claim: MemoryClaim) -> None:
         """One claimed session, to the end or to a noted failure. Raises nothing but cancellation."""
+        settled = False
+        try:
+            await self._try(claim)
+            settled = True
+        finally:
+            # The budget of a shutdown is over: give the claim back, so that the next server need not wait it out.
+            # Not `except Cancelled`: out of an agent's own tasks it comes as a group, or as what its clean-up raised.
+            if not settled:
+                with trio.move_on_after(STORE_SECONDS, shield=True):
+                    await self._note_failure(claim, "cut off by a shutdown", again_at_once=True)
+
+    async def _try(self, claim: MemoryClaim) -> None:
+        """Finalizes, or notes why not. Raises only where it was cut off."""
         session_id = UUID(claim.transcript.session_id)
         try:
             with trio.fail_after(self._settings.memory_seconds):
                 memories = await self._agent.finalize(claim.transcript)
                 await self._store.finish_memory(session_id, _acceptable(memories))
-        except trio.Cancelled:
-            # The budget of a shutdown is over: give the claim back, so that the next server need not wait it out.
-            with trio.move_on_after(STORE_SECONDS, shield=True):
-                await self._note_failure(claim, "cut off by a shutdown", again_at_once=True)
-            raise
         except trio.TooSlowError:
             await self._note_failure(claim, f"took longer than {self._settings.memory_seconds:g} s")
         except (AgentFailed, InvalidRow) as error:
@@ -102,6 +111,7 @@ class Finalizer:
             await self._note_failure(claim, f"not stored: {error}")
         except Exception as error:  # noqa: BLE001 - whatever an agent raises costs this one try
             _log.exception("finalize_raised", session_id=str(session_id))
+            await trio.lowlevel.checkpoint_if_cancelled()
             await self._note_failure(claim, f"{type(error).__name__}: {error}")
 
     async def _note_failure(self, claim: MemoryClaim, reason: str, *, again_at_once: bool = False) -> None:
@@ -130,7 +140,7 @@ def _acceptable(memories: Sequence[Memory]) -> list[Memory]:
         )
         for memory in memories[:MEMORIES_MAX]
     )
-    return [memory for memory in cleaned if memory.content]
+    return [memory for memory in cleaned if memory.content.strip()]
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
@@ -50,6 +51,14 @@ CLOSE_SECONDS = 2.0
 
 _log = structlog.get_logger(__name__)
 
+# Trying again will not help. Class 54 is a row that fits no index, such as a very long item id.
+ROW_AT_FAULT = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    UnicodeError,
+)
+
 
 class DatabaseUnusable(Exception):
     """The database cannot be used at all; the message is one line for the user, with the fix in it."""
@@ -62,14 +71,16 @@ def _transient(error: BaseException) -> bool:
         single = {"57P01", "57P02", "57P03", "57P05", "57014", "25006", "40001", "40P01", "55P03", "25P03", "25P04"}
         return code[:2] in ("08", "53") or code in single
     # InterfaceError: a connection or pool that was closed under us. OSError: refused, reset, timed out.
-    return isinstance(error, asyncpg.InterfaceError | OSError) and not isinstance(error, asyncpg.DataError)
+    return isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError) and not isinstance(
+        error, asyncpg.DataError
+    )
 
 
 def _store_error(error: Exception) -> StoreError:
     detail = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name == "item_once_per_conversation":
         return ItemExists(detail)
-    if isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | UnicodeError):
+    if isinstance(error, ROW_AT_FAULT):
         return InvalidRow(detail)
     if _transient(error):
         return StoreUnavailable(detail)
@@ -186,13 +197,15 @@ class PostgresStore:
 
     async def _close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> int:
         async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection, connection.transaction():
-            if unfinished:
-                await connection.fetch(QUERIES["append_items"], *_item_columns(unfinished))
+            # The end of all sessions is worth more than the unsaid words of one.
+            if unfinished and not await _append_or_not(connection, unfinished):
+                for items in _by_session(unfinished):
+                    await _append_or_not(connection, items)
             return len(await connection.fetch(QUERIES["close_instance_sessions"], instance_id))
 
     async def _commit(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         """Commits a batch of the group-commit writer in one transaction, and says per row what became of it."""
-        return await self._call(self._commit_batch, _Batch(writes, trio.current_time()))
+        return await self._call(self._commit_batch, _Batch(writes))
 
     async def _commit_batch(self, batch: _Batch) -> Sequence[Outcome]:
         async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
@@ -205,15 +218,18 @@ class PostgresStore:
 class _Batch:
     """Writes sorted by kind: starts, then items, then ends, since one batch may hold a whole session."""
 
-    def __init__(self, writes: Sequence[Write], now: float) -> None:
+    def __init__(self, writes: Sequence[Write]) -> None:
         self.writes = writes
-        self.now = now
+        self.now = 0.0
         self.starts = [write for write in writes if isinstance(write, SessionStart)]
-        self.ends = [write for write in writes if isinstance(write, SessionEnd)]
+        # The first end of a session is its end: one UPDATE with two would pick either, and answer both with True.
+        ends = [write for write in writes if isinstance(write, SessionEnd)]
+        self.ends = list({end.session_id: end for end in reversed(ends)}.values())
         self.items = [item for write in writes for item in _items_of(write)]
         self.kinds = sum(map(bool, (self.starts, self.items, self.ends)))
 
     async def run(self, connection: Any) -> Sequence[Outcome]:
+        self.now = trio.current_time()  # not before: waiting for a connection would make every age too short
         stored: dict[UUID, bool] = {}
         ended: set[UUID] = set()
         if self.starts:
@@ -223,7 +239,8 @@ class _Batch:
             stored = {item.message_id: row["stored"] for item, row in zip(self.items, rows, strict=True)}
         if self.ends:
             ended = {row[0] for row in await connection.fetch(QUERIES["end_sessions"], *self._end_columns())}
-        return [_outcome(write, stored, ended) for write in self.writes]
+        applied = {id(end) for end in self.ends if end.session_id in ended}
+        return [_outcome(write, stored, applied) for write in self.writes]
 
     def _start_columns(self) -> tuple[list[Any], ...]:
         s = self.starts
@@ -246,15 +263,32 @@ class _Batch:
         )
 
 
+async def _append_or_not(connection: Any, items: Sequence[StoredItem]) -> bool:
+    """Stores items in a savepoint; False where the database refuses one of them, and then none is stored."""
+    try:
+        async with connection.transaction():
+            await connection.fetch(QUERIES["append_items"], *_item_columns(items))
+    except ROW_AT_FAULT as error:
+        _log.warning(
+            "unfinished_items_refused", session_id=str(items[0].session_id), items=len(items), error=str(error)
+        )
+        return False
+    return True
+
+
+def _by_session(items: Sequence[StoredItem]) -> list[list[StoredItem]]:
+    return [list(group) for _, group in itertools.groupby(items, key=lambda item: item.session_id)]
+
+
 def _items_of(write: Write) -> Sequence[StoredItem]:
     if isinstance(write, SessionEnd):
         return write.unfinished
     return write if isinstance(write, tuple) else ()
 
 
-def _outcome(write: Write, stored: dict[UUID, bool], ended: set[UUID]) -> Outcome:
+def _outcome(write: Write, stored: dict[UUID, bool], applied: set[int]) -> Outcome:
     if isinstance(write, SessionEnd):
-        return write.session_id in ended
+        return id(write) in applied
     if isinstance(write, tuple) and not all(stored[item.message_id] for item in write):
         return SessionClosed("the session's row is closed")
     return True

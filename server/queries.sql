@@ -103,9 +103,12 @@ WITH done AS (
     RETURNING session_id, user_id
 ), upserted AS (
     INSERT INTO user_memories (user_id, kind, content, quote, source_session_id, source_item_id)
-    SELECT DISTINCT ON (m.kind, md5(lower(m.content)))
-           done.user_id, m.kind, m.content, m.quote, done.session_id, m.item_id
-      FROM done, unnest($2::text[], $3::text[], $4::text[], $5::text[]) AS m (kind, content, quote, item_id)
+    SELECT user_id, kind, content, quote, session_id, item_id FROM (
+        SELECT DISTINCT ON (m.kind, md5(lower(m.content))) *
+          FROM done, unnest($2::text[], $3::text[], $4::text[], $5::text[])
+                     WITH ORDINALITY AS m (kind, content, quote, item_id, ordinality)
+         ORDER BY m.kind, md5(lower(m.content)), ordinality
+    ) once ORDER BY ordinality
     ON CONFLICT (user_id, kind, md5(lower(content))) DO UPDATE
        SET updated_at = now(), quote = excluded.quote, source_session_id = excluded.source_session_id,
            source_item_id = excluded.source_item_id

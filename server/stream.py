@@ -6,7 +6,7 @@ from typing import Any
 
 import trio
 
-CHUNK_BYTES = 65_536
+CHUNK_BYTES = 16_384
 LINGER_SECONDS = 2.0  # for the peer to read our last bytes before the socket goes
 
 
@@ -72,12 +72,11 @@ class BufferedStream(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Queues bytes and waits for room. Returns before they are sent."""
+        if self._closed or self.broken:
+            await trio.lowlevel.checkpoint()
+            raise trio.ClosedResourceError if self._closed else trio.BrokenResourceError
+        self.put(bytes(data))  # before the first checkpoint: a cancelled caller's close frame still leaves
         await trio.lowlevel.checkpoint()
-        if self._closed:
-            raise trio.ClosedResourceError
-        if self.broken:
-            raise trio.BrokenResourceError
-        self.put(bytes(data))
         await self.room()
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -124,7 +123,8 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             raise trio.ClosedResourceError
         if self._unread:
             await trio.lowlevel.checkpoint()
-            data, self._unread = self._unread, b""
+            size = len(self._unread) if max_bytes is None else max_bytes
+            data, self._unread = self._unread[:size], self._unread[size:]
             return data
         with trio.CancelScope() as self._receiving:
             data = bytes(await self._transport.receive_some(max_bytes))
@@ -151,6 +151,11 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         with trio.move_on_after(self._send_seconds):
             while self._pending and not self.broken:
                 await self._wait_drained()
+        if self._pending:
+            # The peer took too long. The writer may still be inside the transport, which nobody else may use then.
+            self.stalled = self.broken = True
+            self._sending.cancel()
+            return
         with trio.move_on_after(LINGER_SECONDS):
             try:
                 await self._transport.send_eof()

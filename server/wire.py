@@ -340,11 +340,11 @@ def _explain(header: _Header, error: Exception) -> tuple[str, str, str | None]:
     where = _WHERE.search(str(error))
     path = where["path"] if where else ""
     text = _WHERE.sub("", str(error))
-    missing = re.search(r"missing required field `(\w+)`", text)
+    missing = re.match(r"Object missing required field `(\w+)`", text)
     if missing:
         param = f"{path}.{missing[1]}".lstrip(".")
         return "missing_required_parameter", f"Missing required parameter: '{param}'.", param
-    return "invalid_value", f"Invalid value at '{path}': {text}.", path or None
+    return "invalid_value", f"Invalid value at '{path}': {text:.200}.", path or None
 
 
 def metadata_problem(metadata: dict[str, str] | None) -> str | None:

@@ -69,7 +69,7 @@ class Callers:
 
 
 @asynccontextmanager
-async def open_writer(database: Database, *, close_seconds: float = 5.0) -> AsyncIterator[Callers]:
+async def open_writer(database: Database, *, close_seconds: float = 60.0) -> AsyncIterator[Callers]:
     """A running writer; leaving the block closes it, and waits for it and for all callers."""
     writer = CommitWriter(database.commit)
     async with trio.open_nursery() as nursery:

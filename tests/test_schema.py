@@ -71,7 +71,8 @@ class Database:
         """An active session that began so long ago."""
         rows = await self.sql(
             "INSERT INTO conversation_sessions (user_id, session_start, instance_id)"
-            " VALUES ('ada', now() - make_interval(secs => $1::float8 * 3600), $2) RETURNING session_id, conversation_id",
+            " VALUES ('ada', now() - make_interval(secs => $1::float8 * 3600), $2)"
+            " RETURNING session_id, conversation_id",
             hours_ago,
             instance_id,
         )

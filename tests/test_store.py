@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from server.agent import Memory
-from server.postgres import PostgresStore, open_store
+from server.postgres import CONNECTIONS, PostgresStore, open_store
 from server.store import (
     EndReason,
     InvalidRow,
@@ -25,10 +26,11 @@ from server.store import (
     Store,
     StoredItem,
     StoreError,
+    StoreUnavailable,
 )
 
 from .conftest import empty
-from .memory_store import MemoryStore, SessionRecord
+from .memory_store import ANSWER_SECONDS, MemoryStore, SessionRecord
 
 WITHIN = 10.0
 CLOSE_TO = 0.1  # seconds
@@ -696,3 +698,110 @@ async def test_a_stopped_or_dead_instance_is_not_renewed(world: World) -> None:
 
 async def test_a_store_that_works_answers_a_ping(world: World) -> None:
     await world.store.ping()
+
+
+# --- trouble on the way to the database
+
+
+async def test_what_is_acknowledged_while_connections_are_cut_is_stored_once(postgres_store: PostgresStore) -> None:
+    world = PostgresWorld(postgres_store)
+    await world.store.register_instance(world.instance_id, "host", 1, "0")
+    start = await world.begin()
+    rows = [item(start, str(position), position=position) for position in range(60)]
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lastcall'"
+    results: list[Any] = []
+
+    async def write() -> None:
+        for row in rows:
+            results.extend(await gather(partial(world.append, row)))
+        results.extend(await gather(lambda: world.store.end_session(end(start))))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        for _ in range(5):
+            await gather(lambda: world.sql(f"{cut} AND pid <> pg_backend_pid()"))
+    assert results[:-1] == [None] * len(rows)
+    assert await world.items(start.conversation_id) == rows
+    assert not (await world.session(start.session_id)).is_active
+
+
+async def test_an_end_that_waits_for_a_connection_is_dated_right_all_the_same(postgres_store: PostgresStore) -> None:
+    world = PostgresWorld(postgres_store)
+    await world.store.register_instance(world.instance_id, "host", 1, "0")
+    start = await world.begin(age=10.0)
+    async with trio.open_nursery() as nursery:
+        for _ in range(CONNECTIONS):
+            nursery.start_soon(world.sql, "SELECT pg_sleep(0.6)")
+        await wait_all_tasks_blocked(0.05)
+        ended = end(start)
+        assert await world.store.end_session(ended) is True
+        waited = trio.current_time() - ended.ended
+    row = await world.session(start.session_id)
+    assert row.ended_at is not None
+    assert row.session_end is not None
+    assert waited / 2 <= row.ended_at - row.session_end <= waited
+
+
+def _failing(times: int) -> Callable[[str], None]:
+    """A fault of the fake's: `StoreUnavailable` so many times."""
+    left = [times]
+
+    def fail(_: str) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise StoreUnavailable("down")
+
+    return fail
+
+
+async def _fake_world() -> MemoryWorld:
+    world = MemoryWorld(MemoryStore())
+    await world.store.register_instance(world.instance_id, "host", 1, "0")
+    return world
+
+
+@pytest.mark.parametrize("fault", ["fail_before", "fail_after"])
+async def test_the_fake_tries_a_write_again_and_it_lands_once(autojump_clock: MockClock, fault: str) -> None:
+    world = await _fake_world()
+    start = await world.begin()
+    stored = item(start)
+    setattr(world.store, fault, _failing(3))
+    await world.append(stored)
+    assert world.store.items(start.conversation_id) == [stored]
+    setattr(world.store, fault, _failing(1))
+    with pytest.raises(StoreUnavailable):
+        await world.store.ping()
+
+
+async def test_the_fake_drops_a_write_that_nobody_waits_for_any_more(autojump_clock: MockClock) -> None:
+    world = await _fake_world()
+    start = await world.begin()
+    world.store.fail_before = _failing(10**6)
+    began = trio.current_time()
+    with pytest.raises(StoreUnavailable):
+        await world.store.append_items([item(start)], within=3.0)
+    assert trio.current_time() - began == 3.0
+    world.store.fail_before = _failing(0)
+    assert await world.store.end_session(end(start)) is True
+    assert world.store.items(start.conversation_id) == []
+
+
+async def test_the_fake_commits_in_order_although_one_write_takes_long(autojump_clock: MockClock) -> None:
+    world = await _fake_world()
+    start = await world.begin()
+    stored = item(start)
+    world.store.delay = lambda name: 2.0 if name == "append_items" else 0.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.append, stored)
+        await wait_all_tasks_blocked()
+        assert await world.store.end_session(end(start)) is True
+    assert world.store.items(start.conversation_id) == [stored]
+
+
+async def test_the_fake_does_not_answer_later_than_the_real_store_would(autojump_clock: MockClock) -> None:
+    world = await _fake_world()
+    world.store.delay = lambda _: 3600.0
+    began = trio.current_time()
+    with pytest.raises(StoreUnavailable):
+        await world.store.recall("ada", 1)
+    assert trio.current_time() - began == ANSWER_SECONDS

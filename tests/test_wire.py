@@ -105,6 +105,10 @@ def test_a_session_update_tells_absent_fields_from_cleared_ones() -> None:
     assert event.session.tool_choice is UNSET
     assert event.session.tracing is UNSET
     assert event.session.max_output_tokens is UNSET
+    partial = parse('{"type":"session.update","session":{"type":"realtime","tracing":"auto"}}')
+    assert isinstance(partial, wire.SessionUpdate)
+    assert partial.session.tools is UNSET
+    assert partial.session.instructions is UNSET
 
 
 def test_an_item_keeps_its_own_id_its_role_and_its_parts() -> None:

@@ -9,9 +9,10 @@ import click
 from .. import reports
 from .options import limit_option, question_options
 from .running import ask
-from .tables import Column, moment, one_line, print_json, print_limit, print_table
+from .tables import UUID_CHARS, Column, moment, one_line, print_json, print_limit, print_table
 
 MEMORIES = 100
+USER_CHARS_NARROW = 17  # so that the rest fits into 80
 
 
 @click.command
@@ -37,10 +38,10 @@ def memories(*, user: str | None, limit: int, as_json: bool, **database: Any) ->
 
 
 _MEMORY_COLUMNS = (
-    Column("user", below=1, whole=False),
+    Column("user", below=1, whole=False, most=USER_CHARS_NARROW),
     Column("kind"),
     Column("updated (UTC)"),
-    Column("content", below=1, whole=False),
+    Column("content", below=1, whole=False, least=UUID_CHARS + 2),
     Column("from session"),
 )
 

@@ -27,7 +27,7 @@ class Column:
     """A column of a table.
 
     below: the number of columns that follow and stand below this one where it is narrow.
-    whole: whether a cell is never broken into lines. least: characters it gets in any case.
+    whole: whether a cell is never broken into lines. least: characters it gets. most: where it is narrow.
     """
 
     title: str
@@ -35,6 +35,7 @@ class Column:
     below: int = 0
     whole: bool = True
     least: int | None = None
+    most: int | None = None
 
 
 def print_json(answer: Any) -> None:
@@ -66,7 +67,7 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     whole = round(seconds)
-    if whole < _MINUTE:
+    if round(seconds, 1) < _MINUTE:
         return f"{seconds:.1f} s"
     if whole < _HOUR:
         return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
@@ -98,7 +99,10 @@ def _table(columns: Sequence[Column], rows: Sequence[Sequence[str]], console: Co
         first = columns[group[0]]
         whole = all(columns[index].whole for index in group)
         title = "\n".join(_stacked([columns[index].title for index in group]))
-        table.add_column(title, justify=first.justify, no_wrap=whole, overflow="fold", min_width=first.least)
+        most = first.most if narrow else None
+        table.add_column(
+            title, justify=first.justify, no_wrap=whole, overflow="fold", min_width=first.least, max_width=most
+        )
     for row in rows:
         table.add_row(*(Text("\n".join(_stacked([row[index] for index in group]))) for group in groups))
     return table
