@@ -85,6 +85,9 @@ class Finalizer:
 
     async def _finalize(self, claim: MemoryClaim) -> None:
         """One claimed session, to the end or to a noted failure. Raises nothing but cancellation."""
+        if claim.attempts > self._settings.memory_attempts_max:
+            await self._note_failure(claim, "every try ended with its server")
+            return
         settled = False
         try:
             await self._try(claim)

@@ -92,9 +92,9 @@ class DatabaseAddress:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        query = parse_qs(parts.query)
-        host = parts.hostname or query.get("host", ["localhost"])[-1]
-        self._text = f"{host}{f':{parts.port}' if parts.port else ''}{parts.path or '/'}"
+        # Not `hostname` and `port`: a URL may name several hosts, each with its port.
+        hosts = parts.netloc.rpartition("@")[2] or parse_qs(parts.query).get("host", ["localhost"])[-1]
+        self._text = f"{hosts}{parts.path or '/'}"
 
     def __str__(self) -> str:
         return self._text

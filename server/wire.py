@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 ResponseStatus = Literal["in_progress", "completed", "cancelled", "failed", "incomplete"]
+
+Tokens = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 METADATA_PAIRS_MAX = 16
 METADATA_KEY_CHARS_MAX = 64
@@ -67,7 +69,7 @@ class SessionPatch(Struct, kw_only=True):
     instructions: str | UnsetType | None = UNSET
     tools: list[dict[str, Any]] | UnsetType | None = UNSET
     tool_choice: str | dict[str, Any] | UnsetType | None = UNSET
-    max_output_tokens: int | Literal["inf"] | UnsetType | None = UNSET
+    max_output_tokens: Tokens | Literal["inf"] | UnsetType | None = UNSET
     tracing: Any = UNSET
     prompt: Any = UNSET
     truncation: Any = UNSET
@@ -96,7 +98,7 @@ class ResponseParams(Struct, kw_only=True):
     conversation: str | None = None
     input: list[Any] | None = None
     metadata: dict[str, str] | None = None
-    max_output_tokens: int | Literal["inf"] | None = None
+    max_output_tokens: Tokens | Literal["inf"] | None = None
 
 
 class ResponseCreate(ClientEvent, tag="response.create"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from server import embedded
+from server import embedded, logs
 from server.agent import Agent
 from server.agents import EchoAgent
 from server.config import Settings
@@ -25,6 +25,12 @@ from .processes import ServerProcess, run_server
 START_SECONDS = 10.0
 SETTINGS = Settings(port=0, agent="echo", drain_seconds=5.0, memory_sweep_seconds=1.0)
 TABLES = "user_memories, messages, conversation_sessions, conversations, server_instances"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_logs() -> None:
+    """The server's own logging, for problems only: the default of structlog draws pictures of every traceback."""
+    logs.configure(json_logs=False, level="error")
 
 
 @pytest.fixture(scope="session")

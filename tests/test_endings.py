@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
 
 import pytest
 import trio
 from trio_websocket import ConnectionClosed
 
 from server.postgres import PostgresStore
+from server.store import Store, StoredItem
 
 from .clients import Client, connect
+from .conftest import open_server
 from .processes import run_server
 from .waiting import eventually
 
@@ -135,4 +137,39 @@ async def test_two_hundred_connections_leave_closed_rows_dated_right_and_finaliz
         assert abs(row["ended"] - ledger.ended[row["session_id"].hex]) <= END_ERROR_SECONDS_MAX
         assert row["duration_seconds"] == pytest.approx(row["ended"] - row["started"], abs=1e-5)
         assert row["cut_off"] == (1 if responding else 0)
+    assert await memories(postgres_store) == CONNECTIONS
+
+
+class FragileStore:
+    """The real store, but for one word that crashes whoever wants to store it."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
+        if items[0].content == "crash":
+            raise RuntimeError("the handler is broken")
+        await self._store.append_items(items, within=within)
+
+
+async def handler_crash(client: Client) -> None:
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "crash"}]}
+    await client.send({"type": "conversation.item.create", "item": item})
+    assert await client.closed() == 1011
+
+
+async def test_two_hundred_crashed_handlers_leave_closed_rows_dated_right_and_finalized_memory(
+    postgres_store: PostgresStore,
+) -> None:
+    ledger = Ledger()
+    async with open_server(cast("Store", FragileStore(postgres_store))) as server:
+        await ledger.run_clients(server.url, handler_crash, responding=False)
+        found = await settled(postgres_store)
+    assert len(found) == CONNECTIONS
+    assert {row["end_reason"] for row in found} == {"server_error"}
+    for row in found:
+        assert abs(row["ended"] - ledger.ended[row["session_id"].hex]) <= END_ERROR_SECONDS_MAX
     assert await memories(postgres_store) == CONNECTIONS
