@@ -29,8 +29,9 @@ ECHO_DELTAS_MAX = 200
 ECHO_DELTA_CHARS = 8
 LOCAL_MODEL = "SmolLM2-135M"
 LOCAL_CONTEXT_CHARS_MAX = 9_000  # of a slot's 4,096 tokens, with room for the answer
-LOCAL_OUTPUT_TOKENS_MAX = 512
+LOCAL_OUTPUT_TOKENS_MAX = 256
 LOCAL_TEMPERATURE = 0.2  # at the usual 0.8 so small a model wanders
+LOCAL_SAMPLING = {"repeat_penalty": 1.1}  # without it, so small a model says one sentence over and over
 LOCAL_READ_SECONDS = 120.0  # a question may wait for a free slot
 CLOSE_SECONDS = 2.0  # of an agent's own clean-up
 NO_KEY = "none"  # the SDK wants one; endpoints of one's own often do not
@@ -126,6 +127,7 @@ async def _local() -> AsyncIterator[Agent]:
             context_chars_max=LOCAL_CONTEXT_CHARS_MAX,
             output_tokens_max=LOCAL_OUTPUT_TOKENS_MAX,
             temperature=LOCAL_TEMPERATURE,
+            sampling=LOCAL_SAMPLING,
             read_seconds=LOCAL_READ_SECONDS,
             finalize="extractive",
         )

@@ -18,7 +18,7 @@ from .config import Settings
 from .store import InvalidRow, MemoryClaim, RememberedFact, Store, StoreError
 
 CLAIM_MARGIN_SECONDS = 15.0  # a claim outlives the work that it covers
-STORE_SECONDS = 10.0  # for the shielded word about a cut-off try
+RELEASE_SECONDS = 2.0  # for the shielded word that a claim is given back
 BACKOFF_SECONDS_MIN = 2.0
 BACKOFF_SECONDS_MAX = 300.0
 KIND_CHARS_MAX = 32
@@ -33,7 +33,7 @@ def briefing(facts: Sequence[RememberedFact]) -> str:
     if not facts:
         return ""
     lines = "\n".join(f"- {' '.join(fact.content.split())}" for fact in facts)
-    return f"What this user told you about themselves in earlier conversations, in their own words:\n{lines}"
+    return f"Facts about the user you are talking to, in the user's own words, from earlier conversations:\n{lines}"
 
 
 class Finalizer:
@@ -96,8 +96,8 @@ class Finalizer:
             # The budget of a shutdown is over: give the claim back, so that the next server need not wait it out.
             # Not `except Cancelled`: out of an agent's own tasks it comes as a group, or as what its clean-up raised.
             if not settled:
-                with trio.move_on_after(STORE_SECONDS, shield=True):
-                    await self._note_failure(claim, "cut off by a shutdown", again_at_once=True)
+                with trio.move_on_after(RELEASE_SECONDS, shield=True):
+                    await self._release(claim)
 
     async def _try(self, claim: MemoryClaim) -> None:
         """Finalizes, or notes why not. Raises only where it was cut off."""
@@ -117,13 +117,17 @@ class Finalizer:
             await trio.lowlevel.checkpoint_if_cancelled()
             await self._note_failure(claim, f"{type(error).__name__}: {error}")
 
-    async def _note_failure(self, claim: MemoryClaim, reason: str, *, again_at_once: bool = False) -> None:
+    async def _release(self, claim: MemoryClaim) -> None:
+        try:
+            await self._store.release_memory(UUID(claim.transcript.session_id))
+        except StoreError as error:
+            _log.warning("memory_not_released", session_id=claim.transcript.session_id, error=str(error))
+
+    async def _note_failure(self, claim: MemoryClaim, reason: str) -> None:
         session_id = UUID(claim.transcript.session_id)
         _log.warning("memory_not_finalized", session_id=str(session_id), reason=reason, attempts=claim.attempts)
         retry_after: float | None = min(BACKOFF_SECONDS_MIN * 2.0**claim.attempts, BACKOFF_SECONDS_MAX)
-        if again_at_once:
-            retry_after = 0.0
-        elif claim.attempts >= self._settings.memory_attempts_max:
+        if claim.attempts >= self._settings.memory_attempts_max:
             retry_after = None
         try:
             await self._store.fail_memory(session_id, reason[:CONTENT_CHARS_MAX], retry_after=retry_after)

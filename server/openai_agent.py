@@ -14,7 +14,7 @@ from .agent import AgentFailed, Memory, Message, Transcript, Turn
 from .extract import MEMORIES_MAX, extractive, grounded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 
     from openai.types.chat import ChatCompletionMessageParam
 
@@ -78,6 +78,7 @@ class OpenAIAgent:
     context_chars_max: instructions and newest messages of one request, in characters.
     output_tokens_max: bounds every answer, also where the client sets no bound or a higher one.
     temperature: of the answers; None for the endpoint's own.
+    sampling: further parameters of an answer that only this endpoint knows.
     finalize: who makes the memories: the endpoint's model, or the user's own sentences.
     """
 
@@ -91,6 +92,7 @@ class OpenAIAgent:
         context_chars_max: int = CONTEXT_CHARS_MAX,
         output_tokens_max: int | None = None,
         temperature: float | None = None,
+        sampling: Mapping[str, float] | None = None,
         read_seconds: float = READ_SECONDS,
         finalize: Literal["extractive", "model"] = "model",
     ) -> None:
@@ -107,6 +109,7 @@ class OpenAIAgent:
         self._context_chars_max = context_chars_max
         self._output_tokens_max = output_tokens_max
         self._temperature = temperature
+        self._sampling = sampling
         self._strategy = finalize
         self._tokens_key = "max_completion_tokens" if host.endswith(_COMPLETION_TOKENS) else "max_tokens"
         self.describe = describe or f"openai {model} at {host}"
@@ -146,6 +149,8 @@ class OpenAIAgent:
         extra: dict[str, Any] = {self._tokens_key: min(limits)} if limits else {}
         if self._temperature is not None:
             extra["temperature"] = self._temperature
+        if self._sampling is not None:
+            extra["extra_body"] = dict(self._sampling)
         for halvings in range(CONTEXT_HALVINGS_MAX + 1):
             messages = fitting(turn.instructions, turn.messages, self._context_chars_max >> halvings)
             try:

@@ -192,6 +192,9 @@ class PostgresStore:
         columns = [[getattr(m, name) for m in memories] for name in ("kind", "content", "quote", "item_id")]
         return bool(await self.fetch("finish_memory", session_id, *columns))
 
+    async def release_memory(self, session_id: UUID) -> None:
+        await self.fetch("release_memory", session_id)
+
     async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
         await self.fetch("fail_memory", session_id, error, retry_after)
 

@@ -115,6 +115,10 @@ WITH done AS (
 )
 SELECT session_id FROM done;
 
+-- name: release_memory
+UPDATE conversation_sessions SET memory_due_at = now(), memory_attempts = greatest(memory_attempts - 1, 0)
+ WHERE session_id = $1 AND memory_status = 'pending';
+
 -- name: fail_memory
 -- $3 NULL: no further try.
 UPDATE conversation_sessions

@@ -160,6 +160,10 @@ class Store(Protocol):
         """Applies the memories and marks the session done, in one transaction; False: it was done already."""
         ...
 
+    async def release_memory(self, session_id: UUID) -> None:
+        """Gives a claim back: due at once, and the try does not count."""
+        ...
+
     async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
         """Notes a failed try: due again after `retry_after` seconds, or `failed` for good where that is None."""
         ...

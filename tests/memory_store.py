@@ -207,6 +207,15 @@ class MemoryStore:
     async def finish_memory(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
         return await self._ask("finish_memory", lambda: self._finish(session_id, memories))
 
+    async def release_memory(self, session_id: UUID) -> None:
+        def release() -> None:
+            session = self._pending(session_id)
+            if session is not None:
+                session.memory_due_at = trio.current_time()
+                session.memory_attempts = max(session.memory_attempts - 1, 0)
+
+        await self._ask("release_memory", release)
+
     async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
         def fail() -> None:
             _check_text(error)

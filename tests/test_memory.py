@@ -17,7 +17,7 @@ from server.memory import (
     CONTENT_CHARS_MAX,
     KIND_CHARS_MAX,
     MEMORIES_MAX,
-    STORE_SECONDS,
+    RELEASE_SECONDS,
     briefing,
     open_finalizer,
 )
@@ -38,6 +38,7 @@ class Work:
     memories: Sequence[Memory] | None = None
     failures: list[tuple[str, float | None]] = field(default_factory=list)
     failed_for_good: bool = False
+    released: int = 0
 
 
 class ScriptedStore:
@@ -71,6 +72,12 @@ class ScriptedStore:
         await self.before_finish()
         self._work(session_id).memories = memories
         return True
+
+    async def release_memory(self, session_id: UUID) -> None:
+        await self.before_fail()
+        work = self._work(session_id)
+        work.released += 1
+        work.claimed_until = 0.0
 
     async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
         await self.before_fail()
@@ -334,7 +341,7 @@ async def fail_when_cancelled(_transcript: Transcript) -> Sequence[Memory]:
 
 
 @pytest.mark.parametrize("finalize", [hang, hang_in_tasks, fail_when_cancelled], ids=lambda agent: agent.__name__)
-@pytest.mark.parametrize("attempts", [0, 10], ids=["first try", "last try"])
+@pytest.mark.parametrize("attempts", [0, SETTINGS.memory_attempts_max - 1], ids=["first try", "last try"])
 async def test_beyond_the_budget_a_claim_is_given_back_at_once(
     finalize: Callable[[Transcript], Awaitable[Sequence[Memory]]], attempts: int, autojump_clock: MockClock
 ) -> None:
@@ -345,7 +352,14 @@ async def test_beyond_the_budget_a_claim_is_given_back_at_once(
             pass
     assert budget.cancelled_caught
     assert trio.current_time() - began == 5
-    assert [retry for _, retry in work.failures] == [0.0]
+    assert (work.released, work.failures) == (1, [])
+
+
+async def test_a_transcript_that_ends_its_server_each_time_is_not_tried_for_ever(autojump_clock: MockClock) -> None:
+    work = Work(attempts=SETTINGS.memory_attempts_max)
+    async with finalizing(ScriptedStore(work), hang):
+        pass
+    assert work.failed_for_good
 
 
 async def test_a_store_that_hangs_at_the_end_holds_up_a_shutdown_only_so_long(autojump_clock: MockClock) -> None:
@@ -355,7 +369,7 @@ async def test_a_store_that_hangs_at_the_end_holds_up_a_shutdown_only_so_long(au
     with trio.move_on_after(5):
         async with finalizing(store, hang):
             pass
-    assert trio.current_time() - began <= 5 + STORE_SECONDS
+    assert trio.current_time() - began <= 5 + RELEASE_SECONDS
 
 
 # --- a store that fails ---------------------------------------------------------------------------------------------

@@ -653,6 +653,14 @@ async def test_a_try_that_failed_for_good_is_not_claimed_again(world: World) -> 
     assert await world.store.finish_memory(start.session_id, [memory("late")]) is False
 
 
+async def test_a_claim_that_is_given_back_is_due_at_once_and_costs_no_try(world: World) -> None:
+    start = await world.spoken()
+    (first,) = await world.store.claim_memory(1, 3_600)
+    await world.store.release_memory(start.session_id)
+    (second,) = await world.store.claim_memory(1, 3_600)
+    assert (first.attempts, second.attempts) == (1, 1)
+
+
 async def test_a_failure_after_the_finish_changes_nothing(world: World) -> None:
     start = await world.spoken()
     await world.store.finish_memory(start.session_id, [])
