@@ -22,6 +22,7 @@ from server.connection import Services, serve_websocket
 from server.memory import Finalizer
 from server.metrics import Metrics
 from server.session import Registry
+from server.shutdown import Signals, close_sessions
 from server.store import EndReason, SessionEnd, StoreUnavailable
 from server.stream import LINGER_SECONDS, BufferedStream
 
@@ -30,6 +31,7 @@ from .scripted_agents import HangingMemory, Slow, Unstoppable
 
 SETTINGS = Settings()
 QUEUE_MESSAGES = 10_000
+REPLY_SECONDS = 1_000.0  # virtual
 
 
 class World:
@@ -84,10 +86,12 @@ class Peer:
         self.ws = ws
         self.theirs = theirs
         self.ours = ours
+        self.last_words: list[str] = []
 
     async def receive(self, kind: str) -> dict[str, Any]:
-        while (event := json.loads(await self.ws.get_message()))["type"] != kind:
-            pass
+        with trio.fail_after(REPLY_SECONDS):
+            while (event := json.loads(await self.ws.get_message()))["type"] != kind:
+                pass
         return dict(event)
 
     async def send(self, **event: Any) -> None:
@@ -101,7 +105,7 @@ class Peer:
     async def closed(self) -> int:
         try:
             while True:
-                await self.ws.get_message()
+                self.last_words.append(json.loads(await self.ws.get_message())["type"])
         except ConnectionClosed as closed:
             return closed.reason.code if closed.reason else 0
 
@@ -130,8 +134,9 @@ async def test_a_client_that_vanishes_is_found_by_the_pings_and_its_end_is_its_l
         found = trio.current_time()
     assert world.row.end_reason == EndReason.CLIENT_VANISHED
     assert world.row.session_end == pytest.approx(last_byte, abs=0.01)
-    budget = world.settings.close_seconds + world.settings.send_seconds + LINGER_SECONDS
-    assert found - last_byte <= world.settings.ping_interval + world.settings.ping_timeout + budget
+    noticed = last_byte + world.settings.ping_interval + world.settings.ping_timeout
+    assert world.row.ended_at <= noticed + 0.01, "the row does not wait for the dead peer's closing handshake"
+    assert found <= noticed + world.settings.close_seconds + world.settings.send_seconds + LINGER_SECONDS
 
 
 async def test_a_client_that_answers_pings_may_be_silent_for_an_hour(world: World, autojump_clock: MockClock) -> None:
@@ -288,3 +293,80 @@ async def test_whatever_stops_a_session_its_row_says_so(
     row = world.store.sessions[UUID(created["session"]["id"].removeprefix("sess_"))]
     assert row.end_reason == reason
     assert not row.is_active
+
+
+async def test_a_connection_that_is_cancelled_from_outside_still_ends_its_row(autojump_clock: MockClock) -> None:
+    store = MemoryStore()
+    world = World(store, EchoAgent())
+    with trio.CancelScope() as outside:
+        async with world.connected() as peer:
+            await peer.receive("session.created")
+            store.delay = lambda operation: 1.0
+            outside.cancel()
+    assert not world.row.is_active
+    assert world.row.duration_seconds == pytest.approx(0.0, abs=0.01)
+    assert len(world.services.registry) == 0
+
+
+@pytest.mark.parametrize("kind", ["conversation.item.done", "response.done"])
+async def test_nothing_is_acknowledged_before_the_store_says_that_it_is_committed(
+    kind: str, autojump_clock: MockClock
+) -> None:
+    store = MemoryStore()
+    world = World(store, EchoAgent())
+    async with world.connected() as peer:
+        await peer.receive("session.created")
+        if kind == "response.done":
+            await peer.say("Hello")
+        store.delay = lambda operation: 3.0 if operation == "append_items" else 0.0
+        began = trio.current_time()
+        if kind == "response.done":
+            await peer.send(type="response.create")
+        else:
+            item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello"}]}
+            await peer.send(type="conversation.item.create", item=item)
+        await peer.receive(kind)
+        assert trio.current_time() - began >= 3.0
+
+
+async def test_after_a_shutdowns_close_no_answer_is_acknowledged(autojump_clock: MockClock) -> None:
+    world = World(MemoryStore(), Slow())
+    async with world.connected() as peer:
+        await peer.say("Hello")
+        await peer.send(type="response.create")
+        await peer.receive("response.output_text.delta")
+        signals = Signals(world.settings.drain_seconds)
+        signals.begin()
+        world.services.draining.set()
+        await close_sessions(world.services, signals)
+        assert await peer.closed() == 1012
+        assert "response.done" not in peer.last_words
+        await world.over.wait()
+    items = world.store.items(world.row.conversation_id)
+    assert [item.status for item in items] == ["completed", "incomplete"]
+    assert world.row.end_reason == EndReason.SHUTDOWN
+
+
+async def test_a_shutdown_closes_all_rows_by_itself_before_any_session_leaves(autojump_clock: MockClock) -> None:
+    store = MemoryStore()
+    world = World(store, EchoAgent())
+    async with world.connected() as one, world.connected() as two:
+        await one.receive("session.created")
+        await two.receive("session.created")
+        store.delay = lambda operation: 1_000.0 if operation == "end_session" else 0.0
+        signals = Signals(world.settings.drain_seconds)
+        signals.begin()
+        await close_sessions(world.services, signals)
+        assert [row.is_active for row in store.sessions.values()] == [False, False]
+        assert {row.end_reason for row in store.sessions.values()} == {EndReason.SHUTDOWN}
+
+
+async def test_a_draining_server_refuses_new_answers_and_new_sessions(world: World, autojump_clock: MockClock) -> None:
+    async with world.connected() as peer:
+        await peer.say("Hello")
+        world.services.draining.set()
+        await peer.send(type="response.create", event_id="mine")
+        detail = (await peer.receive("error"))["error"]
+        assert (detail["code"], detail["event_id"]) == ("server_shutting_down", "mine")
+    async with world.connected() as late:
+        assert await late.closed() == 1012
