@@ -39,7 +39,8 @@ class _Entry(Generic[Row]):
 class CommitWriter(Generic[Row]):
     """Commits rows in batches, in the order in which they were submitted.
 
-    commit: stores a batch whole or not at all and returns an outcome per row. It must be idempotent. It raises
+    commit: stores a batch whole or not at all and returns an outcome per row; a row whose outcome is
+        `StoreUnavailable` was left out, and is queued again. It must be idempotent. It raises
         `StoreUnavailable` for a failure that passes (the batch is tried again) and `InvalidRow` where a row is at
         fault (the batch is halved until that row stands alone).
     """
@@ -90,8 +91,17 @@ class CommitWriter(Generic[Row]):
         its channel closes, never because it is cancelled.
         """
         with trio.CancelScope(shield=True):
-            async for first in self._receive:
-                await self._settle_batch([first, *self._waiting()])
+            async with trio.open_nursery() as self._later:
+                async for first in self._receive:
+                    await self._settle_batch([first, *self._waiting()])
+
+    async def _again(self, entry: _Entry[Row], outcome: StoreUnavailable) -> None:
+        """Queues a row again that could not be committed now, while the rest of its batch was."""
+        await trio.sleep(RETRY_WAIT_SECONDS_MAX)
+        try:
+            self._send.send_nowait(entry)
+        except (trio.WouldBlock, trio.ClosedResourceError):
+            entry.settle(outcome)
 
     def _waiting(self) -> list[_Entry[Row]]:
         entries: list[_Entry[Row]] = []
@@ -118,7 +128,10 @@ class CommitWriter(Generic[Row]):
                 entry.settle(failure)
         else:
             for entry, outcome in zip(entries, outcomes, strict=True):
-                entry.settle(outcome)
+                if isinstance(outcome, StoreUnavailable):
+                    self._later.start_soon(self._again, entry, outcome)
+                else:
+                    entry.settle(outcome)
 
     async def _commit_with_retry(self, entries: Sequence[_Entry[Row]]) -> Sequence[Outcome]:
         attempts = AsyncRetrying(

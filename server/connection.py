@@ -153,6 +153,7 @@ class _Connection:
         self._outbox = Outbox(stream, ws)
         self._session = Session(admission.user_id, admission.conversation_id or uuid4())
         self._farewell = b""
+        self._has_row = False  # or may have: the outcome of a begin can be unknown
 
     async def run(self) -> bytes:
         """The session from its begin to its end; returns what the peer should still hear."""
@@ -222,6 +223,7 @@ class _Connection:
             instance_id=self._services.instance_id,
             started=session.started,
         )
+        self._has_row = True
         await store.begin_session(start, within=settings.begin_seconds)
         return Opening(self._admission.model, settings.instructions, briefing(facts), history)
 
@@ -296,14 +298,19 @@ class _Connection:
         services.metrics.sessions_active.dec()
         if session.reason is None:
             session.stop(EndReason.SERVER_ERROR)
-        with self._step("end_session"), trio.move_on_after(self._settings.end_seconds, shield=True) as limit:
-            await self._end_row()
-        if limit.cancelled_caught:
-            _log.error("end_not_confirmed", session_id=str(session.session_id), seconds=self._settings.end_seconds)
+        if self._has_row:  # else, in an outage, those who try to connect would fill the queue that real ends wait in
+            await self._end_in_time()
         with self._step("announce_memory"):
             services.finalizer.wake()
         with self._step("close"), trio.move_on_after(self._settings.close_seconds):
             await self._ws.aclose(session.close_code or 1000, session.reason)
+
+    async def _end_in_time(self) -> None:
+        seconds = self._settings.end_seconds
+        with self._step("end_session"), trio.move_on_after(seconds, shield=True) as limit:
+            await self._end_row()
+        if limit.cancelled_caught:
+            _log.error("end_not_confirmed", session_id=str(self._session.session_id), seconds=seconds)
 
     async def _end_row(self) -> None:
         session, services = self._session, self._services

@@ -24,7 +24,7 @@ from .memory import open_finalizer
 from .metrics import Metrics
 from .postgres import DatabaseAddress, open_store
 from .session import Registry
-from .shutdown import Schedule, Signals, close_sessions, forced_exit
+from .shutdown import HURRY_SECONDS, Schedule, Signals, close_sessions, forced_exit
 from .store import RememberedFact, Store, StoreError
 from .web.app import create_app
 
@@ -81,7 +81,7 @@ async def serve_sessions(
             async with open_finalizer(store, agent, settings) as finalizer:
                 services = Services(instance_id, settings, store, agent, finalizer, Registry(), Metrics())
                 await serve_connections(services, sockets, signals, announce)
-                memory_budget.deadline = signals.schedule.memory_until(hurry=signals.hurry.is_set())
+                signals.limit(memory_budget, signals.schedule.memory_until, 0.0)
 
 
 async def serve_connections(
@@ -98,7 +98,7 @@ async def serve_connections(
         services.draining.set()
         await http.stop()
         await close_sessions(services, signals)
-        connections.cancel_scope.deadline = signals.schedule.sessions_until(hurry=signals.hurry.is_set())
+        signals.limit(connections.cancel_scope, signals.schedule.sockets_until(), HURRY_SECONDS)
 
 
 class HttpSide:

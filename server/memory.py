@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 import trio
 
-from .agent import Agent, AgentFailed, Memory
+from .agent import Agent, AgentFailed, Memory, contained
 from .config import Settings
 from .store import InvalidRow, MemoryClaim, RememberedFact, Store, StoreError
 
@@ -104,7 +104,8 @@ class Finalizer:
         session_id = UUID(claim.transcript.session_id)
         try:
             with trio.fail_after(self._settings.memory_seconds):
-                memories = await self._agent.finalize(claim.transcript)
+                with contained():
+                    memories = await self._agent.finalize(claim.transcript)
                 await self._store.finish_memory(session_id, _acceptable(memories))
         except trio.TooSlowError:
             await self._note_failure(claim, f"took longer than {self._settings.memory_seconds:g} s")

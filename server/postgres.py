@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
@@ -43,6 +45,8 @@ Write = SessionStart | SessionEnd | tuple[StoredItem, ...]
 
 VERSION_MIN = 140_000  # PostgreSQL 14, as server_version_num counts
 CONNECTIONS = 6
+CONNECTIONS_FOR_WRITES = 2  # that no crowd of readers can take: commits, the bulk close, the heartbeat
+BEGIN_SECONDS = 0.5  # a transaction whose begin took longer has a `now()` that ages cannot be counted from
 CONNECT_SECONDS = 3.0
 STATEMENT_SECONDS = 4.0  # below COMMAND_SECONDS: the server gives up first, and says why
 COMMAND_SECONDS = 5.0
@@ -106,6 +110,8 @@ class PostgresStore:
     def __init__(self, pool: asyncpg.Pool, loop: trio_asyncio.BaseTrioEventLoop) -> None:
         self._pool = pool
         self._loop = loop
+        self._readers = trio.CapacityLimiter(CONNECTIONS - CONNECTIONS_FOR_WRITES)
+        self._ending: dict[UUID, SessionEnd] = {}
         self._writer: CommitWriter[Write] = CommitWriter(self._commit)
         self.run_writer = self._writer.run
         self.close_writer = self._writer.close
@@ -123,21 +129,29 @@ class PostgresStore:
         """The rows of one named query."""
         return await self.select(QUERIES[query], *args)
 
+    async def _first(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        """Like `select`, past all readers."""
+        return await self._call(self._pool.fetch, sql, *args, timeout=COMMAND_SECONDS)
+
     async def select(self, sql: str, *args: object) -> list[asyncpg.Record]:
         """The rows of any statement: for operators' tools and tests."""
-        return await self._call(self._pool.fetch, sql, *args, timeout=COMMAND_SECONDS)
+        with trio.move_on_after(CALL_SECONDS) as waiting:
+            async with self._readers:
+                waiting.deadline = math.inf
+                return await self._first(sql, *args)
+        raise StoreUnavailable(f"no connection was free within {CALL_SECONDS:g} s")
 
     async def ping(self) -> None:
         await self.fetch("ping")
 
     async def register_instance(self, instance_id: UUID, hostname: str, pid: int, version: str) -> None:
-        await self.fetch("register_instance", instance_id, hostname, pid, version)
+        await self._first(QUERIES["register_instance"], instance_id, hostname, pid, version)
 
     async def renew_instance(self, instance_id: UUID) -> bool:
-        return bool(await self.fetch("renew_instance", instance_id))
+        return bool(await self._first(QUERIES["renew_instance"], instance_id))
 
     async def stop_instance(self, instance_id: UUID) -> None:
-        await self.fetch("stop_instance", instance_id)
+        await self._first(QUERIES["stop_instance"], instance_id)
 
     async def begin_session(self, start: SessionStart, *, within: float) -> None:
         await self._writer.submit(start, within=within)
@@ -146,6 +160,13 @@ class PostgresStore:
         await self._writer.submit(tuple(items), within=within)
 
     async def end_session(self, end: SessionEnd) -> bool:
+        self._ending[end.session_id] = end
+        try:
+            return await self._end_session(end)
+        finally:
+            self._ending.pop(end.session_id, None)
+
+    async def _end_session(self, end: SessionEnd) -> bool:
         try:
             return await self._writer.submit_surely(end)
         except InvalidRow:
@@ -153,14 +174,7 @@ class PostgresStore:
                 raise
             # An end is worth more than the unsaid words that came with it.
             _log.exception("unfinished_items_refused", session_id=str(end.session_id))
-            bare = SessionEnd(
-                session_id=end.session_id,
-                instance_id=end.instance_id,
-                ended=end.ended,
-                reason=end.reason,
-                close_code=end.close_code,
-            )
-            return await self._writer.submit_surely(bare)
+            return await self._writer.submit_surely(replace(end, unfinished=()))
 
     async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> int:
         return await self._call(self._close_instance_sessions, instance_id, unfinished)
@@ -199,7 +213,11 @@ class PostgresStore:
         await self.fetch("fail_memory", session_id, error, retry_after)
 
     async def _close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> int:
-        async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection, connection.transaction():
+        async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection, _transaction(connection) as now:
+            if self._ending:
+                # Ends that still wait for their commit, after an outage: their own dates and reasons, not these.
+                ended = _Batch([replace(end, unfinished=()) for end in self._ending.values()])
+                await ended.run(connection, now)
             # The end of all sessions is worth more than the unsaid words of one.
             if unfinished and not await _append_or_not(connection, unfinished):
                 for items in _by_session(unfinished):
@@ -212,10 +230,11 @@ class PostgresStore:
 
     async def _commit_batch(self, batch: _Batch) -> Sequence[Outcome]:
         async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
-            # One kind of write is one statement, which is its own transaction: three round trips fewer.
-            transaction = contextlib.nullcontext() if batch.kinds == 1 else connection.transaction()
-            async with transaction:
-                return await batch.run(connection)
+            if not (batch.starts or batch.ends):
+                # One statement is its own transaction: two round trips fewer.
+                return await batch.run(connection, 0.0)
+            async with _transaction(connection) as now:
+                return await batch.run(connection, now)
 
 
 class _Batch:
@@ -229,21 +248,30 @@ class _Batch:
         ends = [write for write in writes if isinstance(write, SessionEnd)]
         self.ends = list({end.session_id: end for end in reversed(ends)}.values())
         self.items = [item for write in writes for item in _items_of(write)]
-        self.kinds = sum(map(bool, (self.starts, self.items, self.ends)))
 
-    async def run(self, connection: Any) -> Sequence[Outcome]:
-        self.now = trio.current_time()  # not before: waiting for a connection would make every age too short
-        stored: dict[UUID, bool] = {}
-        ended: set[UUID] = set()
+    async def run(self, connection: Any, now: float) -> Sequence[Outcome]:
+        """now: when the transaction began, on Trio's clock; ages count back from there."""
+        self.now = now
+        stored: dict[UUID, Outcome] = {}
+        ended: dict[UUID, bool] = {}
         if self.starts:
             await connection.fetch(QUERIES["begin_sessions"], *self._start_columns())
         if self.items:
             rows = await connection.fetch(QUERIES["append_items"], *_item_columns(self.items))
-            stored = {item.message_id: row["stored"] for item, row in zip(self.items, rows, strict=True)}
+            stored = {item.message_id: _item_outcome(row) for item, row in zip(self.items, rows, strict=True)}
         if self.ends:
-            ended = {row[0] for row in await connection.fetch(QUERIES["end_sessions"], *self._end_columns())}
-        applied = {id(end) for end in self.ends if end.session_id in ended}
-        return [_outcome(write, stored, applied) for write in self.writes]
+            rows = await connection.fetch(QUERIES["end_sessions"], *self._end_columns())
+            ended = {row["session_id"]: row["ended"] for row in rows}
+        applied = {id(end) for end in self.ends if ended.get(end.session_id)}
+        return [self._outcome(write, stored, ended, applied) for write in self.writes]
+
+    @staticmethod
+    def _outcome(write: Write, stored: dict[UUID, Outcome], ended: dict[UUID, bool], applied: set[int]) -> Outcome:
+        if isinstance(write, SessionEnd):
+            return id(write) in applied if ended.get(write.session_id, True) else _held()
+        if isinstance(write, tuple):
+            return next((stored[item.message_id] for item in write if stored[item.message_id] is not True), True)
+        return True
 
     def _start_columns(self) -> tuple[list[Any], ...]:
         s = self.starts
@@ -289,12 +317,30 @@ def _items_of(write: Write) -> Sequence[StoredItem]:
     return write if isinstance(write, tuple) else ()
 
 
-def _outcome(write: Write, stored: dict[UUID, bool], applied: set[int]) -> Outcome:
-    if isinstance(write, SessionEnd):
-        return id(write) in applied
-    if isinstance(write, tuple) and not all(stored[item.message_id] for item in write):
-        return SessionClosed("the session's row is closed")
-    return True
+def _item_outcome(row: asyncpg.Record) -> Outcome:
+    if row["stored"]:
+        return True
+    return _held() if row["was_active"] else SessionClosed("the session's row is closed")
+
+
+def _held() -> StoreUnavailable:
+    return StoreUnavailable("somebody else holds the session's row")
+
+
+@contextlib.asynccontextmanager
+async def _transaction(connection: Any) -> AsyncIterator[float]:
+    """A transaction; yields when it began, on Trio's clock, as near to its `now()` as `BEGIN_SECONDS`.
+
+    Also where one statement would do: a server that was frozen runs on waking what it was sent before. Its `now()`
+    would be another one than the ages were counted from, and a start could land after its session's end. Without our
+    COMMIT, which nobody sends any more, it does not count.
+    """
+    asked = trio.current_time()
+    async with connection.transaction():
+        began = trio.current_time()
+        if began - asked > BEGIN_SECONDS:
+            raise StoreUnavailable(f"the transaction took {began - asked:.1f} s to begin")
+        yield began
 
 
 def _item_columns(items: Sequence[StoredItem]) -> list[list[Any]]:
@@ -318,7 +364,7 @@ async def _bounded(
 
     A cancel scope alone is no bound: trio-asyncio waits for the asyncio task, and asyncpg's release of a connection
     waits for a frozen server. What is left behind ends by its own command timeout. Cancelled from outside, the
-    operation is cancelled too, and waited for within the same bound.
+    operation is cancelled too, and not waited for.
     """
     done = trio.Event()
 

@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from . import wire
-from .agent import Agent, AgentFailed, Turn
+from .agent import Agent, AgentFailed, Turn, contained
 from .config import Settings
 from .store import SessionClosed, StoreError
 
@@ -76,6 +76,8 @@ class ActiveResponse:
         except StoreError as error:
             _log.warning("response_not_stored", error=str(error))
             self._fail("store_unavailable", "The answer could not be stored. Please try again.")
+            self._settle_item()
+            closing = closing[-1:]  # an item's `done` would acknowledge what is not stored
         for event in closing:
             self._outbox.emit(event)
 
@@ -91,7 +93,8 @@ class ActiveResponse:
         try:
             with self._generation:
                 self._generation.deadline = trio.current_time() + settings.reply_seconds
-                await self._stream(agent, turn, settings.reply_chars_max)
+                with contained():
+                    await self._stream(agent, turn, settings.reply_chars_max)
         except AgentFailed as failure:
             self._fail(failure.code, str(failure))
         except Exception:  # noqa: BLE001 - whatever an agent raises is this response's failure

@@ -19,7 +19,8 @@ ANSWERS_UNTIL = 0.4  # running responses may finish
 SESSIONS_UNTIL = 0.7  # rows closed in bulk, sockets closed
 MEMORY_UNTIL = 0.9  # memory finalized; the rest is for the last commits
 BULK_SECONDS = 5.0  # for the one statement that closes the rows, however the budget stands
-HURRY_SECONDS = 1.0  # what sockets get after a second signal
+SOCKETS_SECONDS = 3.0  # what sockets get after their sessions: the closing handshake and the last bytes
+HURRY_SECONDS = 1.0  # the same after a second signal
 FORCE_MARGIN_SECONDS = 5.0  # past the budget, what is stuck ends with the process
 EXIT_FORCED = 70  # EX_SOFTWARE
 
@@ -41,12 +42,13 @@ class Schedule:
     def last_commits_seconds(self) -> float:
         return (1 - MEMORY_UNTIL) * self._drain_seconds
 
-    def sessions_until(self, *, hurry: bool) -> float:
-        until = self._began + SESSIONS_UNTIL * self._drain_seconds
-        return min(until, trio.current_time() + HURRY_SECONDS) if hurry else until
+    def sockets_until(self) -> float:
+        """To be asked once every session was told to stop: whoever is not gone soon after that has nothing to say."""
+        return min(self._began + SESSIONS_UNTIL * self._drain_seconds, trio.current_time() + SOCKETS_SECONDS)
 
-    def memory_until(self, *, hurry: bool) -> float:
-        return trio.current_time() if hurry else self._began + MEMORY_UNTIL * self._drain_seconds
+    @property
+    def memory_until(self) -> float:
+        return self._began + MEMORY_UNTIL * self._drain_seconds
 
 
 class Signals:
@@ -58,13 +60,14 @@ class Signals:
         self.stop = trio.Event()
         self.hurry = trio.Event()
         self.watchdog: threading.Timer | None = None
+        self._limits: list[tuple[trio.CancelScope, float]] = []
 
     async def watch(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
             async for number in received:
                 _log.info("signal", name=signal.Signals(number).name)
                 if self.stop.is_set():
-                    self.hurry.set()
+                    self._hurry_up()
                 else:
                     self.begin()
                     self._set_watchdog()
@@ -74,6 +77,22 @@ class Signals:
         _log.info("shutdown_began", budget_seconds=self.drain_seconds)
         self.schedule = Schedule(self.drain_seconds, trio.current_time())
         self.stop.set()
+
+    def limit(self, scope: trio.CancelScope, until: float, hurry_seconds: float) -> None:
+        """Ends a scope at `until`, or `hurry_seconds` after a second signal, also one that is yet to come."""
+        scope.deadline = min(scope.deadline, until)
+        self._limits.append((scope, hurry_seconds))
+        if self.hurry.is_set():
+            self._shorten()
+
+    def _hurry_up(self) -> None:
+        self.hurry.set()
+        self._shorten()
+
+    def _shorten(self) -> None:
+        now = trio.current_time()
+        for scope, seconds in self._limits:
+            scope.deadline = min(scope.deadline, now + seconds)
 
     def _set_watchdog(self) -> None:
         # A thread, because what is stuck may be the loop itself.

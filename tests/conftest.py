@@ -27,7 +27,7 @@ SETTINGS = Settings(port=0, agent="echo", drain_seconds=5.0, memory_sweep_second
 TABLES = "user_memories, messages, conversation_sessions, conversations, server_instances"
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def quiet_logs() -> None:
     """The server's own logging, for problems only: the default of structlog draws pictures of every traceback."""
     logs.configure(json_logs=False, level="error")

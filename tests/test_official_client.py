@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from openai import AsyncOpenAI, OpenAI
 
 from server import local_model
+from server.postgres import PostgresStore
 
 from .processes import ServerProcess, run_server
+from .waiting import eventually
 
 README = Path(__file__).parent.parent / "README.md"
 MODEL_REPLY_SECONDS = 60.0
@@ -38,12 +41,17 @@ def turn(server: ServerProcess, user: str, text: str) -> tuple[str, list[str], A
     raise AssertionError("the connection ended before the response did")
 
 
-def test_the_synchronous_client_holds_a_streamed_turn_and_is_remembered(running_server: ServerProcess) -> None:
-    _, deltas, response = turn(running_server, "ada", "My name is Ada and I live in Oslo.")
+async def test_the_synchronous_client_holds_a_streamed_turn_and_is_remembered(
+    running_server: ServerProcess, postgres_store: PostgresStore
+) -> None:
+    _, deltas, response = await trio.to_thread.run_sync(
+        turn, running_server, "ada", "My name is Ada and I live in Oslo."
+    )
     assert response.status == "completed"
     assert len(deltas) > 1
     assert "".join(deltas) == response.output[0].content[0].text
-    instructions, _, _ = turn(running_server, "ada", "What is my name?")
+    await eventually(lambda: postgres_store.recall("ada", 10), bool)
+    instructions, _, _ = await trio.to_thread.run_sync(turn, running_server, "ada", "What is my name?")
     assert "My name is Ada and I live in Oslo." in instructions
 
 
