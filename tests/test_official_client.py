@@ -42,17 +42,20 @@ def turn(server: ServerProcess, user: str, text: str) -> tuple[str, list[str], A
 
 
 async def test_the_synchronous_client_holds_a_streamed_turn_and_is_remembered(
-    running_server: ServerProcess, postgres_store: PostgresStore
+    database_url: str, postgres_store: PostgresStore
 ) -> None:
-    _, deltas, response = await trio.to_thread.run_sync(
-        turn, running_server, "ada", "My name is Ada and I live in Oslo."
-    )
-    assert response.status == "completed"
-    assert len(deltas) > 1
-    assert "".join(deltas) == response.output[0].content[0].text
-    await eventually(lambda: postgres_store.recall("ada", 10), bool)
-    instructions, _, _ = await trio.to_thread.run_sync(turn, running_server, "ada", "What is my name?")
-    assert "My name is Ada and I live in Oslo." in instructions
+    with run_server("--database-url", database_url, "--agent", "echo") as server:
+
+        async def talk(text: str) -> tuple[str, list[str], Any]:
+            return await trio.to_thread.run_sync(turn, server, "ada", text)
+
+        _, deltas, response = await talk("My name is Ada and I live in Oslo.")
+        assert response.status == "completed"
+        assert len(deltas) > 1
+        assert "".join(deltas) == response.output[0].content[0].text
+        await eventually(lambda: postgres_store.recall("ada", 10), bool)
+        instructions, _, _ = await talk("What is my name?")
+        assert "My name is Ada and I live in Oslo." in instructions
 
 
 # The realtime client drops an SSL context and a task on the floor when its loop ends; that is not ours to mend.
