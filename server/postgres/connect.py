@@ -1,0 +1,126 @@
+"""Connecting: the asyncio loop, the pool, the schema, and what users are told when it cannot be done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import structlog
+import trio
+import trio_asyncio
+
+from ..queries import SCHEMA, SCHEMA_DIGEST
+from .calls import bounded
+from .pool import COMMAND_SECONDS, CONNECT_SECONDS, CONNECTIONS, PostgresStore
+
+VERSION_MIN = 140_000  # PostgreSQL 14, as server_version_num counts
+STATEMENT_SECONDS = 4.0  # below COMMAND_SECONDS: the server gives up first, and says why
+CLOSE_SECONDS = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+class DatabaseUnusable(Exception):
+    """The database cannot be used at all; the message is one line for the user, with the fix in it."""
+
+
+class DatabaseAddress:
+    """A database URL for people: where it is, without user and password."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        # Not `hostname` and `port`: a URL may name several hosts, each with its port.
+        hosts = parts.netloc.rpartition("@")[2] or parse_qs(parts.query).get("host", ["localhost"])[-1]
+        self._text = f"{hosts}{parts.path or '/'}"
+
+    def __str__(self) -> str:
+        return self._text
+
+
+@contextlib.asynccontextmanager
+async def open_store(url: str, *, close_seconds: float = CLOSE_SECONDS) -> AsyncIterator[PostgresStore]:
+    """Connects, applies the schema where it is not this version's, and runs the writer until the block is left.
+
+    Leaving it: what is queued is committed within `close_seconds`, then the pool is closed, or cut off. Raises
+    `DatabaseUnusable`.
+    """
+    async with trio_asyncio.open_loop() as loop:
+        # trio-asyncio's default handler raises into its nursery: one failed background future would end the server.
+        loop.set_exception_handler(_log_only)
+        pool = await trio_asyncio.aio_as_trio(_connect, loop=loop)(url)
+        store = PostgresStore(pool, loop)
+        try:
+            async with trio.open_nursery() as services:
+                services.start_soon(store.run_writer)
+                try:
+                    yield store
+                finally:
+                    store.close_writer(close_seconds)
+        finally:
+            with trio.move_on_after(close_seconds, shield=True):
+                with contextlib.suppress(Exception):
+                    await bounded(loop, close_seconds, pool.close)
+            # Always: leaving the loop with a query in flight would hang for ever.
+            pool.terminate()
+
+
+def _log_only(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    _log.debug("asyncio_exception", message=context.get("message"), error=repr(context.get("exception")))
+
+
+async def _connect(url: str) -> asyncpg.Pool:
+    settings = {
+        "application_name": "lastcall",
+        "statement_timeout": f"{STATEMENT_SECONDS:g}s",
+        "idle_in_transaction_session_timeout": "10s",
+        "tcp_user_timeout": "10s",
+        "jit": "off",
+    }
+    try:
+        pool = await asyncpg.create_pool(
+            url,
+            min_size=CONNECTIONS,
+            max_size=CONNECTIONS,
+            timeout=CONNECT_SECONDS,
+            command_timeout=COMMAND_SECONDS,
+            server_settings=settings,
+            reset=_keep_as_is,
+        )
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DatabaseUnusable(f"cannot use the database: {reason} (check --database-url)") from error
+    assert pool is not None
+    try:
+        await _prepare_database(pool)
+    except BaseException:
+        pool.terminate()
+        raise
+    return pool
+
+
+async def _keep_as_is(connection: Any) -> None:
+    """No connection's state is ever changed: the pool's reset query would be a round trip for nothing."""
+
+
+async def _prepare_database(pool: asyncpg.Pool) -> None:
+    version = int(await pool.fetchval("SHOW server_version_num"))
+    if version < VERSION_MIN:
+        raise DatabaseUnusable(f"PostgreSQL {version // 10_000} is too old: lastcall needs 14 or newer")
+    known = await pool.fetchval("SELECT to_regclass('lastcall_schema') IS NOT NULL")
+    if (
+        known
+        and await pool.fetchval("SELECT digest FROM lastcall_schema ORDER BY version DESC LIMIT 1") == SCHEMA_DIGEST
+    ):
+        return
+    try:
+        await pool.execute(SCHEMA)
+        await pool.execute(
+            "UPDATE lastcall_schema SET digest = $1 WHERE version = (SELECT max(version) FROM lastcall_schema)",
+            SCHEMA_DIGEST,
+        )
+    except asyncpg.PostgresError as error:
+        raise DatabaseUnusable(f"cannot apply schema.sql: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,172 @@
+"""The store in PostgreSQL: reads on a pool of connections, writes through the group-commit writer."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import ParamSpec, TypeVar
+from uuid import UUID
+
+import asyncpg
+import structlog
+import trio
+import trio_asyncio
+
+from ..agent import Memory, Message, Transcript
+from ..commits import CommitWriter, Outcome
+from ..queries import QUERIES
+from ..store import (
+    InvalidRow,
+    MemoryClaim,
+    RememberedFact,
+    SessionEnd,
+    SessionStart,
+    StoredItem,
+    StoreUnavailable,
+)
+from .batch import Batch, Write, append_or_not, by_session, transaction
+from .calls import CALL_SECONDS, call
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CONNECTIONS = 6
+CONNECTIONS_FOR_WRITES = 2  # that no crowd of readers can take: commits, the bulk close, the heartbeat
+CONNECT_SECONDS = 3.0
+COMMAND_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class PostgresStore:
+    """`server.store.Store` over a pool of `CONNECTIONS` connections; see that protocol for the promises."""
+
+    def __init__(self, pool: asyncpg.Pool, loop: trio_asyncio.BaseTrioEventLoop) -> None:
+        self._pool = pool
+        self._loop = loop
+        self._readers = trio.CapacityLimiter(CONNECTIONS - CONNECTIONS_FOR_WRITES)
+        self._ending: dict[UUID, SessionEnd] = {}
+        self._writer: CommitWriter[Write] = CommitWriter(self._commit)
+        self.run_writer = self._writer.run
+        self.close_writer = self._writer.close
+
+    async def _call(self, operation: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await call(self._loop, operation, *args, **kwargs)
+
+    async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
+        """The rows of one named query."""
+        return await self.select(QUERIES[query], *args)
+
+    async def _first(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        """Like `select`, past all readers."""
+        return await self._call(self._pool.fetch, sql, *args, timeout=COMMAND_SECONDS)
+
+    async def select(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        """The rows of any statement: for operators' tools and tests."""
+        with trio.move_on_after(CALL_SECONDS) as waiting:
+            async with self._readers:
+                waiting.deadline = math.inf
+                return await self._first(sql, *args)
+        raise StoreUnavailable(f"no connection was free within {CALL_SECONDS:g} s")
+
+    async def ping(self) -> None:
+        await self.fetch("ping")
+
+    async def register_instance(self, instance_id: UUID, hostname: str, pid: int, version: str) -> None:
+        await self._first(QUERIES["register_instance"], instance_id, hostname, pid, version)
+
+    async def renew_instance(self, instance_id: UUID) -> bool:
+        return bool(await self._first(QUERIES["renew_instance"], instance_id))
+
+    async def stop_instance(self, instance_id: UUID) -> None:
+        await self._first(QUERIES["stop_instance"], instance_id)
+
+    async def begin_session(self, start: SessionStart, *, within: float) -> None:
+        await self._writer.submit(start, within=within)
+
+    async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
+        await self._writer.submit(tuple(items), within=within)
+
+    async def end_session(self, end: SessionEnd) -> bool:
+        self._ending[end.session_id] = end
+        try:
+            return await self._end_session(end)
+        finally:
+            self._ending.pop(end.session_id, None)
+
+    async def _end_session(self, end: SessionEnd) -> bool:
+        try:
+            return await self._writer.submit_surely(end)
+        except InvalidRow:
+            if not end.unfinished:
+                raise
+            # An end is worth more than the unsaid words that came with it.
+            _log.exception("unfinished_items_refused", session_id=str(end.session_id))
+            return await self._writer.submit_surely(replace(end, unfinished=()))
+
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> int:
+        return await self._call(self._close_instance_sessions, instance_id, unfinished)
+
+    async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
+        return [RememberedFact(row["kind"], row["content"]) for row in await self.fetch("recall", user_id, limit)]
+
+    async def load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
+        if not await self.fetch("find_conversation", conversation_id, user_id):
+            return None
+        return [_stored_item(row) for row in await self.fetch("load_history", conversation_id, limit)]
+
+    async def claim_memory(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
+        claimed = await self.fetch("claim_memory", limit, lease_seconds)
+        if not claimed:
+            return []
+        messages: dict[UUID, list[Message]] = defaultdict(list)
+        for row in await self.fetch("load_transcripts", [claim["session_id"] for claim in claimed]):
+            messages[row["session_id"]].append(Message(row["role"], row["content"], row["item_id"]))
+        return [
+            MemoryClaim(
+                Transcript(str(claim["session_id"]), claim["user_id"], messages[claim["session_id"]]),
+                claim["memory_attempts"],
+            )
+            for claim in claimed
+        ]
+
+    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
+        columns = [[getattr(m, name) for m in memories] for name in ("kind", "content", "quote", "item_id")]
+        return bool(await self.fetch("finish_memory", session_id, *columns))
+
+    async def release_memory(self, session_id: UUID) -> None:
+        await self.fetch("release_memory", session_id)
+
+    async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
+        await self.fetch("fail_memory", session_id, error, retry_after)
+
+    async def _close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> int:
+        async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection, transaction(connection) as now:
+            if self._ending:
+                # Ends that still wait for their commit, after an outage: their own dates and reasons, not these.
+                ended = Batch([replace(end, unfinished=()) for end in self._ending.values()])
+                await ended.run(connection, now)
+            # The end of all sessions is worth more than the unsaid words of one.
+            if unfinished and not await append_or_not(connection, unfinished):
+                for items in by_session(unfinished):
+                    await append_or_not(connection, items)
+            return len(await connection.fetch(QUERIES["close_instance_sessions"], instance_id))
+
+    async def _commit(self, writes: Sequence[Write]) -> Sequence[Outcome]:
+        """Commits a batch of the group-commit writer in one transaction, and says per row what became of it."""
+        return await self._call(self._commit_batch, Batch(writes))
+
+    async def _commit_batch(self, batch: Batch) -> Sequence[Outcome]:
+        async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
+            if not (batch.starts or batch.ends):
+                # One statement is its own transaction: two round trips fewer.
+                return await batch.run(connection, 0.0)
+            async with transaction(connection) as now:
+                return await batch.run(connection, now)
+
+
+def _stored_item(row: asyncpg.Record) -> StoredItem:
+    names = ("message_id", "session_id", "conversation_id", "item_id", "position", "role", "content", "status")
+    return StoredItem(**{name: row[name] for name in names})
