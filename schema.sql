@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS lastcall_schema (
     digest     text                     -- of the file that a server applied; NULL: applied by hand
 );
 
--- One row per server process; its lease is the heartbeat.
+-- One row per server process. Its lease: a heartbeat not older than lease_seconds, by this database's clock.
 CREATE TABLE IF NOT EXISTS server_instances (
     instance_id  uuid        PRIMARY KEY,
     hostname     text        NOT NULL,
@@ -21,6 +21,16 @@ CREATE TABLE IF NOT EXISTS server_instances (
     stopped_at   timestamptz,            -- left in good order
     reaped_at    timestamptz             -- declared dead by another server
 );
+ALTER TABLE server_instances
+    ADD COLUMN IF NOT EXISTS lease_seconds   double precision NOT NULL DEFAULT 10,
+    ADD COLUMN IF NOT EXISTS host_id         text,        -- boot and pid namespace: where pid means something
+    ADD COLUMN IF NOT EXISTS process_started bigint,      -- by the kernel's clock: a pid may be used again
+    ADD COLUMN IF NOT EXISTS guarded_at      timestamptz, -- when it last took its advisory lock
+    ADD COLUMN IF NOT EXISTS steady_since    timestamptz NOT NULL DEFAULT now(); -- no gap in its heartbeats since
+
+-- The lock that a server holds with the connection that renews its lease: it is free when that connection is gone.
+CREATE OR REPLACE FUNCTION instance_lock_key(instance_id uuid) RETURNS bigint LANGUAGE sql IMMUTABLE AS
+$$ SELECT hashtextextended('lastcall instance ' || instance_id::text, 0) $$;
 
 CREATE TABLE IF NOT EXISTS conversations (
     conversation_id uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -147,7 +157,7 @@ BEGIN
             END IF;
             -- The owner knows of the ends that it wrote itself; a notification costs a lock that all commits share.
             IF NEW.instance_id IS NOT NULL AND NEW.closed_by IS DISTINCT FROM NEW.instance_id THEN
-                PERFORM pg_notify('lastcall_session_closed', NEW.session_id::text);
+                PERFORM pg_notify('lastcall_' || replace(NEW.instance_id::text, '-', ''), NEW.session_id::text);
             END IF;
         END IF;
     END IF;
@@ -162,7 +172,8 @@ CREATE OR REPLACE VIEW session_truth AS
 SELECT s.session_id, s.conversation_id, s.user_id, s.instance_id, s.is_active, s.session_start, s.session_end,
        s.ended_at, s.duration_seconds, s.end_reason, s.close_code, s.memory_status,
        CASE WHEN NOT s.is_active THEN 'ended'
-            WHEN i.stopped_at IS NULL AND i.reaped_at IS NULL AND i.heartbeat_at > now() - interval '10 seconds'
+            WHEN i.stopped_at IS NULL AND i.reaped_at IS NULL
+                AND i.heartbeat_at > now() - make_interval(secs => i.lease_seconds)
                 THEN 'live'
             ELSE 'orphaned' END AS state,
        i.hostname, i.pid,
@@ -181,5 +192,5 @@ SELECT date(session_start) AS date, count(*) AS total_sessions, avg(duration_sec
        count(*) FILTER (WHERE memory_status = 'failed') AS memory_failed
   FROM conversation_sessions GROUP BY date(session_start);
 
-INSERT INTO lastcall_schema (version) VALUES (1) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
+INSERT INTO lastcall_schema (version) VALUES (2) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
 COMMIT;

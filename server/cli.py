@@ -14,10 +14,11 @@ import click
 
 from . import __version__
 from .commands.database_url import database_url
-from .commands.memories import memories
+from .commands.defaults import with_subcommands
+from .commands.memories import memories, retry_memories
 from .commands.orphans import orphans
 from .commands.serve import serve
-from .commands.sessions import sessions, stats
+from .commands.sessions import close_session, sessions, stats
 
 EXIT_FAILED = 1
 EXIT_MISTAKE = 2
@@ -55,7 +56,14 @@ def lastcall(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (serve, sessions, stats, orphans, memories, database_url):
+for command in (
+    serve,
+    with_subcommands(sessions, close_session),
+    stats,
+    orphans,
+    with_subcommands(memories, retry_memories),
+    database_url,
+):
     lastcall.add_command(command)
 
 

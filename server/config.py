@@ -35,6 +35,9 @@ class Settings:
     )
     ping_interval: float = setting(20.0, "Seconds between keepalive pings.")
     ping_timeout: float = setting(20.0, "Seconds to wait for an answer to a ping before the client counts as gone.")
+    lease_seconds: float = setting(
+        10.0, "Seconds without a sign of life after which other servers close this one's sessions."
+    )
     drain_seconds: float = setting(10.0, "Seconds a shutdown may take in all, running answers and memory included.")
     connections_max: int = setting(10_000, "Connections served at once; further ones are refused.")
     message_bytes_max: int = setting(1_048_576, "Largest message a client may send, in bytes.")
@@ -62,4 +65,5 @@ class Settings:
     memory_workers: int = setting(4, "Sessions whose memory is finalized at once.", flag=False)
     memory_attempts_max: int = setting(5, "Tries at one session's memory before it counts as failed.", flag=False)
     memory_sweep_seconds: float = setting(5.0, "Between looks for pending memory that nobody announced.", flag=False)
-    heartbeat_seconds: float = setting(1.0, "Between renewals of this instance's row.", flag=False)
+    heartbeat_seconds: float = setting(1.0, "Between renewals of this instance's lease.", flag=False)
+    reap_seconds: float = setting(0.5, "Between looks for dead instances.", flag=False)

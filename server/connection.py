@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Literal
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import structlog
 import trio
@@ -25,6 +25,7 @@ from .store import EndReason, SessionEnd, SessionStart, StoredItem, StoreError
 if TYPE_CHECKING:
     from .agent import Agent
     from .config import Settings
+    from .instance import Presence
     from .memory import Finalizer
     from .metrics import Metrics
     from .session import Registry
@@ -46,7 +47,7 @@ class UnknownConversation(Exception):
 class Services:
     """What every connection shares. All of it outlives the connections."""
 
-    instance_id: UUID
+    presence: Presence
     settings: Settings
     store: Store
     agent: Agent
@@ -153,6 +154,7 @@ class _Connection:
         self._outbox = Outbox(stream, ws)
         self._session = Session(admission.user_id, admission.conversation_id or uuid4())
         self._farewell = b""
+        self._instance_id = services.presence.instance_id
         self._has_row = False  # or may have: the outcome of a begin can be unknown
 
     async def run(self) -> bytes:
@@ -220,7 +222,7 @@ class _Connection:
             session_id=session.session_id,
             conversation_id=session.conversation_id,
             user_id=session.user_id,
-            instance_id=self._services.instance_id,
+            instance_id=self._instance_id,
             started=session.started,
         )
         self._has_row = True
@@ -319,7 +321,7 @@ class _Connection:
             unfinished = session.cut()
         end = SessionEnd(
             session_id=session.session_id,
-            instance_id=services.instance_id,
+            instance_id=self._instance_id,
             ended=session.ended,
             reason=session.reason or EndReason.SERVER_ERROR,
             close_code=session.close_code,

@@ -1,4 +1,4 @@
-"""This server process as the database knows it: registered at start, renewed every second, stopped at the end."""
+"""This server process as the database knows it: a lease renewed every second, and what happens when it is lost."""
 
 from __future__ import annotations
 
@@ -12,36 +12,107 @@ import structlog
 import trio
 
 from . import __version__
-from .store import Store, StoreError
+from .config import Settings
+from .host import host_id, process_started
+from .session import Registry
+from .store import EndReason, Guard, Instance, Store, StoreError
 
 STOP_SECONDS = 2.0
+GUARD_RETRY_SECONDS = 0.25
 
 _log = structlog.get_logger(__name__)
 
 
+class Presence:
+    """This process's current instance. Losing its lease is an ordinary event: it goes on under a new one.
+
+    instance_id: changes when a lease is lost; a session keeps the one that it began under.
+    guarded: whether the lease is being renewed, as far as is known.
+    """
+
+    def __init__(self, store: Store, settings: Settings, registry: Registry) -> None:
+        self._store = store
+        self._settings = settings
+        self._registry = registry
+        self.host_id = host_id()
+        self.instance_id = uuid4()
+        self.guarded = False
+
+    async def register(self) -> None:
+        """Registers this process as a new instance."""
+        instance_id = uuid4()
+        await self._store.register_instance(
+            Instance(
+                instance_id=instance_id,
+                hostname=socket.gethostname(),
+                pid=os.getpid(),
+                version=__version__,
+                lease_seconds=self._settings.lease_seconds,
+                host_id=self.host_id,
+                process_started=process_started(os.getpid()),
+            )
+        )
+        self.instance_id = instance_id
+
+    async def keep(self) -> None:
+        """Holds the lease for ever: a lost guard is replaced, a lost lease followed by a new instance."""
+        while True:
+            try:
+                async with self._store.open_guard(self.instance_id) as guard:
+                    await self._stop_closed_sessions()
+                    await self._renew(guard)
+                await self._start_anew()
+            except StoreError as error:
+                _log.warning("lease_not_renewed", error=str(error))
+            finally:
+                self.guarded = False
+            await trio.sleep(GUARD_RETRY_SECONDS)
+
+    async def _renew(self, guard: Guard) -> None:
+        """Renews until the lease is lost."""
+        while await guard.renew():
+            self.guarded = True
+            with trio.move_on_after(self._settings.heartbeat_seconds):
+                await guard.news()
+            closed = guard.closed_by_others()
+            if closed is None:
+                await self._stop_closed_sessions()
+            for session_id in closed or ():
+                self._stop_session(session_id)
+
+    async def _stop_closed_sessions(self) -> None:
+        """Looks at all rows: notifications of the time without a guard are lost."""
+        open_here = [session.session_id for session in self._registry]
+        if open_here:
+            for session_id in await self._store.closed_among(open_here):
+                self._stop_session(session_id)
+
+    def _stop_session(self, session_id: UUID) -> None:
+        session = self._registry.get(session_id)
+        if session is not None:
+            session.stop(EndReason.CLOSED_ELSEWHERE)
+
+    async def _start_anew(self) -> None:
+        """Declared dead: the rows are closed, so no socket may stay. Clients come back, to the new instance too."""
+        _log.error("lease_lost", instance_id=str(self.instance_id), sessions=len(self._registry))
+        for session in self._registry:
+            session.stop(EndReason.OWNER_DIED)
+        await self.register()
+
+
 @asynccontextmanager
-async def open_instance(store: Store, heartbeat_seconds: float) -> AsyncIterator[UUID]:
-    """Registers an instance and keeps its heartbeat until the block is left."""
-    instance_id = uuid4()
-    await store.register_instance(instance_id, socket.gethostname(), os.getpid(), __version__)
+async def open_instance(store: Store, settings: Settings, registry: Registry) -> AsyncIterator[Presence]:
+    """Registers this process and keeps its lease until the block is left, then notes that it stopped."""
+    presence = Presence(store, settings, registry)
+    await presence.register()
     async with trio.open_nursery() as services:
-        services.start_soon(_beat, store, instance_id, heartbeat_seconds)
+        services.start_soon(presence.keep)
         try:
-            yield instance_id
+            yield presence
         finally:
             services.cancel_scope.cancel()
             with trio.move_on_after(STOP_SECONDS, shield=True):
-                await _stop(store, instance_id)
-
-
-async def _beat(store: Store, instance_id: UUID, seconds: float) -> None:
-    while True:
-        await trio.sleep(seconds)
-        try:
-            if not await store.renew_instance(instance_id):
-                _log.error("instance_declared_dead", instance_id=str(instance_id))
-        except StoreError as error:
-            _log.warning("heartbeat_missed", error=str(error))
+                await _stop(store, presence.instance_id)
 
 
 async def _stop(store: Store, instance_id: UUID) -> None:

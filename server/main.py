@@ -23,6 +23,7 @@ from .listener import Listener
 from .memory import open_finalizer
 from .metrics import Metrics
 from .postgres import DatabaseAddress, open_store
+from .reaper import open_reaper
 from .session import Registry
 from .shutdown import HURRY_SECONDS, Schedule, Signals, close_sessions, forced_exit
 from .store import RememberedFact, Store, StoreError
@@ -76,10 +77,14 @@ async def serve_sessions(
     announce: Callable[[], None],
 ) -> None:
     """From this instance's registration to its last memory."""
-    async with open_instance(store, settings.heartbeat_seconds) as instance_id:
+    registry, metrics = Registry(), Metrics()
+    async with open_instance(store, settings, registry) as presence:
         with trio.CancelScope() as memory_budget:
-            async with open_finalizer(store, agent, settings) as finalizer:
-                services = Services(instance_id, settings, store, agent, finalizer, Registry(), Metrics())
+            async with (
+                open_reaper(store, presence, settings, metrics),
+                open_finalizer(store, agent, settings) as finalizer,
+            ):
+                services = Services(presence, settings, store, agent, finalizer, registry, metrics)
                 await serve_connections(services, sockets, signals, announce)
                 signals.limit(memory_budget, signals.schedule.memory_until, 0.0)
 
@@ -115,7 +120,7 @@ class HttpSide:
             await self._services.store.ping()
         except StoreError:
             return "database unreachable"
-        return None
+        return None if self._services.presence.guarded else "lease not renewed"
 
     async def recall(self, user_id: str) -> Sequence[RememberedFact]:
         return await self._services.store.recall(user_id, self._services.settings.recall_memories_max)

@@ -13,8 +13,9 @@ from uuid import UUID
 import structlog
 import trio
 
-from .agent import Agent, AgentFailed, Memory, contained
+from .agent import Agent, AgentFailed, Memory
 from .config import Settings
+from .containment import contained
 from .store import InvalidRow, MemoryClaim, RememberedFact, Store, StoreError
 
 CLAIM_MARGIN_SECONDS = 15.0  # a claim outlives the work that it covers

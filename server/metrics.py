@@ -19,6 +19,15 @@ class Metrics:
         self.end_seconds = Histogram(
             "lastcall_session_end_commit_seconds", "From a session's end to its committed row", registry=self.registry
         )
+        self.sessions_reaped = Counter(
+            "lastcall_sessions_reaped", "Sessions of dead servers that this one closed", registry=self.registry
+        )
+        self.reaper_failures = Counter(
+            "lastcall_reaper_failures", "Looks for dead servers that failed", registry=self.registry
+        )
+        self.reaper_last_look = Gauge(
+            "lastcall_reaper_last_look_timestamp_seconds", "When the reaper last looked", registry=self.registry
+        )
         self.connections_refused = Counter(
             "lastcall_connections_refused", "Connections refused, by reason", ["reason"], registry=self.registry
         )

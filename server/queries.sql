@@ -5,29 +5,81 @@
 SELECT 1;
 
 -- name: register_instance
-INSERT INTO server_instances (instance_id, hostname, pid, version) VALUES ($1, $2, $3, $4)
-ON CONFLICT (instance_id) DO NOTHING;
+INSERT INTO server_instances (instance_id, hostname, pid, version, lease_seconds, host_id, process_started)
+VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (instance_id) DO NOTHING;
+
+-- name: guard_instance
+-- The lock is taken by the connection that renews. False: a connection of ours that is not quite gone still has it.
+UPDATE server_instances SET guarded_at = now()
+ WHERE instance_id = $1 AND pg_try_advisory_lock(instance_lock_key($1)) RETURNING instance_id;
 
 -- name: renew_instance
--- No row: this instance was declared dead.
-UPDATE server_instances SET heartbeat_at = now()
+-- No row: this instance was declared dead. $2: seconds without a heartbeat that count as a gap.
+UPDATE server_instances
+   SET heartbeat_at = now(),
+       steady_since = CASE WHEN heartbeat_at < now() - make_interval(secs => $2) THEN now() ELSE steady_since END
  WHERE instance_id = $1 AND reaped_at IS NULL AND stopped_at IS NULL
 RETURNING instance_id;
+
+-- name: closed_among
+SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($1::uuid[]) AND NOT is_active;
+
+-- name: suspect_instances
+-- Owners of active sessions, other than $1, that missed a heartbeat or have left. `guard_gone`: the connection that
+-- held its lock is gone, and not because the database was restarted. `steady_seconds`: how long the asker itself has
+-- reached the database without a gap; after an outage, everybody's heartbeat is old.
+SELECT i.instance_id, i.host_id, i.pid, i.process_started, i.heartbeat_at, i.lease_seconds,
+       i.stopped_at IS NOT NULL OR i.reaped_at IS NOT NULL AS gone,
+       extract(epoch FROM now() - i.heartbeat_at)::double precision AS silent_seconds,
+       extract(epoch FROM now() - me.steady_since)::double precision AS steady_seconds,
+       coalesce(i.guarded_at > pg_postmaster_start_time(), false) AND NOT EXISTS (
+           SELECT FROM pg_locks l
+            WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+              AND (l.classid::bigint << 32 | l.objid::bigint) = instance_lock_key(i.instance_id)) AS guard_gone
+  FROM server_instances me, server_instances i
+ WHERE me.instance_id = $1 AND i.instance_id <> $1
+   AND i.instance_id IN (SELECT instance_id FROM conversation_sessions WHERE is_active)
+   AND (i.stopped_at IS NOT NULL OR i.reaped_at IS NOT NULL OR i.heartbeat_at < now() - make_interval(secs => $2));
+
+-- name: reap_instance
+-- $2: the heartbeat by which it was judged; whoever renewed it since is alive. $3: the judge.
+-- Its sessions ended when it was last known to live: at its heartbeat, or with the last item that it stored. A row
+-- that somebody holds is left for the next look, as is one that begins just now.
+WITH dead AS (
+    UPDATE server_instances SET reaped_at = coalesce(reaped_at, now())
+     WHERE instance_id = $1 AND heartbeat_at = $2
+    RETURNING instance_id, heartbeat_at
+), free AS MATERIALIZED (
+    SELECT session_id, dead.heartbeat_at FROM conversation_sessions JOIN dead USING (instance_id) WHERE is_active
+       FOR NO KEY UPDATE OF conversation_sessions SKIP LOCKED
+)
+UPDATE conversation_sessions s
+   SET is_active = false, end_reason = 'owner_died', closed_by = $3,
+       session_end = greatest(free.heartbeat_at,
+                              (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id))
+  FROM free WHERE s.session_id = free.session_id AND s.is_active
+RETURNING s.session_id;
 
 -- name: stop_instance
 UPDATE server_instances SET stopped_at = now(), heartbeat_at = now() WHERE instance_id = $1 AND stopped_at IS NULL;
 
 -- name: begin_sessions
-WITH starting AS (
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::double precision[])
-               AS t (session_id, conversation_id, user_id, instance_id, age_seconds)
+-- FOR SHARE: an instance is not declared dead while it begins sessions, and begins none once it is.
+WITH living AS MATERIALIZED (
+    SELECT instance_id FROM server_instances
+     WHERE instance_id = ANY ($4::uuid[]) AND reaped_at IS NULL AND stopped_at IS NULL FOR SHARE
+), starting AS (
+    SELECT t.* FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::double precision[])
+                 AS t (session_id, conversation_id, user_id, instance_id, age_seconds) JOIN living USING (instance_id)
 ), new_conversation AS (
     INSERT INTO conversations (conversation_id, user_id)
     SELECT conversation_id, user_id FROM starting ON CONFLICT (conversation_id) DO NOTHING
+), begun AS (
+    INSERT INTO conversation_sessions (session_id, conversation_id, user_id, instance_id, session_start)
+    SELECT session_id, conversation_id, user_id, instance_id, now() - make_interval(secs => age_seconds) FROM starting
+    ON CONFLICT (session_id) DO NOTHING
 )
-INSERT INTO conversation_sessions (session_id, conversation_id, user_id, instance_id, session_start)
-SELECT session_id, conversation_id, user_id, instance_id, now() - make_interval(secs => age_seconds) FROM starting
-ON CONFLICT (session_id) DO NOTHING;
+SELECT instance_id FROM living;
 
 -- name: append_items
 -- The fence: FOR SHARE makes a close of the row wait for this commit. A row that somebody else is about to close is
@@ -70,9 +122,14 @@ SELECT s.session_id, ended.session_id IS NOT NULL AS ended
  WHERE s.session_id = ANY ($1::uuid[]) AND s.is_active;
 
 -- name: close_instance_sessions
+-- A row that somebody else holds is left to its session's own end.
+WITH free AS MATERIALIZED (
+    SELECT session_id FROM conversation_sessions WHERE instance_id = $1 AND is_active
+       FOR NO KEY UPDATE SKIP LOCKED
+)
 UPDATE conversation_sessions
    SET is_active = false, session_end = now(), end_reason = 'shutdown', close_code = 1012, closed_by = instance_id
- WHERE instance_id = $1 AND is_active
+ WHERE session_id IN (SELECT session_id FROM free) AND is_active
 RETURNING session_id;
 
 -- name: recall
@@ -170,6 +227,19 @@ UPDATE conversation_sessions s
                               (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id))
   FROM orphaned_sessions o WHERE o.session_id = s.session_id AND s.is_active
 RETURNING s.session_id, s.user_id, s.session_start, s.session_end, s.duration_seconds, s.end_reason;
+
+-- name: close_session
+-- By hand. Dated now: whoever closes it saw it active.
+UPDATE conversation_sessions SET is_active = false WHERE session_id = $1 AND is_active
+RETURNING session_id, user_id, session_start, session_end, duration_seconds, end_reason;
+
+-- name: find_session
+SELECT session_id, is_active FROM conversation_sessions WHERE session_id = $1;
+
+-- name: retry_memories
+UPDATE conversation_sessions SET memory_status = 'pending', memory_attempts = 0, memory_due_at = now()
+ WHERE memory_status = 'failed' AND ($1::text IS NULL OR user_id = $1)
+RETURNING session_id;
 
 -- name: list_memories
 SELECT user_id, kind, content, source_session_id, updated_at FROM user_memories

@@ -149,6 +149,19 @@ async def close_orphans(store: Rows) -> list[Closed]:
     return _rows(Closed, await store.fetch("close_orphans"))
 
 
+async def close_session(store: Rows, session_id: UUID) -> Closed | bool | None:
+    """Closes one active session. False: it has ended already; None: there is none."""
+    closed = _rows(Closed, await store.fetch("close_session", session_id))
+    if closed:
+        return closed[0]
+    return False if await store.fetch("find_session", session_id) else None
+
+
+async def retry_memories(store: Rows, user: str | None) -> int:
+    """Makes failed memory pending again; how many sessions'."""
+    return len(await store.fetch("retry_memories", user))
+
+
 async def list_memories(store: Rows, *, user: str | None, limit: int) -> Memories:
     """Memories by user, newest first, and how much memory of all users is still to be made."""
     memories = _rows(Remembered, await store.fetch("list_memories", user, limit))

@@ -10,8 +10,9 @@ import structlog
 import trio
 
 from . import wire
-from .agent import Agent, AgentFailed, Turn, contained
+from .agent import Agent, AgentFailed, Turn
 from .config import Settings
+from .containment import contained
 from .store import SessionClosed, StoreError
 
 _log = structlog.get_logger(__name__)

@@ -18,6 +18,7 @@ CLOSE_CODES = {
     EndReason.REFUSED: 1008,
     EndReason.SERVER_ERROR: 1011,
     EndReason.SHUTDOWN: 1012,
+    EndReason.OWNER_DIED: 1012,
     EndReason.CLOSED_ELSEWHERE: 4001,
 }
 """The WebSocket close code by reason; without one, no close frame is exchanged."""
@@ -87,6 +88,9 @@ class Registry:
     def __iter__(self) -> Iterator[Session]:
         """A snapshot: sessions may come and go meanwhile."""
         return iter(tuple(self._sessions.values()))
+
+    def get(self, session_id: UUID) -> Session | None:
+        return self._sessions.get(session_id)
 
     def add(self, session: Session) -> None:
         self._sessions[session.session_id] = session

@@ -139,7 +139,7 @@ async def _let_answers_finish(services: Services, signals: Signals) -> None:
 async def _close_rows(services: Services, unfinished: list[StoredItem]) -> None:
     with trio.move_on_after(BULK_SECONDS, shield=True) as limit:
         try:
-            closed = await services.store.close_instance_sessions(services.instance_id, unfinished)
+            closed = await services.store.close_instance_sessions(services.presence.instance_id, unfinished)
             _log.info("sessions_closed", count=closed)
         except StoreError as error:
             # Each session's own exit path tries again.

@@ -7,9 +7,10 @@ seam knows SQL, and nothing below it knows sockets.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from uuid import UUID, uuid4
 
 from .agent import Memory, Transcript
@@ -30,6 +31,46 @@ class EndReason(StrEnum):
     CLOSED_ELSEWHERE = "closed_elsewhere"  # somebody else closed the row
     OWNER_DIED = "owner_died"  # closed on behalf of a server that is gone
     BY_HAND = "by_hand"  # closed by a person: the schema's default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A server process.
+
+    lease_seconds: after so long without a heartbeat, others may declare it dead.
+    host_id: where `pid` and `process_started` mean something; None where that cannot be told.
+    """
+
+    instance_id: UUID
+    hostname: str
+    pid: int
+    version: str
+    lease_seconds: float
+    host_id: str | None = None
+    process_started: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """Another instance that owns active sessions and may be dead, as one look at the database shows it.
+
+    gone: it left in good order, or was declared dead before.
+    silent_seconds: since its last heartbeat.
+    guard_gone: the connection that renewed its lease is gone, though the database was not restarted since.
+    steady_seconds: how long the one who looks has reached the database without a gap.
+    heartbeat: to be handed back with the verdict; whoever renews it meanwhile is not reaped.
+    """
+
+    instance_id: UUID
+    host_id: str | None
+    pid: int
+    process_started: int | None
+    lease_seconds: float
+    gone: bool
+    silent_seconds: float
+    steady_seconds: float
+    guard_gone: bool
+    heartbeat: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +147,28 @@ class InvalidRow(StoreError):
     """The database refused the data itself; trying again will not help."""
 
 
+class InstanceGone(InvalidRow):
+    """The instance was declared dead, or has stopped: it begins no sessions any more."""
+
+
 class ItemExists(InvalidRow):
     """Another item of the conversation has this id."""
+
+
+class Guard(Protocol):
+    """An instance's hold on its lease: one connection, whose end others can see."""
+
+    async def renew(self) -> bool:
+        """Sets the heartbeat. False: the instance was declared dead. Raises `StoreUnavailable`: open another guard."""
+        ...
+
+    def closed_by_others(self) -> Sequence[UUID] | None:
+        """The instance's sessions that others closed since the last call; None: too many to tell, look at all."""
+        ...
+
+    async def news(self) -> None:
+        """Returns when `closed_by_others` has something to say, or may have."""
+        ...
 
 
 class Store(Protocol):
@@ -117,10 +178,22 @@ class Store(Protocol):
         """Returns where the database answers."""
         ...
 
-    async def register_instance(self, instance_id: UUID, hostname: str, pid: int, version: str) -> None: ...
+    async def register_instance(self, instance: Instance) -> None: ...
 
-    async def renew_instance(self, instance_id: UUID) -> bool:
-        """Sets the heartbeat. False: the instance was declared dead."""
+    def open_guard(self, instance_id: UUID) -> AbstractAsyncContextManager[Guard]:
+        """Takes the instance's lock on a connection of its own, for as long as the block lasts."""
+        ...
+
+    async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
+        """Those of the sessions whose rows are closed."""
+        ...
+
+    async def suspects(self, instance_id: UUID, silent_seconds: float) -> Sequence[Suspect]:
+        """Other instances that own active sessions and have left, or missed heartbeats for `silent_seconds`."""
+        ...
+
+    async def reap(self, suspect: Suspect, judge: UUID) -> int:
+        """Declares an instance dead, unless it renewed its lease since, and ends its sessions; returns how many."""
         ...
 
     async def stop_instance(self, instance_id: UUID) -> None: ...
@@ -128,7 +201,7 @@ class Store(Protocol):
     async def begin_session(self, start: SessionStart, *, within: float) -> None:
         """Returns once the active row is committed; creates the conversation where it is new.
 
-        Raises `InvalidRow` where the conversation belongs to another user.
+        Raises `InstanceGone`, and `InvalidRow` where the conversation belongs to another user.
         """
         ...
 

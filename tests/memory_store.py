@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 from uuid import UUID
@@ -18,6 +18,8 @@ import trio
 from server.agent import Memory, Message, Transcript
 from server.store import (
     EndReason,
+    Instance,
+    InstanceGone,
     InvalidRow,
     ItemExists,
     MemoryClaim,
@@ -28,12 +30,14 @@ from server.store import (
     StoredItem,
     StoreError,
     StoreUnavailable,
+    Suspect,
 )
 
 T = TypeVar("T")
 
 ANSWER_SECONDS = 7.0  # as long as the real store waits for a database that does not answer
 RETRY_SECONDS = 0.1
+GAP_SECONDS = 3.0  # without a heartbeat: the database was out of reach
 ITEM_ID_BYTES_MAX = 2600  # what fits an entry of a B-tree
 BIGINT = range(-(2**63), 2**63)
 USER_CHARS = range(1, 257)
@@ -45,12 +49,16 @@ CONTENT_CHARS = range(1, 1001)
 class InstanceRecord:
     """A row of `server_instances`. Times are `trio.current_time()`, as everywhere here."""
 
-    hostname: str
-    pid: int
-    version: str
+    instance: Instance
     heartbeat_at: float
+    steady_since: float
+    guarded: bool = False
     stopped_at: float | None = None
     reaped_at: float | None = None
+
+    @property
+    def gone(self) -> bool:
+        return self.stopped_at is not None or self.reaped_at is not None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,6 +108,43 @@ class _Write:
     settled: trio.Event = field(default_factory=trio.Event)
 
 
+class MemoryGuard:
+    """`server.store.Guard` on a `MemoryStore`. `lost` makes it fail like a connection that is gone."""
+
+    def __init__(self, store: MemoryStore, instance_id: UUID) -> None:
+        self._store = store
+        self._instance_id = instance_id
+        self._closed: list[UUID] = []
+        self._news = trio.Event()
+        self.lost = False
+        store.instances[instance_id].guarded = True
+
+    async def renew(self) -> bool:
+        return await self._store._ask("renew", self._renew)
+
+    def _renew(self) -> bool:
+        if self.lost:
+            raise StoreUnavailable("the connection is gone")
+        record, now = self._store.instances[self._instance_id], trio.current_time()
+        if record.gone:
+            return False
+        if now - record.heartbeat_at > GAP_SECONDS:
+            record.steady_since = now
+        record.heartbeat_at = now
+        return True
+
+    def notify(self, session_id: UUID) -> None:
+        self._closed.append(session_id)
+        self._news.set()
+
+    def closed_by_others(self) -> Sequence[UUID]:
+        closed, self._closed, self._news = self._closed, [], trio.Event()
+        return closed
+
+    async def news(self) -> None:
+        await self._news.wait()
+
+
 class MemoryStore:
     """`server.store.Store` in memory. Every effect is synchronous, with a checkpoint before and after it.
 
@@ -109,6 +154,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.instances: dict[UUID, InstanceRecord] = {}
+        self.guards: dict[UUID, MemoryGuard] = {}
         self.conversations: dict[UUID, str] = {}
         self.sessions: dict[UUID, SessionRecord] = {}
         self.messages: dict[UUID, StoredItem] = {}
@@ -130,8 +176,8 @@ class MemoryStore:
         """What a person in psql does to an active row."""
         self._close(self.sessions[session_id], trio.current_time(), EndReason.BY_HAND, None, None)
 
-    def reap(self, instance_id: UUID) -> None:
-        """Declares an instance dead, as another server would."""
+    def declare_dead(self, instance_id: UUID) -> None:
+        """What another server does to an instance's own row."""
         self.instances[instance_id].reaped_at = trio.current_time()
 
     # --- the store
@@ -139,22 +185,74 @@ class MemoryStore:
     async def ping(self) -> None:
         await self._ask("ping", lambda: None)
 
-    async def register_instance(self, instance_id: UUID, hostname: str, pid: int, version: str) -> None:
+    async def register_instance(self, instance: Instance) -> None:
         def register() -> None:
-            record = InstanceRecord(hostname=hostname, pid=pid, version=version, heartbeat_at=trio.current_time())
-            self.instances.setdefault(instance_id, record)
+            now = trio.current_time()
+            record = InstanceRecord(instance=instance, heartbeat_at=now, steady_since=now)
+            self.instances.setdefault(instance.instance_id, record)
 
         await self._ask("register_instance", register)
 
-    async def renew_instance(self, instance_id: UUID) -> bool:
-        def renew() -> bool:
-            instance = self.instances.get(instance_id)
-            if instance is None or instance.stopped_at is not None or instance.reaped_at is not None:
-                return False
-            instance.heartbeat_at = trio.current_time()
-            return True
+    @contextlib.asynccontextmanager
+    async def open_guard(self, instance_id: UUID) -> AsyncIterator[MemoryGuard]:
+        def take() -> MemoryGuard:
+            if instance_id in self.guards:
+                raise StoreUnavailable("the lock of an earlier connection is still held")
+            guard = self.guards[instance_id] = MemoryGuard(self, instance_id)
+            return guard
 
-        return await self._ask("renew_instance", renew)
+        guard = await self._ask("open_guard", take)
+        try:
+            yield guard
+        finally:
+            del self.guards[instance_id]
+
+    async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
+        def look() -> Sequence[UUID]:
+            return [key for key in session_ids if key in self.sessions and not self.sessions[key].is_active]
+
+        return await self._ask("closed_among", look)
+
+    async def suspects(self, instance_id: UUID, silent_seconds: float) -> Sequence[Suspect]:
+        def look() -> Sequence[Suspect]:
+            now, me = trio.current_time(), self.instances[instance_id]
+            owners = {s.instance_id for s in self.sessions.values() if s.is_active and s.instance_id is not None}
+            others = [(key, self.instances[key]) for key in sorted(owners) if key != instance_id]
+            return [
+                self._suspect(key, record, now - me.steady_since)
+                for key, record in others
+                if record.gone or record.heartbeat_at < now - silent_seconds
+            ]
+
+        return await self._ask("suspects", look)
+
+    def _suspect(self, key: UUID, record: InstanceRecord, steady_seconds: float) -> Suspect:
+        return Suspect(
+            instance_id=key,
+            host_id=record.instance.host_id,
+            pid=record.instance.pid,
+            process_started=record.instance.process_started,
+            lease_seconds=record.instance.lease_seconds,
+            gone=record.gone,
+            silent_seconds=trio.current_time() - record.heartbeat_at,
+            steady_seconds=steady_seconds,
+            guard_gone=record.guarded and key not in self.guards,
+            heartbeat=record.heartbeat_at,
+        )
+
+    async def reap(self, suspect: Suspect, judge: UUID) -> int:
+        def reap() -> int:
+            record = self.instances[suspect.instance_id]
+            if record.heartbeat_at != suspect.heartbeat:
+                return 0
+            if record.reaped_at is None:
+                record.reaped_at = trio.current_time()
+            mine = [s for s in self.sessions.values() if s.is_active and s.instance_id == suspect.instance_id]
+            for session in mine:
+                self._close(session, record.heartbeat_at, EndReason.OWNER_DIED, None, judge)
+            return len(mine)
+
+        return await self._ask("reap", reap)
 
     async def stop_instance(self, instance_id: UUID) -> None:
         def stop() -> None:
@@ -283,8 +381,8 @@ class MemoryStore:
         if start.session_id in self.sessions:
             return True
         _check_text(start.user_id, USER_CHARS)
-        if start.instance_id not in self.instances:
-            raise InvalidRow("no such instance")
+        if start.instance_id not in self.instances or self.instances[start.instance_id].gone:
+            raise InstanceGone("the instance was declared dead")
         if start.started > trio.current_time():
             raise InvalidRow("a session cannot start in the future")
         if self.conversations.get(start.conversation_id, start.user_id) != start.user_id:
@@ -349,6 +447,8 @@ class MemoryStore:
         if any(item.session_id == session.session_id and item.role == "user" for item in self.messages.values()):
             session.memory_status = "pending"
             session.memory_due_at = now
+        if session.instance_id in self.guards and closed_by != session.instance_id:
+            self.guards[session.instance_id].notify(session.session_id)
 
     def _pending(self, session_id: UUID) -> SessionRecord | None:
         session = self.sessions.get(session_id)

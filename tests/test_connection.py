@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 import trio
@@ -19,6 +19,7 @@ from server.agent import Agent
 from server.agents import EchoAgent
 from server.config import Settings
 from server.connection import Services, serve_websocket
+from server.instance import Presence
 from server.memory import Finalizer
 from server.metrics import Metrics
 from server.session import Registry
@@ -41,13 +42,16 @@ class World:
         self.store = store
         self.settings = replace(SETTINGS, **changes)
         finalizer = Finalizer(store, agent, self.settings)
-        self.services = Services(uuid4(), self.settings, store, agent, finalizer, Registry(), Metrics())
+        registry = Registry()
+        self.presence = Presence(store, self.settings, registry)
+        self.services = Services(self.presence, self.settings, store, agent, finalizer, registry, Metrics())
         self.over = trio.Event()
 
     @asynccontextmanager
     async def connected(self, query: str = "") -> AsyncIterator[Peer]:
         """A client whose server side runs in a nursery of its own."""
-        await self.store.register_instance(self.services.instance_id, "host", 1, "test")
+        if self.presence.instance_id not in self.store.instances:
+            await self.presence.register()
         theirs, ours = trio.testing.memory_stream_pair()
         stream = BufferedStream(
             ours,

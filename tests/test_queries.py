@@ -23,7 +23,7 @@ def used_names() -> set[str]:
     for source in SOURCES:
         for node in ast.walk(ast.parse(source.read_text())):
             match node:
-                case ast.Call(func=ast.Attribute(attr="fetch"), args=[ast.Constant(value=str(name)), *_]):
+                case ast.Call(func=ast.Attribute(attr="fetch" | "_fetch"), args=[ast.Constant(value=str(name)), *_]):
                     names.add(name)
                 case ast.Subscript(value=ast.Name(id="QUERIES"), slice=ast.Constant(value=str(name))):
                     names.add(name)
@@ -88,7 +88,7 @@ HOT: dict[str, list[Any]] = {
     "recall": ["user-1", 50],
     "find_conversation": [IDS[0], "user-1"],
     "load_history": [IDS[0], 200],
-    "renew_instance": IDS,
+    "renew_instance": [IDS[0], 3.0],
 }
 
 

@@ -20,6 +20,7 @@ from server.queries import SCHEMA
 from server.store import InvalidRow
 
 from .conftest import empty
+from .instances import instance
 
 WAIT_SECONDS = 5.0
 CLOSE_TO = 0.1  # seconds
@@ -64,7 +65,7 @@ class Database:
 
     async def instance(self) -> UUID:
         instance_id = uuid4()
-        await self.store.register_instance(instance_id, "host", 1, "0")
+        await self.store.register_instance(instance(instance_id))
         return instance_id
 
     async def insert(self, hours_ago: float = 0.0, *, instance_id: UUID | None = None, spoke: bool = False) -> UUID:

@@ -16,6 +16,7 @@ from server.agent import Memory
 from server.postgres import CONNECTIONS, PostgresStore, open_store
 from server.store import (
     EndReason,
+    InstanceGone,
     InvalidRow,
     ItemExists,
     MemoryClaim,
@@ -27,9 +28,11 @@ from server.store import (
     StoredItem,
     StoreError,
     StoreUnavailable,
+    Suspect,
 )
 
 from .conftest import empty
+from .instances import instance
 from .memory_store import ANSWER_SECONDS, MemoryStore, SessionRecord
 
 WITHIN = 10.0
@@ -55,7 +58,10 @@ class World:
     async def items(self, conversation_id: UUID) -> Sequence[StoredItem]:
         raise NotImplementedError
 
-    async def reap(self, instance_id: UUID) -> None:
+    async def close_by_hand(self, session_id: UUID) -> None:
+        raise NotImplementedError
+
+    async def declare_dead(self, instance_id: UUID) -> None:
         raise NotImplementedError
 
     async def begin(self, user_id: str = "ada", *, age: float = 0.0, **changes: Any) -> SessionStart:
@@ -89,6 +95,9 @@ class World:
 class MemoryWorld(World):
     store: MemoryStore
 
+    async def close_by_hand(self, session_id: UUID) -> None:
+        self.store.close_by_hand(session_id)
+
     async def session(self, session_id: UUID) -> SessionRecord:
         return self.store.sessions[session_id]
 
@@ -98,8 +107,8 @@ class MemoryWorld(World):
     async def items(self, conversation_id: UUID) -> Sequence[StoredItem]:
         return self.store.items(conversation_id)
 
-    async def reap(self, instance_id: UUID) -> None:
-        self.store.reap(instance_id)
+    async def declare_dead(self, instance_id: UUID) -> None:
+        self.store.declare_dead(instance_id)
 
 
 class PostgresWorld(World):
@@ -107,6 +116,9 @@ class PostgresWorld(World):
 
     async def sql(self, text: str, *args: object) -> list[Any]:
         return await self.store.select(text, *args)
+
+    async def close_by_hand(self, session_id: UUID) -> None:
+        await self.sql("UPDATE conversation_sessions SET is_active = false WHERE session_id = $1", session_id)
 
     async def session(self, session_id: UUID) -> SessionRecord:
         rows = await self.sql(
@@ -130,7 +142,7 @@ class PostgresWorld(World):
         text = f"SELECT {columns} FROM messages WHERE conversation_id = $1 ORDER BY position, created_at"
         return [StoredItem(**dict(row)) for row in await self.sql(text, conversation_id)]
 
-    async def reap(self, instance_id: UUID) -> None:
+    async def declare_dead(self, instance_id: UUID) -> None:
         await self.sql("UPDATE server_instances SET reaped_at = now() WHERE instance_id = $1", instance_id)
 
 
@@ -188,7 +200,7 @@ async def _open_world(url: str | None) -> AsyncIterator[World]:
 @pytest.fixture
 async def world(url: str | None) -> AsyncIterator[World]:
     async with _open_world(url) as world:
-        await world.store.register_instance(world.instance_id, "host", 1, "0")
+        await world.store.register_instance(instance(world.instance_id))
         yield world
 
 
@@ -490,7 +502,7 @@ async def test_a_write_lands_although_its_caller_was_cancelled(world: World) -> 
 
 async def test_a_shutdown_closes_its_own_sessions_and_no_others(world: World) -> None:
     other = uuid4()
-    await world.store.register_instance(other, "elsewhere", 2, "0")
+    await world.store.register_instance(instance(other))
     mine = [await world.begin() for _ in range(3)]
     theirs = await world.begin(instance_id=other)
     ended = await world.begin()
@@ -690,18 +702,114 @@ async def test_history_goes_on_in_the_next_session(world: World) -> None:
     assert await world.contents(first.conversation_id) == ["before", "after"]
 
 
-async def test_a_stopped_or_dead_instance_is_not_renewed(world: World) -> None:
+async def test_a_stopped_or_dead_instance_is_not_renewed_and_begins_no_sessions(world: World) -> None:
     stopped, dead = uuid4(), uuid4()
     for instance_id in (stopped, dead):
-        await world.store.register_instance(instance_id, "host", 1, "0")
-        assert await world.store.renew_instance(instance_id) is True
+        await world.store.register_instance(instance(instance_id))
+        async with world.store.open_guard(instance_id) as guard:
+            assert await guard.renew() is True
     await world.store.stop_instance(stopped)
-    await world.reap(dead)
+    await world.declare_dead(dead)
     for instance_id in (stopped, dead):
-        await world.store.register_instance(instance_id, "host", 1, "0")
-        assert await world.store.renew_instance(instance_id) is False
-    assert await world.store.renew_instance(uuid4()) is False
-    assert await world.store.renew_instance(world.instance_id) is True
+        await world.store.register_instance(instance(instance_id))
+        async with world.store.open_guard(instance_id) as guard:
+            assert await guard.renew() is False
+        with pytest.raises(InstanceGone):
+            await world.begin(instance_id=instance_id)
+    assert await world.session_count() == 0
+
+
+async def test_a_guard_hears_of_rows_that_others_close_and_not_of_its_own(world: World) -> None:
+    mine, theirs = await world.begin(), await world.begin()
+    async with world.store.open_guard(world.instance_id) as guard:
+        assert await guard.renew()
+        await world.store.end_session(end(mine))
+        await world.close_by_hand(theirs.session_id)
+        with trio.fail_after(5):
+            await guard.news()
+        assert guard.closed_by_others() == [theirs.session_id]
+        assert guard.closed_by_others() == []
+    assert set(await world.store.closed_among([mine.session_id, theirs.session_id, uuid4()])) == {
+        mine.session_id,
+        theirs.session_id,
+    }
+
+
+async def judge(world: World) -> UUID:
+    """Another instance, which looks for the dead."""
+    instance_id = uuid4()
+    await world.store.register_instance(instance(instance_id))
+    return instance_id
+
+
+async def test_a_silent_instance_is_a_suspect_and_its_guard_is_missed_once_it_is_gone(world: World) -> None:
+    other = await judge(world)
+    await world.begin()
+    async with world.store.open_guard(world.instance_id) as guard:
+        await guard.renew()
+        (suspect,) = await world.store.suspects(other, -1.0)
+        assert (suspect.instance_id, suspect.gone, suspect.guard_gone) == (world.instance_id, False, False)
+        assert suspect.silent_seconds < 1.0
+    missed = await soon(lambda: guard_missed(world, other))
+    assert missed.instance_id == world.instance_id
+    assert await world.store.suspects(other, 3_600.0) == []
+
+
+async def guard_missed(world: World, other: UUID) -> Suspect | None:
+    (suspect,) = await world.store.suspects(other, -1.0)
+    return suspect if suspect.guard_gone else None
+
+
+async def test_an_instance_without_active_sessions_is_nobodys_suspect(world: World) -> None:
+    other = await judge(world)
+    start = await world.begin()
+    await world.store.end_session(end(start))
+    assert await world.store.suspects(other, -1.0) == []
+
+
+async def test_a_reaped_instances_sessions_end_with_its_last_heartbeat(world: World) -> None:
+    other = await judge(world)
+    start = await world.begin()
+    await world.append(item(start, "hello"))
+    (suspect,) = await world.store.suspects(other, -1.0)
+    assert await world.store.reap(suspect, other) == 1
+    row = await world.session(start.session_id)
+    assert (row.is_active, row.end_reason, row.closed_by) == (False, "owner_died", other)
+    assert row.memory_status == "pending"
+    assert row.session_end is not None
+    assert row.ended_at is not None
+    assert row.session_start <= row.session_end <= row.ended_at
+    with pytest.raises(SessionClosed):
+        await world.append(item(start, "from beyond"))
+    with pytest.raises(InstanceGone):
+        await world.begin()
+
+
+async def test_an_instance_that_renewed_its_lease_meanwhile_is_not_reaped(world: World) -> None:
+    other = await judge(world)
+    start = await world.begin()
+    (suspect,) = await world.store.suspects(other, -1.0)
+    async with world.store.open_guard(world.instance_id) as guard:
+        await passing(world)
+        await guard.renew()
+        assert await world.store.reap(suspect, other) == 0
+        assert (await world.session(start.session_id)).is_active
+        assert await guard.renew() is True
+
+
+async def passing(world: World) -> None:
+    """Lets the store's clock move on."""
+    if isinstance(world, MemoryWorld):
+        await trio.sleep(0.001)
+
+
+async def test_sessions_that_no_instance_owns_and_those_of_others_survive_a_reaping(world: World) -> None:
+    other = await judge(world)
+    await world.begin()
+    healthy = await world.begin(instance_id=other)
+    (suspect,) = await world.store.suspects(other, -1.0)
+    await world.store.reap(suspect, other)
+    assert (await world.session(healthy.session_id)).is_active
 
 
 async def test_a_store_that_works_answers_a_ping(world: World) -> None:
@@ -713,7 +821,7 @@ async def test_a_store_that_works_answers_a_ping(world: World) -> None:
 
 async def test_what_is_acknowledged_while_connections_are_cut_is_stored_once(postgres_store: PostgresStore) -> None:
     world = PostgresWorld(postgres_store)
-    await world.store.register_instance(world.instance_id, "host", 1, "0")
+    await world.store.register_instance(instance(world.instance_id))
     start = await world.begin()
     rows = [item(start, str(position), position=position) for position in range(60)]
     cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lastcall'"
@@ -735,7 +843,7 @@ async def test_what_is_acknowledged_while_connections_are_cut_is_stored_once(pos
 
 async def test_an_end_that_waits_for_a_connection_is_dated_right_all_the_same(postgres_store: PostgresStore) -> None:
     world = PostgresWorld(postgres_store)
-    await world.store.register_instance(world.instance_id, "host", 1, "0")
+    await world.store.register_instance(instance(world.instance_id))
     start = await world.begin(age=10.0)
     async with trio.open_nursery() as nursery:
         for _ in range(CONNECTIONS):
@@ -764,7 +872,7 @@ def _failing(times: int) -> Callable[[str], None]:
 
 async def _fake_world() -> MemoryWorld:
     world = MemoryWorld(MemoryStore())
-    await world.store.register_instance(world.instance_id, "host", 1, "0")
+    await world.store.register_instance(instance(world.instance_id))
     return world
 
 

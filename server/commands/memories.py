@@ -15,7 +15,23 @@ MEMORIES = 100
 USER_CHARS_NARROW = 17  # so that the rest fits into 80
 
 
-@click.command
+@click.command("retry")
+@click.argument("user", required=False)
+@question_options
+def retry_memories(*, user: str | None, as_json: bool, **database: Any) -> None:
+    """Let failed memory be tried again, of USER or of everybody."""
+
+    async def question(store: reports.Rows) -> int:
+        return await reports.retry_memories(store, user)
+
+    count = ask(question, **database)
+    if as_json:
+        print_json({"retried": count})
+    else:
+        click.echo(f"The memory of {count} {'session' if count == 1 else 'sessions'} will be tried again.")
+
+
+@click.command("memories")
 @click.argument("user", required=False)
 @limit_option(MEMORIES)
 @question_options

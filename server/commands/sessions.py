@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, cast
+from uuid import UUID
 
 import click
 
@@ -15,7 +16,29 @@ from .tables import UUID_CHARS, Column, duration, moment, one_line, print_json, 
 SESSIONS = 50
 
 
-@click.command
+@click.command("close")
+@click.argument("session_id", type=click.UUID)
+@question_options
+def close_session(*, session_id: UUID, as_json: bool, **database: Any) -> None:
+    """Close the session SESSION_ID; its server closes the connection within a second (close code 4001)."""
+
+    async def question(store: reports.Rows) -> reports.Closed | bool | None:
+        return await reports.close_session(store, session_id)
+
+    closed = ask(question, **database)
+    if closed is None:
+        raise click.UsageError(f"There is no session {session_id}; lastcall sessions lists them.")
+    if isinstance(closed, bool):
+        raise click.UsageError(f"Session {session_id} has ended already.")
+    if as_json:
+        print_json(closed)
+    else:
+        click.echo(
+            f"Closed session {session_id} of {one_line(closed.user_id)} after {duration(closed.duration_seconds)}."
+        )
+
+
+@click.command("sessions")
 @click.option("--user", help="Only this user's.")
 @click.option("--active", is_flag=True, help="Only active ones, orphaned or not.")
 @click.option("--ended", is_flag=True, help="Only ended ones.")

@@ -14,7 +14,7 @@ import trio
 
 from ..commits import Outcome
 from ..queries import QUERIES
-from ..store import SessionClosed, SessionEnd, SessionStart, StoredItem, StoreUnavailable
+from ..store import InstanceGone, SessionClosed, SessionEnd, SessionStart, StoredItem, StoreUnavailable
 from .calls import ROW_AT_FAULT
 
 Write = SessionStart | SessionEnd | tuple[StoredItem, ...]
@@ -41,8 +41,10 @@ class Batch:
         self.now = now
         stored: dict[UUID, Outcome] = {}
         ended: dict[UUID, bool] = {}
+        living: set[UUID] = set()
         if self.starts:
-            await connection.fetch(QUERIES["begin_sessions"], *self._start_columns())
+            rows = await connection.fetch(QUERIES["begin_sessions"], *self._start_columns())
+            living = {row["instance_id"] for row in rows}
         if self.items:
             rows = await connection.fetch(QUERIES["append_items"], *_item_columns(self.items))
             stored = {item.message_id: _item_outcome(row) for item, row in zip(self.items, rows, strict=True)}
@@ -50,15 +52,17 @@ class Batch:
             rows = await connection.fetch(QUERIES["end_sessions"], *self._end_columns())
             ended = {row["session_id"]: row["ended"] for row in rows}
         applied = {id(end) for end in self.ends if ended.get(end.session_id)}
-        return [self._outcome(write, stored, ended, applied) for write in self.writes]
+        return [self._outcome(write, living, stored, ended, applied) for write in self.writes]
 
     @staticmethod
-    def _outcome(write: Write, stored: dict[UUID, Outcome], ended: dict[UUID, bool], applied: set[int]) -> Outcome:
+    def _outcome(
+        write: Write, living: set[UUID], stored: dict[UUID, Outcome], ended: dict[UUID, bool], applied: set[int]
+    ) -> Outcome:
         if isinstance(write, SessionEnd):
             return id(write) in applied if ended.get(write.session_id, True) else _held()
         if isinstance(write, tuple):
             return next((stored[item.message_id] for item in write if stored[item.message_id] is not True), True)
-        return True
+        return True if write.instance_id in living else InstanceGone("the instance was declared dead")
 
     def _start_columns(self) -> tuple[list[Any], ...]:
         s = self.starts

@@ -52,7 +52,7 @@ async def open_store(url: str, *, close_seconds: float = CLOSE_SECONDS) -> Async
         # trio-asyncio's default handler raises into its nursery: one failed background future would end the server.
         loop.set_exception_handler(_log_only)
         pool = await trio_asyncio.aio_as_trio(_connect, loop=loop)(url)
-        store = PostgresStore(pool, loop)
+        store = PostgresStore(url, pool, loop)
         try:
             async with trio.open_nursery() as services:
                 services.start_soon(store.run_writer)

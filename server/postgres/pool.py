@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import ParamSpec, TypeVar
 from uuid import UUID
@@ -18,6 +19,7 @@ from ..agent import Memory, Message, Transcript
 from ..commits import CommitWriter, Outcome
 from ..queries import QUERIES
 from ..store import (
+    Instance,
     InvalidRow,
     MemoryClaim,
     RememberedFact,
@@ -25,9 +27,11 @@ from ..store import (
     SessionStart,
     StoredItem,
     StoreUnavailable,
+    Suspect,
 )
 from .batch import Batch, Write, append_or_not, by_session, transaction
 from .calls import CALL_SECONDS, call
+from .guard import PostgresGuard, open_guard
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,7 +47,8 @@ _log = structlog.get_logger(__name__)
 class PostgresStore:
     """`server.store.Store` over a pool of `CONNECTIONS` connections; see that protocol for the promises."""
 
-    def __init__(self, pool: asyncpg.Pool, loop: trio_asyncio.BaseTrioEventLoop) -> None:
+    def __init__(self, url: str, pool: asyncpg.Pool, loop: trio_asyncio.BaseTrioEventLoop) -> None:
+        self._url = url
         self._pool = pool
         self._loop = loop
         self._readers = trio.CapacityLimiter(CONNECTIONS - CONNECTIONS_FOR_WRITES)
@@ -74,11 +79,31 @@ class PostgresStore:
     async def ping(self) -> None:
         await self.fetch("ping")
 
-    async def register_instance(self, instance_id: UUID, hostname: str, pid: int, version: str) -> None:
-        await self._first(QUERIES["register_instance"], instance_id, hostname, pid, version)
+    async def register_instance(self, instance: Instance) -> None:
+        await self._first(
+            QUERIES["register_instance"],
+            instance.instance_id,
+            instance.hostname,
+            instance.pid,
+            instance.version,
+            instance.lease_seconds,
+            instance.host_id,
+            instance.process_started,
+        )
 
-    async def renew_instance(self, instance_id: UUID) -> bool:
-        return bool(await self._first(QUERIES["renew_instance"], instance_id))
+    def open_guard(self, instance_id: UUID) -> AbstractAsyncContextManager[PostgresGuard]:
+        return open_guard(self._url, self._loop, instance_id)
+
+    async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
+        return [row["session_id"] for row in await self._first(QUERIES["closed_among"], session_ids)]
+
+    async def suspects(self, instance_id: UUID, silent_seconds: float) -> Sequence[Suspect]:
+        rows = await self._first(QUERIES["suspect_instances"], instance_id, silent_seconds)
+        names = [name for name in Suspect.__slots__ if name != "heartbeat"]
+        return [Suspect(**{name: row[name] for name in names}, heartbeat=row["heartbeat_at"]) for row in rows]
+
+    async def reap(self, suspect: Suspect, judge: UUID) -> int:
+        return len(await self._first(QUERIES["reap_instance"], suspect.instance_id, suspect.heartbeat, judge))
 
     async def stop_instance(self, instance_id: UUID) -> None:
         await self._first(QUERIES["stop_instance"], instance_id)
