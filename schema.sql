@@ -21,12 +21,18 @@ CREATE TABLE IF NOT EXISTS server_instances (
     stopped_at   timestamptz,            -- left in good order
     reaped_at    timestamptz             -- declared dead by another server
 );
-ALTER TABLE server_instances
-    ADD COLUMN IF NOT EXISTS lease_seconds   double precision NOT NULL DEFAULT 10,
-    ADD COLUMN IF NOT EXISTS host_id         text,        -- boot and pid namespace: where pid means something
-    ADD COLUMN IF NOT EXISTS process_started bigint,      -- by the kernel's clock: a pid may be used again
-    ADD COLUMN IF NOT EXISTS guarded_at      timestamptz, -- when it last took its advisory lock
-    ADD COLUMN IF NOT EXISTS steady_since    timestamptz NOT NULL DEFAULT now(); -- no gap in its heartbeats since
+-- Only where they are missing: to add columns locks all writers out, and applying again must not.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                    WHERE attrelid = 'server_instances'::regclass AND attname = 'steady_since') THEN
+        ALTER TABLE server_instances
+            ADD COLUMN lease_seconds   double precision NOT NULL DEFAULT 10,
+            ADD COLUMN host_id         text,        -- boot and pid namespace: where pid means something
+            ADD COLUMN process_started bigint,      -- by the kernel's clock: a pid may be used again
+            ADD COLUMN guarded_at      timestamptz, -- when it last took its advisory lock
+            ADD COLUMN steady_since    timestamptz NOT NULL DEFAULT now(); -- no gap in its heartbeats since
+    END IF;
+END $$;
 
 -- The lock that a server holds with the connection that renews its lease: it is free when that connection is gone.
 CREATE OR REPLACE FUNCTION instance_lock_key(instance_id uuid) RETURNS bigint LANGUAGE sql IMMUTABLE AS

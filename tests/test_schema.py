@@ -310,7 +310,8 @@ async def test_the_owner_is_told_of_ends_that_others_wrote_and_only_of_those(dat
 
     async def listen(connection: Any) -> None:
         heard: asyncio.Queue[str] = asyncio.Queue()
-        await connection.add_listener("lastcall_session_closed", lambda *args: heard.put_nowait(args[3]))
+        channel = f"lastcall_{owner.hex}"
+        await connection.add_listener(channel, lambda *args: heard.put_nowait(args[3]))
         close = "UPDATE conversation_sessions SET is_active = false, closed_by = $2 WHERE session_id = $1"
         await connection.execute(close, own, owner)
         await connection.execute(close, imported, None)
@@ -318,7 +319,7 @@ async def test_the_owner_is_told_of_ends_that_others_wrote_and_only_of_those(dat
         await connection.execute(close, by_other, other)
         await connection.execute(close, by_hand, None)
         await connection.execute("UPDATE conversation_sessions SET memory_error = 'x' WHERE session_id = $1", by_hand)
-        await connection.execute("SELECT pg_notify('lastcall_session_closed', 'last')")
+        await connection.execute("SELECT pg_notify($1, 'last')", channel)
         while not told or told[-1] != "last":
             told.append(await asyncio.wait_for(heard.get(), WAIT_SECONDS))
         await connection.reset()

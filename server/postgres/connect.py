@@ -20,6 +20,7 @@ from .pool import COMMAND_SECONDS, CONNECT_SECONDS, CONNECTIONS, PostgresStore
 VERSION_MIN = 140_000  # PostgreSQL 14, as server_version_num counts
 STATEMENT_SECONDS = 4.0  # below COMMAND_SECONDS: the server gives up first, and says why
 CLOSE_SECONDS = 2.0
+APPLY_ATTEMPTS_MAX = 5
 
 _log = structlog.get_logger(__name__)
 
@@ -102,6 +103,18 @@ async def _connect(url: str) -> asyncpg.Pool:
     return pool
 
 
+async def _apply_schema(pool: asyncpg.Pool) -> None:
+    """A server that writes meanwhile takes the same locks in its own order: then one of us begins again."""
+    for attempt in range(1, APPLY_ATTEMPTS_MAX + 1):
+        try:
+            await pool.execute(SCHEMA)
+        except asyncpg.DeadlockDetectedError:
+            if attempt == APPLY_ATTEMPTS_MAX:
+                raise
+        else:
+            return
+
+
 async def _keep_as_is(connection: Any) -> None:
     """No connection's state is ever changed: the pool's reset query would be a round trip for nothing."""
 
@@ -117,7 +130,7 @@ async def _prepare_database(pool: asyncpg.Pool) -> None:
     ):
         return
     try:
-        await pool.execute(SCHEMA)
+        await _apply_schema(pool)
         await pool.execute(
             "UPDATE lastcall_schema SET digest = $1 WHERE version = (SELECT max(version) FROM lastcall_schema)",
             SCHEMA_DIGEST,
