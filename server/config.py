@@ -65,5 +65,5 @@ class Settings:
     memory_workers: int = setting(4, "Sessions whose memory is finalized at once.", flag=False)
     memory_attempts_max: int = setting(5, "Tries at one session's memory before it counts as failed.", flag=False)
     memory_sweep_seconds: float = setting(5.0, "Between looks for pending memory that nobody announced.", flag=False)
-    heartbeat_seconds: float = setting(1.0, "Between renewals of this instance's lease.", flag=False)
+    heartbeat_seconds: float = setting(0.5, "Between renewals of this instance's lease.", flag=False)
     reap_seconds: float = setting(0.5, "Between looks for dead instances.", flag=False)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 MESSAGE_QUEUE_MESSAGES = 16  # inside trio-websocket; pongs wait behind unread messages, so our reader never waits
 PROTOCOL_ERROR_CODES = {1002, 1003, 1007}
+CLOSED_ALREADY = {EndReason.CLOSED_ELSEWHERE, EndReason.OWNER_DIED}
 TOO_BIG = "Exceeded maximum message size"  # trio-websocket's own words when it closes with 1009
 
 _log = structlog.get_logger(__name__)
@@ -294,18 +295,24 @@ class _Connection:
 
         The row first: a dead peer must not eat the time of the database write. Memory is only announced: the closed
         row is its work order. The close handshake last and unshielded: whoever cancels us may not wait for a peer.
+        Where somebody else has closed the row, there is nothing to write first, and the socket may not outlive it.
         """
         session, services = self._session, self._services
         services.registry.discard(session)
         services.metrics.sessions_active.dec()
         if session.reason is None:
             session.stop(EndReason.SERVER_ERROR)
+        if session.reason in CLOSED_ALREADY:
+            await self._close()
         if self._has_row:  # else, in an outage, those who try to connect would fill the queue that real ends wait in
             await self._end_in_time()
         with self._step("announce_memory"):
             services.finalizer.wake()
+        await self._close()
+
+    async def _close(self) -> None:
         with self._step("close"), trio.move_on_after(self._settings.close_seconds):
-            await self._ws.aclose(session.close_code or 1000, session.reason)
+            await self._ws.aclose(self._session.close_code or 1000, self._session.reason)
 
     async def _end_in_time(self) -> None:
         seconds = self._settings.end_seconds

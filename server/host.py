@@ -20,7 +20,7 @@ def host_id() -> str | None:
 def process_started(pid: int) -> int | None:
     """When a process began, in the kernel's clock ticks since boot; None where there is no such process."""
     try:
-        stat = (_PROC / str(pid) / "stat").read_text()
+        stat = (_PROC / str(pid) / "stat").read_text(errors="replace")  # a command's name may be any bytes
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
@@ -59,7 +59,6 @@ class Presence:
         while True:
             try:
                 async with self._store.open_guard(self.instance_id) as guard:
-                    await self._stop_closed_sessions()
                     await self._renew(guard)
                 await self._start_anew()
             except StoreError as error:
@@ -70,22 +69,24 @@ class Presence:
 
     async def _renew(self, guard: Guard) -> None:
         """Renews until the lease is lost."""
+        closed: Sequence[UUID] | None = None
         while await guard.renew():
             self.guarded = True
+            if closed is None:
+                closed = await self._closed_meanwhile(guard)
+            for session_id in closed:
+                self._stop_session(session_id)
             with trio.move_on_after(self._settings.heartbeat_seconds):
                 await guard.news()
             closed = guard.closed_by_others()
-            if closed is None:
-                await self._stop_closed_sessions()
-            for session_id in closed or ():
-                self._stop_session(session_id)
 
-    async def _stop_closed_sessions(self) -> None:
-        """Looks at all rows: notifications of the time without a guard are lost."""
+    async def _closed_meanwhile(self, guard: Guard) -> Sequence[UUID]:
+        """Looks at all rows: notifications of the time without a guard are lost.
+
+        On the guard's own connection: after an outage, those of the pool may be stuck for seconds.
+        """
         open_here = [session.session_id for session in self._registry]
-        if open_here:
-            for session_id in await self._store.closed_among(open_here):
-                self._stop_session(session_id)
+        return await guard.closed_among(open_here) if open_here else []
 
     def _stop_session(self, session_id: UUID) -> None:
         session = self._registry.get(session_id)

@@ -10,7 +10,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (instance_id) DO NOTHING;
 
 -- name: guard_instance
 -- The lock is taken by the connection that renews. False: a connection of ours that is not quite gone still has it.
-UPDATE server_instances SET guarded_at = now()
+-- Whoever lost its own guard may have shared that fate with all others: it is not steady.
+UPDATE server_instances SET guarded_at = now(), steady_since = now()
  WHERE instance_id = $1 AND pg_try_advisory_lock(instance_lock_key($1)) RETURNING instance_id;
 
 -- name: renew_instance
@@ -27,17 +28,19 @@ SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($1::uuid[])
 -- name: suspect_instances
 -- Owners of active sessions, other than $1, that missed a heartbeat or have left. `guard_gone`: the connection that
 -- held its lock is gone, and not because the database was restarted. `steady_seconds`: how long the asker itself has
--- reached the database without a gap; after an outage, everybody's heartbeat is old.
+-- reached the database without a gap ($3); after an outage everybody's heartbeat is old, and the asker's own may not yet
+-- be renewed.
 SELECT i.instance_id, i.host_id, i.pid, i.process_started, i.heartbeat_at, i.lease_seconds,
        i.stopped_at IS NOT NULL OR i.reaped_at IS NOT NULL AS gone,
        extract(epoch FROM now() - i.heartbeat_at)::double precision AS silent_seconds,
-       extract(epoch FROM now() - me.steady_since)::double precision AS steady_seconds,
+       CASE WHEN me.heartbeat_at < now() - make_interval(secs => $3) THEN 0
+            ELSE extract(epoch FROM now() - me.steady_since) END::double precision AS steady_seconds,
        coalesce(i.guarded_at > pg_postmaster_start_time(), false) AND NOT EXISTS (
            SELECT FROM pg_locks l
             WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
               AND (l.classid::bigint << 32 | l.objid::bigint) = instance_lock_key(i.instance_id)) AS guard_gone
   FROM server_instances me, server_instances i
- WHERE me.instance_id = $1 AND i.instance_id <> $1
+ WHERE me.instance_id = $1 AND me.reaped_at IS NULL AND me.stopped_at IS NULL AND i.instance_id <> $1
    AND i.instance_id IN (SELECT instance_id FROM conversation_sessions WHERE is_active)
    AND (i.stopped_at IS NOT NULL OR i.reaped_at IS NOT NULL OR i.heartbeat_at < now() - make_interval(secs => $2));
 
@@ -61,7 +64,8 @@ UPDATE conversation_sessions s
 RETURNING s.session_id;
 
 -- name: stop_instance
-UPDATE server_instances SET stopped_at = now(), heartbeat_at = now() WHERE instance_id = $1 AND stopped_at IS NULL;
+UPDATE server_instances SET stopped_at = now(), heartbeat_at = now()
+ WHERE instance_id = $1 AND stopped_at IS NULL AND reaped_at IS NULL;
 
 -- name: begin_sessions
 -- FOR SHARE: an instance is not declared dead while it begins sessions, and begins none once it is.

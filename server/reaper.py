@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 import structlog
 import trio
@@ -14,7 +15,7 @@ from .instance import Presence
 from .metrics import Metrics
 from .store import Store, StoreError, Suspect
 
-SILENT_SECONDS = 1.5  # above the heartbeat's interval: who is younger is not even looked at
+SILENT_SECONDS = 1.0  # the heartbeat's interval: who is younger is not even looked at
 CRASH_SILENT_SECONDS = 2.0  # two heartbeats missed, with the guard's connection gone
 CRASH_STEADY_SECONDS = 3.0  # after an outage, the living have so long to come back before their guard is missed
 
@@ -70,10 +71,19 @@ class Reaper:
         for suspect in await self._store.suspects(me, SILENT_SECONDS):
             cause = cause_of_death(suspect, self._presence.host_id)
             if cause is not None:
-                closed = await self._store.reap(suspect, me)
-                self._metrics.sessions_reaped.inc(closed)
-                _log.warning("instance_reaped", instance_id=str(suspect.instance_id), cause=cause, sessions=closed)
+                await self._reap(suspect, me, cause)
         self._metrics.reaper_last_look.set_to_current_time()
+
+    async def _reap(self, suspect: Suspect, me: UUID, cause: str) -> None:
+        """One that cannot be reaped now does not keep the others waiting."""
+        try:
+            closed = await self._store.reap(suspect, me)
+        except StoreError as error:
+            self._metrics.reaper_failures.inc()
+            _log.warning("instance_not_reaped", instance_id=str(suspect.instance_id), error=str(error))
+            return
+        self._metrics.sessions_reaped.inc(closed)
+        _log.warning("instance_reaped", instance_id=str(suspect.instance_id), cause=cause, sessions=closed)
 
 
 @asynccontextmanager

@@ -162,6 +162,10 @@ class Guard(Protocol):
         """Sets the heartbeat. False: the instance was declared dead. Raises `StoreUnavailable`: open another guard."""
         ...
 
+    async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
+        """Those of the sessions whose rows are closed. Raises `StoreUnavailable`."""
+        ...
+
     def closed_by_others(self) -> Sequence[UUID] | None:
         """The instance's sessions that others closed since the last call; None: too many to tell, look at all."""
         ...
@@ -182,10 +186,6 @@ class Store(Protocol):
 
     def open_guard(self, instance_id: UUID) -> AbstractAsyncContextManager[Guard]:
         """Takes the instance's lock on a connection of its own, for as long as the block lasts."""
-        ...
-
-    async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
-        """Those of the sessions whose rows are closed."""
         ...
 
     async def suspects(self, instance_id: UUID, silent_seconds: float) -> Sequence[Suspect]:

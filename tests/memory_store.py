@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 ANSWER_SECONDS = 7.0  # as long as the real store waits for a database that does not answer
 RETRY_SECONDS = 0.1
-GAP_SECONDS = 3.0  # without a heartbeat: the database was out of reach
+GAP_SECONDS = 1.5  # without a heartbeat: the database was out of reach
 ITEM_ID_BYTES_MAX = 2600  # what fits an entry of a B-tree
 BIGINT = range(-(2**63), 2**63)
 USER_CHARS = range(1, 257)
@@ -137,6 +137,13 @@ class MemoryGuard:
         self._closed.append(session_id)
         self._news.set()
 
+    async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
+        def look() -> Sequence[UUID]:
+            sessions = self._store.sessions
+            return [key for key in session_ids if key in sessions and not sessions[key].is_active]
+
+        return await self._store._ask("closed_among", look)
+
     def closed_by_others(self) -> Sequence[UUID]:
         closed, self._closed, self._news = self._closed, [], trio.Event()
         return closed
@@ -199,6 +206,7 @@ class MemoryStore:
             if instance_id in self.guards:
                 raise StoreUnavailable("the lock of an earlier connection is still held")
             guard = self.guards[instance_id] = MemoryGuard(self, instance_id)
+            self.instances[instance_id].steady_since = trio.current_time()
             return guard
 
         guard = await self._ask("open_guard", take)
@@ -207,19 +215,16 @@ class MemoryStore:
         finally:
             del self.guards[instance_id]
 
-    async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
-        def look() -> Sequence[UUID]:
-            return [key for key in session_ids if key in self.sessions and not self.sessions[key].is_active]
-
-        return await self._ask("closed_among", look)
-
     async def suspects(self, instance_id: UUID, silent_seconds: float) -> Sequence[Suspect]:
         def look() -> Sequence[Suspect]:
             now, me = trio.current_time(), self.instances[instance_id]
+            if me.gone:
+                return []
+            steady_seconds = 0.0 if now - me.heartbeat_at > GAP_SECONDS else now - me.steady_since
             owners = {s.instance_id for s in self.sessions.values() if s.is_active and s.instance_id is not None}
             others = [(key, self.instances[key]) for key in sorted(owners) if key != instance_id]
             return [
-                self._suspect(key, record, now - me.steady_since)
+                self._suspect(key, record, steady_seconds)
                 for key, record in others
                 if record.gone or record.heartbeat_at < now - silent_seconds
             ]
@@ -257,7 +262,7 @@ class MemoryStore:
     async def stop_instance(self, instance_id: UUID) -> None:
         def stop() -> None:
             instance = self.instances.get(instance_id)
-            if instance is not None and instance.stopped_at is None:
+            if instance is not None and not instance.gone:
                 instance.stopped_at = instance.heartbeat_at = trio.current_time()
 
         await self._ask("stop_instance", stop)

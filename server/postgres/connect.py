@@ -19,6 +19,7 @@ from .pool import COMMAND_SECONDS, CONNECT_SECONDS, CONNECTIONS, PostgresStore
 
 VERSION_MIN = 140_000  # PostgreSQL 14, as server_version_num counts
 STATEMENT_SECONDS = 4.0  # below COMMAND_SECONDS: the server gives up first, and says why
+IDLE_SECONDS = 2.0  # a process frozen in the middle of a transaction must not hold its locks against its own reaping
 CLOSE_SECONDS = 2.0
 APPLY_ATTEMPTS_MAX = 5
 
@@ -77,7 +78,7 @@ async def _connect(url: str) -> asyncpg.Pool:
     settings = {
         "application_name": "lastcall",
         "statement_timeout": f"{STATEMENT_SECONDS:g}s",
-        "idle_in_transaction_session_timeout": "10s",
+        "idle_in_transaction_session_timeout": f"{IDLE_SECONDS:g}s",
         "tcp_user_timeout": "10s",
         "jit": "off",
     }

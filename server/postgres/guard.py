@@ -19,9 +19,11 @@ from .calls import bounded, store_error
 P = ParamSpec("P")
 T = TypeVar("T")
 
-GUARD_SECONDS = 1.0  # a renewal; a connection that takes longer is given up for a new one
-ANSWER_SECONDS = 1.5  # above GUARD_SECONDS: only for a server that does not answer at all
-GAP_SECONDS = 3.0  # without a heartbeat: the database was out of reach
+GAP_SECONDS = 1.5  # without a heartbeat: the database was out of reach
+# A renewal; a connection that takes longer is given up. Above GAP_SECONDS: in a stall that the others do not even
+# notice, nobody's guard may go.
+GUARD_SECONDS = 2.5
+ANSWER_SECONDS = 3.0  # above GUARD_SECONDS: only for a server that does not answer at all
 CLOSED_MAX = 10_000  # notifications not yet looked at
 
 _log = structlog.get_logger(__name__)
@@ -40,6 +42,9 @@ class PostgresGuard:
 
     async def renew(self) -> bool:
         return bool(await self._fetch("renew_instance", self._instance_id, GAP_SECONDS))
+
+    async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
+        return [row["session_id"] for row in await self._fetch("closed_among", session_ids)]
 
     def closed_by_others(self) -> Sequence[UUID] | None:
         closed, self._closed = self._closed, []

@@ -31,7 +31,7 @@ from ..store import (
 )
 from .batch import Batch, Write, append_or_not, by_session, transaction
 from .calls import CALL_SECONDS, call
-from .guard import PostgresGuard, open_guard
+from .guard import GAP_SECONDS, PostgresGuard, open_guard
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -94,11 +94,8 @@ class PostgresStore:
     def open_guard(self, instance_id: UUID) -> AbstractAsyncContextManager[PostgresGuard]:
         return open_guard(self._url, self._loop, instance_id)
 
-    async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
-        return [row["session_id"] for row in await self._first(QUERIES["closed_among"], session_ids)]
-
     async def suspects(self, instance_id: UUID, silent_seconds: float) -> Sequence[Suspect]:
-        rows = await self._first(QUERIES["suspect_instances"], instance_id, silent_seconds)
+        rows = await self._first(QUERIES["suspect_instances"], instance_id, silent_seconds, GAP_SECONDS)
         names = [name for name in Suspect.__slots__ if name != "heartbeat"]
         return [Suspect(**{name: row[name] for name in names}, heartbeat=row["heartbeat_at"]) for row in rows]
 

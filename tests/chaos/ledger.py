@@ -1,0 +1,141 @@
+"""What happened, as the clients and the hand that did the faults saw it. Times are Unix seconds of this machine."""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Ack:
+    """An item that a client saw acknowledged."""
+
+    item_id: str
+    role: str
+    text: str
+    at: float
+
+
+@dataclass(slots=True)
+class Visit:
+    """One connection, as its client saw it. What is None has not happened.
+
+    words: the texts that the client sent as its own, acknowledged or not.
+    sent: when it last sent a frame; sending: when it last was about to.
+    left: the end that the client made (`how`); gone: when it saw the server's end, with its close code (0: none).
+    """
+
+    visit_id: str
+    user_id: str
+    port: int
+    opened: float
+    people: int = 0  # the client's process, by its number in this run
+    session_id: str | None = None
+    created: float | None = None
+    acks: dict[str, Ack] = field(default_factory=dict)
+    sent: float = 0.0
+    sending: float = 0.0
+    left: float | None = None
+    how: str = ""
+    gone: float | None = None
+    code: int = 0
+    turns: int = 0
+
+    def note(self, what: str, at: float, *rest: Any) -> None:
+        """Takes one line of its client."""
+        match what:
+            case "created":
+                self.session_id, self.created = rest[0], at
+            case "sending":
+                self.sending = at
+            case "sent":
+                self.sent = at
+            case "left":
+                self.left, self.how = at, rest[0]
+            case "gone":
+                self.gone, self.code = at, rest[0]
+
+    @property
+    def socket_ended(self) -> float | None:
+        """When the socket was over for the client, whoever ended it."""
+        ends = [end for end in (self.left, self.gone) if end is not None]
+        return min(ends) if ends else None
+
+
+@dataclass(slots=True)
+class Fault:
+    """target: whom it was done to: a process, a session. end: when it was over, or healed."""
+
+    kind: str
+    target: str
+    begin: float
+    end: float
+
+
+@dataclass(slots=True)
+class Life:
+    """One server process, from its start to its exit. ready, died: None until then.
+
+    terminated: when it was told to end; killed: when it was killed; frozen: from when to when, each time.
+    """
+
+    pid: int
+    port: int
+    started: float
+    ready: float | None = None
+    terminated: float | None = None
+    killed: float | None = None
+    died: float | None = None
+    exit_code: int | None = None
+    frozen: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def crashed(self) -> float | None:
+        """When it ended without being told to: killed, or by itself."""
+        return self.killed if self.killed is not None or self.terminated is not None else self.died
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Everything but the database."""
+
+    visits: dict[str, Visit] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    lives: list[Life] = field(default_factory=list)
+    refused: int = 0  # visits that no server took in time
+    people_ended: dict[int, tuple[str, float]] = field(default_factory=dict)  # how and when: killed, stopped
+
+    def note(self, people: int, line: list[Any]) -> None:
+        """Takes one line of a client process: [what, visit, time, …]."""
+        what, visit_id, at, *rest = line
+        if what == "open":
+            self.visits[visit_id] = Visit(visit_id, rest[0], rest[1], at, people)
+            return
+        visit = self.visits[visit_id]
+        if what == "ack":
+            visit.acks.setdefault(rest[0], Ack(rest[0], rest[1], rest[2], at))
+            visit.turns += rest[0].startswith(f"item_{visit_id}_")
+        elif what == "refused":
+            self.refused += 1
+        else:
+            visit.note(what, at, *rest)
+
+    def resolve(self) -> None:
+        """Gives the visits of killed and stopped client processes their end. Once, after the last line was noted."""
+        for visit in self.visits.values():
+            if visit.socket_ended is None and visit.people in self.people_ended:
+                visit.how, at = self.people_ended[visit.people]
+                visit.left = at if visit.how == "killed" else visit.sent
+
+    def outages(self) -> list[tuple[float, float]]:
+        """When the database did not answer."""
+        kinds = ("database_restarted", "database_frozen")
+        return sorted((fault.begin, fault.end) for fault in self.faults if fault.kind in kinds)
+
+    def life_of(self, visit: Visit) -> Life | None:
+        """The server process that a visit was served by: the last of its port that was ready when it began."""
+        lives = [life for life in self.lives if life.port == visit.port and life.ready is not None]
+        starts = [life.started for life in lives]
+        index = bisect.bisect_right(starts, visit.created or visit.opened) - 1
+        return lives[index] if index >= 0 else None

@@ -1,0 +1,321 @@
+"""A process of clients that chat: `python -m tests.chaos.people JSON`. Every line on stdout is one for the ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections import deque
+from contextlib import suppress
+from random import Random
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import trio
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import (
+    AcceptConnection,
+    CloseConnection,
+    Event,
+    Ping,
+    RejectConnection,
+    Request,
+    TextMessage,
+)
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+
+from .plan import Manner, manner
+
+CONNECT_SECONDS = 1.5
+ANSWER_SECONDS = 4.0
+HANG_PATIENCE_SECONDS = 0.3
+STAY_SECONDS = 8.0
+FAREWELL_SECONDS = 2.0
+APART_SECONDS = 0.2  # between two visits of one person, at most
+RETURN_SECONDS = 2.0  # the same after a visit that was cut off: not all come back at once
+PAUSE_SECONDS = 0.2  # after a refusal
+RETRIES_MAX = 4
+READ_BYTES = 65_536
+ABNORMAL = 1006  # no close frame came
+UNMASKED = b"\x81\x02hi"  # clients must mask
+
+
+class Settings(msgspec.Struct):
+    """What the parent passes. log_sends: note each frame that is sent, for a process that will be stopped."""
+
+    seed: int
+    ports: list[int]
+    clients: int
+    only: list[str]
+    patient: bool
+    log_sends: bool
+
+
+class Gone(Exception):
+    """The server ended the connection. `code`: of its close frame, 0 for none."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def note(what: str, visit: str, *rest: object, at: float | None = None) -> None:
+    """One line, in one write: a process that is killed leaves no torn line and no buffered one. at: default, now."""
+    os.write(1, msgspec.json.encode([what, visit, at or time.time(), *rest]) + b"\n")
+
+
+class Chat:
+    """One WebSocket, with as little around it as there can be."""
+
+    def __init__(self, stream: trio.SocketStream, visit: str, log_sends: bool) -> None:
+        self._stream = stream
+        self._visit = visit
+        self._log_sends = log_sends
+        self._protocol = WSConnection(ConnectionType.CLIENT)
+        self._messages: deque[dict[str, Any]] = deque()
+        self._text = ""
+        self._accepted = False
+
+    async def open(self, host: str, path: str) -> None:
+        await self._stream.send_all(self._protocol.send(Request(host=host, target=path)))
+        while not self._accepted:
+            await self._read()
+
+    async def send(self, event: dict[str, Any]) -> None:
+        await self._send(TextMessage(json.dumps(event)))
+
+    async def _send(self, event: Event) -> None:
+        try:
+            data = self._protocol.send(event)
+        except LocalProtocolError:  # the other side has closed meanwhile
+            raise Gone(0) from None
+        if self._log_sends:
+            note("sending", self._visit)
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise Gone(0) from None
+        if self._log_sends:
+            note("sent", self._visit)
+
+    async def receive(self) -> dict[str, Any]:
+        """The next event. Raises `Gone`."""
+        while not self._messages:
+            await self._read()
+        return self._messages.popleft()
+
+    async def _read(self) -> None:
+        try:
+            data = await self._stream.receive_some(READ_BYTES)
+            self._protocol.receive_data(data or None)
+            events = list(self._protocol.events())
+        except (trio.BrokenResourceError, trio.ClosedResourceError, RemoteProtocolError):
+            raise Gone(0) from None
+        for event in events:
+            await self._handle(event)
+
+    async def _handle(self, event: Event) -> None:
+        match event:
+            case AcceptConnection():
+                self._accepted = True
+            case TextMessage():
+                self._text += event.data
+                if event.message_finished:
+                    self._messages.append(msgspec.json.decode(self._text))
+                    self._text = ""
+            case Ping():
+                await self._send(event.response())
+            case CloseConnection(code=code):
+                if code != ABNORMAL:
+                    with suppress(Gone):
+                        await self._send(event.response())
+                raise Gone(0 if code == ABNORMAL else int(code))
+            case RejectConnection():
+                raise Gone(0)
+
+    async def close(self) -> None:
+        await self._send(CloseConnection(code=1000))
+        with trio.move_on_after(FAREWELL_SECONDS):
+            while True:
+                await self.receive()
+
+    async def garbage(self) -> None:
+        try:
+            await self._stream.send_all(UNMASKED)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise Gone(0) from None
+        with trio.move_on_after(FAREWELL_SECONDS):
+            while True:
+                await self.receive()
+
+    def reset(self) -> None:
+        self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._stream.socket.close()
+
+
+class Person:
+    """One user, who comes again and again."""
+
+    def __init__(self, settings: Settings, number: int) -> None:
+        self._settings = settings
+        self._random = Random(f"{settings.seed}:{os.getpid() if settings.patient else 0}:{number}")
+        self._user = ""
+        self._conversation: str | None = None
+
+    async def live(self, leaving: trio.Event) -> None:
+        while not leaving.is_set():
+            how = manner(self._random, self._settings.only, patient=self._settings.patient)
+            if not (how.returns and self._conversation):
+                self._user, self._conversation = f"user-{uuid4().hex[:12]}", None
+            visit = Visiting(self._settings, self._user, self._conversation, how, self._random)
+            went_well = await visit.run(self)
+            await trio.sleep(self._random.uniform(0, APART_SECONDS if went_well else RETURN_SECONDS))
+
+    def remember(self, conversation: str) -> None:
+        self._conversation = conversation
+
+
+class Visiting:
+    """One visit: connect, some turns, an end."""
+
+    def __init__(self, settings: Settings, user: str, conversation: str | None, how: Manner, random: Random) -> None:
+        self._settings = settings
+        self._id = uuid4().hex[:12]
+        self._user = user
+        self._query = f"user={user}" + (f"&conversation={conversation}" if conversation else "")
+        self._how = how
+        self._port = random.choice(settings.ports)
+        self._left = False
+
+    async def run(self, person: Person) -> bool:
+        """Whether the visit came to the end that it was meant to have."""
+        began = time.time()
+        try:
+            stream = await trio.open_tcp_stream("127.0.0.1", self._port)
+        except OSError:
+            return False
+        note("open", self._id, self._user, self._port, at=began)
+        async with stream:
+            chat = Chat(stream, self._id, self._settings.log_sends)
+            try:
+                await self._chat(chat, person)
+            except Gone as gone:
+                note("gone", self._id, gone.code)
+        return self._left
+
+    async def _chat(self, chat: Chat, person: Person) -> None:
+        with trio.move_on_after(CONNECT_SECONDS) as limit:
+            await chat.open(f"127.0.0.1:{self._port}", f"/v1/realtime?{self._query}")
+            created = await self._until(chat, "session.created")
+        if limit.cancelled_caught:
+            note("refused", self._id)
+            return
+        session = created["session"]
+        note("created", self._id, session["id"].removeprefix("sess_"))
+        person.remember(session["conversation_id"])
+        await self._turns(chat)
+        await self._end(chat)
+
+    async def _turns(self, chat: Chat) -> None:
+        for number, mark in enumerate(self._how.turns):
+            with trio.move_on_after(ANSWER_SECONDS) as limit:
+                if await self._say(chat, number, mark):
+                    await self._ask(chat, mark)
+            if limit.cancelled_caught:
+                return
+            await self._listen(chat, self._how.thinks)
+
+    async def _listen(self, chat: Chat, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            while True:
+                self._take(await chat.receive())
+
+    async def _say(self, chat: Chat, number: int, mark: str) -> bool:
+        """Whether the item was acknowledged. Tries again, with the same id, where it could not be stored."""
+        item_id = f"item_{self._id}_{number}"
+        # One fact that memory must hold once, then words that no other turn has.
+        text = f"My name is N{self._id}." if number == 0 else f"Turn {number} of {self._id}."
+        content = [{"type": "input_text", "text": f"{text} {mark}".strip()}]
+        item = {"id": item_id, "type": "message", "role": "user", "content": content}
+        for _ in range(RETRIES_MAX):
+            await chat.send({"type": "conversation.item.create", "item": item})
+            while True:
+                event = await chat.receive()
+                self._take(event)
+                if event["type"] == "conversation.item.done" and event["item"]["id"] == item_id:
+                    return True
+                if event["type"] == "error":
+                    break
+            if event["error"]["code"] != "store_unavailable":
+                return False
+            await self._listen(chat, PAUSE_SECONDS)
+        return False
+
+    async def _ask(self, chat: Chat, mark: str) -> None:
+        await chat.send({"type": "response.create"})
+        if mark == "#hang":
+            await self._listen(chat, HANG_PATIENCE_SECONDS)
+            await chat.send({"type": "response.cancel"})
+        await self._until(chat, "response.done", "error")
+
+    async def _until(self, chat: Chat, *kinds: str) -> dict[str, Any]:
+        while True:
+            event = await chat.receive()
+            self._take(event)
+            if event["type"] in kinds:
+                return event
+
+    def _take(self, event: dict[str, Any]) -> None:
+        """Notes what an event acknowledges."""
+        kind = event["type"]
+        if kind == "conversation.item.done":
+            self._acknowledged(event["item"])
+        elif kind == "response.done" and not _refused(event["response"]):
+            for item in event["response"]["output"]:
+                self._acknowledged(item)
+
+    def _acknowledged(self, item: dict[str, Any]) -> None:
+        note("ack", self._id, item["id"], item["role"], "".join(part["text"] for part in item["content"]))
+
+    async def _end(self, chat: Chat) -> None:
+        ending = self._how.ending
+        if ending == "stay":
+            await self._listen(chat, STAY_SECONDS)
+        self._left = True
+        note("left", self._id, ending)
+        if ending == "reset":
+            chat.reset()
+        elif ending == "garbage":
+            await chat.garbage()
+        elif ending != "fin":
+            await chat.close()
+
+
+def _refused(response: dict[str, Any]) -> bool:
+    """Whether a response says of itself that it is not kept."""
+    details = response.get("status_details") or {}
+    return (details.get("error") or {}).get("code") == "store_unavailable"
+
+
+async def run(settings: Settings) -> None:
+    """Chats until SIGTERM, after which every visit still takes its course."""
+    leaving = trio.Event()
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            for number in range(settings.clients):
+                nursery.start_soon(Person(settings, number).live, leaving)
+            async for _ in signals:
+                leaving.set()
+                break
+
+
+if __name__ == "__main__":
+    try:
+        trio.run(run, msgspec.json.decode(sys.argv[1], type=Settings))
+    except (KeyboardInterrupt, BrokenPipeError):
+        sys.exit(1)

@@ -1,0 +1,454 @@
+"""The audit of `scripts/chaos`: a sound world passes, and every promise that is broken in it is reported, alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+import pytest
+
+from .chaos.audit import PROMISES, Audit, Findings, within
+from .chaos.ledger import Ack, Fault, Ledger, Life, Visit
+from .chaos.plan import FAULTS, Pace, lanes
+from .chaos.records import Item, Records, Remembered, Row, Sample
+from .chaos.truth import lines
+
+PACE = Pace(lease=3.0, ping_interval=2.0, ping_timeout=2.0, drain=3.0)
+HEX = "0123456789abcdef0123456789abcdef"
+UUID = "01234567-89ab-cdef-0123-456789abcdef"
+FACT = "My name is Nv."
+
+
+@dataclass
+class World:
+    """One session of one user on the first of two servers: opened at 1000, closed by its client at 1010."""
+
+    ledger: Ledger = field(default_factory=Ledger)
+    records: Records = field(default_factory=Records)
+    samples: list[Sample] = field(default_factory=list)
+
+    @property
+    def visit(self) -> Visit:
+        return self.ledger.visits["v"]
+
+    @property
+    def row(self) -> Row:
+        return self.records.rows[UUID]
+
+    @property
+    def life(self) -> Life:
+        return self.ledger.lives[0]
+
+    def end_row(self, end: float, committed: float, reason: str = "client_closed") -> None:
+        """Closes the row at another time, consistently."""
+        row = self.row
+        row.end, row.ended_at, row.duration, row.reason = end, committed - 0.01, end - row.start, reason
+        row.closings = [committed]
+
+    def cut(self, at: float) -> None:
+        """The client lost its server."""
+        self.visit.left, self.visit.how, self.visit.gone = None, "", at
+
+    def fault(self, kind: str, begin: float, end: float, target: str = "") -> None:
+        self.ledger.faults.append(Fault(kind, target, begin, end))
+
+    def audit(self) -> Findings:
+        return Audit(self.ledger, self.records, self.samples, PACE).run()
+
+
+@pytest.fixture
+def world() -> World:
+    made = World()
+    made.ledger.lives = [_life(pid, port) for pid, port in ((10, 1), (20, 2))]
+    visit = Visit("v", "ada", 1, 1000.0, 7, HEX, 1000.05, sent=1009.0, sending=1009.0)
+    visit.left, visit.how, visit.gone, visit.code = 1010.0, "close", 1010.02, 1000
+    visit.acks = {
+        "item_v_0": Ack("item_v_0", "user", FACT, 1000.2),
+        "item_a": Ack("item_a", "assistant", f"You said: {FACT}", 1000.3),
+    }
+    made.ledger.visits = {"v": visit}
+    made.records.rows = {UUID: Row(UUID, "ada", 10, False, 1000.02, memory_status="done")}
+    made.end_row(1010.01, 1010.03)
+    for ack in visit.acks.values():
+        made.records.items[ack.item_id].append(Item(UUID, ack.item_id, ack.role, ack.text, ack.at - 0.05))
+    made.records.memories = [Remembered(UUID, "item_v_0", "ada", FACT)]
+    made.records.effects = {(UUID, FACT): 1}
+    made.samples = [Sample(1005.0, {UUID: "live"}), Sample(1011.0, {})]
+    return made
+
+
+def _life(pid: int, port: int) -> Life:
+    return Life(pid, port, 900.0, ready=901.0, terminated=2000.0, died=2000.5, exit_code=0)
+
+
+def broken(findings: Findings) -> dict[str, int]:
+    return {promise: count for promise, count in findings.broken.items() if count}
+
+
+def test_a_sound_world_breaks_no_promise_and_is_measured(world: World) -> None:
+    findings = world.audit()
+
+    assert broken(findings) == {}
+    assert findings.table["client"].samples == 1
+    assert findings.table["client"].row == pytest.approx(0.03)
+    assert findings.table["client"].end == pytest.approx(0.01)
+
+
+# --- each promise can be broken
+
+
+def stays_active(world: World) -> None:
+    row = world.row
+    world.records.rows[UUID] = Row(UUID, "ada", 10, True, row.start)
+
+
+def is_closed_late(world: World) -> None:
+    world.end_row(1010.01, 1010.2)
+
+
+def answers_after_its_end(world: World) -> None:
+    world.visit.acks["item_a"].at = 1011.2
+
+
+def keeps_its_socket(world: World) -> None:
+    world.visit.left = world.visit.gone = 1020.0
+    world.end_row(1018.9, 1018.8)
+    world.records.rows[UUID].ended_at = 1018.9
+    world.fault("row_closed", 1018.7, 1018.8, target="another")
+    world.samples.clear()
+
+
+def stores_after_its_end(world: World) -> None:
+    item = world.records.items["item_a"][0]
+    world.records.items["item_a"] = [replace(item, created=1010.5)]
+
+
+def loses_an_item(world: World) -> None:
+    del world.records.items["item_a"]
+
+
+def changes_an_item(world: World) -> None:
+    item = world.records.items["item_a"][0]
+    world.records.items["item_a"] = [replace(item, content="You said:")]
+
+
+def stores_an_item_twice(world: World) -> None:
+    world.records.items["item_a"] *= 2
+
+
+def stores_the_same_words_under_two_ids(world: World) -> None:
+    item = world.records.items["item_v_0"][0]
+    world.records.items["item_x"] = [replace(item, item_id="item_x")]
+    world.records.items["item_v_0"] = [replace(item, content="What is the time?")]
+    world.records.items["item_y"] = [replace(item, item_id="item_y", content="What is the time?")]
+    world.visit.acks["item_v_0"].text = "What is the time?"
+    world.records.memories = [Remembered(UUID, "item_x", "ada", FACT)]
+
+
+def ends_twice(world: World) -> None:
+    world.row.closings.append(1010.5)
+
+
+def has_no_row(world: World) -> None:
+    world.records = Records()
+
+
+def starts_before_its_connection(world: World) -> None:
+    world.row.start -= 1.0
+    world.row.duration = (world.row.end or 0.0) - world.row.start
+
+
+def ends_before_its_client_left(world: World) -> None:
+    world.end_row(1009.5, 1010.03)
+
+
+def lasts_longer_than_it_did(world: World) -> None:
+    world.row.duration = 60.0
+
+
+def has_no_end(world: World) -> None:
+    world.row.end = None
+    world.samples.clear()
+
+
+def is_never_remembered(world: World) -> None:
+    world.row.memory_status = "pending"
+
+
+def is_remembered_without_effect(world: World) -> None:
+    world.records.memories = []
+
+
+def is_remembered_from_elsewhere(world: World) -> None:
+    world.records.memories = [Remembered(UUID, "item_a", "ada", FACT)]
+
+
+def is_remembered_twice(world: World) -> None:
+    world.records.memories *= 2
+
+
+def is_applied_twice(world: World) -> None:
+    world.records.effects[UUID, FACT] = 2
+
+
+def is_swept_while_its_owner_lives(world: World) -> None:
+    world.row.reason = "owner_died"
+
+
+def is_seen_active_after_its_end(world: World) -> None:
+    world.samples.append(Sample(1010.5, {UUID: "live"}))
+
+
+def is_called_orphaned_while_its_owner_lives(world: World) -> None:
+    world.samples.append(Sample(1006.0, {UUID: "orphaned"}))
+
+
+def is_dropped_for_no_reason(world: World) -> None:
+    world.visit.left, world.visit.how = None, ""
+
+
+def has_a_server_that_crashed(world: World) -> None:
+    world.ledger.lives[1].terminated, world.ledger.lives[1].exit_code = None, 1
+
+
+def has_a_server_that_was_forced_to_end(world: World) -> None:
+    world.ledger.lives[1].exit_code = 70
+
+
+FALSIFIED: list[tuple[str, Callable[[World], None]]] = [
+    ("orphans", stays_active),
+    ("late_rows", is_closed_late),
+    ("ghosts", answers_after_its_end),
+    ("ghost_sockets", keeps_its_socket),
+    ("writes_after_end", stores_after_its_end),
+    ("lost_items", loses_an_item),
+    ("lost_items", changes_an_item),
+    ("doubled_items", stores_an_item_twice),
+    ("doubled_items", stores_the_same_words_under_two_ids),
+    ("ends_rewritten", ends_twice),
+    ("missing_rows", has_no_row),
+    ("time_errors", starts_before_its_connection),
+    ("time_errors", ends_before_its_client_left),
+    ("duration_errors", lasts_longer_than_it_did),
+    ("duration_errors", has_no_end),
+    ("memories_missing", is_never_remembered),
+    ("memories_missing", is_remembered_without_effect),
+    ("memories_missing", is_remembered_from_elsewhere),
+    ("memories_doubled", is_remembered_twice),
+    ("memories_doubled", is_applied_twice),
+    ("healthy_swept", is_swept_while_its_owner_lives),
+    ("samples_disagree", is_seen_active_after_its_end),
+    ("samples_disagree", is_called_orphaned_while_its_owner_lives),
+    ("unexplained_ends", is_dropped_for_no_reason),
+    ("unclean_exits", has_a_server_that_crashed),
+    ("unclean_exits", has_a_server_that_was_forced_to_end),
+]
+
+
+@pytest.mark.parametrize(("promise", "falsify"), FALSIFIED, ids=[falsify.__name__ for _, falsify in FALSIFIED])
+def test_a_promise_that_is_broken_is_reported(world: World, promise: str, falsify: Callable[[World], None]) -> None:
+    falsify(world)
+
+    reported = broken(world.audit())
+
+    assert reported.pop(promise) >= 1
+    # A session without a row, or with a wrong end, cannot be right in everything else.
+    consequences = {"has_no_row": {"missing_rows", "lost_items"}, "keeps_its_socket": {"time_errors"}}
+    assert reported.keys() <= consequences.get(falsify.__name__, set())
+
+
+def test_every_promise_is_seen_broken_by_some_falsification() -> None:
+    assert {promise for promise, _ in FALSIFIED} == set(PROMISES)
+
+
+# --- whose fault it was
+
+
+def test_a_killed_server_has_three_seconds_and_its_rows_one_second_of_doubt(world: World) -> None:
+    world.life.killed = world.life.died = 1005.0
+    world.cut(1005.01)
+    world.end_row(1004.2, 1007.0, "owner_died")
+
+    findings = world.audit()
+
+    assert broken(findings) == {}
+    assert findings.table["killed"].row == pytest.approx(2.0)
+    assert findings.table["killed"].end == pytest.approx(0.8)
+
+
+def test_an_end_that_a_killed_server_had_no_time_to_store_after_an_outage_is_its_successor_s(world: World) -> None:
+    world.fault("database_restarted", 1009.4, 1009.9)
+    world.life.killed = world.life.died = 1010.4
+    world.end_row(1009.95, 1012.0, "owner_died")
+    world.samples.clear()
+
+    findings = world.audit()
+
+    assert broken(findings) == {}
+    assert findings.table["killed"].row == pytest.approx(1.6)
+
+
+def test_a_server_that_crashed_is_no_excuse_but_its_sessions_are_measured_as_after_a_kill(world: World) -> None:
+    world.life.terminated, world.life.died, world.life.exit_code = None, 1005.0, 3
+    world.cut(1005.01)
+    world.end_row(1004.2, 1007.0, "owner_died")
+
+    findings = world.audit()
+
+    assert broken(findings) == {"unclean_exits": 1, "unexplained_ends": 1}
+    assert findings.table["killed"].samples == 1
+
+
+def test_a_killed_only_server_is_measured_from_the_next_one_that_is_ready(world: World) -> None:
+    world.life.killed = world.life.died = 1005.0
+    world.ledger.lives[1].killed = world.ledger.lives[1].died = 1005.0
+    world.ledger.lives.append(replace(_life(30, 1), started=1006.0, ready=1008.0))
+    world.cut(1005.01)
+    world.end_row(1004.8, 1008.7, "owner_died")
+
+    assert world.audit().table["killed_only"].row == pytest.approx(0.7)
+
+
+def test_a_frozen_server_loses_its_rows_when_its_lease_is_over_and_its_sockets_when_it_wakes(world: World) -> None:
+    world.life.frozen = [(1005.0, 1010.0)]
+    world.cut(1010.4)
+    world.end_row(1004.5, 1008.5, "owner_died")
+
+    findings = world.audit()
+
+    assert broken(findings) == {}
+    assert findings.table["frozen"].row == pytest.approx(3.5)
+    assert findings.table["frozen"].end == pytest.approx(0.5)
+    assert findings.table["woken"].row == pytest.approx(0.4)
+
+
+def test_a_session_that_begins_when_a_frozen_server_wakes_is_no_session_of_the_freeze(world: World) -> None:
+    world.life.frozen = [(990.0, 1000.01)]
+
+    findings = world.audit()
+
+    assert broken(findings) == {}
+    assert findings.table["client"].samples == 1
+
+
+def test_a_server_that_goes_on_serving_after_it_wakes_is_a_ghost(world: World) -> None:
+    world.life.frozen = [(1005.0, 1010.0)]
+    world.visit.left = world.visit.gone = 1015.0
+    world.visit.acks["item_a"].at = 1014.0
+    world.end_row(1004.5, 1008.5, "owner_died")
+
+    assert broken(world.audit()).keys() >= {"ghosts", "ghost_sockets"}
+
+
+def test_a_sweep_of_a_frozen_server_before_its_lease_is_over_is_no_excuse_for_its_neighbour(world: World) -> None:
+    world.ledger.lives[1].frozen = [(1003.0, 1008.0)]
+    world.cut(1006.2)
+    world.end_row(1005.9, 1006.0, "owner_died")
+
+    assert broken(world.audit()) == {"healthy_swept": 1, "unexplained_ends": 1, "time_errors": 1}
+
+
+def test_an_outage_of_the_database_gives_a_second_from_its_return_and_dates_the_end_right(world: World) -> None:
+    world.fault("database_frozen", 1009.5, 1013.0)
+    world.end_row(1010.01, 1013.6)
+    world.samples.clear()
+
+    findings = world.audit()
+
+    assert broken(findings) == {}
+    assert findings.table["database"].row == pytest.approx(0.6)
+
+
+def test_an_end_that_is_dated_at_the_database_s_return_is_a_time_error(world: World) -> None:
+    world.fault("database_frozen", 1009.5, 1013.0)
+    world.end_row(1013.1, 1013.2)
+    world.samples.clear()
+
+    assert broken(world.audit()) == {"time_errors": 1}
+
+
+def test_an_outage_of_the_database_is_no_excuse_for_a_sweep(world: World) -> None:
+    world.fault("database_frozen", 1003.0, 1009.0)
+    world.row.reason = "owner_died"
+
+    assert broken(world.audit()) == {"healthy_swept": 1}
+
+
+def test_a_row_closed_by_hand_has_a_second_until_its_socket_is_closed(world: World) -> None:
+    world.fault("row_closed", 1005.0, 1005.1, target=HEX)
+    world.cut(1005.6)
+    world.end_row(1005.05, 1005.06, "by_hand")
+    world.row.ended_at = 1005.05
+    world.visit.code = 4001
+
+    findings = world.audit()
+
+    assert broken(findings) == {}
+    assert findings.table["revoked"].row == pytest.approx(0.54)
+    assert within(lines(PACE)["revoked"], findings.table["revoked"])
+
+
+def test_a_socket_that_outlives_a_row_closed_by_hand_is_out_of_bounds(world: World) -> None:
+    world.fault("row_closed", 1005.0, 1005.1, target=HEX)
+    world.end_row(1005.05, 1005.06, "by_hand")
+    world.row.ended_at = 1005.05
+    world.samples.clear()
+
+    findings = world.audit()
+
+    assert broken(findings) == {"ghost_sockets": 1, "late_rows": 1}
+    assert not within(lines(PACE)["revoked"], findings.table["revoked"])
+
+
+def test_a_stopped_client_ended_with_its_last_frame(world: World) -> None:
+    world.visit.left = world.visit.gone = None
+    world.ledger.people_ended[7] = ("stopped", 1009.5)
+    world.end_row(1009.01, 1013.02, "client_vanished")
+    world.samples.clear()
+
+    findings = world.audit()
+
+    assert broken(findings) == {}
+    assert findings.table["vanished"].row == pytest.approx(4.02)
+    assert findings.table["vanished"].end == pytest.approx(0.01)
+
+
+def test_a_killed_client_ended_when_it_was_killed(world: World) -> None:
+    world.visit.left = world.visit.gone = None
+    world.ledger.people_ended[7] = ("killed", 1010.0)
+
+    assert world.audit().table["client"].row == pytest.approx(0.03)
+
+
+def test_a_shutdown_is_measured_from_its_signal(world: World) -> None:
+    world.life.terminated, world.life.died = 1005.0, 1007.0
+    world.cut(1006.05)
+    world.visit.code = 1012
+    world.end_row(1006.0, 1006.0, "shutdown")
+    world.row.ended_at = 1006.0
+
+    findings = world.audit()
+
+    assert broken(findings) == {}
+    assert findings.table["shutdown"].row == pytest.approx(1.0)
+    assert findings.table["shutdown"].end == pytest.approx(0.05)
+
+
+# --- the schedule
+
+
+def test_a_seed_repeats_its_schedule_and_another_gives_another() -> None:
+    def first_steps(seed: int) -> dict[str, list[object]]:
+        return {lane: list(islice(steps, 20)) for lane, steps in lanes(seed, FAULTS, PACE).items()}
+
+    assert first_steps(1) == first_steps(1)
+    assert first_steps(1) != first_steps(2)
+
+
+def test_only_the_faults_that_were_asked_for_are_scheduled() -> None:
+    only = ("server_killed", "database_frozen")
+
+    steps = [step for lane in lanes(1, only, PACE).values() for step in islice(lane, 50)]
+
+    assert {step.fault for step in steps} == set(only)
