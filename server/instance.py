@@ -28,6 +28,7 @@ class Presence:
 
     instance_id: changes when a lease is lost; a session keeps the one that it began under.
     guarded: whether the lease is being renewed, as far as is known.
+    renewed: set once it was renewed for the first time.
     """
 
     def __init__(self, store: Store, settings: Settings, registry: Registry) -> None:
@@ -37,6 +38,7 @@ class Presence:
         self.host_id = host_id()
         self.instance_id = uuid4()
         self.guarded = False
+        self.renewed = trio.Event()
 
     async def register(self) -> None:
         """Registers this process as a new instance."""
@@ -72,6 +74,7 @@ class Presence:
         closed: Sequence[UUID] | None = None
         while await guard.renew():
             self.guarded = True
+            self.renewed.set()
             if closed is None:
                 closed = await self._closed_meanwhile(guard)
             for session_id in closed:

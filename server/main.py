@@ -30,6 +30,7 @@ from .store import RememberedFact, Store, StoreError
 from .web.app import create_app
 
 BACKLOG_CONNECTIONS = 1024
+FIRST_RENEWAL_SECONDS = 3.0  # before it is said that the server is ready
 
 _log = structlog.get_logger(__name__)
 
@@ -97,6 +98,8 @@ async def serve_connections(
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
             accepting.start_soon(Listener(services, http).accept, sockets, connections)
+            with trio.move_on_after(FIRST_RENEWAL_SECONDS):
+                await services.presence.renewed.wait()
             announce()
             await signals.stop.wait()
             accepting.cancel_scope.cancel()

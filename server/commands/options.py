@@ -18,6 +18,7 @@ from ..config import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+LEASE_SECONDS_MIN = 3  # several heartbeats, and an outage's worth of patience
 PORT_MAX = 65_535
 LEVELS = ("debug", "info", "warning", "error")
 DAYS_MAX = 36_500
@@ -138,6 +139,7 @@ def _type(name: str, kind: type) -> Any:
         "host": LoopbackHost(),
         "port": click.IntRange(0, PORT_MAX),
         "database_url": DatabaseUrl(),
+        "lease_seconds": Seconds(min=LEASE_SECONDS_MIN),
         "log_level": click.Choice(LEVELS, case_sensitive=False),
     }
     if name in special:

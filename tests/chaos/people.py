@@ -82,7 +82,10 @@ class Chat:
         self._accepted = False
 
     async def open(self, host: str, path: str) -> None:
-        await self._stream.send_all(self._protocol.send(Request(host=host, target=path)))
+        try:
+            await self._stream.send_all(self._protocol.send(Request(host=host, target=path)))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):  # its server was killed in this very moment
+            raise Gone(0) from None
         while not self._accepted:
             await self._read()
 
