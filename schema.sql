@@ -173,7 +173,8 @@ END $$;
 CREATE OR REPLACE TRIGGER guard_session BEFORE INSERT OR UPDATE ON conversation_sessions
     FOR EACH ROW EXECUTE FUNCTION guard_session();
 
--- What is behind each session: 'live', 'orphaned' (active, but no living server owns it) or 'ended'.
+-- What is behind each session: 'live', 'orphaned' (active, but no living server owns it) or 'ended'. In the second after
+-- an outage of the database itself, before the living have renewed their leases, it may call theirs orphaned.
 CREATE OR REPLACE VIEW session_truth AS
 SELECT s.session_id, s.conversation_id, s.user_id, s.instance_id, s.is_active, s.session_start, s.session_end,
        s.ended_at, s.duration_seconds, s.end_reason, s.close_code, s.memory_status,
@@ -183,7 +184,7 @@ SELECT s.session_id, s.conversation_id, s.user_id, s.instance_id, s.is_active, s
                 THEN 'live'
             ELSE 'orphaned' END AS state,
        i.hostname, i.pid,
-       coalesce(i.stopped_at, i.heartbeat_at) AS owner_last_seen
+       i.heartbeat_at AS owner_last_seen
   FROM conversation_sessions s LEFT JOIN server_instances i USING (instance_id);
 
 CREATE OR REPLACE VIEW orphaned_sessions AS

@@ -5,9 +5,9 @@ There is no timer: an idle writer commits a row at once, and batches grow only u
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import trio
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
@@ -15,29 +15,30 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from .store import InvalidRow, StoreError, StoreUnavailable
 
 Row = TypeVar("Row")
+Result = TypeVar("Result")
 
 BATCH_ROWS_MAX = 512
 QUEUE_ROWS_MAX = 65_536
 RETRY_WAIT_SECONDS_MIN = 0.02
 RETRY_WAIT_SECONDS_MAX = 0.5
 
-Outcome = bool | StoreError
+Outcome: TypeAlias = Result | StoreError
 
 
 @dataclass(eq=False, slots=True)
-class _Entry(Generic[Row]):
+class _Entry(Generic[Row, Result]):
     row: Row
     settled: trio.Event = field(default_factory=trio.Event)
-    outcome: Outcome = False
+    outcome: Outcome[Result] | None = None
     abandoned: bool = False
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: Outcome[Result]) -> None:
         self.outcome = outcome
         self.settled.set()
 
 
-class CommitWriter(Generic[Row]):
-    """Commits rows in batches, in the order in which they were submitted.
+class CommitWriter(Generic[Row, Result]):
+    """Commits rows in batches, in the order in which they were submitted. `Result`: what a row's committing comes to.
 
     commit: stores a batch whole or not at all and returns an outcome per row; a row whose outcome is
         `StoreUnavailable` was left out, and is queued again. It must be idempotent. It raises
@@ -45,13 +46,13 @@ class CommitWriter(Generic[Row]):
         fault (the batch is halved until that row stands alone).
     """
 
-    def __init__(self, commit: Callable[[Sequence[Row]], Awaitable[Sequence[Outcome]]]) -> None:
+    def __init__(self, commit: Callable[[Sequence[Row]], Awaitable[Sequence[Outcome[Result]]]]) -> None:
         self._commit = commit
-        self._send, self._receive = trio.open_memory_channel[_Entry[Row]](QUEUE_ROWS_MAX)
+        self._send, self._receive = trio.open_memory_channel[_Entry[Row, Result]](QUEUE_ROWS_MAX)
         self._give_up_at = float("inf")
         self._under_way = trio.CancelScope()  # of the commit under way
 
-    async def submit(self, row: Row, *, within: float) -> bool:
+    async def submit(self, row: Row, *, within: float) -> Result:
         """Queues a row, synchronously, and returns once its batch is committed.
 
         A caller that is cancelled meanwhile does not stop the write; one whose `within` seconds pass gets
@@ -60,19 +61,25 @@ class CommitWriter(Generic[Row]):
         entry = self._enqueue(row)
         with trio.move_on_after(within):
             await entry.settled.wait()
-        if not entry.settled.is_set():
+        if entry.outcome is None:
             entry.abandoned = True
             raise StoreUnavailable(f"no commit within {within:g} s")
-        return _unwrap(entry.outcome)
+        if isinstance(entry.outcome, StoreError):
+            raise entry.outcome
+        return entry.outcome
 
-    async def submit_surely(self, row: Row) -> bool:
-        """Like `submit`, for rows that must land: tried until they are committed or the writer is closed."""
-        entry = self._enqueue(row)
-        await entry.settled.wait()
-        return _unwrap(entry.outcome)
+    async def submit_surely(self, *rows: Row) -> Sequence[Outcome[Result]]:
+        """Like `submit`, for rows that must land: tried until they are committed or the writer is closed.
 
-    def _enqueue(self, row: Row) -> _Entry[Row]:
-        entry = _Entry(row)
+        Returns the outcome of each, failures too: one row's fault is not the others'.
+        """
+        entries = [self._enqueue(row) for row in rows]
+        for entry in entries:
+            await entry.settled.wait()
+        return [entry.outcome for entry in entries if entry.outcome is not None]
+
+    def _enqueue(self, row: Row) -> _Entry[Row, Result]:
+        entry = _Entry[Row, Result](row)
         try:
             self._send.send_nowait(entry)
         except (trio.WouldBlock, trio.ClosedResourceError) as error:
@@ -95,16 +102,17 @@ class CommitWriter(Generic[Row]):
                 async for first in self._receive:
                     await self._settle_batch([first, *self._waiting()])
 
-    async def _again(self, entry: _Entry[Row], outcome: StoreUnavailable) -> None:
-        """Queues a row again that could not be committed now, while the rest of its batch was."""
+    async def _again(self, held: Sequence[tuple[_Entry[Row, Result], StoreUnavailable]]) -> None:
+        """Queues rows again, in their order, that could not be committed now, while the rest of their batch was."""
         await trio.sleep(RETRY_WAIT_SECONDS_MAX)
-        try:
-            self._send.send_nowait(entry)
-        except (trio.WouldBlock, trio.ClosedResourceError):
-            entry.settle(outcome)
+        for entry, outcome in held:
+            try:
+                self._send.send_nowait(entry)
+            except (trio.WouldBlock, trio.ClosedResourceError):
+                entry.settle(outcome)
 
-    def _waiting(self) -> list[_Entry[Row]]:
-        entries: list[_Entry[Row]] = []
+    def _waiting(self) -> list[_Entry[Row, Result]]:
+        entries: list[_Entry[Row, Result]] = []
         while len(entries) < BATCH_ROWS_MAX - 1:
             try:
                 entries.append(self._receive.receive_nowait())
@@ -112,9 +120,9 @@ class CommitWriter(Generic[Row]):
                 break
         return entries
 
-    async def _settle_batch(self, entries: Sequence[_Entry[Row]]) -> None:
+    async def _settle_batch(self, entries: Sequence[_Entry[Row, Result]]) -> None:
         try:
-            outcomes = await self._commit_with_retry(entries)
+            settled = await self._commit_with_retry(entries)
         except InvalidRow as error:
             if len(entries) > 1:
                 middle = len(entries) // 2
@@ -127,13 +135,21 @@ class CommitWriter(Generic[Row]):
             for entry in entries:
                 entry.settle(failure)
         else:
-            for entry, outcome in zip(entries, outcomes, strict=True):
-                if isinstance(outcome, StoreUnavailable):
-                    self._later.start_soon(self._again, entry, outcome)
-                else:
-                    entry.settle(outcome)
+            self._settle(settled)
 
-    async def _commit_with_retry(self, entries: Sequence[_Entry[Row]]) -> Sequence[Outcome]:
+    def _settle(self, settled: Iterable[tuple[_Entry[Row, Result], Outcome[Result]]]) -> None:
+        held: list[tuple[_Entry[Row, Result], StoreUnavailable]] = []
+        for entry, outcome in settled:
+            if isinstance(outcome, StoreUnavailable):
+                held.append((entry, outcome))
+            else:
+                entry.settle(outcome)
+        if held:
+            self._later.start_soon(self._again, held)
+
+    async def _commit_with_retry(
+        self, entries: Sequence[_Entry[Row, Result]]
+    ) -> Iterable[tuple[_Entry[Row, Result], Outcome[Result]]]:
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
             wait=wait_random_exponential(multiplier=RETRY_WAIT_SECONDS_MIN, max=RETRY_WAIT_SECONDS_MAX),
@@ -143,20 +159,15 @@ class CommitWriter(Generic[Row]):
         )
         return await attempts(self._commit_live, entries)
 
-    async def _commit_live(self, entries: Sequence[_Entry[Row]]) -> Sequence[Outcome]:
+    async def _commit_live(
+        self, entries: Sequence[_Entry[Row, Result]]
+    ) -> Iterable[tuple[_Entry[Row, Result], Outcome[Result]]]:
+        """Commits those rows that somebody still waits for."""
         live = [entry for entry in entries if not entry.abandoned]
-        outcomes = (
-            dict(zip(live, await self._commit_in_time([entry.row for entry in live]), strict=True)) if live else {}
-        )
-        return [outcomes.get(entry, False) for entry in entries]
+        outcomes = await self._commit_in_time([entry.row for entry in live]) if live else ()
+        return list(zip(live, outcomes, strict=True))
 
-    async def _commit_in_time(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+    async def _commit_in_time(self, rows: Sequence[Row]) -> Sequence[Outcome[Result]]:
         with trio.CancelScope(deadline=self._give_up_at) as self._under_way:
             return await self._commit(rows)
         raise StoreUnavailable("the writer was closed before the commit returned")
-
-
-def _unwrap(outcome: Outcome) -> bool:
-    if isinstance(outcome, StoreError):
-        raise outcome
-    return outcome

@@ -303,12 +303,21 @@ class _Connection:
         if session.reason is None:
             session.stop(EndReason.SERVER_ERROR)
         if session.reason in CLOSED_ALREADY:
+            try:
+                await self._close()
+            finally:
+                await self._end()
+        else:
+            await self._end()
             await self._close()
-        if self._has_row:  # else, in an outage, those who try to connect would fill the queue that real ends wait in
+
+    async def _end(self) -> None:
+        if self._session.row_closed:  # with all others at a shutdown
+            self._note_end()
+        elif self._has_row:  # else, in an outage, those who try to connect would fill the queue of the real ends
             await self._end_in_time()
         with self._step("announce_memory"):
-            services.finalizer.wake()
-        await self._close()
+            self._services.finalizer.wake()
 
     async def _close(self) -> None:
         with self._step("close"), trio.move_on_after(self._settings.close_seconds):
@@ -335,13 +344,18 @@ class _Connection:
             unfinished=unfinished,
         )
         await services.store.end_session(end)
-        services.metrics.end_seconds.observe(trio.current_time() - session.ended)
-        services.metrics.sessions_ended.labels(end.reason.value).inc()
+        self._note_end()
+
+    def _note_end(self) -> None:
+        session, metrics = self._session, self._services.metrics
+        reason = session.reason or EndReason.SERVER_ERROR
+        metrics.end_seconds.observe(trio.current_time() - session.ended)
+        metrics.sessions_ended.labels(reason.value).inc()
         _log.info(
             "session_ended",
             session_id=str(session.session_id),
             user_id=session.user_id,
-            reason=end.reason.value,
+            reason=reason.value,
             seconds=round(session.ended - session.started, 3),
         )
 

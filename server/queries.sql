@@ -26,14 +26,13 @@ RETURNING instance_id;
 SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($1::uuid[]) AND NOT is_active;
 
 -- name: suspect_instances
--- Owners of active sessions, other than $1, that missed a heartbeat or have left. `guard_gone`: the connection that
--- held its lock is gone, and not because the database was restarted. `steady_seconds`: how long the asker itself has
--- reached the database without a gap ($3); after an outage everybody's heartbeat is old, and the asker's own may not yet
--- be renewed.
+-- Owners of active sessions, other than $1. `guard_gone`: the connection that held its lock is gone, and not because
+-- the database was restarted. `steady_seconds`: how long the asker itself has reached the database without a gap ($2);
+-- after an outage everybody's heartbeat is old, and the asker's own may not yet be renewed.
 SELECT i.instance_id, i.host_id, i.pid, i.process_started, i.heartbeat_at, i.lease_seconds,
        i.stopped_at IS NOT NULL OR i.reaped_at IS NOT NULL AS gone,
        extract(epoch FROM now() - i.heartbeat_at)::double precision AS silent_seconds,
-       CASE WHEN me.heartbeat_at < now() - make_interval(secs => $3) THEN 0
+       CASE WHEN me.heartbeat_at < now() - make_interval(secs => $2) THEN 0
             ELSE extract(epoch FROM now() - me.steady_since) END::double precision AS steady_seconds,
        coalesce(i.guarded_at > pg_postmaster_start_time(), false) AND NOT EXISTS (
            SELECT FROM pg_locks l
@@ -41,30 +40,30 @@ SELECT i.instance_id, i.host_id, i.pid, i.process_started, i.heartbeat_at, i.lea
               AND (l.classid::bigint << 32 | l.objid::bigint) = instance_lock_key(i.instance_id)) AS guard_gone
   FROM server_instances me, server_instances i
  WHERE me.instance_id = $1 AND me.reaped_at IS NULL AND me.stopped_at IS NULL AND i.instance_id <> $1
-   AND i.instance_id IN (SELECT instance_id FROM conversation_sessions WHERE is_active)
-   AND (i.stopped_at IS NOT NULL OR i.reaped_at IS NOT NULL OR i.heartbeat_at < now() - make_interval(secs => $2));
+   AND i.instance_id IN (SELECT instance_id FROM conversation_sessions WHERE is_active);
 
 -- name: reap_instance
--- $2: the heartbeat by which it was judged; whoever renewed it since is alive. $3: the judge.
--- Its sessions ended when it was last known to live: at its heartbeat, or with the last item that it stored. A row
--- that somebody holds is left for the next look, as is one that begins just now.
+-- $2: the heartbeat by which it was judged; whoever renewed it since is alive. $3: the judge. $4: rows at most.
+-- Its sessions ended when it was last known to live: at its heartbeat, or with the last item that it stored. But for $5
+-- seconds at most: a frozen database may store on waking what it was sent by a process that is long dead. A row that
+-- somebody holds is left for the next look, as is one that begins just now.
 WITH dead AS (
     UPDATE server_instances SET reaped_at = coalesce(reaped_at, now())
      WHERE instance_id = $1 AND heartbeat_at = $2
     RETURNING instance_id, heartbeat_at
 ), free AS MATERIALIZED (
     SELECT session_id, dead.heartbeat_at FROM conversation_sessions JOIN dead USING (instance_id) WHERE is_active
-       FOR NO KEY UPDATE OF conversation_sessions SKIP LOCKED
+     LIMIT $4 FOR NO KEY UPDATE OF conversation_sessions SKIP LOCKED
 )
 UPDATE conversation_sessions s
    SET is_active = false, end_reason = 'owner_died', closed_by = $3,
-       session_end = greatest(free.heartbeat_at,
-                              (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id))
+       session_end = greatest(free.heartbeat_at, least(free.heartbeat_at + make_interval(secs => $5),
+                              (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id)))
   FROM free WHERE s.session_id = free.session_id AND s.is_active
 RETURNING s.session_id;
 
 -- name: stop_instance
-UPDATE server_instances SET stopped_at = now(), heartbeat_at = now()
+UPDATE server_instances SET stopped_at = now()
  WHERE instance_id = $1 AND stopped_at IS NULL AND reaped_at IS NULL;
 
 -- name: begin_sessions
@@ -218,18 +217,25 @@ SELECT date, total_sessions, avg_duration, still_active, memory_pending, memory_
 SELECT session_id, conversation_id, user_id, instance_id, hostname, pid, session_start, owner_last_seen, hours_active
   FROM orphaned_sessions ORDER BY session_start LIMIT $1;
 
+-- name: orphans_owners
+SELECT DISTINCT instance_id, owner_last_seen FROM orphaned_sessions WHERE instance_id IS NOT NULL;
+
 -- name: count_overdue
 -- The alert's count, for any number of hours.
 SELECT count(*) AS orphaned_count FROM conversation_sessions
  WHERE is_active AND session_start < now() - make_interval(secs => $1);
 
 -- name: close_orphans
--- Dated at the last moment the owner is known to have lived; without an owner, at the last stored item.
+-- Dated as reap_instance does it; without an owner, at the last stored item. $1, $2: owners and when they were last seen
+-- at an earlier look; $3: as reap_instance's $5.
 UPDATE conversation_sessions s
    SET is_active = false, end_reason = CASE WHEN o.instance_id IS NULL THEN 'by_hand' ELSE 'owner_died' END,
-       session_end = greatest(o.owner_last_seen,
-                              (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id))
-  FROM orphaned_sessions o WHERE o.session_id = s.session_id AND s.is_active
+       session_end = greatest(o.owner_last_seen, least(o.owner_last_seen + make_interval(secs => $3),
+                              (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id)))
+  FROM orphaned_sessions o
+ WHERE o.session_id = s.session_id AND s.is_active
+   AND (o.instance_id IS NULL OR (o.instance_id, o.owner_last_seen) IN (
+        SELECT * FROM unnest($1::uuid[], $2::timestamptz[])))
 RETURNING s.session_id, s.user_id, s.session_start, s.session_end, s.duration_seconds, s.end_reason;
 
 -- name: close_session

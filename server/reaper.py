@@ -15,7 +15,6 @@ from .instance import Presence
 from .metrics import Metrics
 from .store import Store, StoreError, Suspect
 
-SILENT_SECONDS = 1.0  # the heartbeat's interval: who is younger is not even looked at
 CRASH_SILENT_SECONDS = 2.0  # two heartbeats missed, with the guard's connection gone
 CRASH_STEADY_SECONDS = 3.0  # after an outage, the living have so long to come back before their guard is missed
 
@@ -68,7 +67,7 @@ class Reaper:
     async def look(self) -> None:
         """One look at all suspects; those proven dead are declared so and their sessions closed."""
         me = self._presence.instance_id
-        for suspect in await self._store.suspects(me, SILENT_SECONDS):
+        for suspect in await self._store.suspects(me):
             cause = cause_of_death(suspect, self._presence.host_id)
             if cause is not None:
                 await self._reap(suspect, me, cause)
@@ -76,14 +75,16 @@ class Reaper:
 
     async def _reap(self, suspect: Suspect, me: UUID, cause: str) -> None:
         """One that cannot be reaped now does not keep the others waiting."""
+        closed = 0
         try:
-            closed = await self._store.reap(suspect, me)
+            while batch := await self._store.reap(suspect, me):  # it begins no more sessions: they come to an end
+                closed += batch
         except StoreError as error:
             self._metrics.reaper_failures.inc()
             _log.warning("instance_not_reaped", instance_id=str(suspect.instance_id), error=str(error))
-            return
+        else:
+            _log.warning("instance_reaped", instance_id=str(suspect.instance_id), cause=cause, sessions=closed)
         self._metrics.sessions_reaped.inc(closed)
-        _log.warning("instance_reaped", instance_id=str(suspect.instance_id), cause=cause, sessions=closed)
 
 
 @asynccontextmanager

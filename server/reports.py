@@ -9,11 +9,15 @@ from decimal import Decimal
 from typing import Any, Literal, Protocol, TypeVar
 from uuid import UUID
 
+from .store import EVIDENCE_SECONDS
+
 Row = TypeVar("Row")
 State = Literal["active", "ended", "orphaned"]
 
 _STATES: dict[State, list[str]] = {"active": ["live", "orphaned"], "ended": ["ended"], "orphaned": ["orphaned"]}
 _HOUR_SECONDS = 3600.0
+
+SECOND_LOOK_SECONDS = 2.0  # the living renew their leases within one, also after an outage
 
 
 class Rows(Protocol):
@@ -138,7 +142,12 @@ async def daily_stats(store: Rows, days: int) -> list[Day]:
 
 
 async def find_orphans(store: Rows, *, hours: float, alert_above: int, limit: int) -> Orphans:
-    orphans = _rows(Orphan, await store.fetch("list_orphans", limit))
+    silent = await _silent_owners(store)
+    orphans = [
+        each
+        for each in _rows(Orphan, await store.fetch("list_orphans", limit))
+        if each.instance_id is None or (each.instance_id, each.owner_last_seen) in silent
+    ]
     (count,) = await store.fetch("count_overdue", hours * _HOUR_SECONDS)
     overdue = count["orphaned_count"]
     return Orphans(orphans, overdue, hours, alert_above, overdue > alert_above)
@@ -146,7 +155,22 @@ async def find_orphans(store: Rows, *, hours: float, alert_above: int, limit: in
 
 async def close_orphans(store: Rows) -> list[Closed]:
     """Closes them, dated at the last moment their owner is known to have lived."""
-    return _rows(Closed, await store.fetch("close_orphans"))
+    silent = await _silent_owners(store)
+    owners, last_seen = [owner for owner, _ in silent], [seen for _, seen in silent]
+    return _rows(Closed, await store.fetch("close_orphans", owners, last_seen, EVIDENCE_SECONDS))
+
+
+async def _silent_owners(store: Rows) -> set[tuple[UUID, datetime]]:
+    """The owners of orphans, with when they were last seen, some time ago: who is seen again since is alive.
+
+    One look could come right after an outage of the database, when every living server's lease seems to have run out.
+    """
+    import trio  # not at the top: `--help` can do without
+
+    owners = {(row["instance_id"], row["owner_last_seen"]) for row in await store.fetch("orphans_owners")}
+    if owners:
+        await trio.sleep(SECOND_LOOK_SECONDS)
+    return owners
 
 
 async def close_session(store: Rows, session_id: UUID) -> Closed | bool | None:

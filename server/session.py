@@ -37,6 +37,7 @@ class Session:
     scope: everything the session does runs inside it; only its one exit path runs after it.
     answered: set while no response is under way.
     cut: stops the response under way, for good, and returns what must still be stored of it.
+    row_closed: its end is in the database; set by whoever closed all rows at once.
     """
 
     user_id: str
@@ -49,6 +50,7 @@ class Session:
     reason: EndReason | None = None
     close_code: int | None = None
     ended: float = 0.0
+    row_closed: bool = False
 
     def stop(self, reason: EndReason, *, close_code: int | None = None, ended: float | None = None) -> None:
         """Ends the session. Synchronous; the first caller's reason stands.

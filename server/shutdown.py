@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
 import structlog
 import trio
@@ -116,8 +117,9 @@ async def close_sessions(services: Services, signals: Signals) -> None:
     each session takes its own exit path (the client sees 1012 and may go on elsewhere)."""
     await _let_answers_finish(services, signals)
     unfinished = [item for session in services.registry for item in session.cut()]
-    await _close_rows(services, unfinished)
+    closed = await _close_rows(services, unfinished)
     for session in services.registry:
+        session.row_closed = session.session_id in closed
         session.stop(EndReason.SHUTDOWN)
 
 
@@ -136,13 +138,16 @@ async def _let_answers_finish(services: Services, signals: Signals) -> None:
             waiting.cancel_scope.cancel()
 
 
-async def _close_rows(services: Services, unfinished: list[StoredItem]) -> None:
+async def _close_rows(services: Services, unfinished: list[StoredItem]) -> Collection[UUID]:
     with trio.move_on_after(BULK_SECONDS, shield=True) as limit:
         try:
             closed = await services.store.close_instance_sessions(services.presence.instance_id, unfinished)
-            _log.info("sessions_closed", count=closed)
         except StoreError as error:
             # Each session's own exit path tries again.
             _log.error("bulk_close_failed", error=str(error))
+        else:
+            _log.info("sessions_closed", count=len(closed))
+            return closed
     if limit.cancelled_caught:
         _log.error("bulk_close_timed_out", seconds=BULK_SECONDS)
+    return ()

@@ -6,7 +6,7 @@ seam knows SQL, and nothing below it knows sockets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,6 +14,10 @@ from typing import Any, Literal, Protocol
 from uuid import UUID, uuid4
 
 from .agent import Memory, Transcript
+
+EVIDENCE_SECONDS = (
+    1.0  # two heartbeats: what a dead owner stored later than that after its last one, it did not live to see
+)
 
 
 class EndReason(StrEnum):
@@ -52,7 +56,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspect:
-    """Another instance that owns active sessions and may be dead, as one look at the database shows it.
+    """Another instance that owns active sessions, as one look at the database shows it.
 
     gone: it left in good order, or was declared dead before.
     silent_seconds: since its last heartbeat.
@@ -188,15 +192,20 @@ class Store(Protocol):
         """Takes the instance's lock on a connection of its own, for as long as the block lasts."""
         ...
 
-    async def suspects(self, instance_id: UUID, silent_seconds: float) -> Sequence[Suspect]:
-        """Other instances that own active sessions and have left, or missed heartbeats for `silent_seconds`."""
+    async def suspects(self, instance_id: UUID) -> Sequence[Suspect]:
+        """All other instances that own active sessions."""
         ...
 
     async def reap(self, suspect: Suspect, judge: UUID) -> int:
-        """Declares an instance dead, unless it renewed its lease since, and ends its sessions; returns how many."""
+        """Declares an instance dead, unless it renewed its lease since, and ends its sessions.
+
+        Returns how many it ended: a bounded number; to be called again until it is 0.
+        """
         ...
 
-    async def stop_instance(self, instance_id: UUID) -> None: ...
+    async def stop_instance(self, instance_id: UUID) -> None:
+        """Notes that the instance left in good order, after everything that it had queued."""
+        ...
 
     async def begin_session(self, start: SessionStart, *, within: float) -> None:
         """Returns once the active row is committed; creates the conversation where it is new.
@@ -213,8 +222,11 @@ class Store(Protocol):
         """Returns once the row is closed; whether by this call. A caller that stops waiting does not stop the write."""
         ...
 
-    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> int:
-        """One statement that ends all active sessions of an instance now, reason `shutdown`; returns how many."""
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Collection[UUID]:
+        """One statement that ends all active sessions of an instance now, reason `shutdown`; returns which.
+
+        Ends that were queued before come first. A caller that stops waiting does not stop the write.
+        """
         ...
 
     async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:

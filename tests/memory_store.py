@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import trio
 
 from server.agent import Memory, Message, Transcript
 from server.store import (
+    EVIDENCE_SECONDS,
     EndReason,
     Instance,
     InstanceGone,
@@ -37,6 +38,7 @@ T = TypeVar("T")
 
 ANSWER_SECONDS = 7.0  # as long as the real store waits for a database that does not answer
 RETRY_SECONDS = 0.1
+REAP_ROWS_MAX = 5_000  # by one call
 GAP_SECONDS = 1.5  # without a heartbeat: the database was out of reach
 ITEM_ID_BYTES_MAX = 2600  # what fits an entry of a B-tree
 BIGINT = range(-(2**63), 2**63)
@@ -101,9 +103,9 @@ class _Write:
     """A queued write. keep_on: tried until it is committed, whoever waits for it."""
 
     name: str
-    effect: Callable[[], bool]
+    effect: Callable[[], Any]
     keep_on: bool
-    outcome: bool | StoreError = False
+    outcome: Any = None
     abandoned: bool = False
     settled: trio.Event = field(default_factory=trio.Event)
 
@@ -165,6 +167,7 @@ class MemoryStore:
         self.conversations: dict[UUID, str] = {}
         self.sessions: dict[UUID, SessionRecord] = {}
         self.messages: dict[UUID, StoredItem] = {}
+        self.stored_at: dict[UUID, float] = {}  # by message
         self.memories: dict[tuple[str, str, str], MemoryRecord] = {}
         self.fail_before: Callable[[str], None] = lambda _: None
         self.fail_after: Callable[[str], None] = lambda _: None
@@ -215,7 +218,7 @@ class MemoryStore:
         finally:
             del self.guards[instance_id]
 
-    async def suspects(self, instance_id: UUID, silent_seconds: float) -> Sequence[Suspect]:
+    async def suspects(self, instance_id: UUID) -> Sequence[Suspect]:
         def look() -> Sequence[Suspect]:
             now, me = trio.current_time(), self.instances[instance_id]
             if me.gone:
@@ -223,11 +226,7 @@ class MemoryStore:
             steady_seconds = 0.0 if now - me.heartbeat_at > GAP_SECONDS else now - me.steady_since
             owners = {s.instance_id for s in self.sessions.values() if s.is_active and s.instance_id is not None}
             others = [(key, self.instances[key]) for key in sorted(owners) if key != instance_id]
-            return [
-                self._suspect(key, record, steady_seconds)
-                for key, record in others
-                if record.gone or record.heartbeat_at < now - silent_seconds
-            ]
+            return [self._suspect(key, record, steady_seconds) for key, record in others]
 
         return await self._ask("suspects", look)
 
@@ -253,19 +252,25 @@ class MemoryStore:
             if record.reaped_at is None:
                 record.reaped_at = trio.current_time()
             mine = [s for s in self.sessions.values() if s.is_active and s.instance_id == suspect.instance_id]
-            for session in mine:
-                self._close(session, record.heartbeat_at, EndReason.OWNER_DIED, None, judge)
-            return len(mine)
+            for session in mine[:REAP_ROWS_MAX]:
+                ended = max(record.heartbeat_at, self._evidence(session, record.heartbeat_at))
+                self._close(session, ended, EndReason.OWNER_DIED, None, judge)
+            return len(mine[:REAP_ROWS_MAX])
 
         return await self._ask("reap", reap)
+
+    def _evidence(self, session: SessionRecord, heartbeat_at: float) -> float:
+        """When a session stored its last item, as far as its owner can have lived to see it."""
+        stored = [at for key, at in self.stored_at.items() if self.messages[key].session_id == session.session_id]
+        return min(max(stored, default=heartbeat_at), heartbeat_at + EVIDENCE_SECONDS)
 
     async def stop_instance(self, instance_id: UUID) -> None:
         def stop() -> None:
             instance = self.instances.get(instance_id)
             if instance is not None and not instance.gone:
-                instance.stopped_at = instance.heartbeat_at = trio.current_time()
+                instance.stopped_at = trio.current_time()
 
-        await self._ask("stop_instance", stop)
+        await self._submit(_Write("stop_instance", stop, keep_on=True), float("inf"))
 
     async def begin_session(self, start: SessionStart, *, within: float) -> None:
         await self._submit(_Write("begin_session", lambda: self._begin(start), keep_on=False), within)
@@ -275,17 +280,21 @@ class MemoryStore:
         await self._submit(_Write("append_items", lambda: self._append(rows), keep_on=False), within)
 
     async def end_session(self, end: SessionEnd) -> bool:
-        return await self._submit(_Write("end_session", lambda: self._end(end), keep_on=True), float("inf"))
+        ended: bool = await self._submit(_Write("end_session", lambda: self._end(end), keep_on=True), float("inf"))
+        return ended
 
-    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> int:
-        def close() -> int:
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Collection[UUID]:
+        def close() -> Collection[UUID]:
             active = [s for s in self.sessions.values() if s.is_active and s.instance_id == instance_id]
             self._append_what_is_valid(unfinished)
             for session in active:
                 self._close(session, trio.current_time(), EndReason.SHUTDOWN, 1012, instance_id)
-            return len(active)
+            return [session.session_id for session in active]
 
-        return await self._ask("close_instance_sessions", close)
+        closed: Collection[UUID] = await self._submit(
+            _Write("close_instance_sessions", close, keep_on=True), float("inf")
+        )
+        return closed
 
     async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
         def recall() -> Sequence[RememberedFact]:
@@ -347,7 +356,7 @@ class MemoryStore:
         self.fail_after(name)
         return result
 
-    async def _submit(self, write: _Write, within: float) -> bool:
+    async def _submit(self, write: _Write, within: float) -> Any:
         """Queues a write, synchronously; a caller that goes away leaves it to the system task that commits."""
         self._queue.append(write)
         if not self._committing:
@@ -418,6 +427,7 @@ class MemoryStore:
             taken.add((item.conversation_id, item.item_id))
             fresh[item.message_id] = replace(item)
         self.messages.update(fresh)
+        self.stored_at.update(dict.fromkeys(fresh, trio.current_time()))
         return True
 
     def _append_what_is_valid(self, items: Iterable[StoredItem]) -> None:

@@ -10,10 +10,11 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from server import commits
-from server.commits import BATCH_ROWS_MAX, CommitWriter, Outcome
+from server.commits import BATCH_ROWS_MAX, RETRY_WAIT_SECONDS_MAX, CommitWriter, Outcome
 from server.store import InvalidRow, ItemExists, SessionClosed, StoreError, StoreUnavailable
 
 WITHIN = 60.0
+ORDERS = 10  # tries, since tasks that wake together run in any order
 COMMIT_SECONDS = 1.0
 
 
@@ -28,13 +29,13 @@ class Database:
         self.batches: list[list[str]] = []
         self.attempts: list[float] = []
         self.fail: Callable[[Sequence[str]], None] = lambda _: None
-        self.refuse: dict[str, Outcome] = {}
+        self.refuse: dict[str, Outcome[bool]] = {}
 
     @property
     def rows(self) -> list[str]:
         return [row for batch in self.batches for row in batch]
 
-    async def commit(self, rows: Sequence[str]) -> Sequence[Outcome]:
+    async def commit(self, rows: Sequence[str]) -> Sequence[Outcome[bool]]:
         self.attempts.append(trio.current_time())
         await trio.sleep(self.seconds)
         self.fail(rows)
@@ -45,7 +46,7 @@ class Database:
 class Callers:
     """Tasks that submit rows; `results` has what each got, and when."""
 
-    def __init__(self, writer: CommitWriter[str], nursery: trio.Nursery) -> None:
+    def __init__(self, writer: CommitWriter[str, bool], nursery: trio.Nursery) -> None:
         self.writer = writer
         self._nursery = nursery
         self.results: dict[str, bool | StoreError] = {}
@@ -60,7 +61,7 @@ class Callers:
     async def _submit(self, row: str, within: float | None) -> None:
         try:
             if within is None:
-                self.results[row] = await self.writer.submit_surely(row)
+                (self.results[row],) = await self.writer.submit_surely(row)
             else:
                 self.results[row] = await self.writer.submit(row, within=within)
         except StoreError as error:
@@ -71,7 +72,7 @@ class Callers:
 @asynccontextmanager
 async def open_writer(database: Database, *, close_seconds: float = 60.0) -> AsyncIterator[Callers]:
     """A running writer; leaving the block closes it, and waits for it and for all callers."""
-    writer = CommitWriter(database.commit)
+    writer: CommitWriter[str, bool] = CommitWriter(database.commit)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.run)
         yield Callers(writer, nursery)
@@ -269,6 +270,17 @@ async def test_a_row_at_fault_is_found_although_the_database_goes_away_meanwhile
     assert database.rows == [row for row in names(8) if row != "row-3"]
 
 
+async def test_rows_that_were_held_are_tried_again_in_their_order(autojump_clock: MockClock) -> None:
+    for _ in range(ORDERS):
+        database = Database()
+        database.refuse = dict.fromkeys(("words", "end"), StoreUnavailable("somebody holds the row"))
+        async with open_writer(database) as callers:
+            await callers.submit("first", "words", "end", within=None)
+            await trio.sleep(RETRY_WAIT_SECONDS_MAX / 2)
+            database.refuse = {}
+        assert database.rows[-2:] == ["words", "end"]
+
+
 async def test_an_outcome_reaches_only_its_own_caller(autojump_clock: MockClock) -> None:
     database = Database()
     database.refuse = {"b": SessionClosed("closed"), "c": False}
@@ -301,7 +313,7 @@ async def test_a_caller_that_is_cancelled_before_it_waits_has_still_queued_its_r
 
 async def test_cancelling_the_writers_surroundings_does_not_stop_it_closing_does(autojump_clock: MockClock) -> None:
     database = Database()
-    writer = CommitWriter(database.commit)
+    writer: CommitWriter[str, bool] = CommitWriter(database.commit)
     with trio.CancelScope() as outer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(writer.run)
@@ -349,11 +361,11 @@ async def test_an_unknown_error_fails_its_batch_and_the_writer_lives_on(
 async def test_a_commit_that_answers_for_too_few_rows_fails_its_batch(autojump_clock: MockClock) -> None:
     database = Database()
 
-    async def commit(rows: Sequence[str]) -> Sequence[Outcome]:
+    async def commit(rows: Sequence[str]) -> Sequence[Outcome[bool]]:
         return (await database.commit(rows))[1:]
 
     async with trio.open_nursery() as nursery:
-        writer = CommitWriter(commit)
+        writer: CommitWriter[str, bool] = CommitWriter(commit)
         nursery.start_soon(writer.run)
         with pytest.raises(StoreUnavailable):
             await writer.submit("a", within=WITHIN)

@@ -351,7 +351,9 @@ async def test_after_a_shutdowns_close_no_answer_is_acknowledged(autojump_clock:
     assert world.row.end_reason == EndReason.SHUTDOWN
 
 
-async def test_a_shutdown_closes_all_rows_by_itself_before_any_session_leaves(autojump_clock: MockClock) -> None:
+async def test_a_shutdown_closes_all_rows_by_itself_and_the_sessions_write_no_end_of_their_own(
+    autojump_clock: MockClock,
+) -> None:
     store = MemoryStore()
     world = World(store, EchoAgent())
     async with world.connected() as one, world.connected() as two:
@@ -363,6 +365,8 @@ async def test_a_shutdown_closes_all_rows_by_itself_before_any_session_leaves(au
         await close_sessions(world.services, signals)
         assert [row.is_active for row in store.sessions.values()] == [False, False]
         assert {row.end_reason for row in store.sessions.values()} == {EndReason.SHUTDOWN}
+        with trio.fail_after(world.settings.close_seconds):
+            assert [await peer.closed() for peer in (one, two)] == [1012, 1012]
 
 
 async def test_a_draining_server_refuses_new_answers_and_new_sessions(world: World, autojump_clock: MockClock) -> None:

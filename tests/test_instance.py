@@ -47,7 +47,7 @@ async def reap(world: World) -> int:
     """What another server does that takes this one for dead."""
     judge = uuid4()
     await world.store.register_instance(instance(judge))
-    suspects = await world.store.suspects(judge, -1.0)
+    suspects = await world.store.suspects(judge)
     return sum([await world.store.reap(suspect, judge) for suspect in suspects])
 
 

@@ -14,6 +14,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 import trio
+import trio.testing
 
 from server import embedded
 from server.postgres import PostgresStore, open_store
@@ -431,8 +432,29 @@ async def test_a_bulk_close_leaves_ends_that_wait_their_own_dates_and_reasons(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.end, start)
         await trio.sleep(5 * END_ERROR_SECONDS_MAX)
-        await writer.store.close_instance_sessions(writer.instance_id, ())
+        nursery.start_soon(writer.store.close_instance_sessions, writer.instance_id, ())
+        await trio.testing.wait_all_tasks_blocked(END_ERROR_SECONDS_MAX)
         gate.set()
     (row,) = await rows(writer.store)
     assert row["end_reason"] == "client_closed"
     assert row["ended"] == pytest.approx(left, abs=END_ERROR_SECONDS_MAX)
+
+
+async def test_a_heartbeat_that_a_frozen_database_was_sent_by_the_dead_is_none(
+    cluster: Cluster, store: PostgresStore
+) -> None:
+    instance_id = uuid4()
+    await store.register_instance(instance(instance_id))
+    guards = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lastcall guard'"
+    heartbeat = "SELECT extract(epoch FROM heartbeat_at)::float8 FROM server_instances"
+    async with store.open_guard(instance_id) as guard:
+        assert await guard.renew()
+        before = (await store.select(heartbeat))[0][0]
+        with cluster.frozen():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(guard.renew)
+                await trio.sleep(LATE_SECONDS)
+                nursery.cancel_scope.cancel()  # as a kill does: sent, and nobody there for the answer
+            guard._connection.terminate()
+    await eventually(lambda: store.select(guards), lambda found: found[0][0] == 0)
+    assert (await store.select(heartbeat))[0][0] == before

@@ -16,7 +16,7 @@ from server.host import host_id, process_started
 from server.instance import Presence
 from server.metrics import Metrics
 from server.postgres import PostgresStore
-from server.reaper import CRASH_SILENT_SECONDS, CRASH_STEADY_SECONDS, SILENT_SECONDS, Reaper, cause_of_death
+from server.reaper import CRASH_SILENT_SECONDS, CRASH_STEADY_SECONDS, Reaper, cause_of_death
 from server.session import Registry
 from server.store import SessionStart, Store, StoreUnavailable, Suspect
 
@@ -259,9 +259,9 @@ async def test_who_was_declared_dead_judges_nobody(
     other = await scene.other()
     await scene.session_of(other)
     await trio.sleep(2 * LEASE_SECONDS)
-    assert await scene.store.suspects(me, SILENT_SECONDS)
+    assert await scene.store.suspects(me)
     scene.store.declare_dead(me)
-    assert not await scene.store.suspects(me, SILENT_SECONDS)
+    assert not await scene.store.suspects(me)
 
 
 async def test_an_instance_that_comes_back_between_the_look_and_the_verdict_lives_on(
@@ -361,7 +361,7 @@ async def test_on_postgresql_an_asker_that_has_not_renewed_its_lease_is_not_stea
     await scene.session_of(await scene.other())
     age = "UPDATE server_instances SET heartbeat_at = heartbeat_at - $1::interval, steady_since = now() - $1::interval"
     await postgres_store.select(age.replace("$1", "'1 hour'"))
-    (suspect,) = await postgres_store.suspects(scene.presence.instance_id, SILENT_SECONDS)
+    (suspect,) = await postgres_store.suspects(scene.presence.instance_id)
     assert suspect.silent_seconds >= 3_600
     assert suspect.steady_seconds == 0
     await scene.reaper.look()
@@ -377,7 +377,7 @@ async def test_on_postgresql_whoever_replaces_its_guard_is_steady_only_from_then
     await postgres_store.select("UPDATE server_instances SET steady_since = now() - interval '1 hour'")
     async with postgres_store.open_guard(scene.presence.instance_id) as guard:
         await guard.renew()
-    (suspect,) = await postgres_store.suspects(scene.presence.instance_id, -1.0)
+    (suspect,) = await postgres_store.suspects(scene.presence.instance_id)
     assert suspect.steady_seconds < CRASH_STEADY_SECONDS
 
 

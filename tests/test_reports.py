@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+import trio
 
 from server import reports
 from server.postgres import PostgresStore
@@ -120,6 +121,24 @@ async def test_closing_orphans_dates_them_when_their_owner_was_last_alive(store:
     assert closed.session_end < datetime.now(UTC) - timedelta(hours=2)
     assert [each.session_id for each in await reports.list_sessions(store, state="active", limit=10)] == [live]
     assert await reports.close_orphans(store) == []
+
+
+async def test_who_renews_its_lease_before_the_second_look_has_no_orphans(store: PostgresStore) -> None:
+    await begin(store, "ann", DEAD, 4)
+    found: list[object] = []
+    async with trio.open_nursery() as nursery:
+
+        async def look() -> None:
+            found.append((await reports.find_orphans(store, hours=9, alert_above=5, limit=10)).orphans)
+
+        async def close() -> None:
+            found.append(await reports.close_orphans(store))
+
+        nursery.start_soon(look)
+        nursery.start_soon(close)
+        await trio.sleep(reports.SECOND_LOOK_SECONDS / 2)
+        await store.select("UPDATE server_instances SET heartbeat_at = now() - interval '20 seconds'")
+    assert found == [[], []]
 
 
 async def test_memories_are_of_one_user_or_of_all_and_the_backlog_is_of_all(store: PostgresStore) -> None:

@@ -13,8 +13,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from server.agent import Memory
-from server.postgres import CONNECTIONS, PostgresStore, open_store
+from server.postgres import CONNECTIONS, PostgresStore, open_store, pool
 from server.store import (
+    EVIDENCE_SECONDS,
     EndReason,
     InstanceGone,
     InvalidRow,
@@ -31,6 +32,7 @@ from server.store import (
     Suspect,
 )
 
+from . import memory_store
 from .conftest import empty
 from .instances import instance
 from .memory_store import ANSWER_SECONDS, MemoryStore, SessionRecord
@@ -62,6 +64,10 @@ class World:
         raise NotImplementedError
 
     async def declare_dead(self, instance_id: UUID) -> None:
+        raise NotImplementedError
+
+    async def silence(self, seconds: float) -> float:
+        """Moves the instance's last heartbeat back; when it now was, on the store's clock."""
         raise NotImplementedError
 
     async def begin(self, user_id: str = "ada", *, age: float = 0.0, **changes: Any) -> SessionStart:
@@ -110,6 +116,10 @@ class MemoryWorld(World):
     async def declare_dead(self, instance_id: UUID) -> None:
         self.store.declare_dead(instance_id)
 
+    async def silence(self, seconds: float) -> float:
+        self.store.instances[self.instance_id].heartbeat_at = trio.current_time() - seconds
+        return self.store.instances[self.instance_id].heartbeat_at
+
 
 class PostgresWorld(World):
     store: PostgresStore
@@ -144,6 +154,15 @@ class PostgresWorld(World):
 
     async def declare_dead(self, instance_id: UUID) -> None:
         await self.sql("UPDATE server_instances SET reaped_at = now() WHERE instance_id = $1", instance_id)
+
+    async def silence(self, seconds: float) -> float:
+        rows = await self.sql(
+            "UPDATE server_instances SET heartbeat_at = now() - make_interval(secs => $2) WHERE instance_id = $1"
+            " RETURNING extract(epoch FROM heartbeat_at)::float8",
+            self.instance_id,
+            seconds,
+        )
+        return float(rows[0][0])
 
 
 def item(start: SessionStart, content: str = "hello", **changes: Any) -> StoredItem:
@@ -508,19 +527,20 @@ async def test_a_shutdown_closes_its_own_sessions_and_no_others(world: World) ->
     ended = await world.begin()
     await world.store.end_session(end(ended))
     unsaid = item(mine[0], "and then", role="assistant", status="incomplete")
-    assert await world.store.close_instance_sessions(world.instance_id, [unsaid]) == 3
+    closed = await world.store.close_instance_sessions(world.instance_id, [unsaid])
+    assert set(closed) == {start.session_id for start in mine}
     rows = [await world.session(start.session_id) for start in mine]
     assert {(row.is_active, row.end_reason, row.close_code) for row in rows} == {(False, "shutdown", 1012)}
     assert (await world.session(theirs.session_id)).is_active
     assert (await world.session(ended.session_id)).end_reason == "client_closed"
     assert await world.items(mine[0].conversation_id) == [unsaid]
-    assert await world.store.close_instance_sessions(world.instance_id, [unsaid]) == 0
+    assert not await world.store.close_instance_sessions(world.instance_id, [unsaid])
 
 
 async def test_unsaid_words_that_cannot_be_stored_do_not_prevent_a_shutdowns_close(world: World) -> None:
     starts = [await world.begin() for _ in range(2)]
     unsaid = [item(start, text, role="assistant") for start, text in zip(starts, ("bad \0", "fine"), strict=True)]
-    assert await world.store.close_instance_sessions(world.instance_id, unsaid) == 2
+    assert len(await world.store.close_instance_sessions(world.instance_id, unsaid)) == 2
     assert not (await world.session(starts[0].session_id)).is_active
 
 
@@ -740,21 +760,20 @@ async def judge(world: World) -> UUID:
     return instance_id
 
 
-async def test_a_silent_instance_is_a_suspect_and_its_guard_is_missed_once_it_is_gone(world: World) -> None:
+async def test_an_instance_with_active_sessions_is_looked_at_and_its_guard_missed_once_it_is_gone(world: World) -> None:
     other = await judge(world)
     await world.begin()
     async with world.store.open_guard(world.instance_id) as guard:
         await guard.renew()
-        (suspect,) = await world.store.suspects(other, -1.0)
+        (suspect,) = await world.store.suspects(other)
         assert (suspect.instance_id, suspect.gone, suspect.guard_gone) == (world.instance_id, False, False)
         assert suspect.silent_seconds < 1.0
     missed = await soon(lambda: guard_missed(world, other))
     assert missed.instance_id == world.instance_id
-    assert await world.store.suspects(other, 3_600.0) == []
 
 
 async def guard_missed(world: World, other: UUID) -> Suspect | None:
-    (suspect,) = await world.store.suspects(other, -1.0)
+    (suspect,) = await world.store.suspects(other)
     return suspect if suspect.guard_gone else None
 
 
@@ -762,14 +781,14 @@ async def test_an_instance_without_active_sessions_is_nobodys_suspect(world: Wor
     other = await judge(world)
     start = await world.begin()
     await world.store.end_session(end(start))
-    assert await world.store.suspects(other, -1.0) == []
+    assert await world.store.suspects(other) == []
 
 
 async def test_a_reaped_instances_sessions_end_with_its_last_heartbeat(world: World) -> None:
     other = await judge(world)
     start = await world.begin()
     await world.append(item(start, "hello"))
-    (suspect,) = await world.store.suspects(other, -1.0)
+    (suspect,) = await world.store.suspects(other)
     assert await world.store.reap(suspect, other) == 1
     row = await world.session(start.session_id)
     assert (row.is_active, row.end_reason, row.closed_by) == (False, "owner_died", other)
@@ -783,10 +802,37 @@ async def test_a_reaped_instances_sessions_end_with_its_last_heartbeat(world: Wo
         await world.begin()
 
 
+@pytest.mark.parametrize(
+    ("silent", "later"), [(0.5, 0.5), (60.0, EVIDENCE_SECONDS)], ids=["an item soon after it", "one long after it"]
+)
+async def test_a_reaped_session_ends_with_its_last_item_but_soon_after_the_last_heartbeat(
+    world: World, silent: float, later: float
+) -> None:
+    other = await judge(world)
+    start = await world.begin(age=100.0)
+    heartbeat = await world.silence(silent)
+    await world.append(item(start, "hello"))
+    (suspect,) = await world.store.suspects(other)
+    await world.store.reap(suspect, other)
+    assert (await world.session(start.session_id)).session_end == pytest.approx(heartbeat + later, abs=CLOSE_TO)
+
+
+async def test_a_dead_instances_sessions_are_reaped_a_bounded_number_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (pool, memory_store):
+        monkeypatch.setattr(module, "REAP_ROWS_MAX", 2)
+    other = await judge(world)
+    for _ in range(3):
+        await world.begin()
+    (suspect,) = await world.store.suspects(other)
+    assert [await world.store.reap(suspect, other) for _ in range(3)] == [2, 1, 0]
+
+
 async def test_an_instance_that_renewed_its_lease_meanwhile_is_not_reaped(world: World) -> None:
     other = await judge(world)
     start = await world.begin()
-    (suspect,) = await world.store.suspects(other, -1.0)
+    (suspect,) = await world.store.suspects(other)
     async with world.store.open_guard(world.instance_id) as guard:
         await passing(world)
         await guard.renew()
@@ -805,7 +851,7 @@ async def test_sessions_that_no_instance_owns_and_those_of_others_survive_a_reap
     other = await judge(world)
     await world.begin()
     healthy = await world.begin(instance_id=other)
-    (suspect,) = await world.store.suspects(other, -1.0)
+    (suspect,) = await world.store.suspects(other)
     await world.store.reap(suspect, other)
     assert (await world.session(healthy.session_id)).is_active
 

@@ -1,27 +1,55 @@
-"""A batch of writes as one transaction: starts, then items, then ends, since one batch may hold a whole session."""
+"""A batch of writes as one transaction: starts, then items, then ends, since one batch may hold a whole session.
+
+Last what an instance leaves with: the bulk close of its sessions, which no end that was queued before may come after.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 from uuid import UUID
 
-import asyncpg
-import structlog
 import trio
 
-from ..commits import Outcome
+from .. import commits
 from ..queries import QUERIES
-from ..store import InstanceGone, SessionClosed, SessionEnd, SessionStart, StoredItem, StoreUnavailable
-from .calls import ROW_AT_FAULT
+from ..store import InstanceGone, SessionClosed, SessionEnd, SessionStart, StoredItem, StoreError, StoreUnavailable
 
-Write = SessionStart | SessionEnd | tuple[StoredItem, ...]
+
+@dataclass(frozen=True, slots=True)
+class BulkClose:
+    """All active sessions of an instance end now."""
+
+    instance_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStop:
+    """An instance leaves in good order."""
+
+    instance_id: UUID
+
+
+Write = SessionStart | SessionEnd | tuple[StoredItem, ...] | BulkClose | InstanceStop
+Closed = frozenset[UUID]
+"""What a write comes to: the sessions whose rows it closed."""
+Outcome: TypeAlias = commits.Outcome[Closed]
+NONE: Closed = frozenset()
 
 BEGIN_SECONDS = 0.5  # a transaction whose begin took longer has a `now()` that ages cannot be counted from
 
-_log = structlog.get_logger(__name__)
+
+@dataclass(slots=True)
+class _Answers:
+    """What the statements said: instances that may begin sessions, items by id, ends by session, and who left."""
+
+    living: set[UUID] = field(default_factory=set)
+    stored: dict[UUID, Outcome] = field(default_factory=dict)
+    ended: dict[UUID, bool] = field(default_factory=dict)
+    left: dict[BulkClose | InstanceStop, Closed] = field(default_factory=dict)
 
 
 class Batch:
@@ -33,36 +61,48 @@ class Batch:
         self.starts = [write for write in writes if isinstance(write, SessionStart)]
         # The first end of a session is its end: one UPDATE with two would pick either, and answer both with True.
         ends = [write for write in writes if isinstance(write, SessionEnd)]
-        self.ends = list({end.session_id: end for end in reversed(ends)}.values())
-        self.items = [item for write in writes for item in _items_of(write)]
+        self._first = {end.session_id: end for end in reversed(ends)}
+        self.ends = list(self._first.values())
+        self.items = [item for write in writes if isinstance(write, tuple) for item in write]
+        self.leaving = [write for write in writes if isinstance(write, BulkClose | InstanceStop)]
+
+    @property
+    def dated(self) -> bool:
+        """Whether any of it says when something happened, by the transaction's `now()`."""
+        return bool(self.starts or self.ends or self.leaving)
 
     async def run(self, connection: Any, now: float) -> Sequence[Outcome]:
         """now: when the transaction began, on Trio's clock; ages count back from there."""
         self.now = now
-        stored: dict[UUID, Outcome] = {}
-        ended: dict[UUID, bool] = {}
-        living: set[UUID] = set()
+        answers = _Answers()
         if self.starts:
             rows = await connection.fetch(QUERIES["begin_sessions"], *self._start_columns())
-            living = {row["instance_id"] for row in rows}
+            answers.living = {row["instance_id"] for row in rows}
         if self.items:
             rows = await connection.fetch(QUERIES["append_items"], *_item_columns(self.items))
-            stored = {item.message_id: _item_outcome(row) for item, row in zip(self.items, rows, strict=True)}
+            answers.stored = {item.message_id: _item_outcome(row) for item, row in zip(self.items, rows, strict=True)}
         if self.ends:
             rows = await connection.fetch(QUERIES["end_sessions"], *self._end_columns())
-            ended = {row["session_id"]: row["ended"] for row in rows}
-        applied = {id(end) for end in self.ends if ended.get(end.session_id)}
-        return [self._outcome(write, living, stored, ended, applied) for write in self.writes]
+            answers.ended = {row["session_id"]: row["ended"] for row in rows}
+        answers.left = {write: await _leave(connection, write) for write in self.leaving}
+        return [self._outcome(write, answers) for write in self.writes]
 
-    @staticmethod
-    def _outcome(
-        write: Write, living: set[UUID], stored: dict[UUID, Outcome], ended: dict[UUID, bool], applied: set[int]
-    ) -> Outcome:
-        if isinstance(write, SessionEnd):
-            return id(write) in applied if ended.get(write.session_id, True) else _held()
-        if isinstance(write, tuple):
-            return next((stored[item.message_id] for item in write if stored[item.message_id] is not True), True)
-        return True if write.instance_id in living else InstanceGone("the instance was declared dead")
+    def _outcome(self, write: Write, answers: _Answers) -> Outcome:
+        match write:
+            case SessionStart():
+                return NONE if write.instance_id in answers.living else InstanceGone("the instance was declared dead")
+            case SessionEnd():
+                return self._end_outcome(write, answers.ended.get(write.session_id))
+            case BulkClose() | InstanceStop():
+                return answers.left[write]
+        failures = (answers.stored[item.message_id] for item in write)
+        return next((each for each in failures if isinstance(each, StoreError)), NONE)
+
+    def _end_outcome(self, end: SessionEnd, ended: bool | None) -> Outcome:
+        """ended: as the statement answers; None where the row was closed before."""
+        if ended is False:
+            return _held()
+        return Closed({end.session_id}) if ended and self._first[end.session_id] is end else NONE
 
     def _start_columns(self) -> tuple[list[Any], ...]:
         s = self.starts
@@ -85,33 +125,22 @@ class Batch:
         )
 
 
-async def append_or_not(connection: Any, items: Sequence[StoredItem]) -> bool:
-    """Stores items in a savepoint; False where the database refuses one of them, and then none is stored."""
-    try:
-        async with connection.transaction():
-            await connection.fetch(QUERIES["append_items"], *_item_columns(items))
-    except ROW_AT_FAULT as error:
-        _log.warning(
-            "unfinished_items_refused", session_id=str(items[0].session_id), items=len(items), error=str(error)
-        )
-        return False
-    return True
-
-
 def by_session(items: Sequence[StoredItem]) -> list[list[StoredItem]]:
     return [list(group) for _, group in itertools.groupby(items, key=lambda item: item.session_id)]
 
 
-def _items_of(write: Write) -> Sequence[StoredItem]:
-    if isinstance(write, SessionEnd):
-        return write.unfinished
-    return write if isinstance(write, tuple) else ()
-
-
-def _item_outcome(row: asyncpg.Record) -> Outcome:
+def _item_outcome(row: Any) -> Outcome:
     if row["stored"]:
-        return True
+        return NONE
     return _held() if row["was_active"] else SessionClosed("the session's row is closed")
+
+
+async def _leave(connection: Any, write: BulkClose | InstanceStop) -> Closed:
+    if isinstance(write, InstanceStop):
+        await connection.fetch(QUERIES["stop_instance"], write.instance_id)
+        return NONE
+    rows = await connection.fetch(QUERIES["close_instance_sessions"], write.instance_id)
+    return Closed(row["session_id"] for row in rows)
 
 
 def _held() -> StoreUnavailable:

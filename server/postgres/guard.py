@@ -23,6 +23,7 @@ GAP_SECONDS = 1.5  # without a heartbeat: the database was out of reach
 # A renewal; a connection that takes longer is given up. Above GAP_SECONDS: in a stall that the others do not even
 # notice, nobody's guard may go.
 GUARD_SECONDS = 2.5
+IDLE_SECONDS = 2.0
 ANSWER_SECONDS = 3.0  # above GUARD_SECONDS: only for a server that does not answer at all
 CLOSED_MAX = 10_000  # notifications not yet looked at
 
@@ -41,7 +42,13 @@ class PostgresGuard:
         self._news = trio.Event()
 
     async def renew(self) -> bool:
-        return bool(await self._fetch("renew_instance", self._instance_id, GAP_SECONDS))
+        return bool(await self._call(self._renew))
+
+    async def _renew(self) -> Sequence[Any]:
+        # A frozen database does on waking what it was sent before, also by a process that has died meanwhile. As one
+        # statement, that would be a heartbeat of the dead; a BEGIN that nothing follows is none.
+        async with self._connection.transaction():
+            return await self._connection.fetch(QUERIES["renew_instance"], self._instance_id, GAP_SECONDS)  # type: ignore[no-any-return]
 
     async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
         return [row["session_id"] for row in await self._fetch("closed_among", session_ids)]
@@ -93,7 +100,12 @@ async def _unavailable_or(
 @contextlib.asynccontextmanager
 async def open_guard(url: str, loop: trio_asyncio.BaseTrioEventLoop, instance_id: UUID) -> AsyncIterator[PostgresGuard]:
     """Connects and takes the lock. Leaving drops the connection, and the lock with it. Raises `StoreUnavailable`."""
-    settings = {"application_name": "lastcall guard", "tcp_user_timeout": "10s"}
+    settings = {
+        "application_name": "lastcall guard",
+        "tcp_user_timeout": "10s",
+        # Frozen in the middle of a renewal, it would hold the row that others have to mark.
+        "idle_in_transaction_session_timeout": f"{IDLE_SECONDS:g}s",
+    }
     connection = await _unavailable_or(loop, _connect, url, settings)
     try:
         guard = PostgresGuard(connection, loop, instance_id)

@@ -6,7 +6,6 @@ import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from typing import ParamSpec, TypeVar
 from uuid import UUID
 
@@ -16,9 +15,10 @@ import trio
 import trio_asyncio
 
 from ..agent import Memory, Message, Transcript
-from ..commits import CommitWriter, Outcome
+from ..commits import CommitWriter
 from ..queries import QUERIES
 from ..store import (
+    EVIDENCE_SECONDS,
     Instance,
     InvalidRow,
     MemoryClaim,
@@ -26,10 +26,11 @@ from ..store import (
     SessionEnd,
     SessionStart,
     StoredItem,
+    StoreError,
     StoreUnavailable,
     Suspect,
 )
-from .batch import Batch, Write, append_or_not, by_session, transaction
+from .batch import Batch, BulkClose, Closed, InstanceStop, Outcome, Write, by_session, transaction
 from .calls import CALL_SECONDS, call
 from .guard import GAP_SECONDS, PostgresGuard, open_guard
 
@@ -40,6 +41,7 @@ CONNECTIONS = 6
 CONNECTIONS_FOR_WRITES = 2  # that no crowd of readers can take: commits, the bulk close, the heartbeat
 CONNECT_SECONDS = 3.0
 COMMAND_SECONDS = 5.0
+REAP_ROWS_MAX = 5_000  # in one statement: a quarter of a second
 
 _log = structlog.get_logger(__name__)
 
@@ -52,8 +54,7 @@ class PostgresStore:
         self._pool = pool
         self._loop = loop
         self._readers = trio.CapacityLimiter(CONNECTIONS - CONNECTIONS_FOR_WRITES)
-        self._ending: dict[UUID, SessionEnd] = {}
-        self._writer: CommitWriter[Write] = CommitWriter(self._commit)
+        self._writer: CommitWriter[Write, Closed] = CommitWriter(self._commit)
         self.run_writer = self._writer.run
         self.close_writer = self._writer.close
 
@@ -94,16 +95,19 @@ class PostgresStore:
     def open_guard(self, instance_id: UUID) -> AbstractAsyncContextManager[PostgresGuard]:
         return open_guard(self._url, self._loop, instance_id)
 
-    async def suspects(self, instance_id: UUID, silent_seconds: float) -> Sequence[Suspect]:
-        rows = await self._first(QUERIES["suspect_instances"], instance_id, silent_seconds, GAP_SECONDS)
+    async def suspects(self, instance_id: UUID) -> Sequence[Suspect]:
+        rows = await self._first(QUERIES["suspect_instances"], instance_id, GAP_SECONDS)
         names = [name for name in Suspect.__slots__ if name != "heartbeat"]
         return [Suspect(**{name: row[name] for name in names}, heartbeat=row["heartbeat_at"]) for row in rows]
 
     async def reap(self, suspect: Suspect, judge: UUID) -> int:
-        return len(await self._first(QUERIES["reap_instance"], suspect.instance_id, suspect.heartbeat, judge))
+        rows = await self._first(
+            QUERIES["reap_instance"], suspect.instance_id, suspect.heartbeat, judge, REAP_ROWS_MAX, EVIDENCE_SECONDS
+        )
+        return len(rows)
 
     async def stop_instance(self, instance_id: UUID) -> None:
-        await self._first(QUERIES["stop_instance"], instance_id)
+        await self._submit_after((), InstanceStop(instance_id))
 
     async def begin_session(self, start: SessionStart, *, within: float) -> None:
         await self._writer.submit(start, within=within)
@@ -112,24 +116,21 @@ class PostgresStore:
         await self._writer.submit(tuple(items), within=within)
 
     async def end_session(self, end: SessionEnd) -> bool:
-        self._ending[end.session_id] = end
-        try:
-            return await self._end_session(end)
-        finally:
-            self._ending.pop(end.session_id, None)
+        return bool(await self._submit_after(end.unfinished, end))
 
-    async def _end_session(self, end: SessionEnd) -> bool:
-        try:
-            return await self._writer.submit_surely(end)
-        except InvalidRow:
-            if not end.unfinished:
-                raise
-            # An end is worth more than the unsaid words that came with it.
-            _log.exception("unfinished_items_refused", session_id=str(end.session_id))
-            return await self._writer.submit_surely(replace(end, unfinished=()))
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Closed:
+        return await self._submit_after(unfinished, BulkClose(instance_id))
 
-    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> int:
-        return await self._call(self._close_instance_sessions, instance_id, unfinished)
+    async def _submit_after(self, unfinished: Sequence[StoredItem], write: Write) -> Closed:
+        """An end, after the words that were left unsaid. It is worth more than they: where they fail, it stands."""
+        unsaid = by_session(unfinished)
+        *stored, outcome = await self._writer.submit_surely(*(tuple(items) for items in unsaid), write)
+        for items, failure in zip(unsaid, stored, strict=True):
+            if isinstance(failure, InvalidRow):
+                _log.warning("unfinished_items_refused", session_id=str(items[0].session_id), error=str(failure))
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return outcome
 
     async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
         return [RememberedFact(row["kind"], row["content"]) for row in await self.fetch("recall", user_id, limit)]
@@ -164,25 +165,13 @@ class PostgresStore:
     async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
         await self.fetch("fail_memory", session_id, error, retry_after)
 
-    async def _close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> int:
-        async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection, transaction(connection) as now:
-            if self._ending:
-                # Ends that still wait for their commit, after an outage: their own dates and reasons, not these.
-                ended = Batch([replace(end, unfinished=()) for end in self._ending.values()])
-                await ended.run(connection, now)
-            # The end of all sessions is worth more than the unsaid words of one.
-            if unfinished and not await append_or_not(connection, unfinished):
-                for items in by_session(unfinished):
-                    await append_or_not(connection, items)
-            return len(await connection.fetch(QUERIES["close_instance_sessions"], instance_id))
-
     async def _commit(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         """Commits a batch of the group-commit writer in one transaction, and says per row what became of it."""
         return await self._call(self._commit_batch, Batch(writes))
 
     async def _commit_batch(self, batch: Batch) -> Sequence[Outcome]:
         async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
-            if not (batch.starts or batch.ends):
+            if not batch.dated:
                 # One statement is its own transaction: two round trips fewer.
                 return await batch.run(connection, 0.0)
             async with transaction(connection) as now:
