@@ -272,7 +272,7 @@ async def test_a_row_at_fault_is_found_although_the_database_goes_away_meanwhile
 
 async def test_rows_that_were_held_are_tried_again_in_their_order(autojump_clock: MockClock) -> None:
     for _ in range(ORDERS):
-        database = Database()
+        database = Database(seconds=RETRY_WAIT_SECONDS_MAX / 5)
         database.refuse = dict.fromkeys(("words", "end"), StoreUnavailable("somebody holds the row"))
         async with open_writer(database) as callers:
             await callers.submit("first", "words", "end", within=None)
