@@ -25,6 +25,7 @@ BACKOFF_SECONDS_MAX = 300.0
 KIND_CHARS_MAX = 32
 CONTENT_CHARS_MAX = 1000
 MEMORIES_MAX = 50  # per session
+REST_SECONDS_MAX = 0.1
 
 _log = structlog.get_logger(__name__)
 
@@ -61,8 +62,9 @@ class Finalizer:
     async def work(self) -> None:
         """One worker: claims and finalizes until closed and nothing is pending."""
         while True:
-            announced = self._announced
+            announced, began = self._announced, trio.current_time()
             if await self._finalize_next():
+                await self._rest(trio.current_time() - began)
                 continue
             # A session that ended during the look was announced to nobody: look again before sleeping or ending.
             if announced != self._announced:
@@ -71,6 +73,11 @@ class Finalizer:
                 return
             with trio.move_on_after(self._settings.memory_sweep_seconds):
                 await self._idle.park()
+
+    async def _rest(self, worked_seconds: float) -> None:
+        """As long as the work took. When many sessions end at once, those that go on need the database more."""
+        if not self._closing:
+            await trio.sleep(min(worked_seconds, REST_SECONDS_MAX))
 
     async def _finalize_next(self) -> bool:
         """Finalizes one pending session, if there is one to be had."""

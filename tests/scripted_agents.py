@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncGenerator, Sequence
 
 import trio
@@ -51,6 +52,13 @@ class Crashing(ScriptedAgent):
     async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
         yield "Well, "
         raise RuntimeError("the agent is broken")
+
+
+class Introspective(ScriptedAgent):
+    """Says how many objects the garbage collector leaves alone, and how many it looks through."""
+
+    async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
+        yield f"{gc.get_freeze_count()} {len(gc.get_objects())}"
 
 
 class Flooding(ScriptedAgent):

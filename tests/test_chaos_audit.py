@@ -11,7 +11,7 @@ import pytest
 from .chaos.audit import PROMISES, Audit, Findings, within
 from .chaos.ledger import Ack, Fault, Ledger, Life, Visit
 from .chaos.plan import FAULTS, Pace, lanes
-from .chaos.records import Item, Records, Remembered, Row, Sample
+from .chaos.records import Item, Look, Records, Remembered, Row, Sample
 from .chaos.truth import lines
 
 PACE = Pace(lease=3.0, ping_interval=2.0, ping_timeout=2.0, drain=3.0)
@@ -27,6 +27,7 @@ class World:
     ledger: Ledger = field(default_factory=Ledger)
     records: Records = field(default_factory=Records)
     samples: list[Sample] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
 
     @property
     def visit(self) -> Visit:
@@ -48,13 +49,14 @@ class World:
 
     def cut(self, at: float) -> None:
         """The client lost its server."""
-        self.visit.left, self.visit.how, self.visit.gone = None, "", at
+        self.visit.leaving = self.visit.left = None
+        self.visit.how, self.visit.gone = "", at
 
     def fault(self, kind: str, begin: float, end: float, target: str = "") -> None:
         self.ledger.faults.append(Fault(kind, target, begin, end))
 
     def audit(self) -> Findings:
-        return Audit(self.ledger, self.records, self.samples, PACE).run()
+        return Audit(self.ledger, self.records, self.samples, self.looks, PACE).run()
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def world() -> World:
     made = World()
     made.ledger.lives = [_life(pid, port) for pid, port in ((10, 1), (20, 2))]
     visit = Visit("v", "ada", 1, 1000.0, 7, HEX, 1000.05, sent=1009.0, sending=1009.0)
-    visit.left, visit.how, visit.gone, visit.code = 1010.0, "close", 1010.02, 1000
+    visit.leaving, visit.left, visit.how, visit.gone, visit.code = 1010.0, 1010.0, "close", 1010.02, 1000
     visit.acks = {
         "item_v_0": Ack("item_v_0", "user", FACT, 1000.2),
         "item_a": Ack("item_a", "assistant", f"You said: {FACT}", 1000.3),
@@ -112,7 +114,7 @@ def answers_after_its_end(world: World) -> None:
 
 
 def keeps_its_socket(world: World) -> None:
-    world.visit.left = world.visit.gone = 1020.0
+    world.visit.leaving = world.visit.left = world.visit.gone = 1020.0
     world.end_row(1018.9, 1018.8)
     world.records.rows[UUID].ended_at = 1018.9
     world.fault("row_closed", 1018.7, 1018.8, target="another")
@@ -204,8 +206,17 @@ def is_called_orphaned_while_its_owner_lives(world: World) -> None:
     world.samples.append(Sample(1006.0, {UUID: "orphaned"}))
 
 
+def is_listed_as_an_orphan_while_its_owner_lives(world: World) -> None:
+    world.looks.append(Look(1003.0, 1006.0, [UUID]))
+
+
+def is_listed_as_an_orphan_after_its_end(world: World) -> None:
+    world.life.frozen = [(1011.0, 1019.0)]
+    world.looks.append(Look(1015.0, 1018.0, [UUID]))
+
+
 def is_dropped_for_no_reason(world: World) -> None:
-    world.visit.left, world.visit.how = None, ""
+    world.cut(1010.02)
 
 
 def has_a_server_that_crashed(world: World) -> None:
@@ -240,6 +251,8 @@ FALSIFIED: list[tuple[str, Callable[[World], None]]] = [
     ("healthy_swept", is_swept_while_its_owner_lives),
     ("samples_disagree", is_seen_active_after_its_end),
     ("samples_disagree", is_called_orphaned_while_its_owner_lives),
+    ("looks_disagree", is_listed_as_an_orphan_while_its_owner_lives),
+    ("looks_disagree", is_listed_as_an_orphan_after_its_end),
     ("unexplained_ends", is_dropped_for_no_reason),
     ("unclean_exits", has_a_server_that_crashed),
     ("unclean_exits", has_a_server_that_was_forced_to_end),
@@ -332,9 +345,20 @@ def test_a_session_that_begins_when_a_frozen_server_wakes_is_no_session_of_the_f
     assert findings.table["client"].samples == 1
 
 
+def test_a_session_that_began_after_a_waking_is_not_measured_by_it(world: World) -> None:
+    world.life.frozen = [(980.0, 990.0), (1010.01, 1015.0)]
+    world.end_row(1009.9, 1013.0, "owner_died")
+    world.samples.clear()
+
+    findings = world.audit()
+
+    assert broken(findings) == {}
+    assert (findings.table["frozen"].samples, findings.table["woken"].samples) == (1, 0)
+
+
 def test_a_server_that_goes_on_serving_after_it_wakes_is_a_ghost(world: World) -> None:
     world.life.frozen = [(1005.0, 1010.0)]
-    world.visit.left = world.visit.gone = 1015.0
+    world.visit.leaving = world.visit.left = world.visit.gone = 1015.0
     world.visit.acks["item_a"].at = 1014.0
     world.end_row(1004.5, 1008.5, "owner_died")
 
@@ -402,7 +426,7 @@ def test_a_socket_that_outlives_a_row_closed_by_hand_is_out_of_bounds(world: Wor
 
 
 def test_a_stopped_client_ended_with_its_last_frame(world: World) -> None:
-    world.visit.left = world.visit.gone = None
+    world.visit.leaving = world.visit.left = world.visit.gone = None
     world.ledger.people_ended[7] = ("stopped", 1009.5)
     world.end_row(1009.01, 1013.02, "client_vanished")
     world.samples.clear()
@@ -414,8 +438,14 @@ def test_a_stopped_client_ended_with_its_last_frame(world: World) -> None:
     assert findings.table["vanished"].end == pytest.approx(0.01)
 
 
+def test_a_line_without_samples_is_neither_within_nor_out_of_bounds(world: World) -> None:
+    findings = world.audit()
+    assert within(lines(PACE)["client"], findings.table["client"]) is True
+    assert within(lines(PACE)["killed"], findings.table["killed"]) is None
+
+
 def test_a_killed_client_ended_when_it_was_killed(world: World) -> None:
-    world.visit.left = world.visit.gone = None
+    world.visit.leaving = world.visit.left = world.visit.gone = None
     world.ledger.people_ended[7] = ("killed", 1010.0)
 
     assert world.audit().table["client"].row == pytest.approx(0.03)
@@ -432,7 +462,34 @@ def test_a_shutdown_is_measured_from_its_signal(world: World) -> None:
 
     assert broken(findings) == {}
     assert findings.table["shutdown"].row == pytest.approx(1.0)
-    assert findings.table["shutdown"].end == pytest.approx(0.05)
+    assert findings.table["shutdown"].end == 0.0
+
+
+@pytest.mark.parametrize("end", [1005.1, 1006.3], ids=["before the last answer", "after its socket"])
+def test_a_session_ends_in_a_shutdown_between_what_was_last_served_and_the_end_of_its_socket(
+    world: World, end: float
+) -> None:
+    world.life.terminated, world.life.died = 1005.0, 1007.0
+    world.visit.acks["item_a"].at = 1005.3
+    world.cut(1006.05)
+    world.end_row(end, 1006.3, "shutdown")
+    world.samples.clear()
+
+    assert broken(world.audit()) == {"time_errors": 1}
+
+
+@pytest.mark.parametrize(("away", "errors"), [((1005.0, 1009.0), {}), ((1001.0, 1002.0), {"time_errors": 1})])
+def test_a_server_killed_while_the_database_was_away_is_known_to_have_lived_until_that_began(
+    world: World, away: tuple[float, float], errors: dict[str, int]
+) -> None:
+    world.fault("database_frozen", *away)
+    world.life.killed = world.life.died = 1008.0
+    world.life.terminated = None
+    world.cut(1008.0)
+    world.end_row(1004.6, 1010.0, "owner_died")
+    world.samples.clear()
+
+    assert broken(world.audit()) == errors
 
 
 # --- the schedule

@@ -152,3 +152,11 @@ async def test_a_connection_that_never_says_a_word_does_not_hold_up_the_exit(ser
             code, took = await terminate(server)
     assert code == 0
     assert took < EXIT_WITHIN_SECONDS
+
+
+async def test_the_garbage_collector_leaves_alone_what_lives_as_long_as_the_process(serve: Serve) -> None:
+    with serve("tests.scripted_agents:Introspective") as server:
+        async with connect(server.url) as client:
+            answer = (await client.ask("Hello"))["response"]["output"][0]["content"][0]["text"]
+    frozen, watched = map(int, answer.split())
+    assert frozen > 10 * watched

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,6 +14,7 @@ import trio_asyncio
 
 from ..queries import SCHEMA, SCHEMA_DIGEST
 from .calls import bounded
+from .loop import open_loop
 from .pool import COMMAND_SECONDS, CONNECT_SECONDS, CONNECTIONS, PostgresStore
 
 VERSION_MIN = 140_000  # PostgreSQL 14, as server_version_num counts
@@ -50,9 +50,7 @@ async def open_store(url: str, *, close_seconds: float = CLOSE_SECONDS) -> Async
     Leaving it: what is queued is committed within `close_seconds`, then the pool is closed, or cut off. Raises
     `DatabaseUnusable`.
     """
-    async with trio_asyncio.open_loop() as loop:
-        # trio-asyncio's default handler raises into its nursery: one failed background future would end the server.
-        loop.set_exception_handler(_log_only)
+    async with open_loop() as loop:
         pool = await trio_asyncio.aio_as_trio(_connect, loop=loop)(url)
         store = PostgresStore(url, pool, loop)
         try:
@@ -68,10 +66,6 @@ async def open_store(url: str, *, close_seconds: float = CLOSE_SECONDS) -> Async
                     await bounded(loop, close_seconds, pool.close)
             # Always: leaving the loop with a query in flight would hang for ever.
             pool.terminate()
-
-
-def _log_only(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    _log.debug("asyncio_exception", message=context.get("message"), error=repr(context.get("exception")))
 
 
 async def _connect(url: str) -> asyncpg.Pool:

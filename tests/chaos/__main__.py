@@ -20,7 +20,8 @@ from rich.console import Console
 from server.postgres import open_store
 
 from .audit import Audit, Findings
-from .conduct import Run, conduct, free_ports
+from .conduct import conduct, free_ports
+from .deeds import Run
 from .plan import FAULTS, Pace
 from .processes import Database, Failed, Server
 from .records import install, read
@@ -46,7 +47,7 @@ def parse_only(_context: click.Context, _parameter: click.Parameter, value: str 
 @click.option("--seconds", type=click.FloatRange(1, SECONDS_MAX), default=60, show_default=True, help="Of trouble.")
 @click.option("--seed", type=click.IntRange(0, SEED_MAX), help="Repeats a schedule; default: a random one.")
 @click.option("--servers", type=click.IntRange(1, SERVERS_MAX), default=2, show_default=True, help="At once.")
-@click.option("--clients", type=click.IntRange(1, CLIENTS_MAX), default=120, show_default=True, help="At once.")
+@click.option("--clients", type=click.IntRange(1, CLIENTS_MAX), default=150, show_default=True, help="At once.")
 @click.option("--json", "as_json", is_flag=True, help="Progress on stderr, and every figure in stdout's last line.")
 @click.option("--keep", is_flag=True, help="Keep the database and the logs, and say where.")
 @click.option("--only", callback=parse_only, metavar="FAULT[,FAULT]", help="Only these faults.")
@@ -114,7 +115,7 @@ async def run_on(
             display.phase("auditing")
             records = await read(store)
             nursery.cancel_scope.cancel()
-        return run, Audit(run.ledger, records, run.samples, pace).run()
+        return run, Audit(run.ledger, records, run.samples, run.looks, pace).run()
 
 
 def failed(error: BaseException) -> int:

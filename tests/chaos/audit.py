@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from .ledger import Ledger, Life, Visit
 from .plan import Pace
-from .records import Item, Records, Row, Sample
+from .records import Item, Look, Records, Row, Sample
 from .truth import BACK_SECONDS, CLOCK_SECONDS, Line, Truth, closing_by_hand, excused_until, lines, truth_of
 
 EXAMPLES_MAX = 5
@@ -30,6 +30,7 @@ PROMISES = (
     "memories_doubled",
     "healthy_swept",
     "samples_disagree",  # session_truth at some moment of the run
+    "looks_disagree",  # `lastcall orphans` at some moment of the run
     "unexplained_ends",  # a server ended a connection for no reason that anybody gave it
     "unclean_exits",  # a server crashed, or did not end with 0 in time after SIGTERM
 )
@@ -64,10 +65,11 @@ class Findings:
 class Audit:
     """One comparison. `run` returns the findings."""
 
-    def __init__(self, ledger: Ledger, records: Records, samples: list[Sample], pace: Pace) -> None:
+    def __init__(self, ledger: Ledger, records: Records, samples: list[Sample], looks: list[Look], pace: Pace) -> None:
         self._ledger = ledger
         self._records = records
         self._samples = samples
+        self._looks = looks
         self._pace = pace
         self._lines: dict[str, Line] = lines(pace)
         self._visits = {visit.session_id: visit for visit in ledger.visits.values() if visit.session_id}
@@ -84,6 +86,8 @@ class Audit:
         self._memories()
         for sample in self._samples:
             self._sample(sample)
+        for look in self._looks:
+            self._look(look)
         for life in self._ledger.lives:
             self._exit(life)
         return self.findings
@@ -133,7 +137,7 @@ class Audit:
             self.findings.break_("ghost_sockets", f"{row.session_id} ({row.reason}) served {late:.2f} s after its end")
 
     def _explained(self, visit: Visit, life: Life) -> None:
-        if visit.gone is None or visit.left is not None:
+        if visit.gone is None or visit.leaving is not None:
             return
         since = visit.gone - self._pace.ping_interval - self._pace.ping_timeout - BACK_SECONDS
         away = any(begin <= visit.gone and end + 2 * BACK_SECONDS >= since for begin, end in self._ledger.outages())
@@ -171,7 +175,7 @@ class Audit:
 
     def _woken(self, visit: Visit, life: Life) -> None:
         ended = visit.socket_ended
-        woke = [end for begin, end in life.frozen if ended is not None and begin <= ended]
+        woke = [end for begin, end in life.frozen if ended is not None and visit.opened < begin <= ended]
         if ended is not None and woke and ended > woke[-1]:
             known = excused_until(woke[-1], None, self._ledger) - BACK_SECONDS
             self._measure("woken", str(visit.session_id), ended - known, 0.0)
@@ -287,6 +291,14 @@ class Audit:
                     "samples_disagree", f"{session_id} called orphaned, but its owner is in good health"
                 )
 
+    def _look(self, look: Look) -> None:
+        for session_id in look.orphans:
+            row = self._records.rows[session_id]
+            if row.closings and row.closings[0] < look.began - CLOCK_SECONDS:
+                self.findings.break_("looks_disagree", f"{session_id} called orphaned after its end")
+            elif self._healthy(session_id, look.ended):
+                self.findings.break_("looks_disagree", f"{session_id} called orphaned, but its owner is in good health")
+
     def _healthy(self, session_id: str, at: float) -> bool:
         """Whether the owner had no reason at all to look dead at a moment."""
         row = self._records.rows.get(session_id)
@@ -304,7 +316,10 @@ def allowed_end(line: Line) -> float:
     return (line.bound_end or 0.0) or CLOCK_SECONDS
 
 
-def within(line: Line, measured: Measured) -> bool:
+def within(line: Line, measured: Measured) -> bool | None:
+    """None: there was nothing to measure."""
+    if not measured.samples:
+        return None
     return measured.row <= line.bound_row and (line.bound_end is None or measured.end <= allowed_end(line))
 
 

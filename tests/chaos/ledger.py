@@ -23,7 +23,8 @@ class Visit:
 
     words: the texts that the client sent as its own, acknowledged or not.
     sent: when it last sent a frame; sending: when it last was about to.
-    left: the end that the client made (`how`); gone: when it saw the server's end, with its close code (0: none).
+    leaving: when it was about to make its end (`how`); left: when that was on its way. gone: when it saw the server's
+    end, with its close code (0: none).
     """
 
     visit_id: str
@@ -36,6 +37,7 @@ class Visit:
     acks: dict[str, Ack] = field(default_factory=dict)
     sent: float = 0.0
     sending: float = 0.0
+    leaving: float | None = None
     left: float | None = None
     how: str = ""
     gone: float | None = None
@@ -51,8 +53,10 @@ class Visit:
                 self.sending = at
             case "sent":
                 self.sent = at
+            case "leaving":
+                self.leaving, self.how = at, rest[0]
             case "left":
-                self.left, self.how = at, rest[0]
+                self.left = at
             case "gone":
                 self.gone, self.code = at, rest[0]
 
@@ -61,6 +65,11 @@ class Visit:
         """When the socket was over for the client, whoever ended it."""
         ends = [end for end in (self.left, self.gone) if end is not None]
         return min(ends) if ends else None
+
+    @property
+    def last_served(self) -> float:
+        """When its client last saw anything acknowledged, or else the session created."""
+        return max([ack.at for ack in self.acks.values()], default=self.created or self.opened)
 
 
 @dataclass(slots=True)

@@ -36,7 +36,7 @@ class Pace:
     ping_timeout: float = 2.0
     drain: float = 3.0
     settle: float = 100.0  # for what the faults left behind; a dead server's claim on memory may take long to run out
-    sample: float = 0.2
+    sample: float = 0.5
 
     @property
     def answer_grace(self) -> float:
@@ -110,7 +110,7 @@ MARKS = ("#slow", "#raise", "#hang", "#forget")
 
 def manner(random: Random, only: Sequence[str], *, patient: bool) -> Manner:
     """A visit's course. patient: one that chats until something is done to it."""
-    count = 40 if patient else random.choice((1, 1, 2, 2, 3))
+    count = 40 if patient else random.choice((1, 1, 1, 2))
     turns = [_mark(random, only) for _ in range(count)]
     endings = ["close"] * 12 + ["fin"] * 2 + ["garbage"] * 2 + ["stay"] * 2
     if "client_reset" in only:

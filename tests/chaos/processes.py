@@ -27,7 +27,7 @@ from .plan import Pace
 START_SECONDS = 30.0
 KILLED_SECONDS = 5.0  # from SIGKILL to the exit
 LINE_BYTES_MAX = 1 << 20
-CONNECTIONS = 4  # of ours beside the servers'
+NICENESS = 10
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -179,4 +179,13 @@ class Server:
 
 
 def people_command(settings: people.Settings) -> list[str]:
-    return [sys.executable, "-m", "tests.chaos.people", msgspec.json.encode(settings).decode()]
+    # They stand for machines of their own: they must not take the servers' time.
+    return [
+        "nice",
+        "-n",
+        str(NICENESS),
+        sys.executable,
+        "-m",
+        "tests.chaos.people",
+        msgspec.json.encode(settings).decode(),
+    ]

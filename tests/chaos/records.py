@@ -57,6 +57,15 @@ class Sample:
     states: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What `lastcall orphans` called orphaned, asked from `began` to `ended`."""
+
+    began: float
+    ended: float
+    orphans: list[str]
+
+
 @dataclass(slots=True)
 class Row:
     """One session. pid: of its owner's process, 0 for none. closings: when each write of its end was committed."""

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .audit import Findings, within
-from .conduct import Run
+from .deeds import Run
 from .plan import DATABASE_FAULTS, ROW_FAULTS, SERVER_FAULTS
 from .truth import lines
 
@@ -74,7 +74,7 @@ def figures(run: Run, findings: Findings) -> dict[str, Any]:
     faults = Counter(fault.kind for fault in run.ledger.faults)
     faults["client_reset"] = sum(visit.how == "reset" for visit in visits)
     table = _table(run, findings)
-    kept = not any(findings.broken.values()) and all(line["within"] for line in table)
+    kept = not any(findings.broken.values()) and all(line["within"] is not False for line in table)
     return {
         "seconds": run.pace.seconds,
         "seed": run.seed,
@@ -87,6 +87,7 @@ def figures(run: Run, findings: Findings) -> dict[str, Any]:
         "examples": dict(findings.examples),
         "unmeasured_ends": findings.unmeasured,
         "samples": len(run.samples),
+        "looks": len(run.looks),
         "table": table,
         "ok": kept,
     }
@@ -118,7 +119,7 @@ def say(result: dict[str, Any], console: Console) -> None:
     """The end of a run, for people."""
     table = Table("what happens", "row true again within", "measured", "end off by at most", "measured", "ends")
     for line in result["table"]:
-        style = None if line["within"] else "red"
+        style = "red" if line["within"] is False else None
         seconds = [_seconds(line[key]) for key in ("bound_row", "measured_row", "bound_end", "measured_end")]
         table.add_row(line["line"], *seconds, str(line["samples"]), style=style)
     console.print(table)

@@ -67,12 +67,15 @@ def truth_of(visit: Visit, row: Row, life: Life, ledger: Ledger, pace: Pace) -> 
         if end - begin > pace.lease and row.start < begin and _overtaken(visit, ended, begin, committed, ledger):
             return _frozen(min(ended, begin), (begin, end), committed, life, ledger, pace)
     if life.terminated is not None and _overtaken(visit, ended, life.terminated, committed, ledger):
-        # Of a client that has vanished the server knows nothing yet.
+        # Of a client that has vanished the server knows nothing yet. To any other, its session is over at some moment
+        # between the last that was served to it and the end of its socket.
         latest = committed if visit.how == "stopped" else ended
-        return _late_by_outage(Truth("shutdown", ended, latest, life.terminated), committed, ledger)
+        earliest = ended if visit.left == ended else max(visit.last_served, min(life.terminated, ended))
+        return _late_by_outage(Truth("shutdown", earliest, latest, life.terminated), committed, ledger)
     line = "vanished" if visit.how == "stopped" else "client"
     latest = max(ended, visit.sending) if visit.how == "stopped" else ended
-    return _late_by_outage(Truth(line, ended, latest, ended), committed, ledger)
+    earliest = visit.leaving if visit.leaving is not None and visit.left == ended else ended
+    return _late_by_outage(Truth(line, earliest, latest, earliest), committed, ledger)
 
 
 def _overtaken(visit: Visit, ended: float, event: float, committed: float, ledger: Ledger) -> bool:
@@ -85,6 +88,9 @@ def _overtaken(visit: Visit, ended: float, event: float, committed: float, ledge
 def _killed(earliest: float, killed: float, committed: float, life: Life, ledger: Ledger) -> Truth:
     origin = max([killed, *(end for begin, end in ledger.outages() if begin < committed and end > killed)])
     survivor = _survivor_from(origin, life, NOTICE_SECONDS, ledger)
+    # What it lived through while the database was away, the database cannot know.
+    unknown = [begin for begin, end in ledger.outages() if begin <= killed and end + BACK_SECONDS >= killed]
+    earliest = min([earliest, *unknown])
     if survivor is None:
         return Truth("killed_only", earliest, killed, _next_ready(killed, origin, ledger))
     return Truth("killed", earliest, killed, max(origin, survivor))
