@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
@@ -19,7 +18,7 @@ from . import people
 from .deeds import DEEDS, Run, kill_people, start_all, terminate
 from .ledger import Fault
 from .plan import SERVER_FAULTS, Step, lanes
-from .processes import ROOT, Failed, each_line, open_process, people_command
+from .processes import ROOT, Failed, each_line, open_process, orphans_command, people_command
 from .records import Look, remaining, sample
 from .truth import BACK_SECONDS
 
@@ -143,7 +142,7 @@ async def _sample(run: Run) -> None:
 
 async def _look(run: Run) -> None:
     """Asks as an operator would. A command that fails, as it may while the database is away, claims nothing."""
-    command = [sys.executable, "-m", "server", "orphans", "--json", "--database-url", run.database.url]
+    command = orphans_command(run.database.url)
     while True:
         await trio.sleep(LOOK_SECONDS)
         began = time.time()

@@ -27,7 +27,7 @@ from .plan import Pace
 START_SECONDS = 30.0
 KILLED_SECONDS = 5.0  # from SIGKILL to the exit
 LINE_BYTES_MAX = 1 << 20
-NICENESS = 10
+NICE = ("nice", "-n", "10")  # who stands for a machine of its own must not take the servers' time
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -179,13 +179,8 @@ class Server:
 
 
 def people_command(settings: people.Settings) -> list[str]:
-    # They stand for machines of their own: they must not take the servers' time.
-    return [
-        "nice",
-        "-n",
-        str(NICENESS),
-        sys.executable,
-        "-m",
-        "tests.chaos.people",
-        msgspec.json.encode(settings).decode(),
-    ]
+    return [*NICE, sys.executable, "-m", "tests.chaos.people", msgspec.json.encode(settings).decode()]
+
+
+def orphans_command(database_url: str) -> list[str]:
+    return [*NICE, sys.executable, "-m", "server", "orphans", "--json", "--database-url", database_url]
