@@ -278,7 +278,8 @@ class _Connection:
     async def _keep_alive(self) -> None:
         """Finds a peer that is gone without a word. Its session ended with the last byte that came from it."""
         while True:
-            await trio.sleep(self._settings.ping_interval)
+            # Counted from the last byte: a peer that goes between a ping and its pong would get a whole round more.
+            await trio.sleep_until(self._stream.last_received + self._settings.ping_interval)
             asked = trio.current_time()
             try:
                 with trio.move_on_after(self._settings.ping_timeout) as limit:

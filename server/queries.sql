@@ -57,8 +57,8 @@ WITH dead AS (
 )
 UPDATE conversation_sessions s
    SET is_active = false, end_reason = 'owner_died', closed_by = $3,
-       session_end = greatest(free.heartbeat_at, least(free.heartbeat_at + make_interval(secs => $5),
-                              (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id)))
+       session_end = greatest(free.heartbeat_at, least(free.heartbeat_at + make_interval(secs => $5), coalesce(
+           (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id), free.heartbeat_at)))
   FROM free WHERE s.session_id = free.session_id AND s.is_active
 RETURNING s.session_id;
 
@@ -125,13 +125,14 @@ SELECT s.session_id, ended.session_id IS NOT NULL AS ended
  WHERE s.session_id = ANY ($1::uuid[]) AND s.is_active;
 
 -- name: close_instance_sessions
--- A row that somebody else holds is left to its session's own end.
+-- A row that somebody else holds is left to its session's own end. $2: how long ago they ended.
 WITH free AS MATERIALIZED (
     SELECT session_id FROM conversation_sessions WHERE instance_id = $1 AND is_active
        FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE conversation_sessions
-   SET is_active = false, session_end = now(), end_reason = 'shutdown', close_code = 1012, closed_by = instance_id
+   SET is_active = false, session_end = greatest(session_start, now() - make_interval(secs => $2)),
+       end_reason = 'shutdown', close_code = 1012, closed_by = instance_id
  WHERE session_id IN (SELECT session_id FROM free) AND is_active
 RETURNING session_id;
 
@@ -230,8 +231,8 @@ SELECT count(*) AS orphaned_count FROM conversation_sessions
 -- at an earlier look; $3: as reap_instance's $5.
 UPDATE conversation_sessions s
    SET is_active = false, end_reason = CASE WHEN o.instance_id IS NULL THEN 'by_hand' ELSE 'owner_died' END,
-       session_end = greatest(o.owner_last_seen, least(o.owner_last_seen + make_interval(secs => $3),
-                              (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id)))
+       session_end = greatest(o.owner_last_seen, least(o.owner_last_seen + make_interval(secs => $3), coalesce(
+           (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id), o.owner_last_seen)))
   FROM orphaned_sessions o
  WHERE o.session_id = s.session_id AND s.is_active
    AND (o.instance_id IS NULL OR (o.instance_id, o.owner_last_seen) IN (

@@ -283,12 +283,14 @@ class MemoryStore:
         ended: bool = await self._submit(_Write("end_session", lambda: self._end(end), keep_on=True), float("inf"))
         return ended
 
-    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Collection[UUID]:
+    async def close_instance_sessions(
+        self, instance_id: UUID, unfinished: Sequence[StoredItem], ended: float
+    ) -> Collection[UUID]:
         def close() -> Collection[UUID]:
             active = [s for s in self.sessions.values() if s.is_active and s.instance_id == instance_id]
             self._append_what_is_valid(unfinished)
             for session in active:
-                self._close(session, trio.current_time(), EndReason.SHUTDOWN, 1012, instance_id)
+                self._close(session, ended, EndReason.SHUTDOWN, 1012, instance_id)
             return [session.session_id for session in active]
 
         closed: Collection[UUID] = await self._submit(

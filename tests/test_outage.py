@@ -432,7 +432,7 @@ async def test_a_bulk_close_leaves_ends_that_wait_their_own_dates_and_reasons(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.end, start)
         await trio.sleep(5 * END_ERROR_SECONDS_MAX)
-        nursery.start_soon(writer.store.close_instance_sessions, writer.instance_id, ())
+        nursery.start_soon(writer.store.close_instance_sessions, writer.instance_id, (), trio.current_time())
         await trio.testing.wait_all_tasks_blocked(END_ERROR_SECONDS_MAX)
         gate.set()
     (row,) = await rows(writer.store)

@@ -21,9 +21,10 @@ from ..store import InstanceGone, SessionClosed, SessionEnd, SessionStart, Store
 
 @dataclass(frozen=True, slots=True)
 class BulkClose:
-    """All active sessions of an instance end now."""
+    """All active sessions of an instance ended at `ended` on this process's monotonic clock."""
 
     instance_id: UUID
+    ended: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Batch:
         if self.ends:
             rows = await connection.fetch(QUERIES["end_sessions"], *self._end_columns())
             answers.ended = {row["session_id"]: row["ended"] for row in rows}
-        answers.left = {write: await _leave(connection, write) for write in self.leaving}
+        answers.left = {write: await _leave(connection, write, now) for write in self.leaving}
         return [self._outcome(write, answers) for write in self.writes]
 
     def _outcome(self, write: Write, answers: _Answers) -> Outcome:
@@ -135,11 +136,11 @@ def _item_outcome(row: Any) -> Outcome:
     return _held() if row["was_active"] else SessionClosed("the session's row is closed")
 
 
-async def _leave(connection: Any, write: BulkClose | InstanceStop) -> Closed:
+async def _leave(connection: Any, write: BulkClose | InstanceStop, now: float) -> Closed:
     if isinstance(write, InstanceStop):
         await connection.fetch(QUERIES["stop_instance"], write.instance_id)
         return NONE
-    rows = await connection.fetch(QUERIES["close_instance_sessions"], write.instance_id)
+    rows = await connection.fetch(QUERIES["close_instance_sessions"], write.instance_id, now - write.ended)
     return Closed(row["session_id"] for row in rows)
 
 
