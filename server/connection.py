@@ -12,7 +12,7 @@ from uuid import uuid4
 import structlog
 import trio
 import wsproto.utilities
-from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
+from trio_websocket import ConnectionClosed, WebSocketRequest
 
 from . import wire
 from .admission import Admission, Refusal, admit
@@ -21,6 +21,7 @@ from .frames import close_frame, text_frame
 from .memory import briefing
 from .session import Session
 from .store import EndReason, SessionEnd, SessionStart, StoredItem, StoreError
+from .websocket import WebSocket
 
 if TYPE_CHECKING:
     from .agent import Agent
@@ -32,10 +33,7 @@ if TYPE_CHECKING:
     from .store import Store
     from .stream import BufferedStream
 
-MESSAGE_QUEUE_MESSAGES = 16  # inside trio-websocket; pongs wait behind unread messages, so our reader never waits
-PROTOCOL_ERROR_CODES = {1002, 1003, 1007}
 CLOSED_ALREADY = {EndReason.CLOSED_ELSEWHERE, EndReason.OWNER_DIED}
-TOO_BIG = "Exceeded maximum message size"  # trio-websocket's own words when it closes with 1009
 
 _log = structlog.get_logger(__name__)
 
@@ -61,7 +59,7 @@ class Services:
 class Outbox:
     """Encodes events, numbers them and hands their frames to the stream."""
 
-    def __init__(self, stream: BufferedStream, ws: WebSocketConnection) -> None:
+    def __init__(self, stream: BufferedStream, ws: WebSocket) -> None:
         self._stream = stream
         self._ws = ws
         self._prefix = f"event_{uuid4().hex[:12]}_"
@@ -109,18 +107,18 @@ async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery
 
 async def _shake_hands(
     stream: BufferedStream, services: Services, tasks: trio.Nursery
-) -> tuple[WebSocketConnection, Admission] | None:
+) -> tuple[WebSocket, Admission] | None:
     """The opening handshake; None where it was refused."""
-    request = await wrap_server_stream(
-        tasks, stream, MESSAGE_QUEUE_MESSAGES, services.settings.message_bytes_max, receive_buffer_size=None
-    )
+    ws = WebSocket(stream, services.settings.message_bytes_max)
+    request = await ws.request(tasks)
     # trio-websocket keeps the Host to itself; a page's origin cannot be judged without it.
     host = request._event.host  # noqa: SLF001
     admission = admit(request.path, host, request.headers, request.proposed_subprotocols)
     if isinstance(admission, Refusal):
         await _reject(request, admission, services)
         return None
-    return await request.accept(subprotocol=admission.subprotocol), admission
+    await request.accept(subprotocol=admission.subprotocol)
+    return ws, admission
 
 
 async def _reject(request: WebSocketRequest, refusal: Refusal, services: Services) -> None:
@@ -140,7 +138,7 @@ class _Connection:
 
     def __init__(
         self,
-        ws: WebSocketConnection,
+        ws: WebSocket,
         stream: BufferedStream,
         services: Services,
         tasks: trio.Nursery,
@@ -265,9 +263,9 @@ class _Connection:
         code = closed.code if closed is not None else 1006
         if self._stream.stalled:
             self._session.stop(EndReason.SLOW_READER)
-        elif code == 1009 and closed is not None and (closed.reason or "").startswith(TOO_BIG):
+        elif self._ws.too_big:
             self._session.stop(EndReason.MESSAGE_TOO_BIG)
-        elif code in PROTOCOL_ERROR_CODES:
+        elif self._ws.malformed:
             self._session.stop(EndReason.PROTOCOL_ERROR, close_code=code)
             self._farewell = close_frame(code)
         elif code == 1006:

@@ -107,7 +107,8 @@ class ActiveResponse:
     async def _stream(self, agent: Agent, turn: Turn, chars_max: int) -> None:
         chars = 0
         async with aclosing(agent.reply(turn)) as pieces:
-            async for piece in pieces:
+            async for raw in pieces:
+                piece = _encodable(raw)
                 if not piece:
                     continue
                 chars += len(piece)
@@ -128,7 +129,8 @@ class ActiveResponse:
 
     def _fail(self, code: str, message: str) -> None:
         self.response.status = "failed"
-        self.response.status_details = wire.StatusDetails(type="failed", error=wire.Failure(code=code, message=message))
+        failure = wire.Failure(code=_encodable(code), message=_encodable(message))
+        self.response.status_details = wire.StatusDetails(type="failed", error=failure)
 
     def _settle_item(self) -> None:
         self.item.status = "completed" if self.response.status == "completed" else "incomplete"
@@ -141,3 +143,8 @@ class ActiveResponse:
             wire.ItemDone(previous_item_id=self._previous_item_id, item=self.item),
             wire.ResponseDone(response=self.response),
         ]
+
+
+def _encodable(text: str) -> str:
+    """Half a surrogate pair, which JSON from a model's server may hold where it cuts a character, fits no UTF-8."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -290,14 +290,15 @@ class Rejected(Exception):
 
 
 class _Header(Struct):
-    """What is readable of an event that does not fit its shape."""
+    """What is readable of an event that does not fit its shape; as JSON, for a number in it may be too large."""
 
-    type: Any = None
-    event_id: Any = None
+    type: msgspec.Raw = msgspec.Raw(b"null")
+    event_id: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _decode_event: Callable[[str], AnyClientEvent] = msgspec.json.Decoder(AnyClientEvent).decode
 _decode_header = msgspec.json.Decoder(_Header).decode
+_decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 _WHERE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
@@ -325,20 +326,29 @@ def _rejection(message: str, error: Exception) -> Rejected:
         return Rejected(ErrorDetail(code="invalid_value", message="An event is a JSON object."))
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as broken:
         return Rejected(ErrorDetail(code="invalid_json", message=f"The message is not valid JSON: {broken}"))
-    code, text, param = _explain(header, error)
-    event_id = header.event_id if isinstance(header.event_id, str) else None
-    return Rejected(ErrorDetail(code=code, message=text, param=param, event_id=event_id))
+    code, text, param = _explain(bytes(header.type), error)
+    return Rejected(ErrorDetail(code=code, message=text, param=param, event_id=_text(header.event_id)))
 
 
-def _explain(header: _Header, error: Exception) -> tuple[str, str, str | None]:
-    """Code, message and param for an event that is JSON but does not fit."""
-    if header.type is None:
+def _text(value: bytes | msgspec.Raw) -> str | None:
+    """The string that a JSON value is, or None."""
+    try:
+        return _decode_text(value)
+    except msgspec.ValidationError:
+        return None
+
+
+def _explain(kind: bytes, error: Exception) -> tuple[str, str, str | None]:
+    """Code, message and param for an event that is JSON but does not fit. kind: its type, as JSON."""
+    if kind == b"null":
         return "missing_required_parameter", "Missing required parameter: 'type'.", "type"
-    if isinstance(header.type, str) and header.type in AUDIO_EVENTS:
-        return "unsupported_event", f"'{header.type}' is about audio, and this server speaks text only.", "type"
-    if not isinstance(header.type, str) or header.type not in SUPPORTED_EVENTS:
+    name = _text(kind)
+    if name in AUDIO_EVENTS:
+        return "unsupported_event", f"'{name}' is about audio, and this server speaks text only.", "type"
+    if name not in SUPPORTED_EVENTS:
+        shown = kind.decode() if name is None else repr(name)
         supported = ", ".join(f"'{name}'" for name in SUPPORTED_EVENTS)
-        return "invalid_value", f"Invalid value: {header.type!r:.100}. Supported values are: {supported}.", "type"
+        return "invalid_value", f"Invalid value: {shown:.100}. Supported values are: {supported}.", "type"
     where = _WHERE.search(str(error))
     path = where["path"] if where else ""
     text = _WHERE.sub("", str(error))

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 import trio
 
@@ -21,6 +22,10 @@ from server.shutdown import Signals
 from server.store import Store
 
 from .processes import ServerProcess, run_server
+
+# Fresh examples in every run, also where hypothesis would choose its own profile for CI, which repeats the same ones.
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
+hypothesis.settings.load_profile("ci")
 
 START_SECONDS = 10.0
 SETTINGS = Settings(port=0, agent="echo", drain_seconds=5.0, memory_sweep_seconds=1.0)

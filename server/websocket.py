@@ -1,0 +1,58 @@
+"""trio-websocket's connection, where the library's own way would let one client cost others, or hide why it ended.
+
+The only module that overrides it. What is overridden is private to it; `tests/test_any_bytes.py` and
+`tests/test_websocket.py` hold what comes of it.
+"""
+
+from __future__ import annotations
+
+import trio
+from trio_websocket import WebSocketConnection, WebSocketRequest
+from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
+from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+
+QUEUE_MESSAGES = 16  # pongs wait behind unread messages, so our reader never waits
+# All frames of one read are parsed before anybody else runs: 4 KiB of the smallest take 10 ms, 64 KiB 160 ms.
+RECEIVE_BYTES = 4_096
+
+
+class WebSocket(WebSocketConnection):
+    """The server's side of a connection.
+
+    malformed: the peer sent what is no WebSocket. The library sends no close frame then: the peer is still owed one.
+    too_big: the peer's message was larger than `message_bytes_max`. Its close frame is on its way.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, message_bytes_max: int) -> None:
+        super().__init__(
+            stream,
+            WSConnection(ConnectionType.SERVER),
+            message_queue_size=QUEUE_MESSAGES,
+            max_message_size=message_bytes_max,
+            receive_buffer_size=RECEIVE_BYTES,
+        )
+        self.malformed = False
+        self.too_big = False
+
+    async def request(self, tasks: trio.Nursery) -> WebSocketRequest:
+        """The peer's handshake; accepting it opens this connection. The reader runs in `tasks`."""
+        tasks.start_soon(self._reader_task)
+        return await self._get_request()
+
+    async def _handle_message_event(self, event: BytesMessage | TextMessage) -> None:
+        if self.too_big or not (event.data or event.message_finished):
+            return  # an empty fragment adds nothing, and the library would keep any number of them
+        size = len(event.data.encode()) if isinstance(event, TextMessage) else len(event.data)
+        self._message_size += size - len(event.data)  # the library counts a text's characters
+        self.too_big = self._message_size + len(event.data) > self._max_message_size
+        await super()._handle_message_event(event)
+
+    async def _handle_ping_event(self, event: Ping) -> None:
+        if self._wsproto.state is ConnectionState.OPEN:  # after our close frame, the library would raise
+            await super()._handle_ping_event(event)
+
+    async def _handle_close_connection_event(self, event: CloseConnection) -> None:
+        # A close frame of the peer's would have changed the state: this is the parser giving up.
+        self.malformed = self._wsproto.state is ConnectionState.OPEN
+        await super()._handle_close_connection_event(event)
