@@ -1,0 +1,124 @@
+"""`python -m tests.interleavings`: see `--help`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from server import embedded, logs
+
+from .database import Source, run
+from .orders import Orders, explore
+from .replay import again, parse
+from .report import figures, last_line, say, show
+from .together import Meeting, Meetings, meet_all
+
+SECONDS_MAX = 86_400
+LENGTH_MAX = 1_000
+COMPARED = 0.05  # of the states that were taken for others
+EXIT_BROKEN = 1
+EXIT_INTERRUPTED = 130
+
+
+def parse_only(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Meeting | list[str] | None:
+    try:
+        return None if value is None else parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.command("python -m tests.interleavings", context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--length", type=click.IntRange(1, LENGTH_MAX), help="Of the longest orders; default: until nothing new comes."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(1, SECONDS_MAX), default=600, show_default=True, help="What it may take at most."
+)
+@click.option("--json", "as_json", is_flag=True, help="Progress on stderr, and every figure in stdout's last line.")
+@click.option("--only", callback=parse_only, metavar="ORDER", help="Only what a failure named, with every step told.")
+def interleavings(*, as_json: bool, only: Meeting | list[str] | None, **options: Any) -> int:
+    """All orders of the lifecycle's statements on one session, and all pairs of them at the same moment, on the real
+    schema in a real PostgreSQL, against the promises. Exits with 0 only if every promise held."""
+    logs.configure(json_logs=False, level="error")
+    console = Console(stderr=as_json)
+    # A SIGTERM ends the run as Ctrl-C does: nothing is left behind. A shell's background jobs ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    with cluster() as url:
+        if only is not None:
+            return repeat(url, only, console)
+        result = run(everything(url, console, **options))
+    say(result, console)
+    if as_json:
+        click.echo(last_line(result))
+    return 0 if result["ok"] else EXIT_BROKEN
+
+
+@contextmanager
+def cluster() -> Iterator[str]:
+    """The URL of a PostgreSQL of our own. As root it runs as another user, who must get to its folder."""
+    with tempfile.TemporaryDirectory(prefix="lastcall-interleavings-") as directory:
+        Path(directory).chmod(0o755)
+        try:
+            yield embedded.start(Path(directory))
+        finally:
+            embedded.stop(Path(directory))
+
+
+async def everything(url: str, console: Console, *, length: int | None, seconds: float) -> dict[str, Any]:
+    """A whole run; its figures."""
+    until = time.monotonic() + seconds
+    orders, meetings = Orders(), Meetings()
+    display = asyncio.ensure_future(show(console, orders, meetings))
+    try:
+        await explore(url, Source(), length=length, until=until, compare=COMPARED, found=orders)
+        await meet_all(url, Source(), until=until, with_triples=True, found=meetings)
+    finally:
+        display.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await display
+    return figures(orders, meetings)
+
+
+def repeat(url: str, only: Meeting | list[str], console: Console) -> int:
+    """One order, step by step."""
+
+    def tell(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    failures = run(again(url, Source(), only, tell))
+    for failure in failures:
+        for line in failure.broken:
+            tell(f"BROKEN  {line}")
+    tell("promises were broken" if failures else "every promise held")
+    return EXIT_BROKEN if failures else 0
+
+
+def main() -> int:
+    try:
+        code = interleavings.main(standalone_mode=False)
+    except click.ClickException as mistake:
+        command = "python -m tests.interleavings"
+        sys.stderr.write(f"{command}: {mistake.format_message().rstrip('.')}. See {command} --help.\n")
+        return 2
+    except embedded.EmbeddedError as error:
+        sys.stderr.write(f"python -m tests.interleavings: {error}\n")
+        return EXIT_BROKEN
+    except (click.Abort, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    return int(code or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
