@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .store import Store
     from .stream import BufferedStream
 
+STALL_SECONDS = 0.25  # of a ping's timeout: for a pong that waits to be read after this process stood still
 CLOSED_ALREADY = {EndReason.CLOSED_ELSEWHERE, EndReason.OWNER_DIED}
 
 _log = structlog.get_logger(__name__)
@@ -280,10 +281,13 @@ class _Connection:
             await trio.sleep_until(self._stream.last_received + self._settings.ping_interval)
             asked = trio.current_time()
             try:
-                with trio.move_on_after(self._settings.ping_timeout) as limit:
+                with trio.move_on_after(max(self._settings.ping_timeout - STALL_SECONDS, 0.0)) as limit:
                     await self._ws.ping()
             except ConnectionClosed:
                 return  # the reader is told so too, and knows better why
+            if limit.cancelled_caught:
+                # A stall of our own may have eaten the wait: the ping may not have left, the pong not been read.
+                await trio.sleep(STALL_SECONDS)
             if limit.cancelled_caught and self._stream.last_received <= asked:
                 self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)
 

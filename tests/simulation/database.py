@@ -1,0 +1,228 @@
+"""Each server's own way to the database that all share: the verified fake of the store, and what can go wrong between.
+
+A `Link` is a `MemoryStore` on the tables of another one. What a real database's client can meet, it meets: answers
+that take long or never come, errors before an effect and after it, a connection that is gone, a process that dies
+with its writes queued or under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TYPE_CHECKING, Literal, TypeVar
+from uuid import UUID
+
+import trio
+
+from server.store import Instance, StoreError, StoreUnavailable
+
+from ..memory_store import InstanceRecord, MemoryGuard, MemoryStore
+
+if TYPE_CHECKING:
+    from .world import Server
+
+T = TypeVar("T")
+
+TABLES = ("instances", "guards", "conversations", "sessions", "messages", "stored_at", "memories")
+LATENCIES = (0.0, 0.0, 0.0, 0.0, 0.0, 0.001, 0.001, 0.002, 0.005)  # seconds to the effect, and from there to the answer
+Kind = Literal["refused", "silent", "errors", "slow"]
+
+
+@dataclass(eq=False, slots=True)
+class Trouble:
+    """What is wrong with a link. refused: no connection; silent: no answer; errors, slow: now and then.
+
+    seconds: of the longest delay where it is slow. share: of operations that are hit by errors or delays.
+    """
+
+    kind: Kind
+    seconds: float = 0.0
+    share: float = 0.5
+
+    @property
+    def cut(self) -> bool:
+        return self.kind in ("refused", "silent")
+
+
+class LinkGuard(MemoryGuard):
+    """A guard whose connection can be gone."""
+
+    def __init__(self, link: Link, instance_id: UUID) -> None:
+        super().__init__(link, instance_id)
+        self._link = link
+
+    def notify(self, session_id: UUID) -> None:
+        if not self._link.cut:
+            super().notify(session_id)
+
+
+class Link(MemoryStore):
+    """One server's access to the shared tables.
+
+    frozen, dead: set by the process that it belongs to. A dead one's operations never return.
+    """
+
+    def __init__(self, database: MemoryStore, server: Server, random: Random) -> None:
+        super().__init__()
+        for table in TABLES:
+            setattr(self, table, getattr(database, table))
+        self.trouble: Trouble | None = None
+        self.frozen = False
+        self.dead = False
+        self._died_at = 0.0
+        self._server = server
+        self._random = random
+        self._changed = trio.Event()
+
+    @property
+    def cut(self) -> bool:
+        return self.trouble is not None and self.trouble.cut
+
+    def set_trouble(self, trouble: Trouble | None) -> None:
+        """Begins a trouble, or ends it. The guard's connection breaks with the first word that gets no answer."""
+        self.trouble = trouble
+        if self.cut:
+            for guard in self._guards():
+                guard.lost = True
+            if trouble is not None and trouble.kind == "refused":
+                self._drop_guards()
+        self._change()
+
+    def freeze(self, frozen: bool) -> None:
+        self.frozen = frozen
+        self._change()
+
+    def die(self) -> None:
+        """The process is gone: its connections are closed, its queue is lost."""
+        self.dead, self._died_at = True, trio.current_time()
+        self._change()
+        self._drop_guards()
+        self._queue.clear()
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _never(self) -> None:
+        """What a dead process waits for."""
+        await trio.sleep_forever()
+
+    def _guards(self) -> list[LinkGuard]:
+        return [guard for guard in self.guards.values() if isinstance(guard, LinkGuard) and guard._link is self]
+
+    def _drop_guards(self) -> None:
+        for guard in self._guards():
+            guard.lost = True
+            del self.guards[guard._instance_id]
+
+    async def drained(self) -> None:
+        """Returns once no write is queued or under way."""
+        while self._committing:
+            await self._changed.wait()
+
+    async def _commit_queued(self) -> None:
+        await super()._commit_queued()
+        self._change()
+
+    # --- what differs from a store of one's own
+
+    async def register_instance(self, instance: Instance) -> None:
+        await super().register_instance(
+            replace(instance, pid=self._server.pid, process_started=self._server.number, host_id=self._server.host)
+        )
+
+    @asynccontextmanager
+    async def open_guard(self, instance_id: UUID) -> AsyncIterator[MemoryGuard]:
+        def take() -> MemoryGuard:
+            if instance_id in self.guards:
+                raise StoreUnavailable("the lock of an earlier connection is still held")
+            guard = self.guards[instance_id] = LinkGuard(self, instance_id)
+            self.instances[instance_id].steady_since = trio.current_time()
+            return guard
+
+        before = self.guards.get(instance_id)
+        try:
+            yield await self._ask("open_guard", take)
+        finally:
+            # Also where the answer was lost: the lock goes with the connection.
+            if self.guards.get(instance_id) is not before:
+                self.guards.pop(instance_id, None)
+
+    def own(self) -> list[InstanceRecord]:
+        """The rows of `server_instances` that this process wrote."""
+        return [record for record in self.instances.values() if record.instance.process_started == self._server.number]
+
+    async def _attempt(self, name: str, effect: Callable[[], T]) -> T:
+        """One statement: there, its effect, and back. What is cancelled on the way may be done all the same."""
+
+        def act() -> T:
+            try:
+                return effect()
+            finally:
+                self._server.world.stored(self, name)
+
+        try:
+            await self._go(name)
+        except trio.Cancelled:
+            if not self.cut and (not self.dead or trio.current_time() == self._died_at) and self._random.random() < 0.5:
+                self._count(name, "cancelled_yet_done")
+                with suppress(StoreError):
+                    act()
+            raise
+        self._maybe_fail(name, "before")
+        result = act()
+        await self._come_back(name)
+        self._maybe_fail(name, "after")
+        return result
+
+    async def _go(self, name: str) -> None:
+        if self.dead:
+            await self._never()
+        await self._wait(name)
+        if self.dead:
+            if self._random.random() < 0.5:
+                self._count(name, "done_after_death")
+                return
+            await self._never()
+        while self.frozen:
+            await self._changed.wait()
+        while self.trouble is not None and self.trouble.kind == "silent":
+            self._count(name, "silent")
+            await self._changed.wait()
+            self._fail(name, "the connection was lost")
+        if self.trouble is not None and self.trouble.kind == "refused":
+            self._count(name, "refused")
+            self._fail(name, "connection refused")
+
+    async def _come_back(self, name: str) -> None:
+        await trio.sleep(self._random.choice(LATENCIES))
+        if self.dead:
+            self._count(name, "done_unheard")
+            await self._never()
+        if self.cut:
+            self._count(name, "cut_after")
+            self._fail(name, "the connection was lost")
+
+    async def _wait(self, name: str) -> None:
+        trouble = self.trouble
+        if trouble is None or trouble.kind != "slow" or self._random.random() >= trouble.share:
+            await trio.sleep(self._random.choice(LATENCIES))
+            return
+        self._count(name, "slow")
+        with trio.move_on_after(self._random.uniform(0.0, trouble.seconds)):
+            while self.trouble is trouble and not self.dead:
+                await self._changed.wait()
+
+    def _maybe_fail(self, name: str, when: str) -> None:
+        trouble = self.trouble
+        if trouble is not None and trouble.kind == "errors" and self._random.random() < trouble.share / 2:
+            self._count(name, when)
+            self._fail(name, f"an error {when} the effect")
+
+    def _fail(self, name: str, why: str) -> None:
+        raise StoreUnavailable(f"{name}: {why}")
+
+    def _count(self, name: str, kind: str) -> None:
+        self._server.world.count("store", f"{name}/{kind}")

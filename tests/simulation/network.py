@@ -1,0 +1,241 @@
+"""Connections without sockets: bounded buffers, torn writes, FIN, RST, and peers that vanish without a word."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+from wsproto.frame_protocol import Opcode
+
+HEAD_END = b"\r\n\r\n"
+HEAD = -1  # stands for an opcode: the answer to the handshake
+DOWN_BYTES_MAX = 16_384  # what a peer's kernel takes for a peer that does not read
+UP_BYTES_MAX = 65_536
+
+Frame = tuple[int, bytes]
+"""Opcode (or HEAD) and payload."""
+
+
+def masked_frame(opcode: int, payload: bytes) -> bytes:
+    """A client's frame. The mask is zero: legal, and the payload stays readable."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((0x80 | opcode, 0x80 | size))
+    elif size < 65_536:
+        head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8, "big")
+    return head + b"\0\0\0\0" + payload
+
+
+class FrameReader:
+    """Cuts a server's bytes into the handshake's answer and frames, however they are torn."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._headed = False
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
+        self._data += data
+        frames = []
+        while (frame := self._next()) is not None:
+            frames.append(frame)
+        return frames
+
+    def _next(self) -> Frame | None:
+        if not self._headed:
+            end = self._data.find(HEAD_END)
+            if end < 0:
+                return None
+            self._headed = True
+            return HEAD, self._cut(0, end + len(HEAD_END))
+        if len(self._data) < 2:
+            return None
+        size, start = self._data[1], 2
+        if size >= 126:
+            start = 4 if size == 126 else 10
+            size = int.from_bytes(self._data[2:start], "big")
+        if len(self._data) < start + size:
+            return None
+        return self._data[0] & 0x0F, self._cut(start, start + size)
+
+    def _cut(self, start: int, end: int) -> bytes:
+        payload = bytes(self._data[start:end])
+        del self._data[:end]
+        return payload
+
+
+class Wire:
+    """One connection. The client's side is its methods; the server's side is `ServerEnd`.
+
+    What the server sends is read off the wire at once (`on_frame`), so that its time is exact; the client takes the
+    frames from `frames` when it likes, and until it does (`take`) their bytes count against `down_bytes_max`.
+
+    ended: None, "fin" or "reset", and `ended_at`: what the server's side did to the connection, and when.
+    """
+
+    def __init__(self, on_frame: Callable[[Frame], None], on_end: Callable[[str], None]) -> None:
+        self.frames: deque[Frame] = deque()
+        self.down_bytes_max = DOWN_BYTES_MAX
+        self.ended: str | None = None
+        self.ended_at = 0.0
+        self.delivered_at = trio.current_time()  # the client's last byte
+        self._on_frame = on_frame
+        self._on_end = on_end
+        self._reader = FrameReader()
+        self._unread_bytes = 0
+        self._up = bytearray()
+        self._up_eof = False
+        self._reset = False
+        self._for_server = trio.lowlevel.ParkingLot()
+        self._for_client = trio.lowlevel.ParkingLot()
+
+    # --- the client's side
+
+    def send(self, data: bytes) -> None:
+        """Delivers bytes, unless the connection is over or the server's buffer is full: then they are lost."""
+        if data and self.ended != "reset" and not self._up_eof and not self._reset and len(self._up) <= UP_BYTES_MAX:
+            self._up += data
+            self.delivered_at = trio.current_time()
+            self._for_server.unpark_all()
+
+    def fin(self) -> None:
+        self._up_eof = True
+        self._for_server.unpark_all()
+
+    def reset(self) -> None:
+        self._reset = True
+        self._for_server.unpark_all()
+
+    def take(self) -> Frame | None:
+        """The next frame, if one is there. With the last one, the buffer is empty again."""
+        if self.frames:
+            frame = self.frames.popleft()
+            if not self.frames:
+                self.drain()
+            return frame
+        self.drain()
+        return None
+
+    def drain(self) -> None:
+        """The client has read all bytes that were sent so far."""
+        if self._unread_bytes:
+            self._unread_bytes = 0
+            self._for_server.unpark_all()
+
+    async def news(self) -> None:
+        """Returns when there may be a frame to take, or the connection has ended."""
+        if not self.frames and self.ended is None:
+            await self._for_client.park()
+
+    def wake(self) -> None:
+        self._for_client.unpark_all()
+
+    # --- the server's side
+
+    def end(self, how: str) -> None:
+        """The server's side is closed, or gone."""
+        if self.ended is None:
+            self.ended, self.ended_at = how, trio.current_time()
+            self._on_end(how)
+        elif how == "reset":
+            self.ended = how
+        self._for_client.unpark_all()
+        self._for_server.unpark_all()
+
+    def _deliver(self, data: memoryview) -> int:
+        """Takes what there is room for; the number of bytes taken."""
+        taken = data[: max(self.down_bytes_max - self._unread_bytes, 0)]
+        if taken:
+            self._unread_bytes += len(taken)
+            for frame in self._reader.feed(taken):
+                self._on_frame(frame)
+                self.frames.append(frame)
+            self._for_client.unpark_all()
+        return len(taken)
+
+
+class ServerEnd(trio.abc.HalfCloseableStream):
+    """The server's side of a wire, with the manners of a `trio.SocketStream`."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._closed = False
+
+    def _check(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError
+        if self._wire._reset or self._wire.ended == "reset":
+            raise trio.BrokenResourceError
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        rest = memoryview(data)
+        while True:
+            self._check()
+            if self._wire.ended is not None:
+                raise trio.BrokenResourceError
+            rest = rest[self._wire._deliver(rest) :]
+            if not rest:
+                return
+            await self._wire._for_server.park()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        while True:
+            self._check()
+            if self._wire._up:
+                size = len(self._wire._up) if max_bytes is None else max_bytes
+                data = bytes(self._wire._up[:size])
+                del self._wire._up[:size]
+                return data
+            if self._wire._up_eof:
+                return b""
+            await self._wire._for_server.park()
+
+    async def send_eof(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self._check()
+        self._wire.end("fin")
+
+    async def aclose(self) -> None:
+        """Closing a socket that holds unread input resets it."""
+        if not self._closed:
+            self._closed = True
+            self._wire.end("reset" if self._wire._up else "fin")
+        await trio.lowlevel.checkpoint()
+
+
+class MemoryListener(trio.abc.Listener[ServerEnd]):
+    """Where a simulated server accepts. `connect` fails once it is closed."""
+
+    def __init__(self) -> None:
+        self._backlog: deque[ServerEnd] = deque()
+        self._waiting = trio.lowlevel.ParkingLot()
+        self.open = True
+
+    def connect(self, wire: Wire) -> bool:
+        """Whether the connection was taken into the backlog."""
+        if self.open:
+            self._backlog.append(ServerEnd(wire))
+            self._waiting.unpark()
+        return self.open
+
+    async def accept(self) -> ServerEnd:
+        await trio.lowlevel.checkpoint()
+        while not self._backlog:
+            await self._waiting.park()
+        return self._backlog.popleft()
+
+    async def aclose(self) -> None:
+        self.open = False
+        while self._backlog:
+            self._backlog.popleft()._wire.end("reset")
+        await trio.lowlevel.checkpoint()
+
+
+TEXT, CLOSE, PING, PONG = Opcode.TEXT.value, Opcode.CLOSE.value, Opcode.PING.value, Opcode.PONG.value

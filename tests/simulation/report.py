@@ -1,0 +1,133 @@
+"""What a simulation says: progress while it lasts, then its figures, for people or for machines."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .coverage import SEEDS_MIN, missing
+from .run import Outcome
+from .watch import PROMISES
+
+EXAMPLES_MAX = 20
+TABLES = {
+    "reason": "end reasons",
+    "ending": "what clients did",
+    "opening": "how clients came",
+    "fault": "faults",
+    "agent": "what agents were told",
+    "overlap": "two endings at once",
+    "store": "what the store met",
+    "process": "ends of processes",
+    "memory": "memory",
+    "error": "errors that clients heard",
+    "log": "the servers' log lines",
+}
+
+
+class Total:
+    """The sum of all outcomes."""
+
+    def __init__(self) -> None:
+        self.seeds = 0
+        self.sessions = 0
+        self.visits = 0
+        self.acknowledged = 0
+        self.virtual_seconds = 0.0
+        self.broken: Counter[str] = Counter(dict.fromkeys(PROMISES, 0))
+        self.counts: dict[str, Counter[str]] = {}
+        self.failing: dict[int, list[str]] = {}
+
+    def add(self, outcome: Outcome) -> None:
+        self.seeds += 1
+        self.sessions += outcome.sessions
+        self.visits += outcome.visits
+        self.acknowledged += outcome.acknowledged
+        self.virtual_seconds += outcome.virtual_seconds
+        self.broken.update(outcome.broken)
+        for kind, names in outcome.counts.items():
+            self.counts.setdefault(kind, Counter()).update(names)
+        if outcome.broken:
+            self.failing[outcome.seed] = outcome.examples
+
+    @property
+    def missing(self) -> list[str] | None:
+        """What was never reached; None where there were too few seeds to tell."""
+        return missing(self.counts) if self.seeds >= SEEDS_MIN else None
+
+    @property
+    def ok(self) -> bool:
+        return not self.failing and not self.missing
+
+
+def command(seed: int) -> str:
+    """What replays a seed."""
+    return f"scripts/simulate --seed {seed} --trace"
+
+
+def figures(total: Total, seconds: float, processes: int) -> dict[str, Any]:
+    """Every figure of a run. seconds: of wall time."""
+    failing = sorted(total.failing)
+    return {
+        "seeds": total.seeds,
+        "sessions": total.sessions,
+        "connections": total.visits,
+        "acknowledged_items": total.acknowledged,
+        "seconds": round(seconds, 3),
+        "sessions_per_second": round(total.sessions / seconds, 1),
+        "processes": processes,
+        "virtual_seconds": round(total.virtual_seconds, 1),
+        "broken": dict(total.broken),
+        "broken_promises": sum(total.broken.values()),
+        "failing_seeds": failing,
+        "examples": [example for seed in failing for example in total.failing[seed]][:EXAMPLES_MAX],
+        "replay": [command(seed) for seed in failing[:EXAMPLES_MAX]],
+        "coverage": {kind: dict(sorted(names.items())) for kind, names in sorted(total.counts.items())},
+        "coverage_missing": total.missing,
+        "ok": total.ok,
+    }
+
+
+def progress(console: Console) -> Progress:
+    columns = (
+        TextColumn("seeds"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[counts]}"),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def counts_of(total: Total) -> str:
+    return f"{total.sessions} sessions, {sum(total.broken.values())} promises broken"
+
+
+def say(result: dict[str, Any], console: Console) -> None:
+    """The end of a run, for people."""
+    table = Table("what", "how often each")
+    for kind, title in TABLES.items():
+        names = result["coverage"].get(kind, {})
+        table.add_row(title, ", ".join(f"{escape(name)} {count}" for name, count in names.items()))
+    console.print(table)
+    for promise, count in result["broken"].items():
+        console.print(f"{promise}: {count}", style="red" if count else None, highlight=False)
+    for example in result["examples"]:
+        console.print(f"    {escape(example)}", highlight=False, soft_wrap=True)
+    for name in result["coverage_missing"] or ():
+        console.print(f"never reached: {escape(name)}", style="red", highlight=False)
+    for replay in result["replay"]:
+        console.print(f"replay: {replay}", highlight=False, soft_wrap=True)
+    rate = f"{result['sessions_per_second']:g} a second in {result['processes']} processes"
+    verdict = "every promise held" if result["ok"] else "IT DID NOT HOLD"
+    console.print(f"{result['seeds']} seeds, {result['sessions']} sessions, {rate}: {verdict}", highlight=False)
+
+
+def last_line(result: dict[str, Any]) -> str:
+    return json.dumps(result)

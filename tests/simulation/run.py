@@ -1,0 +1,252 @@
+"""One seed: plans a world, lets it run, brings it to rest and checks it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import trio
+
+from server.store import EndReason
+
+from .checker import Checker
+from .database import Trouble
+from .people import Crowd, Visit
+from .plan import CLIENT_CAUSES, Fault, Plan, plan_of
+from .seeding import Stuck
+from .watch import Watch
+from .world import Server, World, simulate
+
+SETTLE_SECONDS = 90.0  # virtual: for what the faults left behind; a dead server's claim on memory takes 17 s to run out
+LOOK_SECONDS = 0.25
+REMEMBERING_SECONDS = 2.0
+REMEMBERING_LOOK_SECONDS = 0.1
+READY_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a seed. counts: what occurred how often, by kind and name. trace: rendered only where asked for."""
+
+    seed: int
+    sessions: int = 0
+    visits: int = 0
+    acknowledged: int = 0
+    virtual_seconds: float = 0.0
+    broken: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    digest: str = ""
+    trace: list[str] = field(default_factory=list)
+
+
+def run_seed(seed: int, *, trace: bool = False) -> Outcome:
+    """Runs one seed from its plan to its verdict. trace: with the trace and its digest."""
+    conduct = Conduct(plan_of(seed))
+    outcome = Outcome(seed)
+    try:
+        world = simulate(seed, conduct.run)
+    except Exception as error:  # noqa: BLE001 - whatever got out of the servers is a finding
+        promise = "I7 unbounded" if isinstance(error, Stuck) else "I8 contained"
+        outcome.broken[promise] += 1
+        outcome.examples.append(f"{promise}: {error!r}")
+        world = conduct.world
+    findings = conduct.watch.findings
+    outcome.sessions = len(world.database.sessions)
+    outcome.visits = len(conduct.crowd.visits)
+    outcome.acknowledged = sum(len(visit.acks) for visit in conduct.crowd.visits)
+    outcome.virtual_seconds = conduct.took
+    outcome.broken += findings.broken
+    outcome.examples += findings.examples
+    outcome.counts = world.counts
+    if trace:
+        outcome.digest, outcome.trace = world.trace.digest(), world.trace.render()
+    return outcome
+
+
+class Conduct:
+    """Carries out a plan in a world."""
+
+    world: World
+    watch: Watch
+    crowd: Crowd
+    took = 0.0
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    async def run(self, world: World) -> None:
+        self.world, self.watch = world, Watch(world)
+        self.crowd = Crowd(world, self.watch.acknowledged, self.watch.begun)
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for host in self._plan.hosts:
+                self._launch(host)
+            for person in self._plan.people:
+                nursery.start_soon(self.crowd.live, person)
+            for fault in self._plan.faults:
+                nursery.start_soon(self._fault, fault)
+        await self._rest()
+        self.took = trio.current_time() - began
+        Checker(world, self.watch, self.crowd.visits).run()
+
+    async def _rest(self) -> None:
+        """Mends what is broken, waits until nothing is open, and ends all servers."""
+        for server in self._alive():
+            server.thaw()
+            server.set_trouble(None)
+        for settles in (self._plan.settles, True):
+            if not self._alive():
+                await self._start(self._plan.hosts[0])
+            with trio.move_on_after(SETTLE_SECONDS):
+                while settles and not self._quiet():  # noqa: ASYNC110 - tables announce nothing
+                    await trio.sleep(LOOK_SECONDS)
+            for server in self._alive():
+                server.terminate()
+            for server in self.world.servers:
+                await server.over.wait()
+            if self._quiet():
+                return
+
+    def _quiet(self) -> bool:
+        rows = self.world.database.sessions.values()
+        return not any(row.is_active or row.memory_status == "pending" for row in rows)
+
+    def _alive(self) -> list[Server]:
+        return [server for server in self.world.servers if server.over_at is None]
+
+    def _launch(self, host: str) -> Server:
+        # One worker each where there are several servers: an idle one costs as much time as half a session.
+        return self.world.start_server(host=host, memory_workers=1 if len(self._plan.hosts) > 1 else 2)
+
+    async def _start(self, host: str) -> Server:
+        server = self._launch(host)
+        with trio.move_on_after(READY_SECONDS):
+            await server.ready.wait()
+        return server
+
+    # --- faults
+
+    async def _fault(self, fault: Fault) -> None:
+        await trio.sleep(fault.at)
+        running = [server for server in self._alive() if server.accepting]
+        if fault.kind == "duel":
+            await self._duel(fault)
+        elif fault.kind == "by_hand":
+            visit = self._pick()
+            if visit is not None:
+                self.world.count("fault", "by_hand")
+                self._close_by_hand(visit)
+        elif running:
+            self.world.count("fault", fault.kind)
+            server = self.world.random.choice(running)
+            await self._break(server, fault)
+
+    async def _break(self, server: Server, fault: Fault) -> None:
+        match fault.kind:
+            case "crash":
+                server.crash()
+                await self._replace(server, fault)
+            case "terminate" | "hurry":
+                server.terminate()
+                if fault.kind == "hurry":
+                    await trio.sleep(fault.lasts)
+                    server.terminate()
+                await self._replace(server, fault)
+            case "freeze":
+                await self._freeze(server, fault)
+            case "declared_dead":
+                self._declare_dead(server)
+            case "outage":
+                await self._trouble(self._alive(), Trouble("refused"), fault.lasts)
+            case "refused" | "silent" | "errors" | "slow":
+                await self._trouble(
+                    [server], Trouble(fault.kind, seconds=2 * fault.lasts), fault.lasts, shuts_down=not fault.again
+                )
+
+    async def _freeze(self, server: Server, fault: Fault) -> None:
+        if fault.again:
+            await self._remembering()
+        server.freeze()
+        await trio.sleep(fault.lasts)
+        server.thaw()
+
+    async def _remembering(self) -> None:
+        """Returns while somebody is at work on a session's memory, or soon."""
+        with trio.move_on_after(REMEMBERING_SECONDS):
+            rows = self.world.database.sessions
+            while not any(  # noqa: ASYNC110 - as above
+                row.memory_status == "pending" and row.memory_attempts for row in rows.values()
+            ):
+                await trio.sleep(REMEMBERING_LOOK_SECONDS)
+
+    async def _trouble(
+        self, servers: list[Server], trouble: Trouble, seconds: float, *, shuts_down: bool = False
+    ) -> None:
+        for server in servers:
+            server.set_trouble(trouble)
+            if shuts_down:
+                server.terminate()
+        await trio.sleep(seconds)
+        for server in servers:
+            server.set_trouble(None)
+
+    async def _replace(self, server: Server, fault: Fault) -> None:
+        """Starts another one in its place, after a while: the process manager's work."""
+        await server.over.wait()
+        if fault.again:
+            await trio.sleep(fault.lasts)
+            self._launch(server.host)
+
+    def _pick(self) -> Visit | None:
+        served = [visit for visit in self.crowd.visits if visit.served and visit.server.over_at is None]
+        return self.world.random.choice(served) if served else None
+
+    def _close_by_hand(self, visit: Visit) -> None:
+        assert visit.session_id is not None
+        row = self.world.database.sessions[visit.session_id]
+        if row.is_active:
+            self.watch.by_hand[visit.session_id] = trio.current_time()
+            self.world.trace.add("somebody", "closes by hand", visit.session_id)
+            self.world.database.close_by_hand(visit.session_id)
+            self.watch.stored(None, "by_hand")
+
+    def _declare_dead(self, server: Server) -> None:
+        """What another server does to one that it takes for dead, in one statement."""
+        now, database = trio.current_time(), self.world.database
+        self.world.trace.add("somebody", "declares dead", server.name)
+        for record in server.link.own():
+            key = record.instance.instance_id
+            if record.gone:
+                continue
+            self.watch.declared[key] = record.reaped_at = now
+            for row in database.sessions.values():
+                if row.is_active and row.instance_id == key:
+                    database._close(row, record.heartbeat_at, EndReason.OWNER_DIED, None, None)
+        self.watch.stored(None, "declared_dead")
+
+    async def _duel(self, fault: Fault) -> None:
+        """Two endings of one session, at once or nearly so."""
+        visit = self._pick()
+        if visit is None:
+            return
+        self.world.count("fault", "duel")
+        self._end(visit, fault.pair[0])
+        if fault.gap:
+            await trio.sleep(fault.gap)
+        self._end(visit, fault.pair[1])
+        if not any(server.accepting for server in self._alive()):
+            await visit.server.over.wait()
+            self._launch(visit.server.host)
+
+    def _end(self, visit: Visit, how: str) -> None:
+        if how in CLIENT_CAUSES:
+            visit.end_now(how)
+        elif how == "by_hand":
+            self._close_by_hand(visit)
+        elif how == "signal":
+            visit.server.terminate()
+        elif how == "crash":
+            visit.server.crash()
+        else:
+            self._declare_dead(visit.server)

@@ -1,0 +1,144 @@
+"""What is checked while a world runs: at each effect in the database, and at each word on the wire.
+
+Nothing here asks the server: only the tables, the clients and the plan's own deeds count.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import islice
+from uuid import UUID
+
+import trio
+
+from server.store import StoredItem
+
+from ..memory_store import MemoryStore, SessionRecord
+from .database import Link
+from .people import Acknowledged, Visit
+from .world import World
+
+GHOST_SECONDS = 1.0  # after its row was closed, nothing is acknowledged on a socket
+EXAMPLES_MAX = 5
+PROMISES = {
+    "I1 orphan": "a row is active although nobody holds its session",
+    "I2 ghost": "a session is served although its row is closed",
+    "I3 end": "an end was rewritten, or is not when and why the session ended",
+    "I4 memory": "a session's memory is missing, or was applied twice",
+    "I5 lost": "something acknowledged is not stored",
+    "I6 swept": "a living server's session was closed as a dead one's",
+    "I7 unbounded": "something took longer than its bound",
+    "I8 contained": "a connection or a server ended for no reason that anybody gave it",
+}
+_CLOSING = frozenset({"end_session", "close_instance_sessions", "reap", "by_hand", "declared_dead", "begin_session"})
+_STORING = frozenset({"append_items", "end_session", "close_instance_sessions"})
+
+
+class Findings:
+    """How often each promise was broken, and the first few examples of each."""
+
+    def __init__(self) -> None:
+        self.broken: Counter[str] = Counter()
+        self.examples: list[str] = []
+
+    def add(self, promise: str, example: str) -> None:
+        self.broken[promise] += 1
+        if self.broken[promise] <= EXAMPLES_MAX:
+            self.examples.append(f"{promise}: {example}")
+
+
+def overlap(spans: Iterable[list[float]], start: float, end: float) -> bool:
+    return any(begin <= end and start <= over for begin, over in spans)
+
+
+def end_of(row: SessionRecord) -> tuple[object, ...]:
+    return (row.is_active, row.session_end, row.ended_at, row.duration_seconds, row.end_reason, row.close_code,
+            row.closed_by)  # fmt: skip
+
+
+class Watch:
+    """Looks at every step. `begun_at`: when each session's row was committed. `by_hand`, `declared`: the plan's own
+    closings, by session and by instance."""
+
+    def __init__(self, world: World) -> None:
+        self.findings = Findings()
+        self.begun_at: dict[UUID, float] = {}
+        self.by_hand: dict[UUID, float] = {}
+        self.declared: dict[UUID, float] = {}
+        self._world = world
+        self._database: MemoryStore = world.database
+        self._ends: dict[UUID, tuple[object, ...]] = {}
+        self._items: dict[tuple[UUID, str], StoredItem] = {}
+        self._items_seen = 0
+        world.stored = self.stored
+
+    def broken(self, promise: str, example: str) -> None:
+        self._world.trace.add("CHECK", promise, example)
+        self.findings.add(promise, f"{example} (at {trio.current_time():.3f})")
+
+    # --- the database
+
+    def stored(self, _link: Link | None, name: str) -> None:
+        """After each effect."""
+        if name in _STORING:
+            self._note_items()
+        if name in _CLOSING:
+            self._look_at_ends()
+
+    def _note_items(self) -> None:
+        messages = self._database.messages
+        for item in islice(messages.values(), self._items_seen, None):
+            key = item.conversation_id, item.item_id
+            if key in self._items:
+                self.broken("I5 lost", f"item {item.item_id} is stored twice")
+            self._items[key] = item
+            closed_at = self._database.sessions[item.session_id].ended_at
+            if closed_at is not None and closed_at < trio.current_time():
+                self.broken("I2 ghost", f"item {item.item_id} was stored after its session's row was closed")
+        self._items_seen = len(messages)
+
+    def _look_at_ends(self) -> None:
+        now = trio.current_time()
+        for key, row in self._database.sessions.items():
+            if key not in self.begun_at:
+                self.begun_at[key] = now
+            known = self._ends.get(key)
+            if known is None:
+                if not row.is_active:
+                    self._ends[key] = end_of(row)
+                    self._world.trace.add("row", f"closed {row.end_reason}", key)
+                    self._check_end(row)
+            elif known != end_of(row):
+                self.broken("I3 end", f"the end of {key} was rewritten: {known} became {end_of(row)}")
+                self._ends[key] = end_of(row)
+
+    def _check_end(self, row: SessionRecord) -> None:
+        if row.session_end is None or row.ended_at is None or row.duration_seconds is None:
+            self.broken("I3 end", f"{row.session_id} is closed without an end")
+        elif not row.session_start <= row.session_end <= row.ended_at:
+            self.broken("I3 end", f"{row.session_id} ended before it began, or after it was closed")
+        elif abs(row.duration_seconds - (row.session_end - row.session_start)) > 1e-6:
+            self.broken("I3 end", f"{row.session_id} lasted {row.duration_seconds}, says its row")
+
+    # --- the wire
+
+    def begun(self, visit: Visit) -> None:
+        """A client hears that it has a session."""
+        assert visit.session_id is not None
+        if visit.session_id not in self._database.sessions:
+            self.broken("I5 lost", f"{visit.name} was told of a session that is not stored")
+
+    def acknowledged(self, visit: Visit, ack: Acknowledged) -> None:
+        """A client hears that an item is stored."""
+        item = self._items.get((UUID(visit.conversation.removeprefix("conv_")), ack.item_id))
+        if item is None or (item.role, item.content) != (ack.role, ack.text):
+            self.broken("I5 lost", f"{visit.name} was told that {ack.item_id} is stored: {ack.text!r:.60}")
+        assert visit.session_id is not None
+        row = self._database.sessions.get(visit.session_id)
+        if row is None or row.ended_at is None or ack.at <= row.ended_at + GHOST_SECONDS:
+            return
+        excused = overlap(visit.server.trouble, row.ended_at, ack.at) or any(what == "slow" for _, what in visit.causes)
+        if not excused:
+            late = ack.at - row.ended_at
+            self.broken("I2 ghost", f"{visit.name} was told of {ack.item_id} {late:.3f} s after its row was closed")
