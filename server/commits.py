@@ -100,7 +100,7 @@ class CommitWriter(Generic[Row, Result]):
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as self._later:
                 async for first in self._receive:
-                    await self._settle_batch([first, *self._waiting()])
+                    await self._settle_batch([first], grows=True)
 
     async def _again(self, held: Sequence[tuple[_Entry[Row, Result], StoreUnavailable]]) -> None:
         """Queues rows again, in their order, that could not be committed now, while the rest of their batch was."""
@@ -111,18 +111,17 @@ class CommitWriter(Generic[Row, Result]):
             except (trio.WouldBlock, trio.ClosedResourceError):
                 entry.settle(outcome)
 
-    def _waiting(self) -> list[_Entry[Row, Result]]:
-        entries: list[_Entry[Row, Result]] = []
-        while len(entries) < BATCH_ROWS_MAX - 1:
+    def _take_waiting(self, entries: list[_Entry[Row, Result]]) -> None:
+        while len(entries) < BATCH_ROWS_MAX:
             try:
                 entries.append(self._receive.receive_nowait())
             except (trio.WouldBlock, trio.EndOfChannel):
                 break
-        return entries
 
-    async def _settle_batch(self, entries: Sequence[_Entry[Row, Result]]) -> None:
+    async def _settle_batch(self, entries: list[_Entry[Row, Result]], *, grows: bool = False) -> None:
+        """grows: each attempt takes along what has come since the one before."""
         try:
-            settled = await self._commit_with_retry(entries)
+            settled = await self._commit_with_retry(entries, grows)
         except InvalidRow as error:
             if len(entries) > 1:
                 middle = len(entries) // 2
@@ -148,7 +147,7 @@ class CommitWriter(Generic[Row, Result]):
             self._later.start_soon(self._again, held)
 
     async def _commit_with_retry(
-        self, entries: Sequence[_Entry[Row, Result]]
+        self, entries: list[_Entry[Row, Result]], grows: bool
     ) -> Iterable[tuple[_Entry[Row, Result], Outcome[Result]]]:
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
@@ -157,12 +156,14 @@ class CommitWriter(Generic[Row, Result]):
             sleep=trio.sleep,
             reraise=True,
         )
-        return await attempts(self._commit_live, entries)
+        return await attempts(self._commit_live, entries, grows)
 
     async def _commit_live(
-        self, entries: Sequence[_Entry[Row, Result]]
+        self, entries: list[_Entry[Row, Result]], grows: bool
     ) -> Iterable[tuple[_Entry[Row, Result], Outcome[Result]]]:
         """Commits those rows that somebody still waits for."""
+        if grows:
+            self._take_waiting(entries)
         live = [entry for entry in entries if not entry.abandoned]
         outcomes = await self._commit_in_time([entry.row for entry in live]) if live else ()
         return list(zip(live, outcomes, strict=True))

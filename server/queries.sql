@@ -125,14 +125,13 @@ SELECT s.session_id, ended.session_id IS NOT NULL AS ended
  WHERE s.session_id = ANY ($1::uuid[]) AND s.is_active;
 
 -- name: close_instance_sessions
--- A row that somebody else holds is left to its session's own end. $2: how long ago they ended.
+-- A row that somebody else holds is left to its session's own end.
 WITH free AS MATERIALIZED (
     SELECT session_id FROM conversation_sessions WHERE instance_id = $1 AND is_active
        FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE conversation_sessions
-   SET is_active = false, session_end = greatest(session_start, now() - make_interval(secs => $2)),
-       end_reason = 'shutdown', close_code = 1012, closed_by = instance_id
+   SET is_active = false, session_end = now(), end_reason = 'shutdown', close_code = 1012, closed_by = instance_id
  WHERE session_id IN (SELECT session_id FROM free) AND is_active
 RETURNING session_id;
 

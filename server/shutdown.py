@@ -116,11 +116,11 @@ async def close_sessions(services: Services, signals: Signals) -> None:
     """Ends every session of this instance: running answers get their grace, one statement closes all rows, and then
     each session takes its own exit path (the client sees 1012 and may go on elsewhere)."""
     await _let_answers_finish(services, signals)
-    unfinished, ended = [item for session in services.registry for item in session.cut()], trio.current_time()
-    closed = await _close_rows(services, unfinished, ended)
+    unfinished = [item for session in services.registry for item in session.cut()]
+    closed = await _close_rows(services, unfinished)
     for session in services.registry:
         session.row_closed = session.session_id in closed
-        session.stop(EndReason.SHUTDOWN, ended=ended)
+        session.stop(EndReason.SHUTDOWN)
 
 
 async def _let_answers_finish(services: Services, signals: Signals) -> None:
@@ -138,10 +138,10 @@ async def _let_answers_finish(services: Services, signals: Signals) -> None:
             waiting.cancel_scope.cancel()
 
 
-async def _close_rows(services: Services, unfinished: list[StoredItem], ended: float) -> Collection[UUID]:
+async def _close_rows(services: Services, unfinished: list[StoredItem]) -> Collection[UUID]:
     with trio.move_on_after(BULK_SECONDS, shield=True) as limit:
         try:
-            closed = await services.store.close_instance_sessions(services.presence.instance_id, unfinished, ended)
+            closed = await services.store.close_instance_sessions(services.presence.instance_id, unfinished)
         except StoreError as error:
             # Each session's own exit path tries again.
             _log.error("bulk_close_failed", error=str(error))

@@ -222,12 +222,9 @@ class Store(Protocol):
         """Returns once the row is closed; whether by this call. A caller that stops waiting does not stop the write."""
         ...
 
-    async def close_instance_sessions(
-        self, instance_id: UUID, unfinished: Sequence[StoredItem], ended: float
-    ) -> Collection[UUID]:
-        """One statement that ends all active sessions of an instance, reason `shutdown`; returns which.
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Collection[UUID]:
+        """One statement that ends all active sessions of an instance now, reason `shutdown`; returns which.
 
-        ended: when they ended, on this process's monotonic clock; the statement may land much later.
         Ends that were queued before come first. A caller that stops waiting does not stop the write.
         """
         ...

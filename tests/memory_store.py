@@ -36,6 +36,7 @@ from server.store import (
 
 T = TypeVar("T")
 
+LEAVING = ("close_instance_sessions", "stop_instance")
 ANSWER_SECONDS = 7.0  # as long as the real store waits for a database that does not answer
 RETRY_SECONDS = 0.1
 REAP_ROWS_MAX = 5_000  # by one call
@@ -174,6 +175,7 @@ class MemoryStore:
         self.delay: Callable[[str], float] = lambda _: 0.0
         self._queue: deque[_Write] = deque()
         self._committing = False
+        self._began = 0.0
         self._memories_made = 0
 
     # --- what tests look at and do by hand
@@ -283,14 +285,12 @@ class MemoryStore:
         ended: bool = await self._submit(_Write("end_session", lambda: self._end(end), keep_on=True), float("inf"))
         return ended
 
-    async def close_instance_sessions(
-        self, instance_id: UUID, unfinished: Sequence[StoredItem], ended: float
-    ) -> Collection[UUID]:
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Collection[UUID]:
         def close() -> Collection[UUID]:
             active = [s for s in self.sessions.values() if s.is_active and s.instance_id == instance_id]
             self._append_what_is_valid(unfinished)
             for session in active:
-                self._close(session, ended, EndReason.SHUTDOWN, 1012, instance_id)
+                self._close(session, self._began, EndReason.SHUTDOWN, 1012, instance_id)
             return [session.session_id for session in active]
 
         closed: Collection[UUID] = await self._submit(
@@ -375,21 +375,26 @@ class MemoryStore:
 
     async def _commit_queued(self) -> None:
         while self._queue:
-            await self._commit(self._queue.popleft())
+            # As in the real store's batches: what an instance leaves with comes last, each time anew.
+            write = next((each for each in self._queue if each.name not in LEAVING), self._queue[0])
+            self._queue.remove(write)
+            if not write.abandoned and not await self._commit(write):
+                self._queue.appendleft(write)
+                await trio.sleep(RETRY_SECONDS)
         self._committing = False
 
-    async def _commit(self, write: _Write) -> None:
-        while not write.abandoned:
-            try:
-                write.outcome = await self._attempt(write.name, write.effect)
-            except StoreUnavailable:
-                await trio.sleep(RETRY_SECONDS)
-                continue
-            except StoreError as error:
-                write.outcome = error
-            write.settled.set()
-            await trio.lowlevel.checkpoint()
-            return
+    async def _commit(self, write: _Write) -> bool:
+        """One attempt; False: to be tried again."""
+        self._began = trio.current_time()  # what is `now()` in the real store's transaction
+        try:
+            write.outcome = await self._attempt(write.name, write.effect)
+        except StoreUnavailable:
+            return False
+        except StoreError as error:
+            write.outcome = error
+        write.settled.set()
+        await trio.lowlevel.checkpoint()
+        return True
 
     # --- effects: synchronous, idempotent, whole or not at all
 

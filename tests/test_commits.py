@@ -135,7 +135,7 @@ async def test_a_failure_that_passes_is_tried_again(autojump_clock: MockClock) -
     database.fail = fail
     async with open_writer(database) as callers:
         await callers.submit("a", "b")
-    assert database.batches == [["a"], ["b"]]
+    assert database.batches == [["a", "b"]]
     assert callers.results == {"a": True, "b": True}
 
 
@@ -268,6 +268,22 @@ async def test_a_row_at_fault_is_found_although_the_database_goes_away_meanwhile
         await callers.submit(*names(8))
     assert [row for row, result in callers.results.items() if isinstance(result, InvalidRow)] == ["row-3"]
     assert database.rows == [row for row in names(8) if row != "row-3"]
+
+
+async def test_what_has_come_since_a_commit_failed_goes_with_its_next_try(autojump_clock: MockClock) -> None:
+    database = Database()
+
+    def unreachable(_rows: Sequence[str]) -> None:
+        raise StoreUnavailable("the database is away")
+
+    database.fail = unreachable
+    async with open_writer(database) as callers:
+        await callers.submit("bulk", within=None)
+        await trio.sleep(1.0)
+        await callers.submit("end", within=None)
+        database.fail = lambda _: None
+        await trio.sleep(1.0)
+    assert database.batches == [["bulk", "end"]]
 
 
 async def test_rows_that_were_held_are_tried_again_in_their_order(autojump_clock: MockClock) -> None:

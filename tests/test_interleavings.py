@@ -1,6 +1,6 @@
 """The interleavings of the SQL: a share of them holds, and each fault that is put into the SQL is told of.
 
-`python -m tests.interleavings` goes through all of them.
+`scripts/simulate --interleavings` goes through all of them.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import trio.testing
 
 from server import embedded
 from server.postgres import PostgresStore, open_store
-from server.store import EndReason, SessionEnd, SessionStart, StoredItem, StoreError
+from server.store import EndReason, SessionEnd, SessionStart, StoredItem, StoreError, StoreUnavailable
 
 from .clients import Client, connect
 from .conftest import empty
@@ -432,9 +432,32 @@ async def test_a_bulk_close_leaves_ends_that_wait_their_own_dates_and_reasons(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.end, start)
         await trio.sleep(5 * END_ERROR_SECONDS_MAX)
-        nursery.start_soon(writer.store.close_instance_sessions, writer.instance_id, (), trio.current_time())
+        nursery.start_soon(writer.store.close_instance_sessions, writer.instance_id, ())
         await trio.testing.wait_all_tasks_blocked(END_ERROR_SECONDS_MAX)
         gate.set()
+    (row,) = await rows(writer.store)
+    assert row["end_reason"] == "client_closed"
+    assert row["ended"] == pytest.approx(left, abs=END_ERROR_SECONDS_MAX)
+
+
+async def test_an_end_that_comes_while_a_bulk_close_waits_keeps_its_own_date_and_reason(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, back, commit = await writer.begin(), trio.Event(), writer.store._writer._commit
+
+    async def once_the_database_is_back(batch: Any) -> Any:
+        if not back.is_set():
+            raise StoreUnavailable("the database is away")
+        return await commit(batch)
+
+    monkeypatch.setattr(writer.store._writer, "_commit", once_the_database_is_back)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.store.close_instance_sessions, writer.instance_id, ())
+        await trio.sleep(5 * END_ERROR_SECONDS_MAX)
+        left = time.time()
+        nursery.start_soon(writer.end, start)
+        await trio.sleep(5 * END_ERROR_SECONDS_MAX)
+        back.set()
     (row,) = await rows(writer.store)
     assert row["end_reason"] == "client_closed"
     assert row["ended"] == pytest.approx(left, abs=END_ERROR_SECONDS_MAX)

@@ -80,7 +80,7 @@ IDS = [uuid4()]
 HOT: dict[str, list[Any]] = {
     "end_sessions": [IDS, IDS, [0.0], ["client_closed"], [1000]],
     "append_items": [IDS, IDS, IDS, ["item"], [1], ["user"], ["text"], ["completed"]],
-    "close_instance_sessions": [IDS[0], 0.0],
+    "close_instance_sessions": IDS,
     "claim_memory": [1, 60.0],
     "load_transcripts": [IDS],
     "finish_memory": [IDS[0], ["note"], ["text"], ["text"], ["item"]],

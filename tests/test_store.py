@@ -527,26 +527,26 @@ async def test_a_shutdown_closes_its_own_sessions_and_no_others(world: World) ->
     ended = await world.begin()
     await world.store.end_session(end(ended))
     unsaid = item(mine[0], "and then", role="assistant", status="incomplete")
-    closed = await world.store.close_instance_sessions(world.instance_id, [unsaid], trio.current_time())
+    closed = await world.store.close_instance_sessions(world.instance_id, [unsaid])
     assert set(closed) == {start.session_id for start in mine}
     rows = [await world.session(start.session_id) for start in mine]
     assert {(row.is_active, row.end_reason, row.close_code) for row in rows} == {(False, "shutdown", 1012)}
     assert (await world.session(theirs.session_id)).is_active
     assert (await world.session(ended.session_id)).end_reason == "client_closed"
     assert await world.items(mine[0].conversation_id) == [unsaid]
-    assert not await world.store.close_instance_sessions(world.instance_id, [unsaid], trio.current_time())
+    assert not await world.store.close_instance_sessions(world.instance_id, [unsaid])
 
 
 async def test_unsaid_words_that_cannot_be_stored_do_not_prevent_a_shutdowns_close(world: World) -> None:
     starts = [await world.begin() for _ in range(2)]
     unsaid = [item(start, text, role="assistant") for start, text in zip(starts, ("bad \0", "fine"), strict=True)]
-    assert len(await world.store.close_instance_sessions(world.instance_id, unsaid, trio.current_time())) == 2
+    assert len(await world.store.close_instance_sessions(world.instance_id, unsaid)) == 2
     assert not (await world.session(starts[0].session_id)).is_active
 
 
 async def test_the_end_that_a_session_writes_after_the_shutdowns_close_changes_nothing(world: World) -> None:
     start = await world.begin()
-    await world.store.close_instance_sessions(world.instance_id, [], trio.current_time())
+    await world.store.close_instance_sessions(world.instance_id, [])
     assert await world.store.end_session(end(start)) is False
     assert (await world.session(start.session_id)).end_reason == "shutdown"
 
@@ -824,13 +824,6 @@ async def test_a_reaped_session_that_stored_nothing_ends_with_the_last_heartbeat
     (suspect,) = await world.store.suspects(other)
     await world.store.reap(suspect, other)
     assert (await world.session(start.session_id)).session_end == pytest.approx(heartbeat, abs=CLOSE_TO)
-
-
-async def test_a_bulk_close_that_comes_late_dates_its_sessions_right(world: World) -> None:
-    start, recent = await world.begin(age=100.0), await world.begin()
-    await world.store.close_instance_sessions(world.instance_id, [], trio.current_time() - 40.0)
-    assert (await world.session(start.session_id)).duration_seconds == pytest.approx(60.0, abs=CLOSE_TO)
-    assert (await world.session(recent.session_id)).duration_seconds == 0.0
 
 
 async def test_a_dead_instances_sessions_are_reaped_a_bounded_number_at_a_time(

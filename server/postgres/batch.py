@@ -1,6 +1,7 @@
 """A batch of writes as one transaction: starts, then items, then ends, since one batch may hold a whole session.
 
-Last what an instance leaves with: the bulk close of its sessions, which no end that was queued before may come after.
+Last what an instance leaves with: the bulk close of its sessions is for those that have no end of their own. In an
+outage the writer hands over again what could not be committed, together with what has come meanwhile.
 """
 
 from __future__ import annotations
@@ -21,10 +22,9 @@ from ..store import InstanceGone, SessionClosed, SessionEnd, SessionStart, Store
 
 @dataclass(frozen=True, slots=True)
 class BulkClose:
-    """All active sessions of an instance ended at `ended` on this process's monotonic clock."""
+    """All active sessions of an instance end now."""
 
     instance_id: UUID
-    ended: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Batch:
         if self.ends:
             rows = await connection.fetch(QUERIES["end_sessions"], *self._end_columns())
             answers.ended = {row["session_id"]: row["ended"] for row in rows}
-        answers.left = {write: await _leave(connection, write, now) for write in self.leaving}
+        answers.left = {write: await _leave(connection, write) for write in self.leaving}
         return [self._outcome(write, answers) for write in self.writes]
 
     def _outcome(self, write: Write, answers: _Answers) -> Outcome:
@@ -136,11 +136,11 @@ def _item_outcome(row: Any) -> Outcome:
     return _held() if row["was_active"] else SessionClosed("the session's row is closed")
 
 
-async def _leave(connection: Any, write: BulkClose | InstanceStop, now: float) -> Closed:
+async def _leave(connection: Any, write: BulkClose | InstanceStop) -> Closed:
     if isinstance(write, InstanceStop):
         await connection.fetch(QUERIES["stop_instance"], write.instance_id)
         return NONE
-    rows = await connection.fetch(QUERIES["close_instance_sessions"], write.instance_id, now - write.ended)
+    rows = await connection.fetch(QUERIES["close_instance_sessions"], write.instance_id)
     return Closed(row["session_id"] for row in rows)
 
 

@@ -118,10 +118,8 @@ class PostgresStore:
     async def end_session(self, end: SessionEnd) -> bool:
         return bool(await self._submit_after(end.unfinished, end))
 
-    async def close_instance_sessions(
-        self, instance_id: UUID, unfinished: Sequence[StoredItem], ended: float
-    ) -> Closed:
-        return await self._submit_after(unfinished, BulkClose(instance_id, ended))
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Closed:
+        return await self._submit_after(unfinished, BulkClose(instance_id))
 
     async def _submit_after(self, unfinished: Sequence[StoredItem], write: Write) -> Closed:
         """An end, after the words that were left unsaid. It is worth more than they: where they fail, it stands."""

@@ -63,7 +63,7 @@ def lanes(seed: int, only: Sequence[str], pace: Pace) -> dict[str, Iterator[Step
     Servers have one lane: but for `servers_killed`, one of them is always left in good health.
     """
     kinds = {
-        "servers": (SERVER_FAULTS, (0.5, 1.0)),
+        "servers": (SERVER_FAULTS, (1.0, 1.6)),
         "database": (DATABASE_FAULTS, (2.0, 6.0)),
         "clients": (CLIENT_FAULTS, (1.0, 2.0)),
         "rows": (ROW_FAULTS, (0.4, 1.2)),

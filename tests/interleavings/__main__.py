@@ -1,4 +1,4 @@
-"""`python -m tests.interleavings`: see `--help`."""
+"""`scripts/simulate --interleavings`: see `--help`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def parse_only(_context: click.Context, _parameter: click.Parameter, value: str 
         raise click.BadParameter(str(error)) from error
 
 
-@click.command("python -m tests.interleavings", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("scripts/simulate --interleavings", context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--length", type=click.IntRange(1, LENGTH_MAX), help="Of the longest orders; default: until nothing new comes."
 )
@@ -109,11 +109,11 @@ def main() -> int:
     try:
         code = interleavings.main(standalone_mode=False)
     except click.ClickException as mistake:
-        command = "python -m tests.interleavings"
+        command = "scripts/simulate --interleavings"
         sys.stderr.write(f"{command}: {mistake.format_message().rstrip('.')}. See {command} --help.\n")
         return 2
     except embedded.EmbeddedError as error:
-        sys.stderr.write(f"python -m tests.interleavings: {error}\n")
+        sys.stderr.write(f"scripts/simulate --interleavings: {error}\n")
         return EXIT_BROKEN
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED

@@ -73,7 +73,7 @@ def figures(orders: Orders, meetings: Meetings) -> dict[str, Any]:
 
 
 def replay(failure: Failure) -> str:
-    return f'python -m tests.interleavings --only "{failure.order}"'
+    return f'scripts/simulate --interleavings --only "{failure.order}"'
 
 
 def say(result: dict[str, Any], console: Console) -> None:

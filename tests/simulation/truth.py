@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from server.shutdown import ANSWERS_UNTIL
+from server.shutdown import ANSWERS_UNTIL, BULK_SECONDS
 
-from ..memory_store import SessionRecord
+from ..memory_store import RETRY_SECONDS, SessionRecord
 from .world import Server
 
 if TYPE_CHECKING:
@@ -112,12 +112,20 @@ class Truth:
             latest = server.signalled_at + ANSWERS_UNTIL * server.settings.drain_seconds
             if server.hurried_at is not None:
                 latest = min(latest, server.hurried_at)
-            high = max(self._thawed(latest), self._thawed(server.signalled_at))
+            high = self._bulk(max(self._thawed(latest), self._thawed(server.signalled_at)))
             yield Cause("signal", server.signalled_at, ("shutdown",), server.signalled_at, high, high)
         if server.over_at is not None:
             at = server.over_at
             kind = "crash" if server.how in ("crashed", "forced") else "exit"
             yield Cause(kind, at, ("owner_died",), at - HEARTBEAT_SECONDS, at, at + IN_FLIGHT_SECONDS)
+
+    def _bulk(self, begins: float) -> float:
+        """When the statement that closes all rows came to the database at the latest: its sessions end then."""
+        latest = begins + LATENCY_SECONDS
+        for begin, end in sorted(self._server.trouble):
+            if begin <= latest and end >= begins:
+                latest = max(latest, end + RETRY_SECONDS + LATENCY_SECONDS)
+        return min(latest, begins + BULK_SECONDS + LATENCY_SECONDS)
 
     def _of_trouble(self) -> Iterator[Cause]:
         """A server without its database may fail to begin or to go on, and is declared dead when its lease ends."""
