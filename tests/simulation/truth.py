@@ -117,7 +117,8 @@ class Truth:
         if server.over_at is not None:
             at = server.over_at
             kind = "crash" if server.how in ("crashed", "forced") else "exit"
-            yield Cause(kind, at, ("owner_died",), at - HEARTBEAT_SECONDS, at, at + IN_FLIGHT_SECONDS)
+            landed = at + IN_FLIGHT_SECONDS  # an item under way may be the last evidence
+            yield Cause(kind, at, ("owner_died",), at - HEARTBEAT_SECONDS, landed, landed)
 
     def _bulk(self, begins: float) -> float:
         """When the statement that closes all rows came to the database at the latest: its sessions end then."""
