@@ -470,7 +470,7 @@ def test_a_session_ends_in_a_shutdown_between_what_was_last_served_and_the_end_o
     world: World, end: float
 ) -> None:
     world.life.terminated, world.life.died = 1005.0, 1007.0
-    world.visit.acks["item_a"].at = 1005.3
+    world.row.last_item = 1005.3
     world.cut(1006.05)
     world.end_row(end, 1006.3, "shutdown")
     world.samples.clear()

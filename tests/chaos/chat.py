@@ -94,8 +94,10 @@ class Chat:
             events = list(self._protocol.events())
         except (trio.BrokenResourceError, trio.ClosedResourceError, RemoteProtocolError):
             raise Gone(0) from None
-        for event in events:
-            await self._handle(event)
+        # Whoever stops listening in this very moment may not swallow a ping that was read already.
+        with trio.move_on_after(FAREWELL_SECONDS, shield=True):
+            for event in events:
+                await self._handle(event)
 
     async def _handle(self, event: Event) -> None:
         match event:

@@ -66,11 +66,6 @@ class Visit:
         ends = [end for end in (self.left, self.gone) if end is not None]
         return min(ends) if ends else None
 
-    @property
-    def last_served(self) -> float:
-        """When its client last saw anything acknowledged, or else the session created."""
-        return max([ack.at for ack in self.acks.values()], default=self.created or self.opened)
-
 
 @dataclass(slots=True)
 class Fault:

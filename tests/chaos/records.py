@@ -33,7 +33,9 @@ INSTALL = (
 ROWS = """SELECT s.session_id::text, s.user_id, coalesce(i.pid, 0) AS pid, s.is_active,
        extract(epoch FROM s.session_start)::float8 AS start, extract(epoch FROM s.session_end)::float8 AS "end",
        extract(epoch FROM s.ended_at)::float8 AS ended_at, s.duration_seconds AS duration, s.end_reason AS reason,
-       s.memory_status, s.memory_error
+       s.memory_status, s.memory_error,
+       (SELECT extract(epoch FROM max(m.created_at))::float8 FROM messages m
+         WHERE m.session_id = s.session_id) AS last_item
   FROM conversation_sessions s LEFT JOIN server_instances i USING (instance_id)"""
 CLOSINGS = """SELECT session_id::text, extract(epoch FROM pg_xact_commit_timestamp(transaction))::float8 AS committed
   FROM chaos.closings ORDER BY made_at"""
@@ -68,7 +70,10 @@ class Look:
 
 @dataclass(slots=True)
 class Row:
-    """One session. pid: of its owner's process, 0 for none. closings: when each write of its end was committed."""
+    """One session. pid: of its owner's process, 0 for none. closings: when each write of its end was committed.
+
+    last_item: when its last item was stored.
+    """
 
     session_id: str
     user_id: str
@@ -82,6 +87,7 @@ class Row:
     memory_status: str = "none"
     memory_error: str | None = None
     closings: list[float] = field(default_factory=list)
+    last_item: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

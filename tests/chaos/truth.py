@@ -67,10 +67,10 @@ def truth_of(visit: Visit, row: Row, life: Life, ledger: Ledger, pace: Pace) -> 
         if end - begin > pace.lease and row.start < begin and _overtaken(visit, ended, begin, committed, ledger):
             return _frozen(min(ended, begin), (begin, end), committed, life, ledger, pace)
     if life.terminated is not None and _overtaken(visit, ended, life.terminated, committed, ledger):
-        # Of a client that has vanished the server knows nothing yet. To any other, its session is over at some moment
-        # between the last that was served to it and the end of its socket.
+        # Of a client that has vanished the server knows nothing yet. For any other, its session is over at some moment
+        # between the last item that was stored of it and the end of its socket, whoever ends that.
         latest = committed if visit.how == "stopped" else ended
-        earliest = ended if visit.left == ended else max(visit.last_served, min(life.terminated, ended))
+        earliest = max(min(row.last_item or visit.opened, ended), min(life.terminated, ended))
         return _late_by_outage(Truth("shutdown", earliest, latest, life.terminated), committed, ledger)
     line = "vanished" if visit.how == "stopped" else "client"
     latest = max(ended, visit.sending) if visit.how == "stopped" else ended

@@ -12,7 +12,7 @@ from server.shutdown import FORCE_MARGIN_SECONDS
 from server.stream import LINGER_SECONDS
 
 from ..memory_store import SessionRecord
-from .people import Visit
+from .people import Acknowledged, Visit
 from .truth import AT_ONCE, EXACT_SECONDS, INFINITE, LATENCY_SECONDS, Truth
 from .watch import GHOST_SECONDS, Watch, overlap
 from .world import SETTINGS, Server, World
@@ -22,10 +22,12 @@ DEAD_SAME_HOST_SECONDS = 2.5  # from a crash to the row, by a server on the same
 DEAD_OTHER_HOST_SECONDS = 4.0
 OVERLAP_SECONDS = 0.5  # two causes so close together overlap
 JUDGED_SECONDS = 0.6
-GAP_SECONDS = 1.0  # of a judge's own trouble; with more it may have missed a heartbeat, and is not steady
+GAP_SECONDS = 1.5  # of a judge's own trouble; with more it is not steady
 LEASE_LOST_SECONDS = 1.4  # trouble shorter than this costs nobody the lease
+ANEW_SECONDS = 1.5  # in which one that was declared dead finds out, and registers anew
 OVERLOADED = 1013
 REFUSED_OPENINGS = frozenset({"half", "foreign", "lost", "silent"})
+UNFINISHED_OPENINGS = frozenset({"half", "silent"})
 CRASH_EVENTS = frozenset({"session_crashed", "connection_crashed", "socket_crashed", "response_failed"})
 
 
@@ -48,6 +50,8 @@ class Checker:
             self._visit(visit)
         for server in self._world.servers:
             self._server(server)
+            self._crowd(server)
+        self._returns()
         self._logs()
 
     def _unheard(self, row: SessionRecord) -> Visit | None:
@@ -147,18 +151,30 @@ class Checker:
     def _silent(self, owner: Server, at: float) -> bool:
         """Whether a server gave no sign of life for long, while another one had its database all the time.
 
-        Its last sign and the judge's look at it may be a little older than what they led to.
+        A judge's look may be a little older than what it led to; and where its own trouble begins in between, as much
+        older as that lasts.
         """
-        silent = any(begin <= at and end >= at - JUDGED_SECONDS and min(end, at) - begin >= LEASE_LOST_SECONDS
-                     for begin, end in owner.trouble)  # fmt: skip
+        for judge in self._world.servers:
+            if judge is owner or (judge.over_at is not None and judge.over_at < at - JUDGED_SECONDS):
+                continue
+            looks = [at]
+            if overlap(judge.trouble, at - JUDGED_SECONDS, at):
+                looks += [when for when in judge.troubled_at if when <= at]
+            if any(self._unheard_of(owner, look) and self._steady(judge, look) for look in looks):
+                return True
+        return False
+
+    @staticmethod
+    def _unheard_of(owner: Server, at: float) -> bool:
+        return any(begin <= at and end >= at - JUDGED_SECONDS and min(end, at) - begin >= LEASE_LOST_SECONDS
+                   for begin, end in owner.trouble)  # fmt: skip
+
+    @staticmethod
+    def _steady(judge: Server, at: float) -> bool:
         since = at - CRASH_STEADY_SECONDS + JUDGED_SECONDS
-        steady = any(
-            other.started_at <= since
-            and not any(min(end, at) - max(begin, since) > GAP_SECONDS for begin, end in other.trouble)
-            for other in self._world.servers
-            if other is not owner and (other.over_at is None or other.over_at >= at - JUDGED_SECONDS)
+        return judge.started_at <= since and not any(
+            min(end, at) - max(begin, since) > GAP_SECONDS for begin, end in judge.trouble
         )
-        return silent and steady
 
     def _memory(self, row: SessionRecord) -> None:
         database, key = self._world.database, row.session_id
@@ -170,6 +186,7 @@ class Checker:
             wanted = (
                 "failed" if any(server.trouble or server.signalled_at for server in self._world.servers) else wanted
             )
+        self._tries(row)
         if row.memory_status != wanted or (wanted == "failed" and not row.memory_error):
             self._watch.broken("I4 memory", f"{key} is {row.memory_status}, not {wanted} (error: {row.memory_error})")
             return
@@ -181,12 +198,24 @@ class Checker:
         if any(memory.updated_at != row.memory_finalized_at for memory in made.values()):
             self._watch.broken("I4 memory", f"the memory of {key} was applied again")
 
+    def _tries(self, row: SessionRecord) -> None:
+        """Whether only tries that failed were counted: one that a shutdown cut off is given back."""
+        world = self._world
+        if any(server.trouble or server.how in ("crashed", "forced") for server in world.servers):
+            return
+        if world.counts.get("store", Counter())["claim_memory/cancelled_yet_done"]:
+            return
+        failed = sum(event == "memory_not_finalized" and fields["session_id"] == str(row.session_id)
+                     for _, event, fields in world.logged)  # fmt: skip
+        if row.memory_attempts > failed + (row.memory_status == "done"):
+            self._watch.broken("I4 memory", f"{row.session_id} counts {row.memory_attempts} tries; {failed} failed")
+
     def _ghost(self, row: SessionRecord, visit: Visit, owner: Server) -> None:
         """Whether the socket outlived a row that somebody else closed."""
         assert row.ended_at is not None
         assert visit.wire is not None
         owners = {record.instance.instance_id for record in owner.link.own()}
-        if row.closed_by in owners:
+        if row.closed_by in owners and row.end_reason != "shutdown":
             return
         limit = row.ended_at + GHOST_SECONDS
         for begin, end in owner.trouble:
@@ -223,11 +252,16 @@ class Checker:
         if row is not None and row.session_id in self._watch.by_hand:
             causes.append(self._watch.by_hand[row.session_id])
         own = [record.instance.instance_id for record in server.link.own()]
-        causes += [when for key, when in self._watch.declared.items() if key in own]
+        causes += [when for key, when in self._watch.declared.items()
+                   if key in own and when >= visit.opened_at - ANEW_SECONDS]  # fmt: skip
         if visit.close_code == OVERLOADED and not visit.errors:
             self._world.count("ending by server", "overloaded")
             if self._open_at(server, at) >= server.settings.connections_max:
                 return
+        if visit.manner.opening in UNFINISHED_OPENINGS and not overlap(server.freezes, visit.opened_at, at):
+            limit = visit.opened_at + server.settings.handshake_seconds
+            if at > limit + EXACT_SECONDS:
+                self._watch.broken("I7 unbounded", f"{visit.name} had until {at:.3f} to shake hands, not {limit:.3f}")
         excused = visit.manner.opening in REFUSED_OPENINGS or overlap(server.trouble, at - 8.0, at)
         if not excused and not any(when <= at + EXACT_SECONDS for when in causes):
             self._watch.broken("I8 contained", f"{visit.name} was ended with {visit.close_code} for no reason")
@@ -256,6 +290,29 @@ class Checker:
             limit += STOP_SECONDS + sum(end - start for start, end in server.freezes)
         if took > limit + EXACT_SECONDS:
             self._watch.broken("I7 unbounded", f"{server.name} took {took:.3f} s to shut down")
+
+    def _crowd(self, server: Server) -> None:
+        """Whether it served no more sessions at once than its limit. Ends count as soon as anybody can know of them."""
+        spans = []
+        for visit in self._visits:
+            row = self._world.database.sessions.get(visit.session_id or UUID(int=0))
+            if visit.server is server and visit.created_at is not None and row is not None:
+                ends = [at for at, _ in visit.causes] + [end for end in (row.session_end, server.over_at) if end]
+                spans.append((visit.created_at, min(ends)))
+        most = max((sum(start <= at < end for start, end in spans) for at, _ in spans), default=0)
+        if most > server.settings.connections_max:
+            self._watch.broken("I7 unbounded", f"{server.name} served {most} sessions at once")
+
+    def _returns(self) -> None:
+        """Whether everyone who came back to a conversation was shown what had been acknowledged in it."""
+        acknowledged: dict[str, list[Acknowledged]] = {}
+        for visit in self._visits:
+            before = acknowledged.setdefault(visit.conversation, [])
+            known = {ack.item_id for ack in before if ack.at < visit.opened_at}
+            seen = {ack.item_id for ack in visit.acks}
+            if known and seen - known and not known <= seen:
+                self._watch.broken("I5 lost", f"{visit.name} came back and was not shown {len(known - seen)} items")
+            before += visit.acks
 
     def _logs(self) -> None:
         for at, event, fields in self._world.logged:

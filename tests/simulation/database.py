@@ -7,7 +7,7 @@ with its writes queued or under way.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from random import Random
@@ -16,7 +16,7 @@ from uuid import UUID
 
 import trio
 
-from server.store import Instance, StoreError, StoreUnavailable
+from server.store import Instance, MemoryClaim, StoreError, StoreUnavailable
 
 from ..memory_store import InstanceRecord, MemoryGuard, MemoryStore
 
@@ -72,6 +72,7 @@ class Link(MemoryStore):
         self.frozen = False
         self.dead = False
         self._died_at = 0.0
+        self._claims: set[UUID] = set()
         self._server = server
         self._random = random
         self._changed = trio.Event()
@@ -154,6 +155,16 @@ class Link(MemoryStore):
         """The rows of `server_instances` that this process wrote."""
         return [record for record in self.instances.values() if record.instance.process_started == self._server.number]
 
+    def _claim(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
+        claims = super()._claim(limit, lease_seconds)
+        self._claims.update(UUID(claim.transcript.session_id) for claim in claims)
+        return claims
+
+    def remembering(self) -> bool:
+        """Whether this process is at its first try at a session's memory."""
+        rows = [self.sessions[key] for key in self._claims]
+        return any(row.memory_status == "pending" and row.memory_error is None for row in rows)
+
     async def _attempt(self, name: str, effect: Callable[[], T]) -> T:
         """One statement: there, its effect, and back. What is cancelled on the way may be done all the same."""
 
@@ -211,7 +222,9 @@ class Link(MemoryStore):
             await trio.sleep(self._random.choice(LATENCIES))
             return
         self._count(name, "slow")
-        with trio.move_on_after(self._random.uniform(0.0, trouble.seconds)):
+        # With a share of all, it is a database that stalls: everything waits, and nothing is lost.
+        least = trouble.seconds if trouble.share == 1.0 else 0.0
+        with trio.move_on_after(self._random.uniform(least, trouble.seconds)):
             while self.trouble is trouble and not self.dead:
                 await self._changed.wait()
 

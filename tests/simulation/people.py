@@ -17,6 +17,8 @@ from .world import Server, World
 PATIENCE_SECONDS = 5.0  # for an answer, and for the server to end what the client does not
 CLOSE_SECONDS = 3.0  # for the server's close frame
 TORN_SECONDS = 0.001
+LATE_SECONDS = 1.2  # in the middle of a handshake that just comes in time
+TALK_SECONDS = 0.5  # between the words of one who does not read
 GARBAGE = bytes((0x83, 0x85)) + b"\0\0\0\0later"  # a reserved opcode
 SMALL_BYTES = 1_024  # a receive buffer that a long answer does not fit in
 OVERSIZE_CHARS = 5_000  # of a message; above the world's limit
@@ -195,6 +197,10 @@ class Client:
             return
         if opening == "half":
             request = request[: len(request) // 2]
+        if opening == "late":
+            self._wire.send(request[:1])
+            await trio.sleep(LATE_SECONDS)
+            request = request[1:]
         await self._send(request, torn=opening == "torn")
 
     async def _say(self, number: int, mark: str) -> bool:
@@ -285,16 +291,20 @@ class Client:
 
     async def _read_no_more(self) -> None:
         """Asks for more than its buffers hold, and reads nothing of it."""
-        self._visit.marks += "#flood"
+        visit = self._visit
+        visit.marks += "#flood"
         self._wire.down_bytes_max = SMALL_BYTES
-        words = {"type": "input_text", "text": f"{self._visit.name} says much #flood"}
+        words = {"type": "input_text", "text": f"{visit.name} says much #flood"}
         item = {"type": "message", "role": "user", "content": [words]}
         await self._send_event({"type": "conversation.item.create", "item": item})
         await self._send_event({"type": "response.create"})
-        self._visit.cause("slow")
+        visit.cause("slow")
         with trio.move_on_after(2 * PATIENCE_SECONDS):
             while self._wire.ended is None:
-                await self._wire._for_client.park()
+                if visit.manner.busy:  # one that still talks is not given up as silent
+                    self._wire.send(masked_frame(PONG, b""))
+                with trio.move_on_after(TALK_SECONDS):
+                    await self._wire._for_client.park()
 
 
 class Crowd:

@@ -12,19 +12,19 @@ ENDINGS = ("close", "fin", "reset", "garbage", "oversize", "vanish", "slow", "st
 """How a person ends a visit: with a close frame, FIN, RST, bytes that are no frame, a message that is too big, without
 a word, by reading no more of a long answer, or not at all (the server ends it, or patience does)."""
 ENDING_WEIGHTS = (8, 3, 4, 2, 2, 3, 2, 2)
-OPENINGS = ("plain", "torn", "half", "foreign", "lost", "silent")
-"""How a visit begins: in one piece, in many, with half a handshake, in somebody else's conversation, at a wrong path,
-or without any byte."""
-OPENING_WEIGHTS = (20, 8, 1, 1, 1, 1)
+OPENINGS = ("plain", "torn", "late", "half", "foreign", "lost", "silent")
+"""How a visit begins: in one piece, in many, with a long pause, with half a handshake, in somebody else's
+conversation, at a wrong path, or without any byte."""
+OPENING_WEIGHTS = (20, 8, 2, 1, 1, 1, 1)
 DURING = ("after", "asked", "answering")
 """When a visit ends: after its turns, right after its last question, or in the middle of the answer."""
 
 SERVER_FAULTS = ("crash", "terminate", "hurry", "freeze", "declared_dead")
-LINK_FAULTS = ("refused", "silent", "errors", "slow", "outage")
+LINK_FAULTS = ("refused", "silent", "errors", "slow", "outage", "stall")
 ROW_FAULTS = ("by_hand",)
 DUEL_FAULTS = ("duel",)
 FAULTS = SERVER_FAULTS + LINK_FAULTS + ROW_FAULTS + DUEL_FAULTS
-FAULT_WEIGHTS = (3, 3, 2, 3, 1, 1, 1, 2, 2, 2, 4, 10)
+FAULT_WEIGHTS = (3, 3, 2, 3, 1, 1, 1, 2, 2, 2, 2, 4, 10)
 
 CLIENT_CAUSES = ("close", "fin", "reset", "garbage", "oversize", "vanish")
 SERVER_CAUSES = ("by_hand", "signal", "crash", "declared_dead")
@@ -130,6 +130,8 @@ def _fault(random: Random) -> Fault:
     lasts = random.choice((0.2, 0.6, 1.2, 2.0, 3.5, 5.0))
     if kind == "outage":
         lasts = random.choice((0.6, 2.2, 3.0, 4.0))
+    if kind == "stall":
+        lasts = random.choice((2.2, 3.4, 4.0))
     if kind == "hurry":
         lasts = random.choice((0.0, 0.05, 0.5, 1.0, 1.8))
     first, second = random.choice(SERVER_CAUSES), random.choice(CLIENT_CAUSES + SERVER_CAUSES)

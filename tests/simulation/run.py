@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -15,13 +16,19 @@ from .people import Crowd, Visit
 from .plan import CLIENT_CAUSES, Fault, Plan, plan_of
 from .seeding import Stuck
 from .watch import Watch
-from .world import Server, World, simulate
+from .world import CLAIM_MARGIN_SECONDS, SETTINGS, Server, World, simulate
 
 SETTLE_SECONDS = 90.0  # virtual: for what the faults left behind; a dead server's claim on memory takes 17 s to run out
 LOOK_SECONDS = 0.25
 REMEMBERING_SECONDS = 2.0
+REMEMBERED_SECONDS = 0.6
+CLAIM_SECONDS = SETTINGS.memory_seconds + CLAIM_MARGIN_SECONDS + 1.0  # one that is frozen so long is overtaken
 REMEMBERING_LOOK_SECONDS = 0.1
 READY_SECONDS = 5.0
+SHARED_TROUBLES: dict[str, Callable[[float], Trouble]] = {
+    "outage": lambda _: Trouble("refused"),
+    "stall": lambda lasts: Trouble("slow", seconds=lasts, share=1.0),
+}
 
 
 @dataclass(slots=True)
@@ -46,7 +53,7 @@ def run_seed(seed: int, *, trace: bool = False) -> Outcome:
     outcome = Outcome(seed)
     try:
         world = simulate(seed, conduct.run)
-    except Exception as error:  # noqa: BLE001 - whatever got out of the servers is a finding
+    except (Exception, SystemExit, BaseExceptionGroup) as error:  # noqa: BLE001 - what got out of a server is a finding
         promise = "I7 unbounded" if isinstance(error, Stuck) else "I8 contained"
         outcome.broken[promise] += 1
         outcome.examples.append(f"{promise}: {error!r}")
@@ -98,9 +105,8 @@ class Conduct:
         for settles in (self._plan.settles, True):
             if not self._alive():
                 await self._start(self._plan.hosts[0])
-            with trio.move_on_after(SETTLE_SECONDS):
-                while settles and not self._quiet():  # noqa: ASYNC110 - tables announce nothing
-                    await trio.sleep(LOOK_SECONDS)
+            if settles:
+                await self._settle()
             for server in self._alive():
                 server.terminate()
             for server in self.world.servers:
@@ -111,6 +117,17 @@ class Conduct:
     def _quiet(self) -> bool:
         rows = self.world.database.sessions.values()
         return not any(row.is_active or row.memory_status == "pending" for row in rows)
+
+    async def _settle(self) -> None:
+        """Returns when nothing is open. With sound servers for so long, nothing may be."""
+        with trio.move_on_after(SETTLE_SECONDS):
+            while not self._quiet():  # noqa: ASYNC110 - tables announce nothing
+                await trio.sleep(LOOK_SECONDS)
+        for key, row in self.world.database.sessions.items():
+            if row.is_active:
+                self.watch.broken("I1 orphan", f"{key} is active after {SETTLE_SECONDS:g} s of rest")
+            elif row.memory_status == "pending":
+                self.watch.broken("I4 memory", f"{key} is not remembered after {SETTLE_SECONDS:g} s of rest")
 
     def _alive(self) -> list[Server]:
         return [server for server in self.world.servers if server.over_at is None]
@@ -157,28 +174,34 @@ class Conduct:
                 await self._freeze(server, fault)
             case "declared_dead":
                 self._declare_dead(server)
-            case "outage":
-                await self._trouble(self._alive(), Trouble("refused"), fault.lasts)
+            case "outage" | "stall":
+                await self._trouble(self._alive(), SHARED_TROUBLES[fault.kind](fault.lasts), fault.lasts)
             case "refused" | "silent" | "errors" | "slow":
                 await self._trouble(
                     [server], Trouble(fault.kind, seconds=2 * fault.lasts), fault.lasts, shuts_down=not fault.again
                 )
 
     async def _freeze(self, server: Server, fault: Fault) -> None:
-        if fault.again:
-            await self._remembering()
-        server.freeze()
-        await trio.sleep(fault.lasts)
-        server.thaw()
+        remembering = await self._remembering() if fault.again else None
+        frozen, lasts = remembering or server, CLAIM_SECONDS if remembering else fault.lasts
+        if remembering:  # so that what it learned is on its way when it freezes
+            frozen.set_trouble(Trouble("slow", seconds=CLAIM_SECONDS, share=1.0))
+            await trio.sleep(REMEMBERED_SECONDS)
+        frozen.freeze()
+        await trio.sleep(lasts)
+        frozen.thaw()
+        if remembering:
+            frozen.set_trouble(None)
 
-    async def _remembering(self) -> None:
-        """Returns while somebody is at work on a session's memory, or soon."""
+    async def _remembering(self) -> Server | None:
+        """One that is at work on a session's memory, as soon as there is one."""
         with trio.move_on_after(REMEMBERING_SECONDS):
-            rows = self.world.database.sessions
-            while not any(  # noqa: ASYNC110 - as above
-                row.memory_status == "pending" and row.memory_attempts for row in rows.values()
-            ):
+            while True:
+                for server in self._alive():
+                    if server.accepting and server.link.remembering():
+                        return server
                 await trio.sleep(REMEMBERING_LOOK_SECONDS)
+        return None
 
     async def _trouble(
         self, servers: list[Server], trouble: Trouble, seconds: float, *, shuts_down: bool = False

@@ -20,6 +20,7 @@ from .people import Acknowledged, Visit
 from .world import World
 
 GHOST_SECONDS = 1.0  # after its row was closed, nothing is acknowledged on a socket
+LEAST_SILENT_SECONDS = 1.5  # a server's own, before anybody may take it for dead
 EXAMPLES_MAX = 5
 PROMISES = {
     "I1 orphan": "a row is active although nobody holds its session",
@@ -71,6 +72,7 @@ class Watch:
         self._ends: dict[UUID, tuple[object, ...]] = {}
         self._items: dict[tuple[UUID, str], StoredItem] = {}
         self._items_seen = 0
+        self._finalized: dict[UUID, float] = {}
         world.stored = self.stored
 
     def broken(self, promise: str, example: str) -> None:
@@ -85,6 +87,15 @@ class Watch:
             self._note_items()
         if name in _CLOSING:
             self._look_at_ends()
+        if name == "finish_memory":
+            self._look_at_memory()
+
+    def _look_at_memory(self) -> None:
+        for key, row in self._database.sessions.items():
+            at = row.memory_finalized_at
+            if at is not None and self._finalized.setdefault(key, at) != at:
+                self._finalized[key] = at
+                self.broken("I4 memory", f"the memory of {key} was applied again")
 
     def _note_items(self) -> None:
         messages = self._database.messages
@@ -106,12 +117,22 @@ class Watch:
             known = self._ends.get(key)
             if known is None:
                 if not row.is_active:
+                    self._check_sweep(row)
                     self._ends[key] = end_of(row)
                     self._world.trace.add("row", f"closed {row.end_reason}", key)
                     self._check_end(row)
             elif known != end_of(row):
                 self.broken("I3 end", f"the end of {key} was rewritten: {known} became {end_of(row)}")
                 self._ends[key] = end_of(row)
+
+    def _check_sweep(self, row: SessionRecord) -> None:
+        """Whoever is alive and has just said so is swept by nobody."""
+        if row.end_reason != "owner_died" or row.instance_id is None or row.instance_id in self.declared:
+            return
+        record, now = self._database.instances[row.instance_id], trio.current_time()
+        owner = next(server for server in self._world.servers if server.number == record.instance.process_started)
+        if owner.over_at is None and record.stopped_at is None and now - record.heartbeat_at < LEAST_SILENT_SECONDS:
+            self.broken("I6 swept", f"{row.session_id} of {owner.name}, heard {now - record.heartbeat_at:.3f} s before")
 
     def _check_end(self, row: SessionRecord) -> None:
         if row.session_end is None or row.ended_at is None or row.duration_seconds is None:

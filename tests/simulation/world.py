@@ -7,6 +7,8 @@ kernel knows of processes. Signals call what the server's own signal task calls.
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -35,8 +37,6 @@ from .trace import Trace, listening_to_logs
 EPOCH = 1_000.0  # virtual seconds; before it nothing has happened
 PID_FIRST = 100
 CLAIM_MARGIN_SECONDS = 1.5
-GIVEN_UP: list[object] = []
-"""Worlds that got stuck: their tasks would protest against being collected."""
 SETTINGS = Settings(
     agent="simulated",
     ping_interval=2.0,
@@ -54,7 +54,7 @@ SETTINGS = Settings(
     end_seconds=3.0,
     append_seconds=2.0,
     reply_seconds=4.0,
-    memory_seconds=2.0,
+    memory_seconds=4.5,  # more than a shutdown has
     memory_workers=2,
     memory_attempts_max=3,
     memory_sweep_seconds=2.0,
@@ -89,6 +89,7 @@ class Server:
         self.over_at: float | None = None
         self.how = ""
         self.trouble: list[list[float]] = []
+        self.troubled_at: list[float] = []  # each time that its link got worse
         self.freezes: list[list[float]] = []
         self.wires: list[Wire] = []
         self._scope = trio.CancelScope()
@@ -138,7 +139,7 @@ class Server:
             return
         self.over_at, self.how = trio.current_time(), how
         self.world.trace.add(self.name, how)
-        self.world.processes.pop(self.pid, None)
+        self.world.processes.pop((self.host, self.pid), None)
         self.link.die()
         self.listener.open = False
         for wire in self.wires:
@@ -205,6 +206,7 @@ class Server:
         self.world.trace.add(self.name, "link", "sound" if trouble is None else trouble.kind)
         self.link.set_trouble(trouble)
         if trouble is not None:
+            self.troubled_at.append(trio.current_time())
             self._begin_trouble()
         else:
             self._end_trouble()
@@ -232,7 +234,7 @@ class World:
         self.scheduler = scheduler
         self.database = MemoryStore()
         self.servers: list[Server] = []
-        self.processes: dict[int, int] = {}
+        self.processes: dict[tuple[str, int], int] = {}
         self.trace = Trace()
         self.stored: Callable[[Link, str], None] = lambda _link, _name: None
         self.counts: dict[str, Counter[str]] = {}
@@ -250,7 +252,7 @@ class World:
         """Starts a server; `changes` are settings. `ready` is set once it accepts."""
         server = Server(self, len(self.servers) + 1, host, replace(SETTINGS, **changes), agent or SimulatedAgent())
         self.servers.append(server)
-        self.processes[server.pid] = server.number
+        self.processes[server.host, server.pid] = server.number
         self.start_soon(server.run)
         return server
 
@@ -276,12 +278,21 @@ def _surroundings(world: World) -> Iterator[None]:
     before = instance.host_id, instance.process_started, death.__defaults__, memory.CLAIM_MARGIN_SECONDS
     instance.host_id = lambda: OWNER.get().host
     instance.process_started = lambda _pid: OWNER.get().number
-    death.__defaults__ = (world.processes.get,)
+    death.__defaults__ = (lambda pid: world.processes.get((OWNER.get().host, pid)),)
     memory.CLAIM_MARGIN_SECONDS = CLAIM_MARGIN_SECONDS
     try:
         yield
     finally:
         instance.host_id, instance.process_started, death.__defaults__, memory.CLAIM_MARGIN_SECONDS = before
+
+
+def _forget_what_is_stuck() -> None:
+    """Has the tasks of a world that was given up collected here, where nobody hears what they still say."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
 
 
 def simulate(seed: int, main: Callable[[World], Awaitable[None]]) -> World:
@@ -302,5 +313,5 @@ def simulate(seed: int, main: Callable[[World], Awaitable[None]]) -> World:
                 stuck = str(error.__cause__)
             else:
                 return world
-        GIVEN_UP.append(world)
-        raise Stuck(stuck)
+            _forget_what_is_stuck()
+            raise Stuck(stuck)

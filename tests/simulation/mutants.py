@@ -1,0 +1,502 @@
+"""Small mistakes in the real code, each of which the simulation has to see. See `mutating`.
+
+Those under `server/` are the code's own; those of `tests/memory_store.py` stand for the same mistake in SQL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CONNECTION, SESSION, CONVERSATION = "server/connection.py", "server/session.py", "server/conversation.py"
+RESPONSE, STREAM, LISTENER = "server/response.py", "server/stream.py", "server/listener.py"
+MAIN, SHUTDOWN, INSTANCE = "server/main.py", "server/shutdown.py", "server/instance.py"
+REAPER, MEMORY, STORE = "server/reaper.py", "server/memory.py", "tests/memory_store.py"
+
+ORPHAN, GHOST, END, REMEMBER = "I1 orphan", "I2 ghost", "I3 end", "I4 memory"
+LOST, SWEPT, BOUND, CONTAINED = "I5 lost", "I6 swept", "I7 unbounded", "I8 contained"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A mistake: in `file`, `old` (which stands there exactly once) becomes `new`.
+
+    promises: one of them has to be reported as broken.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    promises: frozenset[str]
+
+
+def mutant(name: str, file: str, old: str, new: str, *promises: str) -> Mutant:
+    return Mutant(name, file, old, new, frozenset(promises))
+
+
+EXIT = (
+    mutant(
+        "the socket is closed before the row",
+        CONNECTION,
+        "            await self._end()\n            await self._close()\n",
+        "            await self._close()\n            await self._end()\n",
+        ORPHAN,
+    ),
+    mutant(
+        "the exit without its deadline",
+        CONNECTION,
+        "trio.move_on_after(seconds, shield=True) as limit",
+        "trio.CancelScope(shield=True) as limit",
+        BOUND,
+    ),
+    mutant(
+        "a session stays in the registry",
+        CONNECTION,
+        "        services.registry.discard(session)\n",
+        "",
+        CONTAINED,
+        BOUND,
+    ),
+    mutant(
+        "a row whose begin was not heard of is forgotten",
+        CONNECTION,
+        "        self._has_row = True\n        await store.begin_session(start, within=settings.begin_seconds)\n",
+        "        await store.begin_session(start, within=settings.begin_seconds)\n        self._has_row = True\n",
+        ORPHAN,
+        END,
+    ),
+    mutant(
+        "a lost connection counts as closed by its client",
+        CONNECTION,
+        "elif code == 1006:",
+        "elif code == 1005:",
+        END,
+    ),
+    mutant(
+        "an end that is written late rewrites",
+        STORE,
+        "        if not self._is_active(end.session_id):\n            return False\n",
+        "        if end.session_id not in self.sessions:\n            return False\n",
+        END,
+    ),
+    mutant(
+        "an end is dated by its commit",
+        STORE,
+        "self._close(self.sessions[end.session_id], end.ended, end.reason",
+        "self._close(self.sessions[end.session_id], trio.current_time(), end.reason",
+        END,
+    ),
+    mutant(
+        "a write is dropped with its caller",
+        STORE,
+        "            await write.settled.wait()\n        if not",
+        "            try:\n                await write.settled.wait()\n"
+        "            finally:\n                write.abandoned = True\n        if not",
+        ORPHAN,
+        END,
+    ),
+    mutant(
+        "a row may end before it began",
+        STORE,
+        "session.session_end = max(session.session_start, min(ended, now))",
+        "session.session_end = min(ended, now)",
+        END,
+    ),
+    mutant(
+        "a write that failed is not tried again",
+        STORE,
+        "                self._queue.appendleft(write)\n",
+        "",
+        ORPHAN,
+        END,
+        LOST,
+    ),
+)
+
+ALIVE = (
+    mutant(
+        "a silent client is never given up",
+        CONNECTION,
+        "                self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)\n",
+        '                _log.warning("client_vanished")\n',
+        ORPHAN,
+        END,
+    ),
+    mutant(
+        "a silent client's end is dated by its discovery",
+        CONNECTION,
+        "self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)",
+        "self._session.stop(EndReason.CLIENT_VANISHED)",
+        END,
+    ),
+    mutant(
+        "pings are counted from the last ping",
+        CONNECTION,
+        "await trio.sleep_until(self._stream.last_received + self._settings.ping_interval)",
+        "await trio.sleep(self._settings.ping_interval)",
+        ORPHAN,
+        END,
+    ),
+    mutant(
+        "a slow reader is never given up",
+        STREAM,
+        "            self._sending.deadline = trio.current_time() + self._send_seconds\n",
+        "",
+        ORPHAN,
+        END,
+        BOUND,
+    ),
+    mutant(
+        "a handshake may take for ever",
+        LISTENER,
+        "with trio.move_on_after(settings.handshake_seconds):",
+        "with trio.CancelScope():",
+        BOUND,
+    ),
+    mutant(
+        "more connections than the limit",
+        CONNECTION,
+        " or len(services.registry) >= services.settings.connections_max:",
+        ":",
+        BOUND,
+    ),
+    mutant(
+        "an agent runs inside the session",
+        CONNECTION,
+        "start_reply=self._tasks.start_soon",
+        "start_reply=helpers.start_soon",
+        ORPHAN,
+        END,
+    ),
+    mutant(
+        "an agent's exception ends its session",
+        RESPONSE,
+        "except Exception:  # noqa: BLE001 - whatever an agent raises is this response's failure",
+        "except OSError:",
+        CONTAINED,
+    ),
+    mutant(
+        "an agent may leave the process",
+        RESPONSE,
+        "                with contained():\n                    await self._stream",
+        "                if True:\n                    await self._stream",
+        CONTAINED,
+    ),
+)
+
+WORDS = (
+    mutant(
+        "an item is acknowledged before its commit",
+        CONVERSATION,
+        "        try:\n            await self._commit(entry)\n",
+        "        self._outbox.emit(wire.ItemDone(previous_item_id=entry.previous_item_id, item=item))\n"
+        "        try:\n            await self._commit(entry)\n",
+        LOST,
+    ),
+    mutant(
+        "an answer is acknowledged before its commit",
+        RESPONSE,
+        "        try:\n            await self._commit()\n",
+        "        for event in closing:\n            self._outbox.emit(event)\n"
+        "        try:\n            await self._commit()\n",
+        LOST,
+    ),
+    mutant(
+        "an answer is acknowledged though it was not stored",
+        RESPONSE,
+        '            self._fail("store_unavailable", "The answer could not be stored. Please try again.")\n'
+        "            self._settle_item()\n"
+        "            closing = closing[-1:]",
+        "            closing = closing[:]",
+        LOST,
+    ),
+    mutant(
+        "words are stored though the row is closed",
+        STORE,
+        '                raise SessionClosed("the session\'s row is closed")\n',
+        "                pass\n",
+        GHOST,
+    ),
+    mutant(
+        "a resumed conversation begins empty",
+        CONNECTION,
+        "            history = known\n",
+        "",
+        LOST,
+    ),
+)
+
+STOPPING = (
+    mutant(
+        "the bulk close counts as done though it failed",
+        SHUTDOWN,
+        "session.row_closed = session.session_id in closed",
+        "session.row_closed = True",
+        ORPHAN,
+        END,
+    ),
+    mutant(
+        "the bulk close does not let ends go first",
+        STORE,
+        'LEAVING = ("close_instance_sessions", "stop_instance")',
+        'LEAVING = ("",)',
+        END,
+    ),
+    mutant(
+        "sessions are not told of the shutdown",
+        SHUTDOWN,
+        "        session.stop(EndReason.SHUTDOWN)\n",
+        "        pass\n",
+        GHOST,
+    ),
+    mutant(
+        "answers get all the time that they want",
+        SHUTDOWN,
+        "with trio.move_on_at(signals.schedule.answers_until) as grace:",
+        "with trio.CancelScope() as grace:",
+        END,
+        BOUND,
+    ),
+    mutant(
+        "the bulk close without a deadline",
+        SHUTDOWN,
+        "trio.move_on_after(BULK_SECONDS, shield=True) as limit",
+        "trio.CancelScope(shield=True) as limit",
+        BOUND,
+    ),
+    mutant(
+        "sockets get all the time that they want",
+        MAIN,
+        "        signals.limit(connections.cancel_scope, signals.schedule.sockets_until(), HURRY_SECONDS)\n",
+        "",
+        BOUND,
+    ),
+    mutant(
+        "memory gets all the time that it wants",
+        MAIN,
+        "                signals.limit(memory_budget, signals.schedule.memory_until, 0.0)\n",
+        "",
+        BOUND,
+    ),
+    mutant(
+        "a second signal changes nothing",
+        SHUTDOWN,
+        "        self.hurry.set()\n",
+        "",
+        END,
+    ),
+    mutant(
+        "a server that drains takes sessions",
+        CONNECTION,
+        "if services.draining.is_set() or len(services.registry)",
+        "if len(services.registry)",
+        END,
+        GHOST,
+    ),
+    mutant(
+        "nobody is told that the server drains",
+        MAIN,
+        "        services.draining.set()\n",
+        "",
+        END,
+        GHOST,
+        BOUND,
+    ),
+)
+
+OTHERS = (
+    mutant(
+        "notifications are ignored",
+        INSTANCE,
+        "            closed = guard.closed_by_others()\n",
+        "            closed = ()\n",
+        GHOST,
+    ),
+    mutant(
+        "a new guard does not ask what it missed",
+        INSTANCE,
+        "closed = await self._closed_meanwhile(guard)",
+        "closed = ()",
+        GHOST,
+    ),
+    mutant(
+        "a lost lease is not followed by a new one",
+        INSTANCE,
+        "            session.stop(EndReason.OWNER_DIED)\n        await self.register()\n",
+        "            session.stop(EndReason.OWNER_DIED)\n",
+        CONTAINED,
+    ),
+    mutant(
+        "a lease is renewed only when there is news",
+        INSTANCE,
+        "with trio.move_on_after(self._settings.heartbeat_seconds):",
+        "with trio.CancelScope():",
+        END,
+        ORPHAN,
+    ),
+    mutant(
+        "a lease is given up at the first error",
+        INSTANCE,
+        '                _log.warning("lease_not_renewed", error=str(error))\n',
+        '                _log.warning("lease_not_renewed", error=str(error))\n                return\n',
+        SWEPT,
+        GHOST,
+    ),
+    mutant(
+        "a session may begin under a dead instance",
+        STORE,
+        "if start.instance_id not in self.instances or self.instances[start.instance_id].gone:",
+        "if start.instance_id not in self.instances:",
+        GHOST,
+        END,
+        ORPHAN,
+    ),
+    mutant(
+        "everybody with a row is taken for dead",
+        REAPER,
+        "if cause is not None:",
+        "if suspect:",
+        SWEPT,
+    ),
+    mutant(
+        "a reaper believes an old heartbeat after an outage",
+        REAPER,
+        "if min(suspect.silent_seconds, suspect.steady_seconds) >= suspect.lease_seconds:",
+        "if suspect.silent_seconds >= suspect.lease_seconds:",
+        SWEPT,
+    ),
+    mutant(
+        "a reaper does not wait for the guards of the living",
+        REAPER,
+        "        and suspect.steady_seconds >= CRASH_STEADY_SECONDS\n",
+        "",
+        SWEPT,
+    ),
+    mutant(
+        "a lost guard alone is death",
+        REAPER,
+        "        and suspect.silent_seconds >= CRASH_SILENT_SECONDS\n",
+        "",
+        SWEPT,
+    ),
+    mutant(
+        "a reaper forgets its own gap",
+        STORE,
+        "        if now - record.heartbeat_at > GAP_SECONDS:\n            record.steady_since = now\n",
+        "",
+        SWEPT,
+    ),
+    mutant(
+        "a reaper that is cut off counts as steady",
+        STORE,
+        "steady_seconds = 0.0 if now - me.heartbeat_at > GAP_SECONDS else now - me.steady_since",
+        "steady_seconds = now - me.steady_since",
+        SWEPT,
+    ),
+    mutant(
+        "one that came back is reaped all the same",
+        STORE,
+        "            if record.heartbeat_at != suspect.heartbeat:\n                return 0\n",
+        "",
+        SWEPT,
+    ),
+    mutant(
+        "a process id is looked up on the wrong host",
+        REAPER,
+        "same_host = suspect.host_id is not None and suspect.host_id == host_id",
+        "same_host = suspect.host_id is not None",
+        SWEPT,
+    ),
+    mutant(
+        "a reaper dies of its first error",
+        REAPER,
+        '                _log.warning("reaper_failed", error=str(error))\n',
+        '                _log.warning("reaper_failed", error=str(error))\n                return\n',
+        ORPHAN,
+    ),
+    mutant(
+        "a dead server's sessions end when they are found",
+        STORE,
+        "                self._close(session, ended, EndReason.OWNER_DIED, None, judge)\n",
+        "                self._close(session, trio.current_time(), EndReason.OWNER_DIED, None, judge)\n",
+        END,
+    ),
+)
+
+REMEMBERING = (
+    mutant(
+        "memory is neither announced nor looked for",
+        MEMORY,
+        "            with trio.move_on_after(self._settings.memory_sweep_seconds):\n"
+        "                await self._idle.park()\n",
+        "            await trio.sleep_forever()\n",
+        REMEMBER,
+    ),
+    mutant(
+        "memory is queued only for ends of its owner",
+        STORE,
+        "        if any(item.session_id == session.session_id and item.role",
+        "        if closed_by and any(item.session_id == session.session_id and item.role",
+        REMEMBER,
+    ),
+    mutant(
+        "memory that failed is never tried again",
+        MEMORY,
+        "        if claim.attempts >= self._settings.memory_attempts_max:\n",
+        "        if claim.attempts:\n",
+        REMEMBER,
+    ),
+    mutant(
+        "memory that fails is tried for ever",
+        MEMORY,
+        "            retry_after = None\n",
+        "            pass\n",
+        REMEMBER,
+    ),
+    mutant(
+        "memory is claimed without a lease",
+        STORE,
+        "            session.memory_due_at = now + lease_seconds\n",
+        "            session.memory_due_at = now\n",
+        REMEMBER,
+    ),
+    mutant(
+        "memory is applied by everybody who worked on it",
+        STORE,
+        "        session = self._pending(session_id)\n        if session is None:\n            return False\n"
+        "        session.memory_status",
+        "        session = self.sessions[session_id]\n        session.memory_status",
+        REMEMBER,
+    ),
+    mutant(
+        "memory is not marked as done",
+        STORE,
+        'session.memory_status, session.memory_error, session.memory_due_at = "done", None, None',
+        "session.memory_error, session.memory_due_at = None, None",
+        REMEMBER,
+    ),
+    mutant(
+        "a shutdown uses up a try at memory, for lack of a shield",
+        MEMORY,
+        "trio.move_on_after(RELEASE_SECONDS, shield=True)",
+        "trio.move_on_after(RELEASE_SECONDS)",
+        REMEMBER,
+    ),
+    mutant(
+        "memory that raises ends the server",
+        MEMORY,
+        "except Exception as error:  # noqa: BLE001 - whatever an agent raises costs this one try",
+        "except OSError as error:",
+        CONTAINED,
+    ),
+    mutant(
+        "a memory's agent may take for ever",
+        MEMORY,
+        "with trio.fail_after(self._settings.memory_seconds):",
+        "with trio.CancelScope():",
+        REMEMBER,
+        BOUND,
+    ),
+)
+
+MUTANTS = EXIT + ALIVE + WORDS + STOPPING + OTHERS + REMEMBERING

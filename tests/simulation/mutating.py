@@ -1,0 +1,231 @@
+"""Whether the simulation would see a mistake: makes each one of `mutants` in a copy of the code, and looks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+import trio
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .mutants import MUTANTS, Mutant
+from .processes import processors
+from .watch import PROMISES
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIED = ("server", "tests", "schema.sql", "pyproject.toml")
+SEEDS_MAX = 400  # within which a mistake has to be seen
+STDERR_CHARS_MAX = 300
+EXIT_BROKEN = 1
+EXIT_INTERRUPTED = 130
+
+
+class MutantNotFound(Exception):
+    """A mutant's text does not stand exactly once in its file; the message is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a mutant, or of a run without one.
+
+    promise: the one that was reported, after so many seeds; None: none of those that were asked for.
+    seeds: none, where the simulation came to no verdict; `example` has its last words then.
+    others: what else was reported, by the number of seeds.
+    """
+
+    name: str
+    promise: str | None
+    seeds: int
+    seconds: float
+    example: str
+    others: dict[str, int] = field(default_factory=dict)
+
+
+def mutated(mutant: Mutant, root: Path = ROOT) -> str:
+    """The text of the mutant's file, with the mistake in it. Raises `MutantNotFound`."""
+    text = (root / mutant.file).read_text()
+    times = text.count(mutant.old)
+    if times != 1:
+        raise MutantNotFound(
+            f"the text of the mutant {mutant.name!r} stands {times} times in {mutant.file}, not once;"
+            " adapt tests/simulation/mutants.py"
+        )
+    return text.replace(mutant.old, mutant.new)
+
+
+def copy_code(target: Path) -> None:
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(ROOT / name, target / name)
+
+
+async def look(name: str, code: Path, seeds: range, promises: Collection[str]) -> Verdict:
+    """What the simulation in a copy of the code says."""
+    began = time.perf_counter()
+    span = (str(seeds.start), str(len(seeds)))
+    run = await trio.run_process(
+        [sys.executable, "-m", "tests.simulation.until_broken", *span, *sorted(promises)],
+        cwd=code,
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+    seconds = round(time.perf_counter() - began, 1)
+    if run.returncode:
+        return Verdict(name, None, 0, seconds, run.stderr.decode(errors="replace").strip()[-STDERR_CHARS_MAX:])
+    return Verdict(name, seconds=seconds, **json.loads(run.stdout.splitlines()[-1]))
+
+
+async def try_mutant(mutant: Mutant, seeds_max: int) -> Verdict:
+    """Has the simulation look at a copy of the code with the mistake in it."""
+    text = mutated(mutant)
+    with TemporaryDirectory(prefix="lastcall-mutant-") as folder:
+        copy_code(Path(folder))
+        (Path(folder) / mutant.file).write_text(text)
+        return await look(mutant.name, Path(folder), range(seeds_max), mutant.promises)
+
+
+async def try_all(
+    mutants: Sequence[Mutant], seeds_max: int, processes: int, told: Callable[[Verdict], None]
+) -> list[Verdict]:
+    """All verdicts, in the order in which they came."""
+    verdicts: list[Verdict] = []
+    slots = trio.CapacityLimiter(processes)
+
+    async def one(mutant: Mutant) -> None:
+        async with slots:
+            verdicts.append(await try_mutant(mutant, seeds_max))
+            told(verdicts[-1])
+
+    async with trio.open_nursery() as nursery:
+        for mutant in mutants:
+            nursery.start_soon(one, mutant)
+    return verdicts
+
+
+async def try_sound(seeds: int, processes: int) -> list[Verdict]:
+    """What breaks in the code as it is, on the seeds in which the mistakes were seen: that was not their doing."""
+    size = -(-seeds // processes)
+    parts: list[Verdict] = []
+
+    async def part(first: int) -> None:
+        parts.append(await look("(none)", ROOT, range(first, min(first + size, seeds)), PROMISES))
+
+    async with trio.open_nursery() as nursery:
+        for first in range(0, seeds, size or 1):
+            nursery.start_soon(part, first)
+    return [verdict for verdict in parts if verdict.promise or not verdict.seeds]
+
+
+def run_mutants(
+    console: Console, processes: int, *, only: Collection[str] = (), seeds_max: int = SEEDS_MAX
+) -> dict[str, Any]:
+    """Tries all mutants, or only those of the given names. Every figure, for `say` and for the last line.
+
+    Raises `MutantNotFound`, before any is tried.
+    """
+    chosen = [mutant for mutant in MUTANTS if not only or mutant.name in only]
+    for mutant in chosen:
+        mutated(mutant)
+    began = time.perf_counter()
+    with _progress(console) as shown:
+        task = shown.add_task("mutants", total=len(chosen))
+        verdicts = trio.run(try_all, chosen, seeds_max, processes, lambda _: shown.advance(task))
+        seeds = max((verdict.seeds for verdict in verdicts if verdict.promise), default=0)
+        task = shown.add_task("the code as it is", total=None)
+        unsound = trio.run(try_sound, seeds, processes)
+    by_name = {verdict.name: verdict for verdict in verdicts}
+    return figures([by_name[mutant.name] for mutant in chosen], unsound, time.perf_counter() - began, processes)
+
+
+def figures(verdicts: Sequence[Verdict], unsound: Sequence[Verdict], seconds: float, processes: int) -> dict[str, Any]:
+    """Every figure of a run. unsound: what broke without a mistake. seconds: of wall time."""
+    caught = [verdict for verdict in verdicts if verdict.promise]
+    return {
+        "mutants": len(verdicts),
+        "caught": len(caught),
+        "survived": [verdict.name for verdict in verdicts if not verdict.promise],
+        "broken_without_a_mutant": [verdict.example for verdict in unsound],
+        "seeds_most": max((verdict.seeds for verdict in caught), default=0),
+        "seconds": round(seconds, 1),
+        "processes": processes,
+        "verdicts": [_row(verdict) for verdict in verdicts],
+        "ok": len(caught) == len(verdicts) and not unsound,
+    }
+
+
+def _row(verdict: Verdict) -> dict[str, Any]:
+    return {name: getattr(verdict, name) for name in Verdict.__slots__}
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def say(result: dict[str, Any], console: Console) -> None:
+    """The end of a run, for people."""
+    table = Table("mistake", "promise that was reported", "seeds")
+    for verdict in result["verdicts"]:
+        others = ", ".join(verdict["others"])
+        reported = verdict["promise"] or f"[red]NONE[/red]{f' (but {others})' if others else ''}"
+        table.add_row(escape(verdict["name"]), reported, str(verdict["seeds"]))
+        if not verdict["seeds"]:
+            table.add_row(escape(verdict["example"]))
+    console.print(table)
+    for example in result["broken_without_a_mutant"]:
+        console.print(f"broken without any mistake: {escape(example)}", style="red", highlight=False, soft_wrap=True)
+    verdict = "every mistake was seen" if result["ok"] else "IT DID NOT HOLD"
+    console.print(f"{result['caught']} of {result['mutants']} in {result['seconds']:g} s: {verdict}", highlight=False)
+
+
+@click.command("scripts/simulate --mutants", context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--only", multiple=True, metavar="NAME", help="Only this mutant; may be given again.")
+@click.option(
+    "--seeds-max", type=click.IntRange(1), default=SEEDS_MAX, show_default=True, help="Within which it has to be seen."
+)
+@click.option("--json", "as_json", is_flag=True, help="Progress on stderr, and every figure in stdout's last line.")
+def mutating(*, only: tuple[str, ...], seeds_max: int, as_json: bool) -> int:
+    """Makes small mistakes in a copy of the code, one at a time, and has the simulation find each. Exits with 0 only
+    if it found them all, with the promise that each one breaks."""
+    unknown = set(only) - {mutant.name for mutant in MUTANTS}
+    if unknown:
+        raise click.UsageError(f"no mutant is called {min(unknown)!r}; tests/simulation/mutants.py lists them")
+    console = Console(stderr=as_json)
+    try:
+        result = run_mutants(console, processors(), only=only, seeds_max=seeds_max)
+    except MutantNotFound as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        say(result, console)
+    return 0 if result["ok"] else EXIT_BROKEN
+
+
+def main() -> int:
+    try:
+        code = mutating.main(standalone_mode=False)
+    except click.ClickException as mistake:
+        sys.stderr.write(f"scripts/simulate --mutants: {mistake.format_message().rstrip('.')}. See --help.\n")
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    return int(code or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Runs seeds one after the other until one of the given promises breaks; the verdict is stdout's last line, as JSON.
+
+A process of its own, in a copy of the code: see `mutating`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from typing import NoReturn
+
+from .run import run_seed
+
+SEED_SECONDS = 60  # of wall time, for one world; it takes a fifth of a second
+
+
+def until_broken(first: int, seeds: int, promises: frozenset[str]) -> dict[str, object]:
+    """seeds: how many were run. promise: the one that broke, or None. others: what broke besides, by seeds."""
+    others: Counter[str] = Counter()
+    for number in range(seeds):
+        signal.signal(signal.SIGALRM, lambda *_, number=number: _hangs(number + 1))
+        signal.alarm(SEED_SECONDS)
+        outcome = run_seed(first + number)
+        signal.alarm(0)
+        found = sorted(promises & set(+outcome.broken))
+        if found:
+            example = next(text for text in outcome.examples if text.startswith(found[0]))
+            return {"seeds": number + 1, "promise": found[0], "example": example, "others": others}
+        others.update(set(+outcome.broken))
+    return {"seeds": seeds, "promise": None, "example": "", "others": others}
+
+
+def _hangs(seeds: int) -> None:
+    """A world that turns in circles cannot be left from inside."""
+    example = f"I7 unbounded: a world did not end within {SEED_SECONDS} s of wall time"
+    _leave({"seeds": seeds, "promise": "I7 unbounded", "example": example, "others": {}})
+
+
+def _leave(verdict: dict[str, object]) -> NoReturn:
+    """At once: what is left of a world that was given up would still talk."""
+    sys.stdout.write(json.dumps(verdict) + "\n")
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _leave(until_broken(int(sys.argv[1]), int(sys.argv[2]), frozenset(sys.argv[3:])))
