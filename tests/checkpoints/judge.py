@@ -36,6 +36,9 @@ class Judge(Checker):
         truth.causes += self._own_causes(truth._visit)
         super()._reason(row, truth, owner)
 
+    def _tries(self, row: SessionRecord) -> None:
+        """Nothing: a claim that is struck on its way to its process counts as a try that nobody heard of."""
+
     def _own_causes(self, visit: Visit | None) -> Iterator[Cause]:
         ending = self._ending
         at = ending.cancelled.get(visit.name) if visit is not None else None
