@@ -267,7 +267,7 @@ def _fact(sentence: str, shown: str) -> tuple[str, str] | None:
     if _NOT_MEANT.search(shown) or (_ASKS.match(shown) and not _POLITE.match(shown)):
         return None
     kind = _kind(shown)
-    return (kind, sentence) if kind else None
+    return (kind, sentence.rstrip()) if kind else None  # a quotation that is never closed hides white space too
 
 
 def _kind(shown: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from server.agent import Memory, Message, Role, Transcript
@@ -184,6 +184,7 @@ WORDS = st.sampled_from(
 
 
 @given(st.lists(st.one_of(st.lists(WORDS, max_size=25).map(" ".join), st.text(max_size=60)), max_size=5))
+@example(texts=["I'm I'm \" \n"])
 def test_every_memory_stands_word_for_word_in_the_item_it_names(texts: list[str]) -> None:
     transcript = said(*texts)
     memories = extractive(transcript)
