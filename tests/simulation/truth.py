@@ -122,7 +122,7 @@ class Truth:
 
     def _bulk(self, begins: float) -> float:
         """When the statement that closes all rows came to the database at the latest: its sessions end then."""
-        latest = begins + LATENCY_SECONDS
+        latest = begins + RETRY_SECONDS + LATENCY_SECONDS  # one try may have failed
         for begin, end in sorted(self._server.trouble):
             if begin <= latest and end >= begins:
                 latest = max(latest, end + RETRY_SECONDS + LATENCY_SECONDS)
