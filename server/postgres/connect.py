@@ -14,12 +14,12 @@ import trio_asyncio
 
 from ..queries import SCHEMA, SCHEMA_DIGEST
 from .calls import bounded
+from .guard import IDLE_SECONDS
 from .loop import open_loop
 from .pool import COMMAND_SECONDS, CONNECT_SECONDS, CONNECTIONS, PostgresStore
 
 VERSION_MIN = 140_000  # PostgreSQL 14, as server_version_num counts
 STATEMENT_SECONDS = 4.0  # below COMMAND_SECONDS: the server gives up first, and says why
-IDLE_SECONDS = 2.0  # a process frozen in the middle of a transaction must not hold its locks against its own reaping
 CLOSE_SECONDS = 2.0
 APPLY_ATTEMPTS_MAX = 5
 

@@ -23,7 +23,7 @@ GAP_SECONDS = 1.5  # without a heartbeat: the database was out of reach
 # A renewal; a connection that takes longer is given up. Above GAP_SECONDS: in a stall that the others do not even
 # notice, nobody's guard may go.
 GUARD_SECONDS = 2.5
-IDLE_SECONDS = 2.0
+IDLE_SECONDS = 2.0  # a process frozen in the middle of a transaction must not hold its locks against its own reaping
 ANSWER_SECONDS = 3.0  # above GUARD_SECONDS: only for a server that does not answer at all
 CLOSED_MAX = 10_000  # notifications not yet looked at
 
@@ -103,7 +103,6 @@ async def open_guard(url: str, loop: trio_asyncio.BaseTrioEventLoop, instance_id
     settings = {
         "application_name": "lastcall guard",
         "tcp_user_timeout": "10s",
-        # Frozen in the middle of a renewal, it would hold the row that others have to mark.
         "idle_in_transaction_session_timeout": f"{IDLE_SECONDS:g}s",
     }
     connection = await _unavailable_or(loop, _connect, url, settings)
