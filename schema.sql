@@ -100,6 +100,24 @@ CREATE TABLE IF NOT EXISTS messages (
     CONSTRAINT role_known CHECK (role IN ('system', 'user', 'assistant')),
     CONSTRAINT status_known CHECK (status IN ('completed', 'incomplete'))
 );
+-- Beside messages: calls of the client's functions and what came of them. Such an output has a role of its own: only
+-- what a user said makes a session worth remembering. A deleted item stays in the transcript.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'messages'::regclass AND attname = 'deleted_at') THEN
+        ALTER TABLE messages
+            ADD COLUMN kind       text NOT NULL DEFAULT 'message',
+            ADD COLUMN call_id    text,        -- a call's and its output's
+            ADD COLUMN name       text,        -- of the function called
+            ADD COLUMN deleted_at timestamptz, -- by a client: out of the conversation
+            DROP CONSTRAINT role_known,
+            ADD CONSTRAINT role_known CHECK (role IN ('system', 'user', 'assistant', 'tool')),
+            ADD CONSTRAINT shape_known CHECK (CASE kind
+                WHEN 'message' THEN role <> 'tool' AND call_id IS NULL AND name IS NULL
+                WHEN 'function_call' THEN role = 'assistant' AND call_id IS NOT NULL AND name IS NOT NULL
+                WHEN 'function_call_output' THEN role = 'tool' AND call_id IS NOT NULL AND name IS NULL
+                ELSE false END);
+    END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS messages_in_order ON messages (conversation_id, position, created_at);
 CREATE INDEX IF NOT EXISTS messages_by_session ON messages (session_id, position);
 
@@ -199,5 +217,5 @@ SELECT date(session_start) AS date, count(*) AS total_sessions, avg(duration_sec
        count(*) FILTER (WHERE memory_status = 'failed') AS memory_failed
   FROM conversation_sessions GROUP BY date(session_start);
 
-INSERT INTO lastcall_schema (version) VALUES (2) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
+INSERT INTO lastcall_schema (version) VALUES (3) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
 COMMIT;

@@ -89,20 +89,44 @@ SELECT instance_id FROM living;
 -- skipped, not waited for: all sessions share this statement. Items of skipped and of closed sessions are left out;
 -- the answer says so per item (not stored though `was_active`: skipped, or closed just now).
 WITH item AS (
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[])
-             WITH ORDINALITY
-               AS t (message_id, conversation_id, session_id, item_id, position, role, content, status, ordinality)
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[], $7::text[],
+                         $8::text[], $9::text[], $10::text[], $11::text[], $12::boolean[]) WITH ORDINALITY
+               AS t (message_id, conversation_id, session_id, item_id, position, role, content,
+                     status, kind, call_id, name, deleted, ordinality)
 ), live AS MATERIALIZED (
     SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($3::uuid[]) AND is_active
      ORDER BY session_id FOR SHARE SKIP LOCKED
 ), stored AS (
-    INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
-    SELECT message_id, conversation_id, session_id, item_id, position, role, content, status
+    INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
+                          call_id, name, deleted_at)
+    SELECT message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
+           call_id, name, CASE WHEN deleted THEN now() END
       FROM item JOIN live USING (session_id) ORDER BY ordinality
     ON CONFLICT (message_id) DO NOTHING
 )
 SELECT live.session_id IS NOT NULL AS stored, coalesce(s.is_active, false) AS was_active
   FROM item LEFT JOIN live USING (session_id) LEFT JOIN conversation_sessions s USING (session_id) ORDER BY ordinality;
+
+-- name: delete_items
+-- Fenced as append_items is, and an item's row that somebody else holds is skipped as a session's is. `known`: there is
+-- such an item; `deleted`: it is deleted now, by this statement or before. The conversation is the session's own.
+WITH item AS (
+    SELECT * FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS t (session_id, item_id, ordinality)
+), live AS MATERIALIZED (
+    SELECT session_id, conversation_id FROM conversation_sessions WHERE session_id = ANY ($1::uuid[]) AND is_active
+     ORDER BY session_id FOR SHARE SKIP LOCKED
+), free AS MATERIALIZED (
+    SELECT message_id FROM item JOIN live USING (session_id) JOIN messages m USING (conversation_id, item_id)
+     WHERE m.deleted_at IS NULL FOR NO KEY UPDATE OF m SKIP LOCKED
+), marked AS (
+    UPDATE messages SET deleted_at = now() WHERE message_id IN (SELECT message_id FROM free) AND deleted_at IS NULL
+)
+SELECT live.session_id IS NOT NULL AS live, coalesce(s.is_active, false) AS was_active,
+       m.message_id IS NOT NULL AS known,
+       m.deleted_at IS NOT NULL OR m.message_id IN (SELECT message_id FROM free) AS deleted
+  FROM item LEFT JOIN live USING (session_id) LEFT JOIN conversation_sessions s USING (session_id)
+       LEFT JOIN messages m ON m.conversation_id = live.conversation_id AND m.item_id = item.item_id
+ ORDER BY ordinality;
 
 -- name: end_sessions
 -- A row that somebody else holds is skipped, not waited for, and answered with false: all sessions share this statement.
@@ -146,8 +170,10 @@ SELECT conversation_id FROM conversations WHERE conversation_id = $1 AND user_id
 
 -- name: load_history
 SELECT * FROM (
-    SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, created_at
-      FROM messages WHERE conversation_id = $1 ORDER BY position DESC, created_at DESC LIMIT $2
+    SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name,
+           created_at
+      FROM messages WHERE conversation_id = $1 AND deleted_at IS NULL
+     ORDER BY position DESC, created_at DESC LIMIT $2
 ) newest ORDER BY position, created_at;
 
 -- name: claim_memory
@@ -162,8 +188,10 @@ UPDATE conversation_sessions s
 RETURNING session_id, user_id, memory_attempts;
 
 -- name: load_transcripts
+-- What was said: no calls of functions, and nothing that the user took back.
 SELECT session_id, role, content, item_id FROM messages
- WHERE session_id = ANY ($1::uuid[]) ORDER BY session_id, position, created_at;
+ WHERE session_id = ANY ($1::uuid[]) AND kind = 'message' AND deleted_at IS NULL
+ ORDER BY session_id, position, created_at;
 
 -- name: finish_memory
 -- The row's mark and its effect are one statement: whoever marks it applies it, nobody else does.

@@ -79,7 +79,21 @@ ANALYZE server_instances, conversations, conversation_sessions, messages, user_m
 IDS = [uuid4()]
 HOT: dict[str, list[Any]] = {
     "end_sessions": [IDS, IDS, [0.0], ["client_closed"], [1000]],
-    "append_items": [IDS, IDS, IDS, ["item"], [1], ["user"], ["text"], ["completed"]],
+    "append_items": [
+        IDS,
+        IDS,
+        IDS,
+        ["item"],
+        [1],
+        ["user"],
+        ["text"],
+        ["completed"],
+        ["message"],
+        [None],
+        [None],
+        [False],
+    ],
+    "delete_items": [IDS, ["item"]],
     "close_instance_sessions": IDS,
     "claim_memory": [1, 60.0],
     "load_transcripts": [IDS],

@@ -1,4 +1,4 @@
-"""A batch of writes as one transaction: starts, then items, then ends, since one batch may hold a whole session.
+"""A batch of writes as one transaction: starts, items, deletions, ends, since one batch may hold a whole session.
 
 Last what an instance leaves with: the bulk close of its sessions is for those that have no end of their own. In an
 outage the writer hands over again what could not be committed, together with what has come meanwhile.
@@ -17,7 +17,17 @@ import trio
 
 from .. import commits
 from ..queries import QUERIES
-from ..store import InstanceGone, SessionClosed, SessionEnd, SessionStart, StoredItem, StoreError, StoreUnavailable
+from ..store import (
+    InstanceGone,
+    ItemDeletion,
+    ItemNotFound,
+    SessionClosed,
+    SessionEnd,
+    SessionStart,
+    StoredItem,
+    StoreError,
+    StoreUnavailable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +44,7 @@ class InstanceStop:
     instance_id: UUID
 
 
-Write = SessionStart | SessionEnd | tuple[StoredItem, ...] | BulkClose | InstanceStop
+Write = SessionStart | SessionEnd | tuple[StoredItem, ...] | ItemDeletion | BulkClose | InstanceStop
 Closed = frozenset[UUID]
 """What a write comes to: the sessions whose rows it closed."""
 Outcome: TypeAlias = commits.Outcome[Closed]
@@ -45,10 +55,11 @@ BEGIN_SECONDS = 0.5  # a transaction whose begin took longer has a `now()` that 
 
 @dataclass(slots=True)
 class _Answers:
-    """What the statements said: instances that may begin sessions, items by id, ends by session, and who left."""
+    """What the statements said: instances that may begin sessions, items by id, deletions, ends by session, leavers."""
 
     living: set[UUID] = field(default_factory=set)
     stored: dict[UUID, Outcome] = field(default_factory=dict)
+    deleted: dict[ItemDeletion, Outcome] = field(default_factory=dict)
     ended: dict[UUID, bool] = field(default_factory=dict)
     left: dict[BulkClose | InstanceStop, Closed] = field(default_factory=dict)
 
@@ -65,6 +76,7 @@ class Batch:
         self._first = {end.session_id: end for end in reversed(ends)}
         self.ends = list(self._first.values())
         self.items = [item for write in writes if isinstance(write, tuple) for item in write]
+        self.deletions = [write for write in writes if isinstance(write, ItemDeletion)]
         self.leaving = [write for write in writes if isinstance(write, BulkClose | InstanceStop)]
 
     @property
@@ -82,6 +94,10 @@ class Batch:
         if self.items:
             rows = await connection.fetch(QUERIES["append_items"], *_item_columns(self.items))
             answers.stored = {item.message_id: _item_outcome(row) for item, row in zip(self.items, rows, strict=True)}
+        if self.deletions:
+            columns = [each.session_id for each in self.deletions], [each.item_id for each in self.deletions]
+            rows = await connection.fetch(QUERIES["delete_items"], *columns)
+            answers.deleted = {each: _deletion_outcome(row) for each, row in zip(self.deletions, rows, strict=True)}
         if self.ends:
             rows = await connection.fetch(QUERIES["end_sessions"], *self._end_columns())
             answers.ended = {row["session_id"]: row["ended"] for row in rows}
@@ -94,6 +110,8 @@ class Batch:
                 return NONE if write.instance_id in answers.living else InstanceGone("the instance was declared dead")
             case SessionEnd():
                 return self._end_outcome(write, answers.ended.get(write.session_id))
+            case ItemDeletion():
+                return answers.deleted[write]
             case BulkClose() | InstanceStop():
                 return answers.left[write]
         failures = (answers.stored[item.message_id] for item in write)
@@ -136,6 +154,14 @@ def _item_outcome(row: Any) -> Outcome:
     return _held() if row["was_active"] else SessionClosed("the session's row is closed")
 
 
+def _deletion_outcome(row: Any) -> Outcome:
+    if not row["live"]:
+        return _held() if row["was_active"] else SessionClosed("the session's row is closed")
+    if not row["known"]:
+        return ItemNotFound("no such item")
+    return NONE if row["deleted"] else StoreUnavailable("somebody else holds the item's row")
+
+
 async def _leave(connection: Any, write: BulkClose | InstanceStop) -> Closed:
     if isinstance(write, InstanceStop):
         await connection.fetch(QUERIES["stop_instance"], write.instance_id)
@@ -165,5 +191,6 @@ async def transaction(connection: Any) -> AsyncIterator[float]:
 
 
 def _item_columns(items: Sequence[StoredItem]) -> list[list[Any]]:
-    names = ("message_id", "conversation_id", "session_id", "item_id", "position", "role", "content", "status")
+    names = ("message_id", "conversation_id", "session_id", "item_id", "position", "role", "content", "status", "kind",
+             "call_id", "name", "deleted")  # fmt: skip
     return [[getattr(item, name) for item in items] for name in names]
