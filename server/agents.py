@@ -159,6 +159,7 @@ async def _local() -> AsyncIterator[Agent]:
             sampling=LOCAL_SAMPLING,
             read_seconds=LOCAL_READ_SECONDS,
             finalize="extractive",
+            calls_tools=False,  # so small a model answers nothing but calls once it is told of tools
         )
         async with _closing(agent):
             yield agent
