@@ -24,12 +24,13 @@ from server import keyring
 from server.admission import PATH
 from server.agents import EchoAgent
 from server.identity import Scope
-from server.postgres import PostgresStore
+from server.postgres import PostgresStore, open_store
 from server.session import parse_public_id, public_id
 from server.web.app import create_app
 
 from .clients import connect
-from .conftest import TestServer, open_server
+from .conftest import TestServer, empty, open_server
+from .processes import run_server
 from .test_web import FakeServices
 from .waiting import eventually
 
@@ -468,3 +469,46 @@ async def test_sessions_from_before_the_first_key_go_on(postgres_store: Postgres
     async with open_server(postgres_store) as server, connect(server.url, user="ada") as client:
         await keyring.create_key(postgres_store, "ada", Scope.USER)
         assert (await client.ask("Still there?"))["response"]["status"] == "completed"
+
+
+# --- nothing leaks ----------------------------------------------------------------------------------------------------
+
+
+def test_no_secret_is_in_what_a_server_logs_or_shows(
+    database_url: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Everything that a server writes at its most talkative, while it is shown good and bad credentials in each way."""
+    secrets: list[str] = []
+    jwt_file = tmp_path / "secret"
+    jwt_file.write_text(SECRET)
+    arguments = ("--database-url", database_url, "--agent", "echo", "--log-level", "debug")
+
+    async def visit(server: Any) -> None:
+        async with open_store(database_url) as store:
+            await empty(store)
+            world = World(server, store, {"token": token(), "bad token": token(exp=1), "bad key": "sk-" + "b" * 43})
+            await world.key("service", "backend", Scope.SERVICE)
+            await world.secret("secret", user="ada")
+            for who in list(world.tokens):
+                for by_header in (True, False):
+                    await world.begin(who, by_header=by_header)
+                await world.ask("GET", "/v1/memories", who)
+                await world.ask("GET", f"/nothing/{who}", who)
+                await world.ask("POST", "/v1/realtime/client_secrets", who, content=b"{")
+                await world.begin(who, "?call_id=1")
+            await keyring.revoke(store, world.ids["service"])
+            secrets.extend(str(value) for value in world.tokens.values())
+
+    with run_server(*arguments, "--jwt-secret-file", str(jwt_file), "--jwt-audience", AUDIENCE) as server:
+        processes = [path.read_bytes() for path in Path("/proc").glob(f"{server.process.pid}/cmdline")]
+        trio.run(visit, server)
+        server.stop()
+        while event := server._events.get(timeout=DONE_SECONDS):
+            server.log.append(event)
+    written = json.dumps(server.log) + "".join(capfd.readouterr()) + str(processes)
+    assert len(server.log) > 10
+    assert "session_ended" in written
+    assert len(secrets) == 5
+    for secret in (*secrets, SECRET):
+        assert secret not in written
+        assert secret[12:] not in written
