@@ -309,6 +309,15 @@ async def test_a_bound_secret_opens_its_conversation_also_where_none_is_asked_fo
     assert created["session"]["conversation_id"] == world.conversations["ada"]
 
 
+async def test_a_bound_secret_opens_no_other_conversation_of_its_own_user_either(world: World) -> None:
+    async with world.socket("user key") as ws:
+        other = json.loads(await ws.get_message())["session"]["conversation_id"]
+    assert await world.begin("secret", f"?conversation={other}") == "ada"
+    for by_header in (True, False):
+        outcome = await world.begin("bound secret", f"?conversation={other}", by_header=by_header)
+        assert outcome == ("conversation_not_found", 1008)
+
+
 WISHES: list[tuple[str, Any, int, str | None]] = [
     ("user key", {"user": "eve"}, 403, "user"),
     ("user key", {"user": "ada"}, 200, None),
