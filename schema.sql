@@ -119,8 +119,6 @@ CREATE TABLE IF NOT EXISTS client_secrets (
     created_at      timestamptz NOT NULL DEFAULT now(),
     expires_at      timestamptz NOT NULL,
     revoked_at      timestamptz,
-    CONSTRAINT secret_in_own_conversation FOREIGN KEY (conversation_id, user_id)
-        REFERENCES conversations (conversation_id, user_id),
     CONSTRAINT secret_user_is_named CHECK (length(user_id) BETWEEN 1 AND 256),
     CONSTRAINT secret_hash_is_sha256 CHECK (length(secret_hash) = 32)
 );

@@ -147,7 +147,7 @@ async def _authenticate(admission: Admission, services: Services) -> Principal |
 
 
 async def _reject(request: WebSocketRequest, refused: Refused, services: Services) -> None:
-    services.metrics.connections_refused.labels("handshake").inc()
+    services.metrics.connections_refused.labels("credentials" if refused.status == 401 else "handshake").inc()
     headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
     if refused.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
@@ -156,7 +156,7 @@ async def _reject(request: WebSocketRequest, refused: Refused, services: Service
 
 def _send_away(refused: Refused, services: Services) -> bytes:
     """What a client that is refused on its open socket gets to hear."""
-    services.metrics.connections_refused.labels("handshake").inc()
+    services.metrics.connections_refused.labels("store" if refused.status == 503 else "credentials").inc()
     if refused.status == 503:
         detail = wire.ErrorDetail(type="server_error", code=refused.code, message=refused.message)
         return _last_error(detail) + close_frame(1013, refused.code)

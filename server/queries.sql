@@ -160,7 +160,8 @@ SELECT secret_id, key_id, user_id, 'client', conversation_id, session
   FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now();
 
 -- name: create_client_secret
--- No row: its key was revoked meanwhile; FOR SHARE keeps it from being. Long expired ones go, but for those that still
+-- allowed: its key is not revoked, and FOR SHARE keeps it from being. expires_at NULL: not made, for that, or because
+-- the user has no such conversation. Long expired ones go, but for those that still
 -- have live sessions, which a later revocation has to find.
 WITH parent AS MATERIALIZED (
     SELECT key_id FROM api_keys WHERE key_id = $2 AND revoked_at IS NULL FOR SHARE
@@ -169,11 +170,15 @@ WITH parent AS MATERIALIZED (
         SELECT secret_id FROM client_secrets c WHERE expires_at < now() - interval '1 day' AND NOT EXISTS (
                SELECT FROM conversation_sessions s WHERE s.credential_id = c.secret_id AND s.is_active)
          ORDER BY expires_at LIMIT 10 FOR UPDATE SKIP LOCKED)
+), made AS (
+    INSERT INTO client_secrets (secret_id, key_id, user_id, conversation_id, session, secret_hash, expires_at)
+    SELECT $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7)
+     WHERE ($2::uuid IS NULL OR EXISTS (SELECT FROM parent))
+       AND ($4::uuid IS NULL OR EXISTS (SELECT FROM conversations WHERE conversation_id = $4 AND user_id = $3::text))
+    RETURNING expires_at
 )
-INSERT INTO client_secrets (secret_id, key_id, user_id, conversation_id, session, secret_hash, expires_at)
-SELECT $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7)
- WHERE $2::uuid IS NULL OR EXISTS (SELECT FROM parent)
-RETURNING extract(epoch FROM expires_at)::bigint AS expires_at;
+SELECT (SELECT extract(epoch FROM expires_at)::bigint FROM made) AS expires_at,
+       $2::uuid IS NULL OR EXISTS (SELECT FROM parent) AS allowed;
 
 -- name: create_key
 INSERT INTO api_keys (key_id, subject, scope, prefix, secret_hash) VALUES ($1, $2, $3, $4, $5);

@@ -17,8 +17,12 @@ import httpx2
 import jwt
 import pytest
 import trio
+from openai import OpenAI
+from openai.types.realtime import ClientSecretCreateResponse
+from pydantic import TypeAdapter
 from starlette.routing import Route
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
+from websockets.exceptions import InvalidStatus
 
 from server import keyring
 from server.admission import PATH
@@ -305,6 +309,15 @@ async def test_a_bound_secret_opens_its_conversation_also_where_none_is_asked_fo
     assert created["session"]["conversation_id"] == world.conversations["ada"]
 
 
+async def test_a_bound_secret_opens_no_other_conversation_of_its_own_user_either(world: World) -> None:
+    async with world.socket("user key") as ws:
+        other = json.loads(await ws.get_message())["session"]["conversation_id"]
+    assert await world.begin("secret", f"?conversation={other}") == "ada"
+    for by_header in (True, False):
+        outcome = await world.begin("bound secret", f"?conversation={other}", by_header=by_header)
+        assert outcome == ("conversation_not_found", 1008)
+
+
 WISHES: list[tuple[str, Any, int, str | None]] = [
     ("user key", {"user": "eve"}, 403, "user"),
     ("user key", {"user": "ada"}, 200, None),
@@ -346,6 +359,40 @@ async def test_a_client_secret_begins_with_its_session_and_expires_when_it_says(
         created = json.loads(await ws.get_message())["session"]
     assert created["instructions"].startswith("Speak like a pirate.")
     assert created["max_output_tokens"] == 99
+
+
+async def test_the_official_client_makes_a_client_secret_and_a_client_of_a_browsers_kind_uses_it(world: World) -> None:
+    conversation = world.conversations["ada"]
+
+    def make() -> Any:
+        client = OpenAI(base_url=f"{world.server.url}/v1", api_key=str(world.tokens["service"]))
+        return client.realtime.client_secrets.create(
+            session={"type": "realtime", "instructions": "Be brief."},
+            expires_after={"anchor": "created_at", "seconds": 60},
+            extra_body={"user": "ada", "conversation": conversation},
+        )
+
+    made = await trio.to_thread.run_sync(make)
+    strict = TypeAdapter(ClientSecretCreateResponse).validate_python(made.model_dump(exclude_unset=True), strict=True)
+    assert strict.session.type == "realtime"
+
+    def use() -> Any:
+        with OpenAI(base_url=f"{world.server.url}/v1", api_key=made.value).realtime.connect(model="x") as connection:
+            return connection.recv().to_dict()
+
+    created = await trio.to_thread.run_sync(use)
+    assert created["session"]["conversation_id"] == conversation
+    assert created["session"]["instructions"].startswith("Be brief.")
+
+
+async def test_the_official_client_learns_of_a_bad_key_before_it_is_connected(world: World) -> None:
+    def connect_badly() -> int:
+        client = OpenAI(base_url=f"{world.server.url}/v1", api_key=str(world.tokens["wrong key"]))
+        with pytest.raises(InvalidStatus) as refused, client.realtime.connect(model="x"):
+            pass
+        return refused.value.response.status_code
+
+    assert await trio.to_thread.run_sync(connect_badly) == 401
 
 
 # --- revoking ---------------------------------------------------------------------------------------------------------

@@ -148,10 +148,12 @@ class PostgresStore:
 
     async def create_client_secret(self, secret: ClientSecret) -> int:
         names = ("secret_id", "key_id", "user_id", "conversation_id", "session", "secret_hash", "seconds")
-        rows = await self.fetch("create_client_secret", *(getattr(secret, name) for name in names))
-        if not rows:
+        [row] = await self.fetch("create_client_secret", *(getattr(secret, name) for name in names))
+        if not row["allowed"]:
             raise CredentialRevoked("the key was revoked")
-        return int(rows[0]["expires_at"])
+        if row["expires_at"] is None:
+            raise InvalidRow("the user has no such conversation")
+        return int(row["expires_at"])
 
     async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
         return [RememberedFact(row["kind"], row["content"]) for row in await self.fetch("recall", user_id, limit)]
