@@ -131,8 +131,13 @@ class Conversation:
     # --- session.update
 
     def _update(self, event: wire.SessionUpdate) -> None:
-        patch, config = event.session, self._config
-        self._check_patch(event, patch)
+        self._check_patch(event, event.session)
+        self.configure(event.session)
+        self._outbox.emit(wire.SessionUpdated(session=self._config))
+
+    def configure(self, patch: wire.SessionPatch) -> None:
+        """Takes over what is given; what is absent stays as it is."""
+        config = self._config
         if patch.instructions is not UNSET:
             base = patch.instructions or self._settings.instructions
             config.instructions = with_briefing(base, self._briefing)
@@ -146,7 +151,6 @@ class Conversation:
             config.tracing = patch.tracing or None
         if patch.truncation is not UNSET:
             config.truncation = patch.truncation or "auto"
-        self._outbox.emit(wire.SessionUpdated(session=config))
 
     def _check_patch(self, event: wire.SessionUpdate, patch: wire.SessionPatch) -> None:
         if patch.type != "realtime":
