@@ -339,7 +339,7 @@ def test_a_response_out_of_band_ends_with_its_session_and_a_shutdown_waits_for_i
         await client.send({"type": "response.create", "response": {"conversation": "none", "input": []}})
         await client.until("response.output_text.delta")
         assert not session.answered.is_set()
-        await client.ws.aclose()
+        assert session.cut() == ()
         await wait_all_tasks_blocked()
         assert session.answered.is_set()
 
