@@ -92,10 +92,19 @@ class Truth:
             else:
                 noticed = self._after(seen, settings.ping_interval + settings.ping_timeout)
                 last = self._visit.wire.delivered_at if self._visit is not None and self._visit.wire is not None else at
-                yield Cause(what, at, ("client_vanished",), last, self.seen(last), noticed)
+                talks = what == "slow" and self._visit is not None and self._visit.manner.busy
+                if not talks:
+                    yield Cause(what, at, ("client_vanished",), last, self.seen(last), noticed)
                 if self._visit is not None and "#flood" in self._visit.marks:
                     stalled = self._after(seen, 2 * settings.send_seconds)
-                    yield Cause(what, at, ("slow_reader",), at, stalled, INFINITE)
+                    yield Cause(what, at, ("slow_reader",), at, stalled, self._stalled(at) if talks else INFINITE)
+
+    def _stalled(self, at: float) -> float:
+        """By when one who reads no more must have been let go."""
+        full_at = self._visit.wire.full_at if self._visit is not None and self._visit.wire is not None else None
+        if full_at is None:
+            return INFINITE
+        return self._after(self.seen(max(full_at, at)), self._server.settings.send_seconds)
 
     def _of_row(self) -> Iterator[Cause]:
         key, instance = self._row.session_id, self._row.instance_id
