@@ -95,16 +95,14 @@ class Truth:
                 talks = what == "slow" and self._visit is not None and self._visit.manner.busy
                 if not talks:
                     yield Cause(what, at, ("client_vanished",), last, self.seen(last), noticed)
-                if self._visit is not None and "#flood" in self._visit.marks:
-                    stalled = self._after(seen, 2 * settings.send_seconds)
-                    yield Cause(what, at, ("slow_reader",), at, stalled, self._stalled(at) if talks else INFINITE)
+                yield from self._stalled(what, at)
 
-    def _stalled(self, at: float) -> float:
-        """By when one who reads no more must have been let go."""
+    def _stalled(self, what: str, at: float) -> Iterator[Cause]:
+        """One who reads no more is let go so long after its buffer was full, however long the agent took to fill it."""
         full_at = self._visit.wire.full_at if self._visit is not None and self._visit.wire is not None else None
-        if full_at is None:
-            return INFINITE
-        return self._after(self.seen(max(full_at, at)), self._server.settings.send_seconds)
+        if what == "slow" and full_at is not None:
+            stalled = self._after(self.seen(full_at), self._server.settings.send_seconds)
+            yield Cause(what, at, ("slow_reader",), at, stalled, stalled)
 
     def _of_row(self) -> Iterator[Cause]:
         key, instance = self._row.session_id, self._row.instance_id
