@@ -163,10 +163,19 @@ ALIVE = (
     mutant(
         "an agent runs inside the session",
         CONNECTION,
-        "start_reply=self._tasks.start_soon",
+        "start_reply=self._replies.start_soon",
         "start_reply=helpers.start_soon",
         ORPHAN,
         END,
+    ),
+    mutant(
+        "a socket waits for an agent that ignores cancellation",
+        LISTENER,
+        "                await self._serve_stream(self._buffered(secured), replies)\n",
+        "                async with trio.open_nursery() as own:\n"
+        "                    await self._serve_stream(self._buffered(secured), own)\n"
+        "                    own.cancel_scope.cancel()\n",
+        GHOST,
     ),
     mutant(
         "an agent's exception ends its session",
