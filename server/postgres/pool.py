@@ -25,6 +25,7 @@ from ..store import (
     CredentialRevoked,
     Instance,
     InvalidRow,
+    ItemDeletion,
     MemoryClaim,
     RememberedFact,
     SessionEnd,
@@ -120,6 +121,9 @@ class PostgresStore:
 
     async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
         await self._writer.submit(tuple(items), within=within)
+
+    async def delete_item(self, deletion: ItemDeletion, *, within: float) -> None:
+        await self._writer.submit(deletion, within=within)
 
     async def end_session(self, end: SessionEnd) -> bool:
         return bool(await self._submit_after(end.unfinished, end))
@@ -218,5 +222,6 @@ class PostgresStore:
 
 
 def _stored_item(row: asyncpg.Record) -> StoredItem:
-    names = ("message_id", "session_id", "conversation_id", "item_id", "position", "role", "content", "status")
+    names = ("message_id", "session_id", "conversation_id", "item_id", "position", "role", "content", "status", "kind",
+             "call_id", "name")  # fmt: skip
     return StoredItem(**{name: row[name] for name in names})
