@@ -58,6 +58,7 @@ class Truth:
 
     def _all(self) -> Iterator[Cause]:
         yield from self._of_client()
+        yield from self._of_buffers()
         yield from self._of_row()
         yield from self._of_server()
         yield from self._of_trouble()
@@ -95,14 +96,13 @@ class Truth:
                 talks = what == "slow" and self._visit is not None and self._visit.manner.busy
                 if not talks:
                     yield Cause(what, at, ("client_vanished",), last, self.seen(last), noticed)
-                yield from self._stalled(what, at)
 
-    def _stalled(self, what: str, at: float) -> Iterator[Cause]:
+    def _of_buffers(self) -> Iterator[Cause]:
         """One who reads no more is let go so long after its buffer was full, however long the agent took to fill it."""
         full_at = self._visit.wire.full_at if self._visit is not None and self._visit.wire is not None else None
-        if what == "slow" and full_at is not None:
+        if full_at is not None:
             stalled = self._after(self.seen(full_at), self._server.settings.send_seconds)
-            yield Cause(what, at, ("slow_reader",), at, stalled, stalled)
+            yield Cause("full", full_at, ("slow_reader",), full_at, stalled, stalled)
 
     def _of_row(self) -> Iterator[Cause]:
         key, instance = self._row.session_id, self._row.instance_id
