@@ -647,7 +647,7 @@ def _check_item(item: StoredItem) -> None:
 
 def _check_text(text: str, lengths: range | None = None) -> None:
     """Refuses what PostgreSQL cannot hold: NUL, lone surrogates, and other lengths than a CHECK allows."""
-    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+    if "\0" in text or not (text.isascii() or all(not "\ud800" <= char <= "\udfff" for char in text)):
         raise InvalidRow("the text holds a character that cannot be stored")
     if lengths is not None and len(text) not in lengths:
         raise InvalidRow(f"the text has {len(text)} characters")
