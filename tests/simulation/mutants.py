@@ -241,9 +241,9 @@ WORDS = (
     ),
     mutant(
         "words are stored after the cut",
-        CONVERSATION,
-        '        if self._over:\n            raise SessionClosed("the session is over")\n',
-        "",
+        "server/ledger.py",
+        '        if self.over:\n            raise SessionClosed("the session is over")\n',
+        "        return\n",
         GHOST,
         test="test_after_the_cut_nothing_more_is_stored_and_nothing_acknowledged",
     ),
