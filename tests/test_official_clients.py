@@ -1,0 +1,173 @@
+"""Every official client, unmodified, against `lastcall serve`: the same conversation with each of them.
+
+A client is a program of its own or a page in a browser (tests/official, tests/node), which does what a test asks for.
+Whatever it receives is checked against the official client's own strict types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .official import node, page, program
+from .official.agent import ENDLESS
+from .official.program import Client, Failed
+from .official.servers import Servers, run_servers
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+KEY = "unused"
+# Where it runs, what it is, and the scheme that it speaks: the openai package for JavaScript insists on TLS.
+CLIENTS = {
+    "openai-python-sync": ("python", "openai_sync", "http"),
+    "openai-python-async": ("python", "openai_async", "http"),
+    "agents-python": ("python", "agents_python", "http"),
+    "openai-node-ws": ("node", "openai-ws", "https"),
+    "openai-node-websocket": ("node", "openai-websocket", "https"),
+    "agents-node": ("node", "agents", "http"),
+    "browser-websocket": ("browser", "websocket", "http"),
+    "browser-openai": ("browser", "openai-websocket", "https"),
+    "browser-agents": ("browser", "agents", "https"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("authority")
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[str]:
+    with page.serve_pages() as origin:
+        yield origin
+
+
+@pytest.fixture(scope="module")
+def servers(database_url: str, pages: str, folder: Path) -> Iterator[Servers]:
+    with run_servers(database_url, pages, folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def node_installed() -> None:
+    try:
+        node.install()
+    except node.Unavailable as reason:
+        (pytest.fail if node.is_required() else pytest.skip)(str(reason))
+
+
+@pytest.fixture(scope="module")
+def find_client(request: pytest.FixtureRequest, pages: str, folder: Path) -> Iterator[Callable[[str], Client]]:
+    """Starts a client where it is first asked for; all tests of the module share it."""
+    started: dict[str, Client] = {}
+    with ExitStack() as stack:
+
+        def start(name: str) -> Client:
+            kind, what, _ = CLIENTS[name]
+            if kind == "python":
+                return stack.enter_context(program.run_program(program.python(what)))
+            request.getfixturevalue("node_installed")
+            if kind == "node":
+                env = {"NODE_EXTRA_CA_CERTS": str(folder / "ca.pem")}
+                return stack.enter_context(program.run_program(node.program(what), env))
+            browser: Browser = request.getfixturevalue("browser")
+            return page.open_page(browser, pages, what)
+
+        def find(name: str) -> Client:
+            if name not in started:
+                started[name] = start(name)
+            return started[name]
+
+        yield find
+
+
+class Talk:
+    """A client, its name for the server, and a connection of its own."""
+
+    def __init__(self, name: str, client: Client, servers: Servers) -> None:
+        self.name = name
+        self.do = client.do
+        self.frames = client.frames
+        self._servers = servers
+
+    @property
+    def url(self) -> str:
+        return self._servers.urls[CLIENTS[self.name][2]]
+
+    def open(self, **query: str) -> str:
+        """Connects, and returns the conversation's id."""
+        conversation: str = self.do("open", self.url, KEY, {"user": self.name, **query})
+        return conversation
+
+
+@pytest.fixture(params=CLIENTS)
+def talk(request: pytest.FixtureRequest, find_client: Callable[[str], Client], servers: Servers) -> Iterator[Talk]:
+    """A client that is connected; it is closed afterwards."""
+    talk = Talk(request.param, find_client(request.param), servers)
+    talk.open()
+    yield talk
+    talk.do("close")
+
+
+def test_a_text_turn_is_streamed(talk: Talk) -> None:
+    turn = talk.do("turn", "Hello, who is there?")
+    assert turn["status"] == "completed"
+    assert "".join(turn["deltas"]) == "You said: Hello, who is there?"
+    assert len(turn["deltas"]) > 1
+    assert [frame["type"] for frame in talk.frames].count("response.done") >= 1
+
+
+def test_a_cancelled_answer_ends_and_the_next_one_comes(talk: Talk) -> None:
+    assert talk.do("cancel", ENDLESS) == "cancelled"
+    assert "".join(talk.do("turn", "Still there?")["deltas"]) == "You said: Still there?"
+
+
+def test_an_error_names_the_event_it_is_about_and_the_conversation_goes_on(talk: Talk) -> None:
+    assert talk.do("error") == {"code": "response_cancel_not_active", "event_id": "mine"}
+    assert "".join(talk.do("turn", "Still there?")["deltas"]) == "You said: Still there?"
+
+
+def test_a_conversation_is_resumed_with_its_history(talk: Talk) -> None:
+    conversation = talk.open()
+    talk.do("turn", "before")
+    assert talk.do("cancel", ENDLESS) == "cancelled"
+    talk.do("close")
+    assert talk.open(conversation=conversation) == conversation
+    told = [["user", "before"], ["assistant", "You said: before"], ["user", ENDLESS], ["assistant", "Well … "]]
+    assert talk.do("history") == told
+    talk.do("turn", "after")
+    assert talk.do("history") == [*told, ["user", "after"], ["assistant", "You said: after"]]
+
+
+@pytest.fixture(scope="module")
+def restarted(find_client: Callable[[str], Client], servers: Servers, database_url: str) -> dict[str, Any]:
+    """What became of every client whose server was stopped with SIGTERM and replaced by another."""
+    talks = [Talk(name, find_client(name), servers) for name in CLIENTS]
+    conversations = {talk.name: talk.open() for talk in talks}
+    for talk in talks:
+        talk.do("turn", "before")
+    servers.restart()
+    outcomes: dict[str, Any] = {}
+    for talk in talks:
+        try:
+            assert talk.do("resumed", talk.url) == conversations[talk.name]
+            outcomes[talk.name] = [talk.do("history"), talk.do("turn", "after")]
+            talk.do("close")
+        except (AssertionError, Failed) as error:
+            outcomes[talk.name] = error
+    return outcomes
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_restart_of_the_server_costs_the_client_nothing_but_a_moment(name: str, restarted: dict[str, Any]) -> None:
+    outcome = restarted[name]
+    if isinstance(outcome, Exception):
+        raise outcome
+    history, turn = outcome
+    assert history == [["user", "before"], ["assistant", "You said: before"]]
+    assert "".join(turn["deltas"]) == "You said: after"
