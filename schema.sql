@@ -84,6 +84,48 @@ CREATE INDEX IF NOT EXISTS sessions_by_start ON conversation_sessions (session_s
 CREATE INDEX IF NOT EXISTS sessions_by_user ON conversation_sessions (user_id, session_start);
 CREATE INDEX IF NOT EXISTS sessions_by_conversation ON conversation_sessions (conversation_id);
 CREATE INDEX IF NOT EXISTS memory_pending ON conversation_sessions (memory_due_at) WHERE memory_status = 'pending';
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                    WHERE attrelid = 'conversation_sessions'::regclass AND attname = 'credential_id') THEN
+        ALTER TABLE conversation_sessions
+            ADD COLUMN credential_id uuid;   -- the key or client secret that it was begun with; NULL: neither
+    END IF;
+END $$;
+CREATE INDEX IF NOT EXISTS sessions_of_credential ON conversation_sessions (credential_id)
+    WHERE is_active AND credential_id IS NOT NULL;
+
+-- Keys and client secrets are 256 random bits, so a plain SHA-256 hides them: there is nothing to guess from a hash.
+CREATE TABLE IF NOT EXISTS api_keys (
+    key_id      uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
+    subject     text        NOT NULL,   -- the user of its sessions, or the name of a backend
+    scope       text        NOT NULL,
+    prefix      text        NOT NULL,   -- the key's first characters, for people to know it by
+    secret_hash bytea       NOT NULL UNIQUE,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    revoked_at  timestamptz,
+    CONSTRAINT subject_is_named CHECK (length(subject) BETWEEN 1 AND 256),
+    CONSTRAINT scope_known CHECK (scope IN ('service', 'user', 'admin')),
+    CONSTRAINT hash_is_sha256 CHECK (length(secret_hash) = 32)
+);
+
+-- What a backend hands to a browser. Its expiry limits what it begins, not what has begun.
+CREATE TABLE IF NOT EXISTS client_secrets (
+    secret_id       uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
+    key_id          uuid        REFERENCES api_keys ON DELETE CASCADE,  -- that made it; NULL: made where no keys were set
+    user_id         text        NOT NULL,
+    conversation_id uuid,               -- NULL: any of the user's, and new ones
+    session         text        NOT NULL DEFAULT '{}',                  -- JSON: what its sessions begin with
+    secret_hash     bytea       NOT NULL UNIQUE,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    expires_at      timestamptz NOT NULL,
+    revoked_at      timestamptz,
+    CONSTRAINT secret_in_own_conversation FOREIGN KEY (conversation_id, user_id)
+        REFERENCES conversations (conversation_id, user_id),
+    CONSTRAINT secret_user_is_named CHECK (length(user_id) BETWEEN 1 AND 256),
+    CONSTRAINT secret_hash_is_sha256 CHECK (length(secret_hash) = 32)
+);
+CREATE INDEX IF NOT EXISTS secrets_of_key ON client_secrets (key_id);
+CREATE INDEX IF NOT EXISTS secrets_by_expiry ON client_secrets (expires_at);
 
 -- The transcript: items in order.
 CREATE TABLE IF NOT EXISTS messages (
@@ -131,9 +173,9 @@ BEGIN
             INSERT INTO conversations (user_id, created_at) VALUES (NEW.user_id, NEW.session_start)
                 RETURNING conversation_id INTO NEW.conversation_id;
         END IF;
-    ELSIF (NEW.session_id, NEW.conversation_id, NEW.user_id, NEW.instance_id, NEW.session_start)
+    ELSIF (NEW.session_id, NEW.conversation_id, NEW.user_id, NEW.instance_id, NEW.session_start, NEW.credential_id)
             IS DISTINCT FROM
-            (OLD.session_id, OLD.conversation_id, OLD.user_id, OLD.instance_id, OLD.session_start) THEN
+            (OLD.session_id, OLD.conversation_id, OLD.user_id, OLD.instance_id, OLD.session_start, OLD.credential_id) THEN
         RAISE EXCEPTION 'session %: whose it is and when it began is fixed', OLD.session_id
             USING ERRCODE = 'check_violation';
     ELSIF NOT OLD.is_active THEN
@@ -173,6 +215,51 @@ END $$;
 CREATE OR REPLACE TRIGGER guard_session BEFORE INSERT OR UPDATE ON conversation_sessions
     FOR EACH ROW EXECUTE FUNCTION guard_session();
 
+-- A key or client secret is revoked once, for good, and nothing else of it ever changes.
+CREATE OR REPLACE FUNCTION guard_credential() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF to_jsonb(NEW) - 'revoked_at' IS DISTINCT FROM to_jsonb(OLD) - 'revoked_at' THEN
+        RAISE EXCEPTION 'a key or client secret can only be revoked; create another one instead'
+            USING ERRCODE = 'check_violation';
+    END IF;
+    NEW.revoked_at := coalesce(OLD.revoked_at, NEW.revoked_at);
+    RETURN NEW;
+END $$;
+
+-- Whoever revokes or deletes it closes its sessions in the same transaction; their servers are told, and drop the
+-- sockets. A begin that is not committed yet holds the credential's row FOR SHARE: it is waited for, then seen. An older
+-- snapshot would not see it.
+CREATE OR REPLACE FUNCTION close_sessions_of_credential() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    credential uuid := coalesce(to_jsonb(OLD) ->> 'secret_id', to_jsonb(OLD) ->> 'key_id');
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'keys and client secrets are revoked in READ COMMITTED transactions'
+            USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+    UPDATE conversation_sessions SET is_active = false, end_reason = 'revoked'
+     WHERE credential_id = credential AND is_active;
+    IF TG_TABLE_NAME = 'api_keys' AND TG_OP = 'UPDATE' THEN
+        UPDATE client_secrets SET revoked_at = NEW.revoked_at WHERE key_id = OLD.key_id AND revoked_at IS NULL;
+    END IF;
+    RETURN NULL;
+END $$;
+
+DO $$
+DECLARE
+    credentials text;
+BEGIN
+    FOREACH credentials IN ARRAY ARRAY['api_keys', 'client_secrets'] LOOP
+        EXECUTE format('CREATE OR REPLACE TRIGGER guard_credential BEFORE UPDATE ON %I
+            FOR EACH ROW EXECUTE FUNCTION guard_credential()', credentials);
+        EXECUTE format('CREATE OR REPLACE TRIGGER revoke_credential AFTER UPDATE ON %I
+            FOR EACH ROW WHEN (OLD.revoked_at IS NULL AND NEW.revoked_at IS NOT NULL)
+            EXECUTE FUNCTION close_sessions_of_credential()', credentials);
+        EXECUTE format('CREATE OR REPLACE TRIGGER delete_credential AFTER DELETE ON %I
+            FOR EACH ROW EXECUTE FUNCTION close_sessions_of_credential()', credentials);
+    END LOOP;
+END $$;
+
 -- What is behind each session: 'live', 'orphaned' (active, but no living server owns it) or 'ended'. In the second after
 -- an outage of the database itself, before the living have renewed their leases, it may call theirs orphaned.
 CREATE OR REPLACE VIEW session_truth AS
@@ -199,5 +286,5 @@ SELECT date(session_start) AS date, count(*) AS total_sessions, avg(duration_sec
        count(*) FILTER (WHERE memory_status = 'failed') AS memory_failed
   FROM conversation_sessions GROUP BY date(session_start);
 
-INSERT INTO lastcall_schema (version) VALUES (2) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
+INSERT INTO lastcall_schema (version) VALUES (4) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
 COMMIT;

@@ -15,6 +15,7 @@ import click
 from . import __version__
 from .commands.database_url import database_url
 from .commands.defaults import with_subcommands
+from .commands.keys import keys
 from .commands.memories import memories, retry_memories
 from .commands.orphans import orphans
 from .commands.serve import serve
@@ -31,6 +32,7 @@ _MISTAKES = (
     ("server.postgres", "DatabaseUnusable"),
     ("server.agents", "AgentUnavailable"),
     ("server.main", "CannotListen"),
+    ("server.config", "BadSettings"),
 )
 
 
@@ -62,6 +64,7 @@ for command in (
     stats,
     orphans,
     with_subcommands(memories, retry_memories),
+    keys,
     database_url,
 ):
     lastcall.add_command(command)

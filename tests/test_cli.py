@@ -22,10 +22,10 @@ import trio
 
 from server import __version__, cluster, embedded
 from server.cli import run
-from server.commands.options import is_loopback
 from server.commands.tables import duration
 from server.config import Settings
 from server.logs import Level, configure, printable, redact, write_line
+from server.origins import is_loopback
 from server.postgres import open_store
 
 from .conftest import empty
@@ -131,9 +131,12 @@ def data_dir() -> Iterator[Path]:
         (["serve", "--drain-seconds", "-1"], "x>=0"),
         (["serve", "--message-bytes-max", "0"], "x>=1"),
         (["serve", "--log-level", "loud"], "debug"),
-        (["serve", "--host", "0.0.0.0"], "take 127.0.0.1"),
-        (["serve", "--host", "::"], "take 127.0.0.1"),
-        (["serve", "--host", "chat.example"], "take 127.0.0.1"),
+        (["serve", "--allow-origin", "*"], "https://chat.example"),
+        (["serve", "--tls-cert", "cert.pem"], "go together"),
+        (["serve", "--tls-cert", "none.pem", "--tls-key", "none.pem"], "cannot read none.pem"),
+        (["keys", "create", " "], "user id is empty"),
+        (["keys", "create", "ada", "--scope", "root"], "'service'"),
+        (["keys", "revoke", "ada"], "UUID"),
         (["serve", "--database-url", "mysql://x/y"], "postgresql://user@127.0.0.1:5432/name"),
         (["serve", "--database-url", "postgresql://h:99999/x"], "postgresql://user@127.0.0.1:5432/name"),
         (["sessions", "--since", "yesterday"], "24h"),
@@ -156,7 +159,6 @@ def test_a_mistake_is_one_line_with_the_fix_in_it(lastcall: Lastcall, arguments:
     ("arguments", "fix"),
     [
         (["serve", "--prt", "1"], "--port"),
-        (["serve", "--host", "0.0.0.0"], "127.0.0.1"),
         (["stats", "--database-url", f"postgresql://u:{SECRET}@127.0.0.1:1/x"], "--database-url"),
         (["serve", "--agent", "echo", "--database-url", f"postgresql://u:{SECRET}@127.0.0.1:1/x"], "--database-url"),
         (["serve", "--database-url", f"postgresql://u:{SECRET}/x@127.0.0.1/x"], "percent-encoded"),

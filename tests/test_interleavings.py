@@ -111,7 +111,8 @@ FAULTS = {
         "begin_sessions", {LIVING: ""}, ("stop:A", "begin:A"), "I6: a dead instance began a session"
     ),
     "a session begun during death": Fault(
-        "begin_sessions", {"FOR SHARE": ""}, ("begin:A", "reap:A-by-B"), "no order of them", ("silence suspect:B",)
+        "begin_sessions", {"FOR SHARE\n), free_key": "\n), free_key"}, ("begin:A", "reap:A-by-B"), "no order of them",
+        ("silence suspect:B",),
     ),
     "an end without its memory": Fault(
         None, {"AND role = 'user'": "AND role = 'nobody'"}, CLOSING, "I4: closed with memory none"

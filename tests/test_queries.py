@@ -74,10 +74,16 @@ INSERT INTO user_memories (user_id, kind, content)
     SELECT user_id, 'note', 'fact ' || n FROM conversations, generate_series(1, 3) n;
 UPDATE conversation_sessions SET is_active = false WHERE user_id LIKE '%7';
 UPDATE conversation_sessions SET memory_status = 'done', memory_finalized_at = now() WHERE user_id LIKE '%17';
-ANALYZE server_instances, conversations, conversation_sessions, messages, user_memories;
+INSERT INTO api_keys (subject, scope, prefix, secret_hash)
+    SELECT 'user-' || n, 'user', 'sk-', sha256(n::text::bytea) FROM generate_series(1, 5000) n;
+INSERT INTO client_secrets (user_id, secret_hash, expires_at)
+    SELECT 'user-' || n, sha256(n::text::bytea), now() FROM generate_series(1, 5000) n;
+ANALYZE server_instances, conversations, conversation_sessions, messages, user_memories, api_keys, client_secrets;
 """
 IDS = [uuid4()]
 HOT: dict[str, list[Any]] = {
+    "begin_sessions": [IDS, IDS, ["user-1"], IDS, [0.0], IDS],
+    "find_credential": [b"h" * 32],
     "end_sessions": [IDS, IDS, [0.0], ["client_closed"], [1000]],
     "append_items": [IDS, IDS, IDS, ["item"], [1], ["user"], ["text"], ["completed"]],
     "close_instance_sessions": IDS,

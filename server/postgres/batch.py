@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -17,7 +17,16 @@ import trio
 
 from .. import commits
 from ..queries import QUERIES
-from ..store import InstanceGone, SessionClosed, SessionEnd, SessionStart, StoredItem, StoreError, StoreUnavailable
+from ..store import (
+    CredentialRevoked,
+    InstanceGone,
+    SessionClosed,
+    SessionEnd,
+    SessionStart,
+    StoredItem,
+    StoreError,
+    StoreUnavailable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +54,12 @@ BEGIN_SECONDS = 0.5  # a transaction whose begin took longer has a `now()` that 
 
 @dataclass(slots=True)
 class _Answers:
-    """What the statements said: instances that may begin sessions, items by id, ends by session, and who left."""
+    """What the statements said: items by id, ends by session, and who left.
 
-    living: set[UUID] = field(default_factory=set)
+    allowed: instances, keys and client secrets that may begin sessions; False: somebody holds its row.
+    """
+
+    allowed: dict[UUID, bool] = field(default_factory=dict)
     stored: dict[UUID, Outcome] = field(default_factory=dict)
     ended: dict[UUID, bool] = field(default_factory=dict)
     left: dict[BulkClose | InstanceStop, Closed] = field(default_factory=dict)
@@ -78,7 +90,7 @@ class Batch:
         answers = _Answers()
         if self.starts:
             rows = await connection.fetch(QUERIES["begin_sessions"], *self._start_columns())
-            answers.living = {row["instance_id"] for row in rows}
+            answers.allowed = {row["id"]: row["free"] for row in rows}
         if self.items:
             rows = await connection.fetch(QUERIES["append_items"], *_item_columns(self.items))
             answers.stored = {item.message_id: _item_outcome(row) for item, row in zip(self.items, rows, strict=True)}
@@ -91,7 +103,7 @@ class Batch:
     def _outcome(self, write: Write, answers: _Answers) -> Outcome:
         match write:
             case SessionStart():
-                return NONE if write.instance_id in answers.living else InstanceGone("the instance was declared dead")
+                return _start_outcome(write, answers.allowed)
             case SessionEnd():
                 return self._end_outcome(write, answers.ended.get(write.session_id))
             case BulkClose() | InstanceStop():
@@ -113,6 +125,7 @@ class Batch:
             [start.user_id for start in s],
             [start.instance_id for start in s],
             [self.now - start.started for start in s],
+            [start.credential_id for start in s],
         )
 
     def _end_columns(self) -> tuple[list[Any], ...]:
@@ -128,6 +141,16 @@ class Batch:
 
 def by_session(items: Sequence[StoredItem]) -> list[list[StoredItem]]:
     return [list(group) for _, group in itertools.groupby(items, key=lambda item: item.session_id)]
+
+
+def _start_outcome(start: SessionStart, allowed: Mapping[UUID, bool]) -> Outcome:
+    if start.instance_id not in allowed:
+        return InstanceGone("the instance was declared dead")
+    if start.credential_id is None or allowed.get(start.credential_id):
+        return NONE
+    if start.credential_id in allowed:
+        return StoreUnavailable("somebody else holds the credential's row")
+    return CredentialRevoked("the key or client secret was revoked")
 
 
 def _item_outcome(row: Any) -> Outcome:
