@@ -4,6 +4,7 @@ import { createInterface } from 'node:readline';
 const { Client } = await import(`./${process.argv[2]}.mjs`);
 const tell = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 const client = new Client((frame) => tell({ frame }));
+tell({ done: 'ready' });
 
 for await (const line of createInterface({ input: process.stdin })) {
   const request = JSON.parse(line);

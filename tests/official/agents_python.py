@@ -20,7 +20,10 @@ class Client:
 
     def __init__(self) -> None:
         self._calls: list[dict[str, str]] = []
-        self._runner = RealtimeRunner(
+
+    def _runner(self) -> RealtimeRunner:
+        """A new one for each session: they share the runner's only connection."""
+        return RealtimeRunner(
             RealtimeAgent(name="lastcall", tools=[self._tool()]),
             config={"model_settings": {"output_modalities": ["text"], "audio": {"input": {"turn_detection": None}}}},
         )
@@ -40,7 +43,7 @@ class Client:
         self._arrived: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._query, self._key = query, key
         self._history: list[Any] = []
-        self._session: RealtimeSession = await self._runner.run(model_config={"url": address, "api_key": key})
+        self._session: RealtimeSession = await self._runner().run(model_config={"url": address, "api_key": key})
         await self._session.enter()
         self._reading = asyncio.create_task(self._read())
         self._conversation = str((await self._until("session.created"))["session"]["conversation_id"])

@@ -1,7 +1,8 @@
 """What the Python programs share: the loop that does what the test asks for, and the words used in it.
 
 A program reads one JSON object a line, `{"do": verb, "with": [arguments]}`, and answers `{"done": result}` or
-`{"failed": why}`. Every frame that its client receives goes out before that, as `{"frame": event}`.
+`{"failed": why}`; its first answer, unasked, is `"ready"`. Every frame that its client receives goes out before that, as
+`{"frame": event}`.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def read_request() -> tuple[str, list[Any]] | None:
 
 def converse(client: object) -> None:
     """Does what it is asked for with a synchronous client's methods, until the test has no more wishes."""
+    tell("done", "ready")
     while (request := read_request()) is not None:
         verb, arguments = request
         method: Callable[..., object] = getattr(client, verb)
@@ -71,6 +73,7 @@ def converse(client: object) -> None:
 
 async def converse_async(client: object) -> None:
     """The same with an asynchronous client's. Its loop runs on while the next request is awaited."""
+    tell("done", "ready")
     while (request := await asyncio.to_thread(read_request)) is not None:
         verb, arguments = request
         method: Callable[..., Awaitable[object]] = getattr(client, verb)

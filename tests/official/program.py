@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from . import frames
 
 ROOT = Path(__file__).parents[2]
+START_SECONDS = 120.0  # the SDKs take seconds of a processor to import
 REPLY_SECONDS = 20.0
 END_SECONDS = 5.0
 
@@ -38,6 +39,7 @@ class Program:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.frames: list[dict[str, Any]] = []
         self._process = process
+        self._is_ready = False
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -49,11 +51,13 @@ class Program:
 
     def do(self, verb: str, *arguments: object) -> Any:
         """Has the client do something; returns its result. Raises `Failed`, and for any frame that breaks the rules."""
+        if not self._is_ready:
+            self._is_ready = self._next("start", START_SECONDS)["done"] == "ready"
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": verb, "with": arguments}) + "\n")
         self._process.stdin.flush()
         while True:
-            answer = self._next(verb)
+            answer = self._next(verb, REPLY_SECONDS)
             if "frame" in answer:
                 self.frames.append(answer["frame"])
                 frames.check(answer["frame"])
@@ -62,12 +66,12 @@ class Program:
             else:
                 return answer["done"]
 
-    def _next(self, verb: str) -> dict[str, Any]:
+    def _next(self, verb: str, seconds: float) -> dict[str, Any]:
         try:
-            line = self._lines.get(timeout=REPLY_SECONDS)
+            line = self._lines.get(timeout=seconds)
         except queue.Empty:
             recent = [frame["type"] for frame in self.frames[-10:]]
-            raise Failed(f"{verb}: nothing within {REPLY_SECONDS:g} s; the last frames: {recent}") from None
+            raise Failed(f"{verb}: nothing within {seconds:g} s; the last frames: {recent}") from None
         if line is None:
             raise Failed(f"{verb}: the program ended with {self._process.wait()}")
         answer: dict[str, Any] = json.loads(line)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+from uuid import uuid4
 
+import asyncpg
 import trustme
 
 from tests.processes import ServerProcess, run_server
@@ -15,9 +22,13 @@ AGENT = "tests.official.agent:Patient"
 
 
 class Servers:
-    """`urls` of both by scheme, http and https. A restart keeps them: another server comes in each one's place."""
+    """`urls` of both by scheme, http and https. A restart keeps them: another server comes in each one's place.
 
-    def __init__(self, flags: tuple[str, ...], tls: tuple[str, ...], stack: ExitStack) -> None:
+    key: an API key of a backend's, which names the user of each session.
+    """
+
+    def __init__(self, key: str, flags: tuple[str, ...], tls: tuple[str, ...], stack: ExitStack) -> None:
+        self.key = key
         self._flags = flags
         self._tls = tls
         self._stack = stack
@@ -39,10 +50,22 @@ class Servers:
             assert server.stop() == 0
             self._start(scheme)
 
+    def client_secret(self, user: str) -> str:
+        """What the backend would hand to a browser for a user."""
+        body = json.dumps({"user": user}).encode()
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        with urlopen(Request(f"{self.urls['http']}/v1/realtime/client_secrets", body, headers)) as answer:
+            value: str = json.load(answer)["value"]
+            return value
+
 
 @contextmanager
 def run_servers(database_url: str, pages: str, folder: Path) -> Iterator[Servers]:
-    """Starts both, for clients on `pages` too. The authority of the certificate is left in `folder`, as ca.pem."""
+    """Starts both, for clients on `pages` too. The authority of the certificate is left in `folder`, as ca.pem.
+
+    They have a database of their own beside `database_url`: keys in it close a server to all who have none.
+    """
+    database_url = asyncio.run(_new_database(database_url, f"clients_{uuid4().hex}"))
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     authority.cert_pem.write_to_path(folder / "ca.pem")
@@ -52,4 +75,20 @@ def run_servers(database_url: str, pages: str, folder: Path) -> Iterator[Servers
     tls = ("--tls-cert", str(folder / "cert.pem"), "--tls-key", str(folder / "key.pem"))
     flags = ("--database-url", database_url, "--agent", AGENT, "--allow-origin", pages)
     with ExitStack() as stack:
-        yield Servers(flags, tls, stack)
+        yield Servers(create_key(database_url), flags, tls, stack)
+
+
+async def _new_database(url: str, name: str) -> str:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(f"CREATE DATABASE {name}")
+    finally:
+        await connection.close()
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+def create_key(database_url: str) -> str:
+    """A backend's key, as its operator makes it."""
+    command = [sys.executable, "-m", "server", "keys", "create", "backend", "--scope", "service"]
+    answer = subprocess.run([*command, "--database-url", database_url], capture_output=True, text=True, check=True)
+    return answer.stdout.strip()

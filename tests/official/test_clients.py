@@ -1,6 +1,6 @@
 """Every official client, unmodified, against `lastcall serve`: the same conversation with each of them.
 
-A client is a program of its own or a page in a browser (tests/official, tests/node), which does what a test asks for.
+A client is a program of its own or a page in a browser (here, and in tests/node), which does what a test asks for.
 Whatever it receives is checked against the official client's own strict types.
 """
 
@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .official import node, page, program
-from .official.agent import ENDLESS
-from .official.program import Client, Failed
-from .official.servers import Servers, run_servers
+from . import node, page, program
+from .agent import ENDLESS
+from .program import Client, Failed
+from .servers import Servers
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-KEY = "unused"
 # Where it runs, what it is, and the scheme that it speaks: the openai package for JavaScript insists on TLS.
 CLIENTS = {
     "openai-python-sync": ("python", "openai_sync", "http"),
@@ -37,62 +36,47 @@ CLIENTS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("authority")
-
-
-@pytest.fixture(scope="module")
-def pages() -> Iterator[str]:
-    with page.serve_pages() as origin:
-        yield origin
-
-
-@pytest.fixture(scope="module")
-def servers(database_url: str, pages: str, folder: Path) -> Iterator[Servers]:
-    with run_servers(database_url, pages, folder) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def node_installed() -> None:
-    try:
-        node.install()
-    except node.Unavailable as reason:
-        (pytest.fail if node.is_required() else pytest.skip)(str(reason))
-
-
-@pytest.fixture(scope="module")
-def find_client(request: pytest.FixtureRequest, pages: str, folder: Path) -> Iterator[Callable[[str], Client]]:
-    """Starts a client where it is first asked for; all tests of the module share it."""
-    started: dict[str, Client] = {}
+def python_clients() -> Iterator[dict[str, Client]]:
+    """Those in Python, started together: most of their time goes into imports."""
     with ExitStack() as stack:
+        commands = {name: program.python(what) for name, (kind, what, _) in CLIENTS.items() if kind == "python"}
+        yield {name: stack.enter_context(program.run_program(command)) for name, command in commands.items()}
 
-        def start(name: str) -> Client:
-            kind, what, _ = CLIENTS[name]
-            if kind == "python":
-                return stack.enter_context(program.run_program(program.python(what)))
-            request.getfixturevalue("node_installed")
-            if kind == "node":
-                env = {"NODE_EXTRA_CA_CERTS": str(folder / "ca.pem")}
-                return stack.enter_context(program.run_program(node.program(what), env))
-            browser: Browser = request.getfixturevalue("browser")
-            return page.open_page(browser, pages, what)
 
-        def find(name: str) -> Client:
-            if name not in started:
-                started[name] = start(name)
-            return started[name]
+@pytest.fixture(scope="module")
+def node_clients(node_installed: None, folder: Path) -> Iterator[dict[str, Client]]:
+    with ExitStack() as stack:
+        env = {"NODE_EXTRA_CA_CERTS": str(folder / "ca.pem")}
+        commands = {name: node.program(what) for name, (kind, what, _) in CLIENTS.items() if kind == "node"}
+        yield {name: stack.enter_context(program.run_program(command, env)) for name, command in commands.items()}
 
-        yield find
+
+@pytest.fixture(scope="module")
+def browser_clients(node_installed: None, browser: Browser, pages: str) -> dict[str, Client]:
+    names = {name: what for name, (kind, what, _) in CLIENTS.items() if kind == "browser"}
+    return {name: page.open_page(browser, pages, what) for name, what in names.items()}
+
+
+@pytest.fixture(scope="module")
+def find_client(request: pytest.FixtureRequest, servers: Servers) -> Callable[[str], Client]:
+    """A client by its name. All tests of the module share it; none is started before it is asked for."""
+
+    def find(name: str) -> Client:
+        clients: dict[str, Client] = request.getfixturevalue(f"{CLIENTS[name][0]}_clients")
+        return clients[name]
+
+    return find
 
 
 class Talk:
-    """A client, its name for the server, and a connection of its own."""
+    """A client, its name for the server, and its key: a backend's, or in a browser a client secret."""
 
     def __init__(self, name: str, client: Client, servers: Servers) -> None:
         self.name = name
         self.do = client.do
         self.frames = client.frames
+        self.key = servers.client_secret(name) if CLIENTS[name][0] == "browser" else servers.key
+        self.conversation = ""
         self._servers = servers
 
     @property
@@ -101,8 +85,8 @@ class Talk:
 
     def open(self, **query: str) -> str:
         """Connects, and returns the conversation's id."""
-        conversation: str = self.do("open", self.url, KEY, {"user": self.name, **query})
-        return conversation
+        self.conversation = self.do("open", self.url, self.key, {"user": self.name, **query})
+        return self.conversation
 
 
 @pytest.fixture(params=CLIENTS)
@@ -127,13 +111,18 @@ def test_a_cancelled_answer_ends_and_the_next_one_comes(talk: Talk) -> None:
     assert "".join(talk.do("turn", "Still there?")["deltas"]) == "You said: Still there?"
 
 
+def test_a_tool_of_the_clients_is_called_and_its_output_answered(talk: Talk) -> None:
+    turn = talk.do("tool", 'What is it like? call get_weather {"city": "Oslo"}')
+    assert turn == {"calls": [{"city": "Oslo"}], "text": "The tool said: sunny in Oslo"}
+
+
 def test_an_error_names_the_event_it_is_about_and_the_conversation_goes_on(talk: Talk) -> None:
     assert talk.do("error") == {"code": "response_cancel_not_active", "event_id": "mine"}
     assert "".join(talk.do("turn", "Still there?")["deltas"]) == "You said: Still there?"
 
 
 def test_a_conversation_is_resumed_with_its_history(talk: Talk) -> None:
-    conversation = talk.open()
+    conversation = talk.conversation
     talk.do("turn", "before")
     assert talk.do("cancel", ENDLESS) == "cancelled"
     talk.do("close")
@@ -145,17 +134,17 @@ def test_a_conversation_is_resumed_with_its_history(talk: Talk) -> None:
 
 
 @pytest.fixture(scope="module")
-def restarted(find_client: Callable[[str], Client], servers: Servers, database_url: str) -> dict[str, Any]:
+def restarted(find_client: Callable[[str], Client], servers: Servers) -> dict[str, Any]:
     """What became of every client whose server was stopped with SIGTERM and replaced by another."""
     talks = [Talk(name, find_client(name), servers) for name in CLIENTS]
-    conversations = {talk.name: talk.open() for talk in talks}
     for talk in talks:
+        talk.open()
         talk.do("turn", "before")
     servers.restart()
     outcomes: dict[str, Any] = {}
     for talk in talks:
         try:
-            assert talk.do("resumed", talk.url) == conversations[talk.name]
+            assert talk.do("resumed", talk.url) == talk.conversation
             outcomes[talk.name] = [talk.do("history"), talk.do("turn", "after")]
             talk.do("close")
         except (AssertionError, Failed) as error:
