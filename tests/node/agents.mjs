@@ -75,8 +75,10 @@ export class Client {
   async tool(text) {
     this.session.sendMessage(text);
     for (;;) {
-      const [output] = (await this.events.until('response.done')).response.output;
-      if (output.type !== 'function_call') return { calls: this.calls, text: output.content[0].text };
+      const { output } = (await this.events.until('response.done')).response;
+      if (output.every((item) => item.type !== 'function_call')) {
+        return { calls: this.calls, text: output.at(-1).content[0].text };
+      }
     }
   }
 

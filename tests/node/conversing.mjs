@@ -112,12 +112,14 @@ export class RawClient {
     this.ask(text);
     const calls = [];
     for (;;) {
-      const [output] = (await this.events.until('response.done')).response.output;
-      if (output.type !== 'function_call') return { calls, text: output.content[0].text };
-      const call = JSON.parse(output.arguments);
-      calls.push(call);
-      const item = { type: 'function_call_output', call_id: output.call_id, output: weather(call.city) };
-      this.connection.send({ type: 'conversation.item.create', item });
+      const { output } = (await this.events.until('response.done')).response;
+      const wanted = output.filter((item) => item.type === 'function_call');
+      if (wanted.length === 0) return { calls, text: output.at(-1).content[0].text };
+      for (const call of wanted) {
+        calls.push(JSON.parse(call.arguments));
+        const item = { type: 'function_call_output', call_id: call.call_id, output: weather(calls.at(-1).city) };
+        this.connection.send({ type: 'conversation.item.create', item });
+      }
       this.connection.send({ type: 'response.create' });
     }
   }

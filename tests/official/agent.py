@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import trio
 
@@ -15,7 +16,7 @@ ENDLESS = "Go on for ever."
 class Patient(EchoAgent):
     """Echoes; asked to go on for ever, it says one word and waits to be cancelled."""
 
-    async def reply(self, turn: Turn) -> AsyncGenerator[str, None]:
+    async def reply(self, turn: Turn) -> AsyncGenerator[Any, None]:
         if turn.messages and turn.messages[-1].text == ENDLESS:
             yield "Well … "
             await trio.sleep_forever()

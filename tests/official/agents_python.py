@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 from urllib.parse import urlencode
 
@@ -112,10 +111,9 @@ class Client:
         self._calls.clear()
         await self._session.send_message(text)
         while True:
-            (output,) = (await self._until("response.done"))["response"]["output"]
-            if output["type"] != "function_call":
-                return {"calls": self._calls, "text": output["content"][0]["text"]}
-            assert json.loads(output["arguments"])
+            outputs = (await self._until("response.done"))["response"]["output"]
+            if all(each["type"] != "function_call" for each in outputs):
+                return {"calls": self._calls, "text": outputs[-1]["content"][0]["text"]}
 
     async def history(self) -> list[tuple[str, str]]:
         """Role and text of every message in the SDK's history."""

@@ -1,8 +1,8 @@
 """What the Python programs share: the loop that does what the test asks for, and the words used in it.
 
 A program reads one JSON object a line, `{"do": verb, "with": [arguments]}`, and answers `{"done": result}` or
-`{"failed": why}`; its first answer, unasked, is `"ready"`. Every frame that its client receives goes out before that, as
-`{"frame": event}`.
+`{"failed": why}`; its first answer, unasked, is `"ready"`. Every frame that its client receives goes out before that,
+as `{"frame": event}`.
 """
 
 from __future__ import annotations

@@ -80,12 +80,14 @@ class Client:
         await self._ask(text)
         calls: list[Any] = []
         while True:
-            (output,) = (await self._until("response.done")).response.output
-            if output.type != "function_call":
-                return {"calls": calls, "text": output.content[0].text}
-            calls.append(json.loads(output.arguments))
-            answer: Any = {"type": "function_call_output", "call_id": output.call_id, "output": weather(**calls[-1])}
-            await self._connection.conversation.item.create(item=answer)
+            outputs = (await self._until("response.done")).response.output
+            wanted = [each for each in outputs if each.type == "function_call"]
+            if not wanted:
+                return {"calls": calls, "text": outputs[-1].content[0].text}
+            for call in wanted:
+                calls.append(json.loads(call.arguments))
+                answer: Any = {"type": "function_call_output", "call_id": call.call_id, "output": weather(**calls[-1])}
+                await self._connection.conversation.item.create(item=answer)
             await self._connection.response.create()
 
     async def history(self) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Every program in the README and in docs/ runs as it stands, but for the server's address."""
+"""Every program in the README and in docs/ runs as it stands, but for the server's address and key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 def programs() -> dict[str, tuple[str, str]]:
     """Language and text of every program, by its place."""
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         for language, text in FENCE.findall(file.read_text()):
             found[f"{file.name}-{len(found)}-{language}"] = (language, text)
@@ -51,12 +51,12 @@ def expected(text: str) -> str:
 
 
 def placed(text: str, servers: Servers) -> str:
-    """The program for these servers: only those on TLS have a name of its scheme."""
+    """The program for these servers, of which one speaks TLS and the other does not."""
     for scheme, base in (("http", "http"), ("ws", "http"), ("https", "https"), ("wss", "https")):
         ours = servers.urls[base].replace(base, scheme, 1)
         text = text.replace(f"{scheme}://127.0.0.1:8000", ours)
     assert "127.0.0.1:8000" not in text
-    return text
+    return text.replace('"unused"', f'"{servers.key}"')
 
 
 def test_no_program_is_in_a_language_that_no_test_runs() -> None:
@@ -78,7 +78,7 @@ def outputs(
             language, text = PROGRAMS[name]
             file = place / f"{name}{'.py' if language == 'python' else '.mjs'}"
             file.write_text(placed(text, servers))
-            command = [sys.executable if language == "python" else "node", file]
+            command = [sys.executable if language == "python" else "node", str(file)]
             process = subprocess.Popen(
                 command, env=env, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
