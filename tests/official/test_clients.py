@@ -121,6 +121,14 @@ def test_an_error_names_the_event_it_is_about_and_the_conversation_goes_on(talk:
     assert "".join(talk.do("turn", "Still there?")["deltas"]) == "You said: Still there?"
 
 
+def test_a_wrong_key_opens_nothing_and_the_right_one_does(talk: Talk) -> None:
+    talk.do("close")
+    with pytest.raises(Failed, match="open: "):
+        talk.do("open", talk.url, "ek_wrong", {"user": talk.name})
+    talk.open()
+    assert "".join(talk.do("turn", "Let me in.")["deltas"]) == "You said: Let me in."
+
+
 def test_a_conversation_is_resumed_with_its_history(talk: Talk) -> None:
     conversation = talk.conversation
     talk.do("turn", "before")

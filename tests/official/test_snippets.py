@@ -20,7 +20,7 @@ from .servers import Servers
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-RUN_SECONDS = 120.0  # the SDKs take seconds of a processor to import
+RUN_SECONDS = 180.0  # the SDKs take seconds of a processor to import
 PATIENCE_MS = 15_000.0
 LANGUAGES = {"python", "js", "html"}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
