@@ -119,8 +119,6 @@ CREATE TABLE IF NOT EXISTS client_secrets (
     created_at      timestamptz NOT NULL DEFAULT now(),
     expires_at      timestamptz NOT NULL,
     revoked_at      timestamptz,
-    CONSTRAINT secret_in_own_conversation FOREIGN KEY (conversation_id, user_id)
-        REFERENCES conversations (conversation_id, user_id),
     CONSTRAINT secret_user_is_named CHECK (length(user_id) BETWEEN 1 AND 256),
     CONSTRAINT secret_hash_is_sha256 CHECK (length(secret_hash) = 32)
 );
@@ -142,6 +140,24 @@ CREATE TABLE IF NOT EXISTS messages (
     CONSTRAINT role_known CHECK (role IN ('system', 'user', 'assistant')),
     CONSTRAINT status_known CHECK (status IN ('completed', 'incomplete'))
 );
+-- Beside messages: calls of the client's functions and what came of them. Such an output has a role of its own: only
+-- what a user said makes a session worth remembering. A deleted item stays in the transcript.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'messages'::regclass AND attname = 'deleted_at') THEN
+        ALTER TABLE messages
+            ADD COLUMN kind       text NOT NULL DEFAULT 'message',
+            ADD COLUMN call_id    text,        -- a call's and its output's
+            ADD COLUMN name       text,        -- of the function called
+            ADD COLUMN deleted_at timestamptz, -- by a client: out of the conversation
+            DROP CONSTRAINT role_known,
+            ADD CONSTRAINT role_known CHECK (role IN ('system', 'user', 'assistant', 'tool')),
+            ADD CONSTRAINT shape_known CHECK (CASE kind
+                WHEN 'message' THEN role <> 'tool' AND call_id IS NULL AND name IS NULL
+                WHEN 'function_call' THEN role = 'assistant' AND call_id IS NOT NULL AND name IS NOT NULL
+                WHEN 'function_call_output' THEN role = 'tool' AND call_id IS NOT NULL AND name IS NULL
+                ELSE false END);
+    END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS messages_in_order ON messages (conversation_id, position, created_at);
 CREATE INDEX IF NOT EXISTS messages_by_session ON messages (session_id, position);
 
@@ -260,6 +276,180 @@ BEGIN
     END LOOP;
 END $$;
 
+-- What the group-commit writer stores, in one statement: one round trip for any mix of writes. `writes` holds lists of
+-- `starts`, `items`, `deletions` and `ends`, each of which may be missing. Starts come first and ends last, since one
+-- batch may hold a whole session. The answer has the same keys, `at`, when it was, and `fresh`.
+--
+-- asked: when the server sent it, by its estimate of this clock; ages count back from then. A statement that comes to
+-- run more than `patience` later stores nothing (`fresh` is false), and one that takes longer fails: a frozen database
+-- runs on waking what it was sent before, also by a process that has long given it up. A start could then land after
+-- its session's end.
+CREATE OR REPLACE FUNCTION commit_batch(asked timestamptz, patience interval, writes jsonb) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    moment timestamptz := least(now(), asked);
+    answer jsonb := jsonb_build_object('at', extract(epoch FROM now()), 'fresh', true);
+BEGIN
+    IF asked NOT BETWEEN now() - patience AND now() + patience THEN
+        RETURN answer || '{"fresh": false}';
+    END IF;
+    IF writes ? 'starts' THEN
+        answer := answer || jsonb_build_object('starts', begin_sessions(writes -> 'starts', moment));
+    END IF;
+    IF writes ? 'items' THEN
+        answer := answer || jsonb_build_object('items', append_items(writes -> 'items'));
+    END IF;
+    IF writes ? 'deletions' THEN
+        answer := answer || jsonb_build_object('deletions', delete_items(writes -> 'deletions'));
+    END IF;
+    IF writes ? 'ends' THEN
+        answer := answer || jsonb_build_object('ends', end_sessions(writes -> 'ends', moment));
+    END IF;
+    IF clock_timestamp() > now() + patience THEN
+        RAISE EXCEPTION 'the batch took longer than %', patience USING ERRCODE = 'query_canceled';
+    END IF;
+    RETURN answer;
+END $$;
+
+-- The values of a key in a list of objects.
+CREATE OR REPLACE FUNCTION ids_of(rows jsonb, key text) RETURNS uuid[] LANGUAGE sql IMMUTABLE AS
+$$ SELECT array_agg(DISTINCT (each ->> key)::uuid) FROM jsonb_array_elements(rows) each $$;
+
+-- FOR SHARE: an instance is not declared dead while it begins sessions, and begins none once it is; nor is a key or
+-- client secret revoked meanwhile. One that somebody is about to change is skipped, not waited for: all sessions share
+-- this statement. The answer: which instances, keys and secrets may begin sessions, and of each, whether it is free.
+CREATE OR REPLACE FUNCTION begin_sessions(starts jsonb, moment timestamptz) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    instances   uuid[] := ids_of(starts, 'instance_id');
+    credentials uuid[] := ids_of(starts, 'credential_id');
+    answer      jsonb;
+BEGIN
+    WITH living AS MATERIALIZED (
+        SELECT instance_id FROM server_instances
+         WHERE instance_id = ANY (instances) AND reaped_at IS NULL AND stopped_at IS NULL FOR SHARE
+    ), free_key AS MATERIALIZED (
+        SELECT key_id FROM api_keys WHERE key_id = ANY (credentials) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
+    ), free_secret AS MATERIALIZED (
+        SELECT secret_id FROM client_secrets
+         WHERE secret_id = ANY (credentials) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
+    ), allowed AS (
+        SELECT instance_id AS id, true AS free FROM living
+        UNION ALL SELECT key_id, key_id IN (SELECT key_id FROM free_key) FROM api_keys
+                   WHERE key_id = ANY (credentials) AND revoked_at IS NULL
+        UNION ALL SELECT secret_id, secret_id IN (SELECT secret_id FROM free_secret) FROM client_secrets
+                   WHERE secret_id = ANY (credentials) AND revoked_at IS NULL
+    ), starting AS (
+        SELECT t.* FROM jsonb_to_recordset(starts) AS t (
+            session_id uuid, conversation_id uuid, user_id text, instance_id uuid, age_seconds double precision,
+            credential_id uuid) JOIN living USING (instance_id)
+         WHERE credential_id IS NULL OR credential_id IN (SELECT id FROM allowed WHERE free)
+    ), new_conversation AS (
+        INSERT INTO conversations (conversation_id, user_id)
+        SELECT conversation_id, user_id FROM starting ON CONFLICT (conversation_id) DO NOTHING
+    ), begun AS (
+        INSERT INTO conversation_sessions
+               (session_id, conversation_id, user_id, instance_id, session_start, credential_id)
+        SELECT session_id, conversation_id, user_id, instance_id, moment - make_interval(secs => age_seconds),
+               credential_id
+          FROM starting
+        ON CONFLICT (session_id) DO NOTHING
+    )
+    SELECT coalesce(jsonb_object_agg(id, free), '{}') INTO answer FROM allowed;
+    RETURN answer;
+END $$;
+
+-- The fence: FOR SHARE makes a close of the row wait for this commit. A row that somebody else is about to close is
+-- skipped, not waited for: all sessions share this statement. The answer says what became of each item: `stored`,
+-- `held` (skipped, or closed just now) or `closed`.
+CREATE OR REPLACE FUNCTION append_items(items jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    sessions uuid[] := ids_of(items, 'session_id');
+    answer   jsonb;
+BEGIN
+    WITH item AS (
+        SELECT * FROM ROWS FROM (jsonb_to_recordset(items) AS (
+            message_id uuid, conversation_id uuid, session_id uuid, item_id text, position bigint, role text,
+            content text, status text, kind text, call_id text, name text, deleted boolean)) WITH ORDINALITY AS t (
+            message_id, conversation_id, session_id, item_id, position, role, content, status, kind, call_id, name,
+            deleted, ordinality)
+    ), live AS MATERIALIZED (
+        SELECT session_id FROM conversation_sessions WHERE session_id = ANY (sessions) AND is_active
+         ORDER BY session_id FOR SHARE SKIP LOCKED
+    ), stored AS (
+        INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
+                              call_id, name, deleted_at)
+        SELECT message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
+               call_id, name, CASE WHEN deleted THEN now() END
+          FROM item JOIN live USING (session_id) ORDER BY ordinality
+        ON CONFLICT (message_id) DO NOTHING
+    ), seen AS (
+        SELECT session_id, is_active FROM conversation_sessions WHERE session_id = ANY (sessions)
+    )
+    SELECT jsonb_agg(CASE WHEN live.session_id IS NOT NULL THEN 'stored' WHEN is_active THEN 'held' ELSE 'closed' END
+                     ORDER BY ordinality)
+      INTO answer FROM item LEFT JOIN live USING (session_id) LEFT JOIN seen USING (session_id);
+    RETURN answer;
+END $$;
+
+-- Fenced as `append_items` is; an item's row that somebody else holds is skipped as a session's is. The answer, of each:
+-- deleted (now or before), held, closed (the session) or unknown. The conversation is the session's own. One by one,
+-- for they are few, and each reads two rows by their keys.
+CREATE OR REPLACE FUNCTION delete_items(deletions jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    deletion record;
+    conversation uuid;
+    message record;
+    words jsonb := '[]';
+    word text;
+BEGIN
+    FOR deletion IN SELECT * FROM jsonb_to_recordset(deletions) AS t (session_id uuid, item_id text) LOOP
+        SELECT conversation_id INTO conversation FROM conversation_sessions
+         WHERE session_id = deletion.session_id AND is_active FOR SHARE SKIP LOCKED;
+        IF NOT FOUND THEN
+            PERFORM FROM conversation_sessions WHERE session_id = deletion.session_id AND is_active;
+            word := CASE WHEN FOUND THEN 'held' ELSE 'closed' END;
+        ELSE
+            SELECT message_id, deleted_at INTO message FROM messages
+             WHERE conversation_id = conversation AND item_id = deletion.item_id;
+            word := CASE WHEN NOT FOUND THEN 'unknown' WHEN message.deleted_at IS NOT NULL THEN 'deleted' ELSE 'held' END;
+            IF word = 'held' THEN
+                UPDATE messages SET deleted_at = now() WHERE message_id = (
+                    SELECT m.message_id FROM messages m WHERE m.message_id = message.message_id
+                       FOR NO KEY UPDATE SKIP LOCKED);
+                word := CASE WHEN FOUND THEN 'deleted' ELSE 'held' END;
+            END IF;
+        END IF;
+        words := words || to_jsonb(word);
+    END LOOP;
+    RETURN words;
+END $$;
+
+-- A row that somebody else holds is skipped, not waited for, and answered with false: all sessions share this statement.
+-- Rows that were closed before are not in the answer.
+CREATE OR REPLACE FUNCTION end_sessions(ends jsonb, moment timestamptz) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    sessions uuid[] := ids_of(ends, 'session_id');
+    answer   jsonb;
+BEGIN
+    WITH ending AS (
+        SELECT * FROM jsonb_to_recordset(ends) AS t (
+            session_id uuid, instance_id uuid, age_seconds double precision, end_reason text, close_code integer)
+    ), free AS MATERIALIZED (
+        SELECT session_id FROM conversation_sessions WHERE session_id = ANY (sessions) AND is_active
+         ORDER BY session_id FOR NO KEY UPDATE SKIP LOCKED
+    ), ended AS (
+        UPDATE conversation_sessions s
+           SET is_active = false, session_end = moment - make_interval(secs => e.age_seconds),
+               end_reason = e.end_reason, close_code = e.close_code, closed_by = e.instance_id
+          FROM ending e JOIN free USING (session_id) WHERE s.session_id = e.session_id AND s.is_active
+        RETURNING s.session_id
+    )
+    SELECT coalesce(jsonb_object_agg(s.session_id, ended.session_id IS NOT NULL), '{}') INTO answer
+      FROM conversation_sessions s LEFT JOIN ended USING (session_id)
+     WHERE s.session_id = ANY (sessions) AND s.is_active;
+    RETURN answer;
+END $$;
+
 -- What is behind each session: 'live', 'orphaned' (active, but no living server owns it) or 'ended'. In the second after
 -- an outage of the database itself, before the living have renewed their leases, it may call theirs orphaned.
 CREATE OR REPLACE VIEW session_truth AS
@@ -286,5 +476,5 @@ SELECT date(session_start) AS date, count(*) AS total_sessions, avg(duration_sec
        count(*) FILTER (WHERE memory_status = 'failed') AS memory_failed
   FROM conversation_sessions GROUP BY date(session_start);
 
-INSERT INTO lastcall_schema (version) VALUES (4) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
+INSERT INTO lastcall_schema (version) VALUES (6) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
 COMMIT;

@@ -66,9 +66,9 @@ async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
             async with (
                 open_database(settings) as database,
                 open_store(database.url, close_seconds=Schedule(settings.drain_seconds).last_commits_seconds) as store,
+                _kept_from_strangers(store, settings),
                 open_agent(settings) as agent,
             ):
-                await check_reachable_only_by_holders(Authenticator(store, settings), settings)
                 sockets = await listen(settings)
                 ready = Ready(url_of(settings, sockets), database.describe, agent.describe, database.note)
                 await serve_sessions(settings, store, agent, sockets, signals, lambda: announce(ready))
@@ -151,6 +151,12 @@ class HttpSide:
 
     async def recall(self, user_id: str) -> Sequence[RememberedFact]:
         return await self._services.store.recall(user_id, self._services.settings.recall_memories_max)
+
+
+@asynccontextmanager
+async def _kept_from_strangers(store: Store, settings: Settings) -> AsyncIterator[None]:
+    await check_reachable_only_by_holders(Authenticator(store, settings), settings)
+    yield
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,80 +66,12 @@ RETURNING s.session_id;
 UPDATE server_instances SET stopped_at = now()
  WHERE instance_id = $1 AND stopped_at IS NULL AND reaped_at IS NULL;
 
--- name: begin_sessions
--- FOR SHARE: an instance is not declared dead while it begins sessions, and begins none once it is; nor is a key or
--- client secret revoked meanwhile. One that somebody is about to change is skipped, not waited for: all sessions share
--- this statement. The answer: which instances, keys and secrets may begin sessions, and of those, which are free.
-WITH living AS MATERIALIZED (
-    SELECT instance_id FROM server_instances
-     WHERE instance_id = ANY ($4::uuid[]) AND reaped_at IS NULL AND stopped_at IS NULL FOR SHARE
-), free_key AS MATERIALIZED (
-    SELECT key_id FROM api_keys WHERE key_id = ANY ($6::uuid[]) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
-), free_secret AS MATERIALIZED (
-    SELECT secret_id FROM client_secrets
-     WHERE secret_id = ANY ($6::uuid[]) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
-), allowed AS (
-    SELECT instance_id AS id, true AS free FROM living
-    UNION ALL SELECT key_id, key_id IN (SELECT key_id FROM free_key) FROM api_keys
-               WHERE key_id = ANY ($6::uuid[]) AND revoked_at IS NULL
-    UNION ALL SELECT secret_id, secret_id IN (SELECT secret_id FROM free_secret) FROM client_secrets
-               WHERE secret_id = ANY ($6::uuid[]) AND revoked_at IS NULL
-), starting AS (
-    SELECT t.* FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::double precision[], $6::uuid[])
-                 AS t (session_id, conversation_id, user_id, instance_id, age_seconds, credential_id)
-                    JOIN living USING (instance_id)
-     WHERE credential_id IS NULL OR credential_id IN (SELECT id FROM allowed WHERE free)
-), new_conversation AS (
-    INSERT INTO conversations (conversation_id, user_id)
-    SELECT conversation_id, user_id FROM starting ON CONFLICT (conversation_id) DO NOTHING
-), begun AS (
-    INSERT INTO conversation_sessions
-           (session_id, conversation_id, user_id, instance_id, session_start, credential_id)
-    SELECT session_id, conversation_id, user_id, instance_id, now() - make_interval(secs => age_seconds), credential_id
-      FROM starting
-    ON CONFLICT (session_id) DO NOTHING
-)
-SELECT id, free FROM allowed;
+-- name: commit_batch
+-- The schema's own function holds the statements; `queries.sql` has the rest.
+SELECT commit_batch($1, make_interval(secs => $2), $3) AS answer;
 
--- name: append_items
--- The fence: FOR SHARE makes a close of the row wait for this commit. A row that somebody else is about to close is
--- skipped, not waited for: all sessions share this statement. Items of skipped and of closed sessions are left out;
--- the answer says so per item (not stored though `was_active`: skipped, or closed just now).
-WITH item AS (
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[])
-             WITH ORDINALITY
-               AS t (message_id, conversation_id, session_id, item_id, position, role, content, status, ordinality)
-), live AS MATERIALIZED (
-    SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($3::uuid[]) AND is_active
-     ORDER BY session_id FOR SHARE SKIP LOCKED
-), stored AS (
-    INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
-    SELECT message_id, conversation_id, session_id, item_id, position, role, content, status
-      FROM item JOIN live USING (session_id) ORDER BY ordinality
-    ON CONFLICT (message_id) DO NOTHING
-)
-SELECT live.session_id IS NOT NULL AS stored, coalesce(s.is_active, false) AS was_active
-  FROM item LEFT JOIN live USING (session_id) LEFT JOIN conversation_sessions s USING (session_id) ORDER BY ordinality;
-
--- name: end_sessions
--- A row that somebody else holds is skipped, not waited for, and answered with false: all sessions share this statement.
--- Rows that were closed before are not in the answer.
-WITH ending AS (
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::double precision[], $4::text[], $5::integer[])
-               AS t (session_id, instance_id, age_seconds, end_reason, close_code)
-), free AS MATERIALIZED (
-    SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($1::uuid[]) AND is_active
-     ORDER BY session_id FOR NO KEY UPDATE SKIP LOCKED
-), ended AS (
-    UPDATE conversation_sessions s
-       SET is_active = false, session_end = now() - make_interval(secs => e.age_seconds),
-           end_reason = e.end_reason, close_code = e.close_code, closed_by = e.instance_id
-      FROM ending e JOIN free USING (session_id) WHERE s.session_id = e.session_id AND s.is_active
-    RETURNING s.session_id
-)
-SELECT s.session_id, ended.session_id IS NOT NULL AS ended
-  FROM conversation_sessions s LEFT JOIN ended USING (session_id)
- WHERE s.session_id = ANY ($1::uuid[]) AND s.is_active;
+-- name: clock
+SELECT clock_timestamp() AS at;
 
 -- name: close_instance_sessions
 -- A row that somebody else holds is left to its session's own end.
@@ -163,8 +95,10 @@ SELECT conversation_id FROM conversations WHERE conversation_id = $1 AND user_id
 
 -- name: load_history
 SELECT * FROM (
-    SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, created_at
-      FROM messages WHERE conversation_id = $1 ORDER BY position DESC, created_at DESC LIMIT $2
+    SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name,
+           created_at
+      FROM messages WHERE conversation_id = $1 AND deleted_at IS NULL
+     ORDER BY position DESC, created_at DESC LIMIT $2
 ) newest ORDER BY position, created_at;
 
 -- name: claim_memory
@@ -179,8 +113,10 @@ UPDATE conversation_sessions s
 RETURNING session_id, user_id, memory_attempts;
 
 -- name: load_transcripts
+-- What was said: no calls of functions, and nothing that the user took back.
 SELECT session_id, role, content, item_id FROM messages
- WHERE session_id = ANY ($1::uuid[]) ORDER BY session_id, position, created_at;
+ WHERE session_id = ANY ($1::uuid[]) AND kind = 'message' AND deleted_at IS NULL
+ ORDER BY session_id, position, created_at;
 
 -- name: finish_memory
 -- The row's mark and its effect are one statement: whoever marks it applies it, nobody else does.
@@ -228,7 +164,8 @@ SELECT secret_id, key_id, user_id, 'client', conversation_id, session
   FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now();
 
 -- name: create_client_secret
--- No row: its key was revoked meanwhile; FOR SHARE keeps it from being. Long expired ones go, but for those that still
+-- allowed: its key is not revoked, and FOR SHARE keeps it from being. expires_at NULL: not made, for that, or because
+-- the user has no such conversation. Long expired ones go, but for those that still
 -- have live sessions, which a later revocation has to find.
 WITH parent AS MATERIALIZED (
     SELECT key_id FROM api_keys WHERE key_id = $2 AND revoked_at IS NULL FOR SHARE
@@ -237,11 +174,15 @@ WITH parent AS MATERIALIZED (
         SELECT secret_id FROM client_secrets c WHERE expires_at < now() - interval '1 day' AND NOT EXISTS (
                SELECT FROM conversation_sessions s WHERE s.credential_id = c.secret_id AND s.is_active)
          ORDER BY expires_at LIMIT 10 FOR UPDATE SKIP LOCKED)
+), made AS (
+    INSERT INTO client_secrets (secret_id, key_id, user_id, conversation_id, session, secret_hash, expires_at)
+    SELECT $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7)
+     WHERE ($2::uuid IS NULL OR EXISTS (SELECT FROM parent))
+       AND ($4::uuid IS NULL OR EXISTS (SELECT FROM conversations WHERE conversation_id = $4 AND user_id = $3::text))
+    RETURNING expires_at
 )
-INSERT INTO client_secrets (secret_id, key_id, user_id, conversation_id, session, secret_hash, expires_at)
-SELECT $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7)
- WHERE $2::uuid IS NULL OR EXISTS (SELECT FROM parent)
-RETURNING extract(epoch FROM expires_at)::bigint AS expires_at;
+SELECT (SELECT extract(epoch FROM expires_at)::bigint FROM made) AS expires_at,
+       $2::uuid IS NULL OR EXISTS (SELECT FROM parent) AS allowed;
 
 -- name: create_key
 INSERT INTO api_keys (key_id, subject, scope, prefix, secret_hash) VALUES ($1, $2, $3, $4, $5);

@@ -17,7 +17,6 @@ from .config import BadSettings, Settings
 from .identity import Principal, Scope, check_user
 from .origins import is_loopback
 
-SECRET_BYTES_MIN = 32  # as RFC 7518 asks of HS256
 LEEWAY_SECONDS = 30.0  # between the provider's clock and ours
 FETCH_SECONDS = 5.0  # for the provider's keys
 REFRESH_SECONDS_MIN = 10.0  # between fetches, however many tokens name a key that we do not know
@@ -25,7 +24,8 @@ KEYS_SECONDS = 300.0  # before the keys are fetched again: how long a withdrawn 
 KEYS_SECONDS_MAX = 3_600.0  # the same while the provider does not answer
 
 # By kind of key, never by the token's own word: a public key must not be taken for a shared secret.
-SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
+SECRET_ALGORITHMS = {"HS256": 32, "HS384": 48, "HS512": 64}  # with the bytes that RFC 7518 asks of the secret
+SECRET_BYTES_MIN = min(SECRET_ALGORITHMS.values())
 KEY_ALGORITHMS: Mapping[str, tuple[str, ...]] = {
     "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     "EC": ("ES256", "ES384", "ES512"),
@@ -108,7 +108,7 @@ class Tokens:
 
     async def _key(self, header: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
         if header.get("alg") in SECRET_ALGORITHMS and self._secret is not None:
-            return self._secret, SECRET_ALGORITHMS
+            return self._secret, [name for name, size in SECRET_ALGORITHMS.items() if len(self._secret) >= size]
         if self._keys is None:
             raise InvalidToken("its algorithm is not allowed")
         key_id = header.get("kid")

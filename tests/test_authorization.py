@@ -17,19 +17,24 @@ import httpx2
 import jwt
 import pytest
 import trio
+from openai import OpenAI
+from openai.types.realtime import ClientSecretCreateResponse
+from pydantic import TypeAdapter
 from starlette.routing import Route
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
+from websockets.exceptions import InvalidStatus
 
 from server import keyring
 from server.admission import PATH
 from server.agents import EchoAgent
 from server.identity import Scope
-from server.postgres import PostgresStore
+from server.postgres import PostgresStore, open_store
 from server.session import parse_public_id, public_id
 from server.web.app import create_app
 
 from .clients import connect
-from .conftest import TestServer, open_server
+from .conftest import TestServer, empty, open_server
+from .processes import run_server
 from .test_web import FakeServices
 from .waiting import eventually
 
@@ -304,6 +309,15 @@ async def test_a_bound_secret_opens_its_conversation_also_where_none_is_asked_fo
     assert created["session"]["conversation_id"] == world.conversations["ada"]
 
 
+async def test_a_bound_secret_opens_no_other_conversation_of_its_own_user_either(world: World) -> None:
+    async with world.socket("user key") as ws:
+        other = json.loads(await ws.get_message())["session"]["conversation_id"]
+    assert await world.begin("secret", f"?conversation={other}") == "ada"
+    for by_header in (True, False):
+        outcome = await world.begin("bound secret", f"?conversation={other}", by_header=by_header)
+        assert outcome == ("conversation_not_found", 1008)
+
+
 WISHES: list[tuple[str, Any, int, str | None]] = [
     ("user key", {"user": "eve"}, 403, "user"),
     ("user key", {"user": "ada"}, 200, None),
@@ -345,6 +359,40 @@ async def test_a_client_secret_begins_with_its_session_and_expires_when_it_says(
         created = json.loads(await ws.get_message())["session"]
     assert created["instructions"].startswith("Speak like a pirate.")
     assert created["max_output_tokens"] == 99
+
+
+async def test_the_official_client_makes_a_client_secret_and_a_client_of_a_browsers_kind_uses_it(world: World) -> None:
+    conversation = world.conversations["ada"]
+
+    def make() -> Any:
+        client = OpenAI(base_url=f"{world.server.url}/v1", api_key=str(world.tokens["service"]))
+        return client.realtime.client_secrets.create(
+            session={"type": "realtime", "instructions": "Be brief."},
+            expires_after={"anchor": "created_at", "seconds": 60},
+            extra_body={"user": "ada", "conversation": conversation},
+        )
+
+    made = await trio.to_thread.run_sync(make)
+    strict = TypeAdapter(ClientSecretCreateResponse).validate_python(made.model_dump(exclude_unset=True), strict=True)
+    assert strict.session.type == "realtime"
+
+    def use() -> Any:
+        with OpenAI(base_url=f"{world.server.url}/v1", api_key=made.value).realtime.connect(model="x") as connection:
+            return connection.recv().to_dict()
+
+    created = await trio.to_thread.run_sync(use)
+    assert created["session"]["conversation_id"] == conversation
+    assert created["session"]["instructions"].startswith("Be brief.")
+
+
+async def test_the_official_client_learns_of_a_bad_key_before_it_is_connected(world: World) -> None:
+    def connect_badly() -> int:
+        client = OpenAI(base_url=f"{world.server.url}/v1", api_key=str(world.tokens["wrong key"]))
+        with pytest.raises(InvalidStatus) as refused, client.realtime.connect(model="x"):
+            pass
+        return refused.value.response.status_code
+
+    assert await trio.to_thread.run_sync(connect_badly) == 401
 
 
 # --- revoking ---------------------------------------------------------------------------------------------------------
@@ -468,3 +516,46 @@ async def test_sessions_from_before_the_first_key_go_on(postgres_store: Postgres
     async with open_server(postgres_store) as server, connect(server.url, user="ada") as client:
         await keyring.create_key(postgres_store, "ada", Scope.USER)
         assert (await client.ask("Still there?"))["response"]["status"] == "completed"
+
+
+# --- nothing leaks ----------------------------------------------------------------------------------------------------
+
+
+def test_no_secret_is_in_what_a_server_logs_or_shows(
+    database_url: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Everything that a server writes at its most talkative, while it is shown good and bad credentials in each way."""
+    secrets: list[str] = []
+    jwt_file = tmp_path / "secret"
+    jwt_file.write_text(SECRET)
+    arguments = ("--database-url", database_url, "--agent", "echo", "--log-level", "debug")
+
+    async def visit(server: Any) -> None:
+        async with open_store(database_url) as store:
+            await empty(store)
+            world = World(server, store, {"token": token(), "bad token": token(exp=1), "bad key": "sk-" + "b" * 43})
+            await world.key("service", "backend", Scope.SERVICE)
+            await world.secret("secret", user="ada")
+            for who in list(world.tokens):
+                for by_header in (True, False):
+                    await world.begin(who, by_header=by_header)
+                await world.ask("GET", "/v1/memories", who)
+                await world.ask("GET", f"/nothing/{who}", who)
+                await world.ask("POST", "/v1/realtime/client_secrets", who, content=b"{")
+                await world.begin(who, "?call_id=1")
+            await keyring.revoke(store, world.ids["service"])
+            secrets.extend(str(value) for value in world.tokens.values())
+
+    with run_server(*arguments, "--jwt-secret-file", str(jwt_file), "--jwt-audience", AUDIENCE) as server:
+        processes = [path.read_bytes() for path in Path("/proc").glob(f"{server.process.pid}/cmdline")]
+        trio.run(visit, server)
+        server.stop()
+        while event := server._events.get(timeout=DONE_SECONDS):
+            server.log.append(event)
+    written = json.dumps(server.log) + "".join(capfd.readouterr()) + str(processes)
+    assert len(server.log) > 10
+    assert "session_ended" in written
+    assert len(secrets) == 5
+    for secret in (*secrets, SECRET):
+        assert secret not in written
+        assert secret[12:] not in written

@@ -98,7 +98,7 @@ async def row(server: TestServer, caller: Caller) -> Any:
     return rows[0]
 
 
-def test_the_ready_url_says_https(server: TestServer) -> None:
+async def test_the_ready_url_says_https(server: TestServer) -> None:
     assert server.url.startswith("https://127.0.0.1:")
 
 

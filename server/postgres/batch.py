@@ -1,25 +1,26 @@
-"""A batch of writes as one transaction: starts, then items, then ends, since one batch may hold a whole session.
+"""A batch of writes as one statement: starts, items, deletions, ends, since one batch may hold a whole session.
 
-Last what an instance leaves with: the bulk close of its sessions is for those that have no end of their own. In an
-outage the writer hands over again what could not be committed, together with what has come meanwhile.
+Last, in a transaction around it, what an instance leaves with: the bulk close of its sessions is for those that have no
+end of their own. In an outage the writer hands over again what could not be committed, with what has come meanwhile.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
-import trio
+import msgspec
 
 from .. import commits
 from ..queries import QUERIES
 from ..store import (
     CredentialRevoked,
     InstanceGone,
+    ItemDeletion,
+    ItemNotFound,
     SessionClosed,
     SessionEnd,
     SessionStart,
@@ -29,87 +30,116 @@ from ..store import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BulkClose:
+class BulkClose(msgspec.Struct, frozen=True):
     """All active sessions of an instance end now."""
 
     instance_id: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceStop:
+class InstanceStop(msgspec.Struct, frozen=True):
     """An instance leaves in good order."""
 
     instance_id: UUID
 
 
-Write = SessionStart | SessionEnd | tuple[StoredItem, ...] | BulkClose | InstanceStop
+Write = SessionStart | SessionEnd | tuple[StoredItem, ...] | ItemDeletion | BulkClose | InstanceStop
 Closed = frozenset[UUID]
 """What a write comes to: the sessions whose rows it closed."""
 Outcome: TypeAlias = commits.Outcome[Closed]
 NONE: Closed = frozenset()
 
-BEGIN_SECONDS = 0.5  # a transaction whose begin took longer has a `now()` that ages cannot be counted from
+FRESH_SECONDS = 0.5  # a batch that reaches the database later than so is refused: ages cannot be counted from there
 
 
-@dataclass(slots=True)
-class _Answers:
-    """What the statements said: items by id, ends by session, and who left.
+ItemFate = Literal["stored", "deleted", "held", "closed", "unknown"]
 
-    allowed: instances, keys and client secrets that may begin sessions; False: somebody holds its row.
+
+class _Answer(msgspec.Struct):
+    """What `commit_batch` of the schema says.
+
+    at: when it was, by the database's clock, in Unix seconds. fresh: False where nothing was stored.
+    starts: instances, keys and client secrets that may begin sessions; ends: by session. False: somebody holds the row.
+    items, deletions: in the order of the batch.
     """
 
-    allowed: dict[UUID, bool] = field(default_factory=dict)
-    stored: dict[UUID, Outcome] = field(default_factory=dict)
-    ended: dict[UUID, bool] = field(default_factory=dict)
-    left: dict[BulkClose | InstanceStop, Closed] = field(default_factory=dict)
+    at: float
+    fresh: bool
+    starts: dict[UUID, bool] = {}
+    items: list[ItemFate] = []
+    deletions: list[ItemFate] = []
+    ends: dict[UUID, bool] = {}
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
 
 
 class Batch:
-    """Writes sorted by kind."""
+    """Writes sorted by kind.
+
+    at: the database's clock as it ran them; None before that.
+    """
 
     def __init__(self, writes: Sequence[Write]) -> None:
         self.writes = writes
-        self.now = 0.0
-        self.starts = [write for write in writes if isinstance(write, SessionStart)]
+        self.at: datetime | None = None
+        self._starts = [write for write in writes if isinstance(write, SessionStart)]
         # The first end of a session is its end: one UPDATE with two would pick either, and answer both with True.
         ends = [write for write in writes if isinstance(write, SessionEnd)]
         self._first = {end.session_id: end for end in reversed(ends)}
-        self.ends = list(self._first.values())
-        self.items = [item for write in writes if isinstance(write, tuple) for item in write]
+        self._items = [item for write in writes if isinstance(write, tuple) for item in write]
+        self._deletions = [write for write in writes if isinstance(write, ItemDeletion)]
         self.leaving = [write for write in writes if isinstance(write, BulkClose | InstanceStop)]
 
-    @property
-    def dated(self) -> bool:
-        """Whether any of it says when something happened, by the transaction's `now()`."""
-        return bool(self.starts or self.ends or self.leaving)
+    async def run(self, connection: Any, now: float, moment: datetime) -> Sequence[Outcome]:
+        """now: on Trio's clock; ages count back from there. moment: the same on the database's, as far as is known.
 
-    async def run(self, connection: Any, now: float) -> Sequence[Outcome]:
-        """now: when the transaction began, on Trio's clock; ages count back from there."""
-        self.now = now
-        answers = _Answers()
-        if self.starts:
-            rows = await connection.fetch(QUERIES["begin_sessions"], *self._start_columns())
-            answers.allowed = {row["id"]: row["free"] for row in rows}
-        if self.items:
-            rows = await connection.fetch(QUERIES["append_items"], *_item_columns(self.items))
-            answers.stored = {item.message_id: _item_outcome(row) for item, row in zip(self.items, rows, strict=True)}
-        if self.ends:
-            rows = await connection.fetch(QUERIES["end_sessions"], *self._end_columns())
-            answers.ended = {row["session_id"]: row["ended"] for row in rows}
-        answers.left = {write: await _leave(connection, write) for write in self.leaving}
-        return [self._outcome(write, answers) for write in self.writes]
+        Raises `StoreUnavailable` where that is not what the database's clock shows, and then nothing was stored.
+        """
+        rows = self._rows(now)
+        answer = await self._commit(connection, moment, rows) if rows else _Answer(0.0, fresh=True)
+        left = {write: await _leave(connection, write) for write in self.leaving}
+        fates: dict[UUID | ItemDeletion, ItemFate] = dict(
+            zip((item.message_id for item in self._items), answer.items, strict=True)
+        )
+        fates |= dict(zip(self._deletions, answer.deletions, strict=True))
+        return [self._outcome(write, answer, fates, left) for write in self.writes]
 
-    def _outcome(self, write: Write, answers: _Answers) -> Outcome:
+    async def _commit(self, connection: Any, moment: datetime, rows: dict[str, Any]) -> _Answer:
+        text = msgspec.json.encode(rows).decode()
+        (row,) = await connection.fetch(QUERIES["commit_batch"], moment, FRESH_SECONDS, text)
+        answer = _decode(row["answer"])
+        if not answer.fresh:
+            raise StoreUnavailable("the batch reached the database too late")
+        self.at = datetime.fromtimestamp(answer.at, UTC)
+        return answer
+
+    def _rows(self, now: float) -> dict[str, Any]:
+        rows = {
+            "starts": [_start_row(start, now) for start in self._starts],
+            "items": self._items,
+            "deletions": self._deletions,
+            "ends": [_end_row(end, now) for end in self._first.values()],
+        }
+        return {kind: each for kind, each in rows.items() if each}
+
+    def _outcome(
+        self,
+        write: Write,
+        answer: _Answer,
+        fates: dict[UUID | ItemDeletion, ItemFate],
+        left: dict[BulkClose | InstanceStop, Closed],
+    ) -> Outcome:
         match write:
             case SessionStart():
-                return _start_outcome(write, answers.allowed)
+                return _start_outcome(write, answer.starts)
             case SessionEnd():
-                return self._end_outcome(write, answers.ended.get(write.session_id))
+                return self._end_outcome(write, answer.ends.get(write.session_id))
+            case ItemDeletion():
+                return _item_outcome(fates[write])
             case BulkClose() | InstanceStop():
-                return answers.left[write]
-        failures = (answers.stored[item.message_id] for item in write)
-        return next((each for each in failures if isinstance(each, StoreError)), NONE)
+                return left[write]
+        outcomes = (_item_outcome(fates[item.message_id]) for item in write)
+        return next((each for each in outcomes if isinstance(each, StoreError)), NONE)
 
     def _end_outcome(self, end: SessionEnd, ended: bool | None) -> Outcome:
         """ended: as the statement answers; None where the row was closed before."""
@@ -117,33 +147,33 @@ class Batch:
             return _held()
         return Closed({end.session_id}) if ended and self._first[end.session_id] is end else NONE
 
-    def _start_columns(self) -> tuple[list[Any], ...]:
-        s = self.starts
-        return (
-            [start.session_id for start in s],
-            [start.conversation_id for start in s],
-            [start.user_id for start in s],
-            [start.instance_id for start in s],
-            [self.now - start.started for start in s],
-            [start.credential_id for start in s],
-        )
-
-    def _end_columns(self) -> tuple[list[Any], ...]:
-        e = self.ends
-        return (
-            [end.session_id for end in e],
-            [end.instance_id for end in e],
-            [self.now - end.ended for end in e],
-            [end.reason.value for end in e],
-            [end.close_code for end in e],
-        )
-
 
 def by_session(items: Sequence[StoredItem]) -> list[list[StoredItem]]:
     return [list(group) for _, group in itertools.groupby(items, key=lambda item: item.session_id)]
 
 
-def _start_outcome(start: SessionStart, allowed: Mapping[UUID, bool]) -> Outcome:
+def _start_row(start: SessionStart, now: float) -> dict[str, Any]:
+    return {
+        "session_id": start.session_id,
+        "conversation_id": start.conversation_id,
+        "user_id": start.user_id,
+        "instance_id": start.instance_id,
+        "age_seconds": now - start.started,
+        "credential_id": start.credential_id,
+    }
+
+
+def _end_row(end: SessionEnd, now: float) -> dict[str, Any]:
+    return {
+        "session_id": end.session_id,
+        "instance_id": end.instance_id,
+        "age_seconds": now - end.ended,
+        "end_reason": end.reason.value,
+        "close_code": end.close_code,
+    }
+
+
+def _start_outcome(start: SessionStart, allowed: dict[UUID, bool]) -> Outcome:
     if start.instance_id not in allowed:
         return InstanceGone("the instance was declared dead")
     if start.credential_id is None or allowed.get(start.credential_id):
@@ -153,10 +183,16 @@ def _start_outcome(start: SessionStart, allowed: Mapping[UUID, bool]) -> Outcome
     return CredentialRevoked("the key or client secret was revoked")
 
 
-def _item_outcome(row: Any) -> Outcome:
-    if row["stored"]:
-        return NONE
-    return _held() if row["was_active"] else SessionClosed("the session's row is closed")
+def _item_outcome(fate: ItemFate) -> Outcome:
+    match fate:
+        case "stored" | "deleted":
+            return NONE
+        case "held":
+            return _held()
+        case "closed":
+            return SessionClosed("the session's row is closed")
+        case "unknown":
+            return ItemNotFound("no such item")
 
 
 async def _leave(connection: Any, write: BulkClose | InstanceStop) -> Closed:
@@ -168,25 +204,4 @@ async def _leave(connection: Any, write: BulkClose | InstanceStop) -> Closed:
 
 
 def _held() -> StoreUnavailable:
-    return StoreUnavailable("somebody else holds the session's row")
-
-
-@contextlib.asynccontextmanager
-async def transaction(connection: Any) -> AsyncIterator[float]:
-    """A transaction; yields when it began, on Trio's clock, as near to its `now()` as `BEGIN_SECONDS`.
-
-    Also where one statement would do: a server that was frozen runs on waking what it was sent before. Its `now()`
-    would be another one than the ages were counted from, and a start could land after its session's end. Without our
-    COMMIT, which nobody sends any more, it does not count.
-    """
-    asked = trio.current_time()
-    async with connection.transaction():
-        began = trio.current_time()
-        if began - asked > BEGIN_SECONDS:
-            raise StoreUnavailable(f"the transaction took {began - asked:.1f} s to begin")
-        yield (asked + began) / 2
-
-
-def _item_columns(items: Sequence[StoredItem]) -> list[list[Any]]:
-    names = ("message_id", "conversation_id", "session_id", "item_id", "position", "role", "content", "status")
-    return [[getattr(item, name) for item in items] for name in names]
+    return StoreUnavailable("somebody else holds the session's row, or the item's")

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -25,6 +25,7 @@ from ..store import (
     CredentialRevoked,
     Instance,
     InvalidRow,
+    ItemDeletion,
     MemoryClaim,
     RememberedFact,
     SessionEnd,
@@ -34,8 +35,9 @@ from ..store import (
     StoreUnavailable,
     Suspect,
 )
-from .batch import Batch, BulkClose, Closed, InstanceStop, Outcome, Write, by_session, transaction
+from .batch import Batch, BulkClose, Closed, InstanceStop, Outcome, Write, by_session
 from .calls import CALL_SECONDS, call
+from .clock import DatabaseClock
 from .guard import GAP_SECONDS, PostgresGuard, open_guard
 
 P = ParamSpec("P")
@@ -57,6 +59,7 @@ class PostgresStore:
         self._url = url
         self._pool = pool
         self._loop = loop
+        self._clock = DatabaseClock()
         self._readers = trio.CapacityLimiter(CONNECTIONS - CONNECTIONS_FOR_WRITES)
         self._writer: CommitWriter[Write, Closed] = CommitWriter(self._commit)
         self.run_writer = self._writer.run
@@ -119,6 +122,9 @@ class PostgresStore:
     async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
         await self._writer.submit(tuple(items), within=within)
 
+    async def delete_item(self, deletion: ItemDeletion, *, within: float) -> None:
+        await self._writer.submit(deletion, within=within)
+
     async def end_session(self, end: SessionEnd) -> bool:
         return bool(await self._submit_after(end.unfinished, end))
 
@@ -146,10 +152,12 @@ class PostgresStore:
 
     async def create_client_secret(self, secret: ClientSecret) -> int:
         names = ("secret_id", "key_id", "user_id", "conversation_id", "session", "secret_hash", "seconds")
-        rows = await self.fetch("create_client_secret", *(getattr(secret, name) for name in names))
-        if not rows:
+        [row] = await self.fetch("create_client_secret", *(getattr(secret, name) for name in names))
+        if not row["allowed"]:
             raise CredentialRevoked("the key was revoked")
-        return int(rows[0]["expires_at"])
+        if row["expires_at"] is None:
+            raise InvalidRow("the user has no such conversation")
+        return int(row["expires_at"])
 
     async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
         return [RememberedFact(row["kind"], row["content"]) for row in await self.fetch("recall", user_id, limit)]
@@ -190,13 +198,30 @@ class PostgresStore:
 
     async def _commit_batch(self, batch: Batch) -> Sequence[Outcome]:
         async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
-            if not batch.dated:
-                # One statement is its own transaction: two round trips fewer.
-                return await batch.run(connection, 0.0)
-            async with transaction(connection) as now:
-                return await batch.run(connection, now)
+            if self._clock.at(0.0) is None:
+                asked = trio.current_time()
+                at = await connection.fetchval(QUERIES["clock"])
+                self._clock.observe(asked, trio.current_time(), at)
+            now = trio.current_time()
+            if not batch.leaving:
+                return await self._run_batch(batch, connection, now)
+            async with connection.transaction():
+                return await self._run_batch(batch, connection, now)
+
+    async def _run_batch(self, batch: Batch, connection: Any, now: float) -> Sequence[Outcome]:
+        moment = self._clock.at(now)
+        assert moment is not None
+        try:
+            outcomes = await batch.run(connection, now, moment)
+        except StoreUnavailable:
+            self._clock.forget()
+            raise
+        if batch.at is not None:
+            self._clock.observe(now, trio.current_time(), batch.at)
+        return outcomes
 
 
 def _stored_item(row: asyncpg.Record) -> StoredItem:
-    names = ("message_id", "session_id", "conversation_id", "item_id", "position", "role", "content", "status")
+    names = ("message_id", "session_id", "conversation_id", "item_id", "position", "role", "content", "status", "kind",
+             "call_id", "name")  # fmt: skip
     return StoredItem(**{name: row[name] for name in names})

@@ -215,7 +215,7 @@ class Checker:
         assert row.ended_at is not None
         assert visit.wire is not None
         owners = {record.instance.instance_id for record in owner.link.own()}
-        if row.closed_by in owners:
+        if row.closed_by in owners and row.end_reason != "shutdown":
             return
         limit = row.ended_at + GHOST_SECONDS
         for begin, end in owner.trouble:

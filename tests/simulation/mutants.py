@@ -163,10 +163,19 @@ ALIVE = (
     mutant(
         "an agent runs inside the session",
         CONNECTION,
-        "start_reply=self._tasks.start_soon",
+        "start_reply=self._replies.start_soon",
         "start_reply=helpers.start_soon",
         ORPHAN,
         END,
+    ),
+    mutant(
+        "a socket waits for an agent that ignores cancellation",
+        LISTENER,
+        "                await self._serve_stream(self._buffered(secured), replies)\n",
+        "                async with trio.open_nursery() as own:\n"
+        "                    await self._serve_stream(self._buffered(secured), own)\n"
+        "                    own.cancel_scope.cancel()\n",
+        GHOST,
     ),
     mutant(
         "an agent's exception ends its session",
@@ -188,26 +197,27 @@ WORDS = (
     mutant(
         "an item is acknowledged before its commit",
         CONVERSATION,
-        "        try:\n            await self._commit(entry)\n",
-        "        self._outbox.emit(wire.ItemDone(previous_item_id=entry.previous_item_id, item=item))\n"
-        "        try:\n            await self._commit(entry)\n",
+        "            with self._storing(event):\n                await self._ledger.append([entry])\n",
+        "            self._outbox.emit(wire.ItemDone(previous_item_id=self._items.last_item_id, item=entry.item))\n"
+        "            with self._storing(event):\n                await self._ledger.append([entry])\n",
         LOST,
     ),
     mutant(
         "an answer is acknowledged before its commit",
         RESPONSE,
-        "        try:\n            await self._commit()\n",
-        "        for event in closing:\n            self._outbox.emit(event)\n"
-        "        try:\n            await self._commit()\n",
+        "        try:\n            await self._shelf.keep(self.entries)\n",
+        "        for entry in self.entries:\n            self._shelf.confirm(entry)\n"
+        "        try:\n            await self._shelf.keep(self.entries)\n",
         LOST,
     ),
     mutant(
         "an answer is acknowledged though it was not stored",
         RESPONSE,
         '            self._fail("store_unavailable", "The answer could not be stored. Please try again.")\n'
-        "            self._settle_item()\n"
-        "            closing = closing[-1:]",
-        "            closing = closing[:]",
+        "            for entry in self.entries:\n"
+        '                entry.item.status = "incomplete"\n'
+        "            return False\n",
+        "            return True\n",
         LOST,
     ),
     mutant(

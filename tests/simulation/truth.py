@@ -92,10 +92,17 @@ class Truth:
             else:
                 noticed = self._after(seen, settings.ping_interval + settings.ping_timeout)
                 last = self._visit.wire.delivered_at if self._visit is not None and self._visit.wire is not None else at
-                yield Cause(what, at, ("client_vanished",), last, self.seen(last), noticed)
-                if self._visit is not None and "#flood" in self._visit.marks:
-                    stalled = self._after(seen, 2 * settings.send_seconds)
-                    yield Cause(what, at, ("slow_reader",), at, stalled, INFINITE)
+                talks = what == "slow" and self._visit is not None and self._visit.manner.busy
+                if not talks:
+                    yield Cause(what, at, ("client_vanished",), last, self.seen(last), noticed)
+                yield from self._stalled(what, at)
+
+    def _stalled(self, what: str, at: float) -> Iterator[Cause]:
+        """One who reads no more is let go so long after its buffer was full, however long the agent took to fill it."""
+        full_at = self._visit.wire.full_at if self._visit is not None and self._visit.wire is not None else None
+        if what == "slow" and full_at is not None:
+            stalled = self._after(self.seen(full_at), self._server.settings.send_seconds)
+            yield Cause(what, at, ("slow_reader",), at, stalled, stalled)
 
     def _of_row(self) -> Iterator[Cause]:
         key, instance = self._row.session_id, self._row.instance_id
