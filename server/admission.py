@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
@@ -15,16 +16,21 @@ from .session import parse_public_id
 PATH = "/v1/realtime"
 SUBPROTOCOL = "realtime"
 MODEL_CHARS_MAX = 128
+REPLAY_ITEMS_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A handshake that is accepted. conversation_id: the one to go on in, or None for a new one."""
+    """A handshake that is accepted.
+
+    conversation_id: the one to go on in, or None for a new one. replay: how many of its newest items to send again.
+    """
 
     user_id: str
     conversation_id: UUID | None
     model: str
     subprotocol: str | None
+    replay: int = REPLAY_ITEMS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +71,19 @@ def admit(
         conversation_id = parse_public_id("conv", conversation) if conversation else None
     except ValueError:
         return Refusal(400, "A conversation's id looks like conv_ and 32 hex digits.", "invalid_value", "conversation")
+    try:
+        replay = _replay_of(query)
+    except ValueError as error:
+        return Refusal(400, str(error), "invalid_value", "replay")
     model = (query.get("model") or "lastcall")[:MODEL_CHARS_MAX]
-    return Admission(user_id, conversation_id, model, SUBPROTOCOL if SUBPROTOCOL in subprotocols else None)
+    return Admission(user_id, conversation_id, model, SUBPROTOCOL if SUBPROTOCOL in subprotocols else None, replay)
+
+
+def _replay_of(query: Mapping[str, str]) -> int:
+    text = query.get("replay", str(REPLAY_ITEMS_MAX))
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or int(text) > REPLAY_ITEMS_MAX:
+        raise ValueError(f"replay is a number of items from 0, none, to {REPLAY_ITEMS_MAX}.")
+    return int(text)
 
 
 def _same_origin(origin: str | None, host: str) -> bool:

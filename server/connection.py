@@ -213,7 +213,8 @@ class _Connection:
         store, session, settings = self._services.store, self._session, self._settings
         history: Sequence[StoredItem] = ()
         if self._admission.conversation_id is not None:
-            known = await store.load_history(session.conversation_id, session.user_id, settings.history_items_max)
+            # One more than the agent gets to see: the first item of a replay names the one before it.
+            known = await store.load_history(session.conversation_id, session.user_id, settings.history_items_max + 1)
             if known is None:
                 raise UnknownConversation
             history = known
@@ -227,7 +228,13 @@ class _Connection:
         )
         self._has_row = True
         await store.begin_session(start, within=settings.begin_seconds)
-        return Opening(self._admission.model, settings.instructions, briefing(facts), history)
+        return Opening(
+            model=self._admission.model,
+            instructions=settings.instructions,
+            briefing=briefing(facts),
+            history=history,
+            replay=self._admission.replay,
+        )
 
     def _refuse(self, code: str, message: str, reason: EndReason, close_code: int | None = None) -> None:
         kind: Literal["invalid_request_error", "server_error"] = (

@@ -24,17 +24,21 @@ _log = structlog.get_logger(__name__)
 ITEM_ID_CHARS_MAX = 128
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
     """What a conversation starts with.
 
     briefing: what is remembered of the user; it stays in the instructions whatever the client sets.
+    history: the newest stored items, oldest first; up to `history_items_max` of them are the agent's context, and one
+        more tells what is before those.
+    replay: how many of the context's newest items the client is sent again.
     """
 
     model: str
     instructions: str
     briefing: str
     history: Sequence[StoredItem]
+    replay: int
 
 
 class Conversation:
@@ -62,8 +66,8 @@ class Conversation:
         self._settings = settings
         self._draining = draining
         self._start_reply = start_reply
-        self._items = Items(opening.history)
-        self._replayed = False
+        self._items = Items(opening.history, settings.history_items_max)
+        self._replay: Sequence[Entry] = list(self._items)[-opening.replay :] if opening.replay else ()
         self._briefing = opening.briefing
         self._active: tuple[ActiveResponse, Entry] | None = None
         self._over = False
@@ -92,9 +96,7 @@ class Conversation:
             await self._outbox.room()
 
     async def _handle(self, event: wire.AnyClientEvent | Rejected) -> None:
-        if not self._replayed:
-            self._replayed = True
-            await self._replay()
+        await self._send_replay()
         match event:
             case Rejected():
                 raise event
@@ -107,9 +109,10 @@ class Conversation:
             case wire.ResponseCancel():
                 self._cancel_response(event)
 
-    async def _replay(self) -> None:
-        """Sends the stored items again. Not before the client's first event: one client forgets what comes earlier."""
-        for entry in self._items:
+    async def _send_replay(self) -> None:
+        """Sends stored items again. Not before the client's first event: one client forgets what comes earlier."""
+        replay, self._replay = self._replay, ()
+        for entry in replay:
             self._outbox.emit(wire.ItemAdded(previous_item_id=entry.previous_item_id, item=entry.item))
             self._outbox.emit(wire.ItemDone(previous_item_id=entry.previous_item_id, item=entry.item))
             await self._outbox.room()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
@@ -10,7 +11,12 @@ from . import wire
 from .agent import Message
 from .store import StoredItem
 
-POSITION_STEP = 1 << 20  # between neighbours, so that an item can later go between two others
+POSITION_STEP = 1 << 20  # a millisecond, and the least between neighbours: an item can later go between two others
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 @dataclass(eq=False, slots=True)
@@ -40,12 +46,22 @@ class Entry:
 
 
 class Items:
-    """Known items by id, oldest first."""
+    """Known items by id, oldest first.
 
-    def __init__(self, history: Sequence[StoredItem] = ()) -> None:
+    history: the newest stored items, oldest first. limit: how many of them to hold; the one before the first of those
+        only lends its id.
+
+    Positions follow the clock, though never behind what is known here. Two sessions in one conversation do not see
+    each other's new items: counted from the last known one, what is said in one after an hour would stand in the
+    middle of what was said in the other meanwhile.
+    """
+
+    def __init__(self, history: Sequence[StoredItem] = (), limit: int | None = None) -> None:
         self._entries: dict[str, Entry] = {}
         self._last: Entry | None = None
-        for stored in history:
+        first = 0 if limit is None else max(len(history) - limit, 0)
+        self._before = history[first - 1].item_id if first else None
+        for stored in history[first:]:
             self.add(self._restore(stored))
 
     def __contains__(self, item_id: str) -> bool:
@@ -66,12 +82,12 @@ class Items:
 
     @property
     def last_item_id(self) -> str | None:
-        return self._last.item.id if self._last else None
+        return self._last.item.id if self._last else self._before
 
     def next(self, item: wire.MessageItem) -> Entry:
         """An entry for the end of the conversation, not yet added."""
-        position = self._last.position + POSITION_STEP if self._last else POSITION_STEP
-        return Entry(item, position, self.last_item_id)
+        behind_last = (self._last.position if self._last else 0) + POSITION_STEP
+        return Entry(item, max(behind_last, wall_clock_ms() * POSITION_STEP), self.last_item_id)
 
     def add(self, entry: Entry) -> None:
         self._entries[entry.item.id] = entry

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from uuid import uuid4
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server import items as items_module
 from server import wire
 from server.agent import Message
 from server.items import POSITION_STEP, Entry, Items
@@ -64,7 +67,8 @@ def test_an_entry_that_was_not_added_takes_no_place() -> None:
     second = append(items, message("b"))
     assert "lost" not in items
     assert second.previous_item_id == "a"
-    assert second.position == unstored.position > first.position
+    assert unstored.position > first.position
+    assert second.position > first.position
 
 
 @given(st.lists(st.integers(min_value=1, max_value=2**62), unique=True, max_size=20), st.integers(0, 5))
@@ -81,7 +85,41 @@ def test_positions_rise_from_whatever_the_history_ended_with(positions: list[int
 def test_neighbours_leave_room_for_an_item_between_them() -> None:
     items = Items()
     positions = [append(items, message(str(number))).position for number in range(3)]
-    assert positions == [POSITION_STEP, 2 * POSITION_STEP, 3 * POSITION_STEP]
+    assert all(after - before >= POSITION_STEP for before, after in itertools.pairwise(positions))
+
+
+def test_positions_fit_a_bigint_for_another_two_centuries(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_2225 = (2225 - 1970) * 365.25 * 86_400_000
+    monkeypatch.setattr(items_module, "wall_clock_ms", lambda: int(in_2225))
+    assert Items().next(message("a")).position < 2**63
+
+
+def test_what_two_sessions_say_in_turn_stands_in_the_order_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(1_000, 60_000)
+    monkeypatch.setattr(items_module, "wall_clock_ms", lambda: next(clock))
+    history = [stored("before", 7)]
+    tabs = Items(history), Items(history)
+    said = [
+        (append(tab, message(f"{name}{turn}")), name) for turn in range(3) for tab, name in zip(tabs, "ab", strict=True)
+    ]
+    in_order = sorted(said, key=lambda entry: entry[0].position)
+    assert [name for _, name in in_order] == ["a", "b", "a", "b", "a", "b"]
+    assert said[1][0].previous_item_id == "before", "neither sees what the other says"
+
+
+def test_a_clock_that_goes_back_does_not_put_an_item_before_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(items_module, "wall_clock_ms", lambda: 0)
+    items = Items([stored("ahead", 2**60)])
+    assert append(items, message("next")).position == 2**60 + POSITION_STEP
+
+
+def test_of_a_long_history_the_newest_items_are_held_and_the_one_before_them_is_named() -> None:
+    items = Items([stored("a", 1), stored("b", 2), stored("c", 3)], limit=2)
+    assert [(entry.item.id, entry.previous_item_id) for entry in items] == [("b", "a"), ("c", "b")]
+    assert "a" not in items
+    assert [entry.item_id for entry in items.messages()] == ["b", "c"]
+    whole = Items([stored("a", 1), stored("b", 2)], limit=2)
+    assert [entry.previous_item_id for entry in whole] == [None, "a"]
 
 
 def test_a_history_is_restored_with_its_ids_its_positions_and_its_parts() -> None:
@@ -91,7 +129,7 @@ def test_a_history_is_restored_with_its_ids_its_positions_and_its_parts() -> Non
     assert [entry.stored(SESSION, CONVERSATION) for entry in entries] == history
     assert [entry.previous_item_id for entry in entries] == [None, "s", "u"]
     assert [type(entry.item.content[0]) for entry in entries] == [wire.InputText, wire.InputText, wire.OutputText]
-    assert items.next(message("next")).position == 40 + POSITION_STEP
+    assert items.next(message("next")).position >= 40 + POSITION_STEP
     assert items.next(message("next")).previous_item_id == "a"
 
 

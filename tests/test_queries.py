@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -60,6 +61,13 @@ async def test_every_statement_is_valid_on_the_schema(postgres_store: PostgresSt
     await postgres_store._call(prepare_all)
 
 
+LONG = """
+INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
+    SELECT gen_random_uuid(), conversation_id, session_id, 'more_' || n, n, 'user', 'hello', 'completed'
+      FROM (SELECT * FROM conversation_sessions LIMIT 1) one, generate_series(1, 50000) n
+    ON CONFLICT DO NOTHING;
+ANALYZE messages;
+"""
 FILL = """
 INSERT INTO server_instances SELECT gen_random_uuid(), 'host', n, '0' FROM generate_series(1, 50) n;
 INSERT INTO conversations (user_id) SELECT 'user-' || n FROM generate_series(1, 5000) n;
@@ -88,26 +96,53 @@ HOT: dict[str, list[Any]] = {
     "recall": ["user-1", 50],
     "find_conversation": [IDS[0], "user-1"],
     "load_history": [IDS[0], 200],
+    "find_item": [IDS[0], "item"],
+    "items_after": [IDS[0], 0, IDS[0], 20],
+    "items_before": [IDS[0], 0, IDS[0], 20],
+    "list_conversations": ["user-1", None, 20],
     "renew_instance": [IDS[0], 3.0],
 }
 
 
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from _nodes(child)
+
+
 def _scanned(plan: dict[str, Any]) -> set[str]:
     """The tables that a plan reads from end to end."""
-    scanned = {plan["Relation Name"]} if plan["Node Type"] == "Seq Scan" else set()
-    return scanned.union(*(_scanned(child) for child in plan.get("Plans", [])))
+    return {node["Relation Name"] for node in _nodes(plan) if node["Node Type"] == "Seq Scan"}
 
 
-async def test_no_hot_statement_reads_a_table_from_end_to_end(postgres_store: PostgresStore) -> None:
-    async def explain() -> dict[str, set[str]]:
-        async with postgres_store._pool.acquire() as connection:
-            await connection.execute(FILL)
+async def explain(store: PostgresStore, fill: str = FILL) -> dict[str, dict[str, Any]]:
+    """The plan of every hot statement, on filled tables."""
+
+    async def run() -> dict[str, dict[str, Any]]:
+        async with store._pool.acquire() as connection:
+            await connection.execute(fill)
             await connection.set_type_codec("json", schema="pg_catalog", encoder=str, decoder=json.loads)
             found = {}
             for name, args in HOT.items():
                 plans = await connection.fetchval(f"EXPLAIN (FORMAT json) {QUERIES[name]}", *args)
-                found[name] = _scanned(plans[0]["Plan"]) - {"server_instances"}  # a handful of rows
+                found[name] = plans[0]["Plan"]
             return found
 
-    scanned = await postgres_store._call(explain)
+    return await store._call(run)
+
+
+async def test_no_hot_statement_reads_a_table_from_end_to_end(postgres_store: PostgresStore) -> None:
+    plans = await explain(postgres_store)
+    scanned = {name: _scanned(plan) - {"server_instances"} for name, plan in plans.items()}  # a handful of rows
     assert {name: tables for name, tables in scanned.items() if tables} == {}
+
+
+@pytest.mark.parametrize("name", ["items_after", "items_before"])
+async def test_a_page_of_a_long_conversation_is_read_at_its_place_in_the_index(
+    name: str, postgres_store: PostgresStore
+) -> None:
+    plan = (await explain(postgres_store, FILL + LONG))[name]
+    (scan,) = [node for node in _nodes(plan) if "Scan" in node["Node Type"]]
+    assert scan["Index Name"] == "messages_by_position"
+    assert "ROW(" in scan["Index Cond"], "the page begins at its place, not at the conversation's beginning"
+    assert not any("Sort" in node["Node Type"] for node in _nodes(plan))
