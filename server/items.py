@@ -45,6 +45,12 @@ class Entry:
         )
 
 
+def restored_item(stored: StoredItem) -> wire.MessageItem:
+    """A stored item as clients see it."""
+    part = wire.OutputText if stored.role == "assistant" else wire.InputText
+    return wire.MessageItem(id=stored.item_id, status=stored.status, role=stored.role, content=[part(stored.content)])
+
+
 class Items:
     """Known items by id, oldest first.
 
@@ -74,11 +80,7 @@ class Items:
         return iter(self._entries.values())
 
     def _restore(self, stored: StoredItem) -> Entry:
-        part = wire.OutputText if stored.role == "assistant" else wire.InputText
-        item = wire.MessageItem(
-            id=stored.item_id, status=stored.status, role=stored.role, content=[part(stored.content)]
-        )
-        return Entry(item, stored.position, self.last_item_id, stored.message_id)
+        return Entry(restored_item(stored), stored.position, self.last_item_id, stored.message_id)
 
     @property
     def last_item_id(self) -> str | None:

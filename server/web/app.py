@@ -13,15 +13,16 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
-from ..identity import USER_QUERY, user_of
 from ..store import RememberedFact, StoreUnavailable
+from .answers import Health, Memory, MemoryList, Readiness, answer
 from .bounds import Bounded
-from .errors import error_response
+from .conversations import Conversations, conversation_items, conversations, user_in
+from .errors import InvalidQuery, error_response
 
 STATIC = Path(__file__).with_name("static")
 
@@ -35,7 +36,7 @@ SECURITY_HEADERS = {
 }
 
 
-class Services(Protocol):
+class Services(Conversations, Protocol):
     """What the routes need of the running server."""
 
     @property
@@ -59,6 +60,8 @@ def create_app(services: Services) -> Starlette:
             Route("/readyz", readiness),
             Route("/metrics", metrics),
             Route("/v1/memories", memories),
+            Route("/v1/conversations", conversations),
+            Route("/v1/conversations/{conversation_id}/items", conversation_items),
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[Middleware(SafeHeaders), Middleware(Bounded)],
@@ -74,14 +77,14 @@ async def chat_page(_request: Request) -> Response:
 
 async def health(_request: Request) -> Response:
     """200 for as long as the process serves; whether it *should* be asked is `/readyz`."""
-    return JSONResponse({"status": "ok"})
+    return answer(Health())
 
 
 async def readiness(request: Request) -> Response:
     reason = await services_of(request).ready()
     if reason is None:
-        return JSONResponse({"status": "ready"})
-    return JSONResponse({"status": "unready", "reason": reason}, status_code=503)
+        return answer(Readiness("ready"))
+    return answer(Readiness("unready", reason), status=503)
 
 
 async def metrics(request: Request) -> Response:
@@ -91,14 +94,9 @@ async def metrics(request: Request) -> Response:
 
 
 async def memories(request: Request) -> Response:
-    """What is remembered of the user: `{"object": "list", "data": [{"kind", "content"}]}`, oldest first."""
-    try:
-        user = user_of(request.headers, request.query_params)
-    except ValueError as error:
-        return error_response(400, "invalid_value", str(error), param=USER_QUERY)
-    facts = await services_of(request).recall(user)
-    data = [{"kind": fact.kind, "content": fact.content} for fact in facts]
-    return JSONResponse({"object": "list", "data": data})
+    """What is remembered of the user, oldest first."""
+    facts = await services_of(request).recall(user_in(request))
+    return answer(MemoryList(data=[Memory(fact.kind, fact.content) for fact in facts]))
 
 
 def services_of(request: Request) -> Services:
@@ -117,6 +115,11 @@ async def http_error(request: Request, error: Exception) -> Response:
     return error_response(error.status_code, "http_error", error.detail, headers=headers)
 
 
+async def invalid_query(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, InvalidQuery)
+    return error_response(400, "invalid_value", str(error), param=error.param)
+
+
 async def store_unavailable(_request: Request, _error: Exception) -> Response:
     return error_response(503, "store_unavailable", "The database is out of reach; try again in a moment.")
 
@@ -128,6 +131,7 @@ async def internal_error(_request: Request, _error: Exception) -> Response:
 
 EXCEPTION_HANDLERS: Mapping[type[Exception] | int, ExceptionHandler] = {
     HTTPException: http_error,
+    InvalidQuery: invalid_query,
     StoreUnavailable: store_unavailable,
     Exception: internal_error,
 }
