@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from . import __version__
+from .commands.api_docs import api_docs
 from .commands.database_url import database_url
 from .commands.defaults import with_subcommands
 from .commands.memories import memories, retry_memories
@@ -63,6 +64,7 @@ for command in (
     orphans,
     with_subcommands(memories, retry_memories),
     database_url,
+    api_docs,
 ):
     lastcall.add_command(command)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
@@ -14,15 +16,17 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
 from ..store import RememberedFact, StoreUnavailable
 from .answers import Health, Memory, MemoryList, Readiness, answer
+from .asyncapi import asyncapi
 from .bounds import Bounded
 from .conversations import Conversations, conversation_items, conversations, user_in
 from .errors import InvalidQuery, error_response
+from .openapi import openapi
 
 STATIC = Path(__file__).with_name("static")
 
@@ -54,16 +58,7 @@ class Services(Conversations, Protocol):
 def create_app(services: Services) -> Starlette:
     """The HTTP application. Every answer that is no page, file or metrics text is JSON."""
     app = Starlette(
-        routes=[
-            Route("/", chat_page),
-            Route("/healthz", health),
-            Route("/readyz", readiness),
-            Route("/metrics", metrics),
-            Route("/v1/memories", memories),
-            Route("/v1/conversations", conversations),
-            Route("/v1/conversations/{conversation_id}/items", conversation_items),
-            Mount("/static", StaticFiles(directory=STATIC)),
-        ],
+        routes=ROUTES,
         middleware=[Middleware(SafeHeaders), Middleware(Bounded)],
         exception_handlers=EXCEPTION_HANDLERS,
     )
@@ -97,6 +92,32 @@ async def memories(request: Request) -> Response:
     """What is remembered of the user, oldest first."""
     facts = await services_of(request).recall(user_in(request))
     return answer(MemoryList(data=[Memory(fact.kind, fact.content) for fact in facts]))
+
+
+async def api_description(request: Request) -> Response:
+    """A description of the API for machines."""
+    document = request.url.path.removeprefix("/").removesuffix(".json")
+    return Response(api_document(document), media_type="application/json")
+
+
+@cache
+def api_document(name: str) -> bytes:
+    """`openapi` for the HTTP routes, `asyncapi` for the WebSocket; as JSON."""
+    return msgspec.json.encode(openapi(ROUTES) if name == "openapi" else asyncapi())
+
+
+ROUTES: Sequence[BaseRoute] = (
+    Route("/", chat_page),
+    Route("/healthz", health),
+    Route("/readyz", readiness),
+    Route("/metrics", metrics),
+    Route("/v1/memories", memories),
+    Route("/v1/conversations", conversations),
+    Route("/v1/conversations/{conversation_id}/items", conversation_items),
+    Route("/openapi.json", api_description),
+    Route("/asyncapi.json", api_description),
+    Mount("/static", StaticFiles(directory=STATIC)),
+)
 
 
 def services_of(request: Request) -> Services:
