@@ -213,8 +213,7 @@ class _Connection:
         store, session, settings = self._services.store, self._session, self._settings
         history: Sequence[StoredItem] = ()
         if self._admission.conversation_id is not None:
-            # One more than the agent gets to see: the first item of a replay names the one before it.
-            known = await store.load_history(session.conversation_id, session.user_id, settings.history_items_max + 1)
+            known = await store.load_history(session.conversation_id, session.user_id, settings.history_items_max)
             if known is None:
                 raise UnknownConversation
             history = known
@@ -233,7 +232,8 @@ class _Connection:
             instructions=settings.instructions,
             briefing=briefing(facts),
             history=history,
-            replay=self._admission.replay,
+            # Less than what is loaded: the first of them names the one before it.
+            replay=min(self._admission.replay, settings.history_items_max - 1),
         )
 
     def _refuse(self, code: str, message: str, reason: EndReason, close_code: int | None = None) -> None:

@@ -29,9 +29,8 @@ class Opening:
     """What a conversation starts with.
 
     briefing: what is remembered of the user; it stays in the instructions whatever the client sets.
-    history: the newest stored items, oldest first; up to `history_items_max` of them are the agent's context, and one
-        more tells what is before those.
-    replay: how many of the context's newest items the client is sent again.
+    history: the newest stored items, oldest first: the agent's context.
+    replay: how many of the newest of these the client is sent again.
     """
 
     model: str
@@ -66,7 +65,7 @@ class Conversation:
         self._settings = settings
         self._draining = draining
         self._start_reply = start_reply
-        self._items = Items(opening.history, settings.history_items_max)
+        self._items = Items(opening.history)
         self._replay: Sequence[Entry] = list(self._items)[-opening.replay :] if opening.replay else ()
         self._briefing = opening.briefing
         self._active: tuple[ActiveResponse, Entry] | None = None

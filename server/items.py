@@ -54,20 +54,15 @@ def restored_item(stored: StoredItem) -> wire.MessageItem:
 class Items:
     """Known items by id, oldest first.
 
-    history: the newest stored items, oldest first. limit: how many of them to hold; the one before the first of those
-        only lends its id.
-
     Positions follow the clock, though never behind what is known here. Two sessions in one conversation do not see
     each other's new items: counted from the last known one, what is said in one after an hour would stand in the
     middle of what was said in the other meanwhile.
     """
 
-    def __init__(self, history: Sequence[StoredItem] = (), limit: int | None = None) -> None:
+    def __init__(self, history: Sequence[StoredItem] = ()) -> None:
         self._entries: dict[str, Entry] = {}
         self._last: Entry | None = None
-        first = 0 if limit is None else max(len(history) - limit, 0)
-        self._before = history[first - 1].item_id if first else None
-        for stored in history[first:]:
+        for stored in history:
             self.add(self._restore(stored))
 
     def __contains__(self, item_id: str) -> bool:
@@ -84,7 +79,7 @@ class Items:
 
     @property
     def last_item_id(self) -> str | None:
-        return self._last.item.id if self._last else self._before
+        return self._last.item.id if self._last else None
 
     def next(self, item: wire.MessageItem) -> Entry:
         """An entry for the end of the conversation, not yet added."""

@@ -83,19 +83,17 @@ async def test_as_many_items_are_replayed_as_were_asked_for_and_the_agent_sees_a
             assert answer_text(await again.until("response.done")) == "one two three four"
 
 
-async def test_the_first_item_of_a_replay_names_the_one_before_it_also_where_that_is_beyond_the_context(
-    postgres_store: PostgresStore,
-) -> None:
-    async with open_server(postgres_store, Listening(), history_items_max=2) as server:
+async def test_the_first_item_of_the_largest_replay_names_the_one_before_it(postgres_store: PostgresStore) -> None:
+    async with open_server(postgres_store, Listening(), history_items_max=3) as server:
         async with connect(server.url, user="ada") as client:
-            ids = [(await client.say(text))["item"]["id"] for text in ("one", "two", "three")]
+            ids = [(await client.say(text))["item"]["id"] for text in ("one", "two", "three", "four")]
             conversation = client.conversation_id
         async with connect(server.url, user="ada", conversation=conversation) as again:
             seen = await replayed(again)
-            assert texts(seen) == ["two", "three"]
-            assert seen[0]["previous_item_id"] == ids[0]
+            assert texts(seen) == ["three", "four"]
+            assert seen[0]["previous_item_id"] == ids[1]
             await again.send({"type": "response.create"})
-            assert answer_text(await again.until("response.done")) == "two three"
+            assert answer_text(await again.until("response.done")) == "two three four"
 
 
 async def test_a_replay_that_is_no_number_is_refused_with_a_json_error(server: TestServer) -> None:
@@ -203,12 +201,11 @@ async def test_two_sessions_in_one_conversation_lose_nothing_and_are_replayed_in
         conversation = client.conversation_id
     query = {"user": "ada", "conversation": conversation, "replay": "0"}
     async with connect(server.url, **query) as one, connect(server.url, **query) as two:
-        for turn in range(3):
-            await one.say(f"one {turn}")
-            await two.say(f"two {turn}")
+        said = [f"{number} {turn}" for turn, number in enumerate((1, 1, 1, 2, 2, 1))]
+        for text in said:
+            await (one if text.startswith("1") else two).say(text)
     async with connect(server.url, user="ada", conversation=conversation) as again:
         seen = await replayed(again)
-        said = [f"{tab} {turn}" for turn in range(3) for tab in ("one", "two")]
         assert texts(seen) == ["before", *said]
         ids = [event["item"]["id"] for event in seen]
         assert [event["previous_item_id"] for event in seen] == [None, *ids[:-1]]
