@@ -182,6 +182,116 @@ END $$;
 CREATE OR REPLACE TRIGGER guard_session BEFORE INSERT OR UPDATE ON conversation_sessions
     FOR EACH ROW EXECUTE FUNCTION guard_session();
 
+-- What the group-commit writer stores, in one statement: one round trip for any mix of starts, items and ends, each of
+-- which may be NULL. Starts come first and ends last, since one batch may hold a whole session.
+--
+-- asked: when the server sent it, by its estimate of this clock; ages count back from then. A statement that comes to
+-- run more than `patience` later, or takes longer, stores nothing (`fresh` is false, or it fails): a frozen database runs
+-- on waking what it was sent before, also by a process that has long given it up. A start could then land after its
+-- session's end.
+CREATE OR REPLACE FUNCTION commit_batch(
+    asked timestamptz, patience interval, starts jsonb, items jsonb, ends jsonb,
+    OUT fresh boolean, OUT at timestamptz, OUT living uuid[], OUT stored boolean[], OUT passed_over boolean[],
+    OUT ended uuid[], OUT held uuid[]
+) LANGUAGE plpgsql AS $$
+DECLARE
+    moment timestamptz := least(now(), asked);
+BEGIN
+    at := now();
+    fresh := asked BETWEEN at - patience AND at + patience;
+    IF NOT fresh THEN RETURN; END IF;
+    IF starts IS NOT NULL THEN living := begin_sessions(starts, moment); END IF;
+    IF items IS NOT NULL THEN SELECT * INTO stored, passed_over FROM append_items(items); END IF;
+    IF ends IS NOT NULL THEN SELECT * INTO ended, held FROM end_sessions(ends, moment); END IF;
+    IF clock_timestamp() > at + patience THEN
+        RAISE EXCEPTION 'the batch took longer than %', patience USING ERRCODE = 'query_canceled';
+    END IF;
+END $$;
+
+-- FOR SHARE: an instance is not declared dead while it begins sessions, and begins none once it is. Returns the
+-- instances that may.
+CREATE OR REPLACE FUNCTION begin_sessions(starts jsonb, moment timestamptz) RETURNS uuid[] LANGUAGE plpgsql AS $$
+DECLARE
+    able uuid[];
+BEGIN
+    WITH living AS MATERIALIZED (
+        SELECT instance_id FROM server_instances
+         WHERE instance_id = ANY (ARRAY(SELECT (start ->> 'instance_id')::uuid FROM jsonb_array_elements(starts) start))
+           AND reaped_at IS NULL AND stopped_at IS NULL FOR SHARE
+    ), starting AS (
+        SELECT t.* FROM jsonb_to_recordset(starts) AS t (
+            session_id uuid, conversation_id uuid, user_id text, instance_id uuid, age_seconds double precision)
+          JOIN living USING (instance_id)
+    ), new_conversation AS (
+        INSERT INTO conversations (conversation_id, user_id)
+        SELECT conversation_id, user_id FROM starting ON CONFLICT (conversation_id) DO NOTHING
+    ), begun AS (
+        INSERT INTO conversation_sessions (session_id, conversation_id, user_id, instance_id, session_start)
+        SELECT session_id, conversation_id, user_id, instance_id, moment - make_interval(secs => age_seconds)
+          FROM starting
+        ON CONFLICT (session_id) DO NOTHING
+    )
+    SELECT array_agg(instance_id) INTO able FROM living;
+    RETURN able;
+END $$;
+
+-- The fence: FOR SHARE makes a close of the row wait for this commit. A row that somebody else is about to close is
+-- skipped, not waited for: all sessions share this statement. Items of skipped and of closed sessions are left out;
+-- the answer says so per item (not stored though `passed_over`: skipped, or closed just now).
+CREATE OR REPLACE FUNCTION append_items(items jsonb, OUT stored boolean[], OUT passed_over boolean[])
+LANGUAGE plpgsql AS $$
+DECLARE
+    sessions uuid[] := ARRAY(SELECT DISTINCT (item ->> 'session_id')::uuid FROM jsonb_array_elements(items) item);
+BEGIN
+    WITH item AS (
+        SELECT * FROM ROWS FROM (jsonb_to_recordset(items) AS (
+            message_id uuid, conversation_id uuid, session_id uuid, item_id text, position bigint, role text,
+            content text, status text)) WITH ORDINALITY AS t (
+            message_id, conversation_id, session_id, item_id, position, role, content, status, ordinality)
+    ), live AS MATERIALIZED (
+        SELECT session_id FROM conversation_sessions WHERE session_id = ANY (sessions) AND is_active
+         ORDER BY session_id FOR SHARE SKIP LOCKED
+    ), stored_items AS (
+        INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
+        SELECT message_id, conversation_id, session_id, item_id, position, role, content, status
+          FROM item JOIN live USING (session_id) ORDER BY ordinality
+        ON CONFLICT (message_id) DO NOTHING
+    )
+    SELECT array_agg(live.session_id IS NOT NULL ORDER BY ordinality),
+           array_agg(live.session_id IS NULL AND coalesce(s.is_active, false) ORDER BY ordinality)
+      INTO stored, passed_over
+      FROM item LEFT JOIN live USING (session_id)
+      LEFT JOIN (SELECT session_id, is_active FROM conversation_sessions WHERE session_id = ANY (sessions)) s
+           USING (session_id);
+END $$;
+
+-- A row that somebody else holds is skipped, not waited for, and told as `held`: all sessions share this statement.
+-- Rows that were closed before are in neither answer.
+CREATE OR REPLACE FUNCTION end_sessions(ends jsonb, moment timestamptz, OUT ended uuid[], OUT held uuid[])
+LANGUAGE plpgsql AS $$
+DECLARE
+    sessions uuid[] := ARRAY(SELECT (ending ->> 'session_id')::uuid FROM jsonb_array_elements(ends) ending);
+BEGIN
+    WITH ending AS (
+        SELECT * FROM jsonb_to_recordset(ends) AS t (
+            session_id uuid, instance_id uuid, age_seconds double precision, end_reason text, close_code integer)
+    ), free AS MATERIALIZED (
+        SELECT session_id FROM conversation_sessions WHERE session_id = ANY (sessions) AND is_active
+         ORDER BY session_id FOR NO KEY UPDATE SKIP LOCKED
+    ), closed AS (
+        UPDATE conversation_sessions s
+           SET is_active = false, session_end = moment - make_interval(secs => e.age_seconds),
+               end_reason = e.end_reason, close_code = e.close_code, closed_by = e.instance_id
+          FROM ending e JOIN free USING (session_id) WHERE s.session_id = e.session_id AND s.is_active
+        RETURNING s.session_id
+    )
+    SELECT array_agg(s.session_id) FILTER (WHERE closed.session_id IS NOT NULL),
+           array_agg(s.session_id) FILTER (WHERE closed.session_id IS NULL)
+      INTO ended, held
+      FROM conversation_sessions s LEFT JOIN closed USING (session_id)
+     WHERE s.session_id = ANY (sessions) AND s.is_active;
+END $$;
+
 -- What is behind each session: 'live', 'orphaned' (active, but no living server owns it) or 'ended'. In the second after
 -- an outage of the database itself, before the living have renewed their leases, it may call theirs orphaned.
 CREATE OR REPLACE VIEW session_truth AS
@@ -208,5 +318,5 @@ SELECT date(session_start) AS date, count(*) AS total_sessions, avg(duration_sec
        count(*) FILTER (WHERE memory_status = 'failed') AS memory_failed
   FROM conversation_sessions GROUP BY date(session_start);
 
-INSERT INTO lastcall_schema (version) VALUES (2) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
+INSERT INTO lastcall_schema (version) VALUES (3) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
 COMMIT;

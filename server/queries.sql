@@ -66,63 +66,12 @@ RETURNING s.session_id;
 UPDATE server_instances SET stopped_at = now()
  WHERE instance_id = $1 AND stopped_at IS NULL AND reaped_at IS NULL;
 
--- name: begin_sessions
--- FOR SHARE: an instance is not declared dead while it begins sessions, and begins none once it is.
-WITH living AS MATERIALIZED (
-    SELECT instance_id FROM server_instances
-     WHERE instance_id = ANY ($4::uuid[]) AND reaped_at IS NULL AND stopped_at IS NULL FOR SHARE
-), starting AS (
-    SELECT t.* FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::double precision[])
-                 AS t (session_id, conversation_id, user_id, instance_id, age_seconds) JOIN living USING (instance_id)
-), new_conversation AS (
-    INSERT INTO conversations (conversation_id, user_id)
-    SELECT conversation_id, user_id FROM starting ON CONFLICT (conversation_id) DO NOTHING
-), begun AS (
-    INSERT INTO conversation_sessions (session_id, conversation_id, user_id, instance_id, session_start)
-    SELECT session_id, conversation_id, user_id, instance_id, now() - make_interval(secs => age_seconds) FROM starting
-    ON CONFLICT (session_id) DO NOTHING
-)
-SELECT instance_id FROM living;
+-- name: commit_batch
+-- The schema's own function holds the statements; `queries.sql` has the rest.
+SELECT * FROM commit_batch($1, make_interval(secs => $2), $3, $4, $5);
 
--- name: append_items
--- The fence: FOR SHARE makes a close of the row wait for this commit. A row that somebody else is about to close is
--- skipped, not waited for: all sessions share this statement. Items of skipped and of closed sessions are left out;
--- the answer says so per item (not stored though `was_active`: skipped, or closed just now).
-WITH item AS (
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[])
-             WITH ORDINALITY
-               AS t (message_id, conversation_id, session_id, item_id, position, role, content, status, ordinality)
-), live AS MATERIALIZED (
-    SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($3::uuid[]) AND is_active
-     ORDER BY session_id FOR SHARE SKIP LOCKED
-), stored AS (
-    INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
-    SELECT message_id, conversation_id, session_id, item_id, position, role, content, status
-      FROM item JOIN live USING (session_id) ORDER BY ordinality
-    ON CONFLICT (message_id) DO NOTHING
-)
-SELECT live.session_id IS NOT NULL AS stored, coalesce(s.is_active, false) AS was_active
-  FROM item LEFT JOIN live USING (session_id) LEFT JOIN conversation_sessions s USING (session_id) ORDER BY ordinality;
-
--- name: end_sessions
--- A row that somebody else holds is skipped, not waited for, and answered with false: all sessions share this statement.
--- Rows that were closed before are not in the answer.
-WITH ending AS (
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::double precision[], $4::text[], $5::integer[])
-               AS t (session_id, instance_id, age_seconds, end_reason, close_code)
-), free AS MATERIALIZED (
-    SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($1::uuid[]) AND is_active
-     ORDER BY session_id FOR NO KEY UPDATE SKIP LOCKED
-), ended AS (
-    UPDATE conversation_sessions s
-       SET is_active = false, session_end = now() - make_interval(secs => e.age_seconds),
-           end_reason = e.end_reason, close_code = e.close_code, closed_by = e.instance_id
-      FROM ending e JOIN free USING (session_id) WHERE s.session_id = e.session_id AND s.is_active
-    RETURNING s.session_id
-)
-SELECT s.session_id, ended.session_id IS NOT NULL AS ended
-  FROM conversation_sessions s LEFT JOIN ended USING (session_id)
- WHERE s.session_id = ANY ($1::uuid[]) AND s.is_active;
+-- name: clock
+SELECT clock_timestamp() AS at;
 
 -- name: close_instance_sessions
 -- A row that somebody else holds is left to its session's own end.

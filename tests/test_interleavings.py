@@ -80,13 +80,15 @@ PENDING = " AND memory_status = 'pending'"
 
 FAULTS = {
     "an append to a closed row": Fault(
-        "append_items", {"AND is_active": ""}, CLOSING, "I2: an item was stored after the row closed"
+        None, {"AND is_active\n         ORDER BY session_id FOR SHARE": "FOR SHARE"}, CLOSING,
+        "I2: an item was stored after the row closed",
     ),
     "an append without its lock": Fault(
-        "append_items", {"FOR SHARE SKIP LOCKED": ""}, ("append-user:A", "end:A"), "no order of them", ("begin:A",)
+        None, {"FOR SHARE SKIP LOCKED": ""}, ("append-user:A", "end:A"), "no order of them", ("begin:A",)
     ),
     "an end of an ended row": Fault(
-        "end_sessions", {"AND is_active": "", "AND s.is_active": ""}, CLOSING, "answered 'refused'"
+        None, {"AND is_active\n         ORDER BY session_id FOR NO": "FOR NO", "AND s.is_active": ""}, CLOSING,
+        "answered 'refused'",
     ),
     "a bulk close of everybody": Fault(
         "close_instance_sessions", {"instance_id = $1": "$1::uuid IS NOT NULL"}, ("leave:A",), "I6: somebody else's row"
@@ -108,10 +110,10 @@ FAULTS = {
         "renew_instance", {LIVING: ""}, ("stop:A", "renew:A"), "answers: 'renewed'"
     ),
     "a session begun after death": Fault(
-        "begin_sessions", {LIVING: ""}, ("stop:A", "begin:A"), "I6: a dead instance began a session"
+        None, {LIVING: ""}, ("stop:A", "begin:A"), "I6: a dead instance began a session"
     ),
     "a session begun during death": Fault(
-        "begin_sessions", {"FOR SHARE": ""}, ("begin:A", "reap:A-by-B"), "no order of them", ("silence suspect:B",)
+        None, {LIVING + " FOR SHARE": LIVING}, ("begin:A", "reap:A-by-B"), "no order of them", ("silence suspect:B",)
     ),
     "an end without its memory": Fault(
         None, {"AND role = 'user'": "AND role = 'nobody'"}, CLOSING, "I4: closed with memory none"

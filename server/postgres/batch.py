@@ -1,19 +1,19 @@
-"""A batch of writes as one transaction: starts, then items, then ends, since one batch may hold a whole session.
+"""A batch of writes as one statement: starts, then items, then ends, since one batch may hold a whole session.
 
-Last what an instance leaves with: the bulk close of its sessions is for those that have no end of their own. In an
-outage the writer hands over again what could not be committed, together with what has come meanwhile.
+Last, in a transaction around it, what an instance leaves with: the bulk close of its sessions is for those that have no
+end of their own. In an outage the writer hands over again what could not be committed, with what has come meanwhile.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
 
-import trio
+import msgspec
 
 from .. import commits
 from ..queries import QUERIES
@@ -40,12 +40,12 @@ Closed = frozenset[UUID]
 Outcome: TypeAlias = commits.Outcome[Closed]
 NONE: Closed = frozenset()
 
-BEGIN_SECONDS = 0.5  # a transaction whose begin took longer has a `now()` that ages cannot be counted from
+FRESH_SECONDS = 0.5  # a batch that reaches the database later than so is refused: ages cannot be counted from there
 
 
 @dataclass(slots=True)
 class _Answers:
-    """What the statements said: instances that may begin sessions, items by id, ends by session, and who left."""
+    """What the database said: instances that may begin sessions, items by id, ends by session, and who left."""
 
     living: set[UUID] = field(default_factory=set)
     stored: dict[UUID, Outcome] = field(default_factory=dict)
@@ -54,39 +54,43 @@ class _Answers:
 
 
 class Batch:
-    """Writes sorted by kind."""
+    """Writes sorted by kind.
+
+    at: the database's clock as it ran them; None before that.
+    """
 
     def __init__(self, writes: Sequence[Write]) -> None:
         self.writes = writes
-        self.now = 0.0
-        self.starts = [write for write in writes if isinstance(write, SessionStart)]
+        self.at: datetime | None = None
+        self._starts = [write for write in writes if isinstance(write, SessionStart)]
         # The first end of a session is its end: one UPDATE with two would pick either, and answer both with True.
         ends = [write for write in writes if isinstance(write, SessionEnd)]
         self._first = {end.session_id: end for end in reversed(ends)}
-        self.ends = list(self._first.values())
-        self.items = [item for write in writes if isinstance(write, tuple) for item in write]
+        self._ends = list(self._first.values())
+        self._items = [item for write in writes if isinstance(write, tuple) for item in write]
         self.leaving = [write for write in writes if isinstance(write, BulkClose | InstanceStop)]
 
-    @property
-    def dated(self) -> bool:
-        """Whether any of it says when something happened, by the transaction's `now()`."""
-        return bool(self.starts or self.ends or self.leaving)
+    async def run(self, connection: Any, now: float, moment: datetime) -> Sequence[Outcome]:
+        """now: on Trio's clock; ages count back from there. moment: the same on the database's, as far as is known.
 
-    async def run(self, connection: Any, now: float) -> Sequence[Outcome]:
-        """now: when the transaction began, on Trio's clock; ages count back from there."""
-        self.now = now
+        Raises `StoreUnavailable` where that is not what the database's clock shows, and then nothing was stored.
+        """
         answers = _Answers()
-        if self.starts:
-            rows = await connection.fetch(QUERIES["begin_sessions"], *self._start_columns())
-            answers.living = {row["instance_id"] for row in rows}
-        if self.items:
-            rows = await connection.fetch(QUERIES["append_items"], *_item_columns(self.items))
-            answers.stored = {item.message_id: _item_outcome(row) for item, row in zip(self.items, rows, strict=True)}
-        if self.ends:
-            rows = await connection.fetch(QUERIES["end_sessions"], *self._end_columns())
-            answers.ended = {row["session_id"]: row["ended"] for row in rows}
+        if self._starts or self._items or self._ends:
+            columns = (self._start_rows(now), _json(self._items), self._end_rows(now))
+            (row,) = await connection.fetch(QUERIES["commit_batch"], moment, FRESH_SECONDS, *columns)
+            self.at = row["at"]
+            if not row["fresh"]:
+                raise StoreUnavailable("the batch reached the database too late")
+            self._read(row, answers)
         answers.left = {write: await _leave(connection, write) for write in self.leaving}
         return [self._outcome(write, answers) for write in self.writes]
+
+    def _read(self, row: Any, answers: _Answers) -> None:
+        answers.living = set(row["living"] or ())
+        stored = zip(row["stored"] or (), row["passed_over"] or (), strict=True)
+        answers.stored = {item.message_id: _item_outcome(*each) for item, each in zip(self._items, stored, strict=True)}
+        answers.ended = dict.fromkeys(row["held"] or (), False) | dict.fromkeys(row["ended"] or (), True)
 
     def _outcome(self, write: Write, answers: _Answers) -> Outcome:
         match write:
@@ -105,24 +109,32 @@ class Batch:
             return _held()
         return Closed({end.session_id}) if ended and self._first[end.session_id] is end else NONE
 
-    def _start_columns(self) -> tuple[list[Any], ...]:
-        s = self.starts
-        return (
-            [start.session_id for start in s],
-            [start.conversation_id for start in s],
-            [start.user_id for start in s],
-            [start.instance_id for start in s],
-            [self.now - start.started for start in s],
+    def _start_rows(self, now: float) -> str | None:
+        return _json(
+            [
+                {
+                    "session_id": start.session_id,
+                    "conversation_id": start.conversation_id,
+                    "user_id": start.user_id,
+                    "instance_id": start.instance_id,
+                    "age_seconds": now - start.started,
+                }
+                for start in self._starts
+            ]
         )
 
-    def _end_columns(self) -> tuple[list[Any], ...]:
-        e = self.ends
-        return (
-            [end.session_id for end in e],
-            [end.instance_id for end in e],
-            [self.now - end.ended for end in e],
-            [end.reason.value for end in e],
-            [end.close_code for end in e],
+    def _end_rows(self, now: float) -> str | None:
+        return _json(
+            [
+                {
+                    "session_id": end.session_id,
+                    "instance_id": end.instance_id,
+                    "age_seconds": now - end.ended,
+                    "end_reason": end.reason.value,
+                    "close_code": end.close_code,
+                }
+                for end in self._ends
+            ]
         )
 
 
@@ -130,10 +142,10 @@ def by_session(items: Sequence[StoredItem]) -> list[list[StoredItem]]:
     return [list(group) for _, group in itertools.groupby(items, key=lambda item: item.session_id)]
 
 
-def _item_outcome(row: Any) -> Outcome:
-    if row["stored"]:
+def _item_outcome(stored: bool, passed_over: bool) -> Outcome:
+    if stored:
         return NONE
-    return _held() if row["was_active"] else SessionClosed("the session's row is closed")
+    return _held() if passed_over else SessionClosed("the session's row is closed")
 
 
 async def _leave(connection: Any, write: BulkClose | InstanceStop) -> Closed:
@@ -148,22 +160,6 @@ def _held() -> StoreUnavailable:
     return StoreUnavailable("somebody else holds the session's row")
 
 
-@contextlib.asynccontextmanager
-async def transaction(connection: Any) -> AsyncIterator[float]:
-    """A transaction; yields when it began, on Trio's clock, as near to its `now()` as `BEGIN_SECONDS`.
-
-    Also where one statement would do: a server that was frozen runs on waking what it was sent before. Its `now()`
-    would be another one than the ages were counted from, and a start could land after its session's end. Without our
-    COMMIT, which nobody sends any more, it does not count.
-    """
-    asked = trio.current_time()
-    async with connection.transaction():
-        began = trio.current_time()
-        if began - asked > BEGIN_SECONDS:
-            raise StoreUnavailable(f"the transaction took {began - asked:.1f} s to begin")
-        yield (asked + began) / 2
-
-
-def _item_columns(items: Sequence[StoredItem]) -> list[list[Any]]:
-    names = ("message_id", "conversation_id", "session_id", "item_id", "position", "role", "content", "status")
-    return [[getattr(item, name) for item in items] for name in names]
+def _json(rows: Sequence[Any]) -> str | None:
+    """Rows as the schema's functions take them; None for none."""
+    return msgspec.json.encode(rows).decode() if rows else None

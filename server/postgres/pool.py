@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -32,8 +32,9 @@ from ..store import (
     Suspect,
     UnknownItem,
 )
-from .batch import Batch, BulkClose, Closed, InstanceStop, Outcome, Write, by_session, transaction
+from .batch import Batch, BulkClose, Closed, InstanceStop, Outcome, Write, by_session
 from .calls import CALL_SECONDS, call
+from .clock import DatabaseClock
 from .guard import GAP_SECONDS, PostgresGuard, open_guard
 
 P = ParamSpec("P")
@@ -57,6 +58,7 @@ class PostgresStore:
         self._url = url
         self._pool = pool
         self._loop = loop
+        self._clock = DatabaseClock()
         self._readers = trio.CapacityLimiter(CONNECTIONS - CONNECTIONS_FOR_WRITES)
         self._writer: CommitWriter[Write, Closed] = CommitWriter(self._commit)
         self.run_writer = self._writer.run
@@ -199,11 +201,27 @@ class PostgresStore:
 
     async def _commit_batch(self, batch: Batch) -> Sequence[Outcome]:
         async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
-            if not batch.dated:
-                # One statement is its own transaction: two round trips fewer.
-                return await batch.run(connection, 0.0)
-            async with transaction(connection) as now:
-                return await batch.run(connection, now)
+            if self._clock.at(0.0) is None:
+                asked = trio.current_time()
+                at = await connection.fetchval(QUERIES["clock"])
+                self._clock.observe(asked, trio.current_time(), at)
+            now = trio.current_time()
+            if not batch.leaving:
+                return await self._run_batch(batch, connection, now)
+            async with connection.transaction():
+                return await self._run_batch(batch, connection, now)
+
+    async def _run_batch(self, batch: Batch, connection: Any, now: float) -> Sequence[Outcome]:
+        moment = self._clock.at(now)
+        assert moment is not None
+        try:
+            outcomes = await batch.run(connection, now, moment)
+        except StoreUnavailable:
+            self._clock.forget()
+            raise
+        if batch.at is not None:
+            self._clock.observe(now, trio.current_time(), batch.at)
+        return outcomes
 
 
 def _stored_item(row: asyncpg.Record) -> StoredItem:
