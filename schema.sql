@@ -84,6 +84,46 @@ CREATE INDEX IF NOT EXISTS sessions_by_start ON conversation_sessions (session_s
 CREATE INDEX IF NOT EXISTS sessions_by_user ON conversation_sessions (user_id, session_start);
 CREATE INDEX IF NOT EXISTS sessions_by_conversation ON conversation_sessions (conversation_id);
 CREATE INDEX IF NOT EXISTS memory_pending ON conversation_sessions (memory_due_at) WHERE memory_status = 'pending';
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                    WHERE attrelid = 'conversation_sessions'::regclass AND attname = 'credential_id') THEN
+        ALTER TABLE conversation_sessions
+            ADD COLUMN credential_id uuid;   -- the key or client secret that it was begun with; NULL: neither
+    END IF;
+END $$;
+CREATE INDEX IF NOT EXISTS sessions_of_credential ON conversation_sessions (credential_id)
+    WHERE is_active AND credential_id IS NOT NULL;
+
+-- Keys and client secrets are 256 random bits, so a plain SHA-256 hides them: there is nothing to guess from a hash.
+CREATE TABLE IF NOT EXISTS api_keys (
+    key_id      uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
+    subject     text        NOT NULL,   -- the user of its sessions, or the name of a backend
+    scope       text        NOT NULL,
+    prefix      text        NOT NULL,   -- the key's first characters, for people to know it by
+    secret_hash bytea       NOT NULL UNIQUE,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    revoked_at  timestamptz,
+    CONSTRAINT subject_is_named CHECK (length(subject) BETWEEN 1 AND 256),
+    CONSTRAINT scope_known CHECK (scope IN ('service', 'user', 'admin')),
+    CONSTRAINT hash_is_sha256 CHECK (length(secret_hash) = 32)
+);
+
+-- What a backend hands to a browser. Its expiry limits what it begins, not what has begun.
+CREATE TABLE IF NOT EXISTS client_secrets (
+    secret_id       uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
+    key_id          uuid        REFERENCES api_keys ON DELETE CASCADE,  -- that made it; NULL: made where no keys were set
+    user_id         text        NOT NULL,
+    conversation_id uuid,               -- NULL: any of the user's, and new ones
+    session         text        NOT NULL DEFAULT '{}',                  -- JSON: what its sessions begin with
+    secret_hash     bytea       NOT NULL UNIQUE,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    expires_at      timestamptz NOT NULL,
+    revoked_at      timestamptz,
+    CONSTRAINT secret_user_is_named CHECK (length(user_id) BETWEEN 1 AND 256),
+    CONSTRAINT secret_hash_is_sha256 CHECK (length(secret_hash) = 32)
+);
+CREATE INDEX IF NOT EXISTS secrets_of_key ON client_secrets (key_id);
+CREATE INDEX IF NOT EXISTS secrets_by_expiry ON client_secrets (expires_at);
 
 -- The transcript: items in order.
 CREATE TABLE IF NOT EXISTS messages (
@@ -140,9 +180,9 @@ BEGIN
             INSERT INTO conversations (user_id, created_at) VALUES (NEW.user_id, NEW.session_start)
                 RETURNING conversation_id INTO NEW.conversation_id;
         END IF;
-    ELSIF (NEW.session_id, NEW.conversation_id, NEW.user_id, NEW.instance_id, NEW.session_start)
+    ELSIF (NEW.session_id, NEW.conversation_id, NEW.user_id, NEW.instance_id, NEW.session_start, NEW.credential_id)
             IS DISTINCT FROM
-            (OLD.session_id, OLD.conversation_id, OLD.user_id, OLD.instance_id, OLD.session_start) THEN
+            (OLD.session_id, OLD.conversation_id, OLD.user_id, OLD.instance_id, OLD.session_start, OLD.credential_id) THEN
         RAISE EXCEPTION 'session %: whose it is and when it began is fixed', OLD.session_id
             USING ERRCODE = 'check_violation';
     ELSIF NOT OLD.is_active THEN
@@ -182,66 +222,137 @@ END $$;
 CREATE OR REPLACE TRIGGER guard_session BEFORE INSERT OR UPDATE ON conversation_sessions
     FOR EACH ROW EXECUTE FUNCTION guard_session();
 
--- What the group-commit writer stores, in one statement: one round trip for any mix of starts, items and ends, each of
--- which may be NULL. Starts come first and ends last, since one batch may hold a whole session.
---
--- asked: when the server sent it, by its estimate of this clock; ages count back from then. A statement that comes to
--- run more than `patience` later, or takes longer, stores nothing (`fresh` is false, or it fails): a frozen database runs
--- on waking what it was sent before, also by a process that has long given it up. A start could then land after its
--- session's end.
-CREATE OR REPLACE FUNCTION commit_batch(
-    asked timestamptz, patience interval, starts jsonb, items jsonb, ends jsonb,
-    OUT fresh boolean, OUT at timestamptz, OUT living uuid[], OUT stored boolean[], OUT passed_over boolean[],
-    OUT ended uuid[], OUT held uuid[]
-) LANGUAGE plpgsql AS $$
-DECLARE
-    moment timestamptz := least(now(), asked);
+-- A key or client secret is revoked once, for good, and nothing else of it ever changes.
+CREATE OR REPLACE FUNCTION guard_credential() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    at := now();
-    fresh := asked BETWEEN at - patience AND at + patience;
-    IF NOT fresh THEN RETURN; END IF;
-    IF starts IS NOT NULL THEN living := begin_sessions(starts, moment); END IF;
-    IF items IS NOT NULL THEN SELECT * INTO stored, passed_over FROM append_items(items); END IF;
-    IF ends IS NOT NULL THEN SELECT * INTO ended, held FROM end_sessions(ends, moment); END IF;
-    IF clock_timestamp() > at + patience THEN
-        RAISE EXCEPTION 'the batch took longer than %', patience USING ERRCODE = 'query_canceled';
+    IF to_jsonb(NEW) - 'revoked_at' IS DISTINCT FROM to_jsonb(OLD) - 'revoked_at' THEN
+        RAISE EXCEPTION 'a key or client secret can only be revoked; create another one instead'
+            USING ERRCODE = 'check_violation';
     END IF;
+    NEW.revoked_at := coalesce(OLD.revoked_at, NEW.revoked_at);
+    RETURN NEW;
 END $$;
 
--- FOR SHARE: an instance is not declared dead while it begins sessions, and begins none once it is. Returns the
--- instances that may.
-CREATE OR REPLACE FUNCTION begin_sessions(starts jsonb, moment timestamptz) RETURNS uuid[] LANGUAGE plpgsql AS $$
+-- Whoever revokes or deletes it closes its sessions in the same transaction; their servers are told, and drop the
+-- sockets. A begin that is not committed yet holds the credential's row FOR SHARE: it is waited for, then seen. An older
+-- snapshot would not see it.
+CREATE OR REPLACE FUNCTION close_sessions_of_credential() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    able uuid[];
+    credential uuid := coalesce(to_jsonb(OLD) ->> 'secret_id', to_jsonb(OLD) ->> 'key_id');
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'keys and client secrets are revoked in READ COMMITTED transactions'
+            USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+    UPDATE conversation_sessions SET is_active = false, end_reason = 'revoked'
+     WHERE credential_id = credential AND is_active;
+    IF TG_TABLE_NAME = 'api_keys' AND TG_OP = 'UPDATE' THEN
+        UPDATE client_secrets SET revoked_at = NEW.revoked_at WHERE key_id = OLD.key_id AND revoked_at IS NULL;
+    END IF;
+    RETURN NULL;
+END $$;
+
+DO $$
+DECLARE
+    credentials text;
+BEGIN
+    FOREACH credentials IN ARRAY ARRAY['api_keys', 'client_secrets'] LOOP
+        EXECUTE format('CREATE OR REPLACE TRIGGER guard_credential BEFORE UPDATE ON %I
+            FOR EACH ROW EXECUTE FUNCTION guard_credential()', credentials);
+        EXECUTE format('CREATE OR REPLACE TRIGGER revoke_credential AFTER UPDATE ON %I
+            FOR EACH ROW WHEN (OLD.revoked_at IS NULL AND NEW.revoked_at IS NOT NULL)
+            EXECUTE FUNCTION close_sessions_of_credential()', credentials);
+        EXECUTE format('CREATE OR REPLACE TRIGGER delete_credential AFTER DELETE ON %I
+            FOR EACH ROW EXECUTE FUNCTION close_sessions_of_credential()', credentials);
+    END LOOP;
+END $$;
+
+-- What the group-commit writer stores, in one statement: one round trip for any mix of writes. `writes` holds lists of
+-- `starts`, `items` and `ends`, each of which may be missing. Starts come first and ends last, since one batch may hold
+-- a whole session. The answer has the same keys, `at`, when it was, and `fresh`.
+--
+-- asked: when the server sent it, by its estimate of this clock; ages count back from then. A statement that comes to
+-- run more than `patience` later stores nothing (`fresh` is false), and one that takes longer fails: a frozen database
+-- runs on waking what it was sent before, also by a process that has long given it up. A start could then land after
+-- its session's end.
+CREATE OR REPLACE FUNCTION commit_batch(asked timestamptz, patience interval, writes jsonb) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    moment timestamptz := least(now(), asked);
+    answer jsonb := jsonb_build_object('at', extract(epoch FROM now()), 'fresh', true);
+BEGIN
+    IF asked NOT BETWEEN now() - patience AND now() + patience THEN
+        RETURN answer || '{"fresh": false}';
+    END IF;
+    IF writes ? 'starts' THEN
+        answer := answer || jsonb_build_object('starts', begin_sessions(writes -> 'starts', moment));
+    END IF;
+    IF writes ? 'items' THEN
+        answer := answer || jsonb_build_object('items', append_items(writes -> 'items'));
+    END IF;
+    IF writes ? 'ends' THEN
+        answer := answer || jsonb_build_object('ends', end_sessions(writes -> 'ends', moment));
+    END IF;
+    IF clock_timestamp() > now() + patience THEN
+        RAISE EXCEPTION 'the batch took longer than %', patience USING ERRCODE = 'query_canceled';
+    END IF;
+    RETURN answer;
+END $$;
+
+-- The values of a key in a list of objects.
+CREATE OR REPLACE FUNCTION ids_of(rows jsonb, key text) RETURNS uuid[] LANGUAGE sql IMMUTABLE AS
+$$ SELECT array_agg(DISTINCT (each ->> key)::uuid) FROM jsonb_array_elements(rows) each $$;
+
+-- FOR SHARE: an instance is not declared dead while it begins sessions, and begins none once it is; nor is a key or
+-- client secret revoked meanwhile. One that somebody is about to change is skipped, not waited for: all sessions share
+-- this statement. The answer: which instances, keys and secrets may begin sessions, and of each, whether it is free.
+CREATE OR REPLACE FUNCTION begin_sessions(starts jsonb, moment timestamptz) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    instances   uuid[] := ids_of(starts, 'instance_id');
+    credentials uuid[] := ids_of(starts, 'credential_id');
+    answer      jsonb;
 BEGIN
     WITH living AS MATERIALIZED (
         SELECT instance_id FROM server_instances
-         WHERE instance_id = ANY (ARRAY(SELECT (start ->> 'instance_id')::uuid FROM jsonb_array_elements(starts) start))
-           AND reaped_at IS NULL AND stopped_at IS NULL FOR SHARE
+         WHERE instance_id = ANY (instances) AND reaped_at IS NULL AND stopped_at IS NULL FOR SHARE
+    ), free_key AS MATERIALIZED (
+        SELECT key_id FROM api_keys WHERE key_id = ANY (credentials) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
+    ), free_secret AS MATERIALIZED (
+        SELECT secret_id FROM client_secrets
+         WHERE secret_id = ANY (credentials) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
+    ), allowed AS (
+        SELECT instance_id AS id, true AS free FROM living
+        UNION ALL SELECT key_id, key_id IN (SELECT key_id FROM free_key) FROM api_keys
+                   WHERE key_id = ANY (credentials) AND revoked_at IS NULL
+        UNION ALL SELECT secret_id, secret_id IN (SELECT secret_id FROM free_secret) FROM client_secrets
+                   WHERE secret_id = ANY (credentials) AND revoked_at IS NULL
     ), starting AS (
         SELECT t.* FROM jsonb_to_recordset(starts) AS t (
-            session_id uuid, conversation_id uuid, user_id text, instance_id uuid, age_seconds double precision)
-          JOIN living USING (instance_id)
+            session_id uuid, conversation_id uuid, user_id text, instance_id uuid, age_seconds double precision,
+            credential_id uuid) JOIN living USING (instance_id)
+         WHERE credential_id IS NULL OR credential_id IN (SELECT id FROM allowed WHERE free)
     ), new_conversation AS (
         INSERT INTO conversations (conversation_id, user_id)
         SELECT conversation_id, user_id FROM starting ON CONFLICT (conversation_id) DO NOTHING
     ), begun AS (
-        INSERT INTO conversation_sessions (session_id, conversation_id, user_id, instance_id, session_start)
-        SELECT session_id, conversation_id, user_id, instance_id, moment - make_interval(secs => age_seconds)
+        INSERT INTO conversation_sessions
+               (session_id, conversation_id, user_id, instance_id, session_start, credential_id)
+        SELECT session_id, conversation_id, user_id, instance_id, moment - make_interval(secs => age_seconds),
+               credential_id
           FROM starting
         ON CONFLICT (session_id) DO NOTHING
     )
-    SELECT array_agg(instance_id) INTO able FROM living;
-    RETURN able;
+    SELECT coalesce(jsonb_object_agg(id, free), '{}') INTO answer FROM allowed;
+    RETURN answer;
 END $$;
 
 -- The fence: FOR SHARE makes a close of the row wait for this commit. A row that somebody else is about to close is
--- skipped, not waited for: all sessions share this statement. Items of skipped and of closed sessions are left out;
--- the answer says so per item (not stored though `passed_over`: skipped, or closed just now).
-CREATE OR REPLACE FUNCTION append_items(items jsonb, OUT stored boolean[], OUT passed_over boolean[])
-LANGUAGE plpgsql AS $$
+-- skipped, not waited for: all sessions share this statement. The answer says what became of each item: `stored`,
+-- `held` (skipped, or closed just now) or `closed`.
+CREATE OR REPLACE FUNCTION append_items(items jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
-    sessions uuid[] := ARRAY(SELECT DISTINCT (item ->> 'session_id')::uuid FROM jsonb_array_elements(items) item);
+    sessions uuid[] := ids_of(items, 'session_id');
+    answer   jsonb;
 BEGIN
     WITH item AS (
         SELECT * FROM ROWS FROM (jsonb_to_recordset(items) AS (
@@ -251,26 +362,26 @@ BEGIN
     ), live AS MATERIALIZED (
         SELECT session_id FROM conversation_sessions WHERE session_id = ANY (sessions) AND is_active
          ORDER BY session_id FOR SHARE SKIP LOCKED
-    ), stored_items AS (
+    ), stored AS (
         INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
         SELECT message_id, conversation_id, session_id, item_id, position, role, content, status
           FROM item JOIN live USING (session_id) ORDER BY ordinality
         ON CONFLICT (message_id) DO NOTHING
+    ), seen AS (
+        SELECT session_id, is_active FROM conversation_sessions WHERE session_id = ANY (sessions)
     )
-    SELECT array_agg(live.session_id IS NOT NULL ORDER BY ordinality),
-           array_agg(live.session_id IS NULL AND coalesce(s.is_active, false) ORDER BY ordinality)
-      INTO stored, passed_over
-      FROM item LEFT JOIN live USING (session_id)
-      LEFT JOIN (SELECT session_id, is_active FROM conversation_sessions WHERE session_id = ANY (sessions)) s
-           USING (session_id);
+    SELECT jsonb_agg(CASE WHEN live.session_id IS NOT NULL THEN 'stored' WHEN is_active THEN 'held' ELSE 'closed' END
+                     ORDER BY ordinality)
+      INTO answer FROM item LEFT JOIN live USING (session_id) LEFT JOIN seen USING (session_id);
+    RETURN answer;
 END $$;
 
--- A row that somebody else holds is skipped, not waited for, and told as `held`: all sessions share this statement.
--- Rows that were closed before are in neither answer.
-CREATE OR REPLACE FUNCTION end_sessions(ends jsonb, moment timestamptz, OUT ended uuid[], OUT held uuid[])
-LANGUAGE plpgsql AS $$
+-- A row that somebody else holds is skipped, not waited for, and answered with false: all sessions share this statement.
+-- Rows that were closed before are not in the answer.
+CREATE OR REPLACE FUNCTION end_sessions(ends jsonb, moment timestamptz) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
-    sessions uuid[] := ARRAY(SELECT (ending ->> 'session_id')::uuid FROM jsonb_array_elements(ends) ending);
+    sessions uuid[] := ids_of(ends, 'session_id');
+    answer   jsonb;
 BEGIN
     WITH ending AS (
         SELECT * FROM jsonb_to_recordset(ends) AS t (
@@ -278,18 +389,17 @@ BEGIN
     ), free AS MATERIALIZED (
         SELECT session_id FROM conversation_sessions WHERE session_id = ANY (sessions) AND is_active
          ORDER BY session_id FOR NO KEY UPDATE SKIP LOCKED
-    ), closed AS (
+    ), ended AS (
         UPDATE conversation_sessions s
            SET is_active = false, session_end = moment - make_interval(secs => e.age_seconds),
                end_reason = e.end_reason, close_code = e.close_code, closed_by = e.instance_id
           FROM ending e JOIN free USING (session_id) WHERE s.session_id = e.session_id AND s.is_active
         RETURNING s.session_id
     )
-    SELECT array_agg(s.session_id) FILTER (WHERE closed.session_id IS NOT NULL),
-           array_agg(s.session_id) FILTER (WHERE closed.session_id IS NULL)
-      INTO ended, held
-      FROM conversation_sessions s LEFT JOIN closed USING (session_id)
+    SELECT coalesce(jsonb_object_agg(s.session_id, ended.session_id IS NOT NULL), '{}') INTO answer
+      FROM conversation_sessions s LEFT JOIN ended USING (session_id)
      WHERE s.session_id = ANY (sessions) AND s.is_active;
+    RETURN answer;
 END $$;
 
 -- What is behind each session: 'live', 'orphaned' (active, but no living server owns it) or 'ended'. In the second after
@@ -318,5 +428,5 @@ SELECT date(session_start) AS date, count(*) AS total_sessions, avg(duration_sec
        count(*) FILTER (WHERE memory_status = 'failed') AS memory_failed
   FROM conversation_sessions GROUP BY date(session_start);
 
-INSERT INTO lastcall_schema (version) VALUES (3) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
+INSERT INTO lastcall_schema (version) VALUES (5) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
 COMMIT;

@@ -16,6 +16,7 @@ from . import __version__
 from .commands.api_docs import api_docs
 from .commands.database_url import database_url
 from .commands.defaults import with_subcommands
+from .commands.keys import keys
 from .commands.memories import memories, retry_memories
 from .commands.orphans import orphans
 from .commands.serve import serve
@@ -32,6 +33,7 @@ _MISTAKES = (
     ("server.postgres", "DatabaseUnusable"),
     ("server.agents", "AgentUnavailable"),
     ("server.main", "CannotListen"),
+    ("server.config", "BadSettings"),
 )
 
 
@@ -63,6 +65,7 @@ for command in (
     stats,
     orphans,
     with_subcommands(memories, retry_memories),
+    keys,
     database_url,
     api_docs,
 ):

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 
+class BadSettings(Exception):
+    """Settings that cannot be served by; the message is one line for the user, with the fix in it."""
+
+
 def setting(default: Any, help: str, *, flag: bool = True) -> Any:
     """A field of `Settings`: its default, and its sentence in `lastcall serve --help` when it has a flag."""
     return field(default=default, metadata={"help": help, "flag": flag})
@@ -20,7 +24,7 @@ class Settings:
     constants of the design, named here so that every bound is found in one place.
     """
 
-    host: str = setting("127.0.0.1", "Address to listen on.")
+    host: str = setting("127.0.0.1", "Address to listen on; others than loopback need API keys or tokens.")
     port: int = setting(8000, "TCP port; 0 picks a free one.")
     database_url: str | None = setting(None, "PostgreSQL 14+ to use; without it, an embedded one in --data-dir.")
     data_dir: Path = setting(Path(".lastcall"), "Where the embedded PostgreSQL keeps its data.")
@@ -33,6 +37,15 @@ class Settings:
     instructions: str = setting(
         "You are a friendly assistant. Answer briefly and plainly.", "What the agent is told before every conversation."
     )
+    tls_cert: Path | None = setting(None, "PEM file of the TLS certificate and its chain; with it, only TLS is spoken.")
+    tls_key: Path | None = setting(None, "PEM file of the certificate's private key.")
+    allow_origin: tuple[str, ...] = setting(
+        (), "Origin of foreign pages that may connect, like https://chat.example; may be repeated."
+    )
+    jwt_secret_file: Path | None = setting(None, "File with the secret that your identity provider signs tokens with.")
+    jwt_jwks: str | None = setting(None, "File or https:// URL of your identity provider's public keys (JWKS).")
+    jwt_audience: str | None = setting(None, "Audience that a token must be meant for; needed with --jwt-jwks.")
+    jwt_issuer: str | None = setting(None, "Issuer that a token must come from.")
     ping_interval: float = setting(20.0, "Seconds between keepalive pings.")
     ping_timeout: float = setting(20.0, "Seconds to wait for an answer to a ping before the client counts as gone.")
     lease_seconds: float = setting(

@@ -15,16 +15,18 @@ import wsproto.utilities
 from trio_websocket import ConnectionClosed, WebSocketRequest
 
 from . import wire
-from .admission import Admission, Refusal, admit
+from .admission import Admission, admit, refusal_body
 from .conversation import Conversation, Opening
 from .frames import close_frame, text_frame
+from .identity import Principal, Refused
 from .memory import briefing
 from .session import Session
-from .store import EndReason, SessionEnd, SessionStart, StoredItem, StoreError
+from .store import CredentialRevoked, EndReason, SessionEnd, SessionStart, StoredItem, StoreError
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
     from .agent import Agent
+    from .authentication import Authenticator
     from .config import Settings
     from .instance import Presence
     from .memory import Finalizer
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from .stream import BufferedStream
 
 STALL_SECONDS = 0.25  # of a ping's timeout: for a pong that waits to be read after this process stood still
+BAD_KEY = 3000  # the close code of a client that is refused once its socket is open
 CLOSED_ALREADY = {EndReason.CLOSED_ELSEWHERE, EndReason.OWNER_DIED}
 
 _log = structlog.get_logger(__name__)
@@ -54,6 +57,7 @@ class Services:
     finalizer: Finalizer
     registry: Registry
     metrics: Metrics
+    authenticator: Authenticator
     draining: trio.Event = field(default_factory=trio.Event)
 
 
@@ -100,31 +104,68 @@ async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery
         accepted = await _shake_hands(stream, services, tasks)
     if accepted is None:
         return b""
-    ws, admission = accepted
+    ws, admission, principal = accepted
+    if isinstance(principal, Refused):
+        return _send_away(principal, services)
     if services.draining.is_set() or len(services.registry) >= services.settings.connections_max:
         return _turn_away(services)
-    return await _Connection(ws, stream, services, tasks, admission).run()
+    return await _Connection(ws, stream, services, tasks, admission, principal).run()
 
 
 async def _shake_hands(
     stream: BufferedStream, services: Services, tasks: trio.Nursery
-) -> tuple[WebSocket, Admission] | None:
-    """The opening handshake; None where it was refused."""
+) -> tuple[WebSocket, Admission, Principal | Refused] | None:
+    """The opening handshake; None where it was refused. `Refused`: to be told so on the open socket."""
     ws = WebSocket(stream, services.settings.message_bytes_max)
     request = await ws.request(tasks)
     # trio-websocket keeps the Host to itself; a page's origin cannot be judged without it.
     host = request._event.host  # noqa: SLF001
-    admission = admit(request.path, host, request.headers, request.proposed_subprotocols)
-    if isinstance(admission, Refusal):
-        await _reject(request, admission, services)
+    try:
+        admission = admit(request.path, host, request.headers, request.proposed_subprotocols)
+        principal = await _authenticate(admission, services)
+    except Refused as refused:
+        await _reject(request, refused, services)
         return None
     await request.accept(subprotocol=admission.subprotocol)
-    return ws, admission
+    return ws, admission, principal
 
 
-async def _reject(request: WebSocketRequest, refusal: Refusal, services: Services) -> None:
-    services.metrics.connections_refused.labels("handshake").inc()
-    await request.reject(refusal.status, extra_headers=[(b"content-type", b"application/json")], body=refusal.body)
+async def _authenticate(admission: Admission, services: Services) -> Principal | Refused:
+    """Raises `Refused` where the answer to the handshake can say so: browsers hide that from their pages, which would
+    take it for a broken line and try again for ever. An outage is no answer either that clients try again after."""
+    presented = admission.presented
+    try:
+        with trio.fail_after(services.settings.begin_seconds):
+            return await services.authenticator.principal(presented)
+    except Refused as refused:
+        if refused.status == 401 and presented.from_browser:
+            return refused
+        raise
+    except (StoreError, trio.TooSlowError) as error:
+        _log.warning("session_not_begun", error=repr(error))
+        return Refused(503, "store_unavailable", "The server cannot begin a session now.")
+
+
+async def _reject(request: WebSocketRequest, refused: Refused, services: Services) -> None:
+    services.metrics.connections_refused.labels("credentials" if refused.status == 401 else "handshake").inc()
+    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+    if refused.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await request.reject(refused.status, extra_headers=headers, body=refusal_body(refused))
+
+
+def _send_away(refused: Refused, services: Services) -> bytes:
+    """What a client that is refused on its open socket gets to hear."""
+    services.metrics.connections_refused.labels("store" if refused.status == 503 else "credentials").inc()
+    if refused.status == 503:
+        detail = wire.ErrorDetail(type="server_error", code=refused.code, message=refused.message)
+        return _last_error(detail) + close_frame(1013, refused.code)
+    detail = wire.ErrorDetail(code=refused.code, message=refused.message)
+    return _last_error(detail) + close_frame(BAD_KEY, f"invalid_request_error.{refused.code}")
+
+
+def _last_error(detail: wire.ErrorDetail) -> bytes:
+    return text_frame(wire.encode(wire.Error(error=detail), f"event_{uuid4().hex[:12]}"))
 
 
 def _turn_away(services: Services) -> bytes:
@@ -144,15 +185,19 @@ class _Connection:
         services: Services,
         tasks: trio.Nursery,
         admission: Admission,
+        principal: Principal,
     ) -> None:
         self._ws = ws
         self._stream = stream
         self._services = services
         self._settings = services.settings
         self._tasks = tasks
-        self._admission = admission
+        self._principal = principal
+        self._model = admission.model
+        self._replay = admission.replay
+        self._resumes = admission.conversation_id or principal.conversation_id
         self._outbox = Outbox(stream, ws)
-        self._session = Session(admission.user_id, admission.conversation_id or uuid4())
+        self._session = Session(principal.user_id, self._resumes or uuid4())
         self._farewell = b""
         self._instance_id = services.presence.instance_id
         self._has_row = False  # or may have: the outcome of a begin can be unknown
@@ -189,6 +234,7 @@ class _Connection:
                 draining=self._services.draining,
                 start_reply=self._tasks.start_soon,
             )
+            conversation.configure(wire.parse_session(self._principal.session))
             conversation.greet()
             helpers.start_soon(conversation.run, events)
             helpers.start_soon(self._keep_alive)
@@ -204,6 +250,8 @@ class _Connection:
                 return await self._open()
         except UnknownConversation:
             self._refuse("conversation_not_found", "There is no such conversation of this user.", EndReason.REFUSED)
+        except CredentialRevoked:
+            self._refuse("invalid_api_key", "The key or client secret was revoked.", EndReason.REFUSED, BAD_KEY)
         except (StoreError, trio.TooSlowError) as error:
             _log.warning("session_not_begun", error=repr(error))
             self._refuse("store_unavailable", "The server cannot begin a session now.", EndReason.SERVER_ERROR, 1013)
@@ -212,7 +260,9 @@ class _Connection:
     async def _open(self) -> Opening:
         store, session, settings = self._services.store, self._session, self._settings
         history: Sequence[StoredItem] = ()
-        if self._admission.conversation_id is not None:
+        if self._resumes is not None:
+            if not self._principal.may_enter(self._resumes):
+                raise UnknownConversation
             known = await store.load_history(session.conversation_id, session.user_id, settings.history_items_max)
             if known is None:
                 raise UnknownConversation
@@ -224,16 +274,17 @@ class _Connection:
             user_id=session.user_id,
             instance_id=self._instance_id,
             started=session.started,
+            credential_id=self._principal.credential_id,
         )
         self._has_row = True
         await store.begin_session(start, within=settings.begin_seconds)
         return Opening(
-            model=self._admission.model,
+            model=self._model,
             instructions=settings.instructions,
             briefing=briefing(facts),
             history=history,
             # Less than what is loaded: the first of them names the one before it.
-            replay=min(self._admission.replay, settings.history_items_max - 1),
+            replay=min(self._replay, settings.history_items_max - 1),
         )
 
     def _refuse(self, code: str, message: str, reason: EndReason, close_code: int | None = None) -> None:

@@ -119,11 +119,15 @@ class Conversation:
     # --- session.update
 
     def _update(self, event: wire.SessionUpdate) -> None:
-        patch, config = event.session, self._config
-        if patch.type != "realtime":
-            raise _refusal(
-                event, "invalid_value", f"Sessions of type {patch.type!r:.100} are not served.", "session.type"
-            )
+        if event.session.type != "realtime":
+            message = f"Sessions of type {event.session.type!r:.100} are not served."
+            raise _refusal(event, "invalid_value", message, "session.type")
+        self.configure(event.session)
+        self._outbox.emit(wire.SessionUpdated(session=self._config))
+
+    def configure(self, patch: wire.SessionPatch) -> None:
+        """Takes over what is given; what is absent stays as it is."""
+        config = self._config
         if patch.instructions is not UNSET:
             base = patch.instructions or self._settings.instructions
             config.instructions = _with_briefing(base, self._briefing)
@@ -137,7 +141,6 @@ class Conversation:
             config.tracing = patch.tracing or None
         if patch.truncation is not UNSET:
             config.truncation = patch.truncation or "auto"
-        self._outbox.emit(wire.SessionUpdated(session=config))
 
     # --- conversation.item.create
 

@@ -10,8 +10,10 @@ import trio
 
 from .connection import Services, serve_websocket
 from .stream import BufferedStream
+from .tls import TlsStream
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Sequence
 
     from .http import HttpServer
@@ -24,11 +26,12 @@ _UPGRADE = re.compile(rb"^upgrade:[ \t]*websocket", re.IGNORECASE | re.MULTILINE
 
 
 class Listener:
-    """Accepts connections and serves each to its end."""
+    """Accepts connections and serves each to its end. tls: None takes plain ones."""
 
-    def __init__(self, services: Services, http: HttpServer) -> None:
+    def __init__(self, services: Services, http: HttpServer, tls: ssl.SSLContext | None = None) -> None:
         self._services = services
         self._http = http
+        self._tls = tls
         self._sockets = 0
 
     async def accept(self, listeners: Sequence[trio.SocketListener], connections: trio.Nursery) -> None:
@@ -43,7 +46,9 @@ class Listener:
             return
         self._sockets += 1
         try:
-            await self._serve_stream(self._buffered(transport))
+            secured = await self._secured(transport)
+            if secured is not None:
+                await self._serve_stream(self._buffered(secured))
         except Exception:  # noqa: BLE001 - the socket's boundary
             _log.exception("socket_crashed")
         finally:
@@ -51,7 +56,22 @@ class Listener:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(transport)
 
-    def _buffered(self, transport: trio.SocketStream) -> BufferedStream:
+    async def _secured(self, transport: trio.SocketStream) -> trio.abc.HalfCloseableStream | None:
+        """The stream within TLS, where that is spoken here; None where there was no handshake in time."""
+        if self._tls is None:
+            return transport
+        stream = TlsStream(transport, self._tls)
+        with trio.move_on_after(self._services.settings.handshake_seconds):
+            try:
+                await stream.do_handshake()
+            except trio.BrokenResourceError as error:
+                _log.debug("tls_refused", error=repr(error.__cause__))
+            else:
+                return stream
+        self._services.metrics.connections_refused.labels("tls").inc()
+        return None
+
+    def _buffered(self, transport: trio.abc.HalfCloseableStream) -> BufferedStream:
         settings = self._services.settings
         return BufferedStream(
             transport,

@@ -17,12 +17,15 @@ Level = Literal["debug", "info", "warning", "error"]
 # User information of a URL, and libpq's parameter: the password may hold an @ that should have been encoded.
 _USERINFO = re.compile(r"(\w[\w+.-]*://[^\s:@/?#]*):\S*@")
 _PARAMETER = re.compile(r"([?&]password=)[^&\s'\"]*", re.IGNORECASE)
+# Keys, client secrets, and tokens in three parts; of keys and secrets the start stays, as lists show it.
+_SECRET = re.compile(r"\b(sk-[\w-]{6}|ek_)[\w-]{16,}|\b(eyJ)[\w-]{8,}\.[\w-]+\.[\w-]*")
 _CONTROL = re.compile(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
 def redact(text: str) -> str:
-    """Text in which the password of every URL is three asterisks."""
-    return _PARAMETER.sub(r"\1***", _USERINFO.sub(r"\1:***@", text))
+    """Text in which the password of every URL, and every key, client secret and token, is three asterisks."""
+    without_secrets = _SECRET.sub(lambda found: (found[1] or found[2]) + "***", text)
+    return _PARAMETER.sub(r"\1***", _USERINFO.sub(r"\1:***@", without_secrets))
 
 
 def printable(text: str) -> str:

@@ -14,10 +14,12 @@ import trio
 
 from .agent import Agent
 from .agents import open_agent
+from .authentication import Authenticator, check_reachable_only_by_holders
 from .config import Settings
 from .connection import Services
 from .embedded import open_embedded
 from .http import HttpServer
+from .identity import Presented, Principal
 from .instance import open_instance
 from .listener import Listener
 from .memory import open_finalizer
@@ -26,7 +28,8 @@ from .postgres import DatabaseAddress, open_store
 from .reaper import open_reaper
 from .session import Registry
 from .shutdown import HURRY_SECONDS, Schedule, Signals, close_sessions, forced_exit
-from .store import RememberedFact, Store, StoreError
+from .store import ClientSecret, RememberedFact, Store, StoreError
+from .tls import tls_context
 from .web.app import create_app
 
 BACKLOG_CONNECTIONS = 1024
@@ -52,8 +55,10 @@ class Ready:
 async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
     """Runs the server until SIGTERM or SIGINT. Lifetimes nest: what is opened last ends first.
 
-    Raises the user errors of its parts: `EmbeddedError`, `DatabaseUnusable`, `AgentUnavailable`, `CannotListen`.
+    Raises the user errors of its parts: `BadSettings`, `EmbeddedError`, `DatabaseUnusable`, `AgentUnavailable`,
+    `CannotListen`.
     """
+    tls_context(settings)  # before the rest is started: mistakes are told at once
     signals = Signals(settings.drain_seconds)
     async with trio.open_nursery() as outermost:
         outermost.start_soon(signals.watch)
@@ -61,6 +66,7 @@ async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
             async with (
                 open_database(settings) as database,
                 open_store(database.url, close_seconds=Schedule(settings.drain_seconds).last_commits_seconds) as store,
+                _kept_from_strangers(store, settings),
                 open_agent(settings) as agent,
             ):
                 sockets = await listen(settings)
@@ -85,7 +91,8 @@ async def serve_sessions(
                 open_reaper(store, presence, settings, metrics),
                 open_finalizer(store, agent, settings) as finalizer,
             ):
-                services = Services(presence, settings, store, agent, finalizer, registry, metrics)
+                authenticator = Authenticator(store, settings)
+                services = Services(presence, settings, store, agent, finalizer, registry, metrics, authenticator)
                 await serve_connections(services, sockets, signals, announce)
                 signals.limit(memory_budget, signals.schedule.memory_until, 0.0)
 
@@ -94,10 +101,13 @@ async def serve_connections(
     services: Services, sockets: Sequence[trio.SocketListener], signals: Signals, announce: Callable[[], None]
 ) -> None:
     """Accepts connections until the first signal, then lets the open ones end."""
-    http = HttpServer(create_app(HttpSide(services)))
+    settings = services.settings
+    app = create_app(HttpSide(services), origins=settings.allow_origin, tls=settings.tls_cert is not None)
+    http = HttpServer(app)
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
-            accepting.start_soon(Listener(services, http).accept, sockets, connections)
+            listener = Listener(services, http, tls_context(settings))
+            accepting.start_soon(listener.accept, sockets, connections)
             with trio.move_on_after(FIRST_RENEWAL_SECONDS):
                 await services.presence.renewed.wait()
             announce()
@@ -127,8 +137,28 @@ class HttpSide:
             return "database unreachable"
         return None if self._services.presence.guarded else "lease not renewed"
 
+    async def principal(self, presented: Presented) -> Principal:
+        return await self._services.authenticator.principal(presented)
+
+    @property
+    def was_open(self) -> bool:
+        return self._services.authenticator.was_open
+
+    @property
+    def instructions(self) -> str:
+        return self._services.settings.instructions
+
+    async def create_client_secret(self, secret: ClientSecret) -> int:
+        return await self._services.store.create_client_secret(secret)
+
     async def recall(self, user_id: str) -> Sequence[RememberedFact]:
         return await self._services.store.recall(user_id, self._services.settings.recall_memories_max)
+
+
+@asynccontextmanager
+async def _kept_from_strangers(store: Store, settings: Settings) -> AsyncIterator[None]:
+    await check_reachable_only_by_holders(Authenticator(store, settings), settings)
+    yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,4 +195,4 @@ async def listen(settings: Settings) -> Sequence[trio.SocketListener]:
 def url_of(settings: Settings, sockets: Sequence[trio.SocketListener]) -> str:
     port = sockets[0].socket.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{port}"
+    return f"{'http' if settings.tls_cert is None else 'https'}://{host}:{port}"

@@ -68,7 +68,7 @@ UPDATE server_instances SET stopped_at = now()
 
 -- name: commit_batch
 -- The schema's own function holds the statements; `queries.sql` has the rest.
-SELECT * FROM commit_batch($1, make_interval(secs => $2), $3, $4, $5);
+SELECT commit_batch($1, make_interval(secs => $2), $3) AS answer;
 
 -- name: clock
 SELECT clock_timestamp() AS at;
@@ -169,6 +169,62 @@ UPDATE conversation_sessions
        memory_status = CASE WHEN $3::double precision IS NULL THEN 'failed' ELSE 'pending' END,
        memory_due_at = now() + make_interval(secs => $3)
  WHERE session_id = $1 AND memory_status = 'pending';
+
+-- name: keys_exist
+-- Revoked ones too: revoking the last key does not open the server to everybody.
+SELECT EXISTS (SELECT FROM api_keys) AS found;
+
+-- name: find_credential
+-- By its hash: whoever measures how long this takes learns about the hash, not about the secret.
+SELECT key_id AS credential_id, key_id, subject AS user_id, scope, NULL::uuid AS conversation_id, '{}' AS session
+  FROM api_keys WHERE secret_hash = $1 AND revoked_at IS NULL
+UNION ALL
+SELECT secret_id, key_id, user_id, 'client', conversation_id, session
+  FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now();
+
+-- name: create_client_secret
+-- allowed: its key is not revoked, and FOR SHARE keeps it from being. expires_at NULL: not made, for that, or because
+-- the user has no such conversation. Long expired ones go, but for those that still
+-- have live sessions, which a later revocation has to find.
+WITH parent AS MATERIALIZED (
+    SELECT key_id FROM api_keys WHERE key_id = $2 AND revoked_at IS NULL FOR SHARE
+), swept AS (
+    DELETE FROM client_secrets WHERE secret_id IN (
+        SELECT secret_id FROM client_secrets c WHERE expires_at < now() - interval '1 day' AND NOT EXISTS (
+               SELECT FROM conversation_sessions s WHERE s.credential_id = c.secret_id AND s.is_active)
+         ORDER BY expires_at LIMIT 10 FOR UPDATE SKIP LOCKED)
+), made AS (
+    INSERT INTO client_secrets (secret_id, key_id, user_id, conversation_id, session, secret_hash, expires_at)
+    SELECT $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7)
+     WHERE ($2::uuid IS NULL OR EXISTS (SELECT FROM parent))
+       AND ($4::uuid IS NULL OR EXISTS (SELECT FROM conversations WHERE conversation_id = $4 AND user_id = $3::text))
+    RETURNING expires_at
+)
+SELECT (SELECT extract(epoch FROM expires_at)::bigint FROM made) AS expires_at,
+       $2::uuid IS NULL OR EXISTS (SELECT FROM parent) AS allowed;
+
+-- name: create_key
+INSERT INTO api_keys (key_id, subject, scope, prefix, secret_hash) VALUES ($1, $2, $3, $4, $5);
+
+-- name: list_keys
+-- active_sessions: its client secrets' too.
+SELECT k.key_id, k.prefix, k.subject, k.scope, k.created_at, k.revoked_at,
+       (SELECT count(*) FROM conversation_sessions s WHERE s.is_active AND s.credential_id IN (
+            SELECT k.key_id UNION ALL SELECT secret_id FROM client_secrets c WHERE c.key_id = k.key_id))
+           AS active_sessions
+  FROM api_keys k ORDER BY created_at DESC LIMIT $1;
+
+-- name: revoke_credential
+-- A key or a client secret. No row: there is none of this id. closed_sessions: as they were at the statement's begin.
+WITH mine AS MATERIALIZED (
+    SELECT count(*) AS closed_sessions FROM conversation_sessions WHERE is_active AND credential_id IN (
+        SELECT $1 UNION ALL SELECT secret_id FROM client_secrets WHERE key_id = $1)
+), key AS (
+    UPDATE api_keys SET revoked_at = now() WHERE key_id = $1 RETURNING key_id AS id, revoked_at
+), secret AS (
+    UPDATE client_secrets SET revoked_at = now() WHERE secret_id = $1 RETURNING secret_id AS id, revoked_at
+)
+SELECT id, revoked_at, closed_sessions FROM (SELECT * FROM key UNION ALL SELECT * FROM secret) revoked, mine;
 
 -- name: list_sessions
 -- $1 user, $2 states, $3 reason, $4 seconds back: NULL takes all; $5: how many. lasted_seconds: so far, while active.

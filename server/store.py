@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from uuid import UUID, uuid4
 
 from .agent import Memory, Transcript
+from .identity import Scope
 
 EVIDENCE_SECONDS = (
     1.0  # two heartbeats: what a dead owner stored later than that after its last one, it did not live to see
@@ -34,6 +35,7 @@ class EndReason(StrEnum):
     SHUTDOWN = "shutdown"
     CLOSED_ELSEWHERE = "closed_elsewhere"  # somebody else closed the row
     OWNER_DIED = "owner_died"  # closed on behalf of a server that is gone
+    REVOKED = "revoked"  # its key or client secret was revoked: written by the schema
     BY_HAND = "by_hand"  # closed by a person: the schema's default
 
 
@@ -79,13 +81,17 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStart:
-    """A session that begins. `started` is this process's monotonic clock (`trio.current_time()`)."""
+    """A session that begins. `started` is this process's monotonic clock (`trio.current_time()`).
+
+    credential_id: the key or client secret that it begins with; None: neither.
+    """
 
     session_id: UUID
     conversation_id: UUID
     user_id: str
     instance_id: UUID
     started: float
+    credential_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +123,39 @@ class SessionEnd:
     reason: EndReason
     close_code: int | None
     unfinished: Sequence[StoredItem] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """A key or client secret that is neither revoked nor expired.
+
+    key_id: of the key behind it, its own for a key; None for a secret that was made where no keys were set.
+    conversation_id: the only one that it may go on in; None: any of the user's. session: JSON, see `ClientSecret`.
+    """
+
+    credential_id: UUID
+    key_id: UUID | None
+    user_id: str
+    scope: Scope
+    conversation_id: UUID | None = None
+    session: str = "{}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSecret:
+    """A client secret to be stored.
+
+    key_id: the key that makes it; None where no keys are set. secret_hash: SHA-256 of what the client is given.
+    session: what its sessions begin with, as JSON of the protocol's session.
+    """
+
+    secret_id: UUID = field(default_factory=uuid4)
+    key_id: UUID | None
+    user_id: str
+    conversation_id: UUID | None
+    session: str
+    secret_hash: bytes
+    seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +202,10 @@ class InvalidRow(StoreError):
 
 class InstanceGone(InvalidRow):
     """The instance was declared dead, or has stopped: it begins no sessions any more."""
+
+
+class CredentialRevoked(InvalidRow):
+    """The key or client secret was revoked: it begins no sessions and makes no secrets any more."""
 
 
 class ItemExists(InvalidRow):
@@ -224,7 +267,7 @@ class Store(Protocol):
     async def begin_session(self, start: SessionStart, *, within: float) -> None:
         """Returns once the active row is committed; creates the conversation where it is new.
 
-        Raises `InstanceGone`, and `InvalidRow` where the conversation belongs to another user.
+        Raises `InstanceGone`, `CredentialRevoked`, and `InvalidRow` where the conversation belongs to another user.
         """
         ...
 
@@ -240,6 +283,21 @@ class Store(Protocol):
         """One statement that ends all active sessions of an instance now, reason `shutdown`; returns which.
 
         Ends that were queued before come first. A caller that stops waiting does not stop the write.
+        """
+        ...
+
+    async def keys_exist(self) -> bool:
+        """Whether there has ever been an API key; revoked ones count, deleted ones do not."""
+        ...
+
+    async def find_credential(self, secret_hash: bytes) -> Credential | None:
+        """The valid key or client secret of this hash."""
+        ...
+
+    async def create_client_secret(self, secret: ClientSecret) -> int:
+        """Stores it; when it expires, in Unix seconds by the store's clock.
+
+        Raises `CredentialRevoked`, and `InvalidRow` where the user has no such conversation.
         """
         ...
 

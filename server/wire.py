@@ -297,6 +297,7 @@ class _Header(Struct):
 
 
 _decode_event: Callable[[str], AnyClientEvent] = msgspec.json.Decoder(AnyClientEvent).decode
+_decode_session = msgspec.json.Decoder(SessionPatch).decode
 _decode_header = msgspec.json.Decoder(_Header).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
@@ -317,6 +318,14 @@ def parse(message: str | bytes) -> AnyClientEvent:
         return _decode_event(message)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise _rejection(message, error) from None
+
+
+def parse_session(text: str | bytes) -> SessionPatch:
+    """A session as a client may set it. Raises `ValueError`, with a sentence for the client."""
+    try:
+        return _decode_session(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise ValueError(f"Invalid session: {error}.") from None
 
 
 def _rejection(message: str, error: Exception) -> Rejected:

@@ -29,7 +29,7 @@ hypothesis.settings.load_profile("ci")
 
 START_SECONDS = 10.0
 SETTINGS = Settings(port=0, agent="echo", drain_seconds=5.0, memory_sweep_seconds=1.0)
-TABLES = "user_memories, messages, conversation_sessions, conversations, server_instances"
+TABLES = "client_secrets, api_keys, user_memories, messages, conversation_sessions, conversations, server_instances"
 
 
 @pytest.fixture(autouse=True)

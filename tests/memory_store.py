@@ -16,9 +16,13 @@ from uuid import UUID
 import trio
 
 from server.agent import Memory, Message, Transcript
+from server.identity import Scope
 from server.store import (
     EVIDENCE_SECONDS,
+    ClientSecret,
     ConversationSummary,
+    Credential,
+    CredentialRevoked,
     EndReason,
     Instance,
     InstanceGone,
@@ -87,6 +91,17 @@ class SessionRecord:
     memory_due_at: float | None = None
     memory_error: str | None = None
     memory_finalized_at: float | None = None
+    credential_id: UUID | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class CredentialRecord:
+    """A row of `api_keys` or `client_secrets`."""
+
+    credential: Credential
+    secret_hash: bytes
+    expires_at: float = float("inf")
+    revoked: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -172,6 +187,7 @@ class MemoryStore:
         self.sessions: dict[UUID, SessionRecord] = {}
         self.messages: dict[UUID, StoredItem] = {}
         self.stored_at: dict[UUID, float] = {}  # by message
+        self.credentials: dict[UUID, CredentialRecord] = {}
         self.memories: dict[tuple[str, str, str], MemoryRecord] = {}
         self.fail_before: Callable[[str], None] = lambda _: None
         self.fail_after: Callable[[str], None] = lambda _: None
@@ -190,6 +206,22 @@ class MemoryStore:
     def close_by_hand(self, session_id: UUID) -> None:
         """What a person in psql does to an active row."""
         self._close(self.sessions[session_id], trio.current_time(), EndReason.BY_HAND, None, None)
+
+    def create_key(self, credential: Credential, secret_hash: bytes) -> None:
+        """What `lastcall keys create` does."""
+        self.credentials[credential.credential_id] = CredentialRecord(credential=credential, secret_hash=secret_hash)
+
+    def revoke(self, credential_id: UUID) -> None:
+        """What `lastcall keys revoke` does: a key's client secrets go with it, and the sessions of both are closed."""
+        for key, record in self.credentials.items():
+            if credential_id in (key, record.credential.key_id) and not record.revoked:
+                record.revoked = True
+                self._close_sessions_of(key)
+
+    def _close_sessions_of(self, credential_id: UUID) -> None:
+        for session in self.sessions.values():
+            if session.is_active and session.credential_id == credential_id:
+                self._close(session, trio.current_time(), EndReason.REVOKED, None, None)
 
     def declare_dead(self, instance_id: UUID) -> None:
         """What another server does to an instance's own row."""
@@ -300,6 +332,24 @@ class MemoryStore:
             _Write("close_instance_sessions", close, keep_on=True), float("inf")
         )
         return closed
+
+    async def keys_exist(self) -> bool:
+        scopes = ("service", "user", "admin")
+        return await self._ask(
+            "keys_exist", lambda: any(record.credential.scope in scopes for record in self.credentials.values())
+        )
+
+    async def find_credential(self, secret_hash: bytes) -> Credential | None:
+        def find() -> Credential | None:
+            found = (record for record in self.credentials.values() if record.secret_hash == secret_hash)
+            record = next(found, None)
+            valid = record is not None and not record.revoked and record.expires_at > trio.current_time()
+            return record.credential if record is not None and valid else None
+
+        return await self._ask("find_credential", find)
+
+    async def create_client_secret(self, secret: ClientSecret) -> int:
+        return await self._ask("create_client_secret", lambda: self._create_client_secret(secret))
 
     async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
         def recall() -> Sequence[RememberedFact]:
@@ -443,6 +493,8 @@ class MemoryStore:
         _check_text(start.user_id, USER_CHARS)
         if start.instance_id not in self.instances or self.instances[start.instance_id].gone:
             raise InstanceGone("the instance was declared dead")
+        if start.credential_id is not None and not self._may_begin(start.credential_id):
+            raise CredentialRevoked("the key or client secret was revoked")
         if start.started > trio.current_time():
             raise InvalidRow("a session cannot start in the future")
         if self.conversations.get(start.conversation_id, start.user_id) != start.user_id:
@@ -455,8 +507,33 @@ class MemoryStore:
             user_id=start.user_id,
             instance_id=start.instance_id,
             session_start=start.started,
+            credential_id=start.credential_id,
         )
         return True
+
+    def _may_begin(self, credential_id: UUID) -> bool:
+        record = self.credentials.get(credential_id)
+        return record is not None and not record.revoked
+
+    def _create_client_secret(self, secret: ClientSecret) -> int:
+        _check_text(secret.user_id, USER_CHARS)
+        if secret.key_id is not None and not self._may_begin(secret.key_id):
+            raise CredentialRevoked("the key was revoked")
+        if secret.conversation_id and self.conversations.get(secret.conversation_id) != secret.user_id:
+            raise InvalidRow("the user has no such conversation")
+        credential = Credential(
+            credential_id=secret.secret_id,
+            key_id=secret.key_id,
+            user_id=secret.user_id,
+            scope=Scope.CLIENT,
+            conversation_id=secret.conversation_id,
+            session=secret.session,
+        )
+        expires_at = trio.current_time() + secret.seconds
+        self.credentials[secret.secret_id] = CredentialRecord(
+            credential=credential, secret_hash=secret.secret_hash, expires_at=expires_at
+        )
+        return int(expires_at)
 
     def _append(self, items: Sequence[StoredItem]) -> bool:
         fresh: dict[UUID, StoredItem] = {}

@@ -23,6 +23,7 @@ from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from server.agent import Agent
 from server.agents import EchoAgent
+from server.authentication import Authenticator
 from server.config import Settings
 from server.connection import Services
 from server.http import HttpServer
@@ -89,7 +90,10 @@ class World:
         self.left = trio.Event()
         self._nursery = nursery
         finalizer = Finalizer(self.store, agent, self.settings)
-        services = Services(self.presence, self.settings, self.store, agent, finalizer, self.registry, Metrics())
+        authenticator = Authenticator(self.store, self.settings)
+        services = Services(
+            self.presence, self.settings, self.store, agent, finalizer, self.registry, Metrics(), authenticator
+        )
         app = create_app(HttpSide(services))
         # Files are read in threads, and virtual time would run away meanwhile.
         app.router.routes = [route for route in app.routes if getattr(route, "path", "") not in {"/", "/static"}]

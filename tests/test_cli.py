@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import structlog
@@ -22,13 +24,14 @@ import trio
 
 from server import __version__, cluster, embedded
 from server.cli import run
-from server.commands.options import is_loopback
 from server.commands.tables import duration
 from server.config import Settings
 from server.logs import Level, configure, printable, redact, write_line
+from server.origins import is_loopback
 from server.postgres import open_store
 
 from .conftest import empty
+from .processes import run_server
 
 HOLD_SECONDS = 30.0
 SECRET = "hush-hush"
@@ -131,9 +134,12 @@ def data_dir() -> Iterator[Path]:
         (["serve", "--drain-seconds", "-1"], "x>=0"),
         (["serve", "--message-bytes-max", "0"], "x>=1"),
         (["serve", "--log-level", "loud"], "debug"),
-        (["serve", "--host", "0.0.0.0"], "take 127.0.0.1"),
-        (["serve", "--host", "::"], "take 127.0.0.1"),
-        (["serve", "--host", "chat.example"], "take 127.0.0.1"),
+        (["serve", "--allow-origin", "*"], "https://chat.example"),
+        (["serve", "--tls-cert", "cert.pem"], "go together"),
+        (["serve", "--tls-cert", "none.pem", "--tls-key", "none.pem"], "cannot read none.pem"),
+        (["keys", "create", " "], "user id is empty"),
+        (["keys", "create", "ada", "--scope", "root"], "'service'"),
+        (["keys", "revoke", "ada"], "UUID"),
         (["serve", "--database-url", "mysql://x/y"], "postgresql://user@127.0.0.1:5432/name"),
         (["serve", "--database-url", "postgresql://h:99999/x"], "postgresql://user@127.0.0.1:5432/name"),
         (["sessions", "--since", "yesterday"], "24h"),
@@ -156,7 +162,6 @@ def test_a_mistake_is_one_line_with_the_fix_in_it(lastcall: Lastcall, arguments:
     ("arguments", "fix"),
     [
         (["serve", "--prt", "1"], "--port"),
-        (["serve", "--host", "0.0.0.0"], "127.0.0.1"),
         (["stats", "--database-url", f"postgresql://u:{SECRET}@127.0.0.1:1/x"], "--database-url"),
         (["serve", "--agent", "echo", "--database-url", f"postgresql://u:{SECRET}@127.0.0.1:1/x"], "--database-url"),
         (["serve", "--database-url", f"postgresql://u:{SECRET}/x@127.0.0.1/x"], "percent-encoded"),
@@ -435,10 +440,85 @@ def test_only_addresses_of_this_machine_are_loopback(host: str, loopback: bool) 
         ("postgres://:p@h", "postgres://:***@h"),
         ("postgresql:///db?user=u&password=p%20q&host=/x", "postgresql:///db?user=u&password=***&host=/x"),
         ("postgresql://u@h:5432/db", "postgresql://u@h:5432/db"),
+        ("Bearer sk-AbC_12" + "x" * 37 + " wrong", "Bearer sk-AbC_12*** wrong"),
+        ("openai-insecure-api-key.ek_" + "y" * 43, "openai-insecure-api-key.ek_***"),
+        ("Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln-_", "Bearer eyJ***"),
+        ("eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.", "eyJ***"),
+        ("a task-force of ek_ and sk-short", "a task-force of ek_ and sk-short"),
     ],
 )
-def test_a_url_is_shown_without_its_password(text: str, shown: str) -> None:
+def test_nothing_that_is_secret_is_shown(text: str, shown: str) -> None:
     assert redact(text) == shown
+
+
+# --- keys
+
+
+def test_a_key_is_printed_once_and_kept_as_its_hash_alone(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
+    made = ask("keys", "create", "ada")
+    key = made.out.strip()
+    assert re.fullmatch(r"sk-[\w-]{43}", key)
+    assert "shown once" in made.err
+    assert key not in made.err
+    assert sql("SELECT subject, scope, prefix FROM api_keys") == [f"ada|user|{key[:9]}"]
+    assert sql(f"SELECT secret_hash = sha256('{key}') FROM api_keys") == ["t"]
+    dump = "\n".join(sql("SELECT k::text FROM api_keys k"))
+    listed = ask("keys", "list")
+    assert f"{key[:9]}…" in listed.out
+    assert key[9:] not in dump + listed.out + ask("keys", "list", "--json").out
+
+
+def test_a_key_is_created_listed_and_revoked_as_json(ask: Lastcall) -> None:
+    made = json.loads(ask("keys", "create", "backend", "--scope", "service", "--json").out)
+    assert (made["subject"], made["scope"]) == ("backend", "service")
+    [listed] = json.loads(ask("keys", "list", "--json").out)
+    assert (listed["key_id"], listed["revoked_at"], listed["active_sessions"]) == (made["key_id"], None, 0)
+    revoked = json.loads(ask("keys", "revoke", made["key_id"], "--json").out)
+    assert (revoked["id"], revoked["closed_sessions"]) == (made["key_id"], 0)
+    again = json.loads(ask("keys", "revoke", made["key_id"], "--json").out)
+    assert again["revoked_at"] == revoked["revoked_at"]
+
+
+def test_revoking_what_is_not_there_is_a_mistake(ask: Lastcall) -> None:
+    answer = ask("keys", "revoke", str(uuid4()))
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "lastcall keys list" in answer.err
+
+
+def test_without_keys_the_list_says_what_that_means(ask: Lastcall) -> None:
+    assert "whoever reaches the server" in ask("keys", "list").out
+
+
+def test_the_first_key_can_be_made_before_the_first_start(lastcall: Lastcall, data_dir: Path) -> None:
+    answer = lastcall("keys", "create", "ada", "--data-dir", str(data_dir))
+    assert (answer.code, answer.out[:3]) == (0, "sk-")
+    assert "ada" in lastcall("keys", "list", "--data-dir", str(data_dir)).out
+
+
+# --- who may reach a server
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.11.12.13"])
+def test_others_may_reach_only_a_server_with_keys(
+    database_url: str, sql: Callable[[str], list[str]], host: str
+) -> None:
+    arguments = ("serve", "--port", "0", "--agent", "echo", "--database-url", database_url, "--host", host)
+    answer = process(*arguments)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert "lastcall keys create" in answer.err
+
+
+def test_with_a_key_or_a_token_secret_others_may_reach_it(
+    database_url: str, sql: Callable[[str], list[str]], ask: Lastcall, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s" * 32)
+    everywhere = ("--agent", "echo", "--database-url", database_url, "--host", "0.0.0.0")
+    with run_server(*everywhere, "--jwt-secret-file", str(secret)) as server:
+        assert server.url.startswith("http://0.0.0.0:")
+    ask("keys", "create", "ada")
+    with run_server(*everywhere) as server:
+        assert server.url.startswith("http://0.0.0.0:")
 
 
 @pytest.mark.parametrize("level", ["warning", "debug"])

@@ -17,6 +17,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from server.agent import Agent
 from server.agents import EchoAgent
+from server.authentication import Authenticator
 from server.config import Settings
 from server.connection import Services, serve_websocket
 from server.instance import Presence
@@ -44,7 +45,10 @@ class World:
         finalizer = Finalizer(store, agent, self.settings)
         registry = Registry()
         self.presence = Presence(store, self.settings, registry)
-        self.services = Services(self.presence, self.settings, store, agent, finalizer, registry, Metrics())
+        authenticator = Authenticator(store, self.settings)
+        self.services = Services(
+            self.presence, self.settings, store, agent, finalizer, registry, Metrics(), authenticator
+        )
         self.over = trio.Event()
 
     @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,8 +12,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from server import wire
-from server.session import public_id
-from server.store import RememberedFact, SessionStart, StoredItem
+from server.authentication import Authenticator
+from server.config import Settings
+from server.identity import Presented, Principal
+from server.session import parse_public_id, public_id
+from server.store import ClientSecret, RememberedFact, SessionStart, StoredItem
 from server.web.app import create_app
 from server.web.conversations import PAGE_MAX
 
@@ -27,10 +31,21 @@ Answer = dict[str, Any]
 class Services:
     """A running server, as the routes see it, on a store in memory."""
 
+    was_open = True
+    instructions = ""
+
     def __init__(self, store: MemoryStore) -> None:
         self.metrics = CollectorRegistry()
+        self.only: UUID | None = None  # the conversation that the client's secret is for
+        self._authenticator = Authenticator(store, Settings())
         self.page_items = store.page_items
         self.list_conversations = store.list_conversations
+
+    async def principal(self, presented: Presented) -> Principal:
+        return replace(await self._authenticator.principal(presented), conversation_id=self.only)
+
+    async def create_client_secret(self, secret: ClientSecret) -> int:
+        raise NotImplementedError
 
     async def ready(self) -> str | None:
         return None
@@ -45,9 +60,14 @@ async def store() -> MemoryStore:
 
 
 @pytest.fixture
-async def http(store: MemoryStore) -> AsyncIterator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(create_app(Services(store)))
-    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+async def services(store: MemoryStore) -> Services:
+    return Services(store)
+
+
+@pytest.fixture
+async def http(services: Services) -> AsyncIterator[httpx2.AsyncClient]:
+    transport = httpx2.ASGITransport(create_app(services))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 
@@ -182,6 +202,17 @@ async def test_a_strangers_conversation_answers_like_none_at_all(
     ]
     assert {(answer.status_code, answer.text) for answer in answers} == {(404, answers[0].text)}
     assert answers[0].json()["error"]["code"] == "conversation_not_found"
+
+
+async def test_a_secret_for_one_conversation_shows_no_other(
+    http: httpx2.AsyncClient, path: str, store: MemoryStore, services: Services
+) -> None:
+    other = await converse(store, "ada", "other")
+    services.only = parse_public_id("conv", path.split("/")[3])
+    assert len((await page(http, path))[0]) == ITEMS
+    hidden = await http.get(f"/v1/conversations/{other}/items", params={"user": "ada"})
+    assert (hidden.status_code, hidden.json()["error"]["code"]) == (404, "conversation_not_found")
+    assert (await http.get("/v1/conversations", params={"user": "ada"})).status_code == 403
 
 
 async def test_a_users_conversations_are_listed_newest_first_in_pages(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import stat
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trio
@@ -73,6 +75,17 @@ async def test_what_was_committed_is_on_disk_and_nothing_listens_on_tcp(shared: 
         names = ("fsync", "synchronous_commit", "max_connections", "listen_addresses")
         values = [ask(running.url, f"SHOW {name}") for name in names]
     assert values == ["on", "on", "200", ""]
+
+
+@needs_root
+def test_only_its_own_user_reaches_its_socket(shared: Path) -> None:
+    url = embedded.start(shared)
+    directory = Path(str(parse_qs(urlsplit(url).query)["host"][0]))
+    owner = embedded.place(shared).cluster.stat().st_uid
+    assert (stat.S_IMODE(directory.stat().st_mode), directory.stat().st_uid) == (0o700, owner)
+    stranger = cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 1", url, user=pwd.getpwnam("nobody").pw_uid)
+    assert stranger.returncode != 0
+    assert "Permission denied" in stranger.stderr
 
 
 async def test_the_last_of_two_servers_stops_it(shared: Path) -> None:

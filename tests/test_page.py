@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import jwt
 import pytest
 
 from .processes import run_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Browser, Page
 
@@ -210,3 +213,29 @@ def test_no_width_scrolls_sideways(open_page: Callable[..., Page], chat_server: 
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     messages = page.locator("#scroll")
     assert messages.evaluate("each => each.scrollWidth") <= messages.evaluate("each => each.clientWidth")
+
+
+def test_the_page_asks_for_a_key_where_one_is_needed_and_keeps_it_for_this_tab_only(
+    browser: Browser, database_url: str, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s" * 32)
+    token = jwt.encode({"sub": "ada", "exp": time.time() + 600}, "s" * 32, algorithm="HS256")
+    with run_server("--database-url", database_url, "--agent", "echo", "--jwt-secret-file", str(secret)) as server:
+        page = browser.new_context().new_page()
+        page.goto(server.url)
+        field = page.get_by_label("Key", exact=True)
+        expect(field).to_be_focused()
+        field.fill("sk-wrong")
+        field.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("wrong, expired or revoked")
+        expect(field).to_have_value("")
+        field.fill(token)
+        page.get_by_role("button", name="Connect").click()
+        expect(page.get_by_role("status")).to_have_text("Connected")
+        expect(field).to_be_hidden()
+        page.reload()
+        expect(page.get_by_role("status")).to_have_text("Connected")
+        assert token not in page.url
+        assert token not in str(page.evaluate("JSON.stringify(localStorage)"))
+        page.context.close()

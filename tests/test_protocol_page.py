@@ -12,6 +12,7 @@ import server
 from server import wire
 from server.admission import REPLAY_ITEMS_MAX
 from server.config import Settings
+from server.connection import BAD_KEY
 from server.conversation import ITEM_ID_CHARS_MAX
 from server.session import CLOSE_CODES
 from server.web.conversations import PAGE_MAX
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/protocol.md").read_text()
 WORDS = set(re.findall(r"`([^`\s]+)`", PAGE))
 CODE = re.compile(r"[a-z]+(_[a-z]+)+")
-REFUSING = {"ErrorDetail", "Refusal", "AgentFailed", "_fail", "_refuse", "_refusal", "error_response"}
+REFUSING = {"ErrorDetail", "Refused", "AgentFailed", "_fail", "_refuse", "_refusal", "error_response"}
 NOT_FOR_CLIENTS = {"memory_unreadable"}  # of the making of memory
 
 
@@ -50,7 +51,7 @@ def test_it_names_every_error_code() -> None:
 def test_it_names_every_close_code() -> None:
     table = PAGE.partition("## Close codes")[2].partition("##")[0]
     named = {int(code) for code in re.findall(r"^\| (\d{4}) \|", table, re.MULTILINE)}
-    assert named == {*CLOSE_CODES.values(), 1013}
+    assert named == {*CLOSE_CODES.values(), 1013, BAD_KEY}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 
 import server
 from server.postgres import PostgresStore
+from server.postgres.calls import bounded
 from server.queries import QUERIES, load_queries
 
 SOURCES = sorted(Path(server.__file__).parent.rglob("*.py"))
@@ -75,7 +76,11 @@ INSERT INTO user_memories (user_id, kind, content)
     SELECT user_id, 'note', 'fact ' || n FROM conversations, generate_series(1, 3) n;
 UPDATE conversation_sessions SET is_active = false WHERE user_id LIKE '%7';
 UPDATE conversation_sessions SET memory_status = 'done', memory_finalized_at = now() WHERE user_id LIKE '%17';
-ANALYZE server_instances, conversations, conversation_sessions, messages, user_memories;
+INSERT INTO api_keys (subject, scope, prefix, secret_hash)
+    SELECT 'user-' || n, 'user', 'sk-', sha256(n::text::bytea) FROM generate_series(1, 5000) n;
+INSERT INTO client_secrets (user_id, secret_hash, expires_at)
+    SELECT 'user-' || n, sha256(n::text::bytea), now() FROM generate_series(1, 5000) n;
+ANALYZE server_instances, conversations, conversation_sessions, messages, user_memories, api_keys, client_secrets;
 """
 IDS = [uuid4()]
 LONG = f"""
@@ -86,7 +91,9 @@ INSERT INTO messages (message_id, conversation_id, session_id, item_id, position
       FROM generate_series(-1500, 1500) n;
 ANALYZE messages;
 """
+FILL_SECONDS = 60.0
 HOT: dict[str, list[Any]] = {
+    "find_credential": [b"h" * 32],
     "close_instance_sessions": IDS,
     "claim_memory": [1, 60.0],
     "load_transcripts": [IDS],
@@ -119,7 +126,7 @@ async def explain(store: PostgresStore, fill: str = FILL) -> dict[str, dict[str,
 
     async def run() -> dict[str, dict[str, Any]]:
         async with store._pool.acquire() as connection:
-            await connection.execute(fill)
+            await connection.execute(fill, timeout=FILL_SECONDS)
             await connection.set_type_codec("json", schema="pg_catalog", encoder=str, decoder=json.loads)
             found = {}
             for name, args in HOT.items():
@@ -127,7 +134,7 @@ async def explain(store: PostgresStore, fill: str = FILL) -> dict[str, dict[str,
                 found[name] = plans[0]["Plan"]
             return found
 
-    return await store._call(run)
+    return await bounded(store._loop, FILL_SECONDS, run)
 
 
 async def test_no_hot_statement_reads_a_table_from_end_to_end(postgres_store: PostgresStore) -> None:
@@ -149,12 +156,19 @@ async def test_a_page_of_a_long_conversation_is_read_at_its_place_in_the_index(
 
 # What EXPLAIN does not look into: the tables are counted that each reads from end to end, with either kind of plan.
 BATCH = """
-SELECT fresh, ended FROM commit_batch(now(), '1h', NULL,
-    (SELECT jsonb_agg(jsonb_build_object('message_id', gen_random_uuid(), 'conversation_id', conversation_id,
+SELECT commit_batch(now(), '1h', jsonb_build_object(
+    'starts', (SELECT jsonb_agg(jsonb_build_object('session_id', gen_random_uuid(), 'conversation_id', conversation_id,
+            'user_id', user_id, 'instance_id', instance_id, 'age_seconds', 0, 'credential_id', key_id)) FROM few),
+    'items', (SELECT jsonb_agg(jsonb_build_object('message_id', gen_random_uuid(), 'conversation_id', conversation_id,
             'session_id', session_id, 'item_id', 'new_' || session_id, 'position', 9, 'role', 'user', 'content', 'hi',
             'status', 'completed')) FROM few),
-    (SELECT jsonb_agg(jsonb_build_object('session_id', session_id, 'instance_id', instance_id, 'age_seconds', 0,
-            'end_reason', 'client_closed')) FROM few))
+    'ends', (SELECT jsonb_agg(jsonb_build_object('session_id', session_id, 'instance_id', instance_id,
+            'age_seconds', 0, 'end_reason', 'client_closed')) FROM few)))
+"""
+FEW = """
+CREATE TEMP TABLE few AS SELECT s.*, key_id FROM conversation_sessions s JOIN api_keys ON subject = user_id
+    WHERE is_active LIMIT 20;
+ANALYZE few
 """
 SCANS = "SELECT relname, seq_scan FROM pg_stat_xact_user_tables"
 
@@ -163,16 +177,14 @@ SCANS = "SELECT relname, seq_scan FROM pg_stat_xact_user_tables"
 async def test_a_batch_reads_no_table_from_end_to_end(postgres_store: PostgresStore, plan: str) -> None:
     async def count() -> set[str]:
         async with postgres_store._pool.acquire() as connection:
-            await connection.execute(FILL)
-            await connection.execute(
-                "CREATE TEMP TABLE few AS SELECT * FROM conversation_sessions WHERE is_active LIMIT 20; ANALYZE few"
-            )
+            await connection.execute(FILL, timeout=FILL_SECONDS)
+            await connection.execute(FEW)
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL plan_cache_mode = {plan}")
                 before = await connection.fetch(SCANS)  # statements before this one may still be in it
-                (answer,) = await connection.fetch(BATCH)
-                assert len(answer["ended"]) == 20
+                answer = json.loads(await connection.fetchval(BATCH))
+                assert sum(answer["ends"].values()) == 20
                 after = await connection.fetch(SCANS)
                 return {relname for relname, _ in set(map(tuple, after)) - set(map(tuple, before))}
 
-    assert await postgres_store._call(count) - {"few"} == set()
+    assert await bounded(postgres_store._loop, FILL_SECONDS, count) - {"few", "server_instances"} == set()

@@ -11,16 +11,18 @@ from uuid import UUID, uuid4
 
 import pytest
 import trio
+import trio_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server import cluster, reports
 from server.postgres import PostgresStore, open_store
-from server.queries import SCHEMA
-from server.store import InvalidRow
+from server.queries import QUERIES, SCHEMA
+from server.store import InvalidRow, StoreError
 
 from .conftest import empty
 from .instances import instance
+from .waiting import eventually
 
 WAIT_SECONDS = 5.0
 CLOSE_TO = 0.1  # seconds
@@ -430,6 +432,108 @@ async def test_the_daily_figures_count_sessions_and_memory(database: Database) -
     assert tuple(row) == (8, 0, 1, 1)
 
 
+# --- keys and client secrets
+
+
+async def a_key(database: Database) -> UUID:
+    rows = await database.sql(
+        "INSERT INTO api_keys (subject, scope, prefix, secret_hash) VALUES ('ada', 'user', 'sk-', $1) RETURNING key_id",
+        uuid4().bytes * 2,
+    )
+    return UUID(str(rows[0][0]))
+
+
+async def test_a_begin_and_a_revocation_at_the_same_moment_leave_no_session_of_a_revoked_key(
+    database: Database,
+) -> None:
+    """The revocation waits for the begin that holds the key, and then sees its session."""
+    key_id, instance_id = await a_key(database), await database.instance()
+    begun, waiting = trio.Event(), trio.Event()
+
+    async def begin(connection: Any) -> None:
+        async with connection.transaction():
+            columns = ([uuid4()], [uuid4()], ["ada"], [instance_id], [0.0], [key_id])
+            rows = await connection.fetch(QUERIES["begin_sessions"], *columns)
+            assert {row["id"]: row["free"] for row in rows} == {instance_id: True, key_id: True}
+            begun.set()
+            await trio_asyncio.trio_as_aio(waiting.wait)()
+
+    async def revoke() -> None:
+        await begun.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(database.sql, "UPDATE api_keys SET revoked_at = now()")
+            lock = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE api_keys%'"
+            await eventually(lambda: database.sql(lock), bool)
+            waiting.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(database.together, begin)
+        nursery.start_soon(revoke)
+    [row] = await database.sql("SELECT is_active, end_reason FROM conversation_sessions")
+    assert tuple(row) == (False, "revoked")
+
+
+async def test_a_key_that_somebody_holds_holds_up_nobody_elses_begin(database: Database) -> None:
+    key_id, instance_id = await a_key(database), await database.instance()
+
+    async def hold(connection: Any) -> Any:
+        async with connection.transaction():
+            await connection.execute("UPDATE api_keys SET revoked_at = now()")
+            columns = ([uuid4(), uuid4()], [uuid4(), uuid4()], ["ada", "bob"], [instance_id] * 2, [0.0] * 2)
+            rows = await database.store._pool.fetch(QUERIES["begin_sessions"], *columns, [key_id, None], timeout=2)
+            return {row["id"]: row["free"] for row in rows}
+
+    assert await database.together(hold) == {instance_id: True, key_id: False}
+    assert [row[0] for row in await database.sql("SELECT user_id FROM conversation_sessions")] == ["bob"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "subject = 'eve'",
+        "scope = 'admin'",
+        "secret_hash = decode(repeat('00', 32), 'hex')",
+        "key_id = gen_random_uuid()",
+    ],
+)
+async def test_of_a_key_nothing_can_be_changed_but_that_it_is_revoked(database: Database, change: str) -> None:
+    await a_key(database)
+    with pytest.raises(InvalidRow, match="can only be revoked"):
+        await database.sql(f"UPDATE api_keys SET {change}")
+
+
+async def test_a_revocation_is_for_good(database: Database) -> None:
+    await a_key(database)
+    await database.sql("UPDATE api_keys SET revoked_at = '2020-01-01'")
+    for value in ("NULL", "now()"):
+        [row] = await database.sql(f"UPDATE api_keys SET revoked_at = {value} RETURNING revoked_at")
+        assert row["revoked_at"].year == 2020
+
+
+async def test_a_revocation_that_could_overlook_a_session_is_refused(database: Database) -> None:
+    await a_key(database)
+
+    async def revoke(connection: Any) -> None:
+        async with connection.transaction(isolation="repeatable_read"):
+            await connection.execute("UPDATE api_keys SET revoked_at = now()")
+
+    with pytest.raises(StoreError, match="READ COMMITTED"):
+        await database.together(revoke)
+
+
+async def test_long_expired_client_secrets_go_but_for_those_with_a_live_session(database: Database) -> None:
+    insert = (
+        "INSERT INTO client_secrets (user_id, secret_hash, expires_at)"
+        " VALUES ('ada', $1, now() - make_interval(hours => $2)) RETURNING secret_id"
+    )
+    ids = [(await database.sql(insert, uuid4().bytes * 2, hours))[0][0] for hours in (1, 30, 31)]
+    await database.sql("INSERT INTO conversation_sessions (user_id, credential_id) VALUES ('ada', $1)", ids[2])
+    await database.store.fetch("create_client_secret", uuid4(), None, "ada", None, "{}", uuid4().bytes * 2, 60)
+    left = {row[0] for row in await database.sql("SELECT secret_id FROM client_secrets")}
+    assert {ids[0], ids[2]} < left
+    assert ids[1] not in left
+
+
 # --- applying it
 
 
@@ -490,11 +594,12 @@ ASSIGNMENTS = {
     "memory_status": ["'none'", "'pending'", "'done'", "'failed'"],
     "memory_finalized_at": ["NULL", "now()"],
     "closed_by": ["NULL", "gen_random_uuid()"],
+    "credential_id": ["NULL", "gen_random_uuid()"],
 }
 assignment = st.sampled_from([f"{column} = {value}" for column, values in ASSIGNMENTS.items() for value in values])
 update = st.lists(assignment, min_size=1, max_size=4, unique_by=lambda text: text.split(" = ")[0]).map(", ".join)
 
-FIXED = ("session_start", "user_id", "conversation_id")
+FIXED = ("session_start", "user_id", "conversation_id", "credential_id")
 WRITTEN_ONCE = ("session_end", "ended_at", "duration_seconds", "end_reason", "close_code", "closed_by")
 
 

@@ -12,9 +12,13 @@ import pytest
 import structlog.testing
 from prometheus_client import CollectorRegistry, Counter
 
-from server.identity import USER_CHARS_MAX, user_of
-from server.store import RememberedFact, StoreUnavailable
+from server.authentication import Authenticator
+from server.config import Settings
+from server.identity import USER_CHARS_MAX, Presented, Principal, user_of
+from server.store import ClientSecret, RememberedFact, StoreUnavailable
 from server.web.app import SECURITY_HEADERS, STATIC, create_app
+
+from .memory_store import MemoryStore
 
 
 @dataclass
@@ -25,6 +29,15 @@ class FakeServices:
     failure: Exception | None = None
     metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
     asked_for: list[str] = field(default_factory=list)
+    authenticator: Authenticator = field(default_factory=lambda: Authenticator(MemoryStore(), Settings()))
+    instructions: str = "Be brief."
+    was_open: bool = False
+
+    async def principal(self, presented: Presented) -> Principal:
+        return await self.authenticator.principal(presented)
+
+    async def create_client_secret(self, secret: ClientSecret) -> int:
+        raise NotImplementedError
 
     async def ready(self) -> str | None:
         return self.unready
@@ -49,7 +62,7 @@ def services() -> FakeServices:
 @pytest.fixture
 async def client(services: FakeServices) -> AsyncIterator[httpx2.AsyncClient]:
     transport = httpx2.ASGITransport(create_app(services))
-    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 
@@ -161,15 +174,15 @@ def test_no_script_can_make_markup_of_text(script: Path) -> None:
 @pytest.mark.parametrize(
     ("headers", "query", "user"),
     [
-        ({}, {}, "anonymous"),
+        ({}, {}, None),
         ({}, {"user": " ana "}, "ana"),
         ({"openai-safety-identifier": "bo"}, {"user": "ana"}, "bo"),
         ({"openai-safety-identifier": "  "}, {"user": "ana"}, "ana"),
         ({}, {"user": "é" * USER_CHARS_MAX}, "é" * USER_CHARS_MAX),
     ],
 )
-def test_the_user_is_the_headers_then_the_querys_then_anonymous(
-    headers: dict[str, str], query: dict[str, str], user: str
+def test_the_user_is_the_headers_then_the_querys_then_nobody(
+    headers: dict[str, str], query: dict[str, str], user: str | None
 ) -> None:
     assert user_of(headers, query) == user
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 import click
 
 from ..config import Settings
+from ..origins import origin_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -68,29 +68,16 @@ class DatabaseUrl(click.ParamType[Any]):
         return str(value)
 
 
-class LoopbackHost(click.ParamType[Any]):
-    """An address that only this machine reaches."""
+class Origin(click.ParamType[Any]):
+    """Scheme, host and port of a page, as browsers write them."""
 
-    name = "address"
+    name = "origin"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not is_loopback(str(value)):
-            self.fail(
-                f"{value!r} would be open to others, and there are no API keys to keep them out;"
-                " take 127.0.0.1, ::1 or localhost.",
-                param,
-                ctx,
-            )
-        return str(value)
-
-
-def is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        try:
+            return origin_of(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not like https://chat.example or http://localhost:3000.", param, ctx)
 
 
 def settings_options(names: Iterable[str] = ()) -> Callable[[Command], Command]:
@@ -119,6 +106,7 @@ def limit_option(rows: int) -> Callable[[Command], Command]:
 
 def _option(setting: Field[Any]) -> Callable[[Command], Command]:
     hint = get_type_hints(Settings)[setting.name]
+    several = get_origin(hint) is tuple
     kind = next((each for each in get_args(hint) if each is not NoneType), hint)
     flag = "--" + setting.name.replace("_", "-")
     return click.option(
@@ -126,6 +114,7 @@ def _option(setting: Field[Any]) -> Callable[[Command], Command]:
         setting.name,
         type=_type(setting.name, kind),
         is_flag=kind is bool,
+        multiple=several,
         default=setting.default,
         envvar="LASTCALL_" + setting.name.upper(),
         show_default=True,
@@ -136,7 +125,7 @@ def _option(setting: Field[Any]) -> Callable[[Command], Command]:
 
 def _type(name: str, kind: type) -> Any:
     special = {
-        "host": LoopbackHost(),
+        "allow_origin": Origin(),
         "port": click.IntRange(0, PORT_MAX),
         "database_url": DatabaseUrl(),
         "lease_seconds": Seconds(min=LEASE_SECONDS_MIN),

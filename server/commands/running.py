@@ -43,10 +43,21 @@ def _level_of_environment() -> str | None:
     return level if level in LEVELS else None
 
 
-def ask(question: Callable[[PostgresStore], Awaitable[T]], database_url: str | None, data_dir: Path) -> T:
-    """What an operator's question answers, asked of the given database, else of the embedded one."""
+def ask(
+    question: Callable[[PostgresStore], Awaitable[T]],
+    database_url: str | None,
+    data_dir: Path,
+    *,
+    makes_data: bool = False,
+) -> T:
+    """What an operator's question answers, asked of the given database, else of the embedded one.
+
+    makes_data: the embedded one is made where it is missing.
+    """
 
     async def asked() -> T:
+        if database_url is None and not makes_data:
+            _require_data(data_dir)
         async with _open_database(database_url, data_dir) as store:
             return await question(store)
 
@@ -60,7 +71,6 @@ async def _open_database(database_url: str | None, data_dir: Path) -> AsyncItera
 
     async with contextlib.AsyncExitStack() as stack:
         if database_url is None:
-            _require_data(data_dir)
             database_url = (await stack.enter_async_context(open_embedded(data_dir))).url
         yield await stack.enter_async_context(open_store(database_url))
 

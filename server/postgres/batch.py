@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, TypeAlias
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
 
 from .. import commits
 from ..queries import QUERIES
-from ..store import InstanceGone, SessionClosed, SessionEnd, SessionStart, StoredItem, StoreError, StoreUnavailable
+from ..store import (
+    CredentialRevoked,
+    InstanceGone,
+    SessionClosed,
+    SessionEnd,
+    SessionStart,
+    StoredItem,
+    StoreError,
+    StoreUnavailable,
+)
 
 
-@dataclass(frozen=True, slots=True)
-class BulkClose:
+class BulkClose(msgspec.Struct, frozen=True):
     """All active sessions of an instance end now."""
 
     instance_id: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceStop:
+class InstanceStop(msgspec.Struct, frozen=True):
     """An instance leaves in good order."""
 
     instance_id: UUID
@@ -43,14 +49,25 @@ NONE: Closed = frozenset()
 FRESH_SECONDS = 0.5  # a batch that reaches the database later than so is refused: ages cannot be counted from there
 
 
-@dataclass(slots=True)
-class _Answers:
-    """What the database said: instances that may begin sessions, items by id, ends by session, and who left."""
+ItemFate = Literal["stored", "held", "closed"]
 
-    living: set[UUID] = field(default_factory=set)
-    stored: dict[UUID, Outcome] = field(default_factory=dict)
-    ended: dict[UUID, bool] = field(default_factory=dict)
-    left: dict[BulkClose | InstanceStop, Closed] = field(default_factory=dict)
+
+class _Answer(msgspec.Struct):
+    """What `commit_batch` of the schema says.
+
+    at: when it was, by the database's clock, in Unix seconds. fresh: False where nothing was stored.
+    starts: instances, keys and client secrets that may begin sessions; ends: by session. False: somebody holds the row.
+    items: in the order of the batch.
+    """
+
+    at: float
+    fresh: bool
+    starts: dict[UUID, bool] = {}
+    items: list[ItemFate] = []
+    ends: dict[UUID, bool] = {}
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
 
 
 class Batch:
@@ -66,7 +83,6 @@ class Batch:
         # The first end of a session is its end: one UPDATE with two would pick either, and answer both with True.
         ends = [write for write in writes if isinstance(write, SessionEnd)]
         self._first = {end.session_id: end for end in reversed(ends)}
-        self._ends = list(self._first.values())
         self._items = [item for write in writes if isinstance(write, tuple) for item in write]
         self.leaving = [write for write in writes if isinstance(write, BulkClose | InstanceStop)]
 
@@ -75,33 +91,41 @@ class Batch:
 
         Raises `StoreUnavailable` where that is not what the database's clock shows, and then nothing was stored.
         """
-        answers = _Answers()
-        if self._starts or self._items or self._ends:
-            columns = (self._start_rows(now), _json(self._items), self._end_rows(now))
-            (row,) = await connection.fetch(QUERIES["commit_batch"], moment, FRESH_SECONDS, *columns)
-            self.at = row["at"]
-            if not row["fresh"]:
-                raise StoreUnavailable("the batch reached the database too late")
-            self._read(row, answers)
-        answers.left = {write: await _leave(connection, write) for write in self.leaving}
-        return [self._outcome(write, answers) for write in self.writes]
+        rows = self._rows(now)
+        answer = await self._commit(connection, moment, rows) if rows else _Answer(0.0, fresh=True)
+        left = {write: await _leave(connection, write) for write in self.leaving}
+        fates = dict(zip((item.message_id for item in self._items), answer.items, strict=True))
+        return [self._outcome(write, answer, fates, left) for write in self.writes]
 
-    def _read(self, row: Any, answers: _Answers) -> None:
-        answers.living = set(row["living"] or ())
-        stored = zip(row["stored"] or (), row["passed_over"] or (), strict=True)
-        answers.stored = {item.message_id: _item_outcome(*each) for item, each in zip(self._items, stored, strict=True)}
-        answers.ended = dict.fromkeys(row["held"] or (), False) | dict.fromkeys(row["ended"] or (), True)
+    async def _commit(self, connection: Any, moment: datetime, rows: dict[str, Any]) -> _Answer:
+        text = msgspec.json.encode(rows).decode()
+        (row,) = await connection.fetch(QUERIES["commit_batch"], moment, FRESH_SECONDS, text)
+        answer = _decode(row["answer"])
+        if not answer.fresh:
+            raise StoreUnavailable("the batch reached the database too late")
+        self.at = datetime.fromtimestamp(answer.at, UTC)
+        return answer
 
-    def _outcome(self, write: Write, answers: _Answers) -> Outcome:
+    def _rows(self, now: float) -> dict[str, Any]:
+        rows = {
+            "starts": [_start_row(start, now) for start in self._starts],
+            "items": self._items,
+            "ends": [_end_row(end, now) for end in self._first.values()],
+        }
+        return {kind: each for kind, each in rows.items() if each}
+
+    def _outcome(
+        self, write: Write, answer: _Answer, fates: dict[UUID, ItemFate], left: dict[BulkClose | InstanceStop, Closed]
+    ) -> Outcome:
         match write:
             case SessionStart():
-                return NONE if write.instance_id in answers.living else InstanceGone("the instance was declared dead")
+                return _start_outcome(write, answer.starts)
             case SessionEnd():
-                return self._end_outcome(write, answers.ended.get(write.session_id))
+                return self._end_outcome(write, answer.ends.get(write.session_id))
             case BulkClose() | InstanceStop():
-                return answers.left[write]
-        failures = (answers.stored[item.message_id] for item in write)
-        return next((each for each in failures if isinstance(each, StoreError)), NONE)
+                return left[write]
+        outcomes = (_item_outcome(fates[item.message_id]) for item in write)
+        return next((each for each in outcomes if isinstance(each, StoreError)), NONE)
 
     def _end_outcome(self, end: SessionEnd, ended: bool | None) -> Outcome:
         """ended: as the statement answers; None where the row was closed before."""
@@ -109,43 +133,50 @@ class Batch:
             return _held()
         return Closed({end.session_id}) if ended and self._first[end.session_id] is end else NONE
 
-    def _start_rows(self, now: float) -> str | None:
-        return _json(
-            [
-                {
-                    "session_id": start.session_id,
-                    "conversation_id": start.conversation_id,
-                    "user_id": start.user_id,
-                    "instance_id": start.instance_id,
-                    "age_seconds": now - start.started,
-                }
-                for start in self._starts
-            ]
-        )
-
-    def _end_rows(self, now: float) -> str | None:
-        return _json(
-            [
-                {
-                    "session_id": end.session_id,
-                    "instance_id": end.instance_id,
-                    "age_seconds": now - end.ended,
-                    "end_reason": end.reason.value,
-                    "close_code": end.close_code,
-                }
-                for end in self._ends
-            ]
-        )
-
 
 def by_session(items: Sequence[StoredItem]) -> list[list[StoredItem]]:
     return [list(group) for _, group in itertools.groupby(items, key=lambda item: item.session_id)]
 
 
-def _item_outcome(stored: bool, passed_over: bool) -> Outcome:
-    if stored:
+def _start_row(start: SessionStart, now: float) -> dict[str, Any]:
+    return {
+        "session_id": start.session_id,
+        "conversation_id": start.conversation_id,
+        "user_id": start.user_id,
+        "instance_id": start.instance_id,
+        "age_seconds": now - start.started,
+        "credential_id": start.credential_id,
+    }
+
+
+def _end_row(end: SessionEnd, now: float) -> dict[str, Any]:
+    return {
+        "session_id": end.session_id,
+        "instance_id": end.instance_id,
+        "age_seconds": now - end.ended,
+        "end_reason": end.reason.value,
+        "close_code": end.close_code,
+    }
+
+
+def _start_outcome(start: SessionStart, allowed: dict[UUID, bool]) -> Outcome:
+    if start.instance_id not in allowed:
+        return InstanceGone("the instance was declared dead")
+    if start.credential_id is None or allowed.get(start.credential_id):
         return NONE
-    return _held() if passed_over else SessionClosed("the session's row is closed")
+    if start.credential_id in allowed:
+        return StoreUnavailable("somebody else holds the credential's row")
+    return CredentialRevoked("the key or client secret was revoked")
+
+
+def _item_outcome(fate: ItemFate) -> Outcome:
+    match fate:
+        case "stored":
+            return NONE
+        case "held":
+            return _held()
+        case "closed":
+            return SessionClosed("the session's row is closed")
 
 
 async def _leave(connection: Any, write: BulkClose | InstanceStop) -> Closed:
@@ -158,8 +189,3 @@ async def _leave(connection: Any, write: BulkClose | InstanceStop) -> Closed:
 
 def _held() -> StoreUnavailable:
     return StoreUnavailable("somebody else holds the session's row")
-
-
-def _json(rows: Sequence[Any]) -> str | None:
-    """Rows as the schema's functions take them; None for none."""
-    return msgspec.json.encode(rows).decode() if rows else None

@@ -16,10 +16,14 @@ import trio_asyncio
 
 from ..agent import Memory, Message, Transcript
 from ..commits import CommitWriter
+from ..identity import Scope
 from ..queries import QUERIES
 from ..store import (
     EVIDENCE_SECONDS,
+    ClientSecret,
     ConversationSummary,
+    Credential,
+    CredentialRevoked,
     Instance,
     InvalidRow,
     MemoryClaim,
@@ -137,6 +141,23 @@ class PostgresStore:
         if isinstance(outcome, StoreError):
             raise outcome
         return outcome
+
+    async def keys_exist(self) -> bool:
+        [row] = await self.fetch("keys_exist")
+        return bool(row["found"])
+
+    async def find_credential(self, secret_hash: bytes) -> Credential | None:
+        rows = await self.fetch("find_credential", secret_hash)
+        return Credential(**{**rows[0], "scope": Scope(rows[0]["scope"])}) if rows else None
+
+    async def create_client_secret(self, secret: ClientSecret) -> int:
+        names = ("secret_id", "key_id", "user_id", "conversation_id", "session", "secret_hash", "seconds")
+        [row] = await self.fetch("create_client_secret", *(getattr(secret, name) for name in names))
+        if not row["allowed"]:
+            raise CredentialRevoked("the key was revoked")
+        if row["expires_at"] is None:
+            raise InvalidRow("the user has no such conversation")
+        return int(row["expires_at"])
 
     async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
         return [RememberedFact(row["kind"], row["content"]) for row in await self.fetch("recall", user_id, limit)]

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
-from ..store import RememberedFact, StoreUnavailable
+from ..identity import USER_HEADER, Refused
+from ..store import StoreUnavailable
+from .access import Services, operator_of, principal_of, services_of
 from .answers import Health, Memory, MemoryList, Readiness, answer
 from .asyncapi import asyncapi
 from .bounds import Bounded
-from .conversations import Conversations, conversation_items, conversations, user_in
-from .errors import InvalidQuery, error_response
+from .client_secrets import create_client_secret
+from .conversations import conversation_items, conversations
+from .errors import error_response
 from .openapi import openapi
 
 STATIC = Path(__file__).with_name("static")
@@ -40,30 +42,26 @@ SECURITY_HEADERS = {
 }
 
 
-class Services(Conversations, Protocol):
-    """What the routes need of the running server."""
+def create_app(services: Services, *, origins: Collection[str] = (), tls: bool = False) -> Starlette:
+    """The HTTP application. Every answer that is no page, file or metrics text is JSON.
 
-    @property
-    def metrics(self) -> CollectorRegistry: ...
-
-    async def ready(self) -> str | None:
-        """None: send me traffic. Else why not, in a few words (`draining`, `database unreachable`)."""
-        ...
-
-    async def recall(self, user_id: str) -> Sequence[RememberedFact]:
-        """The user's memories, oldest first. Raises `StoreUnavailable`."""
-        ...
-
-
-def create_app(services: Services) -> Starlette:
-    """The HTTP application. Every answer that is no page, file or metrics text is JSON."""
+    origins: of foreign pages that may ask. tls: whether it is spoken below.
+    """
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(SafeHeaders), Middleware(Bounded)],
+        middleware=[Middleware(SafeHeaders, tls=tls), *_foreign_pages(origins), Middleware(Bounded)],
         exception_handlers=EXCEPTION_HANDLERS,
     )
     app.state.services = services
     return app
+
+
+def _foreign_pages(origins: Collection[str]) -> Sequence[Middleware]:
+    """Lets the scripts of these pages read the answers."""
+    if not origins:
+        return ()
+    methods, headers = ("GET", "POST"), ("authorization", "content-type", USER_HEADER)
+    return (Middleware(CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=headers),)
 
 
 async def chat_page(_request: Request) -> Response:
@@ -83,14 +81,15 @@ async def readiness(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """The Prometheus text format, or OpenMetrics for a client that asks for it."""
+    """The Prometheus text format, or OpenMetrics for a client that asks for it. For operators, once there are keys."""
+    await operator_of(request)
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(services_of(request).metrics), headers={"content-type": content_type})
 
 
 async def memories(request: Request) -> Response:
     """What is remembered of the user, oldest first."""
-    facts = await services_of(request).recall(user_in(request))
+    facts = await services_of(request).recall((await principal_of(request)).user_id)
     return answer(MemoryList(data=[Memory(fact.kind, fact.content) for fact in facts]))
 
 
@@ -112,17 +111,13 @@ ROUTES: Sequence[BaseRoute] = (
     Route("/readyz", readiness),
     Route("/metrics", metrics),
     Route("/v1/memories", memories),
+    Route("/v1/realtime/client_secrets", create_client_secret, methods=["POST"]),
     Route("/v1/conversations", conversations),
     Route("/v1/conversations/{conversation_id}/items", conversation_items),
     Route("/openapi.json", api_description),
     Route("/asyncapi.json", api_description),
     Mount("/static", StaticFiles(directory=STATIC)),
 )
-
-
-def services_of(request: Request) -> Services:
-    services: Services = request.app.state.services
-    return services
 
 
 async def http_error(request: Request, error: Exception) -> Response:
@@ -136,9 +131,10 @@ async def http_error(request: Request, error: Exception) -> Response:
     return error_response(error.status_code, "http_error", error.detail, headers=headers)
 
 
-async def invalid_query(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, InvalidQuery)
-    return error_response(400, "invalid_value", str(error), param=error.param)
+async def refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
+    return error_response(error.status, error.code, error.message, param=error.param, headers=headers)
 
 
 async def store_unavailable(_request: Request, _error: Exception) -> Response:
@@ -152,19 +148,27 @@ async def internal_error(_request: Request, _error: Exception) -> Response:
 
 EXCEPTION_HANDLERS: Mapping[type[Exception] | int, ExceptionHandler] = {
     HTTPException: http_error,
-    InvalidQuery: invalid_query,
+    Refused: refused,
     StoreUnavailable: store_unavailable,
     Exception: internal_error,
 }
 
 
 class SafeHeaders:
-    """ASGI middleware: the security headers on every answer, and no stale page after an upgrade of the server."""
+    """ASGI middleware: the security headers on every answer, and no stale page after an upgrade of the server.
 
-    def __init__(self, app: ASGIApp) -> None:
+    No Strict-Transport-Security: it would bind the whole host name, other ports too, for longer than this server runs.
+    tls: whether it is spoken below, where Hypercorn does not see it.
+    """
+
+    def __init__(self, app: ASGIApp, *, tls: bool) -> None:
         self._app = app
+        self._tls = tls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._tls:
+            scope["scheme"] = "https"
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)

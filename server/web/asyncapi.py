@@ -37,7 +37,10 @@ QUERY: Schema = {
 }
 HEADERS: Schema = {
     "type": "object",
-    "properties": {USER_HEADER: {"type": "string", "maxLength": USER_CHARS_MAX, "description": "Wins over ?user=."}},
+    "properties": {
+        "authorization": {"type": "string", "description": "Bearer and a key, client secret or token."},
+        USER_HEADER: {"type": "string", "maxLength": USER_CHARS_MAX, "description": "Wins over ?user=."},
+    },
 }
 
 

@@ -8,14 +8,6 @@ INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
 
 
-class InvalidQuery(Exception):
-    """A parameter of the request is refused, with a sentence for the client. It is answered with status 400."""
-
-    def __init__(self, message: str, param: str) -> None:
-        super().__init__(message)
-        self.param = param
-
-
 def error_response(
     status: int, code: str, message: str, *, param: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:

@@ -55,6 +55,7 @@ PAGE = (
 CONVERSATION = _parameter("conversation_id", "path", "conv_ and 32 hex digits.")
 BAD_PARAMETER = "A parameter is refused; `error.param` names it."
 NO_DATABASE = "The database is out of reach."
+NO_KEY = "There is no valid key, client secret or token."
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/"): Operation(answers={200: HTML}, summary="The chat page."),
@@ -70,16 +71,22 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/metrics"): Operation(answers={200: TEXT}),
     ("GET", "/v1/memories"): Operation(
-        answers={200: answers.MemoryList}, refused={400: BAD_PARAMETER, 503: NO_DATABASE}, parameters=USER
+        answers={200: answers.MemoryList}, refused={400: BAD_PARAMETER, 401: NO_KEY, 503: NO_DATABASE}, parameters=USER
+    ),
+    ("POST", "/v1/realtime/client_secrets"): Operation(
+        answers={200: JSON},
+        refused={400: BAD_PARAMETER, 401: NO_KEY, 403: "The key may not do this.", 503: NO_DATABASE},
+        summary="A client secret, for a browser.",
+        parameters=USER,
     ),
     ("GET", "/v1/conversations"): Operation(
         answers={200: answers.ConversationList},
-        refused={400: BAD_PARAMETER, 503: NO_DATABASE},
+        refused={400: BAD_PARAMETER, 401: NO_KEY, 503: NO_DATABASE},
         parameters=(*USER, LIMIT, _parameter("after", "query", "The page begins behind this conversation.")),
     ),
     ("GET", "/v1/conversations/{conversation_id}/items"): Operation(
         answers={200: answers.ItemList},
-        refused={400: BAD_PARAMETER, 404: "The user has no such conversation.", 503: NO_DATABASE},
+        refused={400: BAD_PARAMETER, 401: NO_KEY, 404: "The user has no such conversation.", 503: NO_DATABASE},
         parameters=(CONVERSATION, *USER, *PAGE),
     ),
     ("GET", "/openapi.json"): Operation(answers={200: JSON}),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -69,17 +70,15 @@ class Sql:
     async def fetch(self, text: str, *args: object) -> list[Any]:
         if self.between is None or text != QUERIES["commit_batch"]:
             return await self._send(text, *args)
-        return [await self._in_parts(text, *args)]
+        return [await self._in_parts(text, *args)]  # type: ignore[arg-type]
 
-    async def _in_parts(self, text: str, moment: object, patience: object, *kinds: object) -> dict[str, Any]:
+    async def _in_parts(self, text: str, moment: object, patience: object, writes: str) -> dict[str, str]:
         """A batch's starts, items and ends one by one: others come between them, as inside the schema's function."""
         answer: dict[str, Any] = {}
-        for index, rows in enumerate(kinds):
-            if rows is not None:
-                only = [each if at == index else None for at, each in enumerate(kinds)]
-                (row,) = await self._send(text, moment, patience, *only)
-                answer = {name: answer.get(name) if value is None else value for name, value in row.items()}
-        return answer
+        for kind, rows in json.loads(writes).items():
+            (row,) = await self._send(text, moment, patience, json.dumps({kind: rows}))
+            answer |= json.loads(row["answer"])
+        return {"answer": json.dumps(answer)}
 
     async def _send(self, text: str, *args: object) -> list[Any]:
         if self.between is not None and self._sent:

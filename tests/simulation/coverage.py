@@ -11,7 +11,8 @@ from .agent import MEMORY_MARKS, REPLY_MARKS
 from .plan import CLIENT_CAUSES, ENDINGS, FAULTS, OPENINGS, SERVER_CAUSES
 
 SEEDS_MIN = 1_500  # below that, chance alone may leave something out
-NEVER_WRITTEN = {EndReason.CLOSED_ELSEWHERE, EndReason.REFUSED}  # a row that is closed, or that never was, says neither
+# A row that is closed, or that never was, says neither of the first two; the worlds have no keys to revoke.
+NEVER_WRITTEN = {EndReason.CLOSED_ELSEWHERE, EndReason.REFUSED, EndReason.REVOKED}
 ERRORS = ("before", "after", "refused", "slow")
 OPERATIONS_HIT = (
     "append_items", "begin_session", "claim_memory", "close_instance_sessions", "end_session", "finish_memory",

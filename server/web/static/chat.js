@@ -6,13 +6,14 @@ import { Transcript } from "./transcript.js";
 
 const ANONYMOUS = "anonymous";
 const TOO_LARGE = 1009;
+const BAD_KEY = 3000;
 const ASK = "ask"; // the event id of every response.create
-const HARMLESS = new Set(["response_cancel_not_active", "session_expired"]);
+const HARMLESS = new Set(["missing_api_key", "response_cancel_not_active", "session_expired"]);
 
 const $ = (id) => document.getElementById(id);
 const transcript = new Transcript($("messages"), $("scroll"), $("hint"));
-const memory = new MemoryPanel($("facts"), $("facts-empty"), $("memory-count"));
-const connection = new Connection(address);
+const memory = new MemoryPanel($("facts"), $("facts-empty"), $("memory-count"), key);
+const connection = new Connection(address, key);
 
 let user = recallUser();
 let unsent = new Map(); // item id -> text of messages that the server has not acknowledged, in order
@@ -24,6 +25,11 @@ let owed = false; // the newest message still needs a response
 
 function recallUser() {
   return localStorage.getItem("lastcall.user") || ANONYMOUS;
+}
+
+// A key, client secret or token; only for this tab.
+function key() {
+  return sessionStorage.getItem("lastcall.key");
 }
 
 function conversation() {
@@ -122,11 +128,28 @@ function giveUp(id, why) {
 function lost({ code, reason }) {
   const [first] = unsent.keys();
   if (code === TOO_LARGE && first) giveUp(first, "the message is too long");
-  if (code === 1008 || code === 3000) showNotice(`The server refused the connection${reason ? `: ${reason}` : "."}`);
+  if (code === BAD_KEY) askForKey();
+  if (code === 1008) showNotice(`The server refused the connection${reason ? `: ${reason}` : "."}`);
   hangUp();
 }
 
 // --- what the user does ---
+
+function askForKey() {
+  sessionStorage.removeItem("lastcall.key");
+  $("key-form").hidden = false;
+  $("key").focus();
+}
+
+function useKey(event) {
+  event.preventDefault();
+  sessionStorage.setItem("lastcall.key", $("key").value.trim());
+  $("key").value = "";
+  $("key-form").hidden = true;
+  hideNotice();
+  connection.open();
+  $("text").focus();
+}
 
 function submit(text) {
   const id = newItemId();
@@ -243,6 +266,7 @@ function start() {
   $("new").addEventListener("click", newConversation);
   $("user").addEventListener("change", () => changeUser($("user").value));
   $("who").addEventListener("submit", (event) => (event.preventDefault(), $("text").focus()));
+  $("key-form").addEventListener("submit", useKey);
   $("notice-close").addEventListener("click", hideNotice);
   $("refresh").addEventListener("click", () => memory.follow(user));
   connection.addEventListener("state", ({ detail }) => showState(detail));

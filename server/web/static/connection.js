@@ -12,9 +12,10 @@ export class Connection extends EventTarget {
   #timers = new Set();
   #attempt = 0;
 
-  constructor(addressOf) {
+  constructor(addressOf, keyOf) {
     super();
     this.addressOf = addressOf; // asked at every try, because the conversation's id is learned on the way
+    this.keyOf = keyOf;
     addEventListener("online", () => this.#waiting && this.open());
   }
 
@@ -23,7 +24,9 @@ export class Connection extends EventTarget {
   open() {
     this.close();
     this.#say("connecting", "Connecting…");
-    const socket = new WebSocket(this.addressOf());
+    // Pages cannot set headers of a WebSocket, and a key has no place in an address.
+    const key = this.keyOf();
+    const socket = new WebSocket(this.addressOf(), ["realtime", ...(key ? [`openai-insecure-api-key.${key}`] : [])]);
     this.#socket = socket;
     socket.onmessage = (message) => this.#received(socket, message);
     socket.onclose = (close) => this.#closed(socket, close);

@@ -7,11 +7,12 @@ export class MemoryPanel {
   #timers = [];
   #asked = 0;
 
-  constructor(list, empty, count) {
+  constructor(list, empty, count, keyOf) {
     this.list = list;
     this.empty = empty;
     this.count = count;
     this.hint = empty.textContent;
+    this.keyOf = keyOf;
   }
 
   /** Shows the user's memories, now and as they come in during the next seconds. */
@@ -27,7 +28,7 @@ export class MemoryPanel {
 
   async #look(user) {
     const asked = ++this.#asked; // an answer that was overtaken is for another user or out of date
-    const facts = await fetchMemories(user);
+    const facts = await fetchMemories(user, this.keyOf());
     if (asked === this.#asked) this.#show(facts);
   }
 
@@ -40,9 +41,10 @@ export class MemoryPanel {
   }
 }
 
-async function fetchMemories(user) {
+async function fetchMemories(user, key) {
   try {
-    const answer = await fetch(`/v1/memories?${new URLSearchParams({ user })}`);
+    const headers = key ? { Authorization: `Bearer ${key}` } : {};
+    const answer = await fetch(`/v1/memories?${new URLSearchParams({ user })}`, { headers });
     return answer.ok ? (await answer.json()).data : null;
   } catch {
     return null; // the connection's state already tells that the server is away

@@ -1,0 +1,55 @@
+"""Which pages and names may talk to this server. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_own_host(host: str, bound: str) -> bool:
+    """Whether a Host header names this machine, or the address that the server is bound to.
+
+    A page whose name was made to point at 127.0.0.1 is of the same origin as the server, and its Host is that name.
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        return False
+    return name is not None and (is_loopback(name) or name == bound.lower())
+
+
+def is_allowed_origin(origin: str | None, host: str, allowed: Collection[str]) -> bool:
+    """Browsers name the page's origin; other clients name none. Without keys, nothing else keeps foreign pages out.
+
+    allowed: origins as `origin_of` writes them, beside the server's own.
+    """
+    if origin is None:
+        return True
+    try:
+        parts = urlsplit(origin)
+        return (host != "" and parts.netloc.lower() == host.lower()) or origin_of(origin) in allowed
+    except ValueError:
+        return False
+
+
+def origin_of(text: str) -> str:
+    """An origin in the one way in which browsers write it. Raises `ValueError` for what is none."""
+    parts = urlsplit(text.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise ValueError(f"{text!r} is no origin")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError(f"{text!r} has a path")
+    port = {"http": 80, "https": 443}[parts.scheme]
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{name}" + ("" if parts.port in (None, port) else f":{parts.port}")
