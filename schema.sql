@@ -140,6 +140,24 @@ CREATE TABLE IF NOT EXISTS messages (
     CONSTRAINT role_known CHECK (role IN ('system', 'user', 'assistant')),
     CONSTRAINT status_known CHECK (status IN ('completed', 'incomplete'))
 );
+-- Beside messages: calls of the client's functions and what came of them. Such an output has a role of its own: only
+-- what a user said makes a session worth remembering. A deleted item stays in the transcript.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'messages'::regclass AND attname = 'deleted_at') THEN
+        ALTER TABLE messages
+            ADD COLUMN kind       text NOT NULL DEFAULT 'message',
+            ADD COLUMN call_id    text,        -- a call's and its output's
+            ADD COLUMN name       text,        -- of the function called
+            ADD COLUMN deleted_at timestamptz, -- by a client: out of the conversation
+            DROP CONSTRAINT role_known,
+            ADD CONSTRAINT role_known CHECK (role IN ('system', 'user', 'assistant', 'tool')),
+            ADD CONSTRAINT shape_known CHECK (CASE kind
+                WHEN 'message' THEN role <> 'tool' AND call_id IS NULL AND name IS NULL
+                WHEN 'function_call' THEN role = 'assistant' AND call_id IS NOT NULL AND name IS NOT NULL
+                WHEN 'function_call_output' THEN role = 'tool' AND call_id IS NOT NULL AND name IS NULL
+                ELSE false END);
+    END IF;
+END $$;
 -- By `message_id` where two sessions chose one position: an order that pages can rely on.
 CREATE INDEX IF NOT EXISTS messages_by_position ON messages (conversation_id, position, message_id);
 DROP INDEX IF EXISTS messages_in_order; -- of earlier versions
@@ -268,8 +286,8 @@ BEGIN
 END $$;
 
 -- What the group-commit writer stores, in one statement: one round trip for any mix of writes. `writes` holds lists of
--- `starts`, `items` and `ends`, each of which may be missing. Starts come first and ends last, since one batch may hold
--- a whole session. The answer has the same keys, `at`, when it was, and `fresh`.
+-- `starts`, `items`, `deletions` and `ends`, each of which may be missing. Starts come first and ends last, since one
+-- batch may hold a whole session. The answer has the same keys, `at`, when it was, and `fresh`.
 --
 -- asked: when the server sent it, by its estimate of this clock; ages count back from then. A statement that comes to
 -- run more than `patience` later stores nothing (`fresh` is false), and one that takes longer fails: a frozen database
@@ -289,6 +307,9 @@ BEGIN
     END IF;
     IF writes ? 'items' THEN
         answer := answer || jsonb_build_object('items', append_items(writes -> 'items'));
+    END IF;
+    IF writes ? 'deletions' THEN
+        answer := answer || jsonb_build_object('deletions', delete_items(writes -> 'deletions'));
     END IF;
     IF writes ? 'ends' THEN
         answer := answer || jsonb_build_object('ends', end_sessions(writes -> 'ends', moment));
@@ -357,14 +378,17 @@ BEGIN
     WITH item AS (
         SELECT * FROM ROWS FROM (jsonb_to_recordset(items) AS (
             message_id uuid, conversation_id uuid, session_id uuid, item_id text, position bigint, role text,
-            content text, status text)) WITH ORDINALITY AS t (
-            message_id, conversation_id, session_id, item_id, position, role, content, status, ordinality)
+            content text, status text, kind text, call_id text, name text, deleted boolean)) WITH ORDINALITY AS t (
+            message_id, conversation_id, session_id, item_id, position, role, content, status, kind, call_id, name,
+            deleted, ordinality)
     ), live AS MATERIALIZED (
         SELECT session_id FROM conversation_sessions WHERE session_id = ANY (sessions) AND is_active
          ORDER BY session_id FOR SHARE SKIP LOCKED
     ), stored AS (
-        INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
-        SELECT message_id, conversation_id, session_id, item_id, position, role, content, status
+        INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
+                              call_id, name, deleted_at)
+        SELECT message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
+               call_id, name, CASE WHEN deleted THEN now() END
           FROM item JOIN live USING (session_id) ORDER BY ordinality
         ON CONFLICT (message_id) DO NOTHING
     ), seen AS (
@@ -374,6 +398,39 @@ BEGIN
                      ORDER BY ordinality)
       INTO answer FROM item LEFT JOIN live USING (session_id) LEFT JOIN seen USING (session_id);
     RETURN answer;
+END $$;
+
+-- Fenced as `append_items` is; an item's row that somebody else holds is skipped as a session's is. The answer, of each:
+-- deleted (now or before), held, closed (the session) or unknown. The conversation is the session's own. One by one,
+-- for they are few, and each reads two rows by their keys.
+CREATE OR REPLACE FUNCTION delete_items(deletions jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    deletion record;
+    conversation uuid;
+    message record;
+    words jsonb := '[]';
+    word text;
+BEGIN
+    FOR deletion IN SELECT * FROM jsonb_to_recordset(deletions) AS t (session_id uuid, item_id text) LOOP
+        SELECT conversation_id INTO conversation FROM conversation_sessions
+         WHERE session_id = deletion.session_id AND is_active FOR SHARE SKIP LOCKED;
+        IF NOT FOUND THEN
+            PERFORM FROM conversation_sessions WHERE session_id = deletion.session_id AND is_active;
+            word := CASE WHEN FOUND THEN 'held' ELSE 'closed' END;
+        ELSE
+            SELECT message_id, deleted_at INTO message FROM messages
+             WHERE conversation_id = conversation AND item_id = deletion.item_id;
+            word := CASE WHEN NOT FOUND THEN 'unknown' WHEN message.deleted_at IS NOT NULL THEN 'deleted' ELSE 'held' END;
+            IF word = 'held' THEN
+                UPDATE messages SET deleted_at = now() WHERE message_id = (
+                    SELECT m.message_id FROM messages m WHERE m.message_id = message.message_id
+                       FOR NO KEY UPDATE SKIP LOCKED);
+                word := CASE WHEN FOUND THEN 'deleted' ELSE 'held' END;
+            END IF;
+        END IF;
+        words := words || to_jsonb(word);
+    END LOOP;
+    RETURN words;
 END $$;
 
 -- A row that somebody else holds is skipped, not waited for, and answered with false: all sessions share this statement.
@@ -428,5 +485,5 @@ SELECT date(session_start) AS date, count(*) AS total_sessions, avg(duration_sec
        count(*) FILTER (WHERE memory_status = 'failed') AS memory_failed
   FROM conversation_sessions GROUP BY date(session_start);
 
-INSERT INTO lastcall_schema (version) VALUES (5) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
+INSERT INTO lastcall_schema (version) VALUES (6) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
 COMMIT;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import sys
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from operator import attrgetter
@@ -15,12 +16,13 @@ from urllib.parse import urlsplit
 import structlog
 import trio
 
+from .agent import FunctionOutput, Tool, ToolArguments, ToolCall
 from .extract import extractive
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-    from .agent import Agent, Memory, Transcript, Turn
+    from .agent import Agent, Memory, Piece, Transcript, Turn
     from .config import Settings
     from .openai_agent import OpenAIAgent
 
@@ -34,6 +36,7 @@ LOCAL_TEMPERATURE = 0.2  # at the usual 0.8 so small a model wanders
 LOCAL_SAMPLING = {"repeat_penalty": 1.1}  # without it, so small a model says one sentence over and over
 LOCAL_READ_SECONDS = 120.0  # a question may wait for a free slot
 CLOSE_SECONDS = 2.0  # of an agent's own clean-up
+_CALL = re.compile(r"\bcall (?P<name>\S{1,64})(?: (?P<arguments>\{.*\}))?\s*$", re.DOTALL)
 NO_KEY = "none"  # the SDK wants one; endpoints of one's own often do not
 
 _log = structlog.get_logger(__name__)
@@ -44,22 +47,47 @@ class AgentUnavailable(Exception):
 
 
 class EchoAgent:
-    """Says what the user said: for trying things out, and for tests."""
+    """Says what the user said: for trying things out, and for tests.
+
+    Where the user's last message ends in `call NAME {json}`, NAME being one of the turn's tools, it says what stands
+    before that, and calls the tool with that JSON; `call NAME` alone calls it with `{}`. It calls the first tool with
+    `{}` where one is required and none is named so. After a tool's output it says what the tool said.
+    """
 
     describe = "echo"
 
-    async def reply(self, turn: Turn) -> AsyncGenerator[str, None]:
-        said = next(
-            (message.text for message in reversed(turn.messages) if message.role == "user" and message.text), None
-        )
-        text = "You have not said anything yet." if said is None else f"You said: {said}"
-        size = max(min(ECHO_DELTA_CHARS, len(text) // ECHO_DELTAS_MIN), -(-len(text) // ECHO_DELTAS_MAX))
+    async def reply(self, turn: Turn) -> AsyncGenerator[Piece, None]:
+        text, call = _echo_of(turn)
+        size = max(min(ECHO_DELTA_CHARS, len(text) // ECHO_DELTAS_MIN), -(-len(text) // ECHO_DELTAS_MAX), 1)
         for start in range(0, len(text), size):
             await trio.lowlevel.checkpoint()
             yield text[start : start + size]
+        if call is not None:
+            name, arguments = call
+            yield ToolCall(name)
+            for start in range(0, len(arguments), ECHO_DELTA_CHARS):
+                await trio.lowlevel.checkpoint()
+                yield ToolArguments(arguments[start : start + ECHO_DELTA_CHARS])
 
     async def finalize(self, transcript: Transcript) -> Sequence[Memory]:
         return extractive(transcript)
+
+
+def _echo_of(turn: Turn) -> tuple[str, tuple[str, str] | None]:
+    """What the echo says, and the name and arguments of the tool that it calls then."""
+    newest = turn.items[-1] if turn.items else None
+    if isinstance(newest, FunctionOutput):
+        return f"The tool said: {newest.output}", None
+    said = next((message.text for message in reversed(turn.messages) if message.role == "user" and message.text), "")
+    tools = {tool.name for tool in turn.tools} if turn.tool_choice != "none" else set()
+    asked = _CALL.search(said) if tools else None
+    if asked and asked["name"] in tools:
+        before = said[: asked.start()].strip()
+        return f"You said: {before}" if before else "", (asked["name"], asked["arguments"] or "{}")
+    if isinstance(turn.tool_choice, Tool) or (tools and turn.tool_choice == "required"):
+        wanted = turn.tool_choice if isinstance(turn.tool_choice, Tool) else turn.tools[0]
+        return "", (wanted.name, "{}")
+    return f"You said: {said}" if said else "You have not said anything yet.", None
 
 
 class FactoryAgent:
@@ -69,7 +97,7 @@ class FactoryAgent:
         self.describe = describe
         self._agent = agent
 
-    def reply(self, turn: Turn) -> AsyncGenerator[str, None]:
+    def reply(self, turn: Turn) -> AsyncGenerator[Piece, None]:
         return self._agent.reply(turn)
 
     async def finalize(self, transcript: Transcript) -> Sequence[Memory]:
@@ -131,6 +159,7 @@ async def _local() -> AsyncIterator[Agent]:
             sampling=LOCAL_SAMPLING,
             read_seconds=LOCAL_READ_SECONDS,
             finalize="extractive",
+            calls_tools=False,  # so small a model answers nothing but calls once it is told of tools
         )
         async with _closing(agent):
             yield agent

@@ -77,8 +77,10 @@ class Outbox:
             self._stream.put(text_frame(wire.encode(event, f"{self._prefix}{next(self._numbers)}")))
 
 
-async def serve_websocket(stream: BufferedStream, services: Services) -> bytes:
+async def serve_websocket(stream: BufferedStream, services: Services, replies: trio.Nursery) -> bytes:
     """Serves one WebSocket connection from its handshake to its end.
+
+    replies: where its responses run. The session's end cuts them; none is waited for.
 
     Returns the last bytes for the peer, where the library left the connection without a close frame. Does not close
     the stream. Raises nothing but cancellation: whatever goes wrong in here ends this one connection.
@@ -86,7 +88,7 @@ async def serve_websocket(stream: BufferedStream, services: Services) -> bytes:
     try:
         async with trio.open_nursery() as tasks:
             try:
-                return await _serve(stream, services, tasks)
+                return await _serve(stream, services, tasks, replies)
             finally:
                 tasks.cancel_scope.cancel()
     except* (ConnectionClosed, wsproto.utilities.ProtocolError, OSError, UnicodeError) as gone:
@@ -98,7 +100,7 @@ async def serve_websocket(stream: BufferedStream, services: Services) -> bytes:
     return b""
 
 
-async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery) -> bytes:
+async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery, replies: trio.Nursery) -> bytes:
     accepted = None
     with trio.move_on_after(services.settings.handshake_seconds):
         accepted = await _shake_hands(stream, services, tasks)
@@ -109,7 +111,7 @@ async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery
         return _send_away(principal, services)
     if services.draining.is_set() or len(services.registry) >= services.settings.connections_max:
         return _turn_away(services)
-    return await _Connection(ws, stream, services, tasks, admission, principal).run()
+    return await _Connection(ws, stream, services, replies, admission, principal).run()
 
 
 async def _shake_hands(
@@ -183,7 +185,7 @@ class _Connection:
         ws: WebSocket,
         stream: BufferedStream,
         services: Services,
-        tasks: trio.Nursery,
+        replies: trio.Nursery,
         admission: Admission,
         principal: Principal,
     ) -> None:
@@ -191,7 +193,7 @@ class _Connection:
         self._stream = stream
         self._services = services
         self._settings = services.settings
-        self._tasks = tasks
+        self._replies = replies
         self._principal = principal
         self._model = admission.model
         self._replay = admission.replay
@@ -232,7 +234,7 @@ class _Connection:
                 outbox=self._outbox,
                 settings=self._settings,
                 draining=self._services.draining,
-                start_reply=self._tasks.start_soon,
+                start_reply=self._replies.start_soon,
             )
             conversation.configure(wire.parse_session(self._principal.session))
             conversation.greet()

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from uuid import uuid4
 
 import structlog
 import trio
 from msgspec import UNSET
 
 from . import wire
-from .agent import Agent, Turn
+from .agent import Agent
 from .config import Settings
-from .items import Entry, Items
-from .response import ActiveResponse, Outbox
+from .items import ROOT, Entry, Items, NoRoom
+from .ledger import Ledger
+from .refusals import item_exists, item_not_found, known_choice, new_item, offered_tools, refusal
+from .response import Outbox
+from .responses import Responses, with_briefing
 from .session import Session, public_id
-from .store import EndReason, ItemExists, SessionClosed, Store, StoredItem, StoreError
-from .wire import ErrorDetail, Rejected
+from .store import ItemExists, ItemNotFound, SessionClosed, Store, StoredItem, StoreError
+from .wire import Rejected
 
 _log = structlog.get_logger(__name__)
-
-ITEM_ID_CHARS_MAX = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,24 +60,30 @@ class Conversation:
         start_reply: Callable[[Callable[[], Awaitable[object]]], None],
     ) -> None:
         self._session = session
-        self._agent = agent
-        self._store = store
         self._outbox = outbox
         self._settings = settings
-        self._draining = draining
-        self._start_reply = start_reply
         self._items = Items(opening.history)
         self._replay: Sequence[Entry] = list(self._items)[-opening.replay :] if opening.replay else ()
         self._briefing = opening.briefing
-        self._active: tuple[ActiveResponse, Entry] | None = None
-        self._over = False
+        self._ledger = Ledger(session, store, settings)
+        self._responses = Responses(
+            session,
+            self._items,
+            self._ledger,
+            agent=agent,
+            briefing=opening.briefing,
+            outbox=outbox,
+            settings=settings,
+            draining=draining,
+            start_reply=start_reply,
+        )
         self._config = wire.Session(
             id=session.public_id,
             model=opening.model,
-            instructions=_with_briefing(opening.instructions, opening.briefing),
+            instructions=with_briefing(opening.instructions, opening.briefing),
             conversation_id=public_id("conv", session.conversation_id),
         )
-        session.cut = self.cut
+        self.cut = session.cut = self._responses.cut
 
     def greet(self) -> None:
         """The first events of a session."""
@@ -91,22 +98,29 @@ class Conversation:
             except Rejected as rejection:
                 self._outbox.emit(wire.Error(error=rejection.detail))
             except SessionClosed:
-                self._row_is_closed()
+                self._responses.row_is_closed()
             await self._outbox.room()
 
     async def _handle(self, event: wire.AnyClientEvent | Rejected) -> None:
         await self._send_replay()
+        if isinstance(event, Rejected):
+            raise event
+        await self._answer(event)
+
+    async def _answer(self, event: wire.AnyClientEvent) -> None:
         match event:
-            case Rejected():
-                raise event
             case wire.SessionUpdate():
                 self._update(event)
             case wire.ItemCreate():
                 await self._create_item(event)
+            case wire.ItemRetrieve():
+                self._retrieve_item(event)
+            case wire.ItemDelete():
+                await self._delete_item(event)
             case wire.ResponseCreate():
-                self._create_response(event)
+                self._responses.create(event, self._config)
             case wire.ResponseCancel():
-                self._cancel_response(event)
+                self._responses.cancel(event)
 
     async def _send_replay(self) -> None:
         """Sends stored items again. Not before the client's first event: one client forgets what comes earlier."""
@@ -119,9 +133,7 @@ class Conversation:
     # --- session.update
 
     def _update(self, event: wire.SessionUpdate) -> None:
-        if event.session.type != "realtime":
-            message = f"Sessions of type {event.session.type!r:.100} are not served."
-            raise _refusal(event, "invalid_value", message, "session.type")
+        self._check_patch(event, event.session)
         self.configure(event.session)
         self._outbox.emit(wire.SessionUpdated(session=self._config))
 
@@ -130,7 +142,7 @@ class Conversation:
         config = self._config
         if patch.instructions is not UNSET:
             base = patch.instructions or self._settings.instructions
-            config.instructions = _with_briefing(base, self._briefing)
+            config.instructions = with_briefing(base, self._briefing)
         if patch.tools is not UNSET:
             config.tools = patch.tools or []
         if patch.tool_choice is not UNSET:
@@ -142,172 +154,84 @@ class Conversation:
         if patch.truncation is not UNSET:
             config.truncation = patch.truncation or "auto"
 
-    # --- conversation.item.create
+    def _check_patch(self, event: wire.SessionUpdate, patch: wire.SessionPatch) -> None:
+        if patch.type != "realtime":
+            message = f"Sessions of type {patch.type!r:.100} are not served."
+            raise refusal(event, "invalid_value", message, "session.type")
+        if patch.tools:
+            offered_tools(event, patch.tools, "session.tools")
+        if patch.tool_choice:
+            known_choice(event, patch.tool_choice, "session.tool_choice")
+
+    # --- items
 
     async def _create_item(self, event: wire.ItemCreate) -> None:
-        self._check_item(event)
-        item = wire.MessageItem(
-            id=event.item.id or f"item_{uuid4().hex}",
-            status="completed",
-            role=event.item.role,
-            content=event.item.content,
-        )
-        entry = self._items.next(item)
+        entry = self._placed(event)
         try:
-            await self._commit(entry)
-        except ItemExists:
-            raise _item_exists(event) from None
-        except SessionClosed:
+            with self._storing(event):
+                await self._ledger.append([entry])
+            self._items.add(entry)
+        except ItemExists:  # beyond what this session has loaded, or deleted
+            raise item_exists(event, entry.item.id) from None
+        finally:
+            if not entry.known:
+                self._items.remove(entry)
+        self._outbox.emit(wire.ItemAdded(previous_item_id=entry.previous_item_id, item=entry.item))
+        self._outbox.emit(wire.ItemDone(previous_item_id=entry.previous_item_id, item=entry.item))
+
+    def _placed(self, event: wire.ItemCreate) -> Entry:
+        """The new item at its place. Taken before the commit: what a response adds meanwhile goes elsewhere."""
+        if event.item.type == "item_reference" or event.item.id == ROOT:
+            param = "item.id" if event.item.id == ROOT else "item.type"
+            raise refusal(event, "invalid_value", "No item can be called or be like this.", param)
+        item = new_item(event, event.item, "item")
+        if item.id in self._items:
+            raise item_exists(event, item.id)
+        if len(self._items) >= self._settings.items_max:
+            raise refusal(event, "conversation_full", f"More than {self._settings.items_max} items.", None)
+        try:
+            return self._items.place(item, event.previous_item_id)
+        except KeyError:
+            raise item_not_found(event, event.previous_item_id or "", "previous_item_id") from None
+        except NoRoom:
+            message = f"No further item fits behind '{event.previous_item_id:.200}': put it elsewhere, or at the end."
+            raise refusal(event, "no_room", message, "previous_item_id") from None
+
+    def _retrieve_item(self, event: wire.ItemRetrieve) -> None:
+        entry = self._items.get(event.item_id)
+        if entry is None:
+            raise item_not_found(event, event.item_id, "item_id")
+        self._outbox.emit(wire.ItemRetrieved(item=entry.item))
+
+    async def _delete_item(self, event: wire.ItemDelete) -> None:
+        """Takes an item out of the conversation; the transcript keeps it, marked."""
+        entry = self._items.get(event.item_id)
+        if entry is not None and entry.item.status == "in_progress":
+            entry.deleted = True  # its response goes on, and stores it with the mark
+        else:
+            await self._mark_deleted(event, entry)
+        if entry is not None:
+            self._items.remove(entry)
+        self._outbox.emit(wire.ItemDeleted(item_id=event.item_id))
+
+    async def _mark_deleted(self, event: wire.ItemDelete, entry: Entry | None) -> None:
+        if "\0" in event.item_id:
+            raise item_not_found(event, event.item_id, "item_id")
+        try:
+            with self._storing(event):
+                await self._ledger.delete(event.item_id)
+        except ItemNotFound:
+            if entry is None:  # else one that could not be stored: it is in the context alone
+                raise item_not_found(event, event.item_id, "item_id") from None
+
+    @contextmanager
+    def _storing(self, event: wire.ClientEvent) -> Iterator[None]:
+        """Tells the client of a store that does not do it now."""
+        try:
+            yield
+        except (SessionClosed, ItemExists, ItemNotFound):
             raise
         except StoreError as error:
-            _log.warning("item_not_stored", session_id=str(self._session.session_id), error=str(error))
-            raise _refusal(
-                event, "store_unavailable", "The item could not be stored. Please try again.", None, "server_error"
-            ) from None
-        self._items.add(entry)
-        self._outbox.emit(wire.ItemAdded(previous_item_id=entry.previous_item_id, item=item))
-        self._outbox.emit(wire.ItemDone(previous_item_id=entry.previous_item_id, item=item))
-
-    def _check_item(self, event: wire.ItemCreate) -> None:
-        item = event.item
-        if item.id is not None and not 1 <= len(item.id) <= ITEM_ID_CHARS_MAX:
-            raise _refusal(event, "invalid_value", f"An id has 1 to {ITEM_ID_CHARS_MAX} characters.", "item.id")
-        if "\0" in (item.id or "") or any("\0" in part.text for part in item.content):
-            raise _refusal(event, "invalid_value", "Text cannot hold the character NUL.", "item")
-        if item.id is not None and item.id in self._items:
-            raise _item_exists(event)
-        wanted = wire.OutputText if item.role == "assistant" else wire.InputText
-        for index, part in enumerate(item.content):
-            if not isinstance(part, wanted):
-                param = f"item.content[{index}].type"
-                raise _refusal(event, "invalid_value", f"A {item.role} item has other content parts.", param)
-        if event.previous_item_id not in (None, self._items.last_item_id):
-            raise _refusal(event, "invalid_value", "Items can only be appended.", "previous_item_id")
-        if len(self._items) >= self._settings.items_max:
-            raise _refusal(event, "conversation_full", f"More than {self._settings.items_max} items.", None)
-
-    def _row_is_closed(self) -> None:
-        # Once the session is over, its row is closed by us, and the reason is known already.
-        if not self._over:
-            self._session.stop(EndReason.CLOSED_ELSEWHERE)
-
-    async def _commit(self, entry: Entry) -> None:
-        """Stores an item. After `cut` nothing more is stored, and so nothing more acknowledged, by this way."""
-        if self._over:
-            raise SessionClosed("the session is over")
-        stored = entry.stored(self._session.session_id, self._session.conversation_id)
-        await self._store.append_items([stored], within=self._settings.append_seconds)
-
-    # --- response.create, response.cancel
-
-    def _create_response(self, event: wire.ResponseCreate) -> None:
-        """Takes the context and puts the answer's item in its place before the next event is read.
-
-        Done later, in the response's own task, the answer could land behind the user's next words.
-        """
-        params = event.response or wire.ResponseParams()
-        self._check_response(event, params)
-        messages = self._items.messages()
-        item = wire.MessageItem(id=f"item_{uuid4().hex}", status="in_progress", role="assistant", content=[])
-        entry = self._items.next(item)
-        self._items.add(entry)
-        limit = params.max_output_tokens or self._config.max_output_tokens
-        response = wire.Response(
-            id=f"resp_{uuid4().hex}",
-            conversation_id=self._config.conversation_id,
-            max_output_tokens=limit,
-            metadata=params.metadata,
-        )
-        active = ActiveResponse(
-            response, item, entry.previous_item_id, self._outbox, commit=lambda: self._commit(entry)
-        )
-        turn = Turn(
-            user_id=self._session.user_id,
-            conversation_id=self._config.conversation_id,
-            instructions=_with_briefing(params.instructions, self._briefing)
-            if params.instructions
-            else self._config.instructions,
-            messages=messages,
-            max_output_tokens=limit if isinstance(limit, int) else None,
-        )
-        self._active = active, entry
-        self._session.answered = trio.Event()
-        self._start_reply(lambda: self._respond(active, turn))
-
-    def _check_response(self, event: wire.ResponseCreate, params: wire.ResponseParams) -> None:
-        if self._active is not None:
-            message = f"Conversation already has an active response in progress: {self._active[0].response.id}."
-            raise _refusal(event, "conversation_already_has_active_response", message, None)
-        if self._draining.is_set():
-            raise _refusal(
-                event, "server_shutting_down", "The server is restarting. Please reconnect.", None, "server_error"
-            )
-        if params.conversation not in (None, "auto"):
-            message = "Responses outside the conversation are not supported."
-            raise _refusal(event, "invalid_value", message, "response.conversation")
-        if params.input is not None:
-            message = "A response's own input is not supported: create items instead."
-            raise _refusal(event, "invalid_value", message, "response.input")
-        problem = wire.metadata_problem(params.metadata)
-        if problem:
-            raise _refusal(event, "invalid_value", f"Invalid metadata: {problem}.", "response.metadata")
-        if len(self._items) >= self._settings.items_max:
-            raise _refusal(event, "conversation_full", f"More than {self._settings.items_max} items.", None)
-
-    async def _respond(self, active: ActiveResponse, turn: Turn) -> None:
-        """The response's task. Its failures end at most this session."""
-        try:
-            await active.run(self._agent, turn, self._settings)
-        except SessionClosed:
-            self._row_is_closed()
-        except Exception:  # noqa: BLE001 - the task's boundary: the session ends, nothing else
-            _log.exception("response_failed", session_id=str(self._session.session_id))
-            self._session.stop(EndReason.SERVER_ERROR)
-        finally:
-            self._session.answered.set()
-            if not self._over:
-                self._active = None
-
-    def _cancel_response(self, event: wire.ResponseCancel) -> None:
-        if self._active is None or event.response_id not in (None, self._active[0].response.id):
-            message = "Cancellation failed: no active response found."
-            raise _refusal(event, "response_cancel_not_active", message, None)
-        self._active[0].cancel()
-
-    def cut(self) -> Sequence[StoredItem]:
-        """Ends the conversation: no further response; one under way is stopped, and its item returned for storing.
-
-        Synchronous, and the same answer each time. Where the item's own commit is already under way, it carries the
-        same `message_id`, so it is not stored twice.
-        """
-        self._over = True
-        if self._active is None:
-            return ()
-        active, entry = self._active
-        active.cancel()
-        if entry.item.status == "in_progress":
-            entry.item.status = "incomplete"
-            entry.item.content = [wire.OutputText(active.text)]
-        return (entry.stored(self._session.session_id, self._session.conversation_id),)
-
-
-def _with_briefing(instructions: str, briefing: str) -> str:
-    return f"{instructions}\n\n{briefing}" if briefing else instructions
-
-
-def _refusal(
-    event: wire.ClientEvent, code: str, message: str, param: str | None, kind: str = "invalid_request_error"
-) -> Rejected:
-    return Rejected(
-        ErrorDetail(
-            type="server_error" if kind == "server_error" else "invalid_request_error",
-            code=code,
-            message=message,
-            param=param,
-            event_id=event.event_id,
-        )
-    )
-
-
-def _item_exists(event: wire.ItemCreate) -> Rejected:
-    return _refusal(event, "item_already_exists", f"Item '{event.item.id}' is already in the conversation.", "item.id")
+            _log.warning("event_not_stored", session_id=str(self._session.session_id), error=str(error))
+            message = "It could not be stored. Please try again."
+            raise refusal(event, "store_unavailable", message, None, "server_error") from None

@@ -46,13 +46,21 @@ class Listener:
             return
         self._sockets += 1
         try:
-            secured = await self._secured(transport)
-            if secured is not None:
-                await self._serve_stream(self._buffered(secured))
+            async with trio.open_nursery() as replies:
+                await self._serve_and_close(transport, replies)
         except Exception:  # noqa: BLE001 - the socket's boundary
             _log.exception("socket_crashed")
         finally:
             self._sockets -= 1
+
+    async def _serve_and_close(self, transport: trio.SocketStream, replies: trio.Nursery) -> None:
+        """Closes the socket before `replies` ends: an agent that ignores cancellation would keep it open."""
+        try:
+            secured = await self._secured(transport)
+            if secured is not None:
+                await self._serve_stream(self._buffered(secured), replies)
+        finally:
+            replies.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(transport)
 
@@ -80,7 +88,7 @@ class Listener:
             bytes_max=settings.outbox_bytes_max,
         )
 
-    async def _serve_stream(self, stream: BufferedStream) -> None:
+    async def _serve_stream(self, stream: BufferedStream, replies: trio.Nursery) -> None:
         async with trio.open_nursery() as writer:
             writer.start_soon(stream.run_writer)
             head = await self._read_head(stream)
@@ -88,7 +96,7 @@ class Listener:
                 stream.unread(head)
                 farewell = b""
                 if _UPGRADE.search(head):
-                    farewell = await serve_websocket(stream, self._services)
+                    farewell = await serve_websocket(stream, self._services, replies)
                 else:
                     await self._http.serve(stream)
                 await stream.finish(farewell)

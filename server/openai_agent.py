@@ -12,15 +12,15 @@ import structlog
 
 from .agent import AgentFailed, Memory, Message, Transcript, Turn
 from .extract import MEMORIES_MAX, extractive, grounded
+from .openai_chat import Answer, fitting, newest, tool_parameters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 
-    from openai.types.chat import ChatCompletionMessageParam
+    from .agent import Piece
 
 CONTEXT_CHARS_MAX = 200_000  # characters of one request: about 50,000 tokens
 CONTEXT_HALVINGS_MAX = 3  # further tries, each with half the context, where the endpoint says it was too long
-MESSAGE_CHARS = 16  # what a message takes beside its text
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60.0  # of silence, before the first byte and between two
 RETRIES_MAX = 1  # the SDK's, before the first byte of an answer
@@ -80,6 +80,7 @@ class OpenAIAgent:
     temperature: of the answers; None for the endpoint's own.
     sampling: further parameters of an answer that only this endpoint knows.
     finalize: who makes the memories: the endpoint's model, or the user's own sentences.
+    calls_tools: whether the model is told of the client's tools; one that cannot call any answers without them.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class OpenAIAgent:
         sampling: Mapping[str, float] | None = None,
         read_seconds: float = READ_SECONDS,
         finalize: Literal["extractive", "model"] = "model",
+        calls_tools: bool = True,
     ) -> None:
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
@@ -111,22 +113,25 @@ class OpenAIAgent:
         self._temperature = temperature
         self._sampling = sampling
         self._strategy = finalize
+        self._calls_tools = calls_tools
+        self._counts = True  # until the endpoint refuses to say what an answer cost
         self._tokens_key = "max_completion_tokens" if host.endswith(_COMPLETION_TOKENS) else "max_tokens"
         self.describe = describe or f"openai {model} at {host}"
 
-    async def reply(self, turn: Turn) -> AsyncGenerator[str, None]:
-        """Yields the model's words as they come. Leaving the loop or cancelling it closes the upstream connection."""
+    async def reply(self, turn: Turn) -> AsyncGenerator[Piece, None]:
+        """Yields the model's words and calls as they come, and last what they cost.
+
+        Leaving the loop or cancelling it closes the upstream connection.
+        """
         with _failures(self._model):
             # No `break` out of a bare stream: without this `async with` its connection would stay open for good.
             async with await self._open(turn) as stream:
-                finished = False
+                answer = Answer()
                 async for chunk in stream:
-                    for choice in chunk.choices[:1]:
-                        finished = finished or choice.finish_reason is not None
-                        if text := choice.delta.content or choice.delta.refusal:
-                            yield text
-        if not finished:  # an endpoint that dies politely ends its stream as if it were done
-            raise AgentFailed("upstream_broken", "The model's endpoint ended its answer half way.")
+                    for piece in answer.take(chunk):
+                        yield piece
+        for piece in answer.rest():
+            yield piece
 
     async def finalize(self, transcript: Transcript) -> Sequence[Memory]:
         """The session's memories. Raises `AgentFailed` where trying again later may help."""
@@ -151,21 +156,35 @@ class OpenAIAgent:
             extra["temperature"] = self._temperature
         if self._sampling is not None:
             extra["extra_body"] = dict(self._sampling)
+        if self._calls_tools:
+            extra |= tool_parameters(turn)
         for halvings in range(CONTEXT_HALVINGS_MAX + 1):
-            messages = fitting(turn.instructions, turn.messages, self._context_chars_max >> halvings)
+            messages = fitting(turn.instructions, turn.items or turn.messages, self._context_chars_max >> halvings)
             try:
-                return await self._create(messages=messages, stream=True, **extra)
+                return await self._stream(messages=messages, **extra)
             except openai.BadRequestError as error:
                 if not _is_too_long(error):
                     raise
         raise AgentFailed("context_too_long", "The conversation is too long for the model.")
+
+    async def _stream(self, **request: Any) -> Any:
+        """With the counts of its tokens, unless this is an endpoint that does not know how to ask for them."""
+        if self._counts:
+            try:
+                return await self._create(stream=True, stream_options={"include_usage": True}, **request)
+            except openai.BadRequestError as error:
+                if "stream_options" not in f"{error.param} {error.message}":
+                    raise
+                self._counts = False
+        return await self._create(stream=True, **request)
 
     async def _create(self, **request: Any) -> Any:
         """A stream or a whole answer: which of the two, only the request knows."""
         return await self._client.chat.completions.create(model=self._model, **request)
 
     async def _extract(self, transcript: Transcript) -> list[Memory]:
-        items = _newest(transcript.messages, MEMORY_INPUT_CHARS_MAX)
+        newest_items = newest(transcript.messages, MEMORY_INPUT_CHARS_MAX)
+        items = [item for item in newest_items if isinstance(item, Message)]
         chat = [{"item": number, "role": item.role, "text": item.text} for number, item in enumerate(items, 1)]
         extra: dict[str, Any] = {self._tokens_key: MEMORY_TOKENS_MAX}
         completion = await self._create(
@@ -181,37 +200,6 @@ class OpenAIAgent:
         )
         answer = completion.choices[0].message.content if completion.choices else None
         return _memories(answer or "", items, transcript)
-
-
-def fitting(instructions: str, messages: Sequence[Message], chars_max: int) -> list[ChatCompletionMessageParam]:
-    """The request's messages: the instructions, then the newest messages that fit.
-
-    Instructions take at most half of `chars_max`; of a newest message that is itself too long, the end stays.
-    """
-    system = instructions[: chars_max // 2]
-    chat: list[ChatCompletionMessageParam] = [{"role": "system", "content": system}] if system else []
-    for message in _newest(messages, chars_max - len(system)):
-        if message.role == "user":
-            chat.append({"role": "user", "content": message.text})
-        elif message.role == "assistant":
-            chat.append({"role": "assistant", "content": message.text})
-        else:
-            chat.append({"role": "system", "content": message.text})
-    # Endpoints refuse an empty list, and a client may ask for an answer before anybody said a word.
-    return chat or [{"role": "system", "content": "Greet the user."}]
-
-
-def _newest(messages: Sequence[Message], chars_max: int) -> list[Message]:
-    """The newest messages with words in them that fit, oldest first; at least the newest one's end."""
-    taken: list[Message] = []
-    room = chars_max
-    for message in reversed(messages):
-        room -= len(message.text) + MESSAGE_CHARS
-        if room < 0 and taken:
-            break
-        if message.text:
-            taken.append(Message(message.role, message.text[-chars_max:], message.item_id))
-    return taken[::-1]
 
 
 def _memories(answer: str, items: Sequence[Message], transcript: Transcript) -> list[Memory]:

@@ -95,19 +95,23 @@ SELECT conversation_id FROM conversations WHERE conversation_id = $1 AND user_id
 
 -- name: load_history
 SELECT * FROM (
-    SELECT message_id, session_id, conversation_id, item_id, position, role, content, status
-      FROM messages WHERE conversation_id = $1 ORDER BY position DESC, message_id DESC LIMIT $2
+    SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name
+      FROM messages WHERE conversation_id = $1 AND deleted_at IS NULL
+     ORDER BY position DESC, message_id DESC LIMIT $2
 ) newest ORDER BY position, message_id;
 
 -- name: find_item
+-- A deleted one too: its place is still one to go on from.
 SELECT position, message_id FROM messages WHERE conversation_id = $1 AND item_id = $2;
 
 -- name: items_after
-SELECT * FROM messages WHERE conversation_id = $1 AND (position, message_id) > ($2, $3)
+SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name
+  FROM messages WHERE conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) > ($2, $3)
  ORDER BY position, message_id LIMIT $4;
 
 -- name: items_before
-SELECT * FROM messages WHERE conversation_id = $1 AND (position, message_id) < ($2, $3)
+SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name
+  FROM messages WHERE conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) < ($2, $3)
  ORDER BY position DESC, message_id DESC LIMIT $4;
 
 -- name: list_conversations
@@ -134,8 +138,10 @@ UPDATE conversation_sessions s
 RETURNING session_id, user_id, memory_attempts;
 
 -- name: load_transcripts
+-- What was said: no calls of functions, and nothing that the user took back.
 SELECT session_id, role, content, item_id FROM messages
- WHERE session_id = ANY ($1::uuid[]) ORDER BY session_id, position, created_at;
+ WHERE session_id = ANY ($1::uuid[]) AND kind = 'message' AND deleted_at IS NULL
+ ORDER BY session_id, position, created_at;
 
 -- name: finish_memory
 -- The row's mark and its effect are one statement: whoever marks it applies it, nobody else does.

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Protocol
+from typing import Literal, Protocol, TypedDict
+from uuid import uuid4
 
 import structlog
 import trio
 
 from . import wire
-from .agent import Agent, AgentFailed, Turn
+from .agent import Agent, AgentFailed, CutOff, Piece, ToolArguments, ToolCall, Turn, Usage
 from .config import Settings
 from .containment import contained
+from .items import Entry
 from .store import SessionClosed, StoreError
+
+OUTPUT_ITEMS_MAX = 64  # of one response
+CALL_ID_CHARS_MAX = 128  # of an agent's own call_id
 
 _log = structlog.get_logger(__name__)
 
@@ -26,71 +31,103 @@ class Outbox(Protocol):
     async def room(self) -> None: ...
 
 
-class ActiveResponse:
-    """A response under way. It owns its item until `response.done`.
+class Shelf(Protocol):
+    """Where a response's items go: the conversation, or nowhere."""
 
-    previous_item_id: of the item before the answer's.
-    commit: stores the finished item and returns once it is committed.
+    def take(self, item: wire.Item, after: Entry | None) -> Entry:
+        """A place for an item that is still to be made; after the response's item before it."""
+        ...
+
+    def show(self, entry: Entry) -> None:
+        """The item is announced."""
+        ...
+
+    def drop(self, entry: Entry) -> None:
+        """Gives a place back that no item was announced for."""
+        ...
+
+    async def keep(self, entries: Sequence[Entry]) -> None:
+        """Returns once the finished items are committed. Raises `StoreError`."""
+        ...
+
+    def confirm(self, entry: Entry) -> None:
+        """The item is committed."""
+        ...
+
+
+class ActiveResponse:
+    """A response under way. It owns its items until `response.done`; entries: those announced so far.
+
+    Created in the handler of `response.create`, it takes the place of its first item before the next event is read.
     """
 
-    def __init__(
-        self,
-        response: wire.Response,
-        item: wire.MessageItem,
-        previous_item_id: str | None,
-        outbox: Outbox,
-        commit: Callable[[], Awaitable[None]],
-    ) -> None:
+    def __init__(self, response: wire.Response, shelf: Shelf, outbox: Outbox) -> None:
         self.response = response
-        self.item = item
-        self.pieces: list[str] = []
-        self._previous_item_id = previous_item_id
+        self.entries: list[Entry] = []
+        self._shelf = shelf
         self._outbox = outbox
-        self._commit = commit
+        self._place: Entry | None = shelf.take(_blank(), None)
+        self._open: Entry | None = None
+        self._pieces: list[str] = []  # of the open item
+        self._chars_left = 0
+        self._tools: frozenset[str] = frozenset()
+        self._cut_off: Literal["max_output_tokens", "content_filter"] | None = None
         self._generation = trio.CancelScope()
         self._cancelled = False
 
-    @property
-    def text(self) -> str:
-        # PostgreSQL's text holds every character but NUL.
-        return "".join(self.pieces).replace("\0", "")
+    def begin(self, turn: Turn) -> None:
+        """Announces the response, and its message too, unless the answer may begin with the call of a tool."""
+        if turn.tool_choice != "none":
+            self._tools = frozenset(tool.name for tool in turn.tools)
+        self._outbox.emit(wire.ResponseCreated(response=self.response))
+        if not self._tools:
+            self._open_message()
 
     def cancel(self) -> None:
         """Ends the generation; what was said so far stays, as `incomplete`. A finished generation is not touched."""
         self._cancelled = True
         self._generation.cancel()
 
+    def cut(self) -> Sequence[Entry]:
+        """Ends the response with its session; returns its items, as far as they got."""
+        self.cancel()
+        if self._open is not None and self._open.item.status == "in_progress":
+            self._settle(self._open, "incomplete")
+        return self.entries
+
     async def run(self, agent: Agent, turn: Turn, settings: Settings) -> None:
         """The whole response. Raises nothing but cancellation and `SessionClosed`."""
-        self._announce()
         await self._generate(agent, turn, settings)
-        self._settle_item()
-        closing = self._closing_events()
-        self._outbox.emit(wire.TextDone(response_id=self.response.id, item_id=self.item.id, text=self.text))
-        self._outbox.emit(
-            wire.ContentPartDone(response_id=self.response.id, item_id=self.item.id, part=wire.TextPart(text=self.text))
-        )
+        self._close_item("completed" if self.response.status == "completed" else "incomplete")
+        self.response.output = [entry.item for entry in self.entries]
+        if await self._keep():
+            for index, entry in enumerate(self.entries):
+                done = wire.OutputItemDone(response_id=self.response.id, output_index=index, item=entry.item)
+                self._outbox.emit(done)
+                self._shelf.confirm(entry)
+        self._outbox.emit(wire.ResponseDone(response=self.response))
+
+    async def _keep(self) -> bool:
+        """Stores the items, in one commit: where it fails, none is acknowledged by its `done`."""
+        if self._place is not None:
+            self._shelf.drop(self._place)
         try:
-            await self._commit()
+            await self._shelf.keep(self.entries)
         except SessionClosed:
             raise
         except StoreError as error:
             _log.warning("response_not_stored", error=str(error))
             self._fail("store_unavailable", "The answer could not be stored. Please try again.")
-            self._settle_item()
-            closing = closing[-1:]  # an item's `done` would acknowledge what is not stored
-        for event in closing:
-            self._outbox.emit(event)
+            for entry in self.entries:
+                entry.item.status = "incomplete"
+            return False
+        return True
 
-    def _announce(self) -> None:
-        response_id, item_id = self.response.id, self.item.id
-        self._outbox.emit(wire.ResponseCreated(response=self.response))
-        self._outbox.emit(wire.OutputItemAdded(response_id=response_id, item=self.item))
-        self._outbox.emit(wire.ItemAdded(previous_item_id=self._previous_item_id, item=self.item))
-        self._outbox.emit(wire.ContentPartAdded(response_id=response_id, item_id=item_id, part=wire.TextPart(text="")))
+    # --- generation
 
     async def _generate(self, agent: Agent, turn: Turn, settings: Settings) -> None:
         """Streams the agent's answer and leaves the outcome in `response.status`."""
+        self._chars_left = settings.reply_chars_max
         try:
             with self._generation:
                 self._generation.deadline = trio.current_time() + settings.reply_seconds
@@ -105,44 +142,155 @@ class ActiveResponse:
             self._conclude()
 
     async def _stream(self, agent: Agent, turn: Turn, chars_max: int) -> None:
-        chars = 0
         async with aclosing(agent.reply(turn)) as pieces:
-            async for raw in pieces:
-                piece = _encodable(raw)
-                if not piece:
-                    continue
-                chars += len(piece)
-                if chars > chars_max:
+            async for piece in pieces:
+                self._take(piece)
+                if self._chars_left < 0:
                     raise AgentFailed("answer_too_long", f"The answer exceeded {chars_max} characters.")
-                self.pieces.append(piece)
-                self._outbox.emit(wire.TextDelta(response_id=self.response.id, item_id=self.item.id, delta=piece))
                 await self._outbox.room()
 
+    def _take(self, piece: Piece) -> None:
+        match piece:
+            case ToolCall():
+                self._open_call(piece)
+            case ToolArguments():
+                self._argue(_encodable(piece.text))
+            case Usage():
+                self.response.usage = _usage(piece)
+            case CutOff():
+                self._cut_off = piece.reason
+            case _:
+                self._speak(_encodable(piece))
+
     def _conclude(self) -> None:
-        if not self._generation.cancelled_caught:
-            self.response.status = "completed"
-        elif self._cancelled:
-            self.response.status = "cancelled"
-            self.response.status_details = wire.StatusDetails(type="cancelled", reason="client_cancelled")
+        if self._generation.cancelled_caught:
+            if self._cancelled:
+                self.response.status = "cancelled"
+                self.response.status_details = wire.StatusDetails(type="cancelled", reason="client_cancelled")
+            else:
+                self._fail("agent_timeout", "The agent took too long to answer.")
+        elif self._cut_off is not None:
+            self.response.status = "incomplete"
+            self.response.status_details = wire.StatusDetails(type="incomplete", reason=self._cut_off)
         else:
-            self._fail("agent_timeout", "The agent took too long to answer.")
+            self.response.status = "completed"
 
     def _fail(self, code: str, message: str) -> None:
         self.response.status = "failed"
         failure = wire.Failure(code=_encodable(code), message=_encodable(message))
         self.response.status_details = wire.StatusDetails(type="failed", error=failure)
 
-    def _settle_item(self) -> None:
-        self.item.status = "completed" if self.response.status == "completed" else "incomplete"
-        self.item.content = [wire.OutputText(self.text)]
-        self.response.output = [self.item]
+    # --- its items
 
-    def _closing_events(self) -> list[wire.ServerEvent]:
-        return [
-            wire.OutputItemDone(response_id=self.response.id, item=self.item),
-            wire.ItemDone(previous_item_id=self._previous_item_id, item=self.item),
-            wire.ResponseDone(response=self.response),
-        ]
+    def _speak(self, piece: str) -> None:
+        if not piece:
+            return
+        if self._open is None or not isinstance(self._open.item, wire.MessageItem):
+            self._close_item("completed")
+            self._open_message()
+        self._chars_left -= len(piece)
+        if self._chars_left < 0:
+            return
+        self._pieces.append(piece)
+        self._outbox.emit(wire.TextDelta(**self._where(), delta=piece))
+
+    def _open_message(self) -> None:
+        entry = self._next_place()
+        self._announce(entry)
+        self._outbox.emit(wire.ContentPartAdded(**self._where(), part=wire.TextPart(text="")))
+
+    def _open_call(self, call: ToolCall) -> None:
+        if call.name not in self._tools:
+            raise AgentFailed("unknown_tool", f"The agent called a tool that it was not offered: {call.name!r:.100}.")
+        self._close_item("completed")
+        entry = self._next_place()
+        call_id = _encodable(call.call_id or "").replace("\0", "")[:CALL_ID_CHARS_MAX] or f"call_{uuid4().hex}"
+        entry.item = wire.FunctionCallItem(
+            id=entry.item.id, status="in_progress", call_id=call_id, name=call.name, arguments=""
+        )
+        self._announce(entry)
+        self._argue(_encodable(call.arguments))
+
+    def _argue(self, piece: str) -> None:
+        if self._open is None or not isinstance(self._open.item, wire.FunctionCallItem):
+            raise AgentFailed("agent_error", "The agent sent arguments without a call.")
+        self._chars_left -= len(piece)
+        if piece and self._chars_left >= 0:
+            self._pieces.append(piece)
+            self._outbox.emit(wire.ArgumentsDelta(**self._where(), call_id=self._open.item.call_id, delta=piece))
+
+    def _next_place(self) -> Entry:
+        if len(self.entries) >= OUTPUT_ITEMS_MAX:
+            raise AgentFailed("answer_too_long", f"The answer exceeded {OUTPUT_ITEMS_MAX} items.")
+        place, self._place = self._place, None
+        return place or self._shelf.take(_blank(), self.entries[-1])
+
+    def _announce(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self._open, self._pieces = entry, []
+        index = len(self.entries) - 1
+        self._outbox.emit(wire.OutputItemAdded(response_id=self.response.id, output_index=index, item=entry.item))
+        self._shelf.show(entry)
+
+    def _close_item(self, status: Literal["completed", "incomplete"]) -> None:
+        """Says how the open item reads as a whole. Its `done` comes after the response's commit."""
+        entry = self._open
+        if entry is None:
+            return
+        if isinstance(entry.item, wire.FunctionCallItem) and status == "completed" and not self._pieces:
+            self._argue("{}")  # clients read arguments as JSON, and nothing is none
+        self._settle(entry, status)
+        match entry.item:
+            case wire.MessageItem():
+                self._outbox.emit(wire.TextDone(**self._where(), text=entry.text))
+                self._outbox.emit(wire.ContentPartDone(**self._where(), part=wire.TextPart(text=entry.text)))
+            case wire.FunctionCallItem(call_id=call_id, name=name, arguments=arguments):
+                self._outbox.emit(wire.ArgumentsDone(**self._where(), call_id=call_id, name=name, arguments=arguments))
+        self._open = None
+
+    def _settle(self, entry: Entry, status: Literal["completed", "incomplete"]) -> None:
+        # PostgreSQL's text holds every character but NUL.
+        text = "".join(self._pieces).replace("\0", "")
+        entry.item.status = status
+        match entry.item:
+            case wire.MessageItem() as message:
+                message.content = [wire.OutputText(text)]
+            case wire.FunctionCallItem() as call:
+                call.arguments = text
+
+    def _where(self) -> _Where:
+        return {
+            "response_id": self.response.id,
+            "item_id": self.entries[-1].item.id,
+            "output_index": len(self.entries) - 1,
+        }
+
+
+class _Where(TypedDict):
+    """What every event about an item of a response names."""
+
+    response_id: str
+    item_id: str
+    output_index: int
+
+
+def _blank() -> wire.MessageItem:
+    return wire.MessageItem(id=f"item_{uuid4().hex}", status="in_progress", role="assistant", content=[])
+
+
+def _usage(usage: Usage) -> wire.Usage:
+    cached = usage.cached_tokens
+    return wire.Usage(
+        total_tokens=usage.input_tokens + usage.output_tokens,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        input_token_details=wire.InputTokenDetails(
+            text_tokens=usage.input_tokens,
+            cached_tokens=cached,
+            cached_tokens_details=wire.CachedTokensDetails(text_tokens=cached),
+        ),
+        output_token_details=wire.OutputTokenDetails(text_tokens=usage.output_tokens),
+    )
 
 
 def _encodable(text: str) -> str:

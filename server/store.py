@@ -99,8 +99,12 @@ class StoredItem:
     """One item of a conversation's transcript.
 
     message_id: made by the server process, so that writing an item again is no second item.
-    item_id: what clients see; unique within the conversation.
+    item_id: what clients see; unique within the conversation, those that were deleted included.
     position: orders the items of a conversation.
+    content: a message's text, a call's arguments, or what came of it.
+    role: of a call `assistant`, of its output `tool`: what a user said has the role `user` and is a message.
+    call_id, name: of a function call; its output has the `call_id` too.
+    deleted: no part of the conversation any more; the transcript keeps it all the same.
     """
 
     message_id: UUID = field(default_factory=uuid4)
@@ -108,9 +112,21 @@ class StoredItem:
     conversation_id: UUID
     item_id: str
     position: int
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
     status: Literal["completed", "incomplete"]
+    kind: Literal["message", "function_call", "function_call_output"] = "message"
+    call_id: str | None = None
+    name: str | None = None
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDeletion:
+    """An item that a session takes out of its conversation."""
+
+    session_id: UUID
+    item_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,8 +228,8 @@ class ItemExists(InvalidRow):
     """Another item of the conversation has this id."""
 
 
-class UnknownItem(StoreError):
-    """The conversation has no item of this id."""
+class ItemNotFound(InvalidRow):
+    """No item of the conversation has this id."""
 
 
 class Guard(Protocol):
@@ -275,6 +291,13 @@ class Store(Protocol):
         """Returns once all are committed. Raises `SessionClosed` or `ItemExists`, and then stored none."""
         ...
 
+    async def delete_item(self, deletion: ItemDeletion, *, within: float) -> None:
+        """Returns once the item is marked as deleted, also where it was before.
+
+        Raises `SessionClosed`, or `ItemNotFound` where the session's conversation has no such item.
+        """
+        ...
+
     async def end_session(self, end: SessionEnd) -> bool:
         """Returns once the row is closed; whether by this call. A caller that stops waiting does not stop the write."""
         ...
@@ -306,7 +329,7 @@ class Store(Protocol):
         ...
 
     async def load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
-        """The conversation's newest items, oldest first; None where the user has no such conversation."""
+        """The conversation's newest items, oldest first, but for deleted ones; None where the user has no such one."""
         ...
 
     async def page_items(
@@ -315,7 +338,7 @@ class Store(Protocol):
         """The items next to the item with the id `cursor`, nearest first: those before it, or those after it.
 
         older: those before it. Without a cursor it is from the conversation's end, or from its beginning. None where
-        the user has no such conversation. Raises `UnknownItem`.
+        the user has no such conversation. Raises `ItemNotFound`.
         """
         ...
 

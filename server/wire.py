@@ -47,6 +47,30 @@ class MessageItem(Struct, tag_field="type", tag="message", kw_only=True):
     content: list[ContentPart]
 
 
+class FunctionCallItem(Struct, tag_field="type", tag="function_call", kw_only=True):
+    """A call of one of the client's tools. arguments: JSON, as the agent wrote it."""
+
+    id: str
+    object: Literal["realtime.item"] = "realtime.item"
+    status: ItemStatus
+    call_id: str
+    name: str
+    arguments: str
+
+
+class FunctionCallOutputItem(Struct, tag_field="type", tag="function_call_output", kw_only=True):
+    """What the client's tool answered to the call of the same `call_id`."""
+
+    id: str
+    object: Literal["realtime.item"] = "realtime.item"
+    status: ItemStatus
+    call_id: str
+    output: str
+
+
+Item = MessageItem | FunctionCallItem | FunctionCallOutputItem
+
+
 class TextPart(Struct, tag_field="type", tag="text"):
     """A content part inside `response.content_part.*`, where text has another type name than inside items."""
 
@@ -79,26 +103,61 @@ class SessionUpdate(ClientEvent, tag="session.update"):
     session: SessionPatch
 
 
-class NewItem(Struct, tag_field="type", tag="message", kw_only=True):
-    """A message item as a client sends it."""
+# What an item of each type cannot be without.
+_NEEDED = {
+    "message": ("role", "content"),
+    "function_call": ("name", "arguments"),
+    "function_call_output": ("call_id", "output"),
+    "item_reference": ("id",),
+}
 
+
+class NewItem(Struct, kw_only=True):
+    """An item as a client sends it; one without a type is a message. `item_reference`: only in a response's input."""
+
+    type: Literal["message", "function_call", "function_call_output", "item_reference"] = "message"
     id: str | None = None
-    role: Literal["system", "user", "assistant"]
-    content: list[ContentPart]
+    role: Literal["system", "user", "assistant"] | UnsetType = UNSET
+    content: list[ContentPart] | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
+    call_id: str | UnsetType | None = UNSET
+    output: str | UnsetType = UNSET
     status: Any = None
+
+    def __post_init__(self) -> None:
+        for name in _NEEDED[self.type]:
+            if getattr(self, name) in (UNSET, None):
+                raise ValueError(f"Object missing required field `{name}`")
 
 
 class ItemCreate(ClientEvent, tag="conversation.item.create"):
+    """previous_item_id: the item before the new one, `root` for none, or None: at the end."""
+
     item: NewItem
     previous_item_id: str | None = None
 
 
+class ItemRetrieve(ClientEvent, tag="conversation.item.retrieve"):
+    item_id: str
+
+
+class ItemDelete(ClientEvent, tag="conversation.item.delete"):
+    item_id: str
+
+
 class ResponseParams(Struct, kw_only=True):
+    """What one response is to differ in. `output_modalities` and `reasoning` are accepted and ignored."""
+
     instructions: str | None = None
     conversation: str | None = None
-    input: list[Any] | None = None
+    input: list[NewItem] | None = None
     metadata: dict[str, str] | None = None
     max_output_tokens: Tokens | Literal["inf"] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    prompt: Any = None
 
 
 class ResponseCreate(ClientEvent, tag="response.create"):
@@ -109,7 +168,7 @@ class ResponseCancel(ClientEvent, tag="response.cancel"):
     response_id: str | None = None
 
 
-AnyClientEvent = SessionUpdate | ItemCreate | ResponseCreate | ResponseCancel
+AnyClientEvent = SessionUpdate | ItemCreate | ItemRetrieve | ItemDelete | ResponseCreate | ResponseCancel
 
 # Events of the public protocol that lastcall knows and does not do.
 AUDIO_EVENTS = frozenset(
@@ -121,7 +180,14 @@ AUDIO_EVENTS = frozenset(
         "output_audio_buffer.clear",
     }
 )
-SUPPORTED_EVENTS = ("session.update", "conversation.item.create", "response.create", "response.cancel")
+SUPPORTED_EVENTS = (
+    "session.update",
+    "conversation.item.create",
+    "conversation.item.retrieve",
+    "conversation.item.delete",
+    "response.create",
+    "response.cancel",
+)
 
 
 # --- server to client -----------------------------------------------------------------------------------------------
@@ -193,12 +259,20 @@ class ConversationCreated(ServerEvent, tag="conversation.created"):
 
 class ItemAdded(ServerEvent, tag="conversation.item.added"):
     previous_item_id: str | None
-    item: MessageItem
+    item: Item
 
 
 class ItemDone(ServerEvent, tag="conversation.item.done"):
     previous_item_id: str | None
-    item: MessageItem
+    item: Item
+
+
+class ItemRetrieved(ServerEvent, tag="conversation.item.retrieved"):
+    item: Item
+
+
+class ItemDeleted(ServerEvent, tag="conversation.item.deleted"):
+    item_id: str
 
 
 class Failure(Struct, kw_only=True):
@@ -213,17 +287,48 @@ class StatusDetails(Struct, kw_only=True, omit_defaults=True):
     error: Failure | UnsetType = UNSET
 
 
+class CachedTokensDetails(Struct, kw_only=True):
+    text_tokens: int
+    audio_tokens: int = 0
+    image_tokens: int = 0
+
+
+class InputTokenDetails(Struct, kw_only=True):
+    text_tokens: int
+    audio_tokens: int = 0
+    image_tokens: int = 0
+    cached_tokens: int
+    cached_tokens_details: CachedTokensDetails
+
+
+class OutputTokenDetails(Struct, kw_only=True):
+    text_tokens: int
+    audio_tokens: int = 0
+
+
+class Usage(Struct, kw_only=True):
+    """What a response cost: some clients drop an event in which one of these is not a number."""
+
+    total_tokens: int
+    input_tokens: int
+    output_tokens: int
+    input_token_details: InputTokenDetails
+    output_token_details: OutputTokenDetails
+
+
 class Response(Struct, kw_only=True):
+    """conversation_id: None for a response outside the conversation. usage: None where nobody counted."""
+
     id: str
     object: Literal["realtime.response"] = "realtime.response"
     status: ResponseStatus = "in_progress"
     status_details: StatusDetails | None = None
-    output: list[MessageItem] = []
-    conversation_id: str
+    output: list[Item] = []
+    conversation_id: str | None
     output_modalities: tuple[str, ...] = ("text",)
     max_output_tokens: int | Literal["inf"] = "inf"
     metadata: dict[str, str] | None = None
-    usage: dict[str, Any] | None = None
+    usage: Usage | None = None
 
 
 class ResponseCreated(ServerEvent, tag="response.created"):
@@ -237,13 +342,13 @@ class ResponseDone(ServerEvent, tag="response.done"):
 class OutputItemAdded(ServerEvent, tag="response.output_item.added", kw_only=True):
     response_id: str
     output_index: int = 0
-    item: MessageItem
+    item: Item
 
 
 class OutputItemDone(ServerEvent, tag="response.output_item.done", kw_only=True):
     response_id: str
     output_index: int = 0
-    item: MessageItem
+    item: Item
 
 
 class ContentPartAdded(ServerEvent, tag="response.content_part.added", kw_only=True):
@@ -276,6 +381,23 @@ class TextDone(ServerEvent, tag="response.output_text.done", kw_only=True):
     output_index: int = 0
     content_index: int = 0
     text: str
+
+
+class ArgumentsDelta(ServerEvent, tag="response.function_call_arguments.delta", kw_only=True):
+    response_id: str
+    item_id: str
+    output_index: int = 0
+    call_id: str
+    delta: str
+
+
+class ArgumentsDone(ServerEvent, tag="response.function_call_arguments.done", kw_only=True):
+    response_id: str
+    item_id: str
+    output_index: int = 0
+    call_id: str
+    name: str
+    arguments: str
 
 
 # --- parsing and encoding -------------------------------------------------------------------------------------------

@@ -10,12 +10,12 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import trio
 
-from server.agent import Memory, Message, Transcript
+from server.agent import Memory, Message, Role, Transcript
 from server.identity import Scope
 from server.store import (
     EVIDENCE_SECONDS,
@@ -27,7 +27,9 @@ from server.store import (
     Instance,
     InstanceGone,
     InvalidRow,
+    ItemDeletion,
     ItemExists,
+    ItemNotFound,
     MemoryClaim,
     RememberedFact,
     SessionClosed,
@@ -37,7 +39,6 @@ from server.store import (
     StoreError,
     StoreUnavailable,
     Suspect,
-    UnknownItem,
 )
 
 T = TypeVar("T")
@@ -49,6 +50,11 @@ REAP_ROWS_MAX = 5_000  # by one call
 GAP_SECONDS = 1.5  # without a heartbeat: the database was out of reach
 ITEM_ID_BYTES_MAX = 2600  # what fits an entry of a B-tree
 BIGINT = range(-(2**63), 2**63)
+SHAPES = {  # of an item: kind; whether the role is `tool`; without a call_id, without a name
+    ("message", False, True, True),
+    ("function_call", False, False, False),
+    ("function_call_output", True, False, True),
+}
 USER_CHARS = range(1, 257)
 KIND_CHARS = range(1, 33)
 CONTENT_CHARS = range(1, 1001)
@@ -200,7 +206,7 @@ class MemoryStore:
     # --- what tests look at and do by hand
 
     def items(self, conversation_id: UUID) -> list[StoredItem]:
-        """The conversation's items, in order."""
+        """The conversation's items, in order, deleted ones included."""
         return _in_order(item for item in self.messages.values() if item.conversation_id == conversation_id)
 
     def close_by_hand(self, session_id: UUID) -> None:
@@ -316,6 +322,9 @@ class MemoryStore:
         rows = tuple(items)
         await self._submit(_Write("append_items", lambda: self._append(rows), keep_on=False), within)
 
+    async def delete_item(self, deletion: ItemDeletion, *, within: float) -> None:
+        await self._submit(_Write("delete_item", lambda: self._delete(deletion), keep_on=False), within)
+
     async def end_session(self, end: SessionEnd) -> bool:
         ended: bool = await self._submit(_Write("end_session", lambda: self._end(end), keep_on=True), float("inf"))
         return ended
@@ -364,7 +373,7 @@ class MemoryStore:
         def load() -> Sequence[StoredItem] | None:
             if self.conversations.get(conversation_id) != user_id:
                 return None
-            return _last(self.items(conversation_id), limit)
+            return _last([item for item in self.items(conversation_id) if not item.deleted], limit)
 
         return await self._ask("load_history", load)
 
@@ -377,12 +386,13 @@ class MemoryStore:
                 return None
             items = self.items(conversation_id)
             ids = [item.item_id for item in items]
-            if cursor is None:
-                return items[::-1][:limit] if older else items[:limit]
-            if cursor not in ids:
-                raise UnknownItem(cursor)
-            at = ids.index(cursor)
-            return items[:at][::-1][:limit] if older else items[at + 1 :][:limit]
+            if cursor is not None:
+                if cursor not in ids:
+                    raise ItemNotFound(cursor)
+                at = ids.index(cursor)
+                items = items[:at] if older else items[at + 1 :]
+            left = [item for item in items if not item.deleted]
+            return left[::-1][:limit] if older else left[:limit]
 
         return await self._ask("page_items", load)
 
@@ -554,6 +564,17 @@ class MemoryStore:
         self.stored_at.update(dict.fromkeys(fresh, trio.current_time()))
         return True
 
+    def _delete(self, deletion: ItemDeletion) -> bool:
+        _check_text(deletion.item_id)
+        if not self._is_active(deletion.session_id):
+            raise SessionClosed("the session's row is closed")
+        wanted = self.sessions[deletion.session_id].conversation_id, deletion.item_id
+        for key, item in self.messages.items():
+            if (item.conversation_id, item.item_id) == wanted:
+                self.messages[key] = replace(item, deleted=True)
+                return True
+        raise ItemNotFound("no such item")
+
     def _append_what_is_valid(self, items: Iterable[StoredItem]) -> None:
         """Unsaid words that the database would refuse do not stop an end."""
         for item in items:
@@ -608,7 +629,8 @@ class MemoryStore:
 
     def _transcript(self, session: SessionRecord) -> Transcript:
         items = _in_order(item for item in self.messages.values() if item.session_id == session.session_id)
-        messages = [Message(item.role, item.content, item.item_id) for item in items]
+        said = [item for item in items if item.kind == "message" and not item.deleted]
+        messages = [Message(cast("Role", item.role), item.content, item.item_id) for item in said]
         return Transcript(str(session.session_id), session.user_id, messages)
 
     def _finish(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
@@ -652,16 +674,20 @@ def _last(rows: Sequence[T], limit: int) -> Sequence[T]:
 
 
 def _check_item(item: StoredItem) -> None:
-    _check_text(item.item_id + item.content)
+    _check_text(item.item_id + item.content + (item.call_id or "") + (item.name or ""))
     if len(item.item_id.encode()) > ITEM_ID_BYTES_MAX:
         raise InvalidRow("the item's id is too long for an index")
     if item.position not in BIGINT:
         raise InvalidRow("the position is no bigint")
+    if (item.kind, item.role == "tool", item.call_id is None, item.name is None) not in SHAPES:
+        raise InvalidRow("an item of no known shape")
+    if item.kind == "function_call" and item.role != "assistant":
+        raise InvalidRow("a call is the assistant's")
 
 
 def _check_text(text: str, lengths: range | None = None) -> None:
     """Refuses what PostgreSQL cannot hold: NUL, lone surrogates, and other lengths than a CHECK allows."""
-    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+    if "\0" in text or not (text.isascii() or all(not "\ud800" <= char <= "\udfff" for char in text)):
         raise InvalidRow("the text holds a character that cannot be stored")
     if lengths is not None and len(text) not in lengths:
         raise InvalidRow(f"the text has {len(text)} characters")

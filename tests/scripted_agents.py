@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import trio
 
-from server.agent import Memory, Transcript, Turn
+from server.agent import Memory, Piece, Transcript, Turn
 from server.extract import extractive
 
 WORDS_MAX = 1_000
@@ -21,7 +21,7 @@ class ScriptedAgent:
     def describe(self) -> str:
         return type(self).__name__
 
-    async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
+    async def reply(self, turn: Turn, /) -> AsyncGenerator[Piece, None]:
         yield "Hello."
 
     async def finalize(self, transcript: Transcript, /) -> Sequence[Memory]:

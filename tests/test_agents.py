@@ -90,7 +90,7 @@ def turn(*texts: str) -> Turn:
 
 async def answer(agent: Agent, asked: Turn) -> list[str]:
     async with aclosing(agent.reply(asked)) as pieces:
-        return [piece async for piece in pieces]
+        return [piece async for piece in pieces if isinstance(piece, str)]
 
 
 @pytest.mark.parametrize("text", ["hi", "What is the weather like?", "å" * 5_000])

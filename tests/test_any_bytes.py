@@ -307,7 +307,7 @@ def check_answers(events: list[dict[str, Any]], fate: Fate, stored: list[StoredI
     answers = [event for event in events if event["type"] in ANSWERS and not _of_the_agent(event)]
     acknowledged = [event["item"]["id"] for event in events if event["type"] == "conversation.item.done"]
     valid = [parsed for parsed in map(_parsed, fate.messages) if isinstance(parsed, wire.ItemCreate)]
-    said = ["".join(part.text for part in create.item.content) for create in valid]
+    said = ["".join(part.text for part in create.item.content or []) for create in valid]
     kept = [item.content for item in stored if item.role != "assistant"]
     if fate.ends:
         assert len(answers) <= len(fate.messages)

@@ -16,6 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed
 
 from server.agent import AgentFailed, Turn
+from server.responses import OUT_OF_BAND_MAX
 
 from .memory_store import SessionRecord
 from .raw_wire import STRICT, Client, Event, World, connect, in_a_world
@@ -96,14 +97,33 @@ def creations(draw: st.DrawFn) -> Step:
     return Step(event, previous=previous, item=draw(st.sampled_from([None, None, None, 0, 1])))
 
 
+function_items = st.one_of(
+    st.fixed_dictionaries(
+        {"type": st.just("function_call"), "name": st.sampled_from(["f", "", "nul\0"]), "arguments": text},
+        optional={"call_id": st.sampled_from([None, "call_1", "x" * 129]), "id": ids},
+    ),
+    st.fixed_dictionaries(
+        {"type": st.just("function_call_output"), "call_id": st.sampled_from(["call_1", ""]), "output": text},
+        optional={"id": ids},
+    ),
+).map(lambda item: Step({"type": "conversation.item.create", "item": item}))
+touches = st.builds(
+    lambda verb, item, other: Step({"type": f"conversation.item.{verb}", "item_id": other}, item=item),
+    st.sampled_from(["retrieve", "delete", "delete"]),
+    st.sampled_from([None, 0, 0, 1, 2]),
+    ids,
+)
 parameters: st.SearchStrategy[Event | None] = st.one_of(
     st.none(),
     st.fixed_dictionaries(
         {},
         optional={
             "instructions": st.sampled_from([None, "Sing.", PROMPT_FAIL]),
-            "conversation": st.sampled_from([None, "auto", "auto", "none"]),
-            "input": st.sampled_from([None, None, []]),
+            "conversation": st.sampled_from([None, "auto", "auto", "none", "none", "other"]),
+            "input": st.sampled_from([None, None, [], [{"type": "item_reference", "id": "nowhere"}]]),
+            "tools": st.sampled_from([None, [{"type": "function", "name": "g"}], [{"type": "function"}]]),
+            "tool_choice": st.sampled_from([None, "none", "sometimes", {"type": "function", "name": "other"}]),
+            "prompt": st.sampled_from([None, None, {"id": "pmpt_1"}]),
             "metadata": st.sampled_from(
                 [None, {"k": "v"}, {"k": "v" * 513}, {"k" * 65: ""}, {str(n): "" for n in range(17)}]
             ),
@@ -121,14 +141,16 @@ cancels = st.one_of(
 )
 REFUSED: list[Event] = [
     {"type": "foo.bar"},
-    {"type": "conversation.item.delete", "item_id": "a"},
+    {"type": "conversation.item.delete"},
+    {"type": "conversation.item.truncate", "item_id": "a", "content_index": 0, "audio_end_ms": 1},
     {"type": "input_audio_buffer.append", "audio": "AAAA"},
     {"type": 7},
     {},
     {"type": "session.update"},
     {"type": "session.update", "session": {"type": "transcription"}},
     {"type": "session.update", "session": {"max_output_tokens": 0}},
-    {"type": "conversation.item.create", "item": {"type": "function_call", "name": "f"}},
+    {"type": "conversation.item.create", "item": {"type": "mcp_call"}},
+    {"type": "conversation.item.create", "item": {"type": "item_reference", "id": "a"}},
     {"type": "conversation.item.create", "item": {"role": "user", "content": "Hello"}},
     {"type": "response.create", "response": 5},
     {"type": "response.cancel", "response_id": 5},
@@ -137,7 +159,10 @@ refused = st.sampled_from(REFUSED).map(Step)
 broken = st.sampled_from(["", "{", "nonsense", "[1]", '"response.create"', "[" * 5_000]).map(Step)
 waits = st.sampled_from([0.5, 1.0, 2.5, 5.0]).map(lambda seconds: Step(seconds=seconds))
 steps = st.lists(
-    st.one_of(updates, creations(), creations(), answers, answers, cancels, refused, broken, waits), max_size=14
+    st.one_of(
+        updates, creations(), creations(), function_items, touches, answers, answers, cancels, refused, broken, waits
+    ),
+    max_size=14,
 )
 
 
@@ -162,6 +187,7 @@ class Reply:
     events: list[Event]
     status: str = "completed"
     text: str = ""
+    deleted: bool = False  # its item, while it was under way
 
     @property
     def response_id(self) -> str:
@@ -171,16 +197,28 @@ class Reply:
     def done(self) -> bool:
         return bool(self.events[-1]["type"] == "response.done")
 
+    @property
+    def out_of_band(self) -> bool:
+        return self.events[0]["response"]["conversation_id"] is None
+
+    @property
+    def item_ids(self) -> list[str]:
+        return [event["item"]["id"] for event in self.events if event["type"] == "response.output_item.added"]
+
     def check(self) -> None:
         """The canonical order; the whole text where it is due; the status that it must end with."""
         kinds = [event["type"] for event in self.events]
         deltas = [event["delta"] for event in self.events if event["type"] == DELTA]
         self.text = "".join(deltas)
-        closing = kinds[len(OPENING) + len(deltas) :]
-        assert kinds == OPENING + [DELTA] * len(deltas) + closing
-        assert closing in ([], CLOSING)
+        opening = [kind for kind in OPENING if not (self.out_of_band and kind == "conversation.item.added")]
+        whole = [
+            kind for kind in CLOSING if not ((self.out_of_band or self.deleted) and kind == "conversation.item.done")
+        ]
+        closing = kinds[len(opening) + len(deltas) :]
+        assert kinds == opening + [DELTA] * len(deltas) + closing
+        assert closing in ([], whole)
         if closing:
-            response, said = self.events[-1]["response"], self.events[-len(CLOSING)]["text"]
+            response, said = self.events[-1]["response"], self.events[-len(whole)]["text"]
             assert response["status"] == self.status
             assert response["output"][0]["content"] == [{"type": "output_text", "text": said}]
             assert said == self.text
@@ -193,7 +231,7 @@ class Ear:
     def __init__(self) -> None:
         self.replies: list[Reply] = []
         self.direct: list[Event] = []
-        self.agents_items: list[str] = []
+        self._owners: dict[str, Reply] = {}  # by the ids of responses and of their items
         self._event_ids: set[str] = set()
 
     def hear(self, event: Event) -> None:
@@ -202,20 +240,38 @@ class Ear:
         self._event_ids.add(event["event_id"])
         kind = event["type"]
         if kind == "response.created":
-            assert not self.active, "one response at a time"
-            self.replies.append(Reply([event]))
+            reply = Reply([event])
+            assert reply.out_of_band or not self.active, "one response of the conversation at a time"
+            self.replies.append(reply)
+            self._owners[reply.response_id] = reply
         elif kind.startswith("response."):
+            reply = self._owners[event["response"]["id"] if kind == "response.done" else event["response_id"]]
             if kind == "response.output_item.added":
-                self.agents_items.append(event["item"]["id"])
-            self.replies[-1].events.append(event)
-        elif kind.startswith("conversation.item.") and event["item"]["id"] in self.agents_items:
-            self.replies[-1].events.append(event)
+                self._owners[event["item"]["id"]] = reply
+            reply.events.append(event)
+        elif kind in ("conversation.item.added", "conversation.item.done") and event["item"]["id"] in self._owners:
+            self._owners[event["item"]["id"]].events.append(event)
         else:
             self.direct.append(event)
 
     @property
     def active(self) -> Reply | None:
-        return self.replies[-1] if self.replies and not self.replies[-1].done else None
+        """The conversation's own."""
+        return next((reply for reply in self.replies if not reply.done and not reply.out_of_band), None)
+
+    @property
+    def out_of_band(self) -> list[Reply]:
+        """Those beside it that are under way."""
+        return [reply for reply in self.replies if not reply.done and reply.out_of_band]
+
+    def meant(self, response_id: str | None) -> Reply | None:
+        """Which one a cancel means."""
+        under_way = [reply for reply in (self.active, *self.out_of_band) if reply]
+        return (
+            self.active
+            if response_id is None
+            else next((reply for reply in under_way if reply.response_id == response_id), None)
+        )
 
     def take(self) -> list[Event]:
         """The direct answers since the last call."""
@@ -225,12 +281,18 @@ class Ear:
 
 @dataclass
 class Model:
-    """What the server should know. config: the session's. items: id, role and text, in order."""
+    """What the server should know. config: the session's. items: id, role and text, in order. deleted: ids."""
 
     config: Event
     ear: Ear
     default_instructions: str = ""
     items: list[tuple[str, str, str]] = field(default_factory=list)
+    deleted: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    _cancelled: str = ""
+
+    @property
+    def known(self) -> list[str]:
+        return [known for known, _, _ in self.items]
 
     @property
     def last(self) -> str | None:
@@ -242,12 +304,16 @@ class Model:
             return SHAPE_CODES
         if event.get("type") == "conversation.item.create" and isinstance(event["item"].get("content"), list):
             return set(self._item_codes(event))
+        if event.get("type") == "conversation.item.create" and event["item"].get("type", "").startswith("function"):
+            return set(self._function_codes(event["item"]))
+        if "item_id" in event and event["type"] != "conversation.item.truncate":
+            # Deleting again what the transcript has is no mistake.
+            there = self.known if event["type"].endswith("retrieve") else [*self.known, *self.deleted]
+            return set() if event["item_id"] in there else {"item_not_found"}
         if event.get("type") == "response.create" and event.get("response") != 5:
             return set(self._response_codes(event.get("response") or {}))
         if event.get("type") == "response.cancel" and event.get("response_id") != 5:
-            wanted = event.get("response_id")
-            active = self.ear.active
-            return set() if active and wanted in (None, active.response_id) else {"response_cancel_not_active"}
+            return set() if self.ear.meant(event.get("response_id")) else {"response_cancel_not_active"}
         if event.get("type") == "session.update" and event.get("session", {}).get("max_output_tokens") != 0:
             return set() if event.get("session", {"type": ""}).get("type", "realtime") == "realtime" else SHAPE_CODES
         return SHAPE_CODES
@@ -258,19 +324,31 @@ class Model:
             not 1 <= len(item.get("id", "x")) <= 128,
             "\0" in item.get("id", "") or any("\0" in part["text"] for part in item["content"]),
             any(part["type"] != wanted for part in item["content"]),
-            event.get("previous_item_id") not in (None, self.last),
         ]
-        exists = item.get("id") in [known for known, _, _ in self.items]
-        return ["invalid_value"] * any(wrong) + ["item_already_exists"] * exists
+        exists = item.get("id") in [*self.known, *self.deleted]
+        astray = event.get("previous_item_id") not in (None, "root", *self.known)
+        return ["invalid_value"] * any(wrong) + ["item_already_exists"] * exists + ["item_not_found"] * astray
+
+    def _function_codes(self, item: Event) -> list[str]:
+        lengths = [len(item[name]) for name in ("id", "call_id", "name") if item.get(name) is not None]
+        nul = any("\0" in value for value in item.values() if isinstance(value, str))
+        exists = item.get("id") in [*self.known, *self.deleted]
+        wrong = nul or not all(1 <= length <= 128 for length in lengths)
+        return ["invalid_value"] * wrong + ["item_already_exists"] * exists
 
     def _response_codes(self, response: Event) -> list[str]:
         metadata = response.get("metadata") or {}
         wrong = [
-            response.get("conversation") not in (None, "auto"),
-            response.get("input") is not None,
+            response.get("conversation") not in (None, "auto", "none"),
+            response.get("prompt") is not None,
+            response.get("tools") == [{"type": "function"}],
+            response.get("tool_choice") not in (None, "none"),
             len(metadata) > 16 or any(len(key) > 64 or len(value) > 512 for key, value in metadata.items()),
         ]
-        return ["invalid_value"] * any(wrong) + ["conversation_already_has_active_response"] * bool(self.ear.active)
+        codes = ["invalid_value"] * any(wrong) + ["item_not_found"] * bool(response.get("input"))
+        if response.get("conversation") == "none":
+            return codes + ["too_many_responses"] * (len(self.ear.out_of_band) == OUT_OF_BAND_MAX)
+        return codes + ["conversation_already_has_active_response"] * bool(self.ear.active)
 
     def check(self, event: Event | str, codes: set[str], direct: list[Event]) -> None:
         """Compares the direct answers with the only right ones, and takes over what they change."""
@@ -285,10 +363,23 @@ class Model:
             self._merge(event["session"])
             assert [(answer["type"], answer["session"]) for answer in direct] == [("session.updated", self.config)]
         elif event["type"] == "conversation.item.create":
-            self._add(event["item"], direct)
+            self._add(event, direct)
+        elif "item_id" in event:
+            self._touch(event, direct)
         else:
             assert not direct
             self._respond(event)
+
+    def _touch(self, event: Event, direct: list[Event]) -> None:
+        (answer,) = direct
+        if event["type"] == "conversation.item.retrieve":
+            assert (answer["type"], answer["item"]["id"]) == ("conversation.item.retrieved", event["item_id"])
+            return
+        assert (answer["type"], answer["item_id"]) == ("conversation.item.deleted", event["item_id"])
+        if event["item_id"] in self.known:
+            self.deleted[event["item_id"]] = self.items.pop(self.known.index(event["item_id"]))
+        if self.ear.active and event["item_id"] in self.ear.active.item_ids:
+            self.ear.active.deleted = True
 
     def _merge(self, patch: Event) -> None:
         cleared: Event = {
@@ -301,35 +392,60 @@ class Model:
         }
         self.config |= {key: patch[key] or default for key, default in cleared.items() if key in patch}
 
-    def _add(self, item: Event, direct: list[Event]) -> None:
+    def _add(self, event: Event, direct: list[Event]) -> None:
+        item, after = event["item"], event.get("previous_item_id") or self.last
         added, done = direct
         assert (added["type"], done["type"]) == ("conversation.item.added", "conversation.item.done")
         made = added["item"]
         assert done["item"] == made
-        assert added["previous_item_id"] == done["previous_item_id"] == self.last
-        assert (made["role"], made["content"], made["status"]) == (item["role"], item["content"], "completed")
-        assert made["id"] == item.get("id", made["id"])
-        assert made["id"] not in [known for known, _, _ in self.items]
-        self.items.append((made["id"], made["role"], "".join(part["text"] for part in made["content"])))
+        assert added["previous_item_id"] == done["previous_item_id"] == (None if after == "root" else after)
+        given = {key: value for key, value in item.items() if value is not None}
+        assert {key: made[key] for key in given} == given
+        assert made["status"] == "completed"
+        assert made["id"] not in self.known
+        index = 0 if after in (None, "root") else self.known.index(after) + 1
+        self.items.insert(index, (made["id"], *said_in(made)))
 
     def _respond(self, event: Event) -> None:
         reply = self.ear.replies[-1]
         if event["type"] == "response.cancel":
+            (reply,) = [each for each in self.ear.replies if each.response_id == self._cancelled]
             assert reply.done, "a cancelled response ends at once"
             reply.status = "cancelled"
             return
         parameters = event.get("response") or {}
         instructions = parameters.get("instructions") or self.config["instructions"]
         reply.status = "failed" if instructions.startswith(PROMPT_FAIL) else "completed"
+        assert reply.events[0]["response"]["metadata"] == parameters.get("metadata")
+        assert reply.out_of_band == (parameters.get("conversation") == "none")
+        if reply.out_of_band:
+            return
         announced = reply.events[2]
         assert announced["previous_item_id"] == self.last
-        assert reply.events[0]["response"]["metadata"] == parameters.get("metadata")
         self.items.append((announced["item"]["id"], "assistant", ""))
 
-    def whole(self) -> list[tuple[str, str, str]]:
-        """All items, with the agent's texts as far as they were heard."""
-        heard = {reply.events[1]["item"]["id"]: reply.text for reply in self.ear.replies}
-        return [(known, role, heard.get(known, said)) for known, role, said in self.items]
+    def expect(self, event: Event | str) -> set[str]:
+        """Looks before an event is sent: at its codes, and at which response it means."""
+        if isinstance(event, dict) and event.get("type") == "response.cancel":
+            wanted = event.get("response_id")
+            meant = self.ear.meant(wanted) if isinstance(wanted, str | None) else None
+            self._cancelled = meant.response_id if meant else ""
+        return self.codes(event)
+
+    def whole(self, *, deleted: bool = False) -> list[tuple[str, str, str]]:
+        """All items, or those that were deleted, with the agent's texts as far as they were heard."""
+        heard = {known: reply.text for reply in self.ear.replies for known in reply.item_ids}
+        items = self.deleted.values() if deleted else self.items
+        return [(known, role, heard.get(known, said)) for known, role, said in items]
+
+
+def said_in(item: Event) -> tuple[str, str]:
+    """The role and the text under which an item is stored."""
+    if item["type"] == "function_call":
+        return "assistant", item["arguments"]
+    if item["type"] == "function_call_output":
+        return "tool", item["output"]
+    return item["role"], "".join(part["text"] for part in item["content"])
 
 
 # --- a client that does it ------------------------------------------------------------------------------------------
@@ -342,7 +458,10 @@ def resolved(step: Step, number: int, model: Model | None) -> Event | str:
     event: Event = {**json.loads(json.dumps(step.event)), "event_id": f"mine_{number}"}
     items = [] if model is None else [known for known, _, _ in model.items]
     if step.item is not None and step.item < len(items):
-        event["item"]["id"] = items[-1 - step.item]
+        if "item_id" in event:
+            event["item_id"] = items[-1 - step.item]
+        else:
+            event["item"]["id"] = items[-1 - step.item]
     if step.previous is not None and step.previous < len(items):
         event["previous_item_id"] = items[-1 - step.previous]
     if step.response and model is not None and model.ear.replies:
@@ -393,7 +512,7 @@ def patient(sequence: Sequence[Step]) -> None:
             for number, step in enumerate(sequence):
                 await _take(step, number, talk, model)
             await talk.leave(world)
-        check_store(world, talk, model.whole())
+        check_store(world, talk, model)
         await check_replay(world, talk, model.whole())
 
     in_a_world(scenario, Measured())
@@ -406,7 +525,7 @@ async def _take(step: Step, number: int, talk: Talk, model: Model) -> None:
         assert not talk.ear.take()
     else:
         event = resolved(step, number, model)
-        codes = model.codes(event)
+        codes = model.expect(event)
         await talk.client.send(event)
         await wait_all_tasks_blocked()
         model.check(event, codes, talk.ear.take())
@@ -415,11 +534,16 @@ async def _take(step: Step, number: int, talk: Talk, model: Model) -> None:
         reply.check()
 
 
-def check_store(world: World, talk: Talk, items: list[tuple[str, str, str]]) -> None:
+def check_store(world: World, talk: Talk, model: Model) -> None:
     stored = world.store.items(talk.row.conversation_id)
-    assert [(item.item_id, item.role, item.content) for item in stored] == items
+    rows = [((item.item_id, item.role, item.content), item.deleted) for item in stored]
+    assert [row for row, deleted in rows if not deleted] == model.whole()
+    assert sorted(row for row, deleted in rows if deleted) == sorted(model.whole(deleted=True))
     unfinished = {
-        reply.events[1]["item"]["id"] for reply in talk.ear.replies if reply.status != "completed" or not reply.done
+        known
+        for reply in talk.ear.replies
+        if not reply.out_of_band and (reply.status != "completed" or not reply.done)
+        for known in reply.item_ids
     }
     assert {item.item_id for item in stored if item.status == "incomplete"} == unfinished
     assert {item.session_id for item in stored} <= {talk.row.session_id}
@@ -489,8 +613,9 @@ def check_direct(talk: Talk, sequence: list[Step]) -> None:
 def check_acknowledged(world: World, talk: Talk) -> None:
     stored = {item.item_id: item for item in world.store.items(talk.row.conversation_id)}
     acknowledged = [event["item"]["id"] for event in talk.ear.direct if event["type"] == "conversation.item.done"]
-    finished = [reply.events[1]["item"]["id"] for reply in talk.ear.replies if reply.done]
-    unfinished = [reply.events[1]["item"]["id"] for reply in talk.ear.replies if not reply.done]
+    own = [reply for reply in talk.ear.replies if not reply.out_of_band]
+    finished = [known for reply in own if reply.done for known in reply.item_ids]
+    unfinished = [known for reply in own if not reply.done for known in reply.item_ids]
     assert len(set(acknowledged)) == len(acknowledged)
     assert sorted(stored) == sorted(acknowledged + finished + unfinished)
     assert all(stored[known].status == "incomplete" for known in unfinished)

@@ -153,10 +153,19 @@ def test_a_command_prints_them(name: str, document: dict[str, Any]) -> None:
 
 @pytest.fixture
 async def frames(postgres_store: PostgresStore) -> AsyncIterator[list[Event]]:
-    """What the server sends in a session with an answer, a cancelled one, an error, and a replay."""
+    """What the server sends in a session with an answer, a tool's turn, a cancelled one, an error, and a replay."""
     async with open_server(postgres_store) as server, connect(server.url, user="ada") as client:
-        await client.send({"type": "session.update", "session": {"instructions": "Be terse.", "tracing": "auto"}})
+        session = {"instructions": "Be terse.", "tracing": "auto", "tools": [{"type": "function", "name": "look_up"}]}
+        await client.send({"type": "session.update", "session": session})
         await client.ask("Hello")
+        (call,) = (await client.ask('call look_up {"city": "Oslo"}'))["response"]["output"]
+        output = {"type": "function_call_output", "id": "rain", "call_id": call["call_id"], "output": "rain"}
+        await client.send({"type": "conversation.item.create", "item": output})
+        await client.send({"type": "conversation.item.retrieve", "item_id": "rain"})
+        await client.until("conversation.item.retrieved")
+        await client.say("Forget this", "forgotten")
+        await client.send({"type": "conversation.item.delete", "item_id": "forgotten"})
+        await client.until("conversation.item.deleted")
         await client.send({"type": "response.cancel", "event_id": "none"})
         await client.until("error")
         seen, conversation = client.events, client.conversation_id
@@ -228,6 +237,10 @@ async def test_answers_over_http_are_as_the_document_says(
     path: str, status: int, body: type[Any], server: TestServer
 ) -> None:
     async with connect(server.url, user="ada") as client, httpx2.AsyncClient() as http:
+        await client.send({"type": "session.update", "session": {"tools": [{"type": "function", "name": "look_up"}]}})
+        (call,) = (await client.ask("call look_up"))["response"]["output"]
+        output = {"type": "function_call_output", "call_id": call["call_id"], "output": "rain"}
+        await client.send({"type": "conversation.item.create", "item": output})
         await client.ask("Hello")
         url = server.url + path.replace("{conversation_id}", client.conversation_id)
         answer = await http.get(url, headers={"OpenAI-Safety-Identifier": "ada"})

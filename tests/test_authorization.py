@@ -547,7 +547,6 @@ def test_no_secret_is_in_what_a_server_logs_or_shows(
 
     async def visit(server: Any) -> None:
         async with open_store(database_url) as store:
-            await empty(store)
             world = World(server, store, {"token": token(), "bad token": token(exp=1), "bad key": "sk-" + "b" * 43})
             await world.key("service", "backend", Scope.SERVICE)
             await world.secret("secret", user="ada")
@@ -561,6 +560,11 @@ def test_no_secret_is_in_what_a_server_logs_or_shows(
             await keyring.revoke(store, world.ids["service"])
             secrets.extend(str(value) for value in world.tokens.values())
 
+    async def clear() -> None:
+        async with open_store(database_url) as store:
+            await empty(store)
+
+    trio.run(clear)
     with run_server(*arguments, "--jwt-secret-file", str(jwt_file), "--jwt-audience", AUDIENCE) as server:
         processes = [path.read_bytes() for path in Path("/proc").glob(f"{server.process.pid}/cmdline")]
         trio.run(visit, server)

@@ -21,6 +21,7 @@ from server.authentication import Authenticator
 from server.config import Settings
 from server.connection import Services, serve_websocket
 from server.instance import Presence
+from server.listener import Listener
 from server.memory import Finalizer
 from server.metrics import Metrics
 from server.session import Registry
@@ -30,10 +31,15 @@ from server.stream import LINGER_SECONDS, BufferedStream
 
 from .memory_store import MemoryStore
 from .scripted_agents import HangingMemory, Slow, Unstoppable
+from .simulation.network import TEXT, MemoryListener, Wire, masked_frame
 
 SETTINGS = Settings()
 QUEUE_MESSAGES = 10_000
 REPLY_SECONDS = 1_000.0  # virtual
+HANDSHAKE = (
+    b"GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 class World:
@@ -74,10 +80,10 @@ class World:
                 client.cancel_scope.cancel()
 
     async def _serve(self, stream: BufferedStream, transport: trio.abc.Stream) -> None:
-        async with trio.open_nursery() as writer:
+        async with trio.open_nursery() as replies, trio.open_nursery() as writer:
             writer.start_soon(stream.run_writer)
-            await stream.finish(await serve_websocket(stream, self.services))
-            writer.cancel_scope.cancel()
+            await stream.finish(await serve_websocket(stream, self.services, replies))
+            replies.cancel_scope.cancel()
         await trio.aclose_forcefully(transport)
         self.over.set()
 
@@ -246,6 +252,30 @@ async def test_an_agent_that_ignores_cancellation_does_not_delay_the_end_of_its_
         assert [item.status for item in world.store.items(world.row.conversation_id)] == ["completed", "incomplete"]
 
 
+@pytest.mark.parametrize("cancelled", [False, True], ids=["stopped", "cancelled"])
+async def test_an_agent_that_ignores_cancellation_does_not_keep_its_socket_open(
+    cancelled: bool, autojump_clock: MockClock
+) -> None:
+    world, ended, sockets = World(MemoryStore(), Unstoppable()), trio.Event(), MemoryListener()
+    await world.presence.register()
+    listener, wire = Listener(world.services, cast("Any", None)), Wire(lambda _: None, lambda _: ended.set())
+    async with trio.open_nursery() as connections:
+        connections.start_soon(listener.accept, cast("Any", [sockets]), connections)
+        sockets.connect(wire)
+        wire.send(HANDSHAKE)
+        await trio.sleep(1)
+        wire.send(masked_frame(TEXT, b'{"type": "response.create"}'))
+        await trio.sleep(1)
+        (session,) = world.services.registry
+        assert not session.answered.is_set(), "the agent is at it"
+        session.stop(EndReason.SHUTDOWN)
+        if cancelled:
+            connections.cancel_scope.cancel()
+        with trio.CancelScope(shield=True), trio.fail_after(world.settings.close_seconds + LINGER_SECONDS + 0.1):
+            await ended.wait()
+        connections.cancel_scope.cancel()
+
+
 async def test_memory_that_hangs_does_not_delay_the_end_of_its_session(autojump_clock: MockClock) -> None:
     world = World(MemoryStore(), HangingMemory())
     async with world.connected() as peer:
@@ -264,7 +294,8 @@ async def test_a_handshake_that_is_never_finished_is_dropped_at_its_bound(
     stream = BufferedStream(ours, send_seconds=10, bytes_high=1, bytes_max=1)
     await theirs.send_all(b"GET /v1/realtime HTTP/1.1\r\n")
     began = trio.current_time()
-    await serve_websocket(stream, world.services)
+    async with trio.open_nursery() as replies:
+        await serve_websocket(stream, world.services, replies)
     assert trio.current_time() - began == pytest.approx(world.settings.handshake_seconds)
     assert not world.store.sessions
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 
 from server import items as items_module
 from server import wire
-from server.agent import Message
-from server.items import POSITION_STEP, Entry, Items
+from server.agent import FunctionCall, FunctionOutput, Message
+from server.items import POSITION_STEP, ROOT, Entry, Items, NoRoom
 from server.store import StoredItem
 
 SESSION, CONVERSATION = uuid4(), uuid4()
@@ -37,38 +38,116 @@ def stored(item_id: str, position: int, role: str = "user", status: str = "compl
     )
 
 
-def append(items: Items, item: wire.MessageItem) -> Entry:
-    entry = items.next(item)
+def put(items: Items, item: wire.Item, after: str | None = None) -> Entry:
+    entry = items.place(item, after)
     items.add(entry)
     return entry
+
+
+def ids(items: Items) -> list[str]:
+    return [entry.item.id for entry in items]
+
+
+@pytest.fixture
+def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wall clock that stands at 0: positions are counted from the last one alone."""
+    monkeypatch.setattr(items_module, "wall_clock_ms", lambda: 0)
 
 
 def test_a_conversation_without_items_has_no_last_one() -> None:
     items = Items()
     assert len(items) == 0
     assert items.last_item_id is None
-    assert items.messages() == []
+    assert items.context() == []
     assert "a" not in items
 
 
 def test_items_stand_in_the_order_in_which_they_were_added() -> None:
     items = Items()
-    entries = [append(items, message(name)) for name in ("b", "a", "c")]
-    assert [entry.item.id for entry in items] == ["b", "a", "c"]
+    entries = [put(items, message(name)) for name in ("b", "a", "c")]
+    assert ids(items) == ["b", "a", "c"]
     assert [entry.previous_item_id for entry in entries] == [None, "b", "a"]
     assert (len(items), items.last_item_id) == (3, "c")
     assert "a" in items
 
 
-def test_an_entry_that_was_not_added_takes_no_place() -> None:
+def test_items_go_where_they_are_put() -> None:
     items = Items()
-    first = append(items, message("a"))
-    unstored = items.next(message("lost"))
-    second = append(items, message("b"))
+    for name, after in (("b", None), ("d", None), ("c", "b"), ("a", ROOT), ("e", "d"), ("0", ROOT), ("f", None)):
+        put(items, message(name), after)
+    assert ids(items) == ["0", "a", "b", "c", "d", "e", "f"]
+    positions = [entry.position for entry in items]
+    assert positions == sorted(set(positions))
+
+
+def test_each_item_knows_which_one_it_was_put_behind() -> None:
+    items = Items()
+    for name in ("a", "c"):
+        put(items, message(name))
+    assert put(items, message("b"), "a").previous_item_id == "a"
+    assert put(items, message("first"), ROOT).previous_item_id is None
+    assert put(items, message("d"), "c").previous_item_id == "c"
+
+
+def test_nothing_is_put_behind_an_item_that_is_not_there() -> None:
+    items = Items()
+    put(items, message("a"))
+    with pytest.raises(KeyError):
+        items.place(message("b"), "nowhere")
+    assert ids(items) == ["a"]
+
+
+def test_a_place_is_taken_before_its_item_is_known() -> None:
+    items = Items()
+    put(items, message("a"))
+    later = items.place(message("later"))
+    sooner = put(items, message("sooner"))
+    assert (sooner.previous_item_id, ids(items), items.get("later")) == ("a", ["a", "sooner"], None)
+    assert "later" in items, "its id is taken already"
+    items.add(later)
+    assert (later.previous_item_id, ids(items)) == ("a", ["a", "later", "sooner"])
+
+
+def test_a_place_that_is_given_back_is_nobodys() -> None:
+    items = Items()
+    first = put(items, message("a"))
+    unstored = items.place(message("lost"))
+    items.remove(unstored)
+    second = put(items, message("b"))
     assert "lost" not in items
     assert second.previous_item_id == "a"
-    assert unstored.position > first.position
-    assert second.position > first.position
+    assert second.position > unstored.position > first.position
+
+
+@pytest.mark.usefixtures("still_clock")
+def test_an_item_that_was_taken_out_is_no_ones_neighbour() -> None:
+    items = Items()
+    entries = [put(items, message(name)) for name in ("a", "b", "c")]
+    items.remove(entries[1])
+    items.remove(entries[2])
+    assert (ids(items), items.last_item_id, "b" in items) == (["a"], "a", False)
+    after = put(items, message("d"))
+    assert (after.previous_item_id, after.position) == ("a", entries[2].position + POSITION_STEP)
+
+
+@pytest.mark.usefixtures("still_clock")
+def test_between_two_neighbours_there_is_room_for_twenty_and_then_none() -> None:
+    items = Items()
+    put(items, message("a"))
+    put(items, message("z"))
+    for number in range(20):
+        put(items, message(str(number)), "a")
+    with pytest.raises(NoRoom):
+        items.place(message("one too many"), "a")
+    assert ids(items) == ["a", *(str(number) for number in reversed(range(20))), "z"]
+    assert put(items, message("elsewhere")).previous_item_id == "z"
+
+
+def test_before_the_first_item_there_is_always_room() -> None:
+    items = Items()
+    for number in range(50):
+        put(items, message(str(number)), ROOT)
+    assert ids(items) == [str(number) for number in reversed(range(50))]
 
 
 @given(st.lists(st.integers(min_value=1, max_value=2**62), unique=True, max_size=20), st.integers(0, 5))
@@ -76,83 +155,130 @@ def test_positions_rise_from_whatever_the_history_ended_with(positions: list[int
     history = [stored(f"old_{position}", position) for position in sorted(positions)]
     items = Items(history)
     for number in range(more):
-        append(items, message(f"new_{number}"))
+        put(items, message(f"new_{number}"))
     found = [entry.position for entry in items]
     assert found == sorted(set(found))
     assert found[: len(history)] == sorted(positions)
 
 
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=40))
+def test_whatever_is_put_in_and_taken_out_the_positions_say_the_order(deeds: list[tuple[bool, int]]) -> None:
+    items, expected = Items(), list[str]()
+    for number, (takes_out, where) in enumerate(deeds):
+        if takes_out and expected:
+            entry = items.get(expected.pop(where % len(expected)))
+            assert entry is not None
+            items.remove(entry)
+            continue
+        index = where % (len(expected) + 1)
+        try:
+            put(items, message(f"i{number}"), expected[index - 1] if index else ROOT)
+        except NoRoom:
+            continue
+        expected.insert(index, f"i{number}")
+    assert ids(items) == expected
+    positions = [entry.position for entry in items]
+    assert positions == sorted(set(positions))
+
+
+def test_items_of_two_sessions_at_one_position_are_told_apart() -> None:
+    items = Items([stored("a", 5), stored("b", 5), stored("c", 5)])
+    entry = items.get("b")
+    assert entry is not None
+    items.remove(entry)
+    assert ids(items) == ["a", "c"]
+
+
+@pytest.mark.usefixtures("still_clock")
 def test_neighbours_leave_room_for_an_item_between_them() -> None:
     items = Items()
-    positions = [append(items, message(str(number))).position for number in range(3)]
-    assert all(after - before >= POSITION_STEP for before, after in itertools.pairwise(positions))
+    positions = [put(items, message(str(number))).position for number in range(3)]
+    assert positions == [POSITION_STEP, 2 * POSITION_STEP, 3 * POSITION_STEP]
 
 
 def test_positions_fit_a_bigint_for_another_two_centuries(monkeypatch: pytest.MonkeyPatch) -> None:
     in_2225 = (2225 - 1970) * 365.25 * 86_400_000
     monkeypatch.setattr(items_module, "wall_clock_ms", lambda: int(in_2225))
-    assert Items().next(message("a")).position < 2**63
+    assert Items().place(message("a")).position < 2**63
 
 
 def test_what_two_sessions_say_in_turn_stands_in_the_order_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(1_000, 60_000)
     monkeypatch.setattr(items_module, "wall_clock_ms", lambda: next(clock))
     tabs = {name: Items([stored("before", 7)]) for name in "ab"}
-    said = [(append(tabs[name], message(f"{turn}")), name) for turn, name in enumerate("aaabba")]
+    said = [(put(tabs[name], message(f"{turn}")), name) for turn, name in enumerate("aaabba")]
     in_order = sorted(said, key=lambda entry: entry[0].position)
     assert "".join(name for _, name in in_order) == "aaabba"
     assert said[3][0].previous_item_id == "before", "neither sees what the other says"
 
 
-def test_a_clock_that_goes_back_does_not_put_an_item_before_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(items_module, "wall_clock_ms", lambda: 0)
+@pytest.mark.usefixtures("still_clock")
+def test_a_clock_that_goes_back_does_not_put_an_item_before_what_is_known() -> None:
     items = Items([stored("ahead", 2**60)])
-    assert append(items, message("next")).position == 2**60 + POSITION_STEP
+    assert put(items, message("next")).position == 2**60 + POSITION_STEP
 
 
+@pytest.mark.usefixtures("still_clock")
 def test_a_history_is_restored_with_its_ids_its_positions_and_its_parts() -> None:
-    history = [stored("s", 5, "system"), stored("u", 9), stored("a", 40, "assistant", "incomplete")]
+    history = [
+        stored("s", 5, "system"),
+        stored("u", 9),
+        stored("a", 40, "assistant", "incomplete"),
+        replace(stored("c", 41, "assistant"), kind="function_call", call_id="call_1", name="look_up"),
+        replace(stored("o", 42, "tool"), kind="function_call_output", call_id="call_1"),
+    ]
     items = Items(history)
     entries = list(items)
     assert [entry.stored(SESSION, CONVERSATION) for entry in entries] == history
-    assert [entry.previous_item_id for entry in entries] == [None, "s", "u"]
-    assert [type(entry.item.content[0]) for entry in entries] == [wire.InputText, wire.InputText, wire.OutputText]
-    assert items.next(message("next")).position >= 40 + POSITION_STEP
-    assert items.next(message("next")).previous_item_id == "a"
+    assert [entry.previous_item_id for entry in entries] == [None, "s", "u", "a", "c"]
+    assert [entry.item for entry in entries] == [
+        message("s", "text of s", "system"),
+        message("u", "text of u"),
+        message("a", "text of a", "assistant", "incomplete"),
+        wire.FunctionCallItem(id="c", status="completed", call_id="call_1", name="look_up", arguments="text of c"),
+        wire.FunctionCallOutputItem(id="o", status="completed", call_id="call_1", output="text of o"),
+    ]
+    assert items.place(message("next")).position == 42 + POSITION_STEP
 
 
 def test_an_agent_sees_every_item_with_text_but_not_the_one_under_way() -> None:
     items = Items([stored("s", 1, "system")])
-    append(items, message("u", "hello"))
-    append(items, message("cut", "hal", "assistant", "incomplete"))
-    append(items, message("empty", ""))
-    append(items, wire.MessageItem(id="none", status="completed", role="user", content=[]))
-    append(items, message("now", "so far", "assistant", "in_progress"))
-    assert items.messages() == [
+    put(items, message("u", "hello"))
+    put(items, message("cut", "hal", "assistant", "incomplete"))
+    put(items, message("empty", ""))
+    put(items, wire.MessageItem(id="none", status="completed", role="user", content=[]))
+    put(items, wire.FunctionCallItem(id="c", status="completed", call_id="call_1", name="f", arguments="{}"))
+    put(items, wire.FunctionCallItem(id="half", status="incomplete", call_id="call_2", name="f", arguments='{"'))
+    put(items, wire.FunctionCallOutputItem(id="o", status="completed", call_id="call_1", output=""))
+    put(items, message("now", "so far", "assistant", "in_progress"))
+    items.place(message("unknown"))
+    assert items.context() == [
         Message("system", "text of s", "s"),
         Message("user", "hello", "u"),
         Message("assistant", "hal", "cut"),
+        FunctionCall("f", "{}", "call_1", "c"),
+        FunctionOutput("call_1", "", "o"),
     ]
 
 
 def test_what_was_said_while_an_answer_is_under_way_comes_after_it() -> None:
     items = Items()
-    append(items, message("u1"))
-    answer = append(items, message("a1", "", "assistant", "in_progress"))
-    append(items, message("u2"))
-    answer.item.status, answer.item.content = "completed", [wire.OutputText("the answer")]
-    assert [entry.item_id for entry in items.messages()] == ["u1", "a1", "u2"]
+    put(items, message("u1"))
+    answer = put(items, message("a1", "", "assistant", "in_progress"))
+    put(items, message("u2"))
+    answer.item = message("a1", "the answer", "assistant")
+    assert [entry.item_id for entry in items.context()] == ["u1", "a1", "u2"]
 
 
 def test_the_text_of_an_item_is_that_of_all_its_parts() -> None:
-    entry = Items().next(
+    entry = Items().place(
         wire.MessageItem(id="u", status="completed", role="user", content=[wire.InputText("a"), wire.InputText("b")])
     )
     assert entry.text == "ab"
 
 
 def test_an_item_is_stored_under_the_same_message_id_each_time_and_never_as_in_progress() -> None:
-    entry = Items().next(message("a", "so far", "assistant", "in_progress"))
+    entry = Items().place(message("a", "so far", "assistant", "in_progress"))
     first, second = entry.stored(SESSION, CONVERSATION), entry.stored(SESSION, CONVERSATION)
     assert first == second
     assert (first.message_id, first.status, first.content) == (entry.message_id, "incomplete", "so far")
@@ -160,4 +286,4 @@ def test_an_item_is_stored_under_the_same_message_id_each_time_and_never_as_in_p
 
 def test_two_entries_never_share_a_message_id() -> None:
     items = Items()
-    assert items.next(message("a")).message_id != items.next(message("a")).message_id
+    assert items.place(message("a")).message_id != items.place(message("b")).message_id

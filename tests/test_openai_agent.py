@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,24 @@ import trio.testing
 from hypercorn.config import Config
 from hypercorn.trio import serve
 
-from server.agent import AgentFailed, Message, Role, Transcript, Turn
-from server.openai_agent import CONTEXT_HALVINGS_MAX, MESSAGE_CHARS, OpenAIAgent, fitting
+from server.agent import (
+    AgentFailed,
+    ContextItem,
+    CutOff,
+    FunctionCall,
+    FunctionOutput,
+    Message,
+    Piece,
+    Role,
+    Tool,
+    ToolArguments,
+    ToolCall,
+    Transcript,
+    Turn,
+    Usage,
+)
+from server.openai_agent import CONTEXT_HALVINGS_MAX, OpenAIAgent
+from server.openai_chat import MESSAGE_CHARS, fitting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -37,6 +53,10 @@ class Endpoint:
     status: int = 200
     code: str | None = None
     pieces: Sequence[str] = ("Hel", "lo ", "Ada")
+    deltas: Sequence[dict[str, Any]] = ()  # further ones, after the pieces
+    finish: str = "stop"
+    usage: dict[str, Any] | None = None
+    refuses_usage: bool = False
     then: str = "done"  # done | stall | break | fade (ends without a finish) | noise | error
     too_long_times: int = 0
     answer: str | None = None
@@ -54,6 +74,8 @@ class Endpoint:
         self.asked.append(msgspec.json.decode(await _body(receive)))
         if len(self.asked) <= self.too_long_times:
             await self._refuse(send, 400, "context_length_exceeded")
+        elif self.refuses_usage and "stream_options" in self.asked[-1]:
+            await self._refuse(send, 400, None, "Unknown parameter: stream_options")
         elif self.status != 200:
             await self._refuse(send, self.status, self.code)
         elif self.asked[-1].get("stream"):
@@ -64,14 +86,14 @@ class Endpoint:
                 send, 200, {"id": "c", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
             )
 
-    async def _refuse(self, send: ASGISendCallable, status: int, code: str | None) -> None:
-        error = {"message": f"no: {KEY} at {self.url}", "type": "bad", "code": code}
+    async def _refuse(self, send: ASGISendCallable, status: int, code: str | None, why: str = "no") -> None:
+        error = {"message": f"{why}: {KEY} at {self.url}", "type": "bad", "code": code}
         await _respond(send, status, {"error": error})
 
     async def _stream(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         await _start(send, 200, b"text/event-stream")
-        for piece in self.pieces:
-            await _data(send, _chunk({"content": piece}, None))
+        for delta in (*({"content": piece} for piece in self.pieces), *self.deltas):
+            await _data(send, _chunk(delta, None))
         if self.then == "stall":
             assert (await receive())["type"] == "http.disconnect"
             self.gone.set()
@@ -83,12 +105,14 @@ class Endpoint:
         if self.then == "error":
             await _data(send, msgspec.json.encode({"error": {"message": KEY, "type": "server_error"}}))
         if self.then == "done":
-            await _data(send, _chunk({}, "stop"))
+            await _data(send, _chunk({}, self.finish))
+            if self.usage is not None:
+                await _data(send, msgspec.json.encode({"id": "c", "choices": [], "usage": self.usage}))
             await _data(send, b"[DONE]")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _chunk(delta: dict[str, str], finish: str | None) -> bytes:
+def _chunk(delta: dict[str, Any], finish: str | None) -> bytes:
     return msgspec.json.encode({"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
 
 
@@ -139,7 +163,7 @@ def turn(*texts: str, instructions: str = "Be brief.", max_output_tokens: int | 
     return Turn("ada", "conversation", instructions, messages, max_output_tokens)
 
 
-async def answer(agent: OpenAIAgent, asked: Turn) -> list[str]:
+async def answer(agent: OpenAIAgent, asked: Turn) -> list[Piece]:
     with trio.fail_after(WAIT_SECONDS):
         async with aclosing(agent.reply(asked)) as pieces:
             return [piece async for piece in pieces]
@@ -169,7 +193,7 @@ async def test_the_answer_comes_in_the_endpoints_pieces(endpoint: Endpoint, agen
 
 
 async def test_an_empty_conversation_is_answered_too(endpoint: Endpoint, agent: OpenAIAgent) -> None:
-    assert "".join(await answer(agent, turn(instructions=""))) == "Hello Ada"
+    assert await answer(agent, turn(instructions="")) == ["Hel", "lo ", "Ada"]
     assert endpoint.asked[0]["messages"]
 
 
@@ -254,7 +278,7 @@ async def test_an_answer_that_breaks_off_half_way_is_a_failure(
     endpoint: Endpoint, agent: OpenAIAgent, then: str, code: str
 ) -> None:
     endpoint.then = then
-    heard: list[str] = []
+    heard: list[Piece] = []
 
     async def listen() -> None:
         async with aclosing(agent.reply(turn("Hi"))) as pieces:
@@ -319,6 +343,128 @@ def test_the_newest_message_is_sent_with_its_end_however_long_it_is() -> None:
     assert system["content"] == "s" * 40
     assert str(newest["content"]).endswith("and why?")
     assert len(str(newest["content"])) == 40
+
+
+# --- tools
+
+
+LOOK_UP = Tool("look_up", "Looks a city up.", {"type": "object", "properties": {"city": {"type": "string"}}})
+GREET = Tool("greet", "", {})
+
+
+def piece_of_call(index: int, arguments: str, **named: str) -> dict[str, Any]:
+    """A delta of the call with this number."""
+    call_id, name = named.get("id"), named.get("name")
+    function = {"arguments": arguments} | ({"name": name} if name else {})
+    return {"tool_calls": [{"index": index, "function": function} | ({"id": call_id} if call_id else {})]}
+
+
+async def test_the_models_calls_come_in_the_endpoints_pieces(endpoint: Endpoint, agent: OpenAIAgent) -> None:
+    endpoint.pieces, endpoint.finish = ("Let me see.",), "tool_calls"
+    endpoint.deltas = [
+        piece_of_call(0, "", id="call_1", name="look_up"),
+        piece_of_call(0, '{"city":'),
+        piece_of_call(1, '{"na', id="call_2", name="greet"),
+        piece_of_call(0, '"Oslo"}'),
+        piece_of_call(1, 'me":"Ada"}'),
+    ]
+    asked = replace(turn("Hi"), tools=[LOOK_UP, GREET], tool_choice="required", parallel_tool_calls=True)
+    assert await answer(agent, asked) == [
+        "Let me see.",
+        ToolCall("look_up", "", "call_1"),
+        ToolArguments('{"city":'),
+        ToolArguments('"Oslo"}'),
+        ToolCall("greet", '{"name":"Ada"}', "call_2"),
+    ]
+    [request] = endpoint.asked
+    assert request["tools"][0] == {
+        "type": "function",
+        "function": {"name": "look_up", "description": "Looks a city up.", "parameters": LOOK_UP.parameters},
+    }
+    assert (request["tool_choice"], request["parallel_tool_calls"]) == ("required", True)
+
+
+async def test_a_tool_that_must_be_called_is_named_and_without_tools_nothing_is_said_of_them(
+    endpoint: Endpoint, agent: OpenAIAgent
+) -> None:
+    await answer(agent, replace(turn("Hi"), tools=[LOOK_UP], tool_choice=LOOK_UP))
+    await answer(agent, turn("Hi"))
+    first, second = endpoint.asked
+    assert first["tool_choice"] == {"type": "function", "function": {"name": "look_up"}}
+    assert "parallel_tool_calls" not in first
+    assert not {"tools", "tool_choice", "parallel_tool_calls"} & set(second)
+
+
+async def test_a_model_that_cannot_call_tools_is_not_told_of_them(endpoint: Endpoint) -> None:
+    agent = OpenAIAgent(base_url=endpoint.url, api_key=KEY, model="small", calls_tools=False)
+    await answer(agent, replace(turn("Hi"), tools=[LOOK_UP]))
+    assert "tools" not in endpoint.asked[0]
+    await agent.aclose()
+
+
+def called(call_id: str, name: str = "look_up", arguments: str = "{}") -> FunctionCall:
+    return FunctionCall(name, arguments, call_id, f"item_{call_id}")
+
+
+def test_each_call_is_sent_with_its_output_right_behind_it_whatever_came_between() -> None:
+    items: list[ContextItem] = [
+        Message("user", "Hi", "1"),
+        called("a"),
+        called("b", "greet"),
+        called("unanswered"),
+        Message("user", "Still there?", "2"),
+        FunctionOutput("b", "hello", "3"),
+        FunctionOutput("a", "Oslo", "4"),
+        FunctionOutput("of nobody's call", "lost", "5"),
+    ]
+    sent = fitting("", items, 10_000)
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool", "tool", "user"]
+    assert [call["id"] for call in sent[1]["tool_calls"]] == ["a", "b"]
+    assert sent[1]["tool_calls"][0]["function"] == {"name": "look_up", "arguments": "{}"}
+    assert [(each["tool_call_id"], each["content"]) for each in sent[2:4]] == [("a", "Oslo"), ("b", "hello")]
+
+
+def test_an_output_that_fits_brings_its_call_along_and_one_that_does_not_is_cut() -> None:
+    items: list[ContextItem] = [
+        Message("user", "x" * 100, "1"),
+        called("a", arguments="y" * 100),
+        FunctionOutput("a", "z" * 50, "2"),
+    ]
+    sent = fitting("", items, 80)
+    assert [message["role"] for message in sent] == ["assistant", "tool"]
+    [_, cut] = fitting("", items, 20)
+    assert cut["content"] == "z" * 20
+
+
+# --- what it cost, and where it ended
+
+
+async def test_what_an_answer_cost_is_what_the_endpoint_counted(endpoint: Endpoint, agent: OpenAIAgent) -> None:
+    counts = {"prompt_tokens": 30, "completion_tokens": 4, "total_tokens": 34}
+    endpoint.usage = {**counts, "prompt_tokens_details": {"cached_tokens": 16}}
+    assert (await answer(agent, turn("Hi")))[-1] == Usage(30, 4, 16)
+    endpoint.usage = counts
+    assert (await answer(agent, turn("Hi")))[-1] == Usage(30, 4)
+    assert endpoint.asked[0]["stream_options"] == {"include_usage": True}
+
+
+async def test_an_endpoint_that_does_not_count_is_asked_without_it_from_then_on(
+    endpoint: Endpoint, agent: OpenAIAgent
+) -> None:
+    endpoint.refuses_usage = True
+    for _ in range(2):
+        assert await answer(agent, turn("Hi")) == ["Hel", "lo ", "Ada"]
+    assert ["stream_options" in request for request in endpoint.asked] == [True, False, False]
+
+
+@pytest.mark.parametrize(("finish", "reason"), [("length", "max_output_tokens"), ("content_filter", "content_filter")])
+async def test_an_answer_that_the_endpoint_cut_says_so(
+    endpoint: Endpoint, agent: OpenAIAgent, finish: str, reason: str
+) -> None:
+    endpoint.finish = finish
+    last = (await answer(agent, turn("Hi")))[-1]
+    assert isinstance(last, CutOff)
+    assert last.reason == reason
 
 
 def chat(*texts: tuple[Role, str]) -> Transcript:

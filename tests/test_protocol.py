@@ -145,7 +145,16 @@ async def test_what_is_said_during_an_answer_stands_behind_it_in_the_transcript(
         ({"type": "input_audio_buffer.append", "audio": "AAAA"}, "unsupported_event", "type"),
         ({"type": "conversation.item.create"}, "missing_required_parameter", "item"),
         ({"type": "session.update", "session": {"type": "transcription"}}, "invalid_value", "session.type"),
-        ({"type": "response.create", "response": {"conversation": "none"}}, "invalid_value", "response.conversation"),
+        ({"type": "response.create", "response": {"conversation": "other"}}, "invalid_value", "response.conversation"),
+        ({"type": "conversation.item.retrieve", "item_id": "nowhere"}, "item_not_found", "item_id"),
+        ({"type": "conversation.item.delete", "item_id": "nowhere"}, "item_not_found", "item_id"),
+        (
+            {"type": "conversation.item.truncate", "item_id": "x", "content_index": 0, "audio_end_ms": 1},
+            "unsupported_event",
+            "type",
+        ),
+        ({"type": "response.create", "response": {"prompt": {"id": "pmpt_1"}}}, "invalid_value", "response.prompt"),
+        ({"type": "session.update", "session": {"tool_choice": "sometimes"}}, "invalid_value", "session.tool_choice"),
         ({"type": "response.create", "response": {"metadata": {"k": "v" * 513}}}, "invalid_value", "response.metadata"),
     ],
 )

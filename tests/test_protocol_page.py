@@ -13,7 +13,9 @@ from server import wire
 from server.admission import REPLAY_ITEMS_MAX
 from server.config import Settings
 from server.connection import BAD_KEY
-from server.conversation import ITEM_ID_CHARS_MAX
+from server.refusals import ID_CHARS_MAX, TOOL_NAME_CHARS_MAX
+from server.response import OUTPUT_ITEMS_MAX
+from server.responses import OUT_OF_BAND_MAX
 from server.session import CLOSE_CODES
 from server.web.conversations import PAGE_MAX
 from server.web.schemas import SERVER_EVENTS, event_type
@@ -22,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/protocol.md").read_text()
 WORDS = set(re.findall(r"`([^`\s]+)`", PAGE))
 CODE = re.compile(r"[a-z]+(_[a-z]+)+")
-REFUSING = {"ErrorDetail", "Refused", "AgentFailed", "_fail", "_refuse", "_refusal", "error_response"}
+REFUSING = {"ErrorDetail", "Refused", "AgentFailed", "_fail", "_refuse", "_refusal", "refusal", "error_response"}
 NOT_FOR_CLIENTS = {"memory_unreadable"}  # of the making of memory
 
 
@@ -67,7 +69,10 @@ def test_it_names_every_close_code() -> None:
         Settings().send_seconds,
         Settings().connections_max,
         Settings().history_items_max,
-        ITEM_ID_CHARS_MAX,
+        ID_CHARS_MAX,
+        TOOL_NAME_CHARS_MAX,
+        OUT_OF_BAND_MAX,
+        OUTPUT_ITEMS_MAX,
         REPLAY_ITEMS_MAX,
         PAGE_MAX,
         wire.METADATA_PAIRS_MAX,

@@ -161,7 +161,8 @@ SELECT commit_batch(now(), '1h', jsonb_build_object(
             'user_id', user_id, 'instance_id', instance_id, 'age_seconds', 0, 'credential_id', key_id)) FROM few),
     'items', (SELECT jsonb_agg(jsonb_build_object('message_id', gen_random_uuid(), 'conversation_id', conversation_id,
             'session_id', session_id, 'item_id', 'new_' || session_id, 'position', 9, 'role', 'user', 'content', 'hi',
-            'status', 'completed')) FROM few),
+            'status', 'completed', 'kind', 'message')) FROM few),
+    'deletions', (SELECT jsonb_agg(jsonb_build_object('session_id', session_id, 'item_id', 'item_1')) FROM few),
     'ends', (SELECT jsonb_agg(jsonb_build_object('session_id', session_id, 'instance_id', instance_id,
             'age_seconds', 0, 'end_reason', 'client_closed')) FROM few)))
 """
@@ -184,6 +185,7 @@ async def test_a_batch_reads_no_table_from_end_to_end(postgres_store: PostgresSt
                 before = await connection.fetch(SCANS)  # statements before this one may still be in it
                 answer = json.loads(await connection.fetchval(BATCH))
                 assert sum(answer["ends"].values()) == 20
+                assert answer["deletions"] == ["deleted"] * 20
                 after = await connection.fetch(SCANS)
                 return {relname for relname, _ in set(map(tuple, after)) - set(map(tuple, before))}
 

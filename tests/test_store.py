@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,7 +24,9 @@ from server.store import (
     EndReason,
     InstanceGone,
     InvalidRow,
+    ItemDeletion,
     ItemExists,
+    ItemNotFound,
     MemoryClaim,
     RememberedFact,
     SessionClosed,
@@ -34,7 +37,6 @@ from server.store import (
     StoreError,
     StoreUnavailable,
     Suspect,
-    UnknownItem,
 )
 
 from . import memory_store
@@ -165,7 +167,10 @@ class PostgresWorld(World):
         return int((await self.sql("SELECT count(*) FROM conversation_sessions"))[0][0])
 
     async def items(self, conversation_id: UUID) -> Sequence[StoredItem]:
-        columns = "message_id, session_id, conversation_id, item_id, position, role, content, status"
+        columns = (
+            "message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name,"
+            " deleted_at IS NOT NULL AS deleted"
+        )
         text = f"SELECT {columns} FROM messages WHERE conversation_id = $1 ORDER BY position, message_id"
         return [StoredItem(**dict(row)) for row in await self.sql(text, conversation_id)]
 
@@ -429,6 +434,149 @@ async def test_a_whole_session_may_be_written_at_once(world: World) -> None:
     assert not row.is_active
     stored = await world.items(start.conversation_id)
     assert row.memory_status == ("pending" if stored else "none")
+
+
+# --- items of other kinds
+
+
+def call(start: SessionStart, **changes: Any) -> StoredItem:
+    fields = {"kind": "function_call", "role": "assistant", "call_id": "call_1", "name": "look_up"}
+    return item(start, '{"city":"Oslo"}', **(fields | changes))
+
+
+def output(start: SessionStart, **changes: Any) -> StoredItem:
+    return item(start, "rain", **({"kind": "function_call_output", "role": "tool", "call_id": "call_1"} | changes))
+
+
+async def test_calls_and_their_outputs_are_stored_and_loaded_as_they_were_given(world: World) -> None:
+    start = await world.begin()
+    rows = [item(start, position=1), call(start, position=2), output(start, position=3)]
+    await world.append(*rows)
+    assert await world.items(start.conversation_id) == rows
+    assert await world.store.load_history(start.conversation_id, "ada", 10) == rows
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "thought"},
+        {"role": "tool"},
+        {"role": "tool", "call_id": "call_1"},
+        {"call_id": "call_1"},
+        {"name": "look_up"},
+        {"kind": "function_call", "role": "assistant", "call_id": "call_1"},
+        {"kind": "function_call", "role": "assistant", "name": "look_up"},
+        {"kind": "function_call", "role": "user", "name": "look_up", "call_id": "call_1"},
+        {"kind": "function_call", "role": "tool", "name": "look_up", "call_id": "call_1"},
+        {"kind": "function_call_output", "role": "tool"},
+        {"kind": "function_call_output", "role": "user", "call_id": "call_1"},
+        {"kind": "function_call_output", "role": "tool", "call_id": "call_1", "name": "look_up"},
+        {"kind": "function_call_output", "role": "tool", "call_id": "nul \0"},
+    ],
+    ids=str,
+)
+async def test_an_item_of_no_legal_shape_is_refused(world: World, changes: dict[str, str]) -> None:
+    start = await world.begin()
+    with pytest.raises(InvalidRow):
+        await world.append(item(start, **changes))
+    assert await world.items(start.conversation_id) == []
+
+
+async def test_what_a_tool_answered_is_neither_remembered_nor_a_reason_to_remember(world: World) -> None:
+    silent, spoken = await world.begin("ada"), await world.begin("bob")
+    await world.append(call(silent, position=1), output(silent, position=2))
+    await world.append(item(spoken, "hello", position=1), call(spoken, position=2), output(spoken, position=3))
+    for start in (silent, spoken):
+        await world.store.end_session(end(start))
+    assert (await world.session(silent.session_id)).memory_status == "none"
+    [claim] = await world.store.claim_memory(10, 60.0)
+    assert [message.text for message in claim.transcript.messages] == ["hello"]
+
+
+# --- delete
+
+
+def deletion(start: SessionStart, item_id: str) -> ItemDeletion:
+    return ItemDeletion(start.session_id, item_id)
+
+
+async def test_a_deleted_item_leaves_the_conversation_and_stays_in_the_transcript(world: World) -> None:
+    start = await world.begin()
+    rows = [item(start, text, position=n) for n, text in enumerate(("one", "two", "three"))]
+    await world.append(*rows)
+    await world.store.delete_item(deletion(start, rows[1].item_id), within=WITHIN)
+    assert await world.items(start.conversation_id) == [rows[0], replace(rows[1], deleted=True), rows[2]]
+    assert await world.store.load_history(start.conversation_id, "ada", 10) == [rows[0], rows[2]]
+    assert await world.store.load_history(start.conversation_id, "ada", 2) == [rows[0], rows[2]]
+
+
+async def test_deleting_an_item_again_is_one_deletion(world: World) -> None:
+    start = await world.begin()
+    await world.append(item(start, item_id="a"))
+    results = await gather(*[lambda: world.store.delete_item(deletion(start, "a"), within=WITHIN)] * 3)
+    assert results == [None] * 3
+    await world.store.delete_item(deletion(start, "a"), within=WITHIN)
+
+
+async def test_an_item_and_its_deletion_may_be_written_at_once(world: World) -> None:
+    start = await world.begin()
+    results = await gather(
+        lambda: world.append(item(start, item_id="a")),
+        lambda: world.store.delete_item(deletion(start, "a"), within=WITHIN),
+    )
+    assert results[0] is None
+    assert results[1] is None or isinstance(results[1], ItemNotFound)
+    [stored] = await world.items(start.conversation_id)
+    assert stored.deleted is (results[1] is None)
+
+
+async def test_the_id_of_a_deleted_item_is_not_free_again(world: World) -> None:
+    start = await world.begin()
+    await world.append(item(start, item_id="a"))
+    await world.store.delete_item(deletion(start, "a"), within=WITHIN)
+    with pytest.raises(ItemExists):
+        await world.append(item(start, "another", item_id="a"))
+
+
+async def test_an_item_may_be_stored_as_deleted(world: World) -> None:
+    start = await world.begin()
+    stored = item(start, deleted=True)
+    await world.append(stored)
+    assert await world.items(start.conversation_id) == [stored]
+    assert await world.store.load_history(start.conversation_id, "ada", 10) == []
+
+
+async def test_what_is_not_there_is_not_deleted_and_fails_alone(world: World) -> None:
+    start, other = await world.begin("ada"), await world.begin("eve")
+    await world.append(item(start, item_id="mine"), item(start, item_id="also mine"))
+    await world.append(item(other, item_id="theirs"))
+    results = await gather(
+        lambda: world.store.delete_item(deletion(start, "nowhere"), within=WITHIN),
+        lambda: world.store.delete_item(deletion(start, "mine"), within=WITHIN),
+        lambda: world.store.delete_item(deletion(other, "also mine"), within=WITHIN),
+        lambda: world.store.delete_item(deletion(other, "nul \0"), within=WITHIN),
+    )
+    assert [type(result) for result in results[:3]] == [ItemNotFound, type(None), ItemNotFound]
+    assert isinstance(results[3], InvalidRow)
+    assert {row.item_id for row in await world.items(start.conversation_id) if row.deleted} == {"mine"}
+
+
+async def test_nothing_is_deleted_for_a_closed_session(world: World) -> None:
+    start = await world.begin()
+    await world.append(item(start, item_id="a"))
+    await world.close_by_hand(start.session_id)
+    with pytest.raises(SessionClosed):
+        await world.store.delete_item(deletion(start, "a"), within=WITHIN)
+    assert not (await world.items(start.conversation_id))[0].deleted
+
+
+async def test_what_the_user_took_back_is_not_remembered(world: World) -> None:
+    start = await world.begin()
+    await world.append(item(start, "I like tea", item_id="a", position=1), item(start, "Hello", position=2))
+    await world.store.delete_item(deletion(start, "a"), within=WITHIN)
+    await world.store.end_session(end(start))
+    [claim] = await world.store.claim_memory(10, 60.0)
+    assert [message.text for message in claim.transcript.messages] == ["Hello"]
 
 
 # --- keys and client secrets
@@ -890,6 +1038,33 @@ async def test_pages_hold_every_item_once_though_many_stand_at_one_position(worl
     assert [stored.item_id for stored in history] == seen[-4:]
 
 
+async def test_no_page_shows_a_deleted_item_but_one_may_go_on_from_it(world: World) -> None:
+    start = await world.begin()
+    names = ("a", "b", "c", "d")
+    await world.append(*(item(start, item_id=name, position=number) for number, name in enumerate(names)))
+    await world.store.delete_item(deletion(start, "b"), within=WITHIN)
+    for older, cursor, expected in (
+        (True, None, ["d", "c"]),
+        (True, "c", ["a"]),
+        (True, "b", ["a"]),
+        (False, None, ["a", "c"]),
+        (False, "a", ["c", "d"]),
+        (False, "b", ["c", "d"]),
+    ):
+        page = await world.store.page_items(start.conversation_id, "ada", 2, older=older, cursor=cursor)
+        assert page is not None
+        assert [stored.item_id for stored in page] == expected
+
+
+async def test_a_page_holds_items_of_every_kind_whole(world: World) -> None:
+    start = await world.begin()
+    call = item(start, "{}", role="assistant", kind="function_call", call_id="call_1", name="look_up", position=1)
+    output = item(start, "rain", role="tool", kind="function_call_output", call_id="call_1", position=2)
+    await world.append(call, output)
+    assert await world.store.page_items(start.conversation_id, "ada", 9, older=False) == [call, output]
+    assert await world.store.page_items(start.conversation_id, "ada", 9, older=True) == [output, call]
+
+
 async def test_a_page_is_only_for_the_conversations_own_user_and_from_its_own_items(world: World) -> None:
     start, other = await world.begin(), await world.begin()
     await world.append(item(start, item_id="mine"))
@@ -898,7 +1073,7 @@ async def test_a_page_is_only_for_the_conversations_own_user_and_from_its_own_it
     assert await world.store.page_items(start.conversation_id, "eve", 9, older=True, cursor="mine") is None
     assert await world.store.page_items(uuid4(), "ada", 9, older=True) is None
     for cursor in ("elsewhere", "none"):
-        with pytest.raises(UnknownItem):
+        with pytest.raises(ItemNotFound):
             await world.store.page_items(start.conversation_id, "ada", 9, older=True, cursor=cursor)
 
 

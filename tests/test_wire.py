@@ -75,6 +75,28 @@ VALID: list[dict[str, Any]] = [
         "response": {"metadata": {"turn": "1"}, "max_output_tokens": 5, "conversation": "auto"},
     },
     {
+        "type": "response.create",
+        "response": {
+            "conversation": "none",
+            "output_modalities": ["text"],
+            "tools": [{"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}}],
+            "tool_choice": {"type": "function", "name": "f"},
+            "parallel_tool_calls": False,
+            "input": [
+                {"type": "item_reference", "id": "item_1"},
+                {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]},
+            ],
+        },
+    },
+    {"type": "conversation.item.create", "item": {"type": "function_call_output", "call_id": "c", "output": "20 C"}},
+    {
+        "type": "conversation.item.create",
+        "previous_item_id": "root",
+        "item": {"id": "item_2", "type": "function_call", "name": "f", "arguments": "{}", "call_id": "c"},
+    },
+    {"type": "conversation.item.retrieve", "item_id": "item_1"},
+    {"type": "conversation.item.delete", "item_id": "item_1", "event_id": "e3"},
+    {
         "type": "session.update",
         "session": {"type": "realtime", "output_modalities": ["text"], "instructions": "be terse"},
     },
@@ -128,7 +150,12 @@ def test_a_responses_own_fields_are_read_and_unknown_ones_ignored() -> None:
     )
     assert isinstance(event, wire.ResponseCreate)
     assert event.response == wire.ResponseParams(
-        instructions="i", conversation="none", input=[], metadata={"a": "b"}, max_output_tokens="inf"
+        instructions="i",
+        conversation="none",
+        input=[],
+        metadata={"a": "b"},
+        max_output_tokens="inf",
+        parallel_tool_calls=True,
     )
 
 
@@ -173,8 +200,8 @@ _PARAMS = '{"type":"response.create","event_id":"e","response":%s}'
         ('{"type":"foo.bar","event_id":"e"}', "invalid_value", "type", "e"),
         ('{"type":"foo.bar","event_id":5}', "invalid_value", "type", None),
         ('{"type":"foo.bar","event_id":{"a":[]}}', "invalid_value", "type", None),
-        ('{"type":"conversation.item.delete","item_id":"i"}', "invalid_value", "type", None),
-        ('{"type":"conversation.item.retrieve","item_id":"i"}', "invalid_value", "type", None),
+        ('{"type":"conversation.item.delete","event_id":"e"}', "missing_required_parameter", "item_id", "e"),
+        ('{"type":"conversation.item.retrieve","item_id":5}', "invalid_value", "item_id", None),
         ('{"type":"response.create","event_id":5}', "invalid_value", "event_id", None),
         ('{"type":"session.update","event_id":"e"}', "missing_required_parameter", "session", "e"),
         (_PATCH % "null", "invalid_value", "session", "e"),
@@ -191,7 +218,17 @@ _PARAMS = '{"type":"response.create","event_id":"e","response":%s}'
         (_ITEM % '{"type":"message","role":"user"}', "missing_required_parameter", "item.content", "e"),
         (_ITEM % '{"type":"message","role":"bot","content":[]}', "invalid_value", "item.role", "e"),
         (_ITEM % '{"type":"message","role":"user","content":"hi"}', "invalid_value", "item.content", "e"),
-        (_ITEM % '{"type":"function_call_output","call_id":"c","output":"o"}', "invalid_value", "item.type", "e"),
+        (_ITEM % '{"type":"function_call_output","output":"o"}', "missing_required_parameter", "item.call_id", "e"),
+        (_ITEM % '{"type":"function_call_output","call_id":"c"}', "missing_required_parameter", "item.output", "e"),
+        (
+            _ITEM % '{"type":"function_call_output","call_id":null,"output":""}',
+            "missing_required_parameter",
+            "item.call_id",
+            "e",
+        ),
+        (_ITEM % '{"type":"function_call","arguments":"{}"}', "missing_required_parameter", "item.name", "e"),
+        (_ITEM % '{"type":"function_call","name":"f"}', "missing_required_parameter", "item.arguments", "e"),
+        (_ITEM % '{"type":"function_call","name":"f","arguments":{}}', "invalid_value", "item.arguments", "e"),
         (_ITEM % '{"type":"mcp_call"}', "invalid_value", "item.type", "e"),
         (_PARTS % '{"type":"input_text"}', "missing_required_parameter", "item.content[0].text", "e"),
         (_PARTS % '{"text":"hi"}', "missing_required_parameter", "item.content[0].type", "e"),
@@ -199,6 +236,11 @@ _PARAMS = '{"type":"response.create","event_id":"e","response":%s}'
         (_PARTS % '{"type":"input_image","image_url":"x"}', "invalid_value", "item.content[0].type", "e"),
         (_PARTS % '{"type":"input_text","text":null}', "invalid_value", "item.content[0].text", "e"),
         (_PARAMS % "5", "invalid_value", "response", "e"),
+        (_PARAMS % '{"input":[{"type":"item_reference"}]}', "missing_required_parameter", "response.input[0].id", "e"),
+        (_PARAMS % '{"input":[5]}', "invalid_value", "response.input[0]", "e"),
+        (_PARAMS % '{"tools":[5]}', "invalid_value", "response.tools[0]", "e"),
+        (_PARAMS % '{"tool_choice":5}', "invalid_value", "response.tool_choice", "e"),
+        (_PARAMS % '{"parallel_tool_calls":"no"}', "invalid_value", "response.parallel_tool_calls", "e"),
         (_PARAMS % '{"metadata":{"a":1}}', "invalid_value", "response.metadata[...]", "e"),
         (_PARAMS % '{"max_output_tokens":1e999}', "invalid_value", "response.max_output_tokens", "e"),
         (_PARAMS % ('{"max_output_tokens":' + "9" * 5_000 + "}"), "invalid_value", "response.max_output_tokens", "e"),
@@ -362,7 +404,17 @@ def response(**changes: Any) -> wire.Response:
 
 
 TOOL = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}}
-USAGE = {"total_tokens": 30, "input_tokens": 10, "output_tokens": 20}
+USAGE = wire.Usage(
+    total_tokens=30,
+    input_tokens=10,
+    output_tokens=20,
+    input_token_details=wire.InputTokenDetails(
+        text_tokens=10, cached_tokens=4, cached_tokens_details=wire.CachedTokensDetails(text_tokens=4)
+    ),
+    output_token_details=wire.OutputTokenDetails(text_tokens=20),
+)
+CALL = wire.FunctionCallItem(id="item_2", status="completed", call_id="call_1", name="f", arguments="{}")
+OUTPUT = wire.FunctionCallOutputItem(id="item_3", status="completed", call_id="call_1", output="20 C")
 FAILED = wire.StatusDetails(type="failed", error=wire.Failure(code="agent_timeout", message="Too slow."))
 PART: dict[str, Any] = {"response_id": "resp_1", "item_id": "item_1"}
 
@@ -399,6 +451,15 @@ EXAMPLES: list[wire.ServerEvent] = [
     wire.ContentPartDone(**PART, part=wire.TextPart(text="Hello.")),
     wire.TextDelta(**PART, delta="Hel\0lo \U0001f600"),
     wire.TextDone(**PART, text="Hello."),
+    wire.ItemRetrieved(item=OUTPUT),
+    wire.ItemDeleted(item_id="item_1"),
+    wire.ItemAdded(previous_item_id="item_1", item=CALL),
+    wire.ItemDone(previous_item_id="item_2", item=OUTPUT),
+    wire.OutputItemAdded(response_id="resp_1", output_index=1, item=CALL),
+    wire.OutputItemDone(response_id="resp_1", output_index=1, item=CALL),
+    wire.ArgumentsDelta(**PART, output_index=1, call_id="call_1", delta="{"),
+    wire.ArgumentsDone(**PART, output_index=1, call_id="call_1", name="f", arguments="{}"),
+    wire.ResponseDone(response=response(status="completed", conversation_id=None, output=[item(), CALL])),
 ]
 
 

@@ -194,18 +194,38 @@ patches = st.fixed_dictionaries(
     },
 )
 parts = st.fixed_dictionaries({"type": st.sampled_from(["input_text", "output_text"]), "text": unicode})
-items = st.fixed_dictionaries(
-    {"type": st.just("message"), "role": st.sampled_from(["system", "user", "assistant"]), "content": st.lists(parts)},
-    optional={"id": st.none() | unicode, "status": json_values},
+loose = {"id": st.none() | unicode, "status": json_values}  # what an item may have beside what it needs
+items = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "type": st.just("message"),
+            "role": st.sampled_from(["system", "user", "assistant"]),
+            "content": st.lists(parts),
+        },
+        optional=loose,
+    ),
+    st.fixed_dictionaries(
+        {"type": st.just("function_call"), "name": unicode, "arguments": unicode},
+        optional={**loose, "call_id": st.none() | unicode},
+    ),
+    st.fixed_dictionaries(
+        {"type": st.just("function_call_output"), "call_id": unicode, "output": unicode}, optional=loose
+    ),
 )
+references = st.fixed_dictionaries({"type": st.just("item_reference"), "id": unicode})
+objects_of_any = st.dictionaries(unicode, json_values, max_size=3)
 params = st.fixed_dictionaries(
     {},
     optional={
         "instructions": st.none() | unicode,
         "conversation": st.none() | unicode,
-        "input": st.none() | st.lists(json_values, max_size=3),
+        "input": st.none() | st.lists(items | references, max_size=3),
         "metadata": st.none() | st.dictionaries(unicode, unicode, max_size=3),
         "max_output_tokens": st.none() | tokens,
+        "tools": st.none() | st.lists(objects_of_any, max_size=3),
+        "tool_choice": st.none() | unicode | objects_of_any,
+        "parallel_tool_calls": st.none() | st.booleans(),
+        "prompt": json_values,
     },
 )
 
@@ -218,6 +238,8 @@ def kind(name: str, required: dict[str, Any], optional: dict[str, Any]) -> st.Se
 valid_events = st.one_of(
     kind("session.update", {"session": patches}, {}),
     kind("conversation.item.create", {"item": items}, {"previous_item_id": st.none() | unicode}),
+    kind("conversation.item.retrieve", {"item_id": unicode}, {}),
+    kind("conversation.item.delete", {"item_id": unicode}, {}),
     kind("response.create", {}, {"response": st.none() | params}),
     kind("response.cancel", {}, {"response_id": st.none() | unicode}),
 )
@@ -256,6 +278,26 @@ message_items = st.builds(
     role=st.sampled_from(["system", "user"]),
     content=st.lists(st.builds(wire.InputText, unicode), max_size=3),
 )
+counts = st.integers(0, 2**40)
+usages = st.builds(
+    wire.Usage,
+    total_tokens=counts,
+    input_tokens=counts,
+    output_tokens=counts,
+    input_token_details=st.builds(
+        wire.InputTokenDetails,
+        text_tokens=counts,
+        cached_tokens=counts,
+        cached_tokens_details=st.builds(wire.CachedTokensDetails, text_tokens=counts),
+    ),
+    output_token_details=st.builds(wire.OutputTokenDetails, text_tokens=counts),
+)
+statuses = st.sampled_from(["in_progress", "completed", "incomplete"])
+sent_items = st.one_of(
+    message_items,
+    st.builds(wire.FunctionCallItem, id=unicode, status=statuses, call_id=unicode, name=unicode, arguments=unicode),
+    st.builds(wire.FunctionCallOutputItem, id=unicode, status=statuses, call_id=unicode, output=unicode),
+)
 details = st.none() | st.one_of(
     st.just(wire.StatusDetails(type="cancelled", reason="client_cancelled")),
     st.builds(
@@ -272,10 +314,11 @@ details = st.none() | st.one_of(
 responses = st.builds(
     wire.Response,
     id=unicode,
-    conversation_id=unicode,
+    conversation_id=st.none() | unicode,
     status=st.sampled_from(["in_progress", "completed", "cancelled", "failed", "incomplete"]),
     status_details=details,
-    output=st.lists(message_items, max_size=2),
+    output=st.lists(sent_items, max_size=2),
+    usage=st.none() | usages,
     max_output_tokens=tokens,
     metadata=st.none() | st.dictionaries(unicode, unicode, max_size=3),
 )
@@ -306,10 +349,13 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "session": sessions,
     "conversation": st.builds(wire.ConversationRef, id=unicode),
     "previous_item_id": st.none() | unicode,
-    "item": message_items,
+    "item": sent_items,
     "response": responses,
     "response_id": unicode,
     "item_id": unicode,
+    "call_id": unicode,
+    "name": unicode,
+    "arguments": unicode,
     "part": st.builds(wire.TextPart, text=unicode),
     "delta": unicode,
     "text": unicode,

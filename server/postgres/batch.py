@@ -1,4 +1,4 @@
-"""A batch of writes as one statement: starts, then items, then ends, since one batch may hold a whole session.
+"""A batch of writes as one statement: starts, items, deletions, ends, since one batch may hold a whole session.
 
 Last, in a transaction around it, what an instance leaves with: the bulk close of its sessions is for those that have no
 end of their own. In an outage the writer hands over again what could not be committed, with what has come meanwhile.
@@ -19,6 +19,8 @@ from ..queries import QUERIES
 from ..store import (
     CredentialRevoked,
     InstanceGone,
+    ItemDeletion,
+    ItemNotFound,
     SessionClosed,
     SessionEnd,
     SessionStart,
@@ -40,7 +42,7 @@ class InstanceStop(msgspec.Struct, frozen=True):
     instance_id: UUID
 
 
-Write = SessionStart | SessionEnd | tuple[StoredItem, ...] | BulkClose | InstanceStop
+Write = SessionStart | SessionEnd | tuple[StoredItem, ...] | ItemDeletion | BulkClose | InstanceStop
 Closed = frozenset[UUID]
 """What a write comes to: the sessions whose rows it closed."""
 Outcome: TypeAlias = commits.Outcome[Closed]
@@ -49,7 +51,7 @@ NONE: Closed = frozenset()
 FRESH_SECONDS = 0.5  # a batch that reaches the database later than so is refused: ages cannot be counted from there
 
 
-ItemFate = Literal["stored", "held", "closed"]
+ItemFate = Literal["stored", "deleted", "held", "closed", "unknown"]
 
 
 class _Answer(msgspec.Struct):
@@ -57,13 +59,14 @@ class _Answer(msgspec.Struct):
 
     at: when it was, by the database's clock, in Unix seconds. fresh: False where nothing was stored.
     starts: instances, keys and client secrets that may begin sessions; ends: by session. False: somebody holds the row.
-    items: in the order of the batch.
+    items, deletions: in the order of the batch.
     """
 
     at: float
     fresh: bool
     starts: dict[UUID, bool] = {}
     items: list[ItemFate] = []
+    deletions: list[ItemFate] = []
     ends: dict[UUID, bool] = {}
 
 
@@ -84,6 +87,7 @@ class Batch:
         ends = [write for write in writes if isinstance(write, SessionEnd)]
         self._first = {end.session_id: end for end in reversed(ends)}
         self._items = [item for write in writes if isinstance(write, tuple) for item in write]
+        self._deletions = [write for write in writes if isinstance(write, ItemDeletion)]
         self.leaving = [write for write in writes if isinstance(write, BulkClose | InstanceStop)]
 
     async def run(self, connection: Any, now: float, moment: datetime) -> Sequence[Outcome]:
@@ -94,7 +98,10 @@ class Batch:
         rows = self._rows(now)
         answer = await self._commit(connection, moment, rows) if rows else _Answer(0.0, fresh=True)
         left = {write: await _leave(connection, write) for write in self.leaving}
-        fates = dict(zip((item.message_id for item in self._items), answer.items, strict=True))
+        fates: dict[UUID | ItemDeletion, ItemFate] = dict(
+            zip((item.message_id for item in self._items), answer.items, strict=True)
+        )
+        fates |= dict(zip(self._deletions, answer.deletions, strict=True))
         return [self._outcome(write, answer, fates, left) for write in self.writes]
 
     async def _commit(self, connection: Any, moment: datetime, rows: dict[str, Any]) -> _Answer:
@@ -110,18 +117,25 @@ class Batch:
         rows = {
             "starts": [_start_row(start, now) for start in self._starts],
             "items": self._items,
+            "deletions": self._deletions,
             "ends": [_end_row(end, now) for end in self._first.values()],
         }
         return {kind: each for kind, each in rows.items() if each}
 
     def _outcome(
-        self, write: Write, answer: _Answer, fates: dict[UUID, ItemFate], left: dict[BulkClose | InstanceStop, Closed]
+        self,
+        write: Write,
+        answer: _Answer,
+        fates: dict[UUID | ItemDeletion, ItemFate],
+        left: dict[BulkClose | InstanceStop, Closed],
     ) -> Outcome:
         match write:
             case SessionStart():
                 return _start_outcome(write, answer.starts)
             case SessionEnd():
                 return self._end_outcome(write, answer.ends.get(write.session_id))
+            case ItemDeletion():
+                return _item_outcome(fates[write])
             case BulkClose() | InstanceStop():
                 return left[write]
         outcomes = (_item_outcome(fates[item.message_id]) for item in write)
@@ -171,12 +185,14 @@ def _start_outcome(start: SessionStart, allowed: dict[UUID, bool]) -> Outcome:
 
 def _item_outcome(fate: ItemFate) -> Outcome:
     match fate:
-        case "stored":
+        case "stored" | "deleted":
             return NONE
         case "held":
             return _held()
         case "closed":
             return SessionClosed("the session's row is closed")
+        case "unknown":
+            return ItemNotFound("no such item")
 
 
 async def _leave(connection: Any, write: BulkClose | InstanceStop) -> Closed:
@@ -188,4 +204,4 @@ async def _leave(connection: Any, write: BulkClose | InstanceStop) -> Closed:
 
 
 def _held() -> StoreUnavailable:
-    return StoreUnavailable("somebody else holds the session's row")
+    return StoreUnavailable("somebody else holds the session's row, or the item's")

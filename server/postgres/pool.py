@@ -26,6 +26,8 @@ from ..store import (
     CredentialRevoked,
     Instance,
     InvalidRow,
+    ItemDeletion,
+    ItemNotFound,
     MemoryClaim,
     RememberedFact,
     SessionEnd,
@@ -34,7 +36,6 @@ from ..store import (
     StoreError,
     StoreUnavailable,
     Suspect,
-    UnknownItem,
 )
 from .batch import Batch, BulkClose, Closed, InstanceStop, Outcome, Write, by_session
 from .calls import CALL_SECONDS, call
@@ -125,6 +126,9 @@ class PostgresStore:
     async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
         await self._writer.submit(tuple(items), within=within)
 
+    async def delete_item(self, deletion: ItemDeletion, *, within: float) -> None:
+        await self._writer.submit(deletion, within=within)
+
     async def end_session(self, end: SessionEnd) -> bool:
         return bool(await self._submit_after(end.unfinished, end))
 
@@ -176,7 +180,7 @@ class PostgresStore:
         if cursor is not None:
             found = await self.fetch("find_item", conversation_id, cursor)
             if not found:
-                raise UnknownItem(cursor)
+                raise ItemNotFound(cursor)
             start = tuple(found[0])
         rows = await self.select(
             QUERIES["items_before"] if older else QUERIES["items_after"], conversation_id, *start, limit
@@ -246,5 +250,6 @@ class PostgresStore:
 
 
 def _stored_item(row: asyncpg.Record) -> StoredItem:
-    names = ("message_id", "session_id", "conversation_id", "item_id", "position", "role", "content", "status")
+    names = ("message_id", "session_id", "conversation_id", "item_id", "position", "role", "content", "status", "kind",
+             "call_id", "name")  # fmt: skip
     return StoredItem(**{name: row[name] for name in names})

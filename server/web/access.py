@@ -44,7 +44,7 @@ class Services(Protocol):
     async def page_items(
         self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None
     ) -> Sequence[StoredItem] | None:
-        """Raises `UnknownItem`, and `StoreUnavailable`; see `server.store.Store`."""
+        """Raises `ItemNotFound`, and `StoreUnavailable`; see `server.store.Store`."""
         ...
 
     async def list_conversations(

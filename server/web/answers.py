@@ -49,7 +49,7 @@ class ItemList(Struct, kw_only=True):
     """A page of items. has_more: there are further ones in the direction in which it was paged."""
 
     object: Literal["list"] = "list"
-    data: list[wire.MessageItem]
+    data: list[wire.Item]
     first_id: str | None
     last_id: str | None
     has_more: bool

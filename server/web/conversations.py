@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..conversation import ITEM_ID_CHARS_MAX
 from ..identity import Refused
 from ..items import restored_item
+from ..refusals import ID_CHARS_MAX
 from ..session import parse_public_id, public_id
-from ..store import ConversationSummary, UnknownItem
+from ..store import ConversationSummary, ItemNotFound
 from .access import principal_of, services_of
 from .answers import Conversation, ConversationList, ItemList, answer
 
@@ -38,7 +38,7 @@ async def conversation_items(request: Request) -> Response:
         found = await services_of(request).page_items(
             conversation_id, principal.user_id, limit + 1, older=older, cursor=after or before
         )
-    except UnknownItem:
+    except ItemNotFound:
         name = "after" if before is None else "before"
         raise _invalid("The conversation has no item of this id.", name) from None
     if found is None:
@@ -102,6 +102,6 @@ def _choice(request: Request, name: str, default: str, choices: Sequence[str]) -
 
 def _item_id(request: Request, name: str) -> str | None:
     value = request.query_params.get(name)
-    if value is not None and (not 1 <= len(value) <= ITEM_ID_CHARS_MAX or "\0" in value):
-        raise _invalid(f"An item's id has 1 to {ITEM_ID_CHARS_MAX} characters, and no NUL.", name)
+    if value is not None and (not 1 <= len(value) <= ID_CHARS_MAX or "\0" in value):
+        raise _invalid(f"An item's id has 1 to {ID_CHARS_MAX} characters, and no NUL.", name)
     return value

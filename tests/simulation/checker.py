@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from uuid import UUID
 
 from server.instance import GUARD_RETRY_SECONDS, STOP_SECONDS
@@ -25,6 +26,7 @@ JUDGED_SECONDS = 0.6
 GAP_SECONDS = 1.5  # of a judge's own trouble; with more it is not steady
 LEASE_LOST_SECONDS = 1.4  # trouble shorter than this costs nobody the lease
 ANEW_SECONDS = 1.5  # in which one that was declared dead finds out, and registers anew
+LEFT_SECONDS = 1.5  # before its end: whoever has a sound database for so long leaves nothing behind
 OVERLOADED = 1013
 REFUSED_OPENINGS = frozenset({"half", "foreign", "lost", "silent"})
 UNFINISHED_OPENINGS = frozenset({"half", "silent"})
@@ -72,6 +74,7 @@ class Checker:
             return
         self._reason(row, truth, owner)
         self._prompt(row, truth, owner)
+        self._left(row, owner)
         self._swept(row, owner)
         self._memory(row)
         if visit is not None:
@@ -123,6 +126,17 @@ class Checker:
                 f" {row.ended_at:.3f}, later than {limit:.3f}",
             )
 
+    def _left(self, row: SessionRecord, owner: Server) -> None:
+        """Whether a server that ended by itself left nothing to the others."""
+        assert row.ended_at is not None
+        if owner.how != "exited" or owner.over_at is None or row.ended_at <= owner.over_at:
+            return
+        excused = owner.cut_until > owner.over_at - LEFT_SECONDS or overlap(
+            owner.trouble, owner.over_at - LATENCY_SECONDS, owner.over_at
+        )
+        if not excused:
+            self._watch.broken("I1 orphan", f"{owner.name} ended by itself and left {row.session_id} active")
+
     @staticmethod
     def _soonest(sound: Iterator[tuple[float, float]], due: float, seconds: float) -> float:
         return min((max(start, due) + seconds for start, end in sound if end - max(start, due) >= seconds),
@@ -160,7 +174,10 @@ class Checker:
             looks = [at]
             if overlap(judge.trouble, at - JUDGED_SECONDS, at):
                 looks += [when for when in judge.troubled_at if when <= at]
-            if any(self._unheard_of(owner, look) and self._steady(judge, look) for look in looks):
+            if any(
+                self._unheard_of(owner, look) and (self._sound_for_long(judge, look) or self._steady(judge, look))
+                for look in looks
+            ):
                 return True
         return False
 
@@ -169,8 +186,16 @@ class Checker:
         return any(begin <= at and end >= at - JUDGED_SECONDS and min(end, at) - begin >= LEASE_LOST_SECONDS
                    for begin, end in owner.trouble)  # fmt: skip
 
+    def _steady(self, judge: Server, at: float) -> bool:
+        """Whether it renewed its lease all the time: trouble that lets every other statement through is no gap."""
+        since = at - CRASH_STEADY_SECONDS
+        beats = [beat for beat in self._watch.beats.get(judge, ()) if since - GAP_SECONDS <= beat <= at]
+        return bool(beats) and all(
+            later - earlier <= GAP_SECONDS for earlier, later in pairwise([since, *beats, at]) if later > since
+        )
+
     @staticmethod
-    def _steady(judge: Server, at: float) -> bool:
+    def _sound_for_long(judge: Server, at: float) -> bool:
         since = at - CRASH_STEADY_SECONDS + JUDGED_SECONDS
         return judge.started_at <= since and not any(
             min(end, at) - max(begin, since) > GAP_SECONDS for begin, end in judge.trouble
@@ -215,13 +240,13 @@ class Checker:
         assert row.ended_at is not None
         assert visit.wire is not None
         owners = {record.instance.instance_id for record in owner.link.own()}
-        if row.closed_by in owners:
+        if row.closed_by in owners and row.end_reason != "shutdown":
             return
         limit = row.ended_at + GHOST_SECONDS
         for begin, end in owner.trouble:
             if begin <= limit + LATENCY_SECONDS and end >= row.ended_at:
                 limit = max(limit, end + GHOST_SECONDS + GUARD_RETRY_SECONDS)
-        if any(what in ("vanish", "slow") for _, what in visit.causes):
+        if visit.wire.full_at is not None or any(what in ("vanish", "slow") for _, what in visit.causes):
             limit += owner.settings.close_seconds + owner.settings.send_seconds + LINGER_SECONDS
         ended = min(visit.closed_at or INFINITE, visit.wire.ended_at if visit.wire.ended else INFINITE)
         ended = min([ended, *(at for at, what in visit.causes if what in AT_ONCE)])  # nothing is served after its own
@@ -247,7 +272,7 @@ class Checker:
             return
         at = min(visit.closed_at or INFINITE, visit.wire.ended_at if visit.wire.ended else INFINITE)
         server, row = visit.server, self._world.database.sessions.get(visit.session_id or UUID(int=0))
-        causes = [when for when, _ in visit.causes]
+        causes = [when for when, _ in visit.causes] + [visit.wire.full_at or INFINITE]
         causes += [when for when in (server.signalled_at, server.over_at) if when is not None]
         if row is not None and row.session_id in self._watch.by_hand:
             causes.append(self._watch.by_hand[row.session_id])

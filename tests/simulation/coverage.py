@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from server.store import EndReason
 
 from .agent import MEMORY_MARKS, REPLY_MARKS
+from .moments import STATES
 from .plan import CLIENT_CAUSES, ENDINGS, FAULTS, OPENINGS, SERVER_CAUSES
 
 SEEDS_MIN = 1_500  # below that, chance alone may leave something out
@@ -34,6 +35,7 @@ def expected() -> dict[str, frozenset[str]]:
         "store": frozenset(f"{name}/{error}" for name in OPERATIONS_HIT for error in ERRORS),
         "process": frozenset({"exited", "crashed", "forced"}),
         "memory": frozenset({"done", "failed", "none"}),
+        "state": STATES,
     }
 
 

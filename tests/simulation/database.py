@@ -62,6 +62,8 @@ class Link(MemoryStore):
     """One server's access to the shared tables.
 
     frozen, dead: set by the process that it belongs to. A dead one's operations never return.
+    lag: an operation, and how many seconds it is late; lags: whether it was asked for. closed_in_bulk: a shutdown's
+    statement has closed the rows.
     """
 
     def __init__(self, database: MemoryStore, server: Server, random: Random) -> None:
@@ -71,9 +73,12 @@ class Link(MemoryStore):
         self.trouble: Trouble | None = None
         self.frozen = False
         self.dead = False
+        self.lag: tuple[str, float] | None = None
+        self.lags = False
+        self.closed_in_bulk = False
         self._died_at = 0.0
         self._claims: set[UUID] = set()
-        self._server = server
+        self.server = server
         self._random = random
         self._changed = trio.Event()
 
@@ -131,7 +136,7 @@ class Link(MemoryStore):
 
     async def register_instance(self, instance: Instance) -> None:
         await super().register_instance(
-            replace(instance, pid=self._server.pid, process_started=self._server.number, host_id=self._server.host)
+            replace(instance, pid=self.server.pid, process_started=self.server.number, host_id=self.server.host)
         )
 
     @asynccontextmanager
@@ -153,7 +158,7 @@ class Link(MemoryStore):
 
     def own(self) -> list[InstanceRecord]:
         """The rows of `server_instances` that this process wrote."""
-        return [record for record in self.instances.values() if record.instance.process_started == self._server.number]
+        return [record for record in self.instances.values() if record.instance.process_started == self.server.number]
 
     def _claim(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
         claims = super()._claim(limit, lease_seconds)
@@ -172,7 +177,10 @@ class Link(MemoryStore):
             try:
                 return effect()
             finally:
-                self._server.world.stored(self, name)
+                if name == "begin_session" and self.closed_in_bulk:
+                    self.server.world.count("state", "begun behind the bulk close")
+                self.closed_in_bulk |= name == "close_instance_sessions"
+                self.server.world.stored(self, name)
 
         try:
             await self._go(name)
@@ -192,6 +200,9 @@ class Link(MemoryStore):
         if self.dead:
             await self._never()
         await self._wait(name)
+        if self.lag is not None and self.lag[0] == name:
+            self.lags = True
+            await trio.sleep(self.lag[1])
         if self.dead:
             if self._random.random() < 0.5:
                 self._count(name, "done_after_death")
@@ -207,8 +218,14 @@ class Link(MemoryStore):
             self._count(name, "refused")
             self._fail(name, "connection refused")
 
+    async def _travel(self) -> None:
+        """One way to the database or back. Where that takes no time, what asks yields already."""
+        seconds = self._random.choice(LATENCIES)
+        if seconds:
+            await trio.sleep(seconds)
+
     async def _come_back(self, name: str) -> None:
-        await trio.sleep(self._random.choice(LATENCIES))
+        await self._travel()
         if self.dead:
             self._count(name, "done_unheard")
             await self._never()
@@ -219,7 +236,7 @@ class Link(MemoryStore):
     async def _wait(self, name: str) -> None:
         trouble = self.trouble
         if trouble is None or trouble.kind != "slow" or self._random.random() >= trouble.share:
-            await trio.sleep(self._random.choice(LATENCIES))
+            await self._travel()
             return
         self._count(name, "slow")
         # With a share of all, it is a database that stalls: everything waits, and nothing is lost.
@@ -238,4 +255,4 @@ class Link(MemoryStore):
         raise StoreUnavailable(f"{name}: {why}")
 
     def _count(self, name: str, kind: str) -> None:
-        self._server.world.count("store", f"{name}/{kind}")
+        self.server.world.count("store", f"{name}/{kind}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 CONNECTION, SESSION, CONVERSATION = "server/connection.py", "server/session.py", "server/conversation.py"
 RESPONSE, STREAM, LISTENER = "server/response.py", "server/stream.py", "server/listener.py"
 MAIN, SHUTDOWN, INSTANCE = "server/main.py", "server/shutdown.py", "server/instance.py"
+LAST_RESORTS = "tests/test_last_resorts.py"
 REAPER, MEMORY, STORE = "server/reaper.py", "server/memory.py", "tests/memory_store.py"
 
 ORPHAN, GHOST, END, REMEMBER = "I1 orphan", "I2 ghost", "I3 end", "I4 memory"
@@ -20,7 +21,8 @@ LOST, SWEPT, BOUND, CONTAINED = "I5 lost", "I6 swept", "I7 unbounded", "I8 conta
 class Mutant:
     """A mistake: in `file`, `old` (which stands there exactly once) becomes `new`.
 
-    promises: one of them has to be reported as broken.
+    promises: one of them has to be reported as broken. test: an ordinary test that has to fail, for what is rare or
+    harmless in the worlds.
     """
 
     name: str
@@ -28,10 +30,11 @@ class Mutant:
     old: str
     new: str
     promises: frozenset[str]
+    test: str | None = None
 
 
-def mutant(name: str, file: str, old: str, new: str, *promises: str) -> Mutant:
-    return Mutant(name, file, old, new, frozenset(promises))
+def mutant(name: str, file: str, old: str, new: str, *promises: str, test: str | None = None) -> Mutant:
+    return Mutant(name, file, old, new, frozenset(promises), test and f"{LAST_RESORTS}::{test}")
 
 
 EXIT = (
@@ -41,6 +44,22 @@ EXIT = (
         "            await self._end()\n            await self._close()\n",
         "            await self._close()\n            await self._end()\n",
         ORPHAN,
+    ),
+    mutant(
+        "the row is written before the socket is closed though somebody else closed it",
+        CONNECTION,
+        "        if session.reason in CLOSED_ALREADY:\n",
+        "        if False:\n",
+        GHOST,
+        test="test_a_socket_whose_row_somebody_else_closed_does_not_wait_for_the_database",
+    ),
+    mutant(
+        "an end may lie before its session",
+        SESSION,
+        "self.ended = max(self.started, ended if ended is not None else trio.current_time())",
+        "self.ended = ended if ended is not None else trio.current_time()",
+        END,
+        test="test_a_session_never_ends_before_it_began",
     ),
     mutant(
         "the exit without its deadline",
@@ -163,10 +182,19 @@ ALIVE = (
     mutant(
         "an agent runs inside the session",
         CONNECTION,
-        "start_reply=self._tasks.start_soon",
+        "start_reply=self._replies.start_soon",
         "start_reply=helpers.start_soon",
         ORPHAN,
         END,
+    ),
+    mutant(
+        "a socket waits for an agent that ignores cancellation",
+        LISTENER,
+        "                await self._serve_stream(self._buffered(secured), replies)\n",
+        "                async with trio.open_nursery() as own:\n"
+        "                    await self._serve_stream(self._buffered(secured), own)\n"
+        "                    own.cancel_scope.cancel()\n",
+        GHOST,
     ),
     mutant(
         "an agent's exception ends its session",
@@ -188,27 +216,36 @@ WORDS = (
     mutant(
         "an item is acknowledged before its commit",
         CONVERSATION,
-        "        try:\n            await self._commit(entry)\n",
-        "        self._outbox.emit(wire.ItemDone(previous_item_id=entry.previous_item_id, item=item))\n"
-        "        try:\n            await self._commit(entry)\n",
+        "            with self._storing(event):\n                await self._ledger.append([entry])\n",
+        "            self._outbox.emit(wire.ItemDone(previous_item_id=self._items.last_item_id, item=entry.item))\n"
+        "            with self._storing(event):\n                await self._ledger.append([entry])\n",
         LOST,
     ),
     mutant(
         "an answer is acknowledged before its commit",
         RESPONSE,
-        "        try:\n            await self._commit()\n",
-        "        for event in closing:\n            self._outbox.emit(event)\n"
-        "        try:\n            await self._commit()\n",
+        "        try:\n            await self._shelf.keep(self.entries)\n",
+        "        for entry in self.entries:\n            self._shelf.confirm(entry)\n"
+        "        try:\n            await self._shelf.keep(self.entries)\n",
         LOST,
     ),
     mutant(
         "an answer is acknowledged though it was not stored",
         RESPONSE,
         '            self._fail("store_unavailable", "The answer could not be stored. Please try again.")\n'
-        "            self._settle_item()\n"
-        "            closing = closing[-1:]",
-        "            closing = closing[:]",
+        "            for entry in self.entries:\n"
+        '                entry.item.status = "incomplete"\n'
+        "            return False\n",
+        "            return True\n",
         LOST,
+    ),
+    mutant(
+        "words are stored after the cut",
+        CONVERSATION,
+        '        if self._over:\n            raise SessionClosed("the session is over")\n',
+        "",
+        GHOST,
+        test="test_after_the_cut_nothing_more_is_stored_and_nothing_acknowledged",
     ),
     mutant(
         "words are stored though the row is closed",
@@ -263,6 +300,16 @@ STOPPING = (
         "trio.move_on_after(BULK_SECONDS, shield=True) as limit",
         "trio.CancelScope(shield=True) as limit",
         BOUND,
+        test="test_a_bulk_close_that_hangs_is_given_up_at_its_bound",
+    ),
+    mutant(
+        "a failed bulk close is taken as done",
+        SHUTDOWN,
+        '            _log.error("bulk_close_failed", error=str(error))\n',
+        '            _log.error("bulk_close_failed", error=str(error))\n'
+        "            return [session.session_id for session in services.registry]\n",
+        ORPHAN,
+        test="test_a_bulk_close_that_fails_leaves_each_session_to_end_its_own_row",
     ),
     mutant(
         "sockets get all the time that they want",

@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("server", "tests", "schema.sql", "pyproject.toml")
 SEEDS_MAX = 400  # within which a mistake has to be seen
 STDERR_CHARS_MAX = 300
+TEST_FAILED = 1  # pytest's exit code; others are no verdict
 EXIT_BROKEN = 1
 EXIT_INTERRUPTED = 130
 
@@ -41,7 +42,7 @@ class Verdict:
 
     promise: the one that was reported, after so many seeds; None: none of those that were asked for.
     seeds: none, where the simulation came to no verdict; `example` has its last words then.
-    others: what else was reported, by the number of seeds.
+    others: what else was reported, by the number of seeds. test: whether an ordinary test was asked, and no seed run.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Verdict:
     seconds: float
     example: str
     others: dict[str, int] = field(default_factory=dict)
+    test: bool = False
 
 
 def mutated(mutant: Mutant, root: Path = ROOT) -> str:
@@ -89,12 +91,29 @@ async def look(name: str, code: Path, seeds: range, promises: Collection[str]) -
     return Verdict(name, seconds=seconds, **json.loads(run.stdout.splitlines()[-1]))
 
 
+async def ask(name: str, code: Path, test: str, promise: str) -> Verdict:
+    """What an ordinary test in a copy of the code says: the promise is broken where it fails."""
+    began = time.perf_counter()
+    run = await trio.run_process(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test],
+        cwd=code,
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+    said = run.stdout.decode(errors="replace").strip()[-STDERR_CHARS_MAX:]
+    seconds = round(time.perf_counter() - began, 1)
+    return Verdict(name, promise if run.returncode == TEST_FAILED else None, 0, seconds, said, test=True)
+
+
 async def try_mutant(mutant: Mutant, seeds_max: int) -> Verdict:
     """Has the simulation look at a copy of the code with the mistake in it."""
     text = mutated(mutant)
     with TemporaryDirectory(prefix="lastcall-mutant-") as folder:
         copy_code(Path(folder))
         (Path(folder) / mutant.file).write_text(text)
+        if mutant.test is not None:
+            return await ask(mutant.name, Path(folder), mutant.test, min(mutant.promises))
         return await look(mutant.name, Path(folder), range(seeds_max), mutant.promises)
 
 
@@ -116,8 +135,8 @@ async def try_all(
     return verdicts
 
 
-async def try_sound(seeds: int, processes: int) -> list[Verdict]:
-    """What breaks in the code as it is, on the seeds in which the mistakes were seen: that was not their doing."""
+async def try_sound(seeds: int, tests: Collection[str], processes: int) -> list[Verdict]:
+    """What breaks in the code as it is, on the seeds and tests in which the mistakes were seen: not their doing."""
     size = -(-seeds // processes)
     parts: list[Verdict] = []
 
@@ -127,7 +146,8 @@ async def try_sound(seeds: int, processes: int) -> list[Verdict]:
     async with trio.open_nursery() as nursery:
         for first in range(0, seeds, size or 1):
             nursery.start_soon(part, first)
-    return [verdict for verdict in parts if verdict.promise or not verdict.seeds]
+    parts += [await ask("(none)", ROOT, test, "a test fails") for test in tests]
+    return [verdict for verdict in parts if verdict.promise or not (verdict.seeds or verdict.test)]
 
 
 def run_mutants(
@@ -146,7 +166,8 @@ def run_mutants(
         verdicts = trio.run(try_all, chosen, seeds_max, processes, lambda _: shown.advance(task))
         seeds = max((verdict.seeds for verdict in verdicts if verdict.promise), default=0)
         task = shown.add_task("the code as it is", total=None)
-        unsound = trio.run(try_sound, seeds, processes)
+        tests = [mutant.test for mutant in chosen if mutant.test is not None]
+        unsound = trio.run(try_sound, seeds, tests, processes)
     by_name = {verdict.name: verdict for verdict in verdicts}
     return figures([by_name[mutant.name] for mutant in chosen], unsound, time.perf_counter() - began, processes)
 
@@ -182,8 +203,8 @@ def say(result: dict[str, Any], console: Console) -> None:
     for verdict in result["verdicts"]:
         others = ", ".join(verdict["others"])
         reported = verdict["promise"] or f"[red]NONE[/red]{f' (but {others})' if others else ''}"
-        table.add_row(escape(verdict["name"]), reported, str(verdict["seeds"]))
-        if not verdict["seeds"]:
+        table.add_row(escape(verdict["name"]), reported, "a test" if verdict["test"] else str(verdict["seeds"]))
+        if not verdict["seeds"] and not verdict["promise"]:
             table.add_row(escape(verdict["example"]))
     console.print(table)
     for example in result["broken_without_a_mutant"]:

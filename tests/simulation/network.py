@@ -80,6 +80,7 @@ class Wire:
         self.down_bytes_max = DOWN_BYTES_MAX
         self.ended: str | None = None
         self.ended_at = 0.0
+        self.full_at: float | None = None  # since when the client's buffer has no room
         self.delivered_at = trio.current_time()  # the client's last byte
         self._on_frame = on_frame
         self._on_end = on_end
@@ -121,7 +122,7 @@ class Wire:
     def drain(self) -> None:
         """The client has read all bytes that were sent so far."""
         if self._unread_bytes:
-            self._unread_bytes = 0
+            self._unread_bytes, self.full_at = 0, None
             self._for_server.unpark_all()
 
     async def news(self) -> None:
@@ -153,6 +154,8 @@ class Wire:
                 self._on_frame(frame)
                 self.frames.append(frame)
             self._for_client.unpark_all()
+        if len(taken) < len(data) and self.full_at is None:
+            self.full_at = trio.current_time()
         return len(taken)
 
 

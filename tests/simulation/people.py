@@ -18,7 +18,9 @@ PATIENCE_SECONDS = 5.0  # for an answer, and for the server to end what the clie
 CLOSE_SECONDS = 3.0  # for the server's close frame
 TORN_SECONDS = 0.001
 LATE_SECONDS = 1.2  # in the middle of a handshake that just comes in time
+TALK_SECONDS = 0.5  # between the words of one who does not read
 GARBAGE = bytes((0x83, 0x85)) + b"\0\0\0\0later"  # a reserved opcode
+UNANSWERED_SECONDS = 2.2  # a little more than until a ping, of one who will not answer it
 SMALL_BYTES = 1_024  # a receive buffer that a long answer does not fit in
 OVERSIZE_CHARS = 5_000  # of a message; above the world's limit
 LAST_WORDS = {
@@ -273,6 +275,12 @@ class Client:
             if wire.ended is not None or visit.closed_at is not None:
                 return
             how = "close" if visit.status == 101 else "fin"
+        if how == "vanish" and visit.manner.busy:
+            await trio.sleep(UNANSWERED_SECONDS)
+            if wire.ended is not None or visit.closed_at is not None:
+                return
+            self._world.count("state", "spoke past a ping")
+            self._wire.send(masked_frame(TEXT, b'{"type":"session.update","session":{"type":"realtime"}}'))
         if how == "slow":
             await self._read_no_more()
         else:
@@ -300,7 +308,10 @@ class Client:
         visit.cause("slow")
         with trio.move_on_after(2 * PATIENCE_SECONDS):
             while self._wire.ended is None:
-                await self._wire._for_client.park()
+                if visit.manner.busy:  # one that still talks is not given up as silent
+                    self._wire.send(masked_frame(PONG, b""))
+                with trio.move_on_after(TALK_SECONDS):
+                    await self._wire._for_client.park()
 
 
 class Crowd:

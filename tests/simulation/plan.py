@@ -23,8 +23,9 @@ SERVER_FAULTS = ("crash", "terminate", "hurry", "freeze", "declared_dead")
 LINK_FAULTS = ("refused", "silent", "errors", "slow", "outage", "stall")
 ROW_FAULTS = ("by_hand",)
 DUEL_FAULTS = ("duel",)
-FAULTS = SERVER_FAULTS + LINK_FAULTS + ROW_FAULTS + DUEL_FAULTS
-FAULT_WEIGHTS = (3, 3, 2, 3, 1, 1, 1, 2, 2, 2, 2, 4, 10)
+MOMENT_FAULTS = ("arrival", "comeback")
+FAULTS = SERVER_FAULTS + LINK_FAULTS + ROW_FAULTS + DUEL_FAULTS + MOMENT_FAULTS
+FAULT_WEIGHTS = (3, 3, 2, 3, 1, 2, 2, 2, 2, 2, 2, 4, 10, 2, 3)
 
 CLIENT_CAUSES = ("close", "fin", "reset", "garbage", "oversize", "vanish")
 SERVER_CAUSES = ("by_hand", "signal", "crash", "declared_dead")
@@ -95,7 +96,7 @@ def plan_of(seed: int) -> Plan:
 
 def _person(random: Random, number: int) -> Person:
     # Round times, so that people and faults meet at the same instant.
-    visits = [_manner(random) for _ in range(random.choice((1, 1, 2, 2, 3)))]
+    visits = [_manner(random) for _ in range(random.choice((1, 2, 2, 3, 3)))]
     return Person(f"user{number}", round(random.uniform(0, SPAN_SECONDS / 2), 1), visits)
 
 

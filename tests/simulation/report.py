@@ -26,6 +26,7 @@ TABLES = {
     "store": "what the store met",
     "process": "ends of processes",
     "memory": "memory",
+    "state": "moments",
     "error": "errors that clients heard",
     "log": "the servers' log lines",
 }

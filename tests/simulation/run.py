@@ -12,6 +12,7 @@ from server.store import EndReason
 
 from .checker import Checker
 from .database import Trouble
+from .moments import arrival_at_a_shutdown, comeback
 from .people import Crowd, Visit
 from .plan import CLIENT_CAUSES, Fault, Plan, plan_of
 from .seeding import Stuck
@@ -159,7 +160,13 @@ class Conduct:
         elif running:
             self.world.count("fault", fault.kind)
             server = self.world.random.choice(running)
-            await self._break(server, fault)
+            if fault.kind == "arrival":
+                await arrival_at_a_shutdown(server, self.crowd)
+                await self._replace(server, fault)
+            elif fault.kind == "comeback":
+                await comeback(self.world, server)
+            else:
+                await self._break(server, fault)
 
     async def _break(self, server: Server, fault: Fault) -> None:
         match fault.kind:
@@ -212,9 +219,20 @@ class Conduct:
             server.set_trouble(trouble)
             if shuts_down:
                 server.terminate()
-        await trio.sleep(seconds)
+        await trio.sleep(seconds / 2)
+        if trouble.cut and not shuts_down:
+            self._close_unheard(servers)
+        await trio.sleep(seconds / 2)
         for server in servers:
             server.set_trouble(None)
+
+    def _close_unheard(self, servers: list[Server]) -> None:
+        """Closes a row by hand while its server cannot hear of it; best one whose client would stay."""
+        served = [visit for visit in self._served() if visit.server in servers]
+        staying = [visit for visit in served if visit.manner.ending == "stay"]
+        if served:
+            self.world.count("state", "closed by hand without a guard")
+            self._close_by_hand(self.world.random.choice(staying or served))
 
     async def _replace(self, server: Server, fault: Fault) -> None:
         """Starts another one in its place, after a while: the process manager's work."""
@@ -224,8 +242,11 @@ class Conduct:
             self._launch(server.host)
 
     def _pick(self) -> Visit | None:
-        served = [visit for visit in self.crowd.visits if visit.served and visit.server.over_at is None]
+        served = self._served()
         return self.world.random.choice(served) if served else None
+
+    def _served(self) -> list[Visit]:
+        return [visit for visit in self.crowd.visits if visit.served and visit.server.over_at is None]
 
     def _close_by_hand(self, visit: Visit) -> None:
         assert visit.session_id is not None

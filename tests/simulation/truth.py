@@ -58,6 +58,7 @@ class Truth:
 
     def _all(self) -> Iterator[Cause]:
         yield from self._of_client()
+        yield from self._of_buffers()
         yield from self._of_row()
         yield from self._of_server()
         yield from self._of_trouble()
@@ -92,10 +93,16 @@ class Truth:
             else:
                 noticed = self._after(seen, settings.ping_interval + settings.ping_timeout)
                 last = self._visit.wire.delivered_at if self._visit is not None and self._visit.wire is not None else at
-                yield Cause(what, at, ("client_vanished",), last, self.seen(last), noticed)
-                if self._visit is not None and "#flood" in self._visit.marks:
-                    stalled = self._after(seen, 2 * settings.send_seconds)
-                    yield Cause(what, at, ("slow_reader",), at, stalled, INFINITE)
+                talks = what == "slow" and self._visit is not None and self._visit.manner.busy
+                if not talks:
+                    yield Cause(what, at, ("client_vanished",), last, self.seen(last), noticed)
+
+    def _of_buffers(self) -> Iterator[Cause]:
+        """One who reads no more is let go so long after its buffer was full, however long the agent took to fill it."""
+        full_at = self._visit.wire.full_at if self._visit is not None and self._visit.wire is not None else None
+        if full_at is not None:
+            stalled = self._after(self.seen(full_at), self._server.settings.send_seconds)
+            yield Cause("full", full_at, ("slow_reader",), full_at, stalled, stalled)
 
     def _of_row(self) -> Iterator[Cause]:
         key, instance = self._row.session_id, self._row.instance_id

@@ -17,7 +17,7 @@ from server.store import StoredItem
 from ..memory_store import MemoryStore, SessionRecord
 from .database import Link
 from .people import Acknowledged, Visit
-from .world import World
+from .world import Server, World
 
 GHOST_SECONDS = 1.0  # after its row was closed, nothing is acknowledged on a socket
 LEAST_SILENT_SECONDS = 1.5  # a server's own, before anybody may take it for dead
@@ -60,13 +60,14 @@ def end_of(row: SessionRecord) -> tuple[object, ...]:
 
 class Watch:
     """Looks at every step. `begun_at`: when each session's row was committed. `by_hand`, `declared`: the plan's own
-    closings, by session and by instance."""
+    closings, by session and by instance. `beats`: when each server's lease was renewed."""
 
     def __init__(self, world: World) -> None:
         self.findings = Findings()
         self.begun_at: dict[UUID, float] = {}
         self.by_hand: dict[UUID, float] = {}
         self.declared: dict[UUID, float] = {}
+        self.beats: dict[Server, list[float]] = {}
         self._world = world
         self._database: MemoryStore = world.database
         self._ends: dict[UUID, tuple[object, ...]] = {}
@@ -81,8 +82,10 @@ class Watch:
 
     # --- the database
 
-    def stored(self, _link: Link | None, name: str) -> None:
+    def stored(self, link: Link | None, name: str) -> None:
         """After each effect."""
+        if name == "renew" and link is not None and any(row.heartbeat_at == trio.current_time() for row in link.own()):
+            self.beats.setdefault(link.server, []).append(trio.current_time())
         if name in _STORING:
             self._note_items()
         if name in _CLOSING:

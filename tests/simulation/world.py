@@ -17,7 +17,6 @@ from random import Random
 from typing import Any, cast
 
 import trio
-from trio.testing import MockClock
 
 import server.instance
 import server.memory
@@ -31,7 +30,7 @@ from ..memory_store import MemoryStore
 from .agent import SimulatedAgent
 from .database import Link
 from .network import Frame, MemoryListener, Wire
-from .seeding import OWNER, Scheduler, Stuck, deterministic
+from .seeding import OWNER, Scheduler, Stuck, VirtualClock, deterministic
 from .trace import Trace, listening_to_logs
 
 EPOCH = 1_000.0  # virtual seconds; before it nothing has happened
@@ -91,6 +90,7 @@ class Server:
         self.trouble: list[list[float]] = []
         self.troubled_at: list[float] = []  # each time that its link got worse
         self.freezes: list[list[float]] = []
+        self.cut_until = 0.0  # frozen, or without a link that loses nothing
         self.wires: list[Wire] = []
         self._scope = trio.CancelScope()
 
@@ -182,7 +182,7 @@ class Server:
         """SIGSTOP."""
         if self.frozen or self.over_at is not None:
             return
-        self.frozen = True
+        self.frozen, self.cut_until = True, float("inf")
         self.freezes.append([trio.current_time(), float("inf")])
         self._begin_trouble()
         self.link.freeze(True)
@@ -193,7 +193,7 @@ class Server:
         """SIGCONT."""
         if self.frozen:
             self.world.trace.add(self.name, "thawed")
-            self.frozen = False
+            self.frozen, self.cut_until = False, trio.current_time()
             self.freezes[-1][1] = trio.current_time()
             self.link.freeze(False)
             self.world.scheduler.thaw(self)
@@ -204,8 +204,12 @@ class Server:
         if self.over_at is not None:
             return
         self.world.trace.add(self.name, "link", "sound" if trouble is None else trouble.kind)
+        if self.link.trouble is not None and self.link.trouble.kind != "slow":
+            self.cut_until = trio.current_time()
         self.link.set_trouble(trouble)
         if trouble is not None:
+            if trouble.kind != "slow":
+                self.cut_until = float("inf")
             self.troubled_at.append(trio.current_time())
             self._begin_trouble()
         else:
@@ -300,13 +304,11 @@ def simulate(seed: int, main: Callable[[World], Awaitable[None]]) -> World:
 
     Raises `Stuck` where nothing would ever happen again, and yet tasks are left.
     """
-    clock = MockClock(autojump_threshold=0)
-    clock.jump(EPOCH)
     with deterministic(seed) as scheduler:
         world = World(seed, scheduler)
         with listening_to_logs(world.heard), _surroundings(world):
             try:
-                trio.run(world.run, main, clock=clock)
+                trio.run(world.run, main, clock=VirtualClock(EPOCH))
             except trio.TrioInternalError as error:
                 if not isinstance(error.__cause__, Stuck):
                     raise
