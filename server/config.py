@@ -67,7 +67,7 @@ class Settings:
     end_seconds: float = setting(5.0, "How long one session's exit waits for its end to be committed.", flag=False)
     close_seconds: float = setting(1.0, "How long one session's exit waits for the closing handshake.", flag=False)
     append_seconds: float = setting(5.0, "From an item's arrival to its commit, retries included.", flag=False)
-    history_items_max: int = setting(200, "Items of a resumed conversation that are loaded and replayed.", flag=False)
+    history_items_max: int = setting(256, "Items of a resumed conversation that answers take into account.", flag=False)
     items_max: int = setting(10_000, "Items one session holds in its conversation.", flag=False)
     recall_memories_max: int = setting(50, "Memories of a user that go into the instructions.", flag=False)
     reply_seconds: float = setting(300.0, "One response of the agent, from first to last word.", flag=False)

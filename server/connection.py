@@ -196,6 +196,7 @@ class _Connection:
         self._replies = replies
         self._principal = principal
         self._model = admission.model
+        self._replay = admission.replay
         self._resumes = admission.conversation_id or principal.conversation_id
         self._outbox = Outbox(stream, ws)
         self._session = Session(principal.user_id, self._resumes or uuid4())
@@ -279,7 +280,14 @@ class _Connection:
         )
         self._has_row = True
         await store.begin_session(start, within=settings.begin_seconds)
-        return Opening(self._model, settings.instructions, briefing(facts), history)
+        return Opening(
+            model=self._model,
+            instructions=settings.instructions,
+            briefing=briefing(facts),
+            history=history,
+            # Less than what is loaded: the first of them names the one before it.
+            replay=min(self._replay, settings.history_items_max - 1),
+        )
 
     def _refuse(self, code: str, message: str, reason: EndReason, close_code: int | None = None) -> None:
         kind: Literal["invalid_request_error", "server_error"] = (

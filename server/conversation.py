@@ -25,17 +25,20 @@ from .wire import Rejected
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
     """What a conversation starts with.
 
     briefing: what is remembered of the user; it stays in the instructions whatever the client sets.
+    history: the newest stored items, oldest first: the agent's context.
+    replay: how many of the newest of these the client is sent again.
     """
 
     model: str
     instructions: str
     briefing: str
     history: Sequence[StoredItem]
+    replay: int
 
 
 class Conversation:
@@ -60,7 +63,7 @@ class Conversation:
         self._outbox = outbox
         self._settings = settings
         self._items = Items(opening.history)
-        self._replayed = False
+        self._replay: Sequence[Entry] = list(self._items)[-opening.replay :] if opening.replay else ()
         self._briefing = opening.briefing
         self._ledger = Ledger(session, store, settings)
         self._responses = Responses(
@@ -99,9 +102,7 @@ class Conversation:
             await self._outbox.room()
 
     async def _handle(self, event: wire.AnyClientEvent | Rejected) -> None:
-        if not self._replayed:
-            self._replayed = True
-            await self._replay()
+        await self._send_replay()
         if isinstance(event, Rejected):
             raise event
         await self._answer(event)
@@ -121,9 +122,10 @@ class Conversation:
             case wire.ResponseCancel():
                 self._responses.cancel(event)
 
-    async def _replay(self) -> None:
-        """Sends the stored items again. Not before the client's first event: one client forgets what comes earlier."""
-        for entry in self._items:
+    async def _send_replay(self) -> None:
+        """Sends stored items again. Not before the client's first event: one client forgets what comes earlier."""
+        replay, self._replay = self._replay, ()
+        for entry in replay:
             self._outbox.emit(wire.ItemAdded(previous_item_id=entry.previous_item_id, item=entry.item))
             self._outbox.emit(wire.ItemDone(previous_item_id=entry.previous_item_id, item=entry.item))
             await self._outbox.room()

@@ -125,6 +125,8 @@ class HttpSide:
     def __init__(self, services: Services) -> None:
         self._services = services
         self.metrics = services.metrics.registry
+        self.page_items = services.store.page_items
+        self.list_conversations = services.store.list_conversations
 
     async def ready(self) -> str | None:
         if self._services.draining.is_set():

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from server import items
 from server.agent import AgentFailed, CutOff, FunctionCall, FunctionOutput, Piece, ToolArguments, ToolCall, Turn, Usage
 from server.responses import OUT_OF_BAND_MAX
 
@@ -280,7 +282,9 @@ def test_an_id_is_refused_again_also_after_its_item_was_deleted() -> None:
     talk(scenario)
 
 
-def test_items_go_where_the_client_puts_them_until_there_is_no_room() -> None:
+def test_items_go_where_the_client_puts_them_until_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(items, "wall_clock_ms", lambda: 0)  # else there is the more room the more time passed
+
     async def scenario(world: World, client: Client) -> None:
         await say(client, "a", id="a")
         await say(client, "z", id="z")

@@ -48,6 +48,11 @@ class FakeServices:
             raise self.failure
         return [RememberedFact("name", f"The user is called {user_id}."), RememberedFact("place", "Lives in Oslo.")]
 
+    async def page_items(self, *_: object, **__: object) -> None:
+        """See tests/test_conversations.py."""
+
+    async def list_conversations(self, *_: object, **__: object) -> None: ...
+
 
 @pytest.fixture
 def services() -> FakeServices:

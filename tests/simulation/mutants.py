@@ -10,6 +10,7 @@ from dataclasses import dataclass
 CONNECTION, SESSION, CONVERSATION = "server/connection.py", "server/session.py", "server/conversation.py"
 RESPONSE, STREAM, LISTENER = "server/response.py", "server/stream.py", "server/listener.py"
 MAIN, SHUTDOWN, INSTANCE = "server/main.py", "server/shutdown.py", "server/instance.py"
+LEDGER = "server/ledger.py"
 LAST_RESORTS = "tests/test_last_resorts.py"
 REAPER, MEMORY, STORE = "server/reaper.py", "server/memory.py", "tests/memory_store.py"
 
@@ -241,7 +242,7 @@ WORDS = (
     ),
     mutant(
         "words are stored after the cut",
-        "server/ledger.py",
+        LEDGER,
         '        if self.over:\n            raise SessionClosed("the session is over")\n',
         "        return\n",
         GHOST,

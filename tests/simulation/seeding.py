@@ -15,6 +15,8 @@ from typing import Any
 import trio
 import trio._core._run as trio_run
 
+from server import items
+
 IDLE_STEPS_MAX = 1_000  # without any task to run; the next deadline is reached without any
 POLL_STEPS = 256  # between two looks at the kernel
 _TRIO: Any = trio_run  # whose private names are no part of its types
@@ -106,6 +108,8 @@ def deterministic(seed: int) -> Iterator[Scheduler]:
     _TRIO._r, _TRIO._ALLOW_DETERMINISTIC_SCHEDULING = scheduler, True
     os.urandom = ids.randbytes  # uuid4, and the nonces of WebSockets
     random.seed(seed)
+    wall_clock = items.wall_clock_ms
+    items.wall_clock_ms = lambda: int(trio.current_time() * 1000)  # what is said at one virtual moment ties, as it may
     poll = _IO_MANAGER.get_events
     _IO_MANAGER.get_events = _poll_now_and_then(poll)
     collecting = gc.isenabled()
@@ -116,5 +120,6 @@ def deterministic(seed: int) -> Iterator[Scheduler]:
         _TRIO._r, _TRIO._ALLOW_DETERMINISTIC_SCHEDULING, os.urandom = before[:3]
         random.setstate(before[3])
         _IO_MANAGER.get_events = poll
+        items.wall_clock_ms = wall_clock
         if collecting:
             gc.enable()
