@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +19,12 @@ from . import wire
 from .admission import Admission, Refusal, admit
 from .conversation import Conversation, Opening
 from .frames import close_frame, text_frame
+from .gate import Gate
+from .inbox import Inbox
+from .limits import Limit
 from .memory import briefing
 from .session import Session
+from .session_limits import SessionLimits, frame_pace, shape_refusal
 from .store import EndReason, SessionEnd, SessionStart, StoredItem, StoreError
 from .websocket import WebSocket
 
@@ -54,6 +59,7 @@ class Services:
     finalizer: Finalizer
     registry: Registry
     metrics: Metrics
+    gate: Gate
     draining: trio.Event = field(default_factory=trio.Event)
 
 
@@ -101,7 +107,7 @@ async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery
     if accepted is None:
         return b""
     ws, admission = accepted
-    if services.draining.is_set() or len(services.registry) >= services.settings.connections_max:
+    if services.draining.is_set() or services.gate.session(len(services.registry)):
         return _turn_away(services)
     return await _Connection(ws, stream, services, tasks, admission).run()
 
@@ -110,7 +116,8 @@ async def _shake_hands(
     stream: BufferedStream, services: Services, tasks: trio.Nursery
 ) -> tuple[WebSocket, Admission] | None:
     """The opening handshake; None where it was refused."""
-    ws = WebSocket(stream, services.settings.message_bytes_max)
+    settings, held_back = services.settings, services.metrics.limits_refused.labels(Limit.FRAME_RATE.value).inc
+    ws = WebSocket(stream, settings.message_bytes_max, frame_pace(settings), held_back)
     request = await ws.request(tasks)
     # trio-websocket keeps the Host to itself; a page's origin cannot be judged without it.
     host = request._event.host  # noqa: SLF001
@@ -153,6 +160,7 @@ class _Connection:
         self._admission = admission
         self._outbox = Outbox(stream, ws)
         self._session = Session(admission.user_id, admission.conversation_id or uuid4())
+        self._limits = SessionLimits(services.settings, self._session.started)
         self._farewell = b""
         self._instance_id = services.presence.instance_id
         self._has_row = False  # or may have: the outcome of a begin can be unknown
@@ -176,9 +184,7 @@ class _Connection:
         if opening is None:
             return
         async with trio.open_nursery() as helpers:
-            inbox, events = trio.open_memory_channel[wire.AnyClientEvent | wire.Rejected](
-                self._settings.inbox_events_max
-            )
+            inbox = Inbox(self._settings.inbox_events_max, self._settings.inbox_bytes_max)
             conversation = Conversation(
                 self._session,
                 opening,
@@ -188,9 +194,11 @@ class _Connection:
                 settings=self._settings,
                 draining=self._services.draining,
                 start_reply=self._tasks.start_soon,
+                rates=self._limits.rates,
+                count=self._services.gate.count,
             )
             conversation.greet()
-            helpers.start_soon(conversation.run, events)
+            helpers.start_soon(conversation.run, inbox)
             helpers.start_soon(self._keep_alive)
             await self._read(inbox)
             helpers.cancel_scope.cancel()
@@ -227,7 +235,8 @@ class _Connection:
         )
         self._has_row = True
         await store.begin_session(start, within=settings.begin_seconds)
-        return Opening(self._admission.model, settings.instructions, briefing(facts), history)
+        expires_at = int(time.time() + settings.session_seconds)
+        return Opening(self._admission.model, settings.instructions, briefing(facts), history, expires_at)
 
     def _refuse(self, code: str, message: str, reason: EndReason, close_code: int | None = None) -> None:
         kind: Literal["invalid_request_error", "server_error"] = (
@@ -238,33 +247,56 @@ class _Connection:
 
     # --- while it lasts
 
-    async def _read(self, inbox: trio.MemorySendChannel[wire.AnyClientEvent | wire.Rejected]) -> None:
-        """Takes messages off the socket until it closes. Never waits for anything else: pongs come this way too."""
-        while True:
-            try:
-                message = await self._ws.get_message()
-            except ConnectionClosed:
-                self._stop_as_closed()
-                return
-            event = _parse(message)
-            try:
-                inbox.send_nowait(event)
-            except trio.WouldBlock:
-                self._refuse_event(event)
+    async def _read(self, inbox: Inbox) -> None:
+        """Takes messages off the socket until it closes or the session's time is up. Never waits for anything else:
+        pongs come this way too."""
+        with trio.CancelScope() as timer:
+            while True:
+                timer.deadline = self._limits.deadline
+                try:
+                    message = await self._ws.get_message()
+                except ConnectionClosed:
+                    self._stop_as_closed()
+                    return
+                self._take(message, inbox)
+        self._stop_as_late()
 
-    def _refuse_event(self, event: wire.AnyClientEvent | wire.Rejected) -> None:
-        event_id = event.detail.event_id if isinstance(event, wire.Rejected) else event.event_id
-        message = f"More than {self._settings.inbox_events_max} events are waiting; this one was not handled."
-        detail = wire.ErrorDetail(code="too_many_events", message=message, event_id=event_id)
+    def _take(self, message: str | bytes, inbox: Inbox) -> None:
+        refused = self._limits.rate_refusal(message)
+        if refused is not None:
+            self._refuse_event(Limit.EVENT_RATE, refused)
+            if self._limits.flooding:
+                self._services.gate.count(Limit.FLOODING)
+                self._session.stop(EndReason.FLOODING)
+            return
+        event = shape_refusal(message)
+        if event is not None:
+            self._services.gate.count(Limit.JSON_SHAPE)
+        if not inbox.put(event or _parse(message), len(message)):
+            text = "Too many events are waiting; this one was not handled."
+            detail = wire.ErrorDetail(code="too_many_events", message=text, event_id=wire.event_id_of(message))
+            self._refuse_event(Limit.INBOX, detail)
+
+    def _refuse_event(self, limit: Limit, detail: wire.ErrorDetail) -> None:
+        self._services.gate.count(limit)
         self._outbox.emit(wire.Error(error=detail))
+
+    def _stop_as_late(self) -> None:
+        """The session's time is up: says so, and why. Nothing to be done where it was stopped already."""
+        if self._session.reason is None:
+            limit, detail = self._limits.time_is_up()
+            self._refuse_event(limit, detail)
+            self._session.stop(EndReason.EXPIRED if limit is Limit.SESSION_TIME else EndReason.IDLE)
 
     def _stop_as_closed(self) -> None:
         """The socket is closed: names the reason."""
         closed = self._ws.closed
         code = closed.code if closed is not None else 1006
         if self._stream.stalled:
+            self._services.gate.count(Limit.SLOW_READER)
             self._session.stop(EndReason.SLOW_READER)
         elif self._ws.too_big:
+            self._services.gate.count(Limit.MESSAGE_BYTES)
             self._session.stop(EndReason.MESSAGE_TOO_BIG)
         elif self._ws.malformed:
             self._session.stop(EndReason.PROTOCOL_ERROR, close_code=code)

@@ -11,9 +11,10 @@ import trio
 from msgspec import UNSET
 
 from . import wire
-from .agent import Agent, Turn
+from .agent import Agent, Message, Turn
 from .config import Settings
-from .items import Entry, Items
+from .items import Entry, Items, within_budget
+from .limits import Limit
 from .response import ActiveResponse, Outbox
 from .session import Session, public_id
 from .store import EndReason, ItemExists, SessionClosed, Store, StoredItem, StoreError
@@ -29,18 +30,21 @@ class Opening:
     """What a conversation starts with.
 
     briefing: what is remembered of the user; it stays in the instructions whatever the client sets.
+    expires_at: when the session's time will be up, in Unix seconds.
     """
 
     model: str
     instructions: str
     briefing: str
     history: Sequence[StoredItem]
+    expires_at: int
 
 
 class Conversation:
     """One session's conversation.
 
     start_reply: runs a response's coroutine outside the session's scope, so that no agent can hold up its end.
+    rates: what is left of the client's rate of events. count: counts what a limit refuses.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class Conversation:
         settings: Settings,
         draining: trio.Event,
         start_reply: Callable[[Callable[[], Awaitable[object]]], None],
+        rates: Callable[[], wire.RateLimitsUpdated],
+        count: Callable[[Limit], None],
     ) -> None:
         self._session = session
         self._agent = agent
@@ -62,7 +68,10 @@ class Conversation:
         self._settings = settings
         self._draining = draining
         self._start_reply = start_reply
+        self._rates = rates
+        self._count = count
         self._items = Items(opening.history)
+        self._chars_taken = 0  # by this session: the history has its own limit
         self._replayed = False
         self._briefing = opening.briefing
         self._active: tuple[ActiveResponse, Entry] | None = None
@@ -71,6 +80,7 @@ class Conversation:
             id=session.public_id,
             model=opening.model,
             instructions=_with_briefing(opening.instructions, opening.briefing),
+            expires_at=opening.expires_at,
             conversation_id=public_id("conv", session.conversation_id),
         )
         session.cut = self.cut
@@ -160,6 +170,7 @@ class Conversation:
                 event, "store_unavailable", "The item could not be stored. Please try again.", None, "server_error"
             ) from None
         self._items.add(entry)
+        self._chars_taken += len(entry.text)
         self._outbox.emit(wire.ItemAdded(previous_item_id=entry.previous_item_id, item=item))
         self._outbox.emit(wire.ItemDone(previous_item_id=entry.previous_item_id, item=item))
 
@@ -178,8 +189,18 @@ class Conversation:
                 raise _refusal(event, "invalid_value", f"A {item.role} item has other content parts.", param)
         if event.previous_item_id not in (None, self._items.last_item_id):
             raise _refusal(event, "invalid_value", "Items can only be appended.", "previous_item_id")
-        if len(self._items) >= self._settings.items_max:
-            raise _refusal(event, "conversation_full", f"More than {self._settings.items_max} items.", None)
+        self._check_room(event, sum(len(part.text) for part in item.content))
+
+    def _check_room(self, event: wire.ItemCreate | wire.ResponseCreate, chars: int) -> None:
+        """Whether the conversation holds one more item, of so many characters."""
+        settings = self._settings
+        if len(self._items) >= settings.items_max:
+            self._count(Limit.ITEMS)
+            raise _refusal(event, "conversation_full", f"More than {settings.items_max} items.", None)
+        if self._chars_taken + chars > settings.conversation_chars_max:
+            self._count(Limit.ITEMS)
+            text = f"More than {settings.conversation_chars_max} characters in this session."
+            raise _refusal(event, "conversation_full", text, None)
 
     def _row_is_closed(self) -> None:
         # Once the session is over, its row is closed by us, and the reason is known already.
@@ -202,7 +223,7 @@ class Conversation:
         """
         params = event.response or wire.ResponseParams()
         self._check_response(event, params)
-        messages = self._items.messages()
+        messages = self._within_budget()
         item = wire.MessageItem(id=f"item_{uuid4().hex}", status="in_progress", role="assistant", content=[])
         entry = self._items.next(item)
         self._items.add(entry)
@@ -214,7 +235,7 @@ class Conversation:
             metadata=params.metadata,
         )
         active = ActiveResponse(
-            response, item, entry.previous_item_id, self._outbox, commit=lambda: self._commit(entry)
+            response, item, entry.previous_item_id, self._outbox, lambda: self._commit(entry), self._rates
         )
         turn = Turn(
             user_id=self._session.user_id,
@@ -228,6 +249,13 @@ class Conversation:
         self._active = active, entry
         self._session.answered = trio.Event()
         self._start_reply(lambda: self._respond(active, turn))
+
+    def _within_budget(self) -> Sequence[Message]:
+        messages = self._items.messages()
+        kept = within_budget(messages, self._settings.context_chars_max)
+        if len(kept) < len(messages):
+            self._count(Limit.CONTEXT)
+        return kept
 
     def _check_response(self, event: wire.ResponseCreate, params: wire.ResponseParams) -> None:
         if self._active is not None:
@@ -246,8 +274,7 @@ class Conversation:
         problem = wire.metadata_problem(params.metadata)
         if problem:
             raise _refusal(event, "invalid_value", f"Invalid metadata: {problem}.", "response.metadata")
-        if len(self._items) >= self._settings.items_max:
-            raise _refusal(event, "conversation_full", f"More than {self._settings.items_max} items.", None)
+        self._check_room(event, 0)
 
     async def _respond(self, active: ActiveResponse, turn: Turn) -> None:
         """The response's task. Its failures end at most this session."""
@@ -259,6 +286,7 @@ class Conversation:
             _log.exception("response_failed", session_id=str(self._session.session_id))
             self._session.stop(EndReason.SERVER_ERROR)
         finally:
+            self._chars_taken += len(active.text)
             self._session.answered.set()
             if not self._over:
                 self._active = None

@@ -84,3 +84,20 @@ class Items:
             for entry in self
             if entry.item.status != "in_progress" and entry.text
         ]
+
+
+def within_budget(messages: Sequence[Message], chars_max: int) -> list[Message]:
+    """The newest messages of at most so many characters in all; those of role system come first, then the others.
+
+    What came before the first one that does not fit is left out with it: half a conversation may be told, but not with
+    holes. The newest message is always kept.
+    """
+    kept, left = {id(message) for message in messages[-1:]}, chars_max - sum(len(m.text) for m in messages[-1:])
+    for systems in (True, False):
+        for message in reversed(messages[:-1]):
+            if (message.role == "system") is systems:
+                left -= len(message.text)
+                if left < 0:
+                    break
+                kept.add(id(message))
+    return [message for message in messages if id(message) in kept]

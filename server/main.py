@@ -17,9 +17,10 @@ from .agents import open_agent
 from .config import Settings
 from .connection import Services
 from .embedded import open_embedded
+from .gate import Gate
 from .http import HttpServer
 from .instance import open_instance
-from .listener import Listener
+from .listener import Listener, sockets_allowed
 from .memory import open_finalizer
 from .metrics import Metrics
 from .postgres import DatabaseAddress, open_store
@@ -79,13 +80,14 @@ async def serve_sessions(
 ) -> None:
     """From this instance's registration to its last memory."""
     registry, metrics = Registry(), Metrics()
+    gate = Gate(settings, metrics)
     async with open_instance(store, settings, registry) as presence:
         with trio.CancelScope() as memory_budget:
             async with (
                 open_reaper(store, presence, settings, metrics),
                 open_finalizer(store, agent, settings) as finalizer,
             ):
-                services = Services(presence, settings, store, agent, finalizer, registry, metrics)
+                services = Services(presence, settings, store, agent, finalizer, registry, metrics, gate)
                 await serve_connections(services, sockets, signals, announce)
                 signals.limit(memory_budget, signals.schedule.memory_until, 0.0)
 
@@ -97,7 +99,9 @@ async def serve_connections(
     http = HttpServer(create_app(HttpSide(services)))
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
-            accepting.start_soon(Listener(services, http).accept, sockets, connections)
+            accepting.start_soon(
+                Listener(services, http, sockets_allowed(services.settings)).accept, sockets, connections
+            )
             with trio.move_on_after(FIRST_RENEWAL_SECONDS):
                 await services.presence.renewed.wait()
             announce()
@@ -115,6 +119,7 @@ class HttpSide:
     def __init__(self, services: Services) -> None:
         self._services = services
         self.metrics = services.metrics.registry
+        self.gate = services.gate
 
     async def ready(self) -> str | None:
         if self._services.draining.is_set():

@@ -31,6 +31,7 @@ class ActiveResponse:
 
     previous_item_id: of the item before the answer's.
     commit: stores the finished item and returns once it is committed.
+    rates: what is left of the client's rate of events.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class ActiveResponse:
         previous_item_id: str | None,
         outbox: Outbox,
         commit: Callable[[], Awaitable[None]],
+        rates: Callable[[], wire.RateLimitsUpdated],
     ) -> None:
         self.response = response
         self.item = item
@@ -47,6 +49,7 @@ class ActiveResponse:
         self._previous_item_id = previous_item_id
         self._outbox = outbox
         self._commit = commit
+        self._rates = rates
         self._generation = trio.CancelScope()
         self._cancelled = False
 
@@ -85,6 +88,7 @@ class ActiveResponse:
     def _announce(self) -> None:
         response_id, item_id = self.response.id, self.item.id
         self._outbox.emit(wire.ResponseCreated(response=self.response))
+        self._outbox.emit(self._rates())
         self._outbox.emit(wire.OutputItemAdded(response_id=response_id, item=self.item))
         self._outbox.emit(wire.ItemAdded(previous_item_id=self._previous_item_id, item=self.item))
         self._outbox.emit(wire.ContentPartAdded(response_id=response_id, item_id=item_id, part=wire.TextPart(text="")))

@@ -171,6 +171,7 @@ class Session(Struct, kw_only=True):
     tracing: Any = None
     prompt: Any = None
     audio: Audio = msgspec.field(default_factory=Audio)
+    expires_at: int | UnsetType = UNSET
     conversation_id: str
 
 
@@ -199,6 +200,19 @@ class ItemAdded(ServerEvent, tag="conversation.item.added"):
 class ItemDone(ServerEvent, tag="conversation.item.done"):
     previous_item_id: str | None
     item: MessageItem
+
+
+class RateLimit(Struct, kw_only=True):
+    """limit, remaining: in events. reset_seconds: until all of them are there again."""
+
+    name: Literal["requests"]
+    limit: int
+    remaining: int
+    reset_seconds: float
+
+
+class RateLimitsUpdated(ServerEvent, tag="rate_limits.updated"):
+    rate_limits: list[RateLimit]
 
 
 class Failure(Struct, kw_only=True):
@@ -297,7 +311,7 @@ class _Header(Struct):
 
 
 _decode_event: Callable[[str], AnyClientEvent] = msgspec.json.Decoder(AnyClientEvent).decode
-_decode_header = msgspec.json.Decoder(_Header).decode
+_decode_header: Callable[[str | bytes], _Header] = msgspec.json.Decoder(_Header).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 _WHERE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
@@ -317,6 +331,14 @@ def parse(message: str | bytes) -> AnyClientEvent:
         return _decode_event(message)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise _rejection(message, error) from None
+
+
+def event_id_of(message: str | bytes) -> str | None:
+    """The client's own name of an event that is not read any further; None where there is none to be found."""
+    try:
+        return _text(_decode_header(message).event_id)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return None
 
 
 def _rejection(message: str, error: Exception) -> Rejected:

@@ -201,7 +201,9 @@ class Ear:
         assert event["event_id"] not in self._event_ids
         self._event_ids.add(event["event_id"])
         kind = event["type"]
-        if kind == "response.created":
+        if kind == "rate_limits.updated":
+            assert [each["type"] for each in self.replies[-1].events] == ["response.created"]
+        elif kind == "response.created":
             assert not self.active, "one response at a time"
             self.replies.append(Reply([event]))
         elif kind.startswith("response."):

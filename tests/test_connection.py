@@ -19,6 +19,7 @@ from server.agent import Agent
 from server.agents import EchoAgent
 from server.config import Settings
 from server.connection import Services, serve_websocket
+from server.gate import Gate
 from server.instance import Presence
 from server.memory import Finalizer
 from server.metrics import Metrics
@@ -44,7 +45,10 @@ class World:
         finalizer = Finalizer(store, agent, self.settings)
         registry = Registry()
         self.presence = Presence(store, self.settings, registry)
-        self.services = Services(self.presence, self.settings, store, agent, finalizer, registry, Metrics())
+        metrics = Metrics()
+        self.services = Services(
+            self.presence, self.settings, store, agent, finalizer, registry, metrics, Gate(self.settings, metrics)
+        )
         self.over = trio.Event()
 
     @asynccontextmanager

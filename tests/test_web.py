@@ -12,7 +12,10 @@ import pytest
 import structlog.testing
 from prometheus_client import CollectorRegistry, Counter
 
+from server.config import Settings
+from server.gate import Gate
 from server.identity import USER_CHARS_MAX, user_of
+from server.metrics import Metrics
 from server.store import RememberedFact, StoreUnavailable
 from server.web.app import SECURITY_HEADERS, STATIC, create_app
 
@@ -24,6 +27,7 @@ class FakeServices:
     unready: str | None = None
     failure: Exception | None = None
     metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
+    gate: Gate = field(default_factory=lambda: Gate(Settings(), Metrics()))
     asked_for: list[str] = field(default_factory=list)
 
     async def ready(self) -> str | None:

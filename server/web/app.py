@@ -18,10 +18,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
+from ..gate import Gate
 from ..identity import USER_QUERY, user_of
 from ..store import RememberedFact, StoreUnavailable
 from .bounds import Bounded
 from .errors import error_response
+from .rates import Rated
 
 STATIC = Path(__file__).with_name("static")
 
@@ -40,6 +42,9 @@ class Services(Protocol):
 
     @property
     def metrics(self) -> CollectorRegistry: ...
+
+    @property
+    def gate(self) -> Gate: ...
 
     async def ready(self) -> str | None:
         """None: send me traffic. Else why not, in a few words (`draining`, `database unreachable`)."""
@@ -61,7 +66,7 @@ def create_app(services: Services) -> Starlette:
             Route("/v1/memories", memories),
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
-        middleware=[Middleware(SafeHeaders), Middleware(Bounded)],
+        middleware=[Middleware(SafeHeaders), Middleware(Bounded), Middleware(Rated)],
         exception_handlers=EXCEPTION_HANDLERS,
     )
     app.state.services = services

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 CONNECTION, SESSION, CONVERSATION = "server/connection.py", "server/session.py", "server/conversation.py"
 RESPONSE, STREAM, LISTENER = "server/response.py", "server/stream.py", "server/listener.py"
 MAIN, SHUTDOWN, INSTANCE = "server/main.py", "server/shutdown.py", "server/instance.py"
+GATE = "server/gate.py"
 REAPER, MEMORY, STORE = "server/reaper.py", "server/memory.py", "tests/memory_store.py"
 
 ORPHAN, GHOST, END, REMEMBER = "I1 orphan", "I2 ghost", "I3 end", "I4 memory"
@@ -155,9 +156,9 @@ ALIVE = (
     ),
     mutant(
         "more connections than the limit",
-        CONNECTION,
-        " or len(services.registry) >= services.settings.connections_max:",
-        ":",
+        GATE,
+        "full = open_sessions >= self._connections_max",
+        "full = open_sessions < 0",
         BOUND,
     ),
     mutant(
@@ -288,8 +289,8 @@ STOPPING = (
     mutant(
         "a server that drains takes sessions",
         CONNECTION,
-        "if services.draining.is_set() or len(services.registry)",
-        "if len(services.registry)",
+        "if services.draining.is_set() or services.gate",
+        "if services.gate",
         END,
         GHOST,
     ),
