@@ -21,8 +21,8 @@ from .inputs import Input, inputs
 AT_ONCE = 150
 ADDRESSES = [f"127.0.0.{number}" for number in range(2, 51)]  # the healthy clients are at 127.0.0.1
 INPUT_SECONDS_MAX = 8.0  # one input, whatever the server does with it
-SILENCE_SECONDS = 3.0  # what a peer that says nothing more waits
-READ_SECONDS = 2.0
+SILENCE_SECONDS = 1.5  # what a peer that says nothing more waits
+READ_SECONDS = 0.5  # from the last byte sent to the end
 READ_BYTES = 65_536
 TELL_SECONDS = 0.5
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)

@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 from ..raw_wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame
+from ..simulation.network import masked_frame
 
 SECRET = "sk-hostile-0123456789abcdef0123456789abcdef"  # must never be seen in a log
 DRIP_SECONDS = 0.05
@@ -212,8 +213,9 @@ def frame_flood(random: Random) -> Input:
 
 
 def too_big(random: Random) -> Input:
-    payload = random.choice((b"x", b"[", b"[],")) * (BIG_BYTES // random.choice((1, 3)))
-    return Input("big message", [opened(random), (Frame(TEXT, payload).encode(), 0.0)], random.choice(ENDS))
+    word = random.choice((b"x", b"[", b"[],"))
+    payload = word * (BIG_BYTES // len(word) + random.choice((0, 1)))
+    return Input("big message", [opened(random), (masked_frame(TEXT, payload), 0.0)], random.choice(ENDS))
 
 
 def slow(random: Random) -> Input:
