@@ -23,7 +23,6 @@ STOP_SECONDS = 30.0
 SETTLE_SECONDS = 60.0  # what the server may take to be rid of the last bad peer
 LOOK_SECONDS = 0.5
 WARM_UP_SECONDS = 3.0  # of healthy turns alone, before the attack
-NICE = ("nice", "-n", "10")  # who stands for machines of their own must not take the server's time
 DRAIN_SECONDS = 10.0
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 MIB = 1_048_576
@@ -127,7 +126,7 @@ async def _talk_and_attack(
 async def _attack(run: Run, port: int, options: dict[str, Any]) -> None:
     """The bad peers' process, from its begin to its end."""
     words = (str(port), str(options["seed"]), str(options["inputs"]), str(options["seconds"]))
-    command = [*NICE, sys.executable, "-m", "tests.hostile.attack", *words]
+    command = [sys.executable, "-m", "tests.hostile.attack", *words]
     process = await trio.lowlevel.open_process(command, cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:

@@ -13,10 +13,8 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from ..raw_wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame
-from ..simulation.network import masked_frame
-
 SECRET = "sk-hostile-0123456789abcdef0123456789abcdef"  # must never be seen in a log
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 DRIP_SECONDS = 0.05
 FLOOD_EVENTS = 3_000
 FLOOD_FRAMES = 12_000
@@ -64,6 +62,17 @@ def inputs(seed: int, count: int) -> Iterator[Input]:
 # --- parts
 
 
+def frame(
+    opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, masked: bool = True, length_bytes: int = 0
+) -> bytes:
+    """A client's frame, right or wrong. Its mask is zero: legal, and quick to make. length_bytes: 0 for what fits."""
+    size = len(payload)
+    extended = max(length_bytes, 0 if size < 126 else 2 if size < 65_536 else 8)
+    short = {0: size, 2: 126, 8: 127}[extended]
+    head = bytes(((fin << 7) | (rsv << 4) | opcode, (masked << 7) | short))
+    return head + (size.to_bytes(extended, "big") if extended else b"") + bytes(4 * masked) + payload
+
+
 def handshake(random: Random, *, target: str = "/v1/realtime", wrong: bool = False) -> bytes:
     headers = {
         "Host": "localhost",
@@ -85,8 +94,8 @@ def opened(random: Random) -> tuple[bytes, float]:
     return handshake(random, target=f"/v1/realtime?user=hostile{random.randrange(50)}") + b"\r\n", 0.0
 
 
-def event(random: Random, **fields: Any) -> bytes:
-    return Frame(TEXT, json.dumps(fields).encode("utf-8", "surrogatepass"), mask=random.randbytes(4)).encode()
+def event(**fields: Any) -> bytes:
+    return frame(TEXT, json.dumps(fields).encode("utf-8", "surrogatepass"))
 
 
 def torn(random: Random, data: bytes) -> list[tuple[bytes, float]]:
@@ -153,16 +162,16 @@ def bad_frames(random: Random) -> Input:
     for _ in range(random.randrange(1, 8)):
         payload = random.choice((b"", random.randbytes(random.randrange(130)), b'{"type":"response.create"}'))
         frames.append(
-            Frame(
+            frame(
                 random.choice((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG, random.randrange(16))),
                 payload,
                 fin=random.random() < 0.7,
                 rsv=random.choice((0, 0, 0, 1, 7)),
                 masked=random.random() < 0.9,
-                length_bytes=random.choice((None, None, 2, 8)),
+                length_bytes=random.choice((0, 0, 2, 8)),
             )
         )
-    data = b"".join(frame.encode() for frame in frames)
+    data = b"".join(frames)
     return Input("frames", [opened(random), *torn(random, damaged(random, data))], random.choice(ENDS))
 
 
@@ -180,7 +189,7 @@ def bad_json(random: Random) -> Input:
             '"' * many,
         )
     )
-    data = Frame(TEXT, text.encode()).encode()
+    data = frame(TEXT, text.encode())
     return Input("json", [opened(random), (data, 0.0), (data, 0.0)], random.choice(ENDS))
 
 
@@ -189,8 +198,8 @@ def bad_unicode(random: Random) -> Input:
     content = [{"type": "input_text", "text": word}]
     item = {"role": "user", "content": content, "id": random.choice((None, word, "same"))}
     raw = random.choice((b"\xff\xfe", b"\xed\xa0\x80", b"\xc3", b'{"type":"\xc0\x80"}'))
-    pieces = [opened(random), (event(random, type="conversation.item.create", item=item), 0.0)]
-    pieces += random.choice(([], [(Frame(TEXT, raw).encode(), 0.0)]))
+    pieces = [opened(random), (event(type="conversation.item.create", item=item), 0.0)]
+    pieces += random.choice(([], [(frame(TEXT, raw), 0.0)]))
     return Input("unicode", pieces, random.choice(ENDS))
 
 
@@ -201,21 +210,21 @@ def event_flood(random: Random) -> Input:
         fields["session"] = {}
     elif kind == "conversation.item.create":
         fields["item"] = {"role": "user", "content": [{"type": "input_text", "text": "flood " * 20}]}
-    data = event(random, **fields) * FLOOD_EVENTS
+    data = event(**fields) * FLOOD_EVENTS
     return Input("event flood", [opened(random), (data, 0.0)], random.choice(("close", "reset", "read")))
 
 
 def frame_flood(random: Random) -> Input:
-    frame = random.choice((Frame(PING), Frame(PONG), Frame(CONTINUATION, fin=False), Frame(PING, b"x" * 125)))
-    first = Frame(TEXT, fin=False).encode() if frame.opcode == CONTINUATION else b""
-    data = first + frame.encode() * FLOOD_FRAMES
+    fragment = frame(CONTINUATION, fin=False)
+    one = random.choice((frame(PING), frame(PONG), fragment, frame(PING, b"x" * 125)))
+    data = (frame(TEXT, fin=False) if one == fragment else b"") + one * FLOOD_FRAMES
     return Input("frame flood", [opened(random), (data, 0.0)], random.choice(ENDS), reads=random.random() < 0.5)
 
 
 def too_big(random: Random) -> Input:
     word = random.choice((b"x", b"[", b"[],"))
     payload = word * (BIG_BYTES // len(word) + random.choice((0, 1)))
-    return Input("big message", [opened(random), (masked_frame(TEXT, payload), 0.0)], random.choice(ENDS))
+    return Input("big message", [opened(random), (frame(TEXT, payload), 0.0)], random.choice(ENDS))
 
 
 def slow(random: Random) -> Input:
@@ -235,7 +244,7 @@ def half_open(random: Random) -> Input:
 def deaf(random: Random) -> Input:
     """Asks for much and reads nothing of it."""
     item = {"role": "user", "content": [{"type": "input_text", "text": "deaf " * 5_000}]}
-    turn = event(random, type="conversation.item.create", item=item) + event(random, type="response.create")
+    turn = event(type="conversation.item.create", item=item) + event(type="response.create")
     return Input("deaf", [opened(random), *[(turn, DRIP_SECONDS)] * 5], "silence", reads=False)
 
 
