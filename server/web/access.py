@@ -8,6 +8,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
+from ..gate import Gate
 from ..identity import Presented, Principal, Refused
 from ..store import ClientSecret, RememberedFact, StoreUnavailable
 
@@ -17,6 +18,9 @@ class Services(Protocol):
 
     @property
     def metrics(self) -> CollectorRegistry: ...
+
+    @property
+    def gate(self) -> Gate: ...
 
     @property
     def was_open(self) -> bool:

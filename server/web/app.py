@@ -23,6 +23,7 @@ from .access import Services, operator_of, principal_of, services_of
 from .bounds import Bounded
 from .client_secrets import create_client_secret
 from .errors import error_response
+from .rates import Rated
 
 STATIC = Path(__file__).with_name("static")
 
@@ -51,7 +52,12 @@ def create_app(services: Services, *, origins: Collection[str] = (), tls: bool =
             Route("/v1/realtime/client_secrets", create_client_secret, methods=["POST"]),
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
-        middleware=[Middleware(SafeHeaders, tls=tls), *_foreign_pages(origins), Middleware(Bounded)],
+        middleware=[
+            Middleware(SafeHeaders, tls=tls),
+            *_foreign_pages(origins),
+            Middleware(Bounded),
+            Middleware(Rated),  # before any key is looked up: guessing is bounded
+        ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
     app.state.services = services

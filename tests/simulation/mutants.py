@@ -11,6 +11,7 @@ CONNECTION, SESSION, CONVERSATION = "server/connection.py", "server/session.py",
 RESPONSE, STREAM, LISTENER = "server/response.py", "server/stream.py", "server/listener.py"
 MAIN, SHUTDOWN, INSTANCE = "server/main.py", "server/shutdown.py", "server/instance.py"
 LAST_RESORTS = "tests/test_last_resorts.py"
+GATE = "server/gate.py"
 REAPER, MEMORY, STORE = "server/reaper.py", "server/memory.py", "tests/memory_store.py"
 
 ORPHAN, GHOST, END, REMEMBER = "I1 orphan", "I2 ghost", "I3 end", "I4 memory"
@@ -174,9 +175,9 @@ ALIVE = (
     ),
     mutant(
         "more connections than the limit",
-        CONNECTION,
-        " or len(services.registry) >= services.settings.connections_max:",
-        ":",
+        GATE,
+        "full = open_sessions >= self._connections_max",
+        "full = open_sessions < 0",
         BOUND,
     ),
     mutant(
@@ -190,10 +191,10 @@ ALIVE = (
     mutant(
         "a socket waits for an agent that ignores cancellation",
         LISTENER,
-        "                await self._serve_stream(self._buffered(secured), replies)\n",
-        "                async with trio.open_nursery() as own:\n"
-        "                    await self._serve_stream(self._buffered(secured), own)\n"
-        "                    own.cancel_scope.cancel()\n",
+        "                    await self._serve_stream(self._buffered(secured), caller, replies)\n",
+        "                    async with trio.open_nursery() as own:\n"
+        "                        await self._serve_stream(self._buffered(secured), caller, own)\n"
+        "                        own.cancel_scope.cancel()\n",
         GHOST,
     ),
     mutant(
@@ -335,8 +336,8 @@ STOPPING = (
     mutant(
         "a server that drains takes sessions",
         CONNECTION,
-        "if services.draining.is_set() or len(services.registry)",
-        "if len(services.registry)",
+        "if services.draining.is_set() or services.gate",
+        "if services.gate",
         END,
         GHOST,
     ),
