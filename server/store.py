@@ -30,6 +30,9 @@ class EndReason(StrEnum):
     PROTOCOL_ERROR = "protocol_error"  # bytes that are no WebSocket
     MESSAGE_TOO_BIG = "message_too_big"
     SLOW_READER = "slow_reader"  # took no bytes for too long, or left too many unread
+    FLOODING = "flooding"  # sent events at more than its rate, and went on
+    EXPIRED = "expired"  # the longest time that a session may last
+    IDLE = "idle"  # no event for too long
     REFUSED = "refused"  # the session could not be begun as the client asked
     SERVER_ERROR = "server_error"  # our fault
     SHUTDOWN = "shutdown"

@@ -14,7 +14,9 @@ from prometheus_client import CollectorRegistry
 from server import wire
 from server.authentication import Authenticator
 from server.config import Settings
+from server.gate import Gate
 from server.identity import Presented, Principal
+from server.metrics import Metrics
 from server.session import parse_public_id, public_id
 from server.store import ClientSecret, RememberedFact, SessionStart, StoredItem
 from server.web.app import create_app
@@ -38,6 +40,7 @@ class Services:
         self.metrics = CollectorRegistry()
         self.only: UUID | None = None  # the conversation that the client's secret is for
         self._authenticator = Authenticator(store, Settings())
+        self.gate = Gate(Settings(), Metrics())
         self.page_items = store.page_items
         self.list_conversations = store.list_conversations
 

@@ -22,6 +22,7 @@ TOOLS = [
 ]
 CALL = [
     "response.created",
+    "rate_limits.updated",
     "response.output_item.added",
     "conversation.item.added",
     "response.function_call_arguments.delta",

@@ -9,6 +9,7 @@ from uuid import UUID
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
+from ..gate import Gate
 from ..identity import Presented, Principal, Refused
 from ..store import ClientSecret, ConversationSummary, RememberedFact, StoredItem, StoreUnavailable
 
@@ -18,6 +19,9 @@ class Services(Protocol):
 
     @property
     def metrics(self) -> CollectorRegistry: ...
+
+    @property
+    def gate(self) -> Gate: ...
 
     @property
     def was_open(self) -> bool:

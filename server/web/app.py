@@ -29,6 +29,7 @@ from .client_secrets import create_client_secret
 from .conversations import conversation_items, conversations
 from .errors import error_response
 from .openapi import openapi
+from .rates import Rated
 
 STATIC = Path(__file__).with_name("static")
 
@@ -49,7 +50,12 @@ def create_app(services: Services, *, origins: Collection[str] = (), tls: bool =
     """
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(SafeHeaders, tls=tls), *_foreign_pages(origins), Middleware(Bounded)],
+        middleware=[
+            Middleware(SafeHeaders, tls=tls),
+            *_foreign_pages(origins),
+            Middleware(Bounded),
+            Middleware(Rated),  # before any key is looked up: guessing is bounded
+        ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
     app.state.services = services

@@ -12,6 +12,7 @@ RESPONSE, STREAM, LISTENER = "server/response.py", "server/stream.py", "server/l
 MAIN, SHUTDOWN, INSTANCE = "server/main.py", "server/shutdown.py", "server/instance.py"
 LEDGER = "server/ledger.py"
 LAST_RESORTS = "tests/test_last_resorts.py"
+GATE = "server/gate.py"
 REAPER, MEMORY, STORE = "server/reaper.py", "server/memory.py", "tests/memory_store.py"
 
 ORPHAN, GHOST, END, REMEMBER = "I1 orphan", "I2 ghost", "I3 end", "I4 memory"
@@ -175,9 +176,9 @@ ALIVE = (
     ),
     mutant(
         "more connections than the limit",
-        CONNECTION,
-        " or len(services.registry) >= services.settings.connections_max:",
-        ":",
+        GATE,
+        "full = open_sessions >= self._connections_max",
+        "full = open_sessions < 0",
         BOUND,
     ),
     mutant(
@@ -191,10 +192,10 @@ ALIVE = (
     mutant(
         "a socket waits for an agent that ignores cancellation",
         LISTENER,
-        "                await self._serve_stream(self._buffered(secured), replies)\n",
-        "                async with trio.open_nursery() as own:\n"
-        "                    await self._serve_stream(self._buffered(secured), own)\n"
-        "                    own.cancel_scope.cancel()\n",
+        "                    await self._serve_stream(self._buffered(secured), caller, replies)\n",
+        "                    async with trio.open_nursery() as own:\n"
+        "                        await self._serve_stream(self._buffered(secured), caller, own)\n"
+        "                        own.cancel_scope.cancel()\n",
         GHOST,
     ),
     mutant(
@@ -336,8 +337,8 @@ STOPPING = (
     mutant(
         "a server that drains takes sessions",
         CONNECTION,
-        "if services.draining.is_set() or len(services.registry)",
-        "if len(services.registry)",
+        "if services.draining.is_set() or services.gate",
+        "if services.gate",
         END,
         GHOST,
     ),
