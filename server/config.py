@@ -53,7 +53,7 @@ class Settings:
         None, "HTTP requests of one address, ten seconds' worth at once; default 50, and for this machine no limit."
     )
     events_per_second: float = setting(
-        500.0, "Events of one client, four seconds' worth at once; one of 16 KiB counts as two, and so on."
+        500.0, "Events of one client, two seconds' worth at once; one of 16 KiB counts as two, and so on."
     )
     session_seconds: float = setting(86_400.0, "How long a session may last; then the client may connect again.")
     idle_seconds: float | None = setting(
