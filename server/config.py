@@ -72,7 +72,7 @@ class Settings:
         None, "Sessions one key may open, ten seconds' worth at once; default no limit, and 20 of a token's user."
     )
     events_per_second: float = setting(
-        500.0, "Events of one client, four seconds' worth at once; one of 16 KiB counts as two, and so on."
+        500.0, "Events of one client, two seconds' worth at once; one of 16 KiB counts as two, and so on."
     )
     session_seconds: float = setting(86_400.0, "How long a session may last; then the client may connect again.")
     idle_seconds: float | None = setting(

@@ -10,7 +10,8 @@ from . import json_bounds, wire
 from .config import Settings
 from .limits import Limit, TokenBucket
 
-BURST_SECONDS = 4.0  # what the rate of events allows at once: so many seconds' worth
+BURST_SECONDS = 2.0  # what the rate of events allows at once: so many seconds' worth
+REFUSED_IN_A_ROW_MAX = 250  # and no more than a burst: who goes on after so many is not listening
 TOKEN_BYTES = 16_384  # of a message: each as many cost one token more
 FRAMES_PER_EVENT = 4  # frames are paced by the rate of events: room for fragments, pings and pongs
 
@@ -41,8 +42,8 @@ class SessionLimits:
 
     @property
     def flooding(self) -> bool:
-        """Whether a whole burst was refused, and the client never stopped for long enough to get another one."""
-        return self._refused_in_a_row >= self._events.burst
+        """Whether so many were refused while the client never stopped for long enough to get another burst."""
+        return self._refused_in_a_row >= min(self._events.burst, REFUSED_IN_A_ROW_MAX)
 
     def rates(self) -> wire.RateLimitsUpdated:
         """What is left of the rate, for the begin of a response."""

@@ -202,8 +202,8 @@ async def rude_events(peer: Peer, count: int) -> list[dict[str, Any]]:
 
 
 async def test_a_client_above_its_rate_is_told_so_event_by_event_and_may_go_on(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), EchoAgent(), events_per_second=1.0)
-    burst = int(BURST_SECONDS)
+    world = World(MemoryStore(), EchoAgent(), events_per_second=2.0)
+    burst = int(2 * BURST_SECONDS)
     async with world.connected() as peer:
         await peer.receive("conversation.created")
         answers = await rude_events(peer, burst + 2)
@@ -249,7 +249,7 @@ async def test_a_response_begins_with_what_is_left_of_the_rate(autojump_clock: M
         await peer.receive("response.created")
         limits = json.loads(await peer.ws.get_message())
     assert limits["type"] == "rate_limits.updated"
-    assert limits["rate_limits"] == [{"name": "requests", "limit": 4, "remaining": 2, "reset_seconds": 2.0}]
+    assert limits["rate_limits"] == [{"name": "requests", "limit": 2, "remaining": 0, "reset_seconds": 2.0}]
 
 
 async def test_a_session_ends_when_its_time_is_up_and_said_when_that_would_be(autojump_clock: MockClock) -> None:
