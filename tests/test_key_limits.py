@@ -1,10 +1,11 @@
-"""Shares of keys, of their client secrets, and of tokens' users, as the gate counts them."""
+"""Shares of keys, client secrets and tokens' users: over real sockets, and the gate alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,10 +18,103 @@ from server.gate import USER_CONNECTIONS, Gate
 from server.identity import Principal, Scope
 from server.limits import Limit
 from server.metrics import Metrics
+from server.postgres import PostgresStore
 
+from .conftest import empty, open_server
+from .test_authorization import AUDIENCE, SECRET, World, token
+from .test_gate import answer_to, sessions
 from .test_limits import refusals
+from .waiting import eventually
 
 KEY, OTHER_KEY, SECRET_ID = uuid4(), uuid4(), uuid4()
+
+
+@pytest.fixture
+async def store(postgres_store: PostgresStore) -> AsyncIterator[PostgresStore]:
+    await empty(postgres_store)
+    yield postgres_store
+    await empty(postgres_store)
+
+
+def handshake(key: str | None) -> bytes:
+    return (
+        "GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+        f"Authorization: Bearer {key}\r\n\r\n"
+    ).encode()
+
+
+async def test_a_key_with_too_many_sessions_gets_429_in_place_of_the_upgrade_and_another_key_none(
+    store: PostgresStore,
+) -> None:
+    async with open_server(store, key_connections_max=2) as server, AsyncExitStack() as stack:
+        world = World(server, store)
+        await world.key("service", "backend", Scope.SERVICE)
+        await world.key("other", "bob", Scope.USER)
+        await world.secret("secret", user="ada")
+        await stack.enter_async_context(world.socket("service", "?user=ada"))
+        await stack.enter_async_context(world.socket("secret"))
+        await eventually(lambda: sessions(store), lambda count: count == 2)
+        status, headers, error = await answer_to(server.url, handshake(world.tokens["service"]))
+        assert (status, error["code"]) == (429, "rate_limit_exceeded")
+        assert "key" in error["message"]
+        assert int(headers["retry-after"]) >= 1
+        assert await world.begin("secret", by_header=False) == 429, "its secrets' sessions are the key's"
+        assert await world.begin("other") == "bob"
+        assert await sessions(store) == 3
+
+
+async def test_a_key_gets_its_share_back_with_the_end_of_each_session(store: PostgresStore) -> None:
+    async with open_server(store, key_connections_max=1) as server:
+        world = World(server, store)
+        await world.key("ada", "ada", Scope.USER)
+        for _ in range(3):
+            assert await eventually(lambda: world.begin("ada"), lambda outcome: outcome == "ada")
+
+
+async def test_a_key_that_connects_too_often_gets_429(store: PostgresStore) -> None:
+    async with open_server(store, key_connections_per_second=0.1) as server:
+        world = World(server, store)
+        await world.key("ada", "ada", Scope.USER)
+        assert await world.begin("ada") == "ada"
+        status, headers, _ = await answer_to(server.url, handshake(world.tokens["ada"]))
+        assert (status, 1 <= int(headers["retry-after"]) <= 10) == (429, True)
+
+
+async def test_a_tokens_user_has_one_share_whatever_the_token(store: PostgresStore, tmp_path: Path) -> None:
+    secret_file = tmp_path / "secret"
+    secret_file.write_text(SECRET)
+    settings = {"jwt_secret_file": secret_file, "jwt_audience": AUDIENCE, "key_connections_max": 1}
+    async with open_server(store, **settings) as server:
+        world = World(server, store)
+        world.tokens |= {"one": token(), "two": token(iat=0), "bob": token(sub="bob")}
+        async with world.socket("one") as ws:
+            await ws.get_message()
+            assert await world.begin("two") == 429
+            assert await world.begin("bob") == "bob"
+
+
+async def test_guessing_keys_ends_at_the_addresses_limit_before_the_database(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[bytes] = []
+    find = PostgresStore.find_credential
+
+    async def noted(self: PostgresStore, secret_hash: bytes) -> Any:
+        looked_up.append(secret_hash)
+        return await find(self, secret_hash)
+
+    monkeypatch.setattr(PostgresStore, "find_credential", noted)
+    rates = {"address_connections_per_second": 0.3, "address_requests_per_second": 0.3}
+    async with open_server(store, **rates) as server:
+        await World(server, store).key("ada", "ada", Scope.USER)
+        guesses = [handshake(f"sk-lastcall-{number:064}") for number in range(20)]
+        statuses = [(await answer_to(server.url, guess))[0] for guess in guesses]
+    assert statuses == [401] * 3 + [429] * 17
+    assert len(looked_up) <= 3
+
+
+# --- the gate alone
 
 
 def gate(**changes: Any) -> tuple[Gate, Metrics]:
