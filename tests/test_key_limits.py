@@ -84,7 +84,7 @@ async def test_a_key_that_connects_too_often_gets_429(store: PostgresStore) -> N
 async def test_a_tokens_user_has_one_share_whatever_the_token(store: PostgresStore, tmp_path: Path) -> None:
     secret_file = tmp_path / "secret"
     secret_file.write_text(SECRET)
-    settings = {"jwt_secret_file": secret_file, "jwt_audience": AUDIENCE, "key_connections_max": 1}
+    settings: dict[str, Any] = {"jwt_secret_file": secret_file, "jwt_audience": AUDIENCE, "key_connections_max": 1}
     async with open_server(store, **settings) as server:
         world = World(server, store)
         world.tokens |= {"one": token(), "two": token(iat=0), "bob": token(sub="bob")}
@@ -105,7 +105,7 @@ async def test_guessing_keys_ends_at_the_addresses_limit_before_the_database(
         return await find(self, secret_hash)
 
     monkeypatch.setattr(PostgresStore, "find_credential", noted)
-    rates = {"address_connections_per_second": 0.3, "address_requests_per_second": 0.3}
+    rates: dict[str, Any] = {"address_connections_per_second": 0.3, "address_requests_per_second": 0.3}
     async with open_server(store, **rates) as server:
         await World(server, store).key("ada", "ada", Scope.USER)
         guesses = [handshake(f"sk-lastcall-{number:064}") for number in range(20)]
