@@ -19,6 +19,7 @@ import trustme
 from openai import OpenAI
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
+from server import listener
 from server.config import BadSettings, Settings
 from server.postgres import PostgresStore
 from server.tls import tls_context
@@ -152,6 +153,36 @@ async def test_who_speaks_no_tls_is_hung_up_on_in_time(server: TestServer, autho
             await stream.send_all(first)
         assert await is_hung_up(stream)
         await bystander.ws.ping()
+
+
+@asynccontextmanager
+async def full(store: PostgresStore, authority: Authority) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client whose address has no connection left."""
+    settings: dict[str, Any] = {"tls_cert": authority.cert, "tls_key": authority.key, "address_connections_max": 1}
+    async with (
+        open_server(store, **settings) as server,
+        call(server, authority.client()),
+        httpx2.AsyncClient(base_url=server.url, verify=authority.client()) as client,
+    ):
+        yield client
+
+
+async def test_an_address_with_too_many_connections_is_told_so_within_tls(
+    postgres_store: PostgresStore, authority: Authority
+) -> None:
+    async with full(postgres_store, authority) as client:
+        answer = await client.get("/healthz")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+
+
+async def test_refusals_within_tls_cost_a_bounded_number_of_handshakes(
+    postgres_store: PostgresStore, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "REFUSED_HANDSHAKES_PER_SECOND", 0.001)
+    async with full(postgres_store, authority) as client:
+        assert (await client.get("/healthz")).status_code == 429
+        with pytest.raises(httpx2.TransportError):
+            await client.get("/healthz")
 
 
 async def test_tls_below_1_2_is_refused(server: TestServer, authority: Authority) -> None:
