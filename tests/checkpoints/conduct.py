@@ -49,7 +49,7 @@ class Ending(Conduct):
 
     async def run(self, world: World) -> None:
         self.world, self.watch = world, Watch(world)
-        self.crowd = Crowd(world, self.watch.acknowledged, self.watch.begun)
+        self.crowd = Crowd(world, self.watch)
         trio.lowlevel.add_instrument(self.steps)
         with self._connections_in_scopes():
             async with trio.open_nursery() as nursery:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import trio
 
-from server.agent import AgentFailed, Memory, Transcript, Turn
+from server.agent import AgentFailed, Memory, Piece, ToolArguments, ToolCall, Transcript, Turn
 
 PIECES = 3
 SLOW_SECONDS = 0.25  # after each piece
@@ -28,11 +28,15 @@ class SimulatedAgent:
     def __init__(self) -> None:
         self._forgotten: set[str] = set()
 
-    async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
+    async def reply(self, turn: Turn, /) -> AsyncGenerator[Piece, None]:
         said = turn.messages[-1].text if turn.messages else ""
         mark = next((mark for mark in REPLY_MARKS if mark in said), "")
         yield "You said: "
         await self._misbehave(mark)
+        if turn.tools:
+            yield ToolCall(turn.tools[0].name, "{")
+            yield ToolArguments("}")
+            return
         if mark == "#flood":
             for _ in range(FLOOD_PIECES):
                 yield "x" * FLOOD_CHARS

@@ -13,7 +13,7 @@ from server.shutdown import FORCE_MARGIN_SECONDS
 from server.stream import LINGER_SECONDS
 
 from ..memory_store import SessionRecord
-from .people import Acknowledged, Visit
+from .people import Visit
 from .truth import AT_ONCE, EXACT_SECONDS, INFINITE, LATENCY_SECONDS, Truth
 from .watch import GHOST_SECONDS, Watch, overlap
 from .world import SETTINGS, Server, World
@@ -54,6 +54,7 @@ class Checker:
             self._server(server)
             self._crowd(server)
         self._returns()
+        self._deletions()
         self._logs()
 
     def _unheard(self, row: SessionRecord) -> Visit | None:
@@ -204,7 +205,8 @@ class Checker:
     def _memory(self, row: SessionRecord) -> None:
         database, key = self._world.database, row.session_id
         said = [item for item in database.messages.values() if item.session_id == key and item.role == "user"]
-        never = any("#never" in item.content for item in said)
+        kept = [item for item in said if not item.deleted]
+        never = any("#never" in item.content for item in kept)
         wanted = "none" if not said else "failed" if never else "done"
         if said and row.memory_status == "failed" and row.memory_attempts >= SETTINGS.memory_attempts_max:
             # Tries that ended with their server, or without a database, count too.
@@ -217,7 +219,7 @@ class Checker:
             return
         self._world.count("memory", wanted)
         made = {k: m for k, m in database.memories.items() if m.source_session_id == key}
-        expected = {f"said {item.item_id}" for item in said} if wanted == "done" else set()
+        expected = {f"said {item.item_id}" for item in kept} if wanted == "done" else set()
         if {name[2] for name in made} != expected or any(name[0] != row.user_id for name in made):
             self._watch.broken("I4 memory", f"{key} left {len(made)} memories of {len(expected)}")
         if any(memory.updated_at != row.memory_finalized_at for memory in made.values()):
@@ -329,15 +331,26 @@ class Checker:
             self._watch.broken("I7 unbounded", f"{server.name} served {most} sessions at once")
 
     def _returns(self) -> None:
-        """Whether everyone who came back to a conversation was shown what had been acknowledged in it."""
-        acknowledged: dict[str, list[Acknowledged]] = {}
+        """Whether everyone who came back to a conversation was shown what is in it, and nothing else."""
+        earlier: dict[str, list[Visit]] = {}
         for visit in self._visits:
-            before = acknowledged.setdefault(visit.conversation, [])
-            known = {ack.item_id for ack in before if ack.at < visit.opened_at}
+            before = earlier.setdefault(visit.conversation, [])
+            heard = {ack.item_id for one in before for ack in one.acks if ack.at < visit.opened_at}
+            known = heard - {item_id for one in before for item_id in one.deleting}
             seen = {ack.item_id for ack in visit.acks}
             if known and seen - known and not known <= seen:
                 self._watch.broken("I5 lost", f"{visit.name} came back and was not shown {len(known - seen)} items")
-            before += visit.acks
+            gone = {item_id for one in before for item_id, at in one.deleted.items() if at < visit.opened_at}
+            if gone & seen:
+                self._watch.broken("I5 lost", f"{visit.name} came back and was shown {len(gone & seen)} deleted items")
+            before.append(visit)
+
+    def _deletions(self) -> None:
+        """Whether what was deleted stayed so."""
+        told = {item_id for visit in self._visits for item_id in visit.deleted}
+        for item in self._world.database.messages.values():
+            if item.item_id in told and not item.deleted:
+                self._watch.broken("I5 lost", f"{item.item_id} was acknowledged as deleted, and is there again")
 
     def _logs(self) -> None:
         for at, event, fields in self._world.logged:

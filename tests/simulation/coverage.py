@@ -9,7 +9,7 @@ from server.store import EndReason
 
 from .agent import MEMORY_MARKS, REPLY_MARKS
 from .moments import STATES
-from .plan import CLIENT_CAUSES, ENDINGS, FAULTS, OPENINGS, SERVER_CAUSES
+from .plan import CLIENT_CAUSES, ENDINGS, FAULTS, OPENINGS, REQUESTS, SERVER_CAUSES
 
 SEEDS_MIN = 1_500  # below that, chance alone may leave something out
 # A row that is closed, or that never was, says neither of the first two; the worlds have no keys to revoke.
@@ -29,6 +29,7 @@ def expected() -> dict[str, frozenset[str]]:
         "reason": frozenset(reason.value for reason in EndReason if reason not in NEVER_WRITTEN),
         "ending": frozenset(ENDINGS) - {"stay"},
         "opening": frozenset(OPENINGS),
+        "request": frozenset(REQUESTS),
         "fault": frozenset(FAULTS),
         "agent": frozenset(REPLY_MARKS + MEMORY_MARKS),
         "overlap": frozenset("+".join(sorted(pair)) for pair in pairs),

@@ -160,7 +160,7 @@ class Wire:
 
 
 class ServerEnd(trio.abc.HalfCloseableStream):
-    """The server's side of a wire, with the manners of a `trio.SocketStream`."""
+    """The server's side of a wire, with the manners of a `trio.SocketStream`: who need not wait yields once."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -173,32 +173,38 @@ class ServerEnd(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await trio.lowlevel.checkpoint()
-        rest = memoryview(data)
-        while True:
-            self._check()
-            if self._wire.ended is not None:
-                raise trio.BrokenResourceError
-            rest = rest[self._wire._deliver(rest) :]
-            if not rest:
-                return
+        await trio.lowlevel.checkpoint_if_cancelled()
+        rest, waited = memoryview(data), False
+        while rest := rest[self._take(rest) :]:
             await self._wire._for_server.park()
+            waited = True
+        if not waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _take(self, data: memoryview) -> int:
+        self._check()
+        if self._wire.ended is not None:
+            raise trio.BrokenResourceError
+        return self._wire._deliver(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await trio.lowlevel.checkpoint()
-        while True:
-            self._check()
-            if self._wire._up:
-                size = len(self._wire._up) if max_bytes is None else max_bytes
-                data = bytes(self._wire._up[:size])
-                del self._wire._up[:size]
-                return data
-            if self._wire._up_eof:
-                return b""
-            await self._wire._for_server.park()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        wire, waited = self._wire, False
+        while not self._readable():
+            await wire._for_server.park()
+            waited = True
+        data = bytes(wire._up[:max_bytes])
+        del wire._up[:max_bytes]
+        if not waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return data
+
+    def _readable(self) -> bool:
+        self._check()
+        return bool(self._wire._up) or self._wire._up_eof
 
     async def send_eof(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
@@ -29,6 +29,8 @@ LAST_WORDS = {
     "close": masked_frame(CLOSE, (1000).to_bytes(2, "big")),
 }
 
+TOOLS = {"tools": [{"type": "function", "name": "look_up", "parameters": {"type": "object"}}]}
+
 _decode: Callable[[bytes], dict[str, Any]] = msgspec.json.Decoder().decode
 
 
@@ -42,12 +44,44 @@ class Acknowledged:
     text: str
 
 
+def acknowledged(item: dict[str, Any]) -> Acknowledged:
+    """What an item of any kind is to the store."""
+    if item["type"] == "function_call":
+        role, text = "assistant", item["arguments"]
+    elif item["type"] == "function_call_output":
+        role, text = "tool", item["output"]
+    else:
+        role, text = item["role"], "".join(part["text"] for part in item["content"])
+    return Acknowledged(trio.current_time(), item["id"], role, text)
+
+
+class Watcher(Protocol):
+    """Who looks at what clients hear, the moment that it is on the wire."""
+
+    def begun(self, visit: Visit) -> None:
+        """It has a session."""
+        ...
+
+    def acknowledged(self, visit: Visit, ack: Acknowledged) -> None:
+        """An item is stored."""
+        ...
+
+    def deleted(self, visit: Visit, item_id: str) -> None:
+        """An item is deleted."""
+        ...
+
+    def said_outside(self, visit: Visit, item_id: str) -> None:
+        """An item was said outside the conversation."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
 class Visit:
     """What a client saw of one connection, and what it did to end it. Times are virtual seconds.
 
     causes: what ended it from the client's side, as (when, what). `closed_at`, `close_code`: of the server's close
     frame. Everything is noted when it is on the wire, however late the client reads it.
+    deleting: the ids of items that it wanted deleted. deleted: when it was told that they are.
     """
 
     name: str
@@ -55,14 +89,15 @@ class Visit:
     server: Server
     manner: Manner
     opened_at: float
-    acknowledged: Callable[[Visit, Acknowledged], None]
-    begun: Callable[[Visit], None]
+    watcher: Watcher
     wire: Wire | None = None
     status: int = 0
     session_id: UUID | None = None
     conversation: str = ""
     created_at: float | None = None
     acks: list[Acknowledged] = field(default_factory=list)
+    deleting: set[str] = field(default_factory=set)
+    deleted: dict[str, float] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     causes: list[tuple[float, str]] = field(default_factory=list)
     marks: str = ""
@@ -121,24 +156,47 @@ class Visit:
             self.conversation = event["session"]["conversation_id"]
             self.created_at = trio.current_time()
             self.server.world.trace.add(self.name, "session", self.session_id)
-            self.begun(self)
+            self.watcher.begun(self)
         elif kind == "conversation.item.done":
             self.done_items.add(event["item"]["id"])
             self._ack(event["item"])
+        elif kind == "conversation.item.deleted":
+            self._on_deleted(event["item_id"])
+        elif kind == "conversation.item.retrieved":
+            self._request("retrieve")
+            self.watcher.acknowledged(self, acknowledged(event["item"]))
         elif kind == "response.done" and event["response"]["status"] in ("completed", "cancelled"):
-            for item in event["response"]["output"]:
-                self._ack(item)
+            self._on_response(event["response"])
         elif kind == "error":
             self.errors.append(event["error"]["code"])
             self.server.world.trace.add(self.name, "hears error", event["error"]["code"])
             self.server.world.count("error", event["error"]["code"])
 
+    def _on_response(self, response: dict[str, Any]) -> None:
+        if response["conversation_id"] is None:
+            self._request("out_of_band")
+            for item in response["output"]:
+                self.watcher.said_outside(self, item["id"])
+            return
+        for item in response["output"]:
+            self._ack(item)
+            if item["type"] == "function_call":
+                self._request("tool")
+
+    def _on_deleted(self, item_id: str) -> None:
+        self._request(self.manner.request)
+        self.deleted[item_id] = trio.current_time()
+        self.server.world.trace.add(self.name, "deleted", item_id)
+        self.watcher.deleted(self, item_id)
+
+    def _request(self, name: str) -> None:
+        self.server.world.count("request", name)
+
     def _ack(self, item: dict[str, Any]) -> None:
-        text = "".join(part["text"] for part in item["content"])
-        ack = Acknowledged(trio.current_time(), item["id"], item["role"], text)
+        ack = acknowledged(item)
         self.acks.append(ack)
         self.server.world.trace.add(self.name, "acknowledged", f"{ack.item_id} {ack.role}")
-        self.acknowledged(self, ack)
+        self.watcher.acknowledged(self, ack)
 
 
 class Client:
@@ -148,6 +206,7 @@ class Client:
         self._world = world
         self._visit = visit
         self._wire = wire
+        self._said: str | None = None  # the item that was created last
 
     async def run(self, going_on: str) -> None:
         visit = self._visit
@@ -173,7 +232,7 @@ class Client:
             last = number == len(manner.turns) - 1
             if not await self._say(number, mark):
                 continue
-            await self._send_event({"type": "response.create"})
+            await self._ask_for_answer(manner.request if last else "")
             if last and manner.during != "after":
                 if manner.during == "answering":
                     await self._hear("response.output_text.delta")
@@ -181,8 +240,40 @@ class Client:
             if last and manner.interrupts:
                 await self._hear("response.output_text.delta")
                 await self._send_event({"type": "response.cancel"})
-            await self._hear("response.done")
+            done = await self._hear("response.done", _in_conversation)
+            if last and done is not None:
+                await self._go_on(manner.request, done["response"]["output"])
             await self._listen(manner.thinks)
+
+    async def _ask_for_answer(self, request: str) -> None:
+        """The answer to what was said, and what is asked for besides."""
+        if request == "retrieve" and self._said is not None:
+            await self._send_event({"type": "conversation.item.retrieve", "item_id": self._said})
+        if request == "out_of_band":
+            words = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Aside"}]}]
+            await self._send_event({"type": "response.create", "response": {"conversation": "none", "input": words}})
+        await self._send_event({"type": "response.create"} | ({"response": TOOLS} if request == "tool" else {}))
+        if request == "delete_open":
+            shown = await self._hear("response.output_item.added")
+            if shown is not None:
+                await self._delete(shown["item"]["id"])
+
+    async def _go_on(self, request: str, output: list[dict[str, Any]]) -> None:
+        """What follows the answer: the called tool's output, and another answer; or a deletion."""
+        if request == "delete" and self._said is not None:
+            await self._delete(self._said)
+            await self._hear("conversation.item.deleted")
+        calls = [item["call_id"] for item in output if item["type"] == "function_call"]
+        for call_id in calls:
+            item = {"type": "function_call_output", "call_id": call_id, "output": "Sunny"}
+            await self._send_event({"type": "conversation.item.create", "item": item})
+        if calls:
+            await self._ask_for_answer("")
+            await self._hear("response.done")
+
+    async def _delete(self, item_id: str) -> None:
+        self._visit.deleting.add(item_id)
+        await self._send_event({"type": "conversation.item.delete", "item_id": item_id})
 
     async def _shake_hands(self, going_on: str) -> None:
         visit, opening = self._visit, self._visit.manner.opening
@@ -214,7 +305,8 @@ class Client:
         item = {"type": "message", "role": "user", "content": [words]}
         await self._send_event({"type": "conversation.item.create", "item": item})
         before = len(visit.errors)
-        await self._hear("conversation.item.done", lambda event: event["item"]["content"] == [words])
+        done = await self._hear("conversation.item.done", lambda event: event["item"].get("content") == [words])
+        self._said = None if done is None else done["item"]["id"]
         return len(visit.errors) == before
 
     async def _send_event(self, event: dict[str, Any]) -> None:
@@ -278,6 +370,7 @@ class Client:
         if how == "vanish" and visit.manner.busy:
             await trio.sleep(UNANSWERED_SECONDS)
             if wire.ended is not None or visit.closed_at is not None:
+                visit.cause("vanish")  # a ping came sooner than it thought: it was silent for too long already
                 return
             self._world.count("state", "spoke past a ping")
             self._wire.send(masked_frame(TEXT, b'{"type":"session.update","session":{"type":"realtime"}}'))
@@ -314,15 +407,16 @@ class Client:
                     await self._wire._for_client.park()
 
 
+def _in_conversation(event: dict[str, Any]) -> bool:
+    return event["response"]["conversation_id"] is not None
+
+
 class Crowd:
     """All people of a world, and their visits."""
 
-    def __init__(
-        self, world: World, acknowledged: Callable[[Visit, Acknowledged], None], begun: Callable[[Visit], None]
-    ) -> None:
+    def __init__(self, world: World, watcher: Watcher) -> None:
         self._world = world
-        self._acknowledged = acknowledged
-        self._begun = begun
+        self._watcher = watcher
         self.visits: list[Visit] = []
 
     async def live(self, person: Person) -> None:
@@ -338,7 +432,7 @@ class Crowd:
         server = await self._find_server()
         if server is None:
             return None
-        visit = Visit(name, user, server, manner, trio.current_time(), self._acknowledged, self._begun)
+        visit = Visit(name, user, server, manner, trio.current_time(), self._watcher)
         visit.wire = server.connect(visit.on_frame, visit.on_end)
         if visit.wire is None:
             return None

@@ -19,6 +19,11 @@ OPENING_WEIGHTS = (20, 8, 2, 1, 1, 1, 1)
 DURING = ("after", "asked", "answering")
 """When a visit ends: after its turns, right after its last question, or in the middle of the answer."""
 
+REQUESTS = ("delete", "delete_open", "retrieve", "out_of_band", "tool")
+"""What a person asks for with its last turn: to delete its own words, or the answer under way; to see its words again;
+an answer outside the conversation, beside the one in it; an answer that calls a tool."""
+REQUEST_WEIGHTS = (3, 2, 1, 2, 3)
+
 SERVER_FAULTS = ("crash", "terminate", "hurry", "freeze", "declared_dead")
 LINK_FAULTS = ("refused", "silent", "errors", "slow", "outage", "stall")
 ROW_FAULTS = ("by_hand",)
@@ -40,7 +45,7 @@ class Manner:
     turns: the marks of each, which the agent obeys. thinks: seconds between turns.
 
     busy: does not listen while it thinks. interrupts: cancels its last answer half way.
-    returns: the next visit goes on in the conversation of this one.
+    returns: the next visit goes on in the conversation of this one. request: one of `REQUESTS`, or nothing.
     """
 
     turns: Sequence[str]
@@ -52,6 +57,7 @@ class Manner:
     busy: bool
     interrupts: bool
     returns: bool
+    request: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +119,7 @@ def _manner(random: Random) -> Manner:
         busy=random.random() < 0.3,
         interrupts=random.random() < 0.15,
         returns=random.random() < 0.6,
+        request=random.choices(REQUESTS, REQUEST_WEIGHTS)[0] if random.random() < 0.3 else "",
     )
 
 

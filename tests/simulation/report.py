@@ -20,6 +20,7 @@ TABLES = {
     "reason": "end reasons",
     "ending": "what clients did",
     "opening": "how clients came",
+    "request": "what clients asked for",
     "fault": "faults",
     "agent": "what agents were told",
     "overlap": "two endings at once",

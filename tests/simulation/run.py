@@ -85,7 +85,7 @@ class Conduct:
 
     async def run(self, world: World) -> None:
         self.world, self.watch = world, Watch(world)
-        self.crowd = Crowd(world, self.watch.acknowledged, self.watch.begun)
+        self.crowd = Crowd(world, self.watch)
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             for host in self._plan.hosts:

@@ -73,6 +73,7 @@ class Watch:
         self._ends: dict[UUID, tuple[object, ...]] = {}
         self._items: dict[tuple[UUID, str], StoredItem] = {}
         self._items_seen = 0
+        self._deleted: set[UUID] = set()
         self._finalized: dict[UUID, float] = {}
         world.stored = self.stored
 
@@ -90,6 +91,8 @@ class Watch:
             self._note_items()
         if name in _CLOSING:
             self._look_at_ends()
+        if name == "delete_item":
+            self._look_at_deletions()
         if name == "finish_memory":
             self._look_at_memory()
 
@@ -100,6 +103,14 @@ class Watch:
                 self._finalized[key] = at
                 self.broken("I4 memory", f"the memory of {key} was applied again")
 
+    def _look_at_deletions(self) -> None:
+        for key, item in self._database.messages.items():
+            if item.deleted and key not in self._deleted:
+                self._deleted.add(key)
+                closed_at = self._database.sessions[item.session_id].ended_at
+                if closed_at is not None and closed_at < trio.current_time():
+                    self.broken("I2 ghost", f"item {item.item_id} was deleted after its session's row was closed")
+
     def _note_items(self) -> None:
         messages = self._database.messages
         for item in islice(messages.values(), self._items_seen, None):
@@ -107,6 +118,8 @@ class Watch:
             if key in self._items:
                 self.broken("I5 lost", f"item {item.item_id} is stored twice")
             self._items[key] = item
+            if item.deleted:  # while it was still being said
+                self._deleted.add(item.message_id)
             closed_at = self._database.sessions[item.session_id].ended_at
             if closed_at is not None and closed_at < trio.current_time():
                 self.broken("I2 ghost", f"item {item.item_id} was stored after its session's row was closed")
@@ -155,14 +168,37 @@ class Watch:
 
     def acknowledged(self, visit: Visit, ack: Acknowledged) -> None:
         """A client hears that an item is stored."""
-        item = self._items.get((UUID(visit.conversation.removeprefix("conv_")), ack.item_id))
+        item = self._items.get(_key(visit, ack.item_id))
         if item is None or (item.role, item.content) != (ack.role, ack.text):
             self.broken("I5 lost", f"{visit.name} was told that {ack.item_id} is stored: {ack.text!r:.60}")
+        self._served(visit, ack.item_id)
+
+    def deleted(self, visit: Visit, item_id: str) -> None:
+        """A client hears that an item is deleted. One that is still being said is stored later, marked."""
+        item = self._items.get(_key(visit, item_id))
+        if item is None and visit.manner.request != "delete_open":
+            self.broken("I5 lost", f"{visit.name} was told that {item_id} is deleted, which never was stored")
+        elif item is not None and not self._database.messages[item.message_id].deleted:
+            self.broken("I5 lost", f"{visit.name} was told that {item_id} is deleted; its row is not marked")
+        self._served(visit, item_id)
+
+    def said_outside(self, visit: Visit, item_id: str) -> None:
+        """A client hears an answer outside its conversation."""
+        if _key(visit, item_id) in self._items:
+            self.broken("I8 contained", f"{item_id}, said outside {visit.name}'s conversation, is stored in it")
+        self._served(visit, item_id)
+
+    def _served(self, visit: Visit, item_id: str) -> None:
+        """Whether a client may still hear anything: not for long once its row is closed."""
         assert visit.session_id is not None
-        row = self._database.sessions.get(visit.session_id)
-        if row is None or row.ended_at is None or ack.at <= row.ended_at + GHOST_SECONDS:
+        row, now = self._database.sessions.get(visit.session_id), trio.current_time()
+        if row is None or row.ended_at is None or now <= row.ended_at + GHOST_SECONDS:
             return
-        excused = overlap(visit.server.trouble, row.ended_at, ack.at) or any(what == "slow" for _, what in visit.causes)
+        excused = overlap(visit.server.trouble, row.ended_at, now) or any(what == "slow" for _, what in visit.causes)
         if not excused:
-            late = ack.at - row.ended_at
-            self.broken("I2 ghost", f"{visit.name} was told of {ack.item_id} {late:.3f} s after its row was closed")
+            late = now - row.ended_at
+            self.broken("I2 ghost", f"{visit.name} was told of {item_id} {late:.3f} s after its row was closed")
+
+
+def _key(visit: Visit, item_id: str) -> tuple[UUID, str]:
+    return UUID(visit.conversation.removeprefix("conv_")), item_id
