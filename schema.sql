@@ -158,7 +158,16 @@ DO $$ BEGIN
                 ELSE false END);
     END IF;
 END $$;
-CREATE INDEX IF NOT EXISTS messages_in_order ON messages (conversation_id, position, created_at);
+-- By `message_id` where two sessions chose one position: an order that pages can rely on.
+CREATE INDEX IF NOT EXISTS messages_by_position ON messages (conversation_id, position, message_id);
+DROP INDEX IF EXISTS messages_in_order; -- of earlier versions
+-- Not by IF NOT EXISTS, which locks writers out: those who begin a session take its table and this one in another order.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_index JOIN pg_class c ON c.oid = indexrelid
+                    WHERE indrelid = 'conversations'::regclass AND relname = 'conversations_by_user') THEN
+        CREATE INDEX conversations_by_user ON conversations (user_id, created_at, conversation_id);
+    END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS messages_by_session ON messages (session_id, position);
 
 CREATE TABLE IF NOT EXISTS user_memories (

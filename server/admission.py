@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 from uuid import UUID
@@ -14,16 +15,21 @@ from .session import parse_public_id
 
 PATH = "/v1/realtime"
 MODEL_CHARS_MAX = 128
+REPLAY_ITEMS_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What an acceptable handshake asks for. conversation_id: the one to go on in, or None for a new one."""
+    """What an acceptable handshake asks for.
+
+    conversation_id: the one to go on in, or None for a new one. replay: how many of its newest items to send again.
+    """
 
     presented: Presented
     conversation_id: UUID | None
     model: str
     subprotocol: str | None
+    replay: int = REPLAY_ITEMS_MAX
 
 
 def admit(target: str, host: str, headers: Sequence[tuple[bytes, bytes]], subprotocols: Sequence[str]) -> Admission:
@@ -44,8 +50,17 @@ def admit(target: str, host: str, headers: Sequence[tuple[bytes, bytes]], subpro
         message = "A conversation's id looks like conv_ and 32 hex digits."
         raise Refused(400, "invalid_value", message, "conversation") from None
     model = (query.get("model") or "lastcall")[:MODEL_CHARS_MAX]
+    subprotocol = SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
     presented = Presented(fields, query, host, subprotocols)
-    return Admission(presented, conversation_id, model, SUBPROTOCOL if SUBPROTOCOL in subprotocols else None)
+    return Admission(presented, conversation_id, model, subprotocol, _replay_of(query))
+
+
+def _replay_of(query: Mapping[str, str]) -> int:
+    text = query.get("replay", str(REPLAY_ITEMS_MAX))
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or int(text) > REPLAY_ITEMS_MAX:
+        message = f"replay is a number of items from 0, none, to {REPLAY_ITEMS_MAX}."
+        raise Refused(400, "invalid_value", message, "replay")
+    return int(text)
 
 
 def refusal_body(refused: Refused) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from . import __version__
+from .commands.api_docs import api_docs
 from .commands.database_url import database_url
 from .commands.defaults import with_subcommands
 from .commands.keys import keys
@@ -66,6 +67,7 @@ for command in (
     with_subcommands(memories, retry_memories),
     keys,
     database_url,
+    api_docs,
 ):
     lastcall.add_command(command)
 

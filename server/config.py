@@ -53,6 +53,35 @@ class Settings:
     )
     drain_seconds: float = setting(10.0, "Seconds a shutdown may take in all, running answers and memory included.")
     connections_max: int = setting(10_000, "Connections served at once; further ones are refused.")
+    memory_mib_max: int | None = setting(
+        None, "New sessions are refused while the server holds more memory; default 80 % of what there is, in MiB."
+    )
+    address_connections_max: int | None = setting(
+        None, "Connections of one address at once; default 256, and no limit for this machine's own addresses."
+    )
+    address_connections_per_second: float | None = setting(
+        None, "Connections one address may open, ten seconds' worth at once; default 20, and for this machine no limit."
+    )
+    address_requests_per_second: float | None = setting(
+        None, "HTTP requests of one address, ten seconds' worth at once; default 50, and for this machine no limit."
+    )
+    key_connections_max: int | None = setting(
+        None, "Sessions of one key at once, its client secrets' included; default none, and 256 of a token's user."
+    )
+    key_connections_per_second: float | None = setting(
+        None, "Sessions one key may open, ten seconds' worth at once; default no limit, and 20 of a token's user."
+    )
+    events_per_second: float = setting(
+        500.0, "Events of one client, two seconds' worth at once; one of 16 KiB counts as two, and so on."
+    )
+    session_seconds: float = setting(86_400.0, "How long a session may last; then the client may connect again.")
+    idle_seconds: float | None = setting(
+        None, "A session without an event of the client's for so long is closed; default: none is."
+    )
+    context_chars_max: int = setting(
+        200_000, "Characters of a conversation that the agent is given: the newest items, and those of role system."
+    )
+    conversation_chars_max: int = setting(4_194_304, "Characters of a conversation that one session takes.")
     message_bytes_max: int = setting(1_048_576, "Largest message a client may send, in bytes.")
     json_logs: bool = setting(False, "Write logs as JSON lines, for machines.")
     log_level: str | None = setting(None, "Least level to log; default warning, or info with --json-logs.")
@@ -60,6 +89,7 @@ class Settings:
     handshake_seconds: float = setting(10.0, "From accept to a finished HTTP or WebSocket handshake.", flag=False)
     head_bytes_max: int = setting(16_384, "Largest HTTP request head.", flag=False)
     inbox_events_max: int = setting(256, "Events of one client waiting to be handled.", flag=False)
+    inbox_bytes_max: int = setting(2_097_152, "Bytes of one client's waiting events, but for a single one.", flag=False)
     outbox_bytes_high: int = setting(262_144, "Unsent bytes at which producers wait for the client.", flag=False)
     outbox_bytes_max: int = setting(8_388_608, "Unsent bytes at which a slow reader is let go.", flag=False)
     send_seconds: float = setting(10.0, "A client that takes no byte for so long is let go.", flag=False)
@@ -67,7 +97,7 @@ class Settings:
     end_seconds: float = setting(5.0, "How long one session's exit waits for its end to be committed.", flag=False)
     close_seconds: float = setting(1.0, "How long one session's exit waits for the closing handshake.", flag=False)
     append_seconds: float = setting(5.0, "From an item's arrival to its commit, retries included.", flag=False)
-    history_items_max: int = setting(200, "Items of a resumed conversation that are loaded and replayed.", flag=False)
+    history_items_max: int = setting(256, "Items of a resumed conversation that answers take into account.", flag=False)
     items_max: int = setting(10_000, "Items one session holds in its conversation.", flag=False)
     recall_memories_max: int = setting(50, "Memories of a user that go into the instructions.", flag=False)
     reply_seconds: float = setting(300.0, "One response of the agent, from first to last word.", flag=False)

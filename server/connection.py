@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Literal
@@ -18,9 +19,13 @@ from . import wire
 from .admission import Admission, admit, refusal_body
 from .conversation import Conversation, Opening
 from .frames import close_frame, text_frame
+from .gate import Gate, refusal_of, retry_after
 from .identity import Principal, Refused
+from .inbox import Inbox
+from .limits import Limit
 from .memory import briefing
 from .session import Session
+from .session_limits import SessionLimits, frame_pace, shape_refusal
 from .store import CredentialRevoked, EndReason, SessionEnd, SessionStart, StoredItem, StoreError
 from .websocket import WebSocket
 
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
 
 STALL_SECONDS = 0.25  # of a ping's timeout: for a pong that waits to be read after this process stood still
 BAD_KEY = 3000  # the close code of a client that is refused once its socket is open
+_REASONS = {401: "credentials", 429: "limits"}
 CLOSED_ALREADY = {EndReason.CLOSED_ELSEWHERE, EndReason.OWNER_DIED}
 
 _log = structlog.get_logger(__name__)
@@ -58,6 +64,7 @@ class Services:
     registry: Registry
     metrics: Metrics
     authenticator: Authenticator
+    gate: Gate
     draining: trio.Event = field(default_factory=trio.Event)
 
 
@@ -101,35 +108,50 @@ async def serve_websocket(stream: BufferedStream, services: Services, replies: t
 
 
 async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery, replies: trio.Nursery) -> bytes:
-    accepted = None
-    with trio.move_on_after(services.settings.handshake_seconds):
-        accepted = await _shake_hands(stream, services, tasks)
-    if accepted is None:
-        return b""
-    ws, admission, principal = accepted
-    if isinstance(principal, Refused):
-        return _send_away(principal, services)
-    if services.draining.is_set() or len(services.registry) >= services.settings.connections_max:
-        return _turn_away(services)
-    return await _Connection(ws, stream, services, replies, admission, principal).run()
+    with ExitStack() as share:
+        accepted = None
+        with trio.move_on_after(services.settings.handshake_seconds):
+            accepted = await _shake_hands(stream, services, tasks, share)
+        if accepted is None:
+            return b""
+        ws, admission, principal = accepted
+        if isinstance(principal, Refused):
+            return _send_away(principal, services)
+        if services.draining.is_set() or services.gate.session(len(services.registry)):
+            return _turn_away(services)
+        return await _Connection(ws, stream, services, replies, admission, principal).run()
 
 
 async def _shake_hands(
-    stream: BufferedStream, services: Services, tasks: trio.Nursery
+    stream: BufferedStream, services: Services, tasks: trio.Nursery, share: ExitStack
 ) -> tuple[WebSocket, Admission, Principal | Refused] | None:
-    """The opening handshake; None where it was refused. `Refused`: to be told so on the open socket."""
-    ws = WebSocket(stream, services.settings.message_bytes_max)
+    """The opening handshake; None where it was refused. `Refused`: to be told so on the open socket.
+
+    share: keeps what the principal is given of its share of connections, for as long as this one lasts.
+    """
+    settings, held_back = services.settings, services.metrics.limits_refused.labels(Limit.FRAME_RATE.value).inc
+    ws = WebSocket(stream, settings.message_bytes_max, frame_pace(settings), held_back)
     request = await ws.request(tasks)
     # trio-websocket keeps the Host to itself; a page's origin cannot be judged without it.
     host = request._event.host  # noqa: SLF001
     try:
         admission = admit(request.path, host, request.headers, request.proposed_subprotocols)
         principal = await _authenticate(admission, services)
+        if isinstance(principal, Principal):
+            _take_share(principal, services, share)
     except Refused as refused:
         await _reject(request, refused, services)
         return None
     await request.accept(subprotocol=admission.subprotocol)
     return ws, admission, principal
+
+
+def _take_share(principal: Principal, services: Services, share: ExitStack) -> None:
+    """Before the handshake is answered: clients then hear it as an HTTP status. Raises `Refused`."""
+    refused = share.enter_context(services.gate.holder(principal))
+    if refused is not None:
+        status, code, message = refusal_of(refused)
+        raise Refused(status, code, message, retry_after=retry_after(refused))
 
 
 async def _authenticate(admission: Admission, services: Services) -> Principal | Refused:
@@ -149,10 +171,12 @@ async def _authenticate(admission: Admission, services: Services) -> Principal |
 
 
 async def _reject(request: WebSocketRequest, refused: Refused, services: Services) -> None:
-    services.metrics.connections_refused.labels("credentials" if refused.status == 401 else "handshake").inc()
+    services.metrics.connections_refused.labels(_REASONS.get(refused.status, "handshake")).inc()
     headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
     if refused.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if refused.retry_after is not None:
+        headers.append((b"retry-after", refused.retry_after.encode()))
     await request.reject(refused.status, extra_headers=headers, body=refusal_body(refused))
 
 
@@ -196,9 +220,11 @@ class _Connection:
         self._replies = replies
         self._principal = principal
         self._model = admission.model
+        self._replay = admission.replay
         self._resumes = admission.conversation_id or principal.conversation_id
         self._outbox = Outbox(stream, ws)
         self._session = Session(principal.user_id, self._resumes or uuid4())
+        self._limits = SessionLimits(services.settings, self._session.started)
         self._farewell = b""
         self._instance_id = services.presence.instance_id
         self._has_row = False  # or may have: the outcome of a begin can be unknown
@@ -222,9 +248,7 @@ class _Connection:
         if opening is None:
             return
         async with trio.open_nursery() as helpers:
-            inbox, events = trio.open_memory_channel[wire.AnyClientEvent | wire.Rejected](
-                self._settings.inbox_events_max
-            )
+            inbox = Inbox(self._settings.inbox_events_max, self._settings.inbox_bytes_max)
             conversation = Conversation(
                 self._session,
                 opening,
@@ -234,10 +258,12 @@ class _Connection:
                 settings=self._settings,
                 draining=self._services.draining,
                 start_reply=self._replies.start_soon,
+                rates=self._limits.rates,
+                count=self._services.gate.count,
             )
             conversation.configure(wire.parse_session(self._principal.session))
             conversation.greet()
-            helpers.start_soon(conversation.run, events)
+            helpers.start_soon(conversation.run, inbox)
             helpers.start_soon(self._keep_alive)
             await self._read(inbox)
             helpers.cancel_scope.cancel()
@@ -279,7 +305,15 @@ class _Connection:
         )
         self._has_row = True
         await store.begin_session(start, within=settings.begin_seconds)
-        return Opening(self._model, settings.instructions, briefing(facts), history)
+        return Opening(
+            model=self._model,
+            instructions=settings.instructions,
+            briefing=briefing(facts),
+            history=history,
+            # Less than what is loaded: the first of them names the one before it.
+            expires_at=int(time.time() + settings.session_seconds),
+            replay=min(self._replay, settings.history_items_max - 1),
+        )
 
     def _refuse(self, code: str, message: str, reason: EndReason, close_code: int | None = None) -> None:
         kind: Literal["invalid_request_error", "server_error"] = (
@@ -290,33 +324,56 @@ class _Connection:
 
     # --- while it lasts
 
-    async def _read(self, inbox: trio.MemorySendChannel[wire.AnyClientEvent | wire.Rejected]) -> None:
-        """Takes messages off the socket until it closes. Never waits for anything else: pongs come this way too."""
-        while True:
-            try:
-                message = await self._ws.get_message()
-            except ConnectionClosed:
-                self._stop_as_closed()
-                return
-            event = _parse(message)
-            try:
-                inbox.send_nowait(event)
-            except trio.WouldBlock:
-                self._refuse_event(event)
+    async def _read(self, inbox: Inbox) -> None:
+        """Takes messages off the socket until it closes or the session's time is up. Never waits for anything else:
+        pongs come this way too."""
+        with trio.CancelScope() as timer:
+            while True:
+                timer.deadline = self._limits.deadline
+                try:
+                    message = await self._ws.get_message()
+                except ConnectionClosed:
+                    self._stop_as_closed()
+                    return
+                self._take(message, inbox)
+        self._stop_as_late()
 
-    def _refuse_event(self, event: wire.AnyClientEvent | wire.Rejected) -> None:
-        event_id = event.detail.event_id if isinstance(event, wire.Rejected) else event.event_id
-        message = f"More than {self._settings.inbox_events_max} events are waiting; this one was not handled."
-        detail = wire.ErrorDetail(code="too_many_events", message=message, event_id=event_id)
+    def _take(self, message: str | bytes, inbox: Inbox) -> None:
+        refused = self._limits.rate_refusal(message)
+        if refused is not None:
+            self._refuse_event(Limit.EVENT_RATE, refused)
+            if self._limits.flooding:
+                self._services.gate.count(Limit.FLOODING)
+                self._session.stop(EndReason.FLOODING)
+            return
+        event = shape_refusal(message)
+        if event is not None:
+            self._services.gate.count(Limit.JSON_SHAPE)
+        if not inbox.put(event or _parse(message), len(message)):
+            text = "Too many events are waiting; this one was not handled."
+            detail = wire.ErrorDetail(code="too_many_events", message=text, event_id=wire.event_id_of(message))
+            self._refuse_event(Limit.INBOX, detail)
+
+    def _refuse_event(self, limit: Limit, detail: wire.ErrorDetail) -> None:
+        self._services.gate.count(limit)
         self._outbox.emit(wire.Error(error=detail))
+
+    def _stop_as_late(self) -> None:
+        """The session's time is up: says so, and why. Nothing to be done where it was stopped already."""
+        if self._session.reason is None:
+            limit, detail = self._limits.time_is_up()
+            self._refuse_event(limit, detail)
+            self._session.stop(EndReason.EXPIRED if limit is Limit.SESSION_TIME else EndReason.IDLE)
 
     def _stop_as_closed(self) -> None:
         """The socket is closed: names the reason."""
         closed = self._ws.closed
         code = closed.code if closed is not None else 1006
         if self._stream.stalled:
+            self._services.gate.count(Limit.SLOW_READER)
             self._session.stop(EndReason.SLOW_READER)
         elif self._ws.too_big:
+            self._services.gate.count(Limit.MESSAGE_BYTES)
             self._session.stop(EndReason.MESSAGE_TOO_BIG)
         elif self._ws.malformed:
             self._session.stop(EndReason.PROTOCOL_ERROR, close_code=code)

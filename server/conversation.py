@@ -15,9 +15,11 @@ from .agent import Agent
 from .config import Settings
 from .items import ROOT, Entry, Items, NoRoom
 from .ledger import Ledger
+from .limits import Limit
 from .refusals import item_exists, item_not_found, known_choice, new_item, offered_tools, refusal
 from .response import Outbox
 from .responses import Responses, with_briefing
+from .room import Room
 from .session import Session, public_id
 from .store import ItemExists, ItemNotFound, SessionClosed, Store, StoredItem, StoreError
 from .wire import Rejected
@@ -25,23 +27,29 @@ from .wire import Rejected
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
     """What a conversation starts with.
 
     briefing: what is remembered of the user; it stays in the instructions whatever the client sets.
+    history: the newest stored items, oldest first: the agent's context.
+    replay: how many of the newest of these the client is sent again.
+    expires_at: when the session's time will be up, in Unix seconds.
     """
 
     model: str
     instructions: str
     briefing: str
     history: Sequence[StoredItem]
+    replay: int
+    expires_at: int
 
 
 class Conversation:
     """One session's conversation.
 
     start_reply: runs a response's coroutine outside the session's scope, so that no agent can hold up its end.
+    rates: what is left of the client's rate of events. count: counts what a limit refuses.
     """
 
     def __init__(
@@ -55,29 +63,35 @@ class Conversation:
         settings: Settings,
         draining: trio.Event,
         start_reply: Callable[[Callable[[], Awaitable[object]]], None],
+        rates: Callable[[], wire.RateLimitsUpdated],
+        count: Callable[[Limit], None],
     ) -> None:
         self._session = session
         self._outbox = outbox
         self._settings = settings
         self._items = Items(opening.history)
-        self._replayed = False
+        self._replay: Sequence[Entry] = list(self._items)[-opening.replay :] if opening.replay else ()
         self._briefing = opening.briefing
+        self._room = Room(self._items, settings, count)
         self._ledger = Ledger(session, store, settings)
         self._responses = Responses(
             session,
             self._items,
             self._ledger,
+            self._room,
             agent=agent,
             briefing=opening.briefing,
             outbox=outbox,
             settings=settings,
             draining=draining,
             start_reply=start_reply,
+            rates=rates,
         )
         self._config = wire.Session(
             id=session.public_id,
             model=opening.model,
             instructions=with_briefing(opening.instructions, opening.briefing),
+            expires_at=opening.expires_at,
             conversation_id=public_id("conv", session.conversation_id),
         )
         self.cut = session.cut = self._responses.cut
@@ -99,9 +113,7 @@ class Conversation:
             await self._outbox.room()
 
     async def _handle(self, event: wire.AnyClientEvent | Rejected) -> None:
-        if not self._replayed:
-            self._replayed = True
-            await self._replay()
+        await self._send_replay()
         if isinstance(event, Rejected):
             raise event
         await self._answer(event)
@@ -121,9 +133,10 @@ class Conversation:
             case wire.ResponseCancel():
                 self._responses.cancel(event)
 
-    async def _replay(self) -> None:
-        """Sends the stored items again. Not before the client's first event: one client forgets what comes earlier."""
-        for entry in self._items:
+    async def _send_replay(self) -> None:
+        """Sends stored items again. Not before the client's first event: one client forgets what comes earlier."""
+        replay, self._replay = self._replay, ()
+        for entry in replay:
             self._outbox.emit(wire.ItemAdded(previous_item_id=entry.previous_item_id, item=entry.item))
             self._outbox.emit(wire.ItemDone(previous_item_id=entry.previous_item_id, item=entry.item))
             await self._outbox.room()
@@ -169,6 +182,7 @@ class Conversation:
             with self._storing(event):
                 await self._ledger.append([entry])
             self._items.add(entry)
+            self._room.take([entry])
         except ItemExists:  # beyond what this session has loaded, or deleted
             raise item_exists(event, entry.item.id) from None
         finally:
@@ -185,8 +199,7 @@ class Conversation:
         item = new_item(event, event.item, "item")
         if item.id in self._items:
             raise item_exists(event, item.id)
-        if len(self._items) >= self._settings.items_max:
-            raise refusal(event, "conversation_full", f"More than {self._settings.items_max} items.", None)
+        self._room.check(event, len(Entry(item).text))
         try:
             return self._items.place(item, event.previous_item_id)
         except KeyError:

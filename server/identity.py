@@ -62,14 +62,20 @@ class Principal:
 
 
 class Refused(Exception):
-    """A request that is refused before anything is done for it: an HTTP status, and an error for the client."""
+    """A request that is refused before anything is done for it: an HTTP status, and an error for the client.
 
-    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
+    retry_after: the header's value.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, param: str | None = None, *, retry_after: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.param = param
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)

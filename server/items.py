@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from . import wire
 from .agent import ContextItem, FunctionCall, FunctionOutput, Message
 from .store import StoredItem
 
-POSITION_STEP = 1 << 20  # between neighbours, so that items can later go between: 20 at one place, in the worst case
+POSITION_STEP = 1 << 20  # a millisecond; between neighbours, so that 20 items can later go to one place between them
 ROOT = "root"  # as a client calls the place before all items
 
 _position = attrgetter("position")
@@ -21,6 +22,11 @@ _position = attrgetter("position")
 
 class NoRoom(Exception):
     """Between two neighbours no further position is free."""
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 @dataclass(eq=False, slots=True)
@@ -78,15 +84,33 @@ class Entry:
         )
 
 
+def restored_item(stored: StoredItem) -> wire.Item:
+    """A stored item as clients see it."""
+    item_id, status, call_id = stored.item_id, stored.status, stored.call_id or ""
+    if stored.kind == "function_call":
+        return wire.FunctionCallItem(
+            id=item_id, status=status, call_id=call_id, name=stored.name or "", arguments=stored.content
+        )
+    if stored.role == "tool":
+        return wire.FunctionCallOutputItem(id=item_id, status=status, call_id=call_id, output=stored.content)
+    part = wire.OutputText if stored.role == "assistant" else wire.InputText
+    return wire.MessageItem(id=item_id, status=status, role=stored.role, content=[part(stored.content)])
+
+
 class Items:
-    """Items by id and in order. A place is taken first and its item known later: others go elsewhere meanwhile."""
+    """Items by id and in order. A place is taken first and its item known later: others go elsewhere meanwhile.
+
+    At the end positions follow the clock, though never behind what is known here. Two sessions in one conversation do
+    not see each other's new items: counted from the last known one, what is said in one after an hour would stand in
+    the middle of what was said in the other meanwhile.
+    """
 
     def __init__(self, history: Sequence[StoredItem] = ()) -> None:
         self._entries: dict[str, Entry] = {}
         self._order: list[Entry] = []
         self._last_position = 0
         for stored in history:
-            entry = Entry(_restored(stored), stored.position, message_id=stored.message_id)
+            entry = Entry(restored_item(stored), stored.position, message_id=stored.message_id)
             self._insert(entry, len(self._order))
             self.add(entry)
 
@@ -152,7 +176,7 @@ class Items:
 
     def _position_at(self, index: int) -> int:
         if index == len(self._order):
-            return self._last_position + POSITION_STEP
+            return max(self._last_position + POSITION_STEP, wall_clock_ms() * POSITION_STEP)
         after = self._order[index].position
         if index == 0:  # also before older items that this session has not loaded
             return min(after, POSITION_STEP) - POSITION_STEP
@@ -185,15 +209,3 @@ def _kind(item: wire.Item) -> Literal["message", "function_call", "function_call
             return "function_call"
         case wire.FunctionCallOutputItem():
             return "function_call_output"
-
-
-def _restored(stored: StoredItem) -> wire.Item:
-    item_id, status, call_id = stored.item_id, stored.status, stored.call_id or ""
-    if stored.kind == "function_call":
-        return wire.FunctionCallItem(
-            id=item_id, status=status, call_id=call_id, name=stored.name or "", arguments=stored.content
-        )
-    if stored.role == "tool":
-        return wire.FunctionCallOutputItem(id=item_id, status=status, call_id=call_id, output=stored.content)
-    part = wire.OutputText if stored.role == "assistant" else wire.InputText
-    return wire.MessageItem(id=item_id, status=status, role=stored.role, content=[part(stored.content)])

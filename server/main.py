@@ -18,10 +18,11 @@ from .authentication import Authenticator, check_reachable_only_by_holders
 from .config import Settings
 from .connection import Services
 from .embedded import open_embedded
+from .gate import Gate
 from .http import HttpServer
 from .identity import Presented, Principal
 from .instance import open_instance
-from .listener import Listener
+from .listener import Listener, sockets_allowed
 from .memory import open_finalizer
 from .metrics import Metrics
 from .postgres import DatabaseAddress, open_store
@@ -85,6 +86,7 @@ async def serve_sessions(
 ) -> None:
     """From this instance's registration to its last memory."""
     registry, metrics = Registry(), Metrics()
+    gate = Gate(settings, metrics)
     async with open_instance(store, settings, registry) as presence:
         with trio.CancelScope() as memory_budget:
             async with (
@@ -92,7 +94,7 @@ async def serve_sessions(
                 open_finalizer(store, agent, settings) as finalizer,
             ):
                 authenticator = Authenticator(store, settings)
-                services = Services(presence, settings, store, agent, finalizer, registry, metrics, authenticator)
+                services = Services(presence, settings, store, agent, finalizer, registry, metrics, authenticator, gate)
                 await serve_connections(services, sockets, signals, announce)
                 signals.limit(memory_budget, signals.schedule.memory_until, 0.0)
 
@@ -106,7 +108,7 @@ async def serve_connections(
     http = HttpServer(app)
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
-            listener = Listener(services, http, tls_context(settings))
+            listener = Listener(services, http, sockets_allowed(settings), tls_context(settings))
             accepting.start_soon(listener.accept, sockets, connections)
             with trio.move_on_after(FIRST_RENEWAL_SECONDS):
                 await services.presence.renewed.wait()
@@ -125,6 +127,9 @@ class HttpSide:
     def __init__(self, services: Services) -> None:
         self._services = services
         self.metrics = services.metrics.registry
+        self.page_items = services.store.page_items
+        self.list_conversations = services.store.list_conversations
+        self.gate = services.gate
 
     async def ready(self) -> str | None:
         if self._services.draining.is_set():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from .limits import Limit
+
 
 class Metrics:
     """The server's metrics in a registry of their own."""
@@ -31,3 +33,8 @@ class Metrics:
         self.connections_refused = Counter(
             "lastcall_connections_refused", "Connections refused, by reason", ["reason"], registry=self.registry
         )
+        self.limits_refused = Counter(
+            "lastcall_limits_refused", "Refused, ended or held back, by limit", ["limit"], registry=self.registry
+        )
+        for limit in Limit:
+            self.limits_refused.labels(limit.value)  # so that each is there before it refuses anything

@@ -95,11 +95,36 @@ SELECT conversation_id FROM conversations WHERE conversation_id = $1 AND user_id
 
 -- name: load_history
 SELECT * FROM (
-    SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name,
-           created_at
+    SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name
       FROM messages WHERE conversation_id = $1 AND deleted_at IS NULL
-     ORDER BY position DESC, created_at DESC LIMIT $2
-) newest ORDER BY position, created_at;
+     ORDER BY position DESC, message_id DESC LIMIT $2
+) newest ORDER BY position, message_id;
+
+-- name: find_item
+-- A deleted one too: its place is still one to go on from.
+SELECT position, message_id FROM messages WHERE conversation_id = $1 AND item_id = $2;
+
+-- name: items_after
+SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name
+  FROM messages WHERE conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) > ($2, $3)
+ ORDER BY position, message_id LIMIT $4;
+
+-- name: items_before
+SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name
+  FROM messages WHERE conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) < ($2, $3)
+ ORDER BY position DESC, message_id DESC LIMIT $4;
+
+-- name: list_conversations
+-- Newest first. $2: NULL, or the conversation behind which to go on.
+SELECT conversation_id, extract(epoch FROM c.created_at)::double precision AS created_at, title,
+       extract(epoch FROM coalesce(last.created_at, c.created_at))::double precision AS last_active_at
+  FROM conversations c LEFT JOIN LATERAL (
+    SELECT created_at FROM messages m WHERE m.conversation_id = c.conversation_id
+     ORDER BY position DESC, message_id DESC LIMIT 1
+  ) last ON true
+ WHERE user_id = $1 AND ($2::uuid IS NULL OR (c.created_at, conversation_id) < (
+       SELECT created_at, conversation_id FROM conversations WHERE conversation_id = $2 AND user_id = $1))
+ ORDER BY c.created_at DESC, conversation_id DESC LIMIT $3;
 
 -- name: claim_memory
 -- SKIP LOCKED: two servers that look at once take different sessions. An attempt counts when it begins, so that a

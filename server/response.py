@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Literal, Protocol, TypedDict
 from uuid import uuid4
@@ -59,13 +59,17 @@ class ActiveResponse:
     """A response under way. It owns its items until `response.done`; entries: those announced so far.
 
     Created in the handler of `response.create`, it takes the place of its first item before the next event is read.
+    rates: what is left of the client's rate of events.
     """
 
-    def __init__(self, response: wire.Response, shelf: Shelf, outbox: Outbox) -> None:
+    def __init__(
+        self, response: wire.Response, shelf: Shelf, outbox: Outbox, rates: Callable[[], wire.RateLimitsUpdated]
+    ) -> None:
         self.response = response
         self.entries: list[Entry] = []
         self._shelf = shelf
         self._outbox = outbox
+        self._rates = rates
         self._place: Entry | None = shelf.take(_blank(), None)
         self._open: Entry | None = None
         self._pieces: list[str] = []  # of the open item
@@ -80,6 +84,7 @@ class ActiveResponse:
         if turn.tool_choice != "none":
             self._tools = frozenset(tool.name for tool in turn.tools)
         self._outbox.emit(wire.ResponseCreated(response=self.response))
+        self._outbox.emit(self._rates())
         if not self._tools:
             self._open_message()
 

@@ -15,6 +15,7 @@ from .items import Entry, Items, NoRoom
 from .ledger import Ledger
 from .refusals import chosen_tool, item_not_found, new_item, offered_tools, refusal
 from .response import ActiveResponse, Outbox, Shelf
+from .room import Room
 from .session import Session
 from .store import EndReason, SessionClosed, StoredItem
 
@@ -26,9 +27,10 @@ _log = structlog.get_logger(__name__)
 class _Kept:
     """The conversation: a response's items go where it was asked for, one after the other."""
 
-    def __init__(self, items: Items, ledger: Ledger, outbox: Outbox) -> None:
+    def __init__(self, items: Items, ledger: Ledger, room: Room, outbox: Outbox) -> None:
         self._items = items
         self._ledger = ledger
+        self._room = room
         self._outbox = outbox
 
     def take(self, item: wire.Item, after: Entry | None) -> Entry:
@@ -45,6 +47,7 @@ class _Kept:
         self._items.remove(entry)
 
     async def keep(self, entries: Sequence[Entry]) -> None:
+        self._room.take(entries)  # whatever comes of the commit: the context has them
         await self._ledger.append(entries)
 
     def confirm(self, entry: Entry) -> None:
@@ -73,13 +76,17 @@ class _OutOfBand:
 
 
 class Responses:
-    """start_reply: runs a response's coroutine outside the session's scope, so that no agent can hold up its end."""
+    """start_reply: runs a response's coroutine outside the session's scope, so that no agent can hold up its end.
+
+    rates: what is left of the client's rate of events.
+    """
 
     def __init__(
         self,
         session: Session,
         items: Items,
         ledger: Ledger,
+        room: Room,
         *,
         agent: Agent,
         briefing: str,
@@ -87,16 +94,19 @@ class Responses:
         settings: Settings,
         draining: trio.Event,
         start_reply: Callable[[Callable[[], Awaitable[object]]], None],
+        rates: Callable[[], wire.RateLimitsUpdated],
     ) -> None:
         self._session = session
         self._items = items
         self._ledger = ledger
+        self._room = room
         self._agent = agent
         self._briefing = briefing
         self._outbox = outbox
         self._settings = settings
         self._draining = draining
         self._start_reply = start_reply
+        self._rates = rates
         self._active: ActiveResponse | None = None  # the conversation's own
         self._out_of_band: dict[str, ActiveResponse] = {}
         self._under_way = 0
@@ -116,11 +126,15 @@ class Responses:
             max_output_tokens=params.max_output_tokens or config.max_output_tokens,
             metadata=params.metadata,
         )
-        shelf: Shelf = _OutOfBand(self._ledger) if out_of_band else _Kept(self._items, self._ledger, self._outbox)
-        active = ActiveResponse(response, shelf, self._outbox)
+        active = ActiveResponse(response, self._shelf(out_of_band), self._outbox, self._rates)
         self._add(active, out_of_band)
         active.begin(turn)
         self._start_reply(lambda: self._respond(active, turn))
+
+    def _shelf(self, out_of_band: bool) -> Shelf:
+        if out_of_band:
+            return _OutOfBand(self._ledger)
+        return _Kept(self._items, self._ledger, self._room, self._outbox)
 
     def cancel(self, event: wire.ResponseCancel) -> None:
         """Without an id, the conversation's own response is meant."""
@@ -167,13 +181,14 @@ class Responses:
         elif self._active is not None:
             message = f"Conversation already has an active response in progress: {self._active.response.id}."
             raise refusal(event, "conversation_already_has_active_response", message, None)
-        elif len(self._items) >= self._settings.items_max:
-            raise refusal(event, "conversation_full", f"More than {self._settings.items_max} items.", None)
+        else:
+            self._room.check(event)
 
     # --- what its agent is told
 
     def _turn(self, event: wire.ResponseCreate, params: wire.ResponseParams, config: wire.Session) -> Turn:
-        items = self._items.context() if params.input is None else self._input(event, params.input)
+        given = self._items.context() if params.input is None else self._input(event, params.input)
+        items = self._room.within_budget(given)
         tools = offered_tools(event, config.tools if params.tools is None else params.tools, "response.tools")
         choice = chosen_tool(event, params.tool_choice or config.tool_choice, tools, "response.tool_choice")
         limit = params.max_output_tokens or config.max_output_tokens

@@ -30,6 +30,9 @@ class EndReason(StrEnum):
     PROTOCOL_ERROR = "protocol_error"  # bytes that are no WebSocket
     MESSAGE_TOO_BIG = "message_too_big"
     SLOW_READER = "slow_reader"  # took no bytes for too long, or left too many unread
+    FLOODING = "flooding"  # sent events at more than its rate, and went on
+    EXPIRED = "expired"  # the longest time that a session may last
+    IDLE = "idle"  # no event for too long
     REFUSED = "refused"  # the session could not be begun as the client asked
     SERVER_ERROR = "server_error"  # our fault
     SHUTDOWN = "shutdown"
@@ -183,6 +186,16 @@ class RememberedFact:
 
 
 @dataclass(frozen=True, slots=True)
+class ConversationSummary:
+    """A conversation in a list. Times: seconds since 1970; last_active_at: of its newest item, else its beginning."""
+
+    conversation_id: UUID
+    created_at: float
+    title: str | None
+    last_active_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryClaim:
     """A closed session whose memory the caller may finalize now. attempts: tries so far, this one included."""
 
@@ -320,6 +333,22 @@ class Store(Protocol):
 
     async def load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
         """The conversation's newest items, oldest first, but for deleted ones; None where the user has no such one."""
+        ...
+
+    async def page_items(
+        self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None = None
+    ) -> Sequence[StoredItem] | None:
+        """The items next to the item with the id `cursor`, nearest first: those before it, or those after it.
+
+        older: those before it. Without a cursor it is from the conversation's end, or from its beginning. None where
+        the user has no such conversation. Raises `ItemNotFound`.
+        """
+        ...
+
+    async def list_conversations(
+        self, user_id: str, limit: int, *, after: UUID | None = None
+    ) -> Sequence[ConversationSummary] | None:
+        """The user's conversations, newest first, or those that are older than `after`; None where that is not one."""
         ...
 
     async def claim_memory(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:

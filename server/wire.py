@@ -237,6 +237,7 @@ class Session(Struct, kw_only=True):
     tracing: Any = None
     prompt: Any = None
     audio: Audio = msgspec.field(default_factory=Audio)
+    expires_at: int | UnsetType = UNSET
     conversation_id: str
 
 
@@ -273,6 +274,19 @@ class ItemRetrieved(ServerEvent, tag="conversation.item.retrieved"):
 
 class ItemDeleted(ServerEvent, tag="conversation.item.deleted"):
     item_id: str
+
+
+class RateLimit(Struct, kw_only=True):
+    """limit, remaining: in events. reset_seconds: until all of them are there again."""
+
+    name: Literal["requests"]
+    limit: int
+    remaining: int
+    reset_seconds: float
+
+
+class RateLimitsUpdated(ServerEvent, tag="rate_limits.updated"):
+    rate_limits: list[RateLimit]
 
 
 class Failure(Struct, kw_only=True):
@@ -420,7 +434,7 @@ class _Header(Struct):
 
 _decode_event: Callable[[str], AnyClientEvent] = msgspec.json.Decoder(AnyClientEvent).decode
 _decode_session = msgspec.json.Decoder(SessionPatch).decode
-_decode_header = msgspec.json.Decoder(_Header).decode
+_decode_header: Callable[[str | bytes], _Header] = msgspec.json.Decoder(_Header).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 _WHERE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
@@ -448,6 +462,14 @@ def parse_session(text: str | bytes) -> SessionPatch:
         return _decode_session(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise ValueError(f"Invalid session: {error}.") from None
+
+
+def event_id_of(message: str | bytes) -> str | None:
+    """The client's own name of an event that is not read any further; None where there is none to be found."""
+    try:
+        return _text(_decode_header(message).event_id)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return None
 
 
 def _rejection(message: str, error: Exception) -> Rejected:

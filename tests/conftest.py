@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -21,7 +22,11 @@ from server.postgres import PostgresStore, open_store
 from server.shutdown import Signals
 from server.store import Store
 
+from .browser import open_browser
 from .processes import ServerProcess, run_server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Fresh examples in every run, also where hypothesis would choose its own profile for CI, which repeats the same ones.
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
@@ -120,3 +125,10 @@ def running_server(database_url: str) -> Iterator[ServerProcess]:
     """`lastcall serve` in a process of its own, with the echo agent."""
     with run_server("--database-url", database_url, "--agent", "echo") as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser, for a module's tests."""
+    with open_browser() as browser:
+        yield browser

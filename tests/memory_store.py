@@ -20,6 +20,7 @@ from server.identity import Scope
 from server.store import (
     EVIDENCE_SECONDS,
     ClientSecret,
+    ConversationSummary,
     Credential,
     CredentialRevoked,
     EndReason,
@@ -188,6 +189,7 @@ class MemoryStore:
         self.instances: dict[UUID, InstanceRecord] = {}
         self.guards: dict[UUID, MemoryGuard] = {}
         self.conversations: dict[UUID, str] = {}
+        self.created_at: dict[UUID, float] = {}  # by conversation
         self.sessions: dict[UUID, SessionRecord] = {}
         self.messages: dict[UUID, StoredItem] = {}
         self.stored_at: dict[UUID, float] = {}  # by message
@@ -375,6 +377,43 @@ class MemoryStore:
 
         return await self._ask("load_history", load)
 
+    async def page_items(
+        self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None = None
+    ) -> Sequence[StoredItem] | None:
+        def load() -> Sequence[StoredItem] | None:
+            _check_text(cursor or "")
+            if self.conversations.get(conversation_id) != user_id:
+                return None
+            items = self.items(conversation_id)
+            ids = [item.item_id for item in items]
+            if cursor is not None:
+                if cursor not in ids:
+                    raise ItemNotFound(cursor)
+                at = ids.index(cursor)
+                items = items[:at] if older else items[at + 1 :]
+            left = [item for item in items if not item.deleted]
+            return left[::-1][:limit] if older else left[:limit]
+
+        return await self._ask("page_items", load)
+
+    async def list_conversations(
+        self, user_id: str, limit: int, *, after: UUID | None = None
+    ) -> Sequence[ConversationSummary] | None:
+        def load() -> Sequence[ConversationSummary] | None:
+            theirs = [key for key, owner in self.conversations.items() if owner == user_id][::-1]
+            if after is not None and after not in theirs:
+                return None
+            first = 0 if after is None else theirs.index(after) + 1
+            return [self._summary(key) for key in theirs[first : first + limit]]
+
+        return await self._ask("list_conversations", load)
+
+    def _summary(self, conversation_id: UUID) -> ConversationSummary:
+        created_at = self.created_at[conversation_id]
+        items = self.items(conversation_id)
+        last_active_at = self.stored_at[items[-1].message_id] if items else created_at
+        return ConversationSummary(conversation_id, created_at, None, last_active_at)
+
     async def claim_memory(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
         return await self._ask("claim_memory", lambda: self._claim(limit, lease_seconds))
 
@@ -471,6 +510,7 @@ class MemoryStore:
         if self.conversations.get(start.conversation_id, start.user_id) != start.user_id:
             raise InvalidRow("the conversation is another user's")
         self.conversations[start.conversation_id] = start.user_id
+        self.created_at.setdefault(start.conversation_id, trio.current_time())
         self.sessions[start.session_id] = SessionRecord(
             session_id=start.session_id,
             conversation_id=start.conversation_id,
@@ -625,8 +665,8 @@ class MemoryStore:
 
 
 def _in_order(items: Iterable[StoredItem]) -> list[StoredItem]:
-    """By position; those at the same position in the order in which they were stored."""
-    return sorted(items, key=lambda item: item.position)
+    """By position; those at the same position by their message ids."""
+    return sorted(items, key=lambda item: (item.position, item.message_id))
 
 
 def _last(rows: Sequence[T], limit: int) -> Sequence[T]:

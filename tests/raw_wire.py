@@ -26,6 +26,7 @@ from server.agents import EchoAgent
 from server.authentication import Authenticator
 from server.config import Settings
 from server.connection import Services
+from server.gate import Gate
 from server.http import HttpServer
 from server.instance import Presence
 from server.listener import Listener
@@ -45,6 +46,7 @@ Stream = trio.abc.HalfCloseableStream
 
 SETTINGS = Settings()
 QUEUE_MESSAGES = 10_000
+SOCKETS_MAX = 1_000
 WORLD_SECONDS = 10_000.0  # virtual: far beyond every bound under test
 SILENCE_SECONDS = (  # a client that says nothing more is gone within these, whatever it said before
     max(
@@ -90,14 +92,22 @@ class World:
         self.left = trio.Event()
         self._nursery = nursery
         finalizer = Finalizer(self.store, agent, self.settings)
-        authenticator = Authenticator(self.store, self.settings)
+        metrics = Metrics()
         services = Services(
-            self.presence, self.settings, self.store, agent, finalizer, self.registry, Metrics(), authenticator
+            self.presence,
+            self.settings,
+            self.store,
+            agent,
+            finalizer,
+            self.registry,
+            metrics,
+            Authenticator(self.store, self.settings),
+            Gate(self.settings, metrics),
         )
         app = create_app(HttpSide(services))
         # Files are read in threads, and virtual time would run away meanwhile.
         app.router.routes = [route for route in app.routes if getattr(route, "path", "") not in {"/", "/static"}]
-        self._listener = Listener(services, HttpServer(app))
+        self._listener = Listener(services, HttpServer(app), SOCKETS_MAX)
 
     def dial(self) -> Stream:
         """A new connection; what is returned is the client's end."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.admission import MODEL_CHARS_MAX, Admission, admit, refusal_body
+from server.admission import MODEL_CHARS_MAX, REPLAY_ITEMS_MAX, Admission, admit, refusal_body
 from server.identity import Refused
 
 HOST = "localhost:8000"
@@ -58,6 +58,17 @@ def test_other_paths_are_not_found(path: str) -> None:
     judgement = judge(path=path)
     assert isinstance(judgement, Refused)
     assert (judgement.status, judgement.code) == (404, "not_found")
+
+
+def test_a_replay_is_of_up_to_200_items_by_default_and_of_as_many_as_are_asked_for() -> None:
+    assert admitted().replay == REPLAY_ITEMS_MAX == 200
+    assert [admitted(f"replay={number}").replay for number in ("0", "1", "007", "200")] == [0, 1, 7, 200]
+
+
+@pytest.mark.parametrize("number", ["", "-1", "201", "1e2", "%2B1", "1.0", "ten", "9" * 5000, "%D9%A1", "1%20", "0x1"])
+def test_a_replay_that_is_no_such_number_is_refused(number: str) -> None:
+    refusal = refused(f"replay={number}")
+    assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_value", "replay")
 
 
 # --- what is not served ---------------------------------------------------------------------------------------------

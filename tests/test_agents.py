@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from server.agent import Message, Transcript, Turn
+from server.agent import Message, Piece, Tool, ToolArguments, ToolCall, Transcript, Turn
 from server.agents import ECHO_DELTAS_MAX, AgentUnavailable, EchoAgent, open_agent
 from server.config import Settings
 
@@ -103,6 +104,21 @@ async def test_the_echo_says_what_was_said_last_in_several_pieces(text: str) -> 
 
 async def test_the_echo_of_nothing_says_so() -> None:
     assert "not said anything" in "".join(await answer(EchoAgent(), turn()))
+
+
+async def test_the_echo_calls_the_tool_that_the_user_names_and_the_one_that_it_must() -> None:
+    tools = [Tool("first", "", {}), Tool("greet", "", {})]
+
+    async def pieces(text: str, **changes: Any) -> list[Piece]:
+        async with aclosing(EchoAgent().reply(replace(turn(text), tools=tools, **changes))) as answer:
+            return [piece async for piece in answer]
+
+    assert await pieces("call greet") == [ToolCall("greet"), ToolArguments("{}")]
+    assert await pieces('call greet {"a":1}') == [ToolCall("greet"), ToolArguments('{"a":1}')]
+    assert await pieces("Hello there", tool_choice="required") == [ToolCall("first"), ToolArguments("{}")]
+    assert await pieces("Hello there", tool_choice=tools[1]) == [ToolCall("greet"), ToolArguments("{}")]
+    for text, changes in (("call nobody", {}), ("call greet now", {}), ("call greet", {"tool_choice": "none"})):
+        assert f"You said: {text}" == "".join(map(str, await pieces(text, **changes)))
 
 
 async def test_the_echo_can_be_cancelled() -> None:

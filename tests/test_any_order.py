@@ -239,7 +239,9 @@ class Ear:
         assert event["event_id"] not in self._event_ids
         self._event_ids.add(event["event_id"])
         kind = event["type"]
-        if kind == "response.created":
+        if kind == "rate_limits.updated":
+            assert [each["type"] for each in self.replies[-1].events] == ["response.created"]
+        elif kind == "response.created":
             reply = Reply([event])
             assert reply.out_of_band or not self.active, "one response of the conversation at a time"
             self.replies.append(reply)

@@ -219,6 +219,8 @@ BAD = (
 EVERYBODY = (*GOOD, *BAD)
 KEYS = ("user key", "other user's key", "service", "admin")
 
+ITEMS = "/v1/conversations/{conversation_id}/items"
+
 # The status of each route for each who; what is not named is 401.
 HTTP: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/"): dict.fromkeys(EVERYBODY, 200),
@@ -227,6 +229,10 @@ HTTP: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/static/chat.js"): dict.fromkeys(EVERYBODY, 200),
     ("GET", "/metrics"): dict.fromkeys(GOOD, 403) | {"admin": 200},
     ("GET", "/v1/memories"): dict.fromkeys(GOOD, 200),
+    ("GET", "/v1/conversations"): dict.fromkeys(GOOD, 200) | {"bound secret": 403},
+    ("GET", ITEMS): dict.fromkeys(GOOD, 404),  # as it stands here, it names no conversation
+    ("GET", "/openapi.json"): dict.fromkeys(EVERYBODY, 200),
+    ("GET", "/asyncapi.json"): dict.fromkeys(EVERYBODY, 200),
     ("POST", "/v1/realtime/client_secrets"): dict.fromkeys(GOOD, 403) | dict.fromkeys(KEYS, 200),
 }
 
@@ -265,6 +271,15 @@ async def test_http_who_by_what(world: World) -> None:
     for case in expected:
         await ask(*case)
     assert found == expected
+
+
+async def test_a_conversations_items_are_for_its_own_user(world: World) -> None:
+    path = ITEMS.replace("{conversation_id}", world.conversations["ada"])
+    expected = {
+        who: (200 if user == ADA else 404) if who in GOOD else 401
+        for who, user in (GOOD | dict.fromkeys(BAD, "")).items()
+    }
+    assert {who: (await world.ask("GET", path, who)).status_code for who in EVERYBODY} == expected
 
 
 async def test_websocket_who_by_what_and_by_which_way(world: World) -> None:

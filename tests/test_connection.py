@@ -20,6 +20,7 @@ from server.agents import EchoAgent
 from server.authentication import Authenticator
 from server.config import Settings
 from server.connection import Services, serve_websocket
+from server.gate import Gate
 from server.instance import Presence
 from server.listener import Listener
 from server.memory import Finalizer
@@ -35,6 +36,7 @@ from .simulation.network import TEXT, MemoryListener, Wire, masked_frame
 
 SETTINGS = Settings()
 QUEUE_MESSAGES = 10_000
+SOCKETS_MAX = 1_000
 REPLY_SECONDS = 1_000.0  # virtual
 HANDSHAKE = (
     b"GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -51,9 +53,17 @@ class World:
         finalizer = Finalizer(store, agent, self.settings)
         registry = Registry()
         self.presence = Presence(store, self.settings, registry)
-        authenticator = Authenticator(store, self.settings)
+        metrics = Metrics()
         self.services = Services(
-            self.presence, self.settings, store, agent, finalizer, registry, Metrics(), authenticator
+            self.presence,
+            self.settings,
+            store,
+            agent,
+            finalizer,
+            registry,
+            metrics,
+            Authenticator(store, self.settings),
+            Gate(self.settings, metrics),
         )
         self.over = trio.Event()
 
@@ -258,7 +268,8 @@ async def test_an_agent_that_ignores_cancellation_does_not_keep_its_socket_open(
 ) -> None:
     world, ended, sockets = World(MemoryStore(), Unstoppable()), trio.Event(), MemoryListener()
     await world.presence.register()
-    listener, wire = Listener(world.services, cast("Any", None)), Wire(lambda _: None, lambda _: ended.set())
+    listener = Listener(world.services, cast("Any", None), SOCKETS_MAX)
+    wire = Wire(lambda _: None, lambda _: ended.set())
     async with trio.open_nursery() as connections:
         connections.start_soon(listener.accept, cast("Any", [sockets]), connections)
         sockets.connect(wire)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from uuid import uuid4
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server import items as items_module
 from server import wire
 from server.agent import FunctionCall, FunctionOutput, Message
 from server.items import POSITION_STEP, ROOT, Entry, Items, NoRoom
@@ -44,6 +46,12 @@ def put(items: Items, item: wire.Item, after: str | None = None) -> Entry:
 
 def ids(items: Items) -> list[str]:
     return [entry.item.id for entry in items]
+
+
+@pytest.fixture
+def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wall clock that stands at 0: positions are counted from the last one alone."""
+    monkeypatch.setattr(items_module, "wall_clock_ms", lambda: 0)
 
 
 def test_a_conversation_without_items_has_no_last_one() -> None:
@@ -111,6 +119,7 @@ def test_a_place_that_is_given_back_is_nobodys() -> None:
     assert second.position > unstored.position > first.position
 
 
+@pytest.mark.usefixtures("still_clock")
 def test_an_item_that_was_taken_out_is_no_ones_neighbour() -> None:
     items = Items()
     entries = [put(items, message(name)) for name in ("a", "b", "c")]
@@ -121,6 +130,7 @@ def test_an_item_that_was_taken_out_is_no_ones_neighbour() -> None:
     assert (after.previous_item_id, after.position) == ("a", entries[2].position + POSITION_STEP)
 
 
+@pytest.mark.usefixtures("still_clock")
 def test_between_two_neighbours_there_is_room_for_twenty_and_then_none() -> None:
     items = Items()
     put(items, message("a"))
@@ -179,12 +189,36 @@ def test_items_of_two_sessions_at_one_position_are_told_apart() -> None:
     assert ids(items) == ["a", "c"]
 
 
+@pytest.mark.usefixtures("still_clock")
 def test_neighbours_leave_room_for_an_item_between_them() -> None:
     items = Items()
     positions = [put(items, message(str(number))).position for number in range(3)]
     assert positions == [POSITION_STEP, 2 * POSITION_STEP, 3 * POSITION_STEP]
 
 
+def test_positions_fit_a_bigint_for_another_two_centuries(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_2225 = (2225 - 1970) * 365.25 * 86_400_000
+    monkeypatch.setattr(items_module, "wall_clock_ms", lambda: int(in_2225))
+    assert Items().place(message("a")).position < 2**63
+
+
+def test_what_two_sessions_say_in_turn_stands_in_the_order_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(1_000, 60_000)
+    monkeypatch.setattr(items_module, "wall_clock_ms", lambda: next(clock))
+    tabs = {name: Items([stored("before", 7)]) for name in "ab"}
+    said = [(put(tabs[name], message(f"{turn}")), name) for turn, name in enumerate("aaabba")]
+    in_order = sorted(said, key=lambda entry: entry[0].position)
+    assert "".join(name for _, name in in_order) == "aaabba"
+    assert said[3][0].previous_item_id == "before", "neither sees what the other says"
+
+
+@pytest.mark.usefixtures("still_clock")
+def test_a_clock_that_goes_back_does_not_put_an_item_before_what_is_known() -> None:
+    items = Items([stored("ahead", 2**60)])
+    assert put(items, message("next")).position == 2**60 + POSITION_STEP
+
+
+@pytest.mark.usefixtures("still_clock")
 def test_a_history_is_restored_with_its_ids_its_positions_and_its_parts() -> None:
     history = [
         stored("s", 5, "system"),

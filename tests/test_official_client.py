@@ -1,15 +1,12 @@
-"""The official `openai` client, unmodified, against a real server process."""
+"""The official `openai` client and what is remembered of its user; tests/official has all the clients."""
 
 from __future__ import annotations
 
-import asyncio
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from openai import AsyncOpenAI, OpenAI
+from openai import OpenAI
 
 from server import local_model
 from server.postgres import PostgresStore
@@ -17,7 +14,6 @@ from server.postgres import PostgresStore
 from .processes import ServerProcess, run_server
 from .waiting import eventually
 
-README = Path(__file__).parent.parent / "README.md"
 MODEL_REPLY_SECONDS = 60.0
 
 
@@ -58,30 +54,6 @@ async def test_the_synchronous_client_holds_a_streamed_turn_and_is_remembered(
         assert "My name is Ada and I live in Oslo." in instructions
 
 
-# The realtime client drops an SSL context and a task on the floor when its loop ends; that is not ours to mend.
-@pytest.mark.filterwarnings("default::ResourceWarning")
-def test_the_asynchronous_client_cancels_and_goes_on(database_url: str) -> None:
-    async def talk(url: str) -> list[str]:
-        statuses = []
-        client = AsyncOpenAI(base_url=f"{url}/v1", api_key="unused")
-        async with client.realtime.connect(model="lastcall") as connection:
-            for cancel in (True, True):
-                await connection.conversation.item.create(item=item("Tell me a story."))
-                await connection.response.create()
-                async for event in connection:
-                    if event.type == "response.output_text.delta" and cancel:
-                        cancel = False
-                        await connection.response.cancel()
-                    elif event.type == "response.done":
-                        statuses.append(str(event.response.status))
-                        break
-        await client.close()
-        return statuses
-
-    with run_server("--database-url", database_url, "--agent", "tests.scripted_agents:Slow") as server:
-        assert asyncio.run(talk(server.url)) == ["cancelled", "cancelled"]
-
-
 @pytest.mark.skipif(not local_model.available(), reason="the bundled model is not installed")
 def test_the_bundled_model_answers_and_a_restarted_server_remembers_the_user(database_url: str) -> None:
     flags = ("--database-url", database_url, "--agent", "local")
@@ -93,12 +65,3 @@ def test_the_bundled_model_answers_and_a_restarted_server_remembers_the_user(dat
     with run_server(*flags) as server:
         instructions, _, _ = turn(server, "grace", "What is my name?")
         assert "My name is Grace and I live in Rome." in instructions
-
-
-def test_the_readmes_client_runs_as_it_stands(
-    running_server: ServerProcess, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert "http://127.0.0.1:8000" in code
-    exec(compile(code.replace("http://127.0.0.1:8000", running_server.url), "README.md", "exec"), {})
-    assert "You said" in capsys.readouterr().out

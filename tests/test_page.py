@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -23,35 +21,6 @@ if TYPE_CHECKING:
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the page tests need playwright (extra: dev)")
 expect = sync_api.expect
-
-PATIENCE_MS = 15_000.0
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
-# Without these, the browser asks hosts of its maker's, and as root it does not start.
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = next(filter(None, map(shutil.which, CHROMIUMS)), None)
-    if chromium is None:
-        pytest.skip(f"the page tests need a Chromium on the PATH: {', '.join(CHROMIUMS)}")
-    expect.set_options(timeout=PATIENCE_MS)
-    with pytest.MonkeyPatch.context() as patch:
-        # trio-asyncio, once imported, makes loops of its own here, and Playwright's cannot be one of those.
-        patch.setattr(asyncio, "new_event_loop", asyncio.SelectorEventLoop)
-        playwright = sync_api.sync_playwright().start()
-    browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-    yield browser
-    browser.close()
-    playwright.stop()
 
 
 @pytest.fixture(scope="module")

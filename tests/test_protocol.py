@@ -21,6 +21,7 @@ from .waiting import eventually
 STRICT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 TURN = [
     "response.created",
+    "rate_limits.updated",
     "response.output_item.added",
     "conversation.item.added",
     "response.content_part.added",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -82,6 +83,14 @@ INSERT INTO client_secrets (user_id, secret_hash, expires_at)
 ANALYZE server_instances, conversations, conversation_sessions, messages, user_memories, api_keys, client_secrets;
 """
 IDS = [uuid4()]
+LONG = f"""
+INSERT INTO conversations (conversation_id, user_id) VALUES ('{IDS[0]}', 'ada');
+INSERT INTO conversation_sessions (session_id, conversation_id, user_id) VALUES ('{IDS[0]}', '{IDS[0]}', 'ada');
+INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
+    SELECT gen_random_uuid(), '{IDS[0]}', '{IDS[0]}', 'item_' || n, n, 'user', 'hello', 'completed'
+      FROM generate_series(-1500, 1500) n;
+ANALYZE messages;
+"""
 FILL_SECONDS = 60.0
 HOT: dict[str, list[Any]] = {
     "find_credential": [b"h" * 32],
@@ -93,29 +102,56 @@ HOT: dict[str, list[Any]] = {
     "recall": ["user-1", 50],
     "find_conversation": [IDS[0], "user-1"],
     "load_history": [IDS[0], 200],
+    "find_item": [IDS[0], "item"],
+    "items_after": [IDS[0], 0, IDS[0], 20],
+    "items_before": [IDS[0], 0, IDS[0], 20],
+    "list_conversations": ["user-1", None, 20],
     "renew_instance": [IDS[0], 3.0],
 }
 
 
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from _nodes(child)
+
+
 def _scanned(plan: dict[str, Any]) -> set[str]:
     """The tables that a plan reads from end to end."""
-    scanned = {plan["Relation Name"]} if plan["Node Type"] == "Seq Scan" else set()
-    return scanned.union(*(_scanned(child) for child in plan.get("Plans", [])))
+    return {node["Relation Name"] for node in _nodes(plan) if node["Node Type"] == "Seq Scan"}
 
 
-async def test_no_hot_statement_reads_a_table_from_end_to_end(postgres_store: PostgresStore) -> None:
-    async def explain() -> dict[str, set[str]]:
-        async with postgres_store._pool.acquire() as connection:
-            await connection.execute(FILL, timeout=FILL_SECONDS)
+async def explain(store: PostgresStore, fill: str = FILL) -> dict[str, dict[str, Any]]:
+    """The plan of every hot statement, on filled tables."""
+
+    async def run() -> dict[str, dict[str, Any]]:
+        async with store._pool.acquire() as connection:
+            await connection.execute(fill, timeout=FILL_SECONDS)
             await connection.set_type_codec("json", schema="pg_catalog", encoder=str, decoder=json.loads)
             found = {}
             for name, args in HOT.items():
                 plans = await connection.fetchval(f"EXPLAIN (FORMAT json) {QUERIES[name]}", *args)
-                found[name] = _scanned(plans[0]["Plan"]) - {"server_instances"}  # a handful of rows
+                found[name] = plans[0]["Plan"]
             return found
 
-    scanned = await bounded(postgres_store._loop, FILL_SECONDS, explain)
+    return await bounded(store._loop, FILL_SECONDS, run)
+
+
+async def test_no_hot_statement_reads_a_table_from_end_to_end(postgres_store: PostgresStore) -> None:
+    plans = await explain(postgres_store)
+    scanned = {name: _scanned(plan) - {"server_instances"} for name, plan in plans.items()}  # a handful of rows
     assert {name: tables for name, tables in scanned.items() if tables} == {}
+
+
+@pytest.mark.parametrize("name", ["items_after", "items_before"])
+async def test_a_page_of_a_long_conversation_is_read_at_its_place_in_the_index(
+    name: str, postgres_store: PostgresStore
+) -> None:
+    plan = (await explain(postgres_store, LONG))[name]
+    (scan,) = [node for node in _nodes(plan) if "Scan" in node["Node Type"]]
+    assert scan["Index Name"] == "messages_by_position"
+    assert "ROW(" in scan["Index Cond"], "the page begins at its place, not at the conversation's beginning"
+    assert not any("Sort" in node["Node Type"] for node in _nodes(plan))
 
 
 # What EXPLAIN does not look into: the tables are counted that each reads from end to end, with either kind of plan.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from server import cluster, reports
 from server.postgres import PostgresStore, open_store
-from server.queries import QUERIES, SCHEMA
+from server.queries import SCHEMA
 from server.store import InvalidRow, StoreError
 
 from .conftest import empty
@@ -435,6 +436,25 @@ async def test_the_daily_figures_count_sessions_and_memory(database: Database) -
 # --- keys and client secrets
 
 
+BEGIN = "SELECT begin_sessions($1, now())"
+
+
+def starts(instance_id: UUID, **credentials: UUID | None) -> str:
+    """What `begin_sessions` takes: one session of each user, by its credential."""
+    rows = [
+        {
+            "session_id": str(uuid4()),
+            "conversation_id": str(uuid4()),
+            "user_id": user_id,
+            "instance_id": str(instance_id),
+            "age_seconds": 0.0,
+            "credential_id": str(credential_id) if credential_id else None,
+        }
+        for user_id, credential_id in credentials.items()
+    ]
+    return json.dumps(rows)
+
+
 async def a_key(database: Database) -> UUID:
     rows = await database.sql(
         "INSERT INTO api_keys (subject, scope, prefix, secret_hash) VALUES ('ada', 'user', 'sk-', $1) RETURNING key_id",
@@ -452,9 +472,8 @@ async def test_a_begin_and_a_revocation_at_the_same_moment_leave_no_session_of_a
 
     async def begin(connection: Any) -> None:
         async with connection.transaction():
-            columns = ([uuid4()], [uuid4()], ["ada"], [instance_id], [0.0], [key_id])
-            rows = await connection.fetch(QUERIES["begin_sessions"], *columns)
-            assert {row["id"]: row["free"] for row in rows} == {instance_id: True, key_id: True}
+            answer = await connection.fetchval(BEGIN, starts(instance_id, ada=key_id))
+            assert json.loads(answer) == {str(instance_id): True, str(key_id): True}
             begun.set()
             await trio_asyncio.trio_as_aio(waiting.wait)()
 
@@ -479,11 +498,10 @@ async def test_a_key_that_somebody_holds_holds_up_nobody_elses_begin(database: D
     async def hold(connection: Any) -> Any:
         async with connection.transaction():
             await connection.execute("UPDATE api_keys SET revoked_at = now()")
-            columns = ([uuid4(), uuid4()], [uuid4(), uuid4()], ["ada", "bob"], [instance_id] * 2, [0.0] * 2)
-            rows = await database.store._pool.fetch(QUERIES["begin_sessions"], *columns, [key_id, None], timeout=2)
-            return {row["id"]: row["free"] for row in rows}
+            both = starts(instance_id, ada=key_id, bob=None)
+            return json.loads(await database.store._pool.fetchval(BEGIN, both, timeout=2))
 
-    assert await database.together(hold) == {instance_id: True, key_id: False}
+    assert await database.together(hold) == {str(instance_id): True, str(key_id): False}
     assert [row[0] for row in await database.sql("SELECT user_id FROM conversation_sessions")] == ["bob"]
 
 

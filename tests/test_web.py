@@ -14,7 +14,9 @@ from prometheus_client import CollectorRegistry, Counter
 
 from server.authentication import Authenticator
 from server.config import Settings
+from server.gate import Gate
 from server.identity import USER_CHARS_MAX, Presented, Principal, user_of
+from server.metrics import Metrics
 from server.store import ClientSecret, RememberedFact, StoreUnavailable
 from server.web.app import SECURITY_HEADERS, STATIC, create_app
 
@@ -28,6 +30,7 @@ class FakeServices:
     unready: str | None = None
     failure: Exception | None = None
     metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
+    gate: Gate = field(default_factory=lambda: Gate(Settings(), Metrics()))
     asked_for: list[str] = field(default_factory=list)
     authenticator: Authenticator = field(default_factory=lambda: Authenticator(MemoryStore(), Settings()))
     instructions: str = "Be brief."
@@ -47,6 +50,11 @@ class FakeServices:
         if self.failure is not None:
             raise self.failure
         return [RememberedFact("name", f"The user is called {user_id}."), RememberedFact("place", "Lives in Oslo.")]
+
+    async def page_items(self, *_: object, **__: object) -> None:
+        """See tests/test_conversations.py."""
+
+    async def list_conversations(self, *_: object, **__: object) -> None: ...
 
 
 @pytest.fixture

@@ -432,6 +432,7 @@ EXAMPLES: list[wire.ServerEvent] = [
     wire.ItemAdded(previous_item_id="item_0", item=item("in_progress", text=None)),
     wire.ItemDone(previous_item_id="item_0", item=item(role="system")),
     wire.ItemDone(previous_item_id="item_0", item=item("incomplete")),
+    wire.RateLimitsUpdated(rate_limits=[wire.RateLimit(name="requests", limit=60, remaining=59, reset_seconds=0.5)]),
     wire.ResponseCreated(response=response(metadata={"turn": "1"})),
     wire.ResponseDone(response=response(status="completed", output=[item()], usage=USAGE)),
     wire.ResponseDone(

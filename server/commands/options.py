@@ -19,6 +19,7 @@ from ..origins import origin_of
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 LEASE_SECONDS_MIN = 3  # several heartbeats, and an outage's worth of patience
+SESSION_SECONDS_MIN = 1  # less would leave nobody the time to say anything
 PORT_MAX = 65_535
 LEVELS = ("debug", "info", "warning", "error")
 DAYS_MAX = 36_500
@@ -128,15 +129,17 @@ def _type(name: str, kind: type) -> Any:
         "allow_origin": Origin(),
         "port": click.IntRange(0, PORT_MAX),
         "database_url": DatabaseUrl(),
+        "idle_seconds": Seconds(min=SESSION_SECONDS_MIN),
         "lease_seconds": Seconds(min=LEASE_SECONDS_MIN),
         "log_level": click.Choice(LEVELS, case_sensitive=False),
+        "session_seconds": Seconds(min=SESSION_SECONDS_MIN),
     }
     if name in special:
         return special[name]
     if kind is int:
         return click.IntRange(min=1)
     if kind is float:
-        return Seconds(min=0, min_open=name.endswith(("_interval", "_timeout")))
+        return Seconds(min=0, min_open=name.endswith(("_interval", "_timeout", "_per_second")))
     if kind is Path:
         return click.Path(path_type=Path, file_okay=not name.endswith("_dir"))
     return kind

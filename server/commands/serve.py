@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..config import Settings
+from ..priority import at_low_priority
 from .options import settings_options
 from .running import run_logged
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 def serve(**values: Any) -> None:
     """Run the chat server until SIGTERM or Ctrl-C."""
     settings = Settings(**values)
-    from ..main import serve as serve_until_stopped
+    serve_until_stopped = at_low_priority(_import_server)
 
     def announce(ready: Ready) -> None:
         # What start-up made lives as long as the process. Looking through all of it kept every session waiting for up
@@ -31,6 +33,12 @@ def serve(**values: Any) -> None:
         announce_ready(ready, json_logs=settings.json_logs)
 
     run_logged(serve_until_stopped, settings, announce, json_logs=settings.json_logs, level=settings.log_level)
+
+
+def _import_server() -> Callable[..., Awaitable[None]]:
+    from ..main import serve as serve_until_stopped
+
+    return serve_until_stopped
 
 
 def announce_ready(ready: Ready, *, json_logs: bool) -> None:

@@ -21,11 +21,13 @@ from ..queries import QUERIES
 from ..store import (
     EVIDENCE_SECONDS,
     ClientSecret,
+    ConversationSummary,
     Credential,
     CredentialRevoked,
     Instance,
     InvalidRow,
     ItemDeletion,
+    ItemNotFound,
     MemoryClaim,
     RememberedFact,
     SessionEnd,
@@ -48,6 +50,8 @@ CONNECTIONS_FOR_WRITES = 2  # that no crowd of readers can take: commits, the bu
 CONNECT_SECONDS = 3.0
 COMMAND_SECONDS = 5.0
 REAP_ROWS_MAX = 5_000  # in one statement: a quarter of a second
+OLDEST = (-(1 << 63), UUID(int=0))  # as position and message id: before every item, and behind every one
+NEWEST = ((1 << 63) - 1, UUID(int=(1 << 128) - 1))
 
 _log = structlog.get_logger(__name__)
 
@@ -166,6 +170,30 @@ class PostgresStore:
         if not await self.fetch("find_conversation", conversation_id, user_id):
             return None
         return [_stored_item(row) for row in await self.fetch("load_history", conversation_id, limit)]
+
+    async def page_items(
+        self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None = None
+    ) -> Sequence[StoredItem] | None:
+        if not await self.fetch("find_conversation", conversation_id, user_id):
+            return None
+        start = NEWEST if older else OLDEST
+        if cursor is not None:
+            found = await self.fetch("find_item", conversation_id, cursor)
+            if not found:
+                raise ItemNotFound(cursor)
+            start = tuple(found[0])
+        rows = await self.select(
+            QUERIES["items_before"] if older else QUERIES["items_after"], conversation_id, *start, limit
+        )
+        return [_stored_item(row) for row in rows]
+
+    async def list_conversations(
+        self, user_id: str, limit: int, *, after: UUID | None = None
+    ) -> Sequence[ConversationSummary] | None:
+        if after is not None and not await self.fetch("find_conversation", after, user_id):
+            return None
+        rows = await self.fetch("list_conversations", user_id, after, limit)
+        return [ConversationSummary(**row) for row in rows]
 
     async def claim_memory(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
         claimed = await self.fetch("claim_memory", limit, lease_seconds)

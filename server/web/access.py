@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
+from uuid import UUID
 
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
+from ..gate import Gate
 from ..identity import Presented, Principal, Refused
-from ..store import ClientSecret, RememberedFact, StoreUnavailable
+from ..store import ClientSecret, ConversationSummary, RememberedFact, StoredItem, StoreUnavailable
 
 
 class Services(Protocol):
@@ -17,6 +19,9 @@ class Services(Protocol):
 
     @property
     def metrics(self) -> CollectorRegistry: ...
+
+    @property
+    def gate(self) -> Gate: ...
 
     @property
     def was_open(self) -> bool:
@@ -38,6 +43,18 @@ class Services(Protocol):
 
     async def recall(self, user_id: str) -> Sequence[RememberedFact]:
         """The user's memories, oldest first. Raises `StoreUnavailable`."""
+        ...
+
+    async def page_items(
+        self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None
+    ) -> Sequence[StoredItem] | None:
+        """Raises `ItemNotFound`, and `StoreUnavailable`; see `server.store.Store`."""
+        ...
+
+    async def list_conversations(
+        self, user_id: str, limit: int, *, after: UUID | None
+    ) -> Sequence[ConversationSummary] | None:
+        """Raises `StoreUnavailable`; see `server.store.Store`."""
         ...
 
     async def create_client_secret(self, secret: ClientSecret) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
+import msgspec
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
@@ -12,17 +14,22 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
 from ..identity import USER_HEADER, Refused
 from ..store import StoreUnavailable
 from .access import Services, operator_of, principal_of, services_of
+from .answers import Health, Memory, MemoryList, Readiness, answer
+from .asyncapi import asyncapi
 from .bounds import Bounded
 from .client_secrets import create_client_secret
+from .conversations import conversation_items, conversations
 from .errors import error_response
+from .openapi import openapi
+from .rates import Rated
 
 STATIC = Path(__file__).with_name("static")
 
@@ -42,16 +49,13 @@ def create_app(services: Services, *, origins: Collection[str] = (), tls: bool =
     origins: of foreign pages that may ask. tls: whether it is spoken below.
     """
     app = Starlette(
-        routes=[
-            Route("/", chat_page),
-            Route("/healthz", health),
-            Route("/readyz", readiness),
-            Route("/metrics", metrics),
-            Route("/v1/memories", memories),
-            Route("/v1/realtime/client_secrets", create_client_secret, methods=["POST"]),
-            Mount("/static", StaticFiles(directory=STATIC)),
+        routes=ROUTES,
+        middleware=[
+            Middleware(SafeHeaders, tls=tls),
+            *_foreign_pages(origins),
+            Middleware(Bounded),
+            Middleware(Rated),  # before any key is looked up: guessing is bounded
         ],
-        middleware=[Middleware(SafeHeaders, tls=tls), *_foreign_pages(origins), Middleware(Bounded)],
         exception_handlers=EXCEPTION_HANDLERS,
     )
     app.state.services = services
@@ -72,14 +76,14 @@ async def chat_page(_request: Request) -> Response:
 
 async def health(_request: Request) -> Response:
     """200 for as long as the process serves; whether it *should* be asked is `/readyz`."""
-    return JSONResponse({"status": "ok"})
+    return answer(Health())
 
 
 async def readiness(request: Request) -> Response:
     reason = await services_of(request).ready()
     if reason is None:
-        return JSONResponse({"status": "ready"})
-    return JSONResponse({"status": "unready", "reason": reason}, status_code=503)
+        return answer(Readiness("ready"))
+    return answer(Readiness("unready", reason), status=503)
 
 
 async def metrics(request: Request) -> Response:
@@ -90,11 +94,36 @@ async def metrics(request: Request) -> Response:
 
 
 async def memories(request: Request) -> Response:
-    """What is remembered of the user: `{"object": "list", "data": [{"kind", "content"}]}`, oldest first."""
-    principal = await principal_of(request)
-    facts = await services_of(request).recall(principal.user_id)
-    data = [{"kind": fact.kind, "content": fact.content} for fact in facts]
-    return JSONResponse({"object": "list", "data": data})
+    """What is remembered of the user, oldest first."""
+    facts = await services_of(request).recall((await principal_of(request)).user_id)
+    return answer(MemoryList(data=[Memory(fact.kind, fact.content) for fact in facts]))
+
+
+async def api_description(request: Request) -> Response:
+    """A description of the API for machines."""
+    document = request.url.path.removeprefix("/").removesuffix(".json")
+    return Response(api_document(document), media_type="application/json")
+
+
+@cache
+def api_document(name: str) -> bytes:
+    """`openapi` for the HTTP routes, `asyncapi` for the WebSocket; as JSON."""
+    return msgspec.json.encode(openapi(ROUTES) if name == "openapi" else asyncapi())
+
+
+ROUTES: Sequence[BaseRoute] = (
+    Route("/", chat_page),
+    Route("/healthz", health),
+    Route("/readyz", readiness),
+    Route("/metrics", metrics),
+    Route("/v1/memories", memories),
+    Route("/v1/realtime/client_secrets", create_client_secret, methods=["POST"]),
+    Route("/v1/conversations", conversations),
+    Route("/v1/conversations/{conversation_id}/items", conversation_items),
+    Route("/openapi.json", api_description),
+    Route("/asyncapi.json", api_description),
+    Mount("/static", StaticFiles(directory=STATIC)),
+)
 
 
 async def http_error(request: Request, error: Exception) -> Response:

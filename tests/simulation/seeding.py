@@ -17,6 +17,8 @@ from typing import Any, cast
 import trio
 import trio._core._run as trio_run
 
+from server import items
+
 IDLE_STEPS_MAX = 1_000  # without any task to run; the next deadline is reached without any
 POLL_STEPS = 256  # between two looks at the kernel
 _TRIO: Any = trio_run  # whose private names are no part of its types
@@ -169,6 +171,8 @@ def deterministic(seed: int) -> Iterator[Scheduler]:
     _TRIO._r, _TRIO._ALLOW_DETERMINISTIC_SCHEDULING = scheduler, True
     os.urandom = ids.randbytes  # uuid4, and the nonces of WebSockets
     random.seed(seed)
+    wall_clock = items.wall_clock_ms
+    items.wall_clock_ms = lambda: int(trio.current_time() * 1000)  # what is said at one virtual moment ties, as it may
     poll = _IO_MANAGER.get_events
     _IO_MANAGER.get_events = _poll_now_and_then(poll)
     change = _SCOPE._might_change_registered_deadline
@@ -182,5 +186,6 @@ def deterministic(seed: int) -> Iterator[Scheduler]:
         random.setstate(before[3])
         _IO_MANAGER.get_events = poll
         _SCOPE._might_change_registered_deadline = change
+        items.wall_clock_ms = wall_clock
         if collecting:
             gc.enable()

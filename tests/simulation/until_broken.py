@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from typing import NoReturn
 
 from .run import run_seed
@@ -17,20 +18,20 @@ from .run import run_seed
 SEED_SECONDS = 60  # of wall time, for one world; it takes a fifth of a second
 
 
-def until_broken(first: int, seeds: int, promises: frozenset[str]) -> dict[str, object]:
+def until_broken(seeds: Sequence[int], promises: frozenset[str]) -> dict[str, object]:
     """seeds: how many were run. promise: the one that broke, or None. others: what broke besides, by seeds."""
     others: Counter[str] = Counter()
-    for number in range(seeds):
+    for number, seed in enumerate(seeds):
         signal.signal(signal.SIGALRM, lambda *_, number=number: _hangs(number + 1))
         signal.alarm(SEED_SECONDS)
-        outcome = run_seed(first + number)
+        outcome = run_seed(seed)
         signal.alarm(0)
         found = sorted(promises & set(+outcome.broken))
         if found:
             example = next(text for text in outcome.examples if text.startswith(found[0]))
             return {"seeds": number + 1, "promise": found[0], "example": example, "others": others}
         others.update(set(+outcome.broken))
-    return {"seeds": seeds, "promise": None, "example": "", "others": others}
+    return {"seeds": len(seeds), "promise": None, "example": "", "others": others}
 
 
 def _hangs(seeds: int) -> None:
@@ -47,4 +48,4 @@ def _leave(verdict: dict[str, object]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _leave(until_broken(int(sys.argv[1]), int(sys.argv[2]), frozenset(sys.argv[3:])))
+    _leave(until_broken([int(seed) for seed in sys.argv[1].split(",")], frozenset(sys.argv[2:])))

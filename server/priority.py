@@ -1,0 +1,41 @@
+"""Work that gives way to whoever serves on the same machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
+
+LOW_PRIORITY = 10  # nice value: about a tenth of what a process of normal priority gets where both want the processor
+
+
+def at_low_priority(work: Callable[[], T]) -> T:
+    """Runs `work` in a thread of low priority and returns what it does; for start-up, before there is anybody to serve.
+
+    Importing a server takes a second or two of the processor. In a rolling deploy that was taken from its neighbours,
+    whose ends of sessions then waited a tenth of a second and more to be committed. Not `os.nice` for the process:
+    only root may take that back. On Linux a thread has a priority of its own; elsewhere nothing is lowered.
+    """
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        if sys.platform == "linux":
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)
+        try:
+            done.append(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="start-up")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]

@@ -1,0 +1,83 @@
+"""What the Python programs share: the loop that does what the test asks for, and the words used in it.
+
+A program reads one JSON object a line, `{"do": verb, "with": [arguments]}`, and answers `{"done": result}` or
+`{"failed": why}`; its first answer, unasked, is `"ready"`. Every frame that its client receives goes out before that,
+as `{"frame": event}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+TOOL_NAME = "get_weather"
+TOOL_PARAMETERS = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+TOOL: Any = {
+    "type": "function",
+    "name": TOOL_NAME,
+    "description": "The weather in a city.",
+    "parameters": TOOL_PARAMETERS,
+}
+
+
+def weather(city: str) -> str:
+    """What the tool says."""
+    return f"sunny in {city}"
+
+
+def item(text: str) -> Any:
+    """A user's message."""
+    return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+
+
+def tell(kind: str, content: object) -> None:
+    """One line for the test."""
+    sys.stdout.write(json.dumps({kind: content}) + "\n")
+    sys.stdout.flush()
+
+
+def tell_frame(event: Any) -> None:
+    """A received event, with exactly the keys that it had on the wire."""
+    tell("frame", event.to_dict(mode="json", exclude_unset=True))
+
+
+def read_request() -> tuple[str, list[Any]] | None:
+    """The next verb and its arguments; None at the end."""
+    line = sys.stdin.readline()
+    if not line:
+        return None
+    request = json.loads(line)
+    return request["do"], request["with"]
+
+
+def converse(client: object) -> None:
+    """Does what it is asked for with a synchronous client's methods, until the test has no more wishes."""
+    tell("done", "ready")
+    while (request := read_request()) is not None:
+        verb, arguments = request
+        method: Callable[..., object] = getattr(client, verb)
+        try:
+            tell("done", method(*arguments))
+        except Exception:  # noqa: BLE001 - the test is told
+            tell("failed", traceback.format_exc())
+
+
+async def converse_async(client: object) -> None:
+    """The same with an asynchronous client's. Its loop runs on while the next request is awaited."""
+    tell("done", "ready")
+    while (request := await asyncio.to_thread(read_request)) is not None:
+        verb, arguments = request
+        method: Callable[..., Awaitable[object]] = getattr(client, verb)
+        try:
+            tell("done", await method(*arguments))
+        except Exception:  # noqa: BLE001 - the test is told
+            tell("failed", traceback.format_exc())

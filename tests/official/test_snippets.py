@@ -1,0 +1,116 @@
+"""Every program in the README and in docs/ runs as it stands, but for the server's address and key."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .node import FOLDER
+from .program import ROOT
+from .servers import Servers
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+RUN_SECONDS = 180.0  # the SDKs take seconds of a processor to import
+PATIENCE_MS = 15_000.0
+LANGUAGES = {"python", "js", "html"}
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def programs() -> dict[str, tuple[str, str]]:
+    """Language and text of every program, by its place."""
+    found: dict[str, tuple[str, str]] = {}
+    for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for language, text in FENCE.findall(file.read_text()):
+            found[f"{file.name}-{len(found)}-{language}"] = (language, text)
+    return found
+
+
+PROGRAMS = programs()
+IN_A_PAGE = {name for name, (language, text) in PROGRAMS.items() if language == "html" or "document." in text}
+
+
+def expected(text: str) -> str:
+    """What a program shows in the end, by what it does."""
+    if "client_secrets" in text:
+        return "ek_"
+    if "get_weather" in text:
+        return "the tool said: sunny in Oslo"
+    said = re.search(r"""(?:"text": |text: )["'](.*?)["']""", text)
+    assert said, text
+    return f"You said: {said[1]}"
+
+
+def placed(text: str, servers: Servers) -> str:
+    """The program for these servers, of which one speaks TLS and the other does not."""
+    for scheme, base in (("http", "http"), ("ws", "http"), ("https", "https"), ("wss", "https")):
+        ours = servers.urls[base].replace(base, scheme, 1)
+        text = text.replace(f"{scheme}://127.0.0.1:8000", ours)
+    assert "127.0.0.1:8000" not in text
+    return text.replace('"unused"', f'"{servers.key}"')
+
+
+def test_no_program_is_in_a_language_that_no_test_runs() -> None:
+    assert {language for language, _ in PROGRAMS.values()} == LANGUAGES
+    assert any(name.startswith("README") for name in PROGRAMS)
+
+
+@pytest.fixture(scope="module")
+def outputs(
+    servers: Servers, folder: Path, node_installed: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], tuple[int, str]]]:
+    """Exit code and output of a program. All start together: most of their time goes into imports."""
+    place = tmp_path_factory.mktemp("programs")
+    (place / "node_modules").symlink_to(FOLDER / "node_modules")
+    env = {**os.environ, "OPENAI_API_KEY": servers.key, "NODE_EXTRA_CA_CERTS": str(folder / "ca.pem")}
+    with ExitStack() as stack:
+        running = {}
+        for name in PROGRAMS.keys() - IN_A_PAGE:
+            language, text = PROGRAMS[name]
+            file = place / f"{name}{'.py' if language == 'python' else '.mjs'}"
+            file.write_text(placed(text, servers))
+            command = [sys.executable if language == "python" else "node", str(file)]
+            process = subprocess.Popen(
+                command, env=env, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            running[name] = stack.enter_context(process)
+            stack.callback(process.kill)
+
+        def output(name: str) -> tuple[int, str]:
+            shown, _ = running[name].communicate(timeout=RUN_SECONDS)
+            return running[name].returncode, shown
+
+        yield output
+
+
+@pytest.mark.parametrize("name", sorted(PROGRAMS.keys() - IN_A_PAGE))
+def test_a_program_of_the_docs_runs(name: str, outputs: Callable[[str], tuple[int, str]]) -> None:
+    code, shown = outputs(name)
+    assert code == 0, shown
+    assert expected(PROGRAMS[name][1]) in shown
+
+
+@pytest.mark.parametrize("name", sorted(IN_A_PAGE))
+def test_a_page_of_the_docs_runs(
+    name: str, servers: Servers, browser: Browser, pages: str, node_installed: None
+) -> None:
+    from playwright.sync_api import expect
+
+    language, text = PROGRAMS[name]
+    page = browser.new_context(ignore_https_errors=True).new_page()
+    page.route(f"{pages}/secret", lambda route: route.fulfill(body=servers.client_secret("ada")))
+    page.goto(f"{pages}/page.html")
+    if language == "html":
+        page.set_content(placed(text, servers))
+    else:
+        page.add_script_tag(content=placed(text, servers), type="module")
+    expect(page.locator("body")).to_contain_text(expected(text), timeout=PATIENCE_MS)

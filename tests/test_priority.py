@@ -1,0 +1,32 @@
+"""Start-up gives way to those who serve already."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import pytest
+
+from server.priority import LOW_PRIORITY, at_low_priority
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+
+
+def own_priority() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@linux_only
+def test_work_at_low_priority_gives_way_and_whoever_asked_for_it_keeps_its_own() -> None:
+    before = own_priority()
+    assert at_low_priority(own_priority) == max(before, LOW_PRIORITY)
+    assert own_priority() == before
+
+
+def test_what_the_work_raises_is_raised_where_it_was_asked_for() -> None:
+    def fail() -> None:
+        raise SystemExit(7)
+
+    with pytest.raises(SystemExit, match="7"):
+        at_low_priority(fail)
