@@ -20,6 +20,7 @@ LOST, SWEPT, BOUND, CONTAINED = "I5 lost", "I6 swept", "I7 unbounded", "I8 conta
 
 
 HINTS = {
+    "more connections than the limit": 283,
     "a write is dropped with its caller": 15,
     "a write that failed is not tried again": 46,
 }
