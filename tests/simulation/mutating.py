@@ -74,12 +74,17 @@ def copy_code(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
 
 
-async def look(name: str, code: Path, seeds: range, promises: Collection[str]) -> Verdict:
+def seeds_of(mutant: Mutant, seeds_max: int) -> Sequence[int]:
+    """The seeds that have to see it, in the order in which they are tried."""
+    return [mutant.hint, *(seed for seed in range(seeds_max) if seed != mutant.hint)][:seeds_max]
+
+
+async def look(name: str, code: Path, seeds: Sequence[int], promises: Collection[str]) -> Verdict:
     """What the simulation in a copy of the code says."""
     began = time.perf_counter()
-    span = (str(seeds.start), str(len(seeds)))
+    chosen = ",".join(map(str, seeds))
     run = await trio.run_process(
-        [sys.executable, "-m", "tests.simulation.until_broken", *span, *sorted(promises)],
+        [sys.executable, "-m", "tests.simulation.until_broken", chosen, *sorted(promises)],
         cwd=code,
         capture_stdout=True,
         capture_stderr=True,
@@ -114,7 +119,7 @@ async def try_mutant(mutant: Mutant, seeds_max: int) -> Verdict:
         (Path(folder) / mutant.file).write_text(text)
         if mutant.test is not None:
             return await ask(mutant.name, Path(folder), mutant.test, min(mutant.promises))
-        return await look(mutant.name, Path(folder), range(seeds_max), mutant.promises)
+        return await look(mutant.name, Path(folder), seeds_of(mutant, seeds_max), mutant.promises)
 
 
 async def try_all(
@@ -135,17 +140,16 @@ async def try_all(
     return verdicts
 
 
-async def try_sound(seeds: int, tests: Collection[str], processes: int) -> list[Verdict]:
+async def try_sound(seeds: Sequence[int], tests: Collection[str], processes: int) -> list[Verdict]:
     """What breaks in the code as it is, on the seeds and tests in which the mistakes were seen: not their doing."""
-    size = -(-seeds // processes)
     parts: list[Verdict] = []
 
-    async def part(first: int) -> None:
-        parts.append(await look("(none)", ROOT, range(first, min(first + size, seeds)), PROMISES))
+    async def part(share: Sequence[int]) -> None:
+        parts.append(await look("(none)", ROOT, share, PROMISES))
 
     async with trio.open_nursery() as nursery:
-        for first in range(0, seeds, size or 1):
-            nursery.start_soon(part, first)
+        for first in range(min(processes, len(seeds))):
+            nursery.start_soon(part, seeds[first::processes])
     parts += [await ask("(none)", ROOT, test, "a test fails") for test in tests]
     return [verdict for verdict in parts if verdict.promise or not (verdict.seeds or verdict.test)]
 
@@ -164,10 +168,11 @@ def run_mutants(
     with _progress(console) as shown:
         task = shown.add_task("mutants", total=len(chosen))
         verdicts = trio.run(try_all, chosen, seeds_max, processes, lambda _: shown.advance(task))
-        seeds = max((verdict.seeds for verdict in verdicts if verdict.promise), default=0)
+        took = {verdict.name: verdict.seeds for verdict in verdicts if verdict.promise}
+        seeds = {seed for mutant in chosen for seed in seeds_of(mutant, seeds_max)[: took.get(mutant.name, 0)]}
         task = shown.add_task("the code as it is", total=None)
         tests = [mutant.test for mutant in chosen if mutant.test is not None]
-        unsound = trio.run(try_sound, seeds, tests, processes)
+        unsound = trio.run(try_sound, sorted(seeds), tests, processes)
     by_name = {verdict.name: verdict for verdict in verdicts}
     return figures([by_name[mutant.name] for mutant in chosen], unsound, time.perf_counter() - began, processes)
 

@@ -185,7 +185,7 @@ def deterministic(seed: int) -> Iterator[Scheduler]:
         _TRIO._r, _TRIO._ALLOW_DETERMINISTIC_SCHEDULING, os.urandom = before[:3]
         random.setstate(before[3])
         _IO_MANAGER.get_events = poll
-        items.wall_clock_ms = wall_clock
         _SCOPE._might_change_registered_deadline = change
+        items.wall_clock_ms = wall_clock
         if collecting:
             gc.enable()
