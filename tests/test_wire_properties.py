@@ -361,6 +361,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "text": unicode,
     "output_index": st.integers(0, 5),
     "content_index": st.integers(0, 5),
+    "rate_limits": st.lists(st.from_type(wire.RateLimit), max_size=3),
 }
 EVENTS = wire.ServerEvent.__subclasses__()
 

@@ -17,6 +17,8 @@ from .strike import StruckLink
 if TYPE_CHECKING:
     from .conduct import Ending
 
+BEFORE_ITS_BEGIN = ("keys_exist", "find_credential", "recall", "load_history")  # what a connection asks first
+
 
 class Judge(Checker):
     """The simulation's checker, which also knows of cancellations and bugs."""
@@ -85,7 +87,7 @@ class Judge(Checker):
         link = visit.server.link
         if isinstance(link, StruckLink) and link.failed is not None and "store_unavailable" in visit.errors:
             name, at = link.failed
-            return at if visit.session_id is None and name in ("recall", "load_history") else None
+            return at if visit.session_id is None and name in BEFORE_ITS_BEGIN else None
         return None
 
     def _bystander(self) -> None:
