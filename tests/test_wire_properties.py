@@ -361,7 +361,16 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "text": unicode,
     "output_index": st.integers(0, 5),
     "content_index": st.integers(0, 5),
-    "rate_limits": st.lists(st.from_type(wire.RateLimit), max_size=3),
+    "rate_limits": st.lists(
+        st.builds(
+            wire.RateLimit,
+            name=st.just("requests"),
+            limit=st.integers(0, 10**9),
+            remaining=st.integers(0, 10**9),
+            reset_seconds=st.floats(0, 1e9),
+        ),
+        max_size=3,
+    ),
 }
 EVENTS = wire.ServerEvent.__subclasses__()
 
