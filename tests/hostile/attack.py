@@ -23,6 +23,7 @@ ADDRESSES = [f"127.0.0.{number}" for number in range(2, 51)]  # the healthy clie
 INPUT_SECONDS_MAX = 8.0  # one input, whatever the server does with it
 SILENCE_SECONDS = 1.5  # what a peer that says nothing more waits
 READ_SECONDS = 0.5  # from the last byte sent to the end
+ANSWER_SECONDS = 2.0  # for an answer to come, where a peer waits for one: to its handshake, or to what it asked
 READ_BYTES = 65_536
 TELL_SECONDS = 0.5
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
@@ -71,26 +72,31 @@ class Attack:
         except OSError:
             self.answered["no connection"] += 1
             return
+        answered = trio.Event()
         try:
             async with trio.open_nursery() as nursery:
                 if each.reads:
-                    nursery.start_soon(self._read, stream, each)
+                    nursery.start_soon(self._read, stream, answered)
                 with suppress(*BROKEN):
                     for data, seconds in each.pieces:
                         await trio.sleep(seconds)
                         await stream.send_all(data)
+                        # Frames that are sent before the handshake is answered are never read as such.
+                        if each.reads and (each.opens or each.end == "read"):
+                            with trio.move_on_after(ANSWER_SECONDS):
+                                await answered.wait()
                     await _end(stream, each.end)
                 nursery.cancel_scope.cancel()
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def _read(self, stream: trio.SocketStream, each: Input) -> None:
+    async def _read(self, stream: trio.SocketStream, answered: trio.Event) -> None:
         with suppress(*BROKEN):
-            first = True
             while data := await stream.receive_some(READ_BYTES):
-                if first:
+                if not answered.is_set():
                     self.answered[_status(data)] += 1
-                first = False
+                answered.set()
+        answered.set()
 
 
 def _status(data: bytes) -> str:

@@ -37,6 +37,7 @@ PATHS = (
     "/static/%2e%2e/x",
 )  # fmt: skip
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "PRI", "get", "X" * 500)
+WITHIN_A_SESSION = ("frames", "json", "unicode", "event flood", "frame flood", "big message")
 ENDS = ("close", "half-close", "reset", "silence", "read")
 
 
@@ -48,6 +49,11 @@ class Input:
     pieces: list[tuple[bytes, float]]
     end: str
     reads: bool = True
+
+    @property
+    def opens(self) -> bool:
+        """Whether it begins with a good handshake, and what comes behind it counts."""
+        return self.kind in WITHIN_A_SESSION
 
 
 def inputs(seed: int, count: int) -> Iterator[Input]:
