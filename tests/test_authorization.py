@@ -24,7 +24,7 @@ from starlette.routing import Route
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 from websockets.exceptions import InvalidStatus
 
-from server import keyring
+from server import keyring, wire
 from server.admission import PATH
 from server.agents import EchoAgent
 from server.identity import Scope
@@ -307,6 +307,50 @@ async def test_websocket_who_by_what_and_by_which_way(world: World) -> None:
         for case in expected:
             nursery.start_soon(begin, *case)
     assert found == expected
+
+
+# What comes of each event that names something of Ada's: the code of the error, or the type of the answer.
+FOREIGN: dict[str, tuple[dict[str, Any], str]] = {
+    "session.update": ({"session": {"type": "realtime"}}, "session.updated"),
+    "conversation.item.create": (
+        {
+            "previous_item_id": "ITEM",
+            "item": {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "behind yours"}]},
+        },
+        "item_not_found",
+    ),
+    "conversation.item.retrieve": ({"item_id": "ITEM"}, "item_not_found"),
+    "conversation.item.delete": ({"item_id": "ITEM"}, "item_not_found"),
+    "response.create": (
+        {"response": {"conversation": "none", "input": [{"type": "item_reference", "id": "ITEM"}]}},
+        "item_not_found",
+    ),
+    "response.cancel": ({"response_id": "resp_1"}, "response_cancel_not_active"),
+}
+
+
+def test_every_event_has_its_place_among_those_that_name_what_is_somebody_elses() -> None:
+    assert set(FOREIGN) == set(wire.SUPPORTED_EVENTS)
+
+
+@pytest.mark.parametrize("who", ["other user's key", "user key", "service", "secret", "token"])
+async def test_no_event_reaches_an_item_of_another_conversation(world: World, who: str) -> None:
+    """Also not one of the user's own: an item is named within its conversation."""
+    of_ada = (
+        "SELECT item_id, deleted_at FROM messages m JOIN conversations USING (conversation_id) WHERE user_id = 'ada'"
+    )
+    [row] = await world.store.select(of_ada)
+    async with world.socket(who, "") as ws:
+        created = json.loads(await ws.get_message())
+        await ws.get_message()
+        for kind, (fields, expected) in FOREIGN.items():
+            text = json.dumps({"type": kind, **fields}).replace("ITEM", row["item_id"])
+            await ws.send_message(text)
+            answer = json.loads(await ws.get_message())
+            assert answer.get("error", {}).get("code", answer["type"]) == expected
+            assert row["item_id"] not in json.dumps(answer.get("session", {}))
+        assert created["session"]["conversation_id"] not in world.conversations.values()
+    assert list(await world.store.select(of_ada)) == [row]
 
 
 async def test_a_user_sees_nobody_elses_memory(world: World) -> None:
