@@ -346,7 +346,7 @@ class _Connection:
                 self._services.gate.count(Limit.FLOODING)
                 self._session.stop(EndReason.FLOODING)
             return
-        event = shape_refusal(message)
+        event = shape_refusal(message, self._settings)
         if event is not None:
             self._services.gate.count(Limit.JSON_SHAPE)
         if not inbox.put(event or _parse(message), len(message)):

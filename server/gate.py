@@ -16,8 +16,6 @@ from .identity import Principal, Scope
 from .limits import Limit
 from .metrics import Metrics
 
-HTTP_CONNECTIONS_MAX = 256  # of everybody together: pages and questions must not take the sessions' sockets
-HTTP_CONNECTIONS_SHARE = 32  # of one address; a browser opens six
 BURST_SECONDS = 10.0  # what a rate of callers allows at once: so many seconds' worth
 
 # Where the settings say nothing, for addresses of other machines. This machine's own have no limits of their own then:
@@ -25,6 +23,7 @@ BURST_SECONDS = 10.0  # what a rate of callers allows at once: so many seconds' 
 ADDRESS_CONNECTIONS = 256
 ADDRESS_CONNECTIONS_PER_SECOND = 20.0
 ADDRESS_REQUESTS_PER_SECOND = 50.0
+ADDRESS_HTTP_CONNECTIONS = 32  # a browser opens six
 
 # The same for users of tokens. A key may be a backend's, which speaks for everybody: it has a limit where one is set.
 USER_CONNECTIONS = 256
@@ -48,6 +47,8 @@ class Gate:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._connections_max = settings.connections_max
+        # Pages and questions must not take the sessions' sockets.
+        self._http_connections_max = settings.http_connections_max
         self._memory = _Memory(settings.memory_mib_max)
         self._metrics = metrics
         self._here = _Tables(settings, None, None, None, None)
@@ -56,7 +57,7 @@ class Gate:
             ADDRESS_CONNECTIONS,
             ADDRESS_CONNECTIONS_PER_SECOND,
             ADDRESS_REQUESTS_PER_SECOND,
-            HTTP_CONNECTIONS_SHARE,
+            ADDRESS_HTTP_CONNECTIONS,
         )
         self._keys = _holders(settings, None, None)
         self._users = _holders(settings, USER_CONNECTIONS, USER_CONNECTIONS_PER_SECOND)
@@ -71,7 +72,7 @@ class Gate:
     @contextmanager
     def http_connection(self, caller: str) -> Iterator[Refused | None]:
         """The same for a socket that turned out to speak HTTP."""
-        if self._http_connections >= HTTP_CONNECTIONS_MAX:
+        if self._http_connections >= self._http_connections_max:
             yield self._counted(Refused(Limit.HTTP_CONNECTIONS, 1.0))
             return
         self._http_connections += 1
@@ -135,7 +136,8 @@ class _Tables:
         asked = _share(settings.address_requests_per_second or requests_rate, None)
         self.sockets = Callers(begun, Limit.ADDRESS_RATE, Limit.ADDRESS_CONNECTIONS)
         self.requests = Callers(asked, Limit.HTTP_RATE, Limit.HTTP_RATE)
-        self.http = Callers(Share(at_once=http), Limit.HTTP_RATE, Limit.HTTP_CONNECTIONS_SHARE)
+        at_once = settings.address_http_connections_max or http
+        self.http = Callers(Share(at_once=at_once), Limit.HTTP_RATE, Limit.HTTP_CONNECTIONS_SHARE)
 
 
 def _holders(settings: Settings, connections: int | None, per_second: float | None) -> Callers:

@@ -9,33 +9,30 @@ from __future__ import annotations
 import re
 from itertools import accumulate
 
-JSON_VALUES_MAX = 20_000
-JSON_DEPTH_MAX = 64
-
 _BRACKETS = re.compile(r"[\[\]{}]")
 _STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
-def problem(text: str) -> str | None:
+def problem(text: str, values_max: int, depth_max: int) -> str | None:
     """What is wrong with it, in a sentence for the client; None also for what is no JSON, which the parser will say."""
-    if _values(text) <= JSON_VALUES_MAX and _opened(text) <= JSON_DEPTH_MAX:
+    if _values(text) <= values_max and _opened(text) <= depth_max:
         return None
-    bare = _without_strings(text)
-    if bare is None or _values(bare) > JSON_VALUES_MAX:
-        return f"An event holds at most {JSON_VALUES_MAX} JSON values."
+    bare = _without_strings(text, values_max)
+    if bare is None or _values(bare) > values_max:
+        return f"An event holds at most {values_max} JSON values."
     steps = (_STEP[bracket] for bracket in _BRACKETS.findall(bare))
-    if max(accumulate(steps), default=0) > JSON_DEPTH_MAX:
-        return f"JSON may be nested at most {JSON_DEPTH_MAX} deep."
+    if max(accumulate(steps), default=0) > depth_max:
+        return f"JSON may be nested at most {depth_max} deep."
     return None
 
 
-def _without_strings(text: str) -> str | None:
+def _without_strings(text: str, values_max: int) -> str | None:
     """What stands outside of strings; None: there are too many of them. Time grows with the length alone.
 
     An expression for strings would go through the rest of the text again for each quote that nothing closes.
     """
     unescaped = text.replace("\\\\", "").replace('\\"', "")
-    if unescaped.count('"') > 2 * JSON_VALUES_MAX:
+    if unescaped.count('"') > 2 * values_max:
         return None
     return "".join(unescaped.split('"')[::2])
 

@@ -79,9 +79,11 @@ def frame_pace(settings: Settings) -> TokenBucket:
     return TokenBucket(per_second, per_second * BURST_SECONDS)
 
 
-def shape_refusal(message: str | bytes) -> wire.Rejected | None:
+def shape_refusal(message: str | bytes, settings: Settings) -> wire.Rejected | None:
     """What a message is refused with before it is read, or None."""
-    problem = json_bounds.problem(message) if isinstance(message, str) else None
+    if not isinstance(message, str):
+        return None
+    problem = json_bounds.problem(message, settings.json_values_max, settings.json_depth_max)
     if problem is None:
         return None
     return wire.Rejected(wire.ErrorDetail(code="invalid_value", message=problem, event_id=wire.event_id_of(message)))

@@ -18,7 +18,7 @@ from server.agents import EchoAgent
 from server.callers import Callers, Share, caller_of, is_this_machine
 from server.config import Settings
 from server.context import within_budget
-from server.gate import HTTP_CONNECTIONS_MAX, Gate
+from server.gate import Gate
 from server.inbox import Inbox
 from server.limits import Limit, TokenBucket
 from server.metrics import Metrics
@@ -177,8 +177,8 @@ async def test_http_never_takes_more_than_its_part_of_the_sockets_nor_one_addres
     with ExitStack() as stack:
         mine = [stack.enter_context(doors.http_connection(AWAY)) for _ in range(40)]
         assert [each is None for each in mine] == [True] * 32 + [False] * 8
-        here = [stack.enter_context(doors.http_connection("127.0.0.1")) for _ in range(HTTP_CONNECTIONS_MAX)]
-        assert sum(each is None for each in here) == HTTP_CONNECTIONS_MAX - 40
+        here = [stack.enter_context(doors.http_connection("127.0.0.1")) for _ in range(Settings().http_connections_max)]
+        assert sum(each is None for each in here) == Settings().http_connections_max - 40
     assert refusals(metrics, Limit.HTTP_CONNECTIONS) == 40
     with doors.http_connection(AWAY) as again:
         assert again is None
@@ -339,7 +339,7 @@ async def test_json_that_would_keep_everybody_waiting_is_refused_unread(autojump
     ids=lambda value: str(value)[:20],
 )
 def test_the_shape_of_json_is_judged_outside_of_its_strings(text: str, fine: bool) -> None:
-    assert (json_bounds.problem(text) is None) is fine
+    assert (json_bounds.problem(text, Settings().json_values_max, Settings().json_depth_max) is None) is fine
 
 
 # --- an inbox, and an agent's context
@@ -432,3 +432,18 @@ async def test_a_long_conversation_is_told_to_the_agent_within_its_budget(autoju
         await peer.receive("response.done")
     assert [message.text for message in turns[0].messages] == ["bbbb", "cccc"]
     assert refusals(world.services.metrics, Limit.CONTEXT) == 1
+
+
+def test_an_events_shape_is_bounded_by_what_is_set() -> None:
+    assert json_bounds.problem("[[1, 2]]", values_max=4, depth_max=2) is None
+    assert json_bounds.problem("[[1, 2]]", values_max=4, depth_max=1) is not None
+    assert json_bounds.problem("[[1, 2, 3, 4]]", values_max=4, depth_max=2) is not None
+
+
+def test_plain_http_is_bounded_by_what_is_set_for_all_and_for_each_address() -> None:
+    doors = Gate(Settings(http_connections_max=3, address_http_connections_max=2), Metrics())
+    with ExitStack() as stack:
+        mine = [stack.enter_context(doors.http_connection("192.0.2.1")) for _ in range(3)]
+        assert [each is None for each in mine] == [True, True, False]
+        yours = [stack.enter_context(doors.http_connection("192.0.2.2")) for _ in range(2)]
+        assert all(each is not None for each in yours)
