@@ -1,4 +1,5 @@
--- Every statement of the server. `-- name:` begins one; queries.py reads them by that name.
+-- The statements of the server, but for those that one batch of writes consists of: they are functions of schema.sql.
+-- `-- name:` begins one; queries.py reads them by that name.
 -- Times: the database's clock only. The server passes ages in seconds, measured by its monotonic clock.
 
 -- name: ping
