@@ -1,8 +1,8 @@
 """An estimate of the database's clock, for telling a statement that comes late from one that is fresh.
 
-What is estimated says when a statement was sent. The database takes ages back from there, never from later than its own
-now, and refuses what is too far from that: so a bad estimate, or a step of its clock, makes an end early by no more than
-that, and otherwise costs a try.
+What is estimated says when a statement was sent. The database takes ages back from there, never from later than its
+own now, and refuses what is too far from that. So a bad estimate, or a step of its clock, makes an end early by no more
+than that, and otherwise costs a try.
 """
 
 from __future__ import annotations
