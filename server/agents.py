@@ -17,7 +17,6 @@ import structlog
 import trio
 
 from .agent import FunctionOutput, Tool, ToolArguments, ToolCall
-from .extract import extractive
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -56,6 +55,12 @@ class EchoAgent:
 
     describe = "echo"
 
+    def __init__(self) -> None:
+        # Its patterns take long to compile: not at the first ending session, and not for agents that don't need them.
+        from .extract import extractive
+
+        self._extract = extractive
+
     async def reply(self, turn: Turn) -> AsyncGenerator[Piece, None]:
         text, call = _echo_of(turn)
         size = max(min(ECHO_DELTA_CHARS, len(text) // ECHO_DELTAS_MIN), -(-len(text) // ECHO_DELTAS_MAX), 1)
@@ -70,7 +75,7 @@ class EchoAgent:
                 yield ToolArguments(arguments[start : start + ECHO_DELTA_CHARS])
 
     async def finalize(self, transcript: Transcript) -> Sequence[Memory]:
-        return extractive(transcript)
+        return self._extract(transcript)
 
 
 def _echo_of(turn: Turn) -> tuple[str, tuple[str, str] | None]:

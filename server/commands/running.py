@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import click
 
+from ..start_up import import_structlog
 from .options import LEVELS
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def run_logged(
     function: Callable[..., Awaitable[T]], *args: object, json_logs: bool = False, level: str | None = None
 ) -> T:
     """`trio.run` with logging set up; what it raises is logged whole where the log is for that, and raised."""
+    import_structlog()
     import structlog
     import trio
 

@@ -1,0 +1,50 @@
+"""Start-up gives way to those who serve already."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from server.start_up import LOW_PRIORITY, at_low_priority
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+
+
+def own_priority() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@linux_only
+def test_work_at_low_priority_gives_way_and_whoever_asked_for_it_keeps_its_own() -> None:
+    before = own_priority()
+    assert at_low_priority(own_priority) == max(before, LOW_PRIORITY)
+    assert own_priority() == before
+
+
+def test_what_the_work_raises_is_raised_where_it_was_asked_for() -> None:
+    def fail() -> None:
+        raise SystemExit(7)
+
+    with pytest.raises(SystemExit, match="7"):
+        at_low_priority(fail)
+
+
+def test_a_start_imports_no_library_that_it_will_not_use() -> None:
+    code = (
+        "import sys; from server.commands.serve import _import_server; _import_server();"
+        " sys.exit(', '.join({'rich', 'pygments', 'openai', 'server.extract'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_tables_can_still_be_drawn_after_a_start() -> None:
+    code = (
+        "from server.start_up import import_structlog; import_structlog(); import_structlog();"
+        " import rich.console, structlog; structlog.dev.ConsoleRenderer()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
