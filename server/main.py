@@ -34,6 +34,7 @@ from .tls import tls_context
 from .web.app import create_app
 
 BACKLOG_CONNECTIONS = 1024
+DATABASE_PATIENCE_SECONDS = 5.0  # where it starts or restarts, as in a deploy of both
 FIRST_RENEWAL_SECONDS = 3.0  # before it is said that the server is ready
 
 _log = structlog.get_logger(__name__)
@@ -66,7 +67,11 @@ async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
         with forced_exit(signals):
             async with (
                 open_database(settings) as database,
-                open_store(database.url, close_seconds=Schedule(settings.drain_seconds).last_commits_seconds) as store,
+                open_store(
+                    database.url,
+                    close_seconds=Schedule(settings.drain_seconds).last_commits_seconds,
+                    patience=DATABASE_PATIENCE_SECONDS,
+                ) as store,
                 _kept_from_strangers(store, settings),
                 open_agent(settings) as agent,
             ):

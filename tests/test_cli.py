@@ -163,7 +163,10 @@ def test_a_mistake_is_one_line_with_the_fix_in_it(lastcall: Lastcall, arguments:
     [
         (["serve", "--prt", "1"], "--port"),
         (["stats", "--database-url", f"postgresql://u:{SECRET}@127.0.0.1:1/x"], "--database-url"),
-        (["serve", "--agent", "echo", "--database-url", f"postgresql://u:{SECRET}@127.0.0.1:1/x"], "--database-url"),
+        (
+            ["serve", "--agent", "echo", "--database-url", f"postgresql://u:{SECRET}@no.invalid/x"],
+            "--database-url",
+        ),
         (["serve", "--database-url", f"postgresql://u:{SECRET}/x@127.0.0.1/x"], "percent-encoded"),
         (["stats", f"postgresql://u:{SECRET}@127.0.0.1/x"], "lastcall stats --help"),
     ],
@@ -172,6 +175,15 @@ def test_a_mistake_ends_the_process_with_2_and_never_shows_a_password(arguments:
     answer = process(*arguments)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert fix in answer.err
+    assert SECRET not in answer.err
+
+
+def test_a_server_says_that_it_waits_for_its_database_and_after_some_seconds_that_it_cannot_use_it() -> None:
+    answer = process("serve", "--agent", "echo", "--database-url", f"postgresql://u:{SECRET}@127.0.0.1:1/x")
+    waiting, failed = answer.err.splitlines()
+    assert (answer.code, answer.out) == (2, "")
+    assert "waiting_for_database" in waiting
+    assert "--database-url" in failed
     assert SECRET not in answer.err
 
 

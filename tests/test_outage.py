@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+import structlog.testing
 import trio
 import trio.testing
 
-from server import embedded
+from server import embedded, logs
 from server.postgres import PostgresStore, open_store
 from server.store import EndReason, SessionEnd, SessionStart, StoredItem, StoreError, StoreUnavailable
 
@@ -42,6 +43,7 @@ WATCHED_SECONDS = 1.5  # after an outage, for sweeps that must not come
 CLIENTS = 3
 LATE_SECONDS = 0.5  # what a backend does on waking, it does at once
 WITHIN = 5.0
+PATIENCE_SECONDS = 20.0  # of a start, for its database
 
 Serve = Callable[..., AbstractContextManager[ServerProcess]]
 Row = Any
@@ -282,6 +284,32 @@ async def test_an_outage_of_postgresql_costs_turns_but_no_session_and_ends_meanw
     assert [row["ended"] for row in gone] == pytest.approx([left] * 2, abs=END_ERROR_SECONDS_MAX)
     assert {row["end_reason"] for row in gone} == {"client_closed"}
     assert set(outcomes) <= {"completed", "failed", "server_error/store_unavailable"}
+
+
+async def test_a_server_that_starts_while_postgresql_restarts_waits_for_it(
+    cluster: Cluster, nursery: trio.Nursery
+) -> None:
+    opened = trio.Event()
+
+    async def open_and_ask() -> None:
+        async with open_store(cluster.url, patience=PATIENCE_SECONDS) as store:
+            await store.ping()
+            opened.set()
+
+    logs.configure(json_logs=False, level="warning")
+    await trio.to_thread.run_sync(cluster.crash)
+    try:
+        with structlog.testing.capture_logs() as logged:
+            nursery.start_soon(open_and_ask)
+            await eventually(lambda: names(logged), lambda found: found == ["waiting_for_database"], within=WITHIN)
+    finally:
+        await trio.to_thread.run_sync(cluster.start)
+    with trio.fail_after(PATIENCE_SECONDS):
+        await opened.wait()
+
+
+async def names(logged: Sequence[MutableMapping[str, Any]]) -> list[str]:
+    return [each["event"] for each in logged]
 
 
 def all_active(found: Sequence[Row]) -> bool:

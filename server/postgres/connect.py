@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -11,6 +12,7 @@ import asyncpg
 import structlog
 import trio
 import trio_asyncio
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from ..queries import SCHEMA, SCHEMA_DIGEST
 from .calls import bounded
@@ -22,12 +24,26 @@ VERSION_MIN = 140_000  # PostgreSQL 14, as server_version_num counts
 STATEMENT_SECONDS = 4.0  # below COMMAND_SECONDS: the server gives up first, and says why
 CLOSE_SECONDS = 2.0
 APPLY_ATTEMPTS_MAX = 5
+RETRY_WAIT_SECONDS_MIN = 0.1
+RETRY_WAIT_SECONDS_MAX = 1.0
+
+NOT_READY = (
+    OSError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
 
 _log = structlog.get_logger(__name__)
 
 
 class DatabaseUnusable(Exception):
     """The database cannot be used at all; the message is one line for the user, with the fix in it."""
+
+
+class DatabaseNotReady(DatabaseUnusable):
+    """It cannot be used now, but perhaps in a moment: it starts or restarts, or nothing listens there yet."""
 
 
 class DatabaseAddress:
@@ -44,14 +60,18 @@ class DatabaseAddress:
 
 
 @contextlib.asynccontextmanager
-async def open_store(url: str, *, close_seconds: float = CLOSE_SECONDS) -> AsyncIterator[PostgresStore]:
+async def open_store(
+    url: str, *, close_seconds: float = CLOSE_SECONDS, patience: float = 0.0
+) -> AsyncIterator[PostgresStore]:
     """Connects, applies the schema where it is not this version's, and runs the writer until the block is left.
+
+    patience: seconds to go on trying where the database is not ready yet.
 
     Leaving it: what is queued is committed within `close_seconds`, then the pool is closed, or cut off. Raises
     `DatabaseUnusable`.
     """
     async with open_loop() as loop:
-        pool = await trio_asyncio.aio_as_trio(_connect, loop=loop)(url)
+        pool = await _connect_patiently(loop, url, patience)
         store = PostgresStore(url, pool, loop)
         try:
             async with trio.open_nursery() as services:
@@ -66,6 +86,24 @@ async def open_store(url: str, *, close_seconds: float = CLOSE_SECONDS) -> Async
                     await bounded(loop, close_seconds, pool.close)
             # Always: leaving the loop with a query in flight would hang for ever.
             pool.terminate()
+
+
+async def _connect_patiently(loop: trio_asyncio.BaseTrioEventLoop, url: str, patience: float) -> asyncpg.Pool:
+    attempts = AsyncRetrying(
+        retry=retry_if_exception_type(DatabaseNotReady),
+        wait=wait_random_exponential(multiplier=RETRY_WAIT_SECONDS_MIN, max=RETRY_WAIT_SECONDS_MAX),
+        stop=stop_after_delay(patience),
+        before_sleep=_say_once,
+        sleep=trio.sleep,
+        reraise=True,
+    )
+    return await attempts(trio_asyncio.aio_as_trio(_connect, loop=loop), url)
+
+
+def _say_once(attempt: RetryCallState) -> None:
+    failure = attempt.outcome.exception() if attempt.outcome is not None else None
+    if attempt.attempt_number == 1 and failure is not None:
+        _log.warning("waiting_for_database", reason=str(failure.__cause__))
 
 
 async def _connect(url: str) -> asyncpg.Pool:
@@ -86,15 +124,17 @@ async def _connect(url: str) -> asyncpg.Pool:
             server_settings=settings,
             reset=_keep_as_is,
         )
+        try:
+            await _prepare_database(pool)
+        except BaseException:
+            pool.terminate()
+            raise
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DatabaseUnusable(f"cannot use the database: {reason} (check --database-url)") from error
-    assert pool is not None
-    try:
-        await _prepare_database(pool)
-    except BaseException:
-        pool.terminate()
-        raise
+        # An unknown host is more likely a mistake than a matter of moments.
+        not_ready = isinstance(error, NOT_READY) and not isinstance(error, socket.gaierror)
+        kind = DatabaseNotReady if not_ready else DatabaseUnusable
+        raise kind(f"cannot use the database: {reason} (check --database-url)") from error
     return pool
 
 
