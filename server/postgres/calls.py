@@ -7,6 +7,7 @@ side is cancelled. And asyncpg waits without limit for the answer to its own can
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
@@ -68,17 +69,15 @@ async def bounded(
     """
     done = trio.Event()
 
-    async def begin() -> asyncio.Task[T]:
-        async def run() -> T:
-            return await operation(*args, **kwargs)
+    async def run() -> T:
+        return await operation(*args, **kwargs)
 
-        task = asyncio.ensure_future(run())
-        # Reading the exception keeps asyncio from reporting it as never retrieved.
-        task.add_done_callback(lambda ended: (ended.cancelled() or ended.exception(), done.set()))
-        return task
-
-    with trio.CancelScope(shield=True):
-        task: asyncio.Task[T] = await trio_asyncio.aio_as_trio(begin, loop=loop)()
+    # Not `aio_as_trio`, which would cross over and back once only to begin. asyncio must find the loop it runs in.
+    context = contextvars.copy_context()
+    context.run(trio_asyncio.current_loop.set, loop)
+    task: asyncio.Task[T] = loop.create_task(run(), context=context)
+    # Reading the exception keeps asyncio from reporting it as never retrieved.
+    task.add_done_callback(lambda ended: (ended.cancelled() or ended.exception(), done.set()), context=context)
     try:
         with trio.move_on_after(seconds):
             await done.wait()
