@@ -5,12 +5,12 @@ There is no timer: an idle writer commits a row at once, and batches grow only u
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeAlias, TypeVar
 
 import trio
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from .store import InvalidRow, StoreError, StoreUnavailable
 
@@ -37,6 +37,9 @@ class _Entry(Generic[Row, Result]):
         self.settled.set()
 
 
+_Settled: TypeAlias = Sequence[tuple[_Entry[Row, Result], Outcome[Result]]]
+
+
 class CommitWriter(Generic[Row, Result]):
     """Commits rows in batches, in the order in which they were submitted. `Result`: what a row's committing comes to.
 
@@ -51,6 +54,14 @@ class CommitWriter(Generic[Row, Result]):
         self._send, self._receive = trio.open_memory_channel[_Entry[Row, Result]](QUEUE_ROWS_MAX)
         self._give_up_at = float("inf")
         self._under_way = trio.CancelScope()  # of the commit under way
+        # One for all batches, which are committed one after the other: it is part of a reference cycle.
+        self._attempts = AsyncRetrying(
+            retry=retry_if_exception_type(StoreUnavailable),
+            wait=wait_random_exponential(multiplier=RETRY_WAIT_SECONDS_MIN, max=RETRY_WAIT_SECONDS_MAX),
+            stop=self._is_no_use,
+            sleep=trio.sleep,
+            reraise=True,
+        )
 
     async def submit(self, row: Row, *, within: float) -> Result:
         """Queues a row, synchronously, and returns once its batch is committed.
@@ -121,7 +132,7 @@ class CommitWriter(Generic[Row, Result]):
     async def _settle_batch(self, entries: list[_Entry[Row, Result]], *, grows: bool = False) -> None:
         """grows: each attempt takes along what has come since the one before."""
         try:
-            settled = await self._commit_with_retry(entries, grows)
+            settled: _Settled[Row, Result] = await self._attempts(self._commit_live, entries, grows)
         except InvalidRow as error:
             if len(entries) > 1:
                 middle = len(entries) // 2
@@ -136,7 +147,7 @@ class CommitWriter(Generic[Row, Result]):
         else:
             self._settle(settled)
 
-    def _settle(self, settled: Iterable[tuple[_Entry[Row, Result], Outcome[Result]]]) -> None:
+    def _settle(self, settled: _Settled[Row, Result]) -> None:
         held: list[tuple[_Entry[Row, Result], StoreUnavailable]] = []
         for entry, outcome in settled:
             if isinstance(outcome, StoreUnavailable):
@@ -146,21 +157,11 @@ class CommitWriter(Generic[Row, Result]):
         if held:
             self._later.start_soon(self._again, held)
 
-    async def _commit_with_retry(
-        self, entries: list[_Entry[Row, Result]], grows: bool
-    ) -> Iterable[tuple[_Entry[Row, Result], Outcome[Result]]]:
-        attempts = AsyncRetrying(
-            retry=retry_if_exception_type(StoreUnavailable),
-            wait=wait_random_exponential(multiplier=RETRY_WAIT_SECONDS_MIN, max=RETRY_WAIT_SECONDS_MAX),
-            stop=lambda _: trio.current_time() >= self._give_up_at or all(entry.abandoned for entry in entries),
-            sleep=trio.sleep,
-            reraise=True,
-        )
-        return await attempts(self._commit_live, entries, grows)
+    def _is_no_use(self, attempt: RetryCallState) -> bool:
+        entries: Sequence[_Entry[Row, Result]] = attempt.args[0]
+        return trio.current_time() >= self._give_up_at or all(entry.abandoned for entry in entries)
 
-    async def _commit_live(
-        self, entries: list[_Entry[Row, Result]], grows: bool
-    ) -> Iterable[tuple[_Entry[Row, Result], Outcome[Result]]]:
+    async def _commit_live(self, entries: list[_Entry[Row, Result]], grows: bool) -> _Settled[Row, Result]:
         """Commits those rows that somebody still waits for."""
         if grows:
             self._take_waiting(entries)

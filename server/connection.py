@@ -241,6 +241,7 @@ class _Connection:
             self._session.stop(EndReason.SERVER_ERROR)
         finally:
             await self._leave()
+            self._session.cut = tuple  # part of a cycle: the session's objects would wait for a garbage collection
         return self._farewell
 
     async def _converse(self) -> None:

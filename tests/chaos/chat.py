@@ -57,10 +57,7 @@ class Chat:
         self._accepted = False
 
     async def open(self, host: str, path: str) -> None:
-        try:
-            await self._stream.send_all(self._protocol.send(Request(host=host, target=path)))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):  # its server was killed in this very moment
-            raise Gone(0) from None
+        await self._send_bytes(self._encode(Request(host=host, target=path)))
         while not self._accepted:
             await self._read()
 
@@ -68,18 +65,24 @@ class Chat:
         await self._send(TextMessage(json.dumps(event)))
 
     async def _send(self, event: Event) -> None:
-        try:
-            data = self._protocol.send(event)
-        except LocalProtocolError:  # the other side has closed meanwhile
-            raise Gone(0) from None
+        data = self._encode(event)
         if self._log_sends:
             note("sending", self._visit)
+        await self._send_bytes(data)
+        if self._log_sends:
+            note("sent", self._visit)
+
+    def _encode(self, event: Event) -> bytes:
+        try:
+            return self._protocol.send(event)
+        except LocalProtocolError:  # the other side has closed meanwhile
+            raise Gone(0) from None
+
+    async def _send_bytes(self, data: bytes) -> None:
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise Gone(0) from None
-        if self._log_sends:
-            note("sent", self._visit)
 
     async def receive(self) -> dict[str, Any]:
         """The next event. Raises `Gone`."""
@@ -119,26 +122,23 @@ class Chat:
                 raise Gone(0)
 
     async def leave(self, how: str) -> None:
-        """Ends the connection in one of `plan.ENDINGS`. Notes when it was about to, and when that was on its way."""
+        """Ends the connection in one of `plan.ENDINGS`. Notes that it is about to, and then when that left.
+
+        The first note wakes the harness, which has the processor before us: what is measured begins after it.
+        """
         note("leaving", self._visit, how)
+        last = UNMASKED if how == "garbage" else self._encode(CloseConnection(code=1000))
+        began = time.time()
         match how:
             case "reset":
                 self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self._stream.socket.close()
             case "fin":
                 await self._stream.aclose()
-            case "garbage":
-                await self._garbage()
             case _:
-                await self._send(CloseConnection(code=1000))
-        note("left", self._visit)
+                await self._send_bytes(last)
+        note("left", self._visit, began)
         if how not in ("reset", "fin"):
             with trio.move_on_after(FAREWELL_SECONDS):
                 while True:
                     await self.receive()
-
-    async def _garbage(self) -> None:
-        try:
-            await self._stream.send_all(UNMASKED)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise Gone(0) from None

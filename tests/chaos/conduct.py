@@ -23,10 +23,10 @@ from .records import Look, remaining, sample
 from .truth import BACK_SECONDS
 
 EXTRA_PROCESSES = 3  # of clients that are killed and stopped
-EXTRA_CLIENTS = 4  # in each
+EXTRA_CLIENTS = 8  # in each: starting such a process costs as much as a hundred visits
 ORPHAN_SECONDS = 5.0  # past the lease, what is still active stays so
 LEAVE_SECONDS = 12.0  # for the clients to come to an end after the faults
-LOOK_SECONDS = 10.0  # between two runs of `lastcall orphans`
+LOOK_SECONDS = 15.0  # between two runs of `lastcall orphans`
 LOOK_TAKES_SECONDS_MAX = 30.0
 
 

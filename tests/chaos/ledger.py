@@ -23,7 +23,7 @@ class Visit:
 
     words: the texts that the client sent as its own, acknowledged or not.
     sent: when it last sent a frame; sending: when it last was about to.
-    leaving: when it was about to make its end (`how`); left: when that was on its way. gone: when it saw the server's
+    leaving: just before it made its end (`how`); left: when that was on its way. gone: when it saw the server's
     end, with its close code (0: none).
     """
 
@@ -56,7 +56,7 @@ class Visit:
             case "leaving":
                 self.leaving, self.how = at, rest[0]
             case "left":
-                self.left = at
+                self.leaving, self.left = rest[0], at
             case "gone":
                 self.gone, self.code = at, rest[0]
 

@@ -63,9 +63,9 @@ def lanes(seed: int, only: Sequence[str], pace: Pace) -> dict[str, Iterator[Step
     Servers have one lane: but for `servers_killed`, one of them is always left in good health.
     """
     kinds = {
-        "servers": (SERVER_FAULTS, (1.0, 1.6)),
+        "servers": (SERVER_FAULTS, (0.6, 1.2)),
         "database": (DATABASE_FAULTS, (2.0, 6.0)),
-        "clients": (CLIENT_FAULTS, (1.0, 2.0)),
+        "clients": (CLIENT_FAULTS, (3.0, 5.0)),
         "rows": (ROW_FAULTS, (0.4, 1.2)),
     }
     return {
@@ -115,7 +115,7 @@ def manner(random: Random, only: Sequence[str], *, patient: bool) -> Manner:
     endings = ["close"] * 12 + ["fin"] * 2 + ["garbage"] * 2 + ["stay"] * 2
     if "client_reset" in only:
         endings += ["reset"] * 4
-    thinks = random.uniform(0.1, 0.6) if patient else random.choice((0.2, 0.5, 1.0, 2.0))
+    thinks = random.uniform(1.0, 3.0) if patient else random.choice((0.2, 0.5, 1.0, 2.0))
     return Manner(turns, thinks, random.choice(endings), random.random() < 0.25)
 
 

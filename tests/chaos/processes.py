@@ -92,9 +92,12 @@ def _children(pid: int) -> list[int]:
 
 @asynccontextmanager
 async def open_process(command: list[str], **options: Any) -> AsyncIterator[trio.Process]:
-    """A process in a session of its own, deaf to the terminal's Ctrl-C; killed on leaving where it still runs."""
+    """A process in a group of its own, deaf to the terminal's Ctrl-C; killed on leaving where it still runs.
+
+    Not in a session of its own: Linux would give every session the same share of the processors, whatever `nice` says.
+    """
     process = await trio.lowlevel.open_process(
-        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, **options
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, process_group=0, **options
     )
     try:
         yield process

@@ -1,0 +1,54 @@
+"""What a session leaves behind when it is over: nothing that would have to wait for the garbage collector."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import trio
+
+from server.session import Session
+from server.store import EndReason
+
+from .clients import connect
+from .conftest import TestServer
+from .waiting import eventually
+
+WITHIN = 5.0
+
+
+@contextmanager
+def no_collections() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+async def sessions_in_memory() -> list[EndReason | None]:
+    return [each.reason for each in gc.get_objects() if type(each) is Session]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_session_that_is_over_is_freed_without_a_garbage_collection(server: TestServer, lost: bool) -> None:
+    with no_collections():
+        async with connect(server.url) as client:
+            await client.ask("hello")
+            assert await sessions_in_memory() == [None]
+            if lost:
+                client.reset()
+        await eventually(sessions_in_memory, lambda found: not found, within=WITHIN)
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_commit_leaves_nothing_to_the_garbage_collector(server: TestServer) -> None:
+    async with connect(server.url) as client:
+        await client.ask("hello")
+        with no_collections():
+            await client.ask("hello again")
+            left = [type(each).__name__ for each in gc.get_objects() if type(each).__name__ == "IterState"]
+            assert len(left) <= 1
