@@ -170,7 +170,7 @@ ALIVE = (
     mutant(
         "a slow reader is never given up",
         STREAM,
-        "            self._sending.deadline = trio.current_time() + self._send_seconds\n",
+        "                scope.deadline = trio.current_time() + self._send_seconds\n",
         "",
         ORPHAN,
         END,
