@@ -19,7 +19,6 @@ import trio
 from server.store import Instance, MemoryClaim, StoreError, StoreUnavailable
 
 from ..memory_store import InstanceRecord, MemoryGuard, MemoryStore
-from .seeding import sleep
 
 if TYPE_CHECKING:
     from .world import Server
@@ -213,7 +212,7 @@ class Link(MemoryStore):
         await self._wait(name)
         if self.lag is not None and self.lag[0] == name:
             self.lags = True
-            await sleep(self.lag[1])
+            await trio.sleep(self.lag[1])
         if self.dead:
             if self._random.random() < 0.5:
                 self._count(name, "done_after_death")
@@ -233,7 +232,7 @@ class Link(MemoryStore):
         """One way to the database or back. Where that takes no time, what asks yields already."""
         seconds = self._random.choice(LATENCIES)
         if seconds:
-            await sleep(seconds)
+            await trio.sleep(seconds)
 
     async def _come_back(self, name: str) -> None:
         await self._travel()

@@ -21,6 +21,7 @@ LATE_SECONDS = 1.2  # in the middle of a handshake that just comes in time
 TALK_SECONDS = 0.5  # between the words of one who does not read
 GARBAGE = bytes((0x83, 0x85)) + b"\0\0\0\0later"  # a reserved opcode
 UNANSWERED_SECONDS = 2.2  # a little more than until a ping, of one who will not answer it
+LOOK_SECONDS = 0.1  # of one who finds no server
 SMALL_BYTES = 1_024  # a receive buffer that a long answer does not fit in
 OVERSIZE_CHARS = 5_000  # of a message; above the world's limit
 LAST_WORDS = {
@@ -443,10 +444,9 @@ class Crowd:
         return visit
 
     async def _find_server(self) -> Server | None:
-        with trio.move_on_after(PATIENCE_SECONDS):
-            while True:
-                accepting = [server for server in self._world.servers if server.accepting]
-                if accepting:
-                    return self._world.random.choice(accepting)
-                await trio.sleep(0.1)
-        return None
+        until = trio.current_time() + PATIENCE_SECONDS
+        while not (accepting := [server for server in self._world.servers if server.accepting]):
+            if trio.current_time() >= until:
+                return None
+            await trio.sleep(LOOK_SECONDS)
+        return self._world.random.choice(accepting)

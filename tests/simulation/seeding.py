@@ -59,13 +59,13 @@ class VirtualClock(trio.abc.Clock):
         self._wake()
         return 0.0
 
-    async def sleep(self, seconds: float) -> None:
-        """What `trio.sleep` does. A scope of its own, and its cancellation, would cost five times as much."""
-        if seconds <= 0:
+    async def sleep_until(self, deadline: float) -> None:
+        """What `trio.sleep_until` does. A scope of its own, and its cancellation, would cost five times as much."""
+        if deadline <= self._now:
             await trio.lowlevel.checkpoint()
             return
         number = next(self._numbers)
-        heappush(self._sleepers, (self._now + seconds, number, trio.lowlevel.current_task()))
+        heappush(self._sleepers, (deadline, number, trio.lowlevel.current_task()))
 
         def abort(_raise_cancel: Callable[[], None]) -> trio.lowlevel.Abort:
             self._gone.add(number)
@@ -140,9 +140,12 @@ def _change_deadline(scope: trio.CancelScope) -> DeadlineChange:
     return DeadlineChange(scope)
 
 
-async def sleep(seconds: float) -> None:
-    """Sleeps in a simulated world, cheaply. See `VirtualClock.sleep`."""
-    await cast("VirtualClock", trio.lowlevel.current_clock()).sleep(seconds)
+async def _sleep_until(deadline: float) -> None:
+    await cast("VirtualClock", trio.lowlevel.current_clock()).sleep_until(deadline)
+
+
+async def _sleep(seconds: float) -> None:
+    await _sleep_until(trio.current_time() + seconds)
 
 
 def _poll_now_and_then(poll: Callable[..., Any]) -> Callable[..., Any]:
@@ -163,8 +166,8 @@ def _poll_now_and_then(poll: Callable[..., Any]) -> Callable[..., Any]:
 def deterministic(seed: int) -> Iterator[Scheduler]:
     """Everything inside happens in the same order for the same seed, whatever PYTHONHASHSEED is.
 
-    Trio has no public way to this (pytest-trio and Hypothesis set the same names). The garbage collector waits: what
-    it finalizes would depend on what the process did before.
+    To be run with a `VirtualClock`: all sleep by it. Trio has no public way to this (pytest-trio and Hypothesis set
+    the same names). The garbage collector waits: what it finalizes would depend on what the process did before.
     """
     scheduler, ids = Scheduler(seed), Random(seed + 1)
     before = _TRIO._r, _TRIO._ALLOW_DETERMINISTIC_SCHEDULING, os.urandom, random.getstate()
@@ -175,6 +178,8 @@ def deterministic(seed: int) -> Iterator[Scheduler]:
     items.wall_clock_ms = lambda: int(trio.current_time() * 1000)  # what is said at one virtual moment ties, as it may
     poll = _IO_MANAGER.get_events
     _IO_MANAGER.get_events = _poll_now_and_then(poll)
+    sleeps = trio.sleep, trio.sleep_until
+    trio.sleep, trio.sleep_until = _sleep, _sleep_until
     change = _SCOPE._might_change_registered_deadline
     _SCOPE._might_change_registered_deadline = _change_deadline
     collecting = gc.isenabled()
@@ -186,6 +191,7 @@ def deterministic(seed: int) -> Iterator[Scheduler]:
         random.setstate(before[3])
         _IO_MANAGER.get_events = poll
         _SCOPE._might_change_registered_deadline = change
+        trio.sleep, trio.sleep_until = sleeps
         items.wall_clock_ms = wall_clock
         if collecting:
             gc.enable()
