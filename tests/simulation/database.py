@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TABLES = ("instances", "guards", "conversations", "sessions", "messages", "stored_at", "memories")
+TABLES = (
+    "instances", "guards", "conversations", "sessions", "closings", "messages", "stored_at", "message_ids",
+    "ids_in_session", "ids_in_conversation", "memories",
+)  # fmt: skip
 LATENCIES = (0.0, 0.0, 0.0, 0.0, 0.0, 0.001, 0.001, 0.002, 0.005)  # seconds to the effect, and from there to the answer
 Kind = Literal["refused", "silent", "errors", "slow"]
 

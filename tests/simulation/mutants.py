@@ -530,8 +530,8 @@ REMEMBERING = (
     mutant(
         "memory is queued only for ends of its owner",
         STORE,
-        "        if any(item.session_id == session.session_id and item.role",
-        "        if closed_by and any(item.session_id == session.session_id and item.role",
+        "        if any(item.role == ",
+        "        if closed_by and any(item.role == ",
         REMEMBER,
     ),
     mutant(
