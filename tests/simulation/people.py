@@ -82,6 +82,7 @@ class Visit:
 
     causes: what ended it from the client's side, as (when, what). `closed_at`, `close_code`: of the server's close
     frame. Everything is noted when it is on the wire, however late the client reads it.
+    silences: its last bytes before it said nothing for so long that a ping may have found nobody.
     deleting: the ids of items that it wanted deleted. deleted: when it was told that they are.
     """
 
@@ -101,6 +102,7 @@ class Visit:
     deleted: dict[str, float] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     causes: list[tuple[float, str]] = field(default_factory=list)
+    silences: list[float] = field(default_factory=list)
     marks: str = ""
     done_items: set[str] = field(default_factory=set)
     closed_at: float | None = None
@@ -373,6 +375,7 @@ class Client:
             if wire.ended is not None or visit.closed_at is not None:
                 visit.cause("vanish")  # a ping came sooner than it thought: it was silent for too long already
                 return
+            visit.silences.append(wire.delivered_at)
             self._world.count("state", "spoke past a ping")
             self._wire.send(masked_frame(TEXT, b'{"type":"session.update","session":{"type":"realtime"}}'))
         if how == "slow":
