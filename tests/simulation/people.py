@@ -32,6 +32,12 @@ LAST_WORDS = {
 
 TOOLS = {"tools": [{"type": "function", "name": "look_up", "parameters": {"type": "object"}}]}
 
+NOTED = frozenset({
+    b"session.created", b"conversation.item.done", b"conversation.item.deleted", b"conversation.item.retrieved",
+    b"response.done", b"error",
+})  # fmt: skip
+TYPE_STARTS = len(b'{"type":"')  # where an event's kind stands
+
 _decode: Callable[[bytes], dict[str, Any]] = msgspec.json.Decoder().decode
 
 
@@ -141,7 +147,8 @@ class Visit:
     def on_frame(self, frame: Frame) -> None:
         opcode, payload = frame
         if opcode == TEXT:
-            self._on_event(_decode(payload))
+            if payload[TYPE_STARTS : payload.find(b'"', TYPE_STARTS)] in NOTED:
+                self._on_event(_decode(payload))
         elif opcode == HEAD:
             self.status = int(payload[9:12])
         elif opcode == CLOSE:
