@@ -49,6 +49,15 @@ class Trouble:
         return self.kind in ("refused", "silent")
 
 
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """An operation that is late by so many seconds. began: it was asked for."""
+
+    name: str
+    seconds: float
+    began: trio.Event
+
+
 class LinkGuard(MemoryGuard):
     """A guard whose connection can be gone."""
 
@@ -65,8 +74,7 @@ class Link(MemoryStore):
     """One server's access to the shared tables.
 
     frozen, dead: set by the process that it belongs to. A dead one's operations never return.
-    lag: an operation, and how many seconds it is late; lags: whether it was asked for. closed_in_bulk: a shutdown's
-    statement has closed the rows.
+    closed_in_bulk: a shutdown's statement has closed the rows.
     """
 
     def __init__(self, database: MemoryStore, server: Server, random: Random) -> None:
@@ -76,8 +84,7 @@ class Link(MemoryStore):
         self.trouble: Trouble | None = None
         self.frozen = False
         self.dead = False
-        self.lag: tuple[str, float] | None = None
-        self.lags = False
+        self.lag: Lag | None = None
         self.closed_in_bulk = False
         self._died_at = 0.0
         self._claims: set[UUID] = set()
@@ -213,9 +220,9 @@ class Link(MemoryStore):
         if self.dead:
             await self._never()
         await self._wait(name)
-        if self.lag is not None and self.lag[0] == name:
-            self.lags = True
-            await trio.sleep(self.lag[1])
+        if self.lag is not None and self.lag.name == name:
+            self.lag.began.set()
+            await trio.sleep(self.lag.seconds)
         if self.dead:
             if self._random.random() < 0.5:
                 self._count(name, "done_after_death")

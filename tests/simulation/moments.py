@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .database import Trouble
+from .database import Lag, Trouble
 
 if TYPE_CHECKING:
     from .people import Crowd
@@ -55,10 +55,12 @@ async def arrival_at_a_shutdown(server: Server, crowd: Crowd) -> None:
 async def comeback(world: World, server: Server) -> None:
     """A frozen server wakes just when another one, which has seen that it is dead, is about to close its rows."""
     judges = [other for other in world.servers if other is not server and other.accepting]
+    reaping = trio.Event()
     for judge in judges:
-        judge.link.lag = ("reap", REAP_SECONDS)
+        judge.link.lag = Lag("reap", REAP_SECONDS, reaping)
     server.freeze()
-    if await _until(lambda: any(judge.link.lags for judge in judges), COMEBACK_SECONDS):
+    with trio.move_on_after(COMEBACK_SECONDS):
+        await reaping.wait()
         world.count("state", "came back while being reaped")
     server.thaw()
     await trio.sleep(REAP_SECONDS)
