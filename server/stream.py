@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import trio
@@ -90,8 +91,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         """Writes what is pending, until the stream is broken or this is cancelled."""
         try:
             while not self.broken:
-                await self._dirty.wait()
-                await self._send_chunk()
+                await self._send_in_time()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:
@@ -99,15 +99,24 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             self._drained.set()
         await trio.aclose_forcefully(self._transport)
 
+    async def _send_in_time(self) -> None:
+        """Sends until the peer takes a chunk too late.
+
+        Where a process that had been stopped finds the chunk taken and its time up at once, only the scope is used up.
+        """
+        with self._sending as scope:
+            while not scope.cancel_called:
+                await self._dirty.wait()
+                scope.deadline = trio.current_time() + self._send_seconds
+                await self._send_chunk()
+                scope.deadline = inf
+        if scope.cancelled_caught:
+            self.stalled = self.broken = True
+        self._sending = trio.CancelScope()
+
     async def _send_chunk(self) -> None:
         chunk = bytes(self._pending[:CHUNK_BYTES])
-        with self._sending:
-            self._sending.deadline = trio.current_time() + self._send_seconds
-            await self._transport.send_all(chunk)
-        if self._sending.cancelled_caught:
-            self.stalled = self.broken = True
-            return
-        self._sending = trio.CancelScope()
+        await self._transport.send_all(chunk)
         del self._pending[: len(chunk)]
         if not self._pending:
             self._dirty = trio.Event()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -193,6 +193,10 @@ class MemoryStore:
         self.sessions: dict[UUID, SessionRecord] = {}
         self.messages: dict[UUID, StoredItem] = {}
         self.stored_at: dict[UUID, float] = {}  # by message
+        self.message_ids: dict[tuple[UUID, str], UUID] = {}  # by conversation and item
+        self.ids_in_session: dict[UUID, list[UUID]] = {}  # of its messages
+        self.ids_in_conversation: dict[UUID, list[UUID]] = {}
+        self.closings: list[SessionRecord] = []  # each time that one was written
         self.credentials: dict[UUID, CredentialRecord] = {}
         self.memories: dict[tuple[str, str, str], MemoryRecord] = {}
         self.fail_before: Callable[[str], None] = lambda _: None
@@ -207,7 +211,11 @@ class MemoryStore:
 
     def items(self, conversation_id: UUID) -> list[StoredItem]:
         """The conversation's items, in order, deleted ones included."""
-        return _in_order(item for item in self.messages.values() if item.conversation_id == conversation_id)
+        return _in_order(self.messages[key] for key in self.ids_in_conversation.get(conversation_id, ()))
+
+    def said_in(self, session_id: UUID) -> Iterator[StoredItem]:
+        """The session's items, in the order in which they were stored, deleted ones included."""
+        return (self.messages[key] for key in self.ids_in_session.get(session_id, ()))
 
     def close_by_hand(self, session_id: UUID) -> None:
         """What a person in psql does to an active row."""
@@ -304,7 +312,7 @@ class MemoryStore:
 
     def _evidence(self, session: SessionRecord, heartbeat_at: float) -> float:
         """When a session stored its last item, as far as its owner can have lived to see it."""
-        stored = [at for key, at in self.stored_at.items() if self.messages[key].session_id == session.session_id]
+        stored = [self.stored_at[key] for key in self.ids_in_session.get(session.session_id, ())]
         return min(max(stored, default=heartbeat_at), heartbeat_at + EVIDENCE_SECONDS)
 
     async def stop_instance(self, instance_id: UUID) -> None:
@@ -546,34 +554,42 @@ class MemoryStore:
         return int(expires_at)
 
     def _append(self, items: Sequence[StoredItem]) -> bool:
-        fresh: dict[UUID, StoredItem] = {}
-        taken = {(item.conversation_id, item.item_id) for item in self.messages.values()}
+        fresh: dict[tuple[UUID, str], StoredItem] = {}
+        fresh_ids: set[UUID] = set()
         for item in items:
             _check_item(item)
             if not self._is_active(item.session_id):
                 raise SessionClosed("the session's row is closed")
-            if item.message_id in self.messages or item.message_id in fresh:
+            if item.message_id in self.messages or item.message_id in fresh_ids:
                 continue
             if item.conversation_id not in self.conversations:
                 raise InvalidRow("no such conversation")
-            if (item.conversation_id, item.item_id) in taken:
+            key = item.conversation_id, item.item_id
+            if key in self.message_ids or key in fresh:
                 raise ItemExists(f"item {item.item_id} exists")
-            taken.add((item.conversation_id, item.item_id))
-            fresh[item.message_id] = replace(item)
-        self.messages.update(fresh)
-        self.stored_at.update(dict.fromkeys(fresh, trio.current_time()))
+            fresh[key] = replace(item)
+            fresh_ids.add(item.message_id)
+        for key, item in fresh.items():
+            self._insert(key, item)
         return True
+
+    def _insert(self, key: tuple[UUID, str], item: StoredItem) -> None:
+        message_id = self.message_ids[key] = item.message_id
+        self.messages[message_id] = item
+        self.stored_at[message_id] = trio.current_time()
+        self.ids_in_session.setdefault(item.session_id, []).append(message_id)
+        self.ids_in_conversation.setdefault(item.conversation_id, []).append(message_id)
 
     def _delete(self, deletion: ItemDeletion) -> bool:
         _check_text(deletion.item_id)
         if not self._is_active(deletion.session_id):
             raise SessionClosed("the session's row is closed")
         wanted = self.sessions[deletion.session_id].conversation_id, deletion.item_id
-        for key, item in self.messages.items():
-            if (item.conversation_id, item.item_id) == wanted:
-                self.messages[key] = replace(item, deleted=True)
-                return True
-        raise ItemNotFound("no such item")
+        if wanted not in self.message_ids:
+            raise ItemNotFound("no such item")
+        key = self.message_ids[wanted]
+        self.messages[key] = replace(self.messages[key], deleted=True)
+        return True
 
     def _append_what_is_valid(self, items: Iterable[StoredItem]) -> None:
         """Unsaid words that the database would refuse do not stop an end."""
@@ -604,7 +620,8 @@ class MemoryStore:
         session.ended_at = now
         session.duration_seconds = session.session_end - session.session_start
         session.end_reason, session.close_code, session.closed_by = reason.value, code, closed_by
-        if any(item.session_id == session.session_id and item.role == "user" for item in self.messages.values()):
+        self.closings.append(session)
+        if any(item.role == "user" for item in self.said_in(session.session_id)):
             session.memory_status = "pending"
             session.memory_due_at = now
         if session.instance_id in self.guards and closed_by != session.instance_id:
@@ -628,7 +645,7 @@ class MemoryStore:
         return [MemoryClaim(self._transcript(session), session.memory_attempts) for session in taken]
 
     def _transcript(self, session: SessionRecord) -> Transcript:
-        items = _in_order(item for item in self.messages.values() if item.session_id == session.session_id)
+        items = _in_order(self.said_in(session.session_id))
         said = [item for item in items if item.kind == "message" and not item.deleted]
         messages = [Message(cast("Role", item.role), item.content, item.item_id) for item in said]
         return Transcript(str(session.session_id), session.user_id, messages)

@@ -227,6 +227,24 @@ async def test_too_many_unsent_bytes_let_the_peer_go_at_once(blocked: bool, auto
         assert await is_closed(ours)
 
 
+async def test_a_process_that_was_stopped_blames_no_peer_that_takes_its_bytes(mock_clock: MockClock) -> None:
+    """As after SIGSTOP: when it goes on, the chunk's time is up and the socket is writable, at once."""
+    sent: list[bytes] = []
+
+    async def stopped() -> None:
+        sent.append(bytes(outgoing.get_data_nowait()))
+        mock_clock.jump(2 * SEND_SECONDS)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    outgoing = MemorySendStream(send_all_hook=stopped)
+    async with written(buffered(trio.StapledStream(outgoing, MemoryReceiveStream()))) as stream:
+        for word in (b"one", b"two"):
+            stream.put(word)
+            await wait_all_tasks_blocked()
+        assert stream.open
+    assert sent == [b"one", b"two"]
+
+
 async def test_what_is_put_after_the_end_is_dropped() -> None:
     ours, sends = counted()
     async with written(buffered(ours)) as stream:

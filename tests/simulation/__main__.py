@@ -72,9 +72,9 @@ def run_many(first: int, seeds: int, console: Console) -> dict[str, Any]:
     processes = min(processors(), seeds)
     console.print(f"seeds {first} to {first + seeds - 1}", highlight=False)
     total, began = Total(), time.perf_counter()
-    with progress(console) as shown:
+    with outcomes(range(first, first + seeds), processes) as found, progress(console) as shown:
         task = shown.add_task("", total=seeds, counts="")
-        for outcome in outcomes(range(first, first + seeds), processes):
+        for outcome in found:
             total.add(outcome)
             shown.update(task, completed=total.seeds, counts=counts_of(total))
             if outcome.broken:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from uuid import UUID
 
 from server.instance import GUARD_RETRY_SECONDS, STOP_SECONDS
@@ -12,7 +12,7 @@ from server.reaper import CRASH_STEADY_SECONDS
 from server.shutdown import FORCE_MARGIN_SECONDS
 from server.stream import LINGER_SECONDS
 
-from ..memory_store import SessionRecord
+from ..memory_store import MemoryRecord, SessionRecord
 from .people import Visit
 from .truth import AT_ONCE, EXACT_SECONDS, INFINITE, LATENCY_SECONDS, Truth
 from .watch import GHOST_SECONDS, Watch, overlap
@@ -40,11 +40,18 @@ class Checker:
         self._world = world
         self._watch = watch
         self._visits = visits
+        self._memories: dict[UUID, dict[tuple[str, str, str], MemoryRecord]] = {}
+        for name, memory in world.database.memories.items():
+            self._memories.setdefault(memory.source_session_id, {})[name] = memory
+        self._failed = Counter(
+            fields["session_id"] for _, event, fields in world.logged if event == "memory_not_finalized"
+        )
         self._owners = {record.instance.instance_id: server for server in world.servers for record in server.link.own()}
 
     def run(self) -> None:
         by_session = {visit.session_id: visit for visit in self._visits if visit.session_id is not None}
         for key, row in self._world.database.sessions.items():
+            self._watch.look_at_end(row)  # also one that nothing in the database should have written
             visit = by_session.get(key) or self._unheard(row)
             assert row.instance_id is not None
             self._session(row, visit, self._owners[row.instance_id])
@@ -204,7 +211,7 @@ class Checker:
 
     def _memory(self, row: SessionRecord) -> None:
         database, key = self._world.database, row.session_id
-        said = [item for item in database.messages.values() if item.session_id == key and item.role == "user"]
+        said = [item for item in database.said_in(key) if item.role == "user"]
         kept = [item for item in said if not item.deleted]
         never = any("#never" in item.content for item in kept)
         wanted = "none" if not said else "failed" if never else "done"
@@ -218,7 +225,7 @@ class Checker:
             self._watch.broken("I4 memory", f"{key} is {row.memory_status}, not {wanted} (error: {row.memory_error})")
             return
         self._world.count("memory", wanted)
-        made = {k: m for k, m in database.memories.items() if m.source_session_id == key}
+        made = self._memories.get(key, {})
         expected = {f"said {item.item_id}" for item in kept} if wanted == "done" else set()
         if {name[2] for name in made} != expected or any(name[0] != row.user_id for name in made):
             self._watch.broken("I4 memory", f"{key} left {len(made)} memories of {len(expected)}")
@@ -232,8 +239,7 @@ class Checker:
             return
         if world.counts.get("store", Counter())["claim_memory/cancelled_yet_done"]:
             return
-        failed = sum(event == "memory_not_finalized" and fields["session_id"] == str(row.session_id)
-                     for _, event, fields in world.logged)  # fmt: skip
+        failed = self._failed[str(row.session_id)]
         if row.memory_attempts > failed + (row.memory_status == "done"):
             self._watch.broken("I4 memory", f"{row.session_id} counts {row.memory_attempts} tries; {failed} failed")
 
@@ -326,7 +332,8 @@ class Checker:
             if visit.server is server and visit.created_at is not None and row is not None:
                 ends = [at for at, _ in visit.causes] + [end for end in (row.session_end, server.over_at) if end]
                 spans.append((visit.created_at, min(ends)))
-        most = max((sum(start <= at < end for start, end in spans) for at, _ in spans), default=0)
+        steps = sorted(step for start, end in spans if start < end for step in ((start, 1), (end, -1)))
+        most = max(accumulate(step for _, step in steps), default=0)
         if most > server.settings.connections_max:
             self._watch.broken("I7 unbounded", f"{server.name} served {most} sessions at once")
 

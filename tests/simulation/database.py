@@ -19,14 +19,16 @@ import trio
 from server.store import Instance, MemoryClaim, StoreError, StoreUnavailable
 
 from ..memory_store import InstanceRecord, MemoryGuard, MemoryStore
-from .seeding import sleep
 
 if TYPE_CHECKING:
     from .world import Server
 
 T = TypeVar("T")
 
-TABLES = ("instances", "guards", "conversations", "sessions", "messages", "stored_at", "memories")
+TABLES = (
+    "instances", "guards", "conversations", "sessions", "closings", "messages", "stored_at", "message_ids",
+    "ids_in_session", "ids_in_conversation", "memories",
+)  # fmt: skip
 LATENCIES = (0.0, 0.0, 0.0, 0.0, 0.0, 0.001, 0.001, 0.002, 0.005)  # seconds to the effect, and from there to the answer
 Kind = Literal["refused", "silent", "errors", "slow"]
 
@@ -47,6 +49,15 @@ class Trouble:
         return self.kind in ("refused", "silent")
 
 
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """An operation that is late by so many seconds. began: it was asked for."""
+
+    name: str
+    seconds: float
+    began: trio.Event
+
+
 class LinkGuard(MemoryGuard):
     """A guard whose connection can be gone."""
 
@@ -63,8 +74,7 @@ class Link(MemoryStore):
     """One server's access to the shared tables.
 
     frozen, dead: set by the process that it belongs to. A dead one's operations never return.
-    lag: an operation, and how many seconds it is late; lags: whether it was asked for. closed_in_bulk: a shutdown's
-    statement has closed the rows.
+    closed_in_bulk: a shutdown's statement has closed the rows.
     """
 
     def __init__(self, database: MemoryStore, server: Server, random: Random) -> None:
@@ -74,8 +84,7 @@ class Link(MemoryStore):
         self.trouble: Trouble | None = None
         self.frozen = False
         self.dead = False
-        self.lag: tuple[str, float] | None = None
-        self.lags = False
+        self.lag: Lag | None = None
         self.closed_in_bulk = False
         self._died_at = 0.0
         self._claims: set[UUID] = set()
@@ -211,9 +220,9 @@ class Link(MemoryStore):
         if self.dead:
             await self._never()
         await self._wait(name)
-        if self.lag is not None and self.lag[0] == name:
-            self.lags = True
-            await sleep(self.lag[1])
+        if self.lag is not None and self.lag.name == name:
+            self.lag.began.set()
+            await trio.sleep(self.lag.seconds)
         if self.dead:
             if self._random.random() < 0.5:
                 self._count(name, "done_after_death")
@@ -233,7 +242,7 @@ class Link(MemoryStore):
         """One way to the database or back. Where that takes no time, what asks yields already."""
         seconds = self._random.choice(LATENCIES)
         if seconds:
-            await sleep(seconds)
+            await trio.sleep(seconds)
 
     async def _come_back(self, name: str) -> None:
         await self._travel()

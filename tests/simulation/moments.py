@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .database import Trouble
+from .database import Lag, Trouble
 
 if TYPE_CHECKING:
     from .people import Crowd
@@ -28,11 +28,10 @@ STATES = frozenset({
 
 async def _until(true: Callable[[], bool], seconds: float) -> bool:
     """Whether it came true in time."""
-    with trio.move_on_after(seconds):
-        while not true():  # noqa: ASYNC110 - virtual time, and nobody there to set an event
-            await trio.sleep(LOOK_SECONDS)
-        return True
-    return False
+    until = trio.current_time() + seconds
+    while not (came := true()) and trio.current_time() < until:  # noqa: ASYNC110 - nobody there to set an event
+        await trio.sleep(LOOK_SECONDS)
+    return came
 
 
 async def arrival_at_a_shutdown(server: Server, crowd: Crowd) -> None:
@@ -56,10 +55,12 @@ async def arrival_at_a_shutdown(server: Server, crowd: Crowd) -> None:
 async def comeback(world: World, server: Server) -> None:
     """A frozen server wakes just when another one, which has seen that it is dead, is about to close its rows."""
     judges = [other for other in world.servers if other is not server and other.accepting]
+    reaping = trio.Event()
     for judge in judges:
-        judge.link.lag = ("reap", REAP_SECONDS)
+        judge.link.lag = Lag("reap", REAP_SECONDS, reaping)
     server.freeze()
-    if await _until(lambda: any(judge.link.lags for judge in judges), COMEBACK_SECONDS):
+    with trio.move_on_after(COMEBACK_SECONDS):
+        await reaping.wait()
         world.count("state", "came back while being reaped")
     server.thaw()
     await trio.sleep(REAP_SECONDS)

@@ -170,7 +170,7 @@ ALIVE = (
     mutant(
         "a slow reader is never given up",
         STREAM,
-        "            self._sending.deadline = trio.current_time() + self._send_seconds\n",
+        "                scope.deadline = trio.current_time() + self._send_seconds\n",
         "",
         ORPHAN,
         END,
@@ -530,8 +530,8 @@ REMEMBERING = (
     mutant(
         "memory is queued only for ends of its owner",
         STORE,
-        "        if any(item.session_id == session.session_id and item.role",
-        "        if closed_by and any(item.session_id == session.session_id and item.role",
+        "        if any(item.role == ",
+        "        if closed_by and any(item.role == ",
         REMEMBER,
     ),
     mutant(

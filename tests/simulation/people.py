@@ -21,6 +21,7 @@ LATE_SECONDS = 1.2  # in the middle of a handshake that just comes in time
 TALK_SECONDS = 0.5  # between the words of one who does not read
 GARBAGE = bytes((0x83, 0x85)) + b"\0\0\0\0later"  # a reserved opcode
 UNANSWERED_SECONDS = 2.2  # a little more than until a ping, of one who will not answer it
+LOOK_SECONDS = 0.2  # of one who finds no server
 SMALL_BYTES = 1_024  # a receive buffer that a long answer does not fit in
 OVERSIZE_CHARS = 5_000  # of a message; above the world's limit
 LAST_WORDS = {
@@ -30,6 +31,12 @@ LAST_WORDS = {
 }
 
 TOOLS = {"tools": [{"type": "function", "name": "look_up", "parameters": {"type": "object"}}]}
+
+NOTED = frozenset({
+    b"session.created", b"conversation.item.done", b"conversation.item.deleted", b"conversation.item.retrieved",
+    b"response.done", b"error",
+})  # fmt: skip
+TYPE_STARTS = len(b'{"type":"')  # where an event's kind stands
 
 _decode: Callable[[bytes], dict[str, Any]] = msgspec.json.Decoder().decode
 
@@ -81,6 +88,7 @@ class Visit:
 
     causes: what ended it from the client's side, as (when, what). `closed_at`, `close_code`: of the server's close
     frame. Everything is noted when it is on the wire, however late the client reads it.
+    silences: its last bytes before it said nothing for so long that a ping may have found nobody.
     deleting: the ids of items that it wanted deleted. deleted: when it was told that they are.
     """
 
@@ -100,6 +108,7 @@ class Visit:
     deleted: dict[str, float] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     causes: list[tuple[float, str]] = field(default_factory=list)
+    silences: list[float] = field(default_factory=list)
     marks: str = ""
     done_items: set[str] = field(default_factory=set)
     closed_at: float | None = None
@@ -138,7 +147,8 @@ class Visit:
     def on_frame(self, frame: Frame) -> None:
         opcode, payload = frame
         if opcode == TEXT:
-            self._on_event(_decode(payload))
+            if payload[TYPE_STARTS : payload.find(b'"', TYPE_STARTS)] in NOTED:
+                self._on_event(_decode(payload))
         elif opcode == HEAD:
             self.status = int(payload[9:12])
         elif opcode == CLOSE:
@@ -372,6 +382,7 @@ class Client:
             if wire.ended is not None or visit.closed_at is not None:
                 visit.cause("vanish")  # a ping came sooner than it thought: it was silent for too long already
                 return
+            visit.silences.append(wire.delivered_at)
             self._world.count("state", "spoke past a ping")
             self._wire.send(masked_frame(TEXT, b'{"type":"session.update","session":{"type":"realtime"}}'))
         if how == "slow":
@@ -443,10 +454,9 @@ class Crowd:
         return visit
 
     async def _find_server(self) -> Server | None:
-        with trio.move_on_after(PATIENCE_SECONDS):
-            while True:
-                accepting = [server for server in self._world.servers if server.accepting]
-                if accepting:
-                    return self._world.random.choice(accepting)
-                await trio.sleep(0.1)
-        return None
+        until = trio.current_time() + PATIENCE_SECONDS
+        while not (accepting := [server for server in self._world.servers if server.accepting]):
+            if trio.current_time() >= until:
+                return None
+            await trio.sleep(LOOK_SECONDS)
+        return self._world.random.choice(accepting)

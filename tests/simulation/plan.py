@@ -35,7 +35,7 @@ FAULT_WEIGHTS = (3, 3, 2, 3, 1, 2, 2, 2, 2, 2, 2, 4, 10, 2, 3)
 CLIENT_CAUSES = ("close", "fin", "reset", "garbage", "oversize", "vanish")
 SERVER_CAUSES = ("by_hand", "signal", "crash", "declared_dead")
 GAPS = (0.0, 0.0, 0.0005, 0.001, 0.002, 0.005, 0.02)  # seconds between the two endings of a duel
-SPAN_SECONDS = 6.0  # in which people come and faults begin
+SPAN_SECONDS = 14.0  # in which people come and faults begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,8 @@ def plan_of(seed: int) -> Plan:
     servers = random.choice((1, 2, 2, 3))
     one_host = random.random() < 0.5
     hosts = ["host" if one_host else f"host{number}" for number in range(servers)]
-    people = [_person(random, number) for number in range(random.randint(9, 15))]
-    faults = sorted((_fault(random) for _ in range(random.choice((0, 1, 2, 2, 3, 4)))), key=lambda fault: fault.at)
+    people = [_person(random, number) for number in range(random.randint(26, 42))]
+    faults = sorted((_fault(random) for _ in range(random.choice((0, 3, 5, 6, 8, 11)))), key=lambda fault: fault.at)
     return Plan(seed, hosts, people, faults, random.random() < 0.5)
 
 

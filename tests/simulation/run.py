@@ -121,11 +121,11 @@ class Conduct:
 
     async def _settle(self) -> None:
         """Returns when nothing is open. With sound servers for so long, nothing may be; or when the last has left."""
-        with trio.move_on_after(SETTLE_SECONDS):
-            while not self._quiet():
-                await trio.sleep(LOOK_SECONDS)
-                if not self._alive():
-                    return
+        until = trio.current_time() + SETTLE_SECONDS
+        while not self._quiet() and trio.current_time() < until:
+            await trio.sleep(LOOK_SECONDS)
+            if not self._alive():
+                return
         for key, row in self.world.database.sessions.items():
             if row.is_active:
                 self.watch.broken("I1 orphan", f"{key} is active after {SETTLE_SECONDS:g} s of rest")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
 from random import Random
-from typing import Any, cast
+from typing import Any
 
 import trio
 import trio._core._run as trio_run
@@ -20,10 +20,12 @@ import trio._core._run as trio_run
 from server import items
 
 IDLE_STEPS_MAX = 1_000  # without any task to run; the next deadline is reached without any
+_PLACES = (trio, trio.lowlevel, trio._core, trio_run)
 POLL_STEPS = 256  # between two looks at the kernel
 _TRIO: Any = trio_run  # whose private names are no part of its types
 _IO_MANAGER: Any = _TRIO.TheIOManager
 _SCOPE: Any = trio.CancelScope
+_CHECKPOINT = trio.lowlevel.cancel_shielded_checkpoint
 
 OWNER: ContextVar[Any] = ContextVar("OWNER", default=None)
 """The simulated process that a task belongs to. Tasks inherit it; None: the world outside of all servers."""
@@ -46,7 +48,8 @@ class VirtualClock(trio.abc.Clock):
         self._gone: set[int] = set()
 
     def start_clock(self) -> None:
-        """Nothing to start."""
+        """Nothing to start. Nobody listens to Trio's steps: whether anybody does is asked ten times in each."""
+        _TRIO.GLOBAL_RUN_CONTEXT.runner.instruments = {}
 
     def current_time(self) -> float:
         return self._now
@@ -59,19 +62,23 @@ class VirtualClock(trio.abc.Clock):
         self._wake()
         return 0.0
 
-    async def sleep(self, seconds: float) -> None:
-        """What `trio.sleep` does. A scope of its own, and its cancellation, would cost five times as much."""
-        if seconds <= 0:
+    async def sleep_until(self, deadline: float) -> None:
+        """What `trio.sleep_until` does. A scope of its own, and its cancellation, would cost five times as much."""
+        if deadline <= self._now:
             await trio.lowlevel.checkpoint()
             return
         number = next(self._numbers)
-        heappush(self._sleepers, (self._now + seconds, number, trio.lowlevel.current_task()))
+        heappush(self._sleepers, (deadline, number, trio.lowlevel.current_task()))
 
         def abort(_raise_cancel: Callable[[], None]) -> trio.lowlevel.Abort:
             self._gone.add(number)
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
+
+    async def sleep(self, seconds: float) -> None:
+        """What `trio.sleep` does."""
+        await self.sleep_until(self._now + seconds)
 
     def _wake(self) -> None:
         while self._sleepers and self._sleepers[0][0] <= self._now:
@@ -90,6 +97,7 @@ class Scheduler(Random):
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
+        self._batch: list[trio.lowlevel.Task] = []
         self._held: dict[object, list[trio.lowlevel.Task]] = {}
         self._idle_steps = 0
 
@@ -104,6 +112,12 @@ class Scheduler(Random):
             batch[:] = kept
         if len(batch) > 1:
             super().shuffle(batch)
+        self._batch = batch
+
+    async def cancel_shielded_checkpoint(self) -> None:
+        """What Trio's does, but for those who are alone: where no other task can run, a step changes nothing."""
+        if self._batch or self._held or _TRIO.GLOBAL_RUN_CONTEXT.runner.runq:
+            await _CHECKPOINT()
 
     def freeze(self, owner: object) -> None:
         self._held[owner] = []
@@ -140,11 +154,6 @@ def _change_deadline(scope: trio.CancelScope) -> DeadlineChange:
     return DeadlineChange(scope)
 
 
-async def sleep(seconds: float) -> None:
-    """Sleeps in a simulated world, cheaply. See `VirtualClock.sleep`."""
-    await cast("VirtualClock", trio.lowlevel.current_clock()).sleep(seconds)
-
-
 def _poll_now_and_then(poll: Callable[..., Any]) -> Callable[..., Any]:
     """A world has no sockets: asking the kernel at every step took a sixth of the time. Ctrl-C comes this way."""
     skipped = 0
@@ -160,11 +169,24 @@ def _poll_now_and_then(poll: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def deterministic(seed: int) -> Iterator[Scheduler]:
+def _replaced(names: Mapping[str, Any]) -> Iterator[None]:
+    """Trio with other functions under their public names, which its own modules use too."""
+    before = [(place, name, getattr(place, name)) for place in _PLACES for name in names if hasattr(place, name)]
+    for place, name, _ in before:
+        setattr(place, name, names[name])
+    try:
+        yield
+    finally:
+        for place, name, function in before:
+            setattr(place, name, function)
+
+
+@contextmanager
+def deterministic(seed: int, clock: VirtualClock) -> Iterator[Scheduler]:
     """Everything inside happens in the same order for the same seed, whatever PYTHONHASHSEED is.
 
-    Trio has no public way to this (pytest-trio and Hypothesis set the same names). The garbage collector waits: what
-    it finalizes would depend on what the process did before.
+    clock: of the run inside; all look at it and sleep by it. Trio has no public way to this (pytest-trio and Hypothesis
+    set the same names). The garbage collector waits: what it finalizes would depend on what the process did before.
     """
     scheduler, ids = Scheduler(seed), Random(seed + 1)
     before = _TRIO._r, _TRIO._ALLOW_DETERMINISTIC_SCHEDULING, os.urandom, random.getstate()
@@ -179,8 +201,15 @@ def deterministic(seed: int) -> Iterator[Scheduler]:
     _SCOPE._might_change_registered_deadline = _change_deadline
     collecting = gc.isenabled()
     gc.disable()
+    names = {
+        "sleep": clock.sleep,
+        "sleep_until": clock.sleep_until,
+        "current_time": clock.current_time,
+        "cancel_shielded_checkpoint": scheduler.cancel_shielded_checkpoint,
+    }
     try:
-        yield scheduler
+        with _replaced(names):
+            yield scheduler
     finally:
         _TRIO._r, _TRIO._ALLOW_DETERMINISTIC_SCHEDULING, os.urandom = before[:3]
         random.setstate(before[3])

@@ -97,6 +97,10 @@ class Truth:
                 if not talks:
                     yield Cause(what, at, ("client_vanished",), last, self.seen(last), noticed)
 
+        for at in self._visit.silences if self._visit is not None else ():
+            # Over, if a ping came sooner than its client thought; the socket may have waited for the row ever since.
+            yield Cause("silence", at, ("client_vanished",), at, self.seen(at), INFINITE)
+
     def _of_buffers(self) -> Iterator[Cause]:
         """One who reads no more is let go so long after its buffer was full, however long the agent took to fill it."""
         full_at = self._visit.wire.full_at if self._visit is not None and self._visit.wire is not None else None

@@ -59,18 +59,18 @@ def end_of(row: SessionRecord) -> tuple[object, ...]:
 
 
 class Watch:
-    """Looks at every step. `begun_at`: when each session's row was committed. `by_hand`, `declared`: the plan's own
-    closings, by session and by instance. `beats`: when each server's lease was renewed."""
+    """Looks at every step. `by_hand`, `declared`: the plan's own closings, by session and by instance. `beats`: when
+    each server's lease was renewed."""
 
     def __init__(self, world: World) -> None:
         self.findings = Findings()
-        self.begun_at: dict[UUID, float] = {}
         self.by_hand: dict[UUID, float] = {}
         self.declared: dict[UUID, float] = {}
         self.beats: dict[Server, list[float]] = {}
         self._world = world
         self._database: MemoryStore = world.database
         self._ends: dict[UUID, tuple[object, ...]] = {}
+        self._closings_seen = 0
         self._items: dict[tuple[UUID, str], StoredItem] = {}
         self._items_seen = 0
         self._deleted: set[UUID] = set()
@@ -97,9 +97,10 @@ class Watch:
             self._look_at_memory()
 
     def _look_at_memory(self) -> None:
+        now = trio.current_time()
         for key, row in self._database.sessions.items():
             at = row.memory_finalized_at
-            if at is not None and self._finalized.setdefault(key, at) != at:
+            if at == now and self._finalized.setdefault(key, at) != at:
                 self._finalized[key] = at
                 self.broken("I4 memory", f"the memory of {key} was applied again")
 
@@ -126,20 +127,22 @@ class Watch:
         self._items_seen = len(messages)
 
     def _look_at_ends(self) -> None:
-        now = trio.current_time()
-        for key, row in self._database.sessions.items():
-            if key not in self.begun_at:
-                self.begun_at[key] = now
-            known = self._ends.get(key)
-            if known is None:
-                if not row.is_active:
-                    self._check_sweep(row)
-                    self._ends[key] = end_of(row)
-                    self._world.trace.add("row", f"closed {row.end_reason}", key)
-                    self._check_end(row)
-            elif known != end_of(row):
-                self.broken("I3 end", f"the end of {key} was rewritten: {known} became {end_of(row)}")
-                self._ends[key] = end_of(row)
+        for row in islice(self._database.closings, self._closings_seen, None):
+            if row.session_id not in self._ends:
+                self._check_sweep(row)
+                self._ends[row.session_id] = end_of(row)
+                self._world.trace.add("row", f"closed {row.end_reason}", row.session_id)
+                self._check_end(row)
+            else:
+                self.look_at_end(row)
+        self._closings_seen = len(self._database.closings)
+
+    def look_at_end(self, row: SessionRecord) -> None:
+        """Whether what a row says of its end is what it said at first."""
+        known = self._ends.get(row.session_id)
+        if known != end_of(row) and (known or not row.is_active):
+            self.broken("I3 end", f"the end of {row.session_id} was rewritten: {known} became {end_of(row)}")
+            self._ends[row.session_id] = end_of(row)
 
     def _check_sweep(self, row: SessionRecord) -> None:
         """Whoever is alive and has just said so is swept by nobody."""

@@ -43,7 +43,7 @@ SETTINGS = Settings(
     lease_seconds=3.0,
     drain_seconds=4.0,
     message_bytes_max=4_096,
-    connections_max=10,
+    connections_max=25,
     handshake_seconds=2.0,
     inbox_events_max=16,
     outbox_bytes_high=2_048,
@@ -304,11 +304,12 @@ def simulate(seed: int, main: Callable[[World], Awaitable[None]]) -> World:
 
     Raises `Stuck` where nothing would ever happen again, and yet tasks are left.
     """
-    with deterministic(seed) as scheduler:
+    clock = VirtualClock(EPOCH)
+    with deterministic(seed, clock) as scheduler:
         world = World(seed, scheduler)
         with listening_to_logs(world.heard), _surroundings(world):
             try:
-                trio.run(world.run, main, clock=VirtualClock(EPOCH))
+                trio.run(world.run, main, clock=clock)
             except trio.TrioInternalError as error:
                 if not isinstance(error.__cause__, Stuck):
                     raise
