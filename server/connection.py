@@ -17,6 +17,7 @@ from trio_websocket import ConnectionClosed, WebSocketRequest
 
 from . import wire
 from .admission import Admission, admit, refusal_body
+from .client_events import AnyClientEvent, Rejected, event_id_of, parse_event, parse_session
 from .conversation import Conversation, Opening
 from .frames import close_frame, text_frame
 from .gate import Gate, refusal_of, retry_after
@@ -261,7 +262,7 @@ class _Connection:
                 rates=self._limits.rates,
                 count=self._services.gate.count,
             )
-            conversation.configure(wire.parse_session(self._principal.session))
+            conversation.configure(parse_session(self._principal.session))
             conversation.greet()
             helpers.start_soon(conversation.run, inbox)
             helpers.start_soon(self._keep_alive)
@@ -351,7 +352,7 @@ class _Connection:
             self._services.gate.count(Limit.JSON_SHAPE)
         if not inbox.put(event or _parse(message), len(message)):
             text = "Too many events are waiting; this one was not handled."
-            detail = wire.ErrorDetail(code="too_many_events", message=text, event_id=wire.event_id_of(message))
+            detail = wire.ErrorDetail(code="too_many_events", message=text, event_id=event_id_of(message))
             self._refuse_event(Limit.INBOX, detail)
 
     def _refuse_event(self, limit: Limit, detail: wire.ErrorDetail) -> None:
@@ -480,8 +481,8 @@ class _Connection:
             _log.exception("exit_step_failed", step=name, session_id=str(self._session.session_id))
 
 
-def _parse(message: str | bytes) -> wire.AnyClientEvent | wire.Rejected:
+def _parse(message: str | bytes) -> AnyClientEvent | Rejected:
     try:
-        return wire.parse(message)
-    except wire.Rejected as rejection:
+        return parse_event(message)
+    except Rejected as rejection:
         return rejection
