@@ -12,7 +12,7 @@ import server
 from server.admission import REPLAY_ITEMS_MAX
 from server.client_events import SUPPORTED_EVENTS
 from server.config import Settings
-from server.connection import BAD_KEY
+from server.handshake import BAD_KEY
 from server.refusals import (
     ID_CHARS_MAX,
     METADATA_KEY_CHARS_MAX,
