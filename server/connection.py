@@ -1,87 +1,41 @@
-"""One WebSocket connection's life: handshake, session, and the one exit path that every ending takes."""
+"""One WebSocket connection's life, from its handshake over its session to the one exit path."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from itertools import count
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Literal
 from uuid import uuid4
 
 import structlog
 import trio
 import wsproto.utilities
-from trio_websocket import ConnectionClosed, WebSocketRequest
+from trio_websocket import ConnectionClosed
 
 from . import wire
-from .admission import Admission, admit, refusal_body
+from .admission import Admission
+from .client_events import parse_session
 from .conversation import Conversation, Opening
-from .frames import close_frame, text_frame
-from .gate import Gate, refusal_of, retry_after
+from .exit_path import ExitPath
+from .handshake import BAD_KEY, refuse_on_socket, shake_hands, turn_away
 from .identity import Principal, Refused
 from .inbox import Inbox
-from .limits import Limit
 from .memory import briefing
+from .outbox import Outbox
+from .reader import Reader
+from .services import Services
 from .session import Session
-from .session_limits import SessionLimits, frame_pace, shape_refusal
-from .store import CredentialRevoked, EndReason, SessionEnd, SessionStart, StoredItem, StoreError
+from .session_limits import SessionLimits
+from .store import CredentialRevoked, EndReason, SessionStart, StoredItem, StoreError
+from .stream import BufferedStream
 from .websocket import WebSocket
-
-if TYPE_CHECKING:
-    from .agent import Agent
-    from .authentication import Authenticator
-    from .config import Settings
-    from .instance import Presence
-    from .memory import Finalizer
-    from .metrics import Metrics
-    from .session import Registry
-    from .store import Store
-    from .stream import BufferedStream
-
-STALL_SECONDS = 0.25  # of a ping's timeout: for a pong that waits to be read after this process stood still
-BAD_KEY = 3000  # the close code of a client that is refused once its socket is open
-_REASONS = {401: "credentials", 429: "limits"}
-CLOSED_ALREADY = {EndReason.CLOSED_ELSEWHERE, EndReason.OWNER_DIED}
 
 _log = structlog.get_logger(__name__)
 
 
 class UnknownConversation(Exception):
     """The user has no conversation of the id that the client asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What every connection shares. All of it outlives the connections."""
-
-    presence: Presence
-    settings: Settings
-    store: Store
-    agent: Agent
-    finalizer: Finalizer
-    registry: Registry
-    metrics: Metrics
-    authenticator: Authenticator
-    gate: Gate
-    draining: trio.Event = field(default_factory=trio.Event)
-
-
-class Outbox:
-    """Encodes events, numbers them and hands their frames to the stream."""
-
-    def __init__(self, stream: BufferedStream, ws: WebSocket) -> None:
-        self._stream = stream
-        self._ws = ws
-        self._prefix = f"event_{uuid4().hex[:12]}_"
-        self._numbers = count(1)
-        self.room = stream.room
-
-    def emit(self, event: wire.ServerEvent) -> None:
-        # After a close frame no other may follow, and the library's own state is the first to know of one.
-        if self._ws.closed is None:
-            self._stream.put(text_frame(wire.encode(event, f"{self._prefix}{next(self._numbers)}")))
 
 
 async def serve_websocket(stream: BufferedStream, services: Services, replies: trio.Nursery) -> bytes:
@@ -111,94 +65,15 @@ async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery
     with ExitStack() as share:
         accepted = None
         with trio.move_on_after(services.settings.handshake_seconds):
-            accepted = await _shake_hands(stream, services, tasks, share)
+            accepted = await shake_hands(stream, services, tasks, share)
         if accepted is None:
             return b""
         ws, admission, principal = accepted
         if isinstance(principal, Refused):
-            return _send_away(principal, services)
+            return refuse_on_socket(principal, services)
         if services.draining.is_set() or services.gate.session(len(services.registry)):
-            return _turn_away(services)
+            return turn_away(services)
         return await _Connection(ws, stream, services, replies, admission, principal).run()
-
-
-async def _shake_hands(
-    stream: BufferedStream, services: Services, tasks: trio.Nursery, share: ExitStack
-) -> tuple[WebSocket, Admission, Principal | Refused] | None:
-    """The opening handshake; None where it was refused. `Refused`: to be told so on the open socket.
-
-    share: keeps what the principal is given of its share of connections, for as long as this one lasts.
-    """
-    settings, held_back = services.settings, services.metrics.limits_refused.labels(Limit.FRAME_RATE.value).inc
-    ws = WebSocket(stream, settings.message_bytes_max, frame_pace(settings), held_back)
-    request = await ws.request(tasks)
-    # trio-websocket keeps the Host to itself; a page's origin cannot be judged without it.
-    host = request._event.host  # noqa: SLF001
-    try:
-        admission = admit(request.path, host, request.headers, request.proposed_subprotocols)
-        principal = await _authenticate(admission, services)
-        if isinstance(principal, Principal):
-            _take_share(principal, services, share)
-    except Refused as refused:
-        await _reject(request, refused, services)
-        return None
-    await request.accept(subprotocol=admission.subprotocol)
-    return ws, admission, principal
-
-
-def _take_share(principal: Principal, services: Services, share: ExitStack) -> None:
-    """Before the handshake is answered: clients then hear it as an HTTP status. Raises `Refused`."""
-    refused = share.enter_context(services.gate.holder(principal))
-    if refused is not None:
-        status, code, message = refusal_of(refused)
-        raise Refused(status, code, message, retry_after=retry_after(refused))
-
-
-async def _authenticate(admission: Admission, services: Services) -> Principal | Refused:
-    """Raises `Refused` where the answer to the handshake can say so: browsers hide that from their pages, which would
-    take it for a broken line and try again for ever. An outage is no answer either that clients try again after."""
-    presented = admission.presented
-    try:
-        with trio.fail_after(services.settings.begin_seconds):
-            return await services.authenticator.principal(presented)
-    except Refused as refused:
-        if refused.status == 401 and presented.from_browser:
-            return refused
-        raise
-    except (StoreError, trio.TooSlowError) as error:
-        _log.warning("session_not_begun", error=repr(error))
-        return Refused(503, "store_unavailable", "The server cannot begin a session now.")
-
-
-async def _reject(request: WebSocketRequest, refused: Refused, services: Services) -> None:
-    services.metrics.connections_refused.labels(_REASONS.get(refused.status, "handshake")).inc()
-    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-    if refused.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if refused.retry_after is not None:
-        headers.append((b"retry-after", refused.retry_after.encode()))
-    await request.reject(refused.status, extra_headers=headers, body=refusal_body(refused))
-
-
-def _send_away(refused: Refused, services: Services) -> bytes:
-    """What a client that is refused on its open socket gets to hear."""
-    services.metrics.connections_refused.labels("store" if refused.status == 503 else "credentials").inc()
-    if refused.status == 503:
-        detail = wire.ErrorDetail(type="server_error", code=refused.code, message=refused.message)
-        return _last_error(detail) + close_frame(1013, refused.code)
-    detail = wire.ErrorDetail(code=refused.code, message=refused.message)
-    return _last_error(detail) + close_frame(BAD_KEY, f"invalid_request_error.{refused.code}")
-
-
-def _last_error(detail: wire.ErrorDetail) -> bytes:
-    return text_frame(wire.encode(wire.Error(error=detail), f"event_{uuid4().hex[:12]}"))
-
-
-def _turn_away(services: Services) -> bytes:
-    if services.draining.is_set():
-        return close_frame(1012, "the server is restarting")
-    services.metrics.connections_refused.labels("overload").inc()
-    return close_frame(1013, "too many connections")
 
 
 class _Connection:
@@ -214,7 +89,6 @@ class _Connection:
         principal: Principal,
     ) -> None:
         self._ws = ws
-        self._stream = stream
         self._services = services
         self._settings = services.settings
         self._replies = replies
@@ -225,9 +99,8 @@ class _Connection:
         self._outbox = Outbox(stream, ws)
         self._session = Session(principal.user_id, self._resumes or uuid4())
         self._limits = SessionLimits(services.settings, self._session.started)
-        self._farewell = b""
+        self._reader = Reader(ws, stream, self._session, self._limits, self._outbox, services)
         self._instance_id = services.presence.instance_id
-        self._has_row = False  # or may have: the outcome of a begin can be unknown
 
     async def run(self) -> bytes:
         """The session from its begin to its end; returns what the peer should still hear."""
@@ -240,9 +113,9 @@ class _Connection:
             _log.exception("session_crashed", session_id=str(self._session.session_id))
             self._session.stop(EndReason.SERVER_ERROR)
         finally:
-            await self._leave()
+            await ExitPath(self._session, self._instance_id, self._ws, self._services).run()
             self._session.cut = tuple  # part of a cycle: the session's objects would wait for a garbage collection
-        return self._farewell
+        return self._reader.farewell
 
     async def _converse(self) -> None:
         opening = await self._begin()
@@ -262,11 +135,11 @@ class _Connection:
                 rates=self._limits.rates,
                 count=self._services.gate.count,
             )
-            conversation.configure(wire.parse_session(self._principal.session))
+            conversation.configure(parse_session(self._principal.session))
             conversation.greet()
             helpers.start_soon(conversation.run, inbox)
-            helpers.start_soon(self._keep_alive)
-            await self._read(inbox)
+            helpers.start_soon(self._reader.keep_alive)
+            await self._reader.run(inbox)
             helpers.cancel_scope.cancel()
 
     # --- begin
@@ -304,7 +177,7 @@ class _Connection:
             started=session.started,
             credential_id=self._principal.credential_id,
         )
-        self._has_row = True
+        session.has_row = True
         await store.begin_session(start, within=settings.begin_seconds)
         return Opening(
             model=self._model,
@@ -322,167 +195,3 @@ class _Connection:
         )
         self._outbox.emit(wire.Error(error=wire.ErrorDetail(type=kind, code=code, message=message)))
         self._session.stop(reason, close_code=close_code)
-
-    # --- while it lasts
-
-    async def _read(self, inbox: Inbox) -> None:
-        """Takes messages off the socket until it closes or the session's time is up. Never waits for anything else:
-        pongs come this way too."""
-        with trio.CancelScope() as timer:
-            while True:
-                timer.deadline = self._limits.deadline
-                try:
-                    message = await self._ws.get_message()
-                except ConnectionClosed:
-                    self._stop_as_closed()
-                    return
-                self._take(message, inbox)
-        self._stop_as_late()
-
-    def _take(self, message: str | bytes, inbox: Inbox) -> None:
-        refused = self._limits.rate_refusal(message)
-        if refused is not None:
-            self._refuse_event(Limit.EVENT_RATE, refused)
-            if self._limits.flooding:
-                self._services.gate.count(Limit.FLOODING)
-                self._session.stop(EndReason.FLOODING)
-            return
-        event = shape_refusal(message, self._settings)
-        if event is not None:
-            self._services.gate.count(Limit.JSON_SHAPE)
-        if not inbox.put(event or _parse(message), len(message)):
-            text = "Too many events are waiting; this one was not handled."
-            detail = wire.ErrorDetail(code="too_many_events", message=text, event_id=wire.event_id_of(message))
-            self._refuse_event(Limit.INBOX, detail)
-
-    def _refuse_event(self, limit: Limit, detail: wire.ErrorDetail) -> None:
-        self._services.gate.count(limit)
-        self._outbox.emit(wire.Error(error=detail))
-
-    def _stop_as_late(self) -> None:
-        """The session's time is up: says so, and why. Nothing to be done where it was stopped already."""
-        if self._session.reason is None:
-            limit, detail = self._limits.time_is_up()
-            self._refuse_event(limit, detail)
-            self._session.stop(EndReason.EXPIRED if limit is Limit.SESSION_TIME else EndReason.IDLE)
-
-    def _stop_as_closed(self) -> None:
-        """The socket is closed: names the reason."""
-        closed = self._ws.closed
-        code = closed.code if closed is not None else 1006
-        if self._stream.stalled:
-            self._services.gate.count(Limit.SLOW_READER)
-            self._session.stop(EndReason.SLOW_READER)
-        elif self._ws.too_big:
-            self._services.gate.count(Limit.MESSAGE_BYTES)
-            self._session.stop(EndReason.MESSAGE_TOO_BIG)
-        elif self._ws.malformed:
-            self._session.stop(EndReason.PROTOCOL_ERROR, close_code=code)
-            self._farewell = close_frame(code)
-        elif code == 1006:
-            self._session.stop(EndReason.CLIENT_LOST)
-        else:
-            self._session.stop(EndReason.CLIENT_CLOSED, close_code=code)
-
-    async def _keep_alive(self) -> None:
-        """Finds a peer that is gone without a word. Its session ended with the last byte that came from it."""
-        while True:
-            # Counted from the last byte: a peer that goes between a ping and its pong would get a whole round more.
-            await trio.sleep_until(self._stream.last_received + self._settings.ping_interval)
-            asked = trio.current_time()
-            try:
-                with trio.move_on_after(max(self._settings.ping_timeout - STALL_SECONDS, 0.0)) as limit:
-                    await self._ws.ping()
-            except ConnectionClosed:
-                return  # the reader is told so too, and knows better why
-            if limit.cancelled_caught:
-                # A stall of our own may have eaten the wait: the ping may not have left, the pong not been read.
-                await trio.sleep(STALL_SECONDS)
-            if limit.cancelled_caught and self._stream.last_received <= asked:
-                self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)
-
-    # --- the exit path
-
-    async def _leave(self) -> None:
-        """Every ending comes through here, in this order; a step that fails or hangs costs nothing but itself.
-
-        The row first: a dead peer must not eat the time of the database write. Memory is only announced: the closed
-        row is its work order. The close handshake last and unshielded: whoever cancels us may not wait for a peer.
-        Where somebody else has closed the row, there is nothing to write first, and the socket may not outlive it.
-        """
-        session, services = self._session, self._services
-        services.registry.discard(session)
-        services.metrics.sessions_active.dec()
-        if session.reason is None:
-            session.stop(EndReason.SERVER_ERROR)
-        if session.reason in CLOSED_ALREADY:
-            try:
-                await self._close()
-            finally:
-                await self._end()
-        else:
-            await self._end()
-            await self._close()
-
-    async def _end(self) -> None:
-        if self._session.row_closed:  # with all others at a shutdown
-            self._note_end()
-        elif self._has_row:  # else, in an outage, those who try to connect would fill the queue of the real ends
-            await self._end_in_time()
-        with self._step("announce_memory"):
-            self._services.finalizer.wake()
-
-    async def _close(self) -> None:
-        with self._step("close"), trio.move_on_after(self._settings.close_seconds):
-            await self._ws.aclose(self._session.close_code or 1000, self._session.reason)
-
-    async def _end_in_time(self) -> None:
-        seconds = self._settings.end_seconds
-        with self._step("end_session"), trio.move_on_after(seconds, shield=True) as limit:
-            await self._end_row()
-        if limit.cancelled_caught:
-            _log.error("end_not_confirmed", session_id=str(self._session.session_id), seconds=seconds)
-
-    async def _end_row(self) -> None:
-        session, services = self._session, self._services
-        unfinished: Sequence[StoredItem] = ()
-        with self._step("cut"):
-            unfinished = session.cut()
-        end = SessionEnd(
-            session_id=session.session_id,
-            instance_id=self._instance_id,
-            ended=session.ended,
-            reason=session.reason or EndReason.SERVER_ERROR,
-            close_code=session.close_code,
-            unfinished=unfinished,
-        )
-        await services.store.end_session(end)
-        self._note_end()
-
-    def _note_end(self) -> None:
-        session, metrics = self._session, self._services.metrics
-        reason = session.reason or EndReason.SERVER_ERROR
-        metrics.end_seconds.observe(trio.current_time() - session.ended)
-        metrics.sessions_ended.labels(reason.value).inc()
-        _log.info(
-            "session_ended",
-            session_id=str(session.session_id),
-            user_id=session.user_id,
-            reason=reason.value,
-            seconds=round(session.ended - session.started, 3),
-        )
-
-    @contextmanager
-    def _step(self, name: str) -> Iterator[None]:
-        """A step of the exit path: its failure is logged, and the next step comes all the same."""
-        try:
-            yield
-        except Exception:  # noqa: BLE001 - one step's failure must not cost the next
-            _log.exception("exit_step_failed", step=name, session_id=str(self._session.session_id))
-
-
-def _parse(message: str | bytes) -> wire.AnyClientEvent | wire.Rejected:
-    try:
-        return wire.parse(message)
-    except wire.Rejected as rejection:
-        return rejection

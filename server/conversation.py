@@ -12,6 +12,18 @@ from msgspec import UNSET
 
 from . import wire
 from .agent import Agent
+from .client_events import (
+    AnyClientEvent,
+    ClientEvent,
+    ItemCreate,
+    ItemDelete,
+    ItemRetrieve,
+    Rejected,
+    ResponseCancel,
+    ResponseCreate,
+    SessionPatch,
+    SessionUpdate,
+)
 from .config import Settings
 from .items import ROOT, Entry, Items, NoRoom
 from .ledger import Ledger
@@ -22,7 +34,6 @@ from .responses import Responses, with_briefing
 from .room import Room
 from .session import Session, public_id
 from .store import ItemExists, ItemNotFound, SessionClosed, Store, StoredItem, StoreError
-from .wire import Rejected
 
 _log = structlog.get_logger(__name__)
 
@@ -101,7 +112,7 @@ class Conversation:
         self._outbox.emit(wire.SessionCreated(session=self._config))
         self._outbox.emit(wire.ConversationCreated(conversation=wire.ConversationRef(id=self._config.conversation_id)))
 
-    async def run(self, inbox: AsyncIterable[wire.AnyClientEvent | Rejected]) -> None:
+    async def run(self, inbox: AsyncIterable[AnyClientEvent | Rejected]) -> None:
         """Handles events in their order, until the inbox ends or the session does."""
         async for event in inbox:
             try:
@@ -112,25 +123,25 @@ class Conversation:
                 self._responses.row_is_closed()
             await self._outbox.room()
 
-    async def _handle(self, event: wire.AnyClientEvent | Rejected) -> None:
+    async def _handle(self, event: AnyClientEvent | Rejected) -> None:
         await self._send_replay()
         if isinstance(event, Rejected):
             raise event
         await self._answer(event)
 
-    async def _answer(self, event: wire.AnyClientEvent) -> None:
+    async def _answer(self, event: AnyClientEvent) -> None:
         match event:
-            case wire.SessionUpdate():
+            case SessionUpdate():
                 self._update(event)
-            case wire.ItemCreate():
+            case ItemCreate():
                 await self._create_item(event)
-            case wire.ItemRetrieve():
+            case ItemRetrieve():
                 self._retrieve_item(event)
-            case wire.ItemDelete():
+            case ItemDelete():
                 await self._delete_item(event)
-            case wire.ResponseCreate():
+            case ResponseCreate():
                 self._responses.create(event, self._config)
-            case wire.ResponseCancel():
+            case ResponseCancel():
                 self._responses.cancel(event)
 
     async def _send_replay(self) -> None:
@@ -143,12 +154,12 @@ class Conversation:
 
     # --- session.update
 
-    def _update(self, event: wire.SessionUpdate) -> None:
+    def _update(self, event: SessionUpdate) -> None:
         self._check_patch(event, event.session)
         self.configure(event.session)
         self._outbox.emit(wire.SessionUpdated(session=self._config))
 
-    def configure(self, patch: wire.SessionPatch) -> None:
+    def configure(self, patch: SessionPatch) -> None:
         """Takes over what is given; what is absent stays as it is."""
         config = self._config
         if patch.instructions is not UNSET:
@@ -165,7 +176,7 @@ class Conversation:
         if patch.truncation is not UNSET:
             config.truncation = patch.truncation or "auto"
 
-    def _check_patch(self, event: wire.SessionUpdate, patch: wire.SessionPatch) -> None:
+    def _check_patch(self, event: SessionUpdate, patch: SessionPatch) -> None:
         if patch.type != "realtime":
             message = f"Sessions of type {patch.type!r:.100} are not served."
             raise refusal(event, "invalid_value", message, "session.type")
@@ -176,7 +187,7 @@ class Conversation:
 
     # --- items
 
-    async def _create_item(self, event: wire.ItemCreate) -> None:
+    async def _create_item(self, event: ItemCreate) -> None:
         entry = self._placed(event)
         try:
             with self._storing(event):
@@ -191,7 +202,7 @@ class Conversation:
         self._outbox.emit(wire.ItemAdded(previous_item_id=entry.previous_item_id, item=entry.item))
         self._outbox.emit(wire.ItemDone(previous_item_id=entry.previous_item_id, item=entry.item))
 
-    def _placed(self, event: wire.ItemCreate) -> Entry:
+    def _placed(self, event: ItemCreate) -> Entry:
         """The new item at its place. Taken before the commit: what a response adds meanwhile goes elsewhere."""
         if event.item.type == "item_reference" or event.item.id == ROOT:
             param = "item.id" if event.item.id == ROOT else "item.type"
@@ -208,13 +219,13 @@ class Conversation:
             message = f"No further item fits behind '{event.previous_item_id:.200}': put it elsewhere, or at the end."
             raise refusal(event, "no_room", message, "previous_item_id") from None
 
-    def _retrieve_item(self, event: wire.ItemRetrieve) -> None:
+    def _retrieve_item(self, event: ItemRetrieve) -> None:
         entry = self._items.get(event.item_id)
         if entry is None:
             raise item_not_found(event, event.item_id, "item_id")
         self._outbox.emit(wire.ItemRetrieved(item=entry.item))
 
-    async def _delete_item(self, event: wire.ItemDelete) -> None:
+    async def _delete_item(self, event: ItemDelete) -> None:
         """Takes an item out of the conversation; the transcript keeps it, marked."""
         entry = self._items.get(event.item_id)
         if entry is not None and entry.item.status == "in_progress":
@@ -225,7 +236,7 @@ class Conversation:
             self._items.remove(entry)
         self._outbox.emit(wire.ItemDeleted(item_id=event.item_id))
 
-    async def _mark_deleted(self, event: wire.ItemDelete, entry: Entry | None) -> None:
+    async def _mark_deleted(self, event: ItemDelete, entry: Entry | None) -> None:
         if "\0" in event.item_id:
             raise item_not_found(event, event.item_id, "item_id")
         try:
@@ -236,7 +247,7 @@ class Conversation:
                 raise item_not_found(event, event.item_id, "item_id") from None
 
     @contextmanager
-    def _storing(self, event: wire.ClientEvent) -> Iterator[None]:
+    def _storing(self, event: ClientEvent) -> Iterator[None]:
         """Tells the client of a store that does not do it now."""
         try:
             yield

@@ -8,9 +8,9 @@ from typing import Self
 
 import trio
 
-from . import wire
+from .client_events import AnyClientEvent, Rejected
 
-Event = wire.AnyClientEvent | wire.Rejected
+Event = AnyClientEvent | Rejected
 
 
 class Inbox(AsyncIterator[Event]):

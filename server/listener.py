@@ -9,10 +9,11 @@ import structlog
 import trio
 
 from .callers import Refused, caller_of
-from .connection import Services, serve_websocket
+from .connection import serve_websocket
 from .gate import refusal_bytes
 from .host import allow_descriptors
 from .limits import Limit, TokenBucket
+from .services import Services
 from .stream import BufferedStream
 from .tls import TlsStream
 

@@ -16,7 +16,6 @@ from .agent import Agent
 from .agents import open_agent
 from .authentication import Authenticator, check_reachable_only_by_holders
 from .config import Settings
-from .connection import Services
 from .embedded import open_embedded
 from .gate import Gate
 from .http import HttpServer
@@ -27,6 +26,7 @@ from .memory import open_finalizer
 from .metrics import Metrics
 from .postgres import DatabaseAddress, open_store
 from .reaper import open_reaper
+from .services import Services
 from .session import Registry
 from .shutdown import HURRY_SECONDS, Schedule, Signals, close_sessions, forced_exit
 from .store import ClientSecret, RememberedFact, Store, StoreError

@@ -10,16 +10,20 @@ from msgspec import UNSET
 
 from . import wire
 from .agent import Tool
-from .wire import ErrorDetail, Rejected
+from .client_events import ClientEvent, NewItem, Rejected
+from .wire import ErrorDetail
 
 ID_CHARS_MAX = 128  # of an item's id, a call_id, the name of a function
 TOOL_NAME_CHARS_MAX = 64
+METADATA_PAIRS_MAX = 16
+METADATA_KEY_CHARS_MAX = 64
+METADATA_VALUE_CHARS_MAX = 512
 
 Choice = Literal["auto", "none", "required"] | Tool
 
 
 def refusal(
-    event: wire.ClientEvent,
+    event: ClientEvent,
     code: str,
     message: str,
     param: str | None,
@@ -28,18 +32,18 @@ def refusal(
     return Rejected(ErrorDetail(type=kind, code=code, message=message, param=param, event_id=event.event_id))
 
 
-def item_exists(event: wire.ClientEvent, item_id: str | None) -> Rejected:
+def item_exists(event: ClientEvent, item_id: str | None) -> Rejected:
     return refusal(event, "item_already_exists", f"Item '{item_id}' is already in the conversation.", "item.id")
 
 
-def item_not_found(event: wire.ClientEvent, item_id: str, param: str) -> Rejected:
+def item_not_found(event: ClientEvent, item_id: str, param: str) -> Rejected:
     return refusal(event, "item_not_found", f"Item '{item_id:.200}' is not in the conversation.", param)
 
 
 # --- items
 
 
-def new_item(event: wire.ClientEvent, item: wire.NewItem, param: str) -> wire.Item:
+def new_item(event: ClientEvent, item: NewItem, param: str) -> wire.Item:
     """The item that a client describes, completed. Raises `Rejected`; param: where in the event it stands."""
     _check_item(event, item, param)
     item_id = item.id or f"item_{uuid4().hex}"
@@ -59,7 +63,7 @@ def new_item(event: wire.ClientEvent, item: wire.NewItem, param: str) -> wire.It
     return wire.MessageItem(id=item_id, status="completed", role=item.role, content=item.content or [])
 
 
-def _check_item(event: wire.ClientEvent, item: wire.NewItem, param: str) -> None:
+def _check_item(event: ClientEvent, item: NewItem, param: str) -> None:
     for name, value in (("id", item.id), ("call_id", item.call_id), ("name", item.name)):
         if isinstance(value, str) and not 1 <= len(value) <= ID_CHARS_MAX:
             raise refusal(event, "invalid_value", f"It has 1 to {ID_CHARS_MAX} characters.", f"{param}.{name}")
@@ -77,7 +81,7 @@ def _check_item(event: wire.ClientEvent, item: wire.NewItem, param: str) -> None
 # --- tools
 
 
-def offered_tools(event: wire.ClientEvent, tools: Sequence[Mapping[str, Any]], param: str) -> tuple[Tool, ...]:
+def offered_tools(event: ClientEvent, tools: Sequence[Mapping[str, Any]], param: str) -> tuple[Tool, ...]:
     """The functions among a client's tools; those of other types are nothing that an agent here can call."""
     offered = {}
     for index, tool in enumerate(tools):
@@ -87,7 +91,7 @@ def offered_tools(event: wire.ClientEvent, tools: Sequence[Mapping[str, Any]], p
     return tuple(offered.values())
 
 
-def _function(event: wire.ClientEvent, tool: Mapping[str, Any], param: str) -> Tool:
+def _function(event: ClientEvent, tool: Mapping[str, Any], param: str) -> Tool:
     name, description, parameters = tool.get("name"), tool.get("description") or "", tool.get("parameters") or {}
     if not isinstance(name, str) or not 1 <= len(name) <= TOOL_NAME_CHARS_MAX or "\0" in name:
         raise refusal(event, "invalid_value", f"A name has 1 to {TOOL_NAME_CHARS_MAX} characters.", f"{param}.name")
@@ -98,7 +102,7 @@ def _function(event: wire.ClientEvent, tool: Mapping[str, Any], param: str) -> T
     return Tool(name, description, parameters)
 
 
-def chosen_tool(event: wire.ClientEvent, choice: str | Mapping[str, Any], tools: Sequence[Tool], param: str) -> Choice:
+def chosen_tool(event: ClientEvent, choice: str | Mapping[str, Any], tools: Sequence[Tool], param: str) -> Choice:
     """What a `tool_choice` means for these tools. Raises `Rejected`."""
     known_choice(event, choice, param)
     if isinstance(choice, str):
@@ -109,7 +113,7 @@ def chosen_tool(event: wire.ClientEvent, choice: str | Mapping[str, Any], tools:
     raise refusal(event, "invalid_value", f"There is no tool {choice['name']!r:.100}.", param)
 
 
-def known_choice(event: wire.ClientEvent, choice: str | Mapping[str, Any], param: str) -> None:
+def known_choice(event: ClientEvent, choice: str | Mapping[str, Any], param: str) -> None:
     """Whether a `tool_choice` says something, for whatever tools. Raises `Rejected`."""
     if isinstance(choice, str) and choice in ("auto", "none", "required"):
         return
@@ -117,3 +121,19 @@ def known_choice(event: wire.ClientEvent, choice: str | Mapping[str, Any], param
         return
     message = 'It is "auto", "none", "required" or {"type": "function", "name": one of the tools}.'
     raise refusal(event, "invalid_value", message, param)
+
+
+# --- metadata
+
+
+def metadata_problem(metadata: dict[str, str] | None) -> str | None:
+    """Why a response's metadata is refused, or None."""
+    if metadata is None:
+        return None
+    if len(metadata) > METADATA_PAIRS_MAX:
+        return f"metadata has more than {METADATA_PAIRS_MAX} pairs"
+    if any(len(key) > METADATA_KEY_CHARS_MAX for key in metadata):
+        return f"a metadata key is longer than {METADATA_KEY_CHARS_MAX} characters"
+    if any(len(value) > METADATA_VALUE_CHARS_MAX for value in metadata.values()):
+        return f"a metadata value is longer than {METADATA_VALUE_CHARS_MAX} characters"
+    return None

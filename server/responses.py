@@ -10,10 +10,11 @@ import trio
 
 from . import wire
 from .agent import Agent, ContextItem, Message, Turn
+from .client_events import NewItem, ResponseCancel, ResponseCreate, ResponseParams
 from .config import Settings
 from .items import Entry, Items, NoRoom
 from .ledger import Ledger
-from .refusals import chosen_tool, item_not_found, new_item, offered_tools, refusal
+from .refusals import chosen_tool, item_not_found, metadata_problem, new_item, offered_tools, refusal
 from .response import ActiveResponse, Outbox, Shelf
 from .room import Room
 from .session import Session
@@ -111,12 +112,12 @@ class Responses:
         self._out_of_band: dict[str, ActiveResponse] = {}
         self._under_way = 0
 
-    def create(self, event: wire.ResponseCreate, config: wire.Session) -> None:
+    def create(self, event: ResponseCreate, config: wire.Session) -> None:
         """Takes the context and the answer's place before the next event is read.
 
         Done later, in the response's own task, the answer could land behind the user's next words.
         """
-        params = event.response or wire.ResponseParams()
+        params = event.response or ResponseParams()
         out_of_band = params.conversation == "none"
         self._check(event, params, out_of_band)
         turn = self._turn(event, params, config)
@@ -136,7 +137,7 @@ class Responses:
             return _OutOfBand(self._ledger)
         return _Kept(self._items, self._ledger, self._room, self._outbox)
 
-    def cancel(self, event: wire.ResponseCancel) -> None:
+    def cancel(self, event: ResponseCancel) -> None:
         """Without an id, the conversation's own response is meant."""
         active = self._active
         if event.response_id is not None and (active is None or event.response_id != active.response.id):
@@ -158,7 +159,7 @@ class Responses:
 
     # --- what may start
 
-    def _check(self, event: wire.ResponseCreate, params: wire.ResponseParams, out_of_band: bool) -> None:
+    def _check(self, event: ResponseCreate, params: ResponseParams, out_of_band: bool) -> None:
         self._check_room(event, out_of_band)
         if self._draining.is_set():
             raise refusal(
@@ -169,11 +170,11 @@ class Responses:
         if params.prompt is not None:
             message = "No prompts are stored here: send instructions."
             raise refusal(event, "invalid_value", message, "response.prompt")
-        problem = wire.metadata_problem(params.metadata)
+        problem = metadata_problem(params.metadata)
         if problem:
             raise refusal(event, "invalid_value", f"Invalid metadata: {problem}.", "response.metadata")
 
-    def _check_room(self, event: wire.ResponseCreate, out_of_band: bool) -> None:
+    def _check_room(self, event: ResponseCreate, out_of_band: bool) -> None:
         if out_of_band:
             if len(self._out_of_band) >= OUT_OF_BAND_MAX:
                 message = f"More than {OUT_OF_BAND_MAX} responses outside the conversation."
@@ -186,7 +187,7 @@ class Responses:
 
     # --- what its agent is told
 
-    def _turn(self, event: wire.ResponseCreate, params: wire.ResponseParams, config: wire.Session) -> Turn:
+    def _turn(self, event: ResponseCreate, params: ResponseParams, config: wire.Session) -> Turn:
         given = self._items.context() if params.input is None else self._input(event, params.input)
         items = self._room.within_budget(given)
         tools = offered_tools(event, config.tools if params.tools is None else params.tools, "response.tools")
@@ -206,12 +207,12 @@ class Responses:
             parallel_tool_calls=params.parallel_tool_calls,
         )
 
-    def _input(self, event: wire.ResponseCreate, given: Sequence[wire.NewItem]) -> list[ContextItem]:
+    def _input(self, event: ResponseCreate, given: Sequence[NewItem]) -> list[ContextItem]:
         """A context of the response's own: items outside the conversation, and references to some in it."""
         found = (self._input_item(event, item, f"response.input[{index}]") for index, item in enumerate(given))
         return [seen for entry in found if (seen := entry.context()) is not None]
 
-    def _input_item(self, event: wire.ResponseCreate, item: wire.NewItem, param: str) -> Entry:
+    def _input_item(self, event: ResponseCreate, item: NewItem, param: str) -> Entry:
         if item.type != "item_reference":
             return Entry(new_item(event, item, param))
         entry = self._items.get(item.id or "")

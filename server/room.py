@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from . import wire
 from .agent import ContextItem
+from .client_events import ClientEvent
 from .config import Settings
 from .context import within_budget
 from .items import Entry, Items
@@ -22,7 +22,7 @@ class Room:
         self._count = count
         self._chars = 0
 
-    def check(self, event: wire.ClientEvent, chars: int = 0) -> None:
+    def check(self, event: ClientEvent, chars: int = 0) -> None:
         """Whether the conversation takes one more item, of so many characters. Raises `Rejected`."""
         settings = self._settings
         if len(self._items) >= settings.items_max:

@@ -40,6 +40,7 @@ class Session:
     scope: everything the session does runs inside it; only its one exit path runs after it.
     answered: set while no response is under way.
     cut: stops the response under way, for good, and returns what must still be stored of it.
+    has_row: it has a row, or may have: the outcome of a begin can be unknown.
     row_closed: its end is in the database; set by whoever closed all rows at once.
     """
 
@@ -53,6 +54,7 @@ class Session:
     reason: EndReason | None = None
     close_code: int | None = None
     ended: float = 0.0
+    has_row: bool = False
     row_closed: bool = False
 
     def stop(self, reason: EndReason, *, close_code: int | None = None, ended: float | None = None) -> None:

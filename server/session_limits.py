@@ -7,6 +7,7 @@ import math
 import trio
 
 from . import json_bounds, wire
+from .client_events import Rejected, event_id_of
 from .config import Settings
 from .limits import Limit, TokenBucket
 
@@ -38,7 +39,7 @@ class SessionLimits:
             return None
         self._refused_in_a_row += 1
         text = f"Too many events. Please try again in {self._events.seconds_until(cost):.3f} s."
-        return wire.ErrorDetail(code="rate_limit_exceeded", message=text, event_id=wire.event_id_of(message))
+        return wire.ErrorDetail(code="rate_limit_exceeded", message=text, event_id=event_id_of(message))
 
     @property
     def flooding(self) -> bool:
@@ -79,11 +80,11 @@ def frame_pace(settings: Settings) -> TokenBucket:
     return TokenBucket(per_second, per_second * BURST_SECONDS)
 
 
-def shape_refusal(message: str | bytes, settings: Settings) -> wire.Rejected | None:
+def shape_refusal(message: str | bytes, settings: Settings) -> Rejected | None:
     """What a message is refused with before it is read, or None."""
     if not isinstance(message, str):
         return None
     problem = json_bounds.problem(message, settings.json_values_max, settings.json_depth_max)
     if problem is None:
         return None
-    return wire.Rejected(wire.ErrorDetail(code="invalid_value", message=problem, event_id=wire.event_id_of(message)))
+    return Rejected(wire.ErrorDetail(code="invalid_value", message=problem, event_id=event_id_of(message)))

@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 import trio
 
-from .connection import Services
+from .services import Services
 from .store import EndReason, StoredItem, StoreError
 
 # Shares of `drain_seconds`, as points in time after the first signal.

@@ -25,7 +25,6 @@ from server.agent import Agent
 from server.agents import EchoAgent
 from server.authentication import Authenticator
 from server.config import Settings
-from server.connection import Services
 from server.gate import Gate
 from server.http import HttpServer
 from server.instance import Presence
@@ -33,6 +32,7 @@ from server.listener import Listener
 from server.main import HttpSide
 from server.memory import Finalizer
 from server.metrics import Metrics
+from server.services import Services
 from server.session import Registry
 from server.stream import LINGER_SECONDS
 from server.web.app import create_app

@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 from openapi_spec_validator import validate
 
-from server import wire
 from server.cli import lastcall
+from server.client_events import SUPPORTED_EVENTS, Rejected, parse_event
 from server.postgres import PostgresStore
 from server.web import answers
 from server.web.app import ROUTES, api_document
@@ -118,7 +118,7 @@ def test_every_event_is_a_message_of_one_operation() -> None:
     def names(operation: str) -> list[str]:
         return [each["$ref"].rpartition("/")[2] for each in ASYNCAPI["operations"][operation]["messages"]]
 
-    assert tuple(names("receiveClientEvent")) == wire.SUPPORTED_EVENTS
+    assert tuple(names("receiveClientEvent")) == SUPPORTED_EVENTS
     assert names("sendServerEvent") == [event_type(event) for event in SERVER_EVENTS]
     known = {*names("receiveClientEvent"), *names("sendServerEvent")}
     assert set(ASYNCAPI["channels"]["realtime"]["messages"]) == set(ASYNCAPI["components"]["messages"]) == known
@@ -202,7 +202,7 @@ async def test_a_frame_that_breaks_the_document_is_noticed(frames: list[Event]) 
 @pytest.mark.parametrize("line", [*AGENTS_PYTHON.split("\n")[1:-1], *AGENTS_JAVASCRIPT.split("\n")[1:-1]])
 def test_what_official_clients_send_fits_the_document_and_the_server(line: str) -> None:
     check_event(ASYNCAPI, json.loads(line))
-    wire.parse(line)
+    parse_event(line)
 
 
 @pytest.mark.parametrize(
@@ -215,8 +215,8 @@ def test_what_official_clients_send_fits_the_document_and_the_server(line: str) 
     ],
 )
 def test_what_the_server_refuses_for_its_shape_the_document_refuses_too(event: Event) -> None:
-    with pytest.raises(wire.Rejected):
-        wire.parse(json.dumps(event))
+    with pytest.raises(Rejected):
+        parse_event(json.dumps(event))
     with pytest.raises(jsonschema.ValidationError):
         check_event(ASYNCAPI, event)
 

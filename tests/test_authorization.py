@@ -24,9 +24,10 @@ from starlette.routing import Route
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 from websockets.exceptions import InvalidStatus
 
-from server import keyring, wire
+from server import keyring
 from server.admission import PATH
 from server.agents import EchoAgent
+from server.client_events import SUPPORTED_EVENTS
 from server.identity import Scope
 from server.postgres import PostgresStore, open_store
 from server.session import parse_public_id, public_id
@@ -330,7 +331,7 @@ FOREIGN: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def test_every_event_has_its_place_among_those_that_name_what_is_somebody_elses() -> None:
-    assert set(FOREIGN) == set(wire.SUPPORTED_EVENTS)
+    assert set(FOREIGN) == set(SUPPORTED_EVENTS)
 
 
 @pytest.mark.parametrize("who", ["other user's key", "user key", "service", "secret", "token"])

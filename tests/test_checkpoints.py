@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from server.connection import _Connection
+from server.exit_path import ExitPath
 from server.store import StoreError
 
 from .checkpoints.__main__ import main
@@ -94,31 +94,31 @@ def test_a_strike_at_another_moment_than_the_one_that_was_counted_is_reported(mo
 
 
 def leaves_only_uncancelled(patch: pytest.MonkeyPatch) -> None:
-    leave = _Connection._leave
+    run = ExitPath.run
 
-    async def leave_unless_cancelled(connection: _Connection) -> None:
+    async def run_unless_cancelled(exit_path: ExitPath) -> None:
         await trio.lowlevel.checkpoint()
-        await leave(connection)
+        await run(exit_path)
 
-    patch.setattr(_Connection, "_leave", leave_unless_cancelled)
+    patch.setattr(ExitPath, "run", run_unless_cancelled)
 
 
 def ends_unshielded(patch: pytest.MonkeyPatch) -> None:
-    async def end(connection: _Connection) -> None:
-        with connection._step("end_session"), trio.move_on_after(connection._settings.end_seconds):
-            await connection._end_row()
+    async def end(exit_path: ExitPath) -> None:
+        with exit_path._step("end_session"), trio.move_on_after(exit_path._services.settings.end_seconds):
+            await exit_path._end_row()
 
-    patch.setattr(_Connection, "_end_in_time", end)
+    patch.setattr(ExitPath, "_end_in_time", end)
 
 
 def waits_for_its_peer_although_cancelled(patch: pytest.MonkeyPatch) -> None:
-    close = _Connection._close
+    close = ExitPath._close
 
-    async def close_shielded(connection: _Connection) -> None:
+    async def close_shielded(exit_path: ExitPath) -> None:
         with trio.CancelScope(shield=True):
-            await close(connection)
+            await close(exit_path)
 
-    patch.setattr(_Connection, "_close", close_shielded)
+    patch.setattr(ExitPath, "_close", close_shielded)
 
 
 def reaps_nobody(patch: pytest.MonkeyPatch) -> None:

@@ -19,12 +19,13 @@ from server.agent import Agent
 from server.agents import EchoAgent
 from server.authentication import Authenticator
 from server.config import Settings
-from server.connection import Services, serve_websocket
+from server.connection import serve_websocket
 from server.gate import Gate
 from server.instance import Presence
 from server.listener import Listener
 from server.memory import Finalizer
 from server.metrics import Metrics
+from server.services import Services
 from server.session import Registry
 from server.shutdown import Signals, close_sessions
 from server.store import EndReason, SessionEnd, StoreUnavailable

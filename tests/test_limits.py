@@ -16,6 +16,7 @@ from server import json_bounds
 from server.agent import ContextItem, FunctionCall, FunctionOutput, Message, Turn
 from server.agents import EchoAgent
 from server.callers import Callers, Share, caller_of, is_this_machine
+from server.client_events import ResponseCancel
 from server.config import Settings
 from server.context import within_budget
 from server.gate import Gate
@@ -23,7 +24,6 @@ from server.inbox import Inbox
 from server.limits import Limit, TokenBucket
 from server.metrics import Metrics
 from server.session_limits import BURST_SECONDS
-from server.wire import ResponseCancel
 
 from .memory_store import MemoryStore
 from .scripted_agents import ScriptedAgent

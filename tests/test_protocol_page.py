@@ -9,11 +9,17 @@ from pathlib import Path
 import pytest
 
 import server
-from server import wire
 from server.admission import REPLAY_ITEMS_MAX
+from server.client_events import SUPPORTED_EVENTS
 from server.config import Settings
-from server.connection import BAD_KEY
-from server.refusals import ID_CHARS_MAX, TOOL_NAME_CHARS_MAX
+from server.handshake import BAD_KEY
+from server.refusals import (
+    ID_CHARS_MAX,
+    METADATA_KEY_CHARS_MAX,
+    METADATA_PAIRS_MAX,
+    METADATA_VALUE_CHARS_MAX,
+    TOOL_NAME_CHARS_MAX,
+)
 from server.response import OUTPUT_ITEMS_MAX
 from server.responses import OUT_OF_BAND_MAX
 from server.session import CLOSE_CODES
@@ -41,7 +47,7 @@ def codes_of_errors() -> set[str]:
 
 
 def test_it_names_every_event() -> None:
-    assert {*wire.SUPPORTED_EVENTS, *(event_type(event) for event in SERVER_EVENTS)} - WORDS == set()
+    assert {*SUPPORTED_EVENTS, *(event_type(event) for event in SERVER_EVENTS)} - WORDS == set()
 
 
 def test_it_names_every_error_code() -> None:
@@ -75,9 +81,9 @@ def test_it_names_every_close_code() -> None:
         OUTPUT_ITEMS_MAX,
         REPLAY_ITEMS_MAX,
         PAGE_MAX,
-        wire.METADATA_PAIRS_MAX,
-        wire.METADATA_KEY_CHARS_MAX,
-        wire.METADATA_VALUE_CHARS_MAX,
+        METADATA_PAIRS_MAX,
+        METADATA_KEY_CHARS_MAX,
+        METADATA_VALUE_CHARS_MAX,
     ],
 )
 def test_it_names_every_limit(limit: float) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import trio
 
-from server.connection import _Connection
+from server.exit_path import ExitPath
+from server.reader import Reader
 from server.store import EndReason, StoredItem
 
 from .memory_store import MemoryStore, SessionRecord
@@ -122,10 +123,10 @@ def remembers_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_rows(patch: pytest.MonkeyPatch) -> None:
-    async def nothing(_connection: _Connection) -> None:
+    async def nothing(_exit_path: ExitPath) -> None:
         await trio.lowlevel.checkpoint()
 
-    patch.setattr(_Connection, "_end_in_time", nothing)
+    patch.setattr(ExitPath, "_end_in_time", nothing)
 
 
 def hears_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -137,11 +138,11 @@ def sweeps_the_living(patch: pytest.MonkeyPatch) -> None:
 
 
 def ends_connections(patch: pytest.MonkeyPatch) -> None:
-    async def leave(connection: _Connection) -> None:
+    async def leave(reader: Reader) -> None:
         await trio.sleep(0.3)
-        connection._session.stop(EndReason.CLIENT_LOST)
+        reader._session.stop(EndReason.CLIENT_LOST)
 
-    patch.setattr(_Connection, "_keep_alive", leave)
+    patch.setattr(Reader, "keep_alive", leave)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,19 @@ from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 
 from server import wire
-from server.wire import ErrorDetail, Rejected, parse
+from server.client_events import (
+    AUDIO_EVENTS,
+    SUPPORTED_EVENTS,
+    AnyClientEvent,
+    ItemCreate,
+    Rejected,
+    ResponseCreate,
+    ResponseParams,
+    SessionUpdate,
+    parse_event,
+)
+from server.refusals import metadata_problem
+from server.wire import ErrorDetail
 
 MESSAGE_CHARS_MAX = 1_000  # of a refusal, however large the refused message is
 STRICT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)  # what strict clients check every event with
@@ -105,7 +117,7 @@ VALID: list[dict[str, Any]] = [
 
 def refused(message: str | bytes) -> ErrorDetail:
     with pytest.raises(Rejected) as caught:
-        parse(message)
+        parse_event(message)
     return caught.value.detail
 
 
@@ -114,42 +126,42 @@ def refused(message: str | bytes) -> ErrorDetail:
 
 @pytest.mark.parametrize("event", VALID, ids=lambda event: event["type"])
 def test_every_event_that_clients_are_known_to_send_is_read(event: dict[str, Any]) -> None:
-    parsed = parse(json.dumps(event))
+    parsed = parse_event(json.dumps(event))
     assert parsed.__struct_config__.tag == event["type"]
     assert parsed.event_id == event.get("event_id")
 
 
 def test_a_session_update_tells_absent_fields_from_cleared_ones() -> None:
-    event = parse('{"type":"session.update","session":{"type":"realtime","tools":[],"instructions":null}}')
-    assert isinstance(event, wire.SessionUpdate)
+    event = parse_event('{"type":"session.update","session":{"type":"realtime","tools":[],"instructions":null}}')
+    assert isinstance(event, SessionUpdate)
     assert event.session.tools == []
     assert event.session.instructions is None
     assert event.session.tool_choice is UNSET
     assert event.session.tracing is UNSET
     assert event.session.max_output_tokens is UNSET
-    partial = parse('{"type":"session.update","session":{"type":"realtime","tracing":"auto"}}')
-    assert isinstance(partial, wire.SessionUpdate)
+    partial = parse_event('{"type":"session.update","session":{"type":"realtime","tracing":"auto"}}')
+    assert isinstance(partial, SessionUpdate)
     assert partial.session.tools is UNSET
     assert partial.session.instructions is UNSET
 
 
 def test_an_item_keeps_its_own_id_its_role_and_its_parts() -> None:
-    event = parse(
+    event = parse_event(
         '{"type":"conversation.item.create","previous_item_id":"item_0","item":{"id":"item_1","type":"message",'
         '"status":"completed","role":"system","content":[{"type":"input_text","text":"a"},{"type":"input_text","text":"b"}]}}'
     )
-    assert isinstance(event, wire.ItemCreate)
+    assert isinstance(event, ItemCreate)
     assert (event.item.id, event.item.role, event.previous_item_id) == ("item_1", "system", "item_0")
     assert event.item.content == [wire.InputText("a"), wire.InputText("b")]
 
 
 def test_a_responses_own_fields_are_read_and_unknown_ones_ignored() -> None:
-    event = parse(
+    event = parse_event(
         '{"type":"response.create","response":{"instructions":"i","conversation":"none","input":[],"metadata":{"a":"b"},'
         '"max_output_tokens":"inf","parallel_tool_calls":true,"reasoning":{"effort":"low"}},"unknown":1}'
     )
-    assert isinstance(event, wire.ResponseCreate)
-    assert event.response == wire.ResponseParams(
+    assert isinstance(event, ResponseCreate)
+    assert event.response == ResponseParams(
         instructions="i",
         conversation="none",
         input=[],
@@ -160,10 +172,10 @@ def test_a_responses_own_fields_are_read_and_unknown_ones_ignored() -> None:
 
 
 def test_nul_in_a_text_is_read_as_it_is() -> None:
-    event = parse(
+    event = parse_event(
         r'{"type":"conversation.item.create","item":{"role":"user","content":[{"type":"input_text","text":"a\u0000b"}]}}'
     )
-    assert isinstance(event, wire.ItemCreate)
+    assert isinstance(event, ItemCreate)
     assert event.item.content == [wire.InputText("a\0b")]
 
 
@@ -257,7 +269,7 @@ def test_a_message_that_is_no_event_is_refused_with_its_code_its_param_and_its_e
     assert detail.message
 
 
-@pytest.mark.parametrize("name", sorted(wire.AUDIO_EVENTS))
+@pytest.mark.parametrize("name", sorted(AUDIO_EVENTS))
 def test_audio_events_are_refused_as_unsupported(name: str) -> None:
     detail = refused(json.dumps({"type": name, "event_id": "e", "audio": "AAAA", "item_id": "x"}))
     assert (detail.code, detail.param, detail.event_id) == ("unsupported_event", "type", "e")
@@ -267,11 +279,11 @@ def test_audio_events_are_refused_as_unsupported(name: str) -> None:
 def test_an_unknown_type_is_told_which_ones_there_are() -> None:
     message = refused('{"type":"foo.bar"}').message
     assert "'foo.bar'" in message
-    assert all(name in message for name in wire.SUPPORTED_EVENTS)
+    assert all(name in message for name in SUPPORTED_EVENTS)
 
 
 def test_the_supported_events_are_those_that_are_read() -> None:
-    assert {event["type"] for event in VALID} == set(wire.SUPPORTED_EVENTS)
+    assert {event["type"] for event in VALID} == set(SUPPORTED_EVENTS)
 
 
 @pytest.mark.parametrize("message", [r'{"type":"\ud83d"}', r'{"type":"response.create","x":"\ud83d"}', r'"\udc00"'])
@@ -316,10 +328,10 @@ json_values = st.recursive(
 )
 
 
-def outcome(message: str | bytes) -> wire.AnyClientEvent | ErrorDetail:
+def outcome(message: str | bytes) -> AnyClientEvent | ErrorDetail:
     """The event, or the refusal; any other exception is a failure of the test that asks."""
     try:
-        return parse(message)
+        return parse_event(message)
     except Rejected as rejection:
         detail = rejection.detail
         assert detail.type == "invalid_request_error"
@@ -340,7 +352,7 @@ def test_any_json_value_is_an_event_or_a_refusal(value: object) -> None:
     outcome(json.dumps(value))
 
 
-@given(st.sampled_from((*wire.SUPPORTED_EVENTS, *sorted(wire.AUDIO_EVENTS))), st.dictionaries(st.text(), json_values))
+@given(st.sampled_from((*SUPPORTED_EVENTS, *sorted(AUDIO_EVENTS))), st.dictionaries(st.text(), json_values))
 def test_any_fields_under_a_known_type_are_an_event_or_a_refusal(name: str, fields: dict[str, object]) -> None:
     outcome(json.dumps({**fields, "type": name}))
 
@@ -515,7 +527,7 @@ def test_whatever_a_session_update_may_set_can_be_sent_back(value: object, token
             }
         )
     )
-    if isinstance(event, wire.SessionUpdate):
+    if isinstance(event, SessionUpdate):
         patch = event.session
         kept = session(tracing=patch.tracing, truncation=patch.truncation, tools=patch.tools)
         sent = json.loads(wire.encode(wire.SessionUpdated(session=kept), "event_1"))
@@ -531,7 +543,7 @@ def test_whatever_a_session_update_may_set_can_be_sent_back(value: object, token
     ids=["none", "empty", "16 pairs", "longest"],
 )
 def test_metadata_within_the_limits_is_no_problem(metadata: dict[str, str] | None) -> None:
-    assert wire.metadata_problem(metadata) is None
+    assert metadata_problem(metadata) is None
 
 
 @pytest.mark.parametrize(
@@ -540,4 +552,4 @@ def test_metadata_within_the_limits_is_no_problem(metadata: dict[str, str] | Non
     ids=["pairs", "key", "value"],
 )
 def test_metadata_beyond_a_limit_is_refused_with_that_limit(metadata: dict[str, str], limit: str) -> None:
-    assert limit in (wire.metadata_problem(metadata) or "")
+    assert limit in (metadata_problem(metadata) or "")

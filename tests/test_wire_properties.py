@@ -14,7 +14,8 @@ from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 
 from server import wire
-from server.wire import ErrorDetail, Rejected
+from server.client_events import AUDIO_EVENTS, SUPPORTED_EVENTS, AnyClientEvent, Rejected, parse_event
+from server.wire import ErrorDetail
 
 STRICT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)  # what strict clients check every event with
 MESSAGE_CHARS_MAX = 1_000
@@ -69,7 +70,7 @@ texts = st.recursive(
     lambda inner: arrays(inner) | objects(inner) | deep,
     max_leaves=10,
 )
-types = st.one_of(st.sampled_from((*wire.SUPPORTED_EVENTS, *sorted(wire.AUDIO_EVENTS), "x.y")).map(json.dumps), texts)
+types = st.one_of(st.sampled_from((*SUPPORTED_EVENTS, *sorted(AUDIO_EVENTS), "x.y")).map(json.dumps), texts)
 
 
 @st.composite
@@ -84,14 +85,14 @@ def messages(draw: st.DrawFn) -> str:
     return "{" + ",".join(f"{key}:{value}" for key, value in draw(st.permutations(members))) + "}"
 
 
-def outcome(message: str | bytes) -> wire.AnyClientEvent | ErrorDetail:
+def outcome(message: str | bytes) -> AnyClientEvent | ErrorDetail:
     """The event, or the refusal, which strict clients can read."""
     try:
-        event = wire.parse(message)
+        event = parse_event(message)
     except Rejected as rejection:
         detail = rejection.detail
     else:
-        assert type(event).__struct_config__.tag in wire.SUPPORTED_EVENTS
+        assert type(event).__struct_config__.tag in SUPPORTED_EVENTS
         return event
     assert 0 < len(detail.message) <= MESSAGE_CHARS_MAX
     sent = STRICT.validate_json(wire.encode(wire.Error(error=detail), "event_1"))
@@ -257,10 +258,10 @@ def is_kept(sent: Any, read: Any) -> bool:
 @settings(max_examples=200)
 @given(valid_events, st.booleans())
 def test_a_valid_event_is_read_whole_and_read_again_from_what_was_read(event: dict[str, Any], ascii_only: bool) -> None:
-    parsed = wire.parse(json.dumps(event, ensure_ascii=ascii_only))
+    parsed = parse_event(json.dumps(event, ensure_ascii=ascii_only))
     again = msgspec.json.encode(parsed).decode()
     assert is_kept(event, json.loads(again))
-    assert wire.parse(again) == parsed
+    assert parse_event(again) == parsed
 
 
 # --- what is sent ---------------------------------------------------------------------------------------------------

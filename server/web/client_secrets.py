@@ -9,11 +9,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..client_events import SessionPatch, parse_session
 from ..identity import Principal, Refused, Scope, check_user
 from ..keys import new_client_secret
 from ..session import parse_public_id, public_id
 from ..store import ClientSecret, CredentialRevoked, InvalidRow
-from ..wire import SessionPatch, parse_session
 from .access import principal_of, services_of
 
 SECONDS_MIN, SECONDS_MAX, SECONDS = 10, 7200, 600  # that a secret may begin sessions

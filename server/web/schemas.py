@@ -10,11 +10,12 @@ import msgspec
 from msgspec import NODEFAULT, Struct, UnsetType
 
 from .. import wire
+from ..client_events import AnyClientEvent, ClientEvent
 from . import answers
 
 Schema = dict[str, Any]
 PLACE = "#/components/schemas/"
-CLIENT_EVENTS: tuple[type[wire.ClientEvent], ...] = get_args(wire.AnyClientEvent)
+CLIENT_EVENTS: tuple[type[ClientEvent], ...] = get_args(AnyClientEvent)
 SERVER_EVENTS: tuple[type[wire.ServerEvent], ...] = tuple(wire.ServerEvent.__subclasses__())
 ANSWERS: tuple[type[Struct], ...] = tuple(
     each for each in vars(answers).values() if isinstance(each, type) and each.__module__ == answers.__name__
