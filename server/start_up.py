@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+
+SESSION_PRIORITY = Path("/proc/self/autogroup")  # reads like "/autogroup-12 nice 0", takes a nice value
+RESTORE_SECONDS = 5.0  # to go on trying: Linux lets users change it ten times a second in all
+RESTORE_WAIT_SECONDS = 0.05
 
 NEVER_SHOWN = "rich"  # by the log's own tracebacks
 
@@ -31,7 +36,8 @@ def at_low_priority(work: Callable[[], T]) -> T:
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)
         try:
-            done.append(work())
+            with _own_session_gives_way():
+                done.append(work())
         except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
             failed.append(error)
 
@@ -41,6 +47,45 @@ def at_low_priority(work: Callable[[], T]) -> T:
     if failed:
         raise failed[0]
     return done[0]
+
+
+@contextmanager
+def _own_session_gives_way() -> Iterator[None]:
+    """Where Linux groups processes by session (sched(7), "autogroup"), priorities count only within a session.
+
+    A server that a process manager started is the leader of one of its own, whose share of the processor this lowers.
+    """
+    before = _session_priority() if os.getsid(0) == os.getpid() else None
+    if before is None or before >= LOW_PRIORITY:
+        yield
+        return
+    with suppress(OSError):
+        SESSION_PRIORITY.write_text(str(LOW_PRIORITY))
+    try:
+        yield
+    finally:
+        _restore_session_priority(before)
+
+
+def _session_priority() -> int | None:
+    """None: they are not grouped here."""
+    try:
+        return int(SESSION_PRIORITY.read_text().split()[-1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _restore_session_priority(before: int) -> None:
+    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+    attempts = Retrying(
+        retry=retry_if_exception_type(BlockingIOError),
+        wait=wait_fixed(RESTORE_WAIT_SECONDS),
+        stop=stop_after_delay(RESTORE_SECONDS),
+        reraise=True,
+    )
+    with suppress(OSError):
+        attempts(SESSION_PRIORITY.write_text, str(before))
 
 
 def import_structlog() -> None:

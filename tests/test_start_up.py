@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from server.start_up import LOW_PRIORITY, at_low_priority
+from server.start_up import LOW_PRIORITY, SESSION_PRIORITY, at_low_priority
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
 
@@ -23,6 +23,18 @@ def test_work_at_low_priority_gives_way_and_whoever_asked_for_it_keeps_its_own()
     before = own_priority()
     assert at_low_priority(own_priority) == max(before, LOW_PRIORITY)
     assert own_priority() == before
+
+
+@pytest.mark.skipif(not SESSION_PRIORITY.exists(), reason="this kernel does not group processes by session")
+def test_a_server_that_leads_its_session_has_the_session_give_way_and_takes_its_share_back() -> None:
+    code = (
+        "from server.start_up import SESSION_PRIORITY, at_low_priority;"
+        " print(at_low_priority(SESSION_PRIORITY.read_text), SESSION_PRIORITY.read_text())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], start_new_session=True, capture_output=True, text=True, check=True
+    )
+    assert [line.split()[-1] for line in done.stdout.splitlines() if line] == [str(LOW_PRIORITY), "0"]
 
 
 def test_what_the_work_raises_is_raised_where_it_was_asked_for() -> None:

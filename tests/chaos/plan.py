@@ -63,8 +63,8 @@ def lanes(seed: int, only: Sequence[str], pace: Pace) -> dict[str, Iterator[Step
     Servers have one lane: but for `servers_killed`, one of them is always left in good health.
     """
     kinds = {
-        "servers": (SERVER_FAULTS, (0.6, 1.2)),
-        "database": (DATABASE_FAULTS, (2.0, 6.0)),
+        "servers": (SERVER_FAULTS, (0.3, 0.8)),
+        "database": (DATABASE_FAULTS, (1.5, 5.0)),
         "clients": (CLIENT_FAULTS, (3.0, 5.0)),
         "rows": (ROW_FAULTS, (0.4, 1.2)),
     }

@@ -27,7 +27,8 @@ from .plan import Pace
 START_SECONDS = 30.0
 KILLED_SECONDS = 5.0  # from SIGKILL to the exit
 LINE_BYTES_MAX = 1 << 20
-NICE = ("nice", "-n", "10")  # who stands for a machine of its own must not take the servers' time
+# Who stands for a machine of its own must not take the servers' time. Linux may share it out between sessions first.
+NICE = ("sh", "-c", 'echo 10 2>/dev/null >/proc/self/autogroup; exec nice -n 10 "$@"', "sh")
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -92,12 +93,9 @@ def _children(pid: int) -> list[int]:
 
 @asynccontextmanager
 async def open_process(command: list[str], **options: Any) -> AsyncIterator[trio.Process]:
-    """A process in a group of its own, deaf to the terminal's Ctrl-C; killed on leaving where it still runs.
-
-    Not in a session of its own: Linux would give every session the same share of the processors, whatever `nice` says.
-    """
+    """A process in a session of its own, deaf to the terminal's Ctrl-C; killed on leaving where it still runs."""
     process = await trio.lowlevel.open_process(
-        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, process_group=0, **options
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, **options
     )
     try:
         yield process
