@@ -30,8 +30,9 @@ def outcomes(seeds: range, processes: int) -> Iterator[Iterator[Outcome]]:
 
 
 def ignore_interrupts() -> None:
-    """In a worker: who began it ends it."""
+    """In a worker: who began it ends it, by a SIGTERM, for which a fork may have inherited a handler."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager
