@@ -16,11 +16,12 @@ import trio
 from server.exit_path import ExitPath
 from server.store import StoreError
 
-from .checkpoints.__main__ import main
+from .checkpoints.__main__ import checkpoints
 from .checkpoints.proof import Proof, prove, run_once, run_strike, strikes
 from .checkpoints.report import command, figures, replay
 from .checkpoints.scenarios import SCENARIOS
 from .checkpoints.strike import KINDS, Kind, Strike
+from .command_line import run
 from .memory_store import MemoryStore
 
 STRIDE = 100
@@ -211,8 +212,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     arguments: list[str], fix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["checkpoints", *arguments])
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    assert main() == 2
+    assert run(checkpoints) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert len(said.err.splitlines()) == 1

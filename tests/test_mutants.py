@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from .command_line import run
 from .simulation.mutants import MUTANTS, Mutant
-from .simulation.mutating import MutantNotFound, figures, main, mutated, try_mutant
+from .simulation.mutating import MutantNotFound, figures, mutated, mutating, try_mutant
 from .simulation.watch import PROMISES
 
 MUTANTS_MIN = 25
@@ -18,7 +19,7 @@ CHEAP = "an item is acknowledged before its commit"
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["mutating", *arguments])
-    return main()
+    return run(mutating)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

@@ -21,7 +21,7 @@ from .memory_store import MemoryStore, SessionRecord
 from .simulation import coverage
 from .simulation.network import CLOSE, HEAD, TEXT, FrameReader, MemoryListener, Wire, masked_frame
 from .simulation.plan import plan_of
-from .simulation.report import Total, command, figures
+from .simulation.report import Total, figures, replay
 from .simulation.run import run_seed
 from .simulation.world import World, simulate
 
@@ -33,7 +33,7 @@ PROCESS_SECONDS = 60
 
 
 def told(failing: dict[int, list[str]]) -> str:
-    return "\n".join(f"{command(seed)}\n    {examples[0]}" for seed, examples in failing.items())
+    return "\n".join(f"{replay(seed)}\n    {examples[0]}" for seed, examples in failing.items())
 
 
 def failing(seeds: range) -> dict[int, list[str]]:

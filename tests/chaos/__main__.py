@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import signal
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any
@@ -19,20 +14,18 @@ from rich.console import Console
 
 from server.postgres import open_store
 
+from ..command_line import SEED_MAX, command, conclude, folder, json_option, run
 from .audit import Audit, Findings
 from .conduct import conduct, free_ports
 from .deeds import Run
 from .plan import FAULTS, Pace
 from .processes import Database, Failed, Server
 from .records import install, read
-from .report import Display, figures, last_line, say
+from .report import Display, figures, say
 
 SECONDS_MAX = 86_400
 SERVERS_MAX = 16
 CLIENTS_MAX = 2_000
-SEED_MAX = 2**32
-EXIT_BROKEN = 1
-EXIT_INTERRUPTED = 130
 
 
 def parse_only(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[str]:
@@ -43,12 +36,12 @@ def parse_only(_context: click.Context, _parameter: click.Parameter, value: str 
     return names
 
 
-@click.command("scripts/chaos", context_settings={"help_option_names": ["-h", "--help"]})
+@command("scripts/chaos")
 @click.option("--seconds", type=click.FloatRange(1, SECONDS_MAX), default=60, show_default=True, help="Of trouble.")
 @click.option("--seed", type=click.IntRange(0, SEED_MAX), help="Repeats a schedule; default: a random one.")
 @click.option("--servers", type=click.IntRange(1, SERVERS_MAX), default=2, show_default=True, help="At once.")
 @click.option("--clients", type=click.IntRange(1, CLIENTS_MAX), default=150, show_default=True, help="At once.")
-@click.option("--json", "as_json", is_flag=True, help="Progress on stderr, and every figure in stdout's last line.")
+@json_option
 @click.option("--keep", is_flag=True, help="Keep the database and the logs, and say where.")
 @click.option("--only", callback=parse_only, metavar="FAULT[,FAULT]", help="Only these faults.")
 def chaos(*, as_json: bool, keep: bool, **options: Any) -> int:
@@ -59,30 +52,9 @@ def chaos(*, as_json: bool, keep: bool, **options: Any) -> int:
     logging.getLogger("asyncpg").setLevel(logging.CRITICAL)  # it reports each outage, and those are ours
     console = Console(stderr=as_json)
     console.print(f"seed {options['seed']}", highlight=False)
-    # A SIGTERM ends the run as Ctrl-C does: nothing is left behind. A shell's background jobs ignore SIGINT.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    with place(keep, console) as directory:
+    with folder("lastcall-chaos-", console, keep=keep) as directory:
         result = trio.run(run_all, directory, console, options)
-    if as_json:
-        click.echo(last_line(result))
-    else:
-        say(result, console)
-    return 0 if result["ok"] else EXIT_BROKEN
-
-
-@contextmanager
-def place(keep: bool, console: Console) -> Iterator[Path]:
-    """A folder for the database and the logs. As root, PostgreSQL runs as another user, who must get through."""
-    directory = Path(tempfile.mkdtemp(prefix="lastcall-chaos-"))
-    directory.chmod(0o755)
-    try:
-        yield directory
-    finally:
-        if keep:
-            console.print(f"kept: {directory}", highlight=False, soft_wrap=True)
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
+    return conclude(result, say, console)
 
 
 async def run_all(directory: Path, console: Console, options: dict[str, Any]) -> dict[str, Any]:
@@ -118,32 +90,5 @@ async def run_on(
         return run, Audit(run.ledger, records, run.samples, run.looks, pace).run()
 
 
-def failed(error: BaseException) -> int:
-    """Says in one line why there is no result."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    sys.stderr.write(f"scripts/chaos: {error}\n")
-    return EXIT_BROKEN
-
-
-def main() -> int:
-    try:
-        code = chaos.main(standalone_mode=False)
-    except click.ClickException as mistake:
-        sys.stderr.write(f"scripts/chaos: {mistake.format_message().rstrip('.')}. See scripts/chaos --help.\n")
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
-    except Failed as failure:
-        return failed(failure)
-    except BaseExceptionGroup as group:
-        if group.subgroup(KeyboardInterrupt):
-            return EXIT_INTERRUPTED
-        if failures := group.subgroup(Failed):
-            return failed(failures)
-        raise
-    return int(code or 0)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(chaos, Failed))

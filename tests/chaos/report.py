@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from contextlib import suppress
 from statistics import quantiles
@@ -11,9 +10,10 @@ from typing import Any
 import trio
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn
 from rich.table import Table
 
+from ..command_line import progress
 from .audit import Findings, within
 from .deeds import Run
 from .plan import DATABASE_FAULTS, ROW_FAULTS, SERVER_FAULTS
@@ -44,17 +44,11 @@ class Display:
             while True:
                 await trio.sleep(LINE_SECONDS)
                 self._console.print(f"{self._phase}: {_counts(run)}", highlight=False, soft_wrap=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[counts]}"),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=self._console, transient=True) as progress:
-            task = progress.add_task(self._phase, total=self._seconds, counts="")
+        with progress(self._console, TextColumn("{task.fields[counts]}")) as bar:
+            task = bar.add_task(self._phase, total=self._seconds, counts="")
             while True:
                 done = trio.current_time() - self._began if self._began else 0.0
-                progress.update(task, description=self._phase, completed=min(done, self._seconds), counts=_counts(run))
+                bar.update(task, description=self._phase, completed=min(done, self._seconds), counts=_counts(run))
                 await trio.sleep(REFRESH_SECONDS)
 
 
@@ -130,10 +124,6 @@ def say(result: dict[str, Any], console: Console) -> None:
     verdict = "every promise held" if result["ok"] else "PROMISES WERE BROKEN"
     faults, sessions = result["server_or_database_faults"], result["sessions"]
     console.print(f"{sessions} sessions, {faults} server and database faults, seed {result['seed']}: {verdict}")
-
-
-def last_line(result: dict[str, Any]) -> str:
-    return json.dumps(result)
 
 
 def _seconds(value: float | None) -> str:

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, TextColumn
 
 from server import logs
 
+from ..command_line import SEED_MAX, command, conclude, json_option, progress, run
 from ..simulation.processes import processors
 from .proof import Outcome, Proof, prove, run_once
-from .report import figures, last_line, progress, replay, say
+from .report import figures, replay, say
 from .scenarios import SCENARIOS
 from .strike import KINDS, Kind, Strike
 
-PROGRAM = "scripts/simulate --checkpoints"
-SEED_MAX = 2**32
-EXIT_BROKEN = 1
-EXIT_INTERRUPTED = 130
 
-
-@click.command(PROGRAM, context_settings={"help_option_names": ["-h", "--help"]})
+@command("scripts/simulate --checkpoints")
 @click.option("--scenario", type=click.Choice(list(SCENARIOS)), metavar="NAME", help="Only this one.")
 @click.option("--at", type=click.IntRange(1), metavar="N", help="Only before its step N; shows what happened.")
 @click.option("--with", "kind", type=click.Choice(KINDS), help="With --at: what is done there.")
 @click.option(
     "--seed", type=click.IntRange(0, SEED_MAX), default=0, show_default=True, help="Another one: other orders of tasks."
 )
-@click.option("--json", "as_json", is_flag=True, help="Progress on stderr, and every figure in stdout's last line.")
+@json_option
 @click.pass_context
 def checkpoints(
     context: click.Context, *, scenario: str | None, at: int | None, kind: Kind | None, seed: int, as_json: bool
@@ -43,18 +39,11 @@ def checkpoints(
         raise click.UsageError("--scenario, --at and --with belong together", context)
     console = Console(stderr=as_json)
     logs.configure(json_logs=False, level="error")  # stdout's last line stays the figures
-    # A SIGTERM ends the run as Ctrl-C does: no worker is left behind. A shell's background jobs ignore SIGINT.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     if scenario is not None and at is not None and kind is not None:
         result = strike_once(Strike(scenario, kind, at, seed), console, context)
     else:
         result = prove_all([scenario] if scenario is not None else list(SCENARIOS), seed, console)
-    if as_json:
-        click.echo(last_line(result))
-    else:
-        say(result, console)
-    return 0 if result["ok"] else EXIT_BROKEN
+    return conclude(result, say, console)
 
 
 def strike_once(strike: Strike, console: Console, context: click.Context) -> dict[str, Any]:
@@ -75,8 +64,8 @@ def strike_once(strike: Strike, console: Console, context: click.Context) -> dic
 def prove_all(names: list[str], seed: int, console: Console) -> dict[str, Any]:
     """All strikes of some scenarios, on all processors."""
     began, processes = time.perf_counter(), processors()
-    with progress(console) as shown:
-        task = shown.add_task("", total=None, broken=0)
+    with progress(console, MofNCompleteColumn(), TextColumn("{task.fields[broken]} broken")) as shown:
+        task = shown.add_task("runs", total=None, broken=0)
 
         def told(proof: Proof, outcome: Outcome, total: int) -> None:
             shown.update(task, completed=proof.runs, total=total, broken=len(proof.failing))
@@ -88,16 +77,5 @@ def prove_all(names: list[str], seed: int, console: Console) -> dict[str, Any]:
     return figures(proof, time.perf_counter() - began, processes)
 
 
-def main() -> int:
-    try:
-        code = checkpoints.main(standalone_mode=False)
-    except click.ClickException as mistake:
-        sys.stderr.write(f"{PROGRAM}: {mistake.format_message().rstrip('.')}. See {PROGRAM} --help.\n")
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
-    return int(code or 0)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(checkpoints))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .proof import Outcome, Proof
@@ -59,17 +57,6 @@ def figures(proof: Proof, seconds: float, processes: int) -> dict[str, Any]:
     }
 
 
-def progress(console: Console) -> Progress:
-    columns = (
-        TextColumn("runs"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[broken]} broken"),
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
 def say(result: dict[str, Any], console: Console) -> None:
     """The end of a proof, for people."""
     table = Table("what ends the session", "checkpoints", "strikes", "how the rows ended", "broken")
@@ -96,7 +83,3 @@ def verdict(result: dict[str, Any]) -> str:
         f"{result['scenarios']} scenarios × {mean:.0f} checkpoints each ({result['checkpoints']}),"
         f" {result['runs']} runs in {result['seconds']:.0f} s, {result['broken']} broken"
     )
-
-
-def last_line(result: dict[str, Any]) -> str:
-    return json.dumps(result)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,17 +15,17 @@ from rich.console import Console
 
 from server import embedded, logs
 
+from .. import command_line
+from ..command_line import EXIT_BROKEN, command, conclude, folder, json_option
 from .database import Source, run
 from .orders import Orders, explore
 from .replay import again, parse
-from .report import figures, last_line, say, show
+from .report import figures, say, show
 from .together import Meeting, Meetings, meet_all
 
 SECONDS_MAX = 86_400
 LENGTH_MAX = 1_000
 COMPARED = 0.05  # of the states that were taken for others
-EXIT_BROKEN = 1
-EXIT_INTERRUPTED = 130
 
 
 def parse_only(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Meeting | list[str] | None:
@@ -38,42 +35,37 @@ def parse_only(_context: click.Context, _parameter: click.Parameter, value: str 
         raise click.BadParameter(str(error)) from error
 
 
-@click.command("scripts/simulate --interleavings", context_settings={"help_option_names": ["-h", "--help"]})
+@command("scripts/simulate --interleavings")
 @click.option(
     "--length", type=click.IntRange(1, LENGTH_MAX), help="Of the longest orders; default: until nothing new comes."
 )
 @click.option(
     "--seconds", type=click.FloatRange(1, SECONDS_MAX), default=600, show_default=True, help="What it may take at most."
 )
-@click.option("--json", "as_json", is_flag=True, help="Progress on stderr, and every figure in stdout's last line.")
+@json_option
 @click.option("--only", callback=parse_only, metavar="ORDER", help="Only what a failure named, with every step told.")
 def interleavings(*, as_json: bool, only: Meeting | list[str] | None, **options: Any) -> int:
     """All orders of the lifecycle's statements on one session, and all pairs of them at the same moment, on the real
     schema in a real PostgreSQL, against the promises. Exits with 0 only if every promise held."""
     logs.configure(json_logs=False, level="error")
     console = Console(stderr=as_json)
-    # A SIGTERM ends the run as Ctrl-C does: nothing is left behind. A shell's background jobs ignore SIGINT.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    with cluster() as url:
+    with cluster(console) as url:
         if only is not None:
             return repeat(url, only, console)
         result = run(everything(url, console, **options))
-    say(result, console)
     if as_json:
-        click.echo(last_line(result))
-    return 0 if result["ok"] else EXIT_BROKEN
+        say(result, console)  # on stderr, beside the figures
+    return conclude(result, say, console)
 
 
 @contextmanager
-def cluster() -> Iterator[str]:
-    """The URL of a PostgreSQL of our own. As root it runs as another user, who must get to its folder."""
-    with tempfile.TemporaryDirectory(prefix="lastcall-interleavings-") as directory:
-        Path(directory).chmod(0o755)
+def cluster(console: Console) -> Iterator[str]:
+    """The URL of a PostgreSQL of our own."""
+    with folder("lastcall-interleavings-", console) as directory:
         try:
-            yield embedded.start(Path(directory))
+            yield embedded.start(directory)
         finally:
-            embedded.stop(Path(directory))
+            embedded.stop(directory)
 
 
 async def everything(url: str, console: Console, *, length: int | None, seconds: float) -> dict[str, Any]:
@@ -105,20 +97,5 @@ def repeat(url: str, only: Meeting | list[str], console: Console) -> int:
     return EXIT_BROKEN if failures else 0
 
 
-def main() -> int:
-    try:
-        code = interleavings.main(standalone_mode=False)
-    except click.ClickException as mistake:
-        command = "scripts/simulate --interleavings"
-        sys.stderr.write(f"{command}: {mistake.format_message().rstrip('.')}. See {command} --help.\n")
-        return 2
-    except embedded.EmbeddedError as error:
-        sys.stderr.write(f"scripts/simulate --interleavings: {error}\n")
-        return EXIT_BROKEN
-    except (click.Abort, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
-    return int(code or 0)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line.run(interleavings, embedded.EmbeddedError))

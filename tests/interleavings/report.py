@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 from rich.console import Console
@@ -101,7 +100,3 @@ def say(result: dict[str, Any], console: Console) -> None:
         console.print(f"    {escape(each['replay'])}", highlight=False, soft_wrap=True)
     verdict = "every promise held" if result["ok"] else f"{len(result['broken'])} ORDERS BROKE PROMISES"
     console.print(verdict, highlight=False)
-
-
-def last_line(result: dict[str, Any]) -> str:
-    return json.dumps(result)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from random import SystemRandom
@@ -10,25 +9,24 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, TextColumn
 
 from server import logs
 
+from ..command_line import SEED_MAX, command, conclude, json_option, progress, run
 from .processes import outcomes, processors
-from .report import Total, command, counts_of, figures, last_line, progress, say
+from .report import Total, counts_of, figures, replay, say
 from .run import run_seed
 
 SEEDS_MAX = 10_000_000
-SEED_MAX = 2**32
-EXIT_BROKEN = 1
-EXIT_INTERRUPTED = 130
 
 
-@click.command("scripts/simulate", context_settings={"help_option_names": ["-h", "--help"]})
+@command("scripts/simulate")
 @click.option("--seeds", type=click.IntRange(1, SEEDS_MAX), default=200, show_default=True, help="How many worlds.")
 @click.option("--first-seed", type=click.IntRange(0, SEED_MAX), help="They count up from here; default: a random one.")
 @click.option("--seed", type=click.IntRange(0, SEED_MAX), help="Only this one.")
 @click.option("--trace", is_flag=True, help="With --seed: everything that happened in it, in order.")
-@click.option("--json", "as_json", is_flag=True, help="Progress on stderr, and every figure in stdout's last line.")
+@json_option
 @click.pass_context
 def simulate(
     context: click.Context, *, seeds: int, first_seed: int | None, seed: int | None, trace: bool, as_json: bool
@@ -37,9 +35,6 @@ def simulate(
     promise is checked at every step. Exits with 0 only if every promise held."""
     console = Console(stderr=as_json)
     logs.configure(json_logs=False, level="error")  # stdout's last line stays the figures
-    # A SIGTERM ends the run as Ctrl-C does: no worker is left behind. A shell's background jobs ignore SIGINT.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     if seed is None:
         if trace:
             raise click.UsageError("--trace needs --seed: it shows one world", context)
@@ -49,11 +44,7 @@ def simulate(
         raise click.UsageError("--seed is one world; leave --seeds and --first-seed out", context)
     else:
         result = run_one(seed, console, trace=trace)
-    if as_json:
-        click.echo(last_line(result))
-    else:
-        say(result, console)
-    return 0 if result["ok"] else EXIT_BROKEN
+    return conclude(result, say, console)
 
 
 def run_one(seed: int, console: Console, *, trace: bool) -> dict[str, Any]:
@@ -72,26 +63,16 @@ def run_many(first: int, seeds: int, console: Console) -> dict[str, Any]:
     processes = min(processors(), seeds)
     console.print(f"seeds {first} to {first + seeds - 1}", highlight=False)
     total, began = Total(), time.perf_counter()
-    with outcomes(range(first, first + seeds), processes) as found, progress(console) as shown:
-        task = shown.add_task("", total=seeds, counts="")
+    columns = MofNCompleteColumn(), TextColumn("{task.fields[counts]}")
+    with outcomes(range(first, first + seeds), processes) as found, progress(console, *columns) as shown:
+        task = shown.add_task("seeds", total=seeds, counts="")
         for outcome in found:
             total.add(outcome)
             shown.update(task, completed=total.seeds, counts=counts_of(total))
             if outcome.broken:
-                console.print(f"{outcome.examples[0]}\n    {command(outcome.seed)}", highlight=False, soft_wrap=True)
+                console.print(f"{outcome.examples[0]}\n    {replay(outcome.seed)}", highlight=False, soft_wrap=True)
     return figures(total, time.perf_counter() - began, processes) | {"first_seed": first}
 
 
-def main() -> int:
-    try:
-        code = simulate.main(standalone_mode=False)
-    except click.ClickException as mistake:
-        sys.stderr.write(f"scripts/simulate: {mistake.format_message().rstrip('.')}. See scripts/simulate --help.\n")
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
-    return int(code or 0)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(simulate))

@@ -16,9 +16,10 @@ import click
 import trio
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn
 from rich.table import Table
 
+from ..command_line import command, conclude, json_option, progress, run
 from .mutants import MUTANTS, Mutant
 from .processes import processors
 from .watch import PROMISES
@@ -28,8 +29,6 @@ COPIED = ("server", "tests", "schema.sql", "pyproject.toml")
 SEEDS_MAX = 400  # within which a mistake has to be seen
 STDERR_CHARS_MAX = 300
 TEST_FAILED = 1  # pytest's exit code; others are no verdict
-EXIT_BROKEN = 1
-EXIT_INTERRUPTED = 130
 
 
 class MutantNotFound(Exception):
@@ -165,7 +164,7 @@ def run_mutants(
     for mutant in chosen:
         mutated(mutant)
     began = time.perf_counter()
-    with _progress(console) as shown:
+    with progress(console, MofNCompleteColumn()) as shown:
         task = shown.add_task("mutants", total=len(chosen))
         verdicts = trio.run(try_all, chosen, seeds_max, processes, lambda _: shown.advance(task))
         took = {verdict.name: verdict.seeds for verdict in verdicts if verdict.promise}
@@ -197,11 +196,6 @@ def _row(verdict: Verdict) -> dict[str, Any]:
     return {name: getattr(verdict, name) for name in Verdict.__slots__}
 
 
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
 def say(result: dict[str, Any], console: Console) -> None:
     """The end of a run, for people."""
     table = Table("mistake", "promise that was reported", "seeds")
@@ -218,12 +212,12 @@ def say(result: dict[str, Any], console: Console) -> None:
     console.print(f"{result['caught']} of {result['mutants']} in {result['seconds']:g} s: {verdict}", highlight=False)
 
 
-@click.command("scripts/simulate --mutants", context_settings={"help_option_names": ["-h", "--help"]})
+@command("scripts/simulate --mutants")
 @click.option("--only", multiple=True, metavar="NAME", help="Only this mutant; may be given again.")
 @click.option(
     "--seeds-max", type=click.IntRange(1), default=SEEDS_MAX, show_default=True, help="Within which it has to be seen."
 )
-@click.option("--json", "as_json", is_flag=True, help="Progress on stderr, and every figure in stdout's last line.")
+@json_option
 def mutating(*, only: tuple[str, ...], seeds_max: int, as_json: bool) -> int:
     """Makes small mistakes in a copy of the code, one at a time, and has the simulation find each. Exits with 0 only
     if it found them all, with the promise that each one breaks."""
@@ -235,23 +229,8 @@ def mutating(*, only: tuple[str, ...], seeds_max: int, as_json: bool) -> int:
         result = run_mutants(console, processors(), only=only, seeds_max=seeds_max)
     except MutantNotFound as error:
         raise click.ClickException(str(error)) from None
-    if as_json:
-        click.echo(json.dumps(result))
-    else:
-        say(result, console)
-    return 0 if result["ok"] else EXIT_BROKEN
-
-
-def main() -> int:
-    try:
-        code = mutating.main(standalone_mode=False)
-    except click.ClickException as mistake:
-        sys.stderr.write(f"scripts/simulate --mutants: {mistake.format_message().rstrip('.')}. See --help.\n")
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
-    return int(code or 0)
+    return conclude(result, say, console)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(mutating))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .coverage import SEEDS_MIN, missing
@@ -68,7 +66,7 @@ class Total:
         return not self.failing and not self.missing
 
 
-def command(seed: int) -> str:
+def replay(seed: int) -> str:
     """What replays a seed."""
     return f"scripts/simulate --seed {seed} --trace"
 
@@ -89,22 +87,11 @@ def figures(total: Total, seconds: float, processes: int) -> dict[str, Any]:
         "broken_promises": sum(total.broken.values()),
         "failing_seeds": failing,
         "examples": [example for seed in failing for example in total.failing[seed]][:EXAMPLES_MAX],
-        "replay": [command(seed) for seed in failing[:EXAMPLES_MAX]],
+        "replay": [replay(seed) for seed in failing[:EXAMPLES_MAX]],
         "coverage": {kind: dict(sorted(names.items())) for kind, names in sorted(total.counts.items())},
         "coverage_missing": total.missing,
         "ok": total.ok,
     }
-
-
-def progress(console: Console) -> Progress:
-    columns = (
-        TextColumn("seeds"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[counts]}"),
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def counts_of(total: Total) -> str:
@@ -129,7 +116,3 @@ def say(result: dict[str, Any], console: Console) -> None:
     rate = f"{result['sessions_per_second']:g} a second in {result['processes']} processes"
     verdict = "every promise held" if result["ok"] else "IT DID NOT HOLD"
     console.print(f"{result['seeds']} seeds, {result['sessions']} sessions, {rate}: {verdict}", highlight=False)
-
-
-def last_line(result: dict[str, Any]) -> str:
-    return json.dumps(result)

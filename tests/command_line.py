@@ -1,0 +1,105 @@
+"""The frame of the commands that prove something: their options, exit codes, interrupts and last line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+
+EXIT_BROKEN = 1  # also where there is no result
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+SEED_MAX = 2**32
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Progress on stderr, and every figure in stdout's last line."
+)
+
+
+def command(name: str) -> Callable[[Callable[..., int]], click.Command]:
+    """A command of this name, as people call it. It returns its exit code."""
+    return click.command(name, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+def run(called: click.Command, *failures: type[Exception]) -> int:
+    """Runs a command; its exit code. What is wrong is said in one line on stderr.
+
+    failures: what keeps a command from a result through no mistake of its caller's; the message is one line.
+    """
+    try:
+        with _interruptible():
+            return int(called.main(standalone_mode=False) or 0)
+    except BaseException as error:
+        # At any depth: nurseries wrap what ends them in groups.
+        if _first(error, (KeyboardInterrupt, click.Abort)):
+            return EXIT_INTERRUPTED
+        if mistake := _first(error, (click.ClickException,)):
+            assert isinstance(mistake, click.ClickException)
+            _say(called, f"{mistake.format_message().rstrip('.')}. See {called.name} --help.")
+            return EXIT_USAGE
+        if failure := _first(error, failures):
+            _say(called, str(failure))
+            return EXIT_BROKEN
+        raise
+
+
+def conclude(result: dict[str, Any], say: Callable[[dict[str, Any], Console], None], console: Console) -> int:
+    """Says what came out: for machines in stdout's last line, where the console is stderr. The exit code, by `ok`."""
+    if console.stderr:
+        click.echo(json.dumps(result))
+    else:
+        say(result, console)
+    return 0 if result["ok"] else EXIT_BROKEN
+
+
+def progress(console: Console, *columns: ProgressColumn) -> Progress:
+    """A bar with its description and these columns. Nothing where there is no terminal."""
+    shown = (TextColumn("{task.description}"), BarColumn(), *columns, TimeElapsedColumn())
+    return Progress(*shown, console=console, transient=True, disable=not console.is_terminal)
+
+
+@contextmanager
+def folder(prefix: str, console: Console, *, keep: bool = False) -> Iterator[Path]:
+    """A folder for databases and logs. As root, PostgreSQL runs as another user, who must get through."""
+    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    directory.chmod(0o755)
+    try:
+        yield directory
+    finally:
+        if keep:
+            console.print(f"kept: {directory}", highlight=False, soft_wrap=True)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """A SIGTERM ends the run as Ctrl-C does: nothing is left behind. A shell's background jobs ignore SIGINT."""
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _first(error: BaseException, kinds: tuple[type[BaseException], ...]) -> BaseException | None:
+    """The first exception of these kinds in a group of groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for each in error.exceptions if (found := _first(each, kinds))), None)
+    return error if isinstance(error, kinds) else None
+
+
+def _say(called: click.Command, message: str) -> None:
+    sys.stderr.write(f"{called.name}: {message}\n")
