@@ -64,7 +64,7 @@ def lanes(seed: int, only: Sequence[str], pace: Pace) -> dict[str, Iterator[Step
     """
     kinds = {
         "servers": (SERVER_FAULTS, (0.3, 0.8)),
-        "database": (DATABASE_FAULTS, (1.5, 5.0)),
+        "database": (DATABASE_FAULTS, (2.0, 5.0)),
         "clients": (CLIENT_FAULTS, (3.0, 5.0)),
         "rows": (ROW_FAULTS, (0.4, 1.2)),
     }
