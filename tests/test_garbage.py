@@ -49,6 +49,11 @@ async def test_a_commit_leaves_nothing_to_the_garbage_collector(server: TestServ
     async with connect(server.url) as client:
         await client.ask("hello")
         with no_collections():
+            before = retries_in_memory()
             await client.ask("hello again")
-            left = [type(each).__name__ for each in gc.get_objects() if type(each).__name__ == "IterState"]
-            assert len(left) <= 1
+            assert retries_in_memory() <= before
+
+
+def retries_in_memory() -> int:
+    """Of tenacity's, each of which is part of a cycle. There may be others than the writer's in this process."""
+    return sum(type(each).__name__ == "IterState" for each in gc.get_objects())

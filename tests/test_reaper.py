@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -327,6 +329,15 @@ async def test_one_instance_that_cannot_be_reaped_keeps_no_other_waiting(
 # --- on PostgreSQL
 
 
+@pytest.fixture
+def only_new_garbage() -> Iterator[None]:
+    """What is in memory is left alone, as in `lastcall serve`: here it is all that a thousand tests left behind."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("only_new_garbage")
 async def test_ten_thousand_orphans_are_reaped_in_one_look_and_the_loop_goes_on(
     postgres_store: PostgresStore,
 ) -> None:

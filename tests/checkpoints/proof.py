@@ -54,7 +54,7 @@ def run_once(scenario: str, seed: int, strike: Strike | None = None, *, trace: b
     """One run of a scenario. Without a strike, `moments` are its checkpoints."""
     ending, outcome = Ending(SCENARIOS[scenario], strike), Outcome(scenario, strike)
     try:
-        world = simulate(seed, ending.run)
+        world = simulate(seed, ending.run, counts_steps=True)
     except Exception as error:  # noqa: BLE001 - whatever got out of the servers is a finding
         promise = "I7 unbounded" if isinstance(error, Stuck) else "I8 contained"
         outcome.broken[promise] += 1

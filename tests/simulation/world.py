@@ -299,12 +299,14 @@ def _forget_what_is_stuck() -> None:
         sys.unraisablehook = hook
 
 
-def simulate(seed: int, main: Callable[[World], Awaitable[None]]) -> World:
+def simulate(seed: int, main: Callable[[World], Awaitable[None]], *, counts_steps: bool = False) -> World:
     """Runs `main` in a new world, in virtual time, until it returns. Not to be called inside a Trio run.
+
+    counts_steps: `main` has an instrument that counts the steps of tasks.
 
     Raises `Stuck` where nothing would ever happen again, and yet tasks are left.
     """
-    clock = VirtualClock(EPOCH)
+    clock = VirtualClock(EPOCH, counts_steps=counts_steps)
     with deterministic(seed, clock) as scheduler:
         world = World(seed, scheduler)
         with listening_to_logs(world.heard), _surroundings(world):
