@@ -114,7 +114,6 @@ class _Connection:
             self._session.stop(EndReason.SERVER_ERROR)
         finally:
             await ExitPath(self._session, self._instance_id, self._ws, self._services).run()
-            self._session.cut = tuple  # part of a cycle: the session's objects would wait for a garbage collection
         return self._reader.farewell
 
     async def _converse(self) -> None:

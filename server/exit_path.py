@@ -48,6 +48,7 @@ class ExitPath:
         else:
             await self._end()
             await self._close()
+        session.cut = tuple  # part of a cycle: the session's objects would wait for a garbage collection
 
     async def _end(self) -> None:
         if self._session.row_closed:  # with all others at a shutdown

@@ -163,10 +163,7 @@ def test_a_mistake_is_one_line_with_the_fix_in_it(lastcall: Lastcall, arguments:
     [
         (["serve", "--prt", "1"], "--port"),
         (["stats", "--database-url", f"postgresql://u:{SECRET}@127.0.0.1:1/x"], "--database-url"),
-        (
-            ["serve", "--agent", "echo", "--database-url", f"postgresql://u:{SECRET}@no.invalid/x"],
-            "--database-url",
-        ),
+        (["serve", "--agent", "echo", "--database-url", f"postgresql://u:{SECRET}@no.invalid/x"], "--database-url"),
         (["serve", "--database-url", f"postgresql://u:{SECRET}/x@127.0.0.1/x"], "percent-encoded"),
         (["stats", f"postgresql://u:{SECRET}@127.0.0.1/x"], "lastcall stats --help"),
     ],

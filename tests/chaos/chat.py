@@ -127,18 +127,23 @@ class Chat:
         The first note wakes the harness, which has the processor before us: what is measured begins after it.
         """
         note("leaving", self._visit, how)
-        last = UNMASKED if how == "garbage" else self._encode(CloseConnection(code=1000))
+        last = self._last_bytes(how)
         began = time.time()
-        match how:
-            case "reset":
-                self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self._stream.socket.close()
-            case "fin":
-                await self._stream.aclose()
-            case _:
-                await self._send_bytes(last)
+        if last:
+            await self._send_bytes(last)
+        elif how == "fin":
+            await self._stream.aclose()
+        else:
+            self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._stream.socket.close()
         note("left", self._visit, began)
-        if how not in ("reset", "fin"):
+        if last:
             with trio.move_on_after(FAREWELL_SECONDS):
                 while True:
                     await self.receive()
+
+    def _last_bytes(self, how: str) -> bytes:
+        """Empty for an end without a word."""
+        if how in ("reset", "fin"):
+            return b""
+        return UNMASKED if how == "garbage" else self._encode(CloseConnection(code=1000))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
 
 from .database import Lag, Trouble
+from .seeding import until
 
 if TYPE_CHECKING:
     from .people import Crowd
@@ -26,14 +26,6 @@ STATES = frozenset({
 })  # fmt: skip
 
 
-async def _until(true: Callable[[], bool], seconds: float) -> bool:
-    """Whether it came true in time."""
-    until = trio.current_time() + seconds
-    while not (came := true()) and trio.current_time() < until:  # noqa: ASYNC110 - nobody there to set an event
-        await trio.sleep(LOOK_SECONDS)
-    return came
-
-
 async def arrival_at_a_shutdown(server: Server, crowd: Crowd) -> None:
     """SIGTERM while somebody's session is about to begin: its row may land behind the bulk close."""
 
@@ -44,9 +36,9 @@ async def arrival_at_a_shutdown(server: Server, crowd: Crowd) -> None:
         )
 
     server.set_trouble(Trouble("slow", seconds=STATEMENT_SECONDS, share=1.0))
-    if await _until(arriving, ARRIVAL_SECONDS):
+    if await until(arriving, ARRIVAL_SECONDS, LOOK_SECONDS):
         server.terminate()
-        await _until(lambda: server.link.closed_in_bulk, 2 * STATEMENT_SECONDS)
+        await until(lambda: server.link.closed_in_bulk, 2 * STATEMENT_SECONDS, LOOK_SECONDS)
         await trio.sleep(LOOK_SECONDS)
     server.set_trouble(None)
     server.terminate()

@@ -12,6 +12,7 @@ import trio
 
 from .network import CLOSE, HEAD, PING, PONG, TEXT, Frame, Wire, masked_frame
 from .plan import Manner, Person
+from .seeding import until
 from .world import Server, World
 
 PATIENCE_SECONDS = 5.0  # for an answer, and for the server to end what the client does not
@@ -454,9 +455,8 @@ class Crowd:
         return visit
 
     async def _find_server(self) -> Server | None:
-        until = trio.current_time() + PATIENCE_SECONDS
-        while not (accepting := [server for server in self._world.servers if server.accepting]):
-            if trio.current_time() >= until:
-                return None
-            await trio.sleep(LOOK_SECONDS)
-        return self._world.random.choice(accepting)
+        def accepting() -> list[Server]:
+            return [server for server in self._world.servers if server.accepting]
+
+        found = await until(lambda: bool(accepting()), PATIENCE_SECONDS, LOOK_SECONDS)
+        return self._world.random.choice(accepting()) if found else None

@@ -158,6 +158,14 @@ def _change_deadline(scope: trio.CancelScope) -> DeadlineChange:
     return DeadlineChange(scope)
 
 
+async def until(true: Callable[[], bool], seconds: float, look_seconds: float) -> bool:
+    """Whether it came true in time. Looked at now and then, where nobody is there to set an event."""
+    end = trio.current_time() + seconds
+    while not (came := true()) and trio.current_time() < end:  # noqa: ASYNC110 - virtual time
+        await trio.sleep(look_seconds)
+    return came
+
+
 def _poll_now_and_then(poll: Callable[..., Any]) -> Callable[..., Any]:
     """A world has no sockets: asking the kernel at every step took a sixth of the time. Ctrl-C comes this way."""
     skipped = 0
