@@ -76,7 +76,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 class Batch:
     """Writes sorted by kind.
 
-    at: the database's clock as it ran them; None before that.
+    at: the database's clock as it ran them, or refused them; None before that.
     """
 
     def __init__(self, writes: Sequence[Write]) -> None:
@@ -108,9 +108,9 @@ class Batch:
         text = msgspec.json.encode(rows).decode()
         (row,) = await connection.fetch(QUERIES["commit_batch"], moment, FRESH_SECONDS, text)
         answer = _decode(row["answer"])
+        self.at = datetime.fromtimestamp(answer.at, UTC)
         if not answer.fresh:
             raise StoreUnavailable("the batch reached the database too late")
-        self.at = datetime.fromtimestamp(answer.at, UTC)
         return answer
 
     def _rows(self, now: float) -> dict[str, Any]:
