@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from .. import commits
+from .. import commit_queue
 from ..queries import QUERIES
 from ..store import (
     CredentialRevoked,
@@ -45,7 +45,7 @@ class InstanceStop(msgspec.Struct, frozen=True):
 Write = SessionStart | SessionEnd | tuple[StoredItem, ...] | ItemDeletion | BulkClose | InstanceStop
 Closed = frozenset[UUID]
 """What a write comes to: the sessions whose rows it closed."""
-Outcome: TypeAlias = commits.Outcome[Closed]
+Outcome: TypeAlias = commit_queue.Outcome[Closed]
 NONE: Closed = frozenset()
 
 FRESH_SECONDS = 0.5  # a batch that reaches the database later than so is refused: ages cannot be counted from there
@@ -146,6 +146,13 @@ class Batch:
         if ended is False:
             return _held()
         return Closed({end.session_id}) if ended and self._first[end.session_id] is end else NONE
+
+
+def session_of(write: Write) -> UUID | None:
+    """Whose write it is; None for what concerns all sessions of an instance. Items come from one session at a time."""
+    if isinstance(write, BulkClose | InstanceStop):
+        return None
+    return write[0].session_id if isinstance(write, tuple) else write.session_id
 
 
 def by_session(items: Sequence[StoredItem]) -> list[list[StoredItem]]:

@@ -15,7 +15,7 @@ import trio
 import trio_asyncio
 
 from ..agent import Memory, Message, Transcript
-from ..commits import CommitWriter
+from ..commits import COMMITS_MAX, CommitWriter
 from ..identity import Scope
 from ..queries import QUERIES
 from ..store import (
@@ -37,7 +37,7 @@ from ..store import (
     StoreUnavailable,
     Suspect,
 )
-from .batch import Batch, BulkClose, Closed, InstanceStop, Outcome, Write, by_session
+from .batch import Batch, BulkClose, Closed, InstanceStop, Outcome, Write, by_session, session_of
 from .calls import CALL_SECONDS, call
 from .clock import DatabaseClock
 from .guard import GAP_SECONDS, PostgresGuard, open_guard
@@ -46,7 +46,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CONNECTIONS = 6
-CONNECTIONS_FOR_WRITES = 2  # that no crowd of readers can take: commits, the bulk close, the heartbeat
+CONNECTIONS_FOR_WRITES = COMMITS_MAX + 1  # that no crowd of readers can take: commits, and what an instance does
 CONNECT_SECONDS = 3.0
 COMMAND_SECONDS = 5.0
 CLOCK_EXACT_SECONDS = 0.02
@@ -67,7 +67,7 @@ class PostgresStore:
         self._loop = loop
         self._clock = DatabaseClock()
         self._readers = trio.CapacityLimiter(CONNECTIONS - CONNECTIONS_FOR_WRITES)
-        self._writer: CommitWriter[Write, Closed] = CommitWriter(self._commit)
+        self._writer: CommitWriter[Write, Closed] = CommitWriter(self._commit, session_of)
         self.run_writer = self._writer.run
         self.close_writer = self._writer.close
 
