@@ -74,6 +74,9 @@ SELECT commit_batch($1, make_interval(secs => $2), $3) AS answer;
 -- name: clock
 SELECT clock_timestamp() AS at;
 
+-- name: active_sessions
+SELECT session_id FROM conversation_sessions WHERE instance_id = $1 AND is_active;
+
 -- name: close_instance_sessions
 -- A row that somebody else holds is left to its session's own end.
 WITH free AS MATERIALIZED (

@@ -269,6 +269,12 @@ class MemoryStore:
         finally:
             del self.guards[instance_id]
 
+    async def active_sessions(self, instance_id: UUID) -> Collection[UUID]:
+        def look() -> Collection[UUID]:
+            return [key for key, row in self.sessions.items() if row.is_active and row.instance_id == instance_id]
+
+        return await self._ask("active_sessions", look)
+
     async def suspects(self, instance_id: UUID) -> Sequence[Suspect]:
         def look() -> Sequence[Suspect]:
             now, me = trio.current_time(), self.instances[instance_id]

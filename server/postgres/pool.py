@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
@@ -133,6 +133,9 @@ class PostgresStore:
 
     async def end_session(self, end: SessionEnd) -> bool:
         return bool(await self._submit_after(end.unfinished, end))
+
+    async def active_sessions(self, instance_id: UUID) -> Collection[UUID]:
+        return [row["session_id"] for row in await self._first(QUERIES["active_sessions"], instance_id)]
 
     async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Closed:
         return await self._submit_after(unfinished, BulkClose(instance_id))
