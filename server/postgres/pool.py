@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
+from operator import itemgetter
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -201,19 +202,8 @@ class PostgresStore:
         return [ConversationSummary(**row) for row in rows]
 
     async def claim_memory(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
-        claimed = await self.fetch("claim_memory", limit, lease_seconds)
-        if not claimed:
-            return []
-        messages: dict[UUID, list[Message]] = defaultdict(list)
-        for row in await self.fetch("load_transcripts", [claim["session_id"] for claim in claimed]):
-            messages[row["session_id"]].append(Message(row["role"], row["content"], row["item_id"]))
-        return [
-            MemoryClaim(
-                Transcript(str(claim["session_id"]), claim["user_id"], messages[claim["session_id"]]),
-                claim["memory_attempts"],
-            )
-            for claim in claimed
-        ]
+        rows = await self.fetch("claim_memory", limit, lease_seconds)
+        return [_memory_claim(list(group)) for _, group in itertools.groupby(rows, key=itemgetter("session_id"))]
 
     async def finish_memory(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
         columns = [[getattr(m, name) for m in memories] for name in ("kind", "content", "quote", "item_id")]
@@ -257,6 +247,12 @@ class PostgresStore:
         finally:
             if batch.at is not None:
                 self._clock.observe(now, trio.current_time(), batch.at)
+
+
+def _memory_claim(rows: Sequence[asyncpg.Record]) -> MemoryClaim:
+    """rows: of one session, one for each thing that was said."""
+    said = [Message(row["role"], row["content"], row["item_id"]) for row in rows if row["role"] is not None]
+    return MemoryClaim(Transcript(str(rows[0]["session_id"]), rows[0]["user_id"], said), rows[0]["memory_attempts"])
 
 
 def _stored_item(row: asyncpg.Record) -> StoredItem:
