@@ -7,7 +7,7 @@ A row without a key concerns all of them: it is committed after what came before
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeAlias, TypeVar
 
@@ -26,9 +26,10 @@ Outcome: TypeAlias = Result | StoreError
 
 @dataclass(eq=False, slots=True)
 class Entry(Generic[Row, Result]):
-    """A row and what became of it. abandoned: nobody waits for it any more."""
+    """A row and what became of it. key: None where it concerns all others. abandoned: nobody waits for it any more."""
 
     row: Row
+    key: Hashable
     settled: trio.Event = field(default_factory=trio.Event)
     outcome: Outcome[Result] | None = None
     abandoned: bool = False
@@ -47,10 +48,9 @@ class Batch(Generic[Row, Result]):
 
 
 class CommitQueue(Generic[Row, Result]):
-    """At most `QUEUE_ROWS_MAX` rows. key: None for a row that concerns all others."""
+    """At most `QUEUE_ROWS_MAX` rows."""
 
-    def __init__(self, key: Callable[[Row], Hashable]) -> None:
-        self._key = key
+    def __init__(self) -> None:
         self._waiting: deque[Entry[Row, Result]] = deque()
         self._out: list[Batch[Row, Result]] = []
         self._takers = trio.lowlevel.ParkingLot()
@@ -85,7 +85,7 @@ class CommitQueue(Generic[Row, Result]):
         others = [other.keys for other in self._out if other is not batch]
         passed: list[Entry[Row, Result]] = []
         while self._waiting and len(batch.entries) < BATCH_ROWS_MAX and not any(None in keys for keys in others):
-            key = self._key(self._waiting[0].row)
+            key = self._waiting[0].key
             if key is None and others:
                 break
             entry = self._waiting.popleft()

@@ -37,7 +37,8 @@ class CommitWriter(Generic[Row, Result]):
 
     def __init__(self, commit: Commit[Row, Result], key: Callable[[Row], Hashable]) -> None:
         self._commit = commit
-        self._queue = CommitQueue[Row, Result](key)
+        self._key = key
+        self._queue = CommitQueue[Row, Result]()
         self._give_up_at = float("inf")
         self._under_way: set[trio.CancelScope] = set()
 
@@ -68,7 +69,7 @@ class CommitWriter(Generic[Row, Result]):
         return [entry.outcome for entry in entries if entry.outcome is not None]
 
     def _enqueue(self, row: Row) -> Entry[Row, Result]:
-        entry = Entry[Row, Result](row)
+        entry = Entry[Row, Result](row, self._key(row))
         self._queue.put(entry)
         return entry
 
