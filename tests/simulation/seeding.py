@@ -19,12 +19,13 @@ import trio._core._run as trio_run
 
 from server import items
 
+from . import scopes
+
 IDLE_STEPS_MAX = 1_000  # without any task to run; the next deadline is reached without any
-_PLACES = (trio, trio.lowlevel, trio._core, trio_run)
+_PLACES: tuple[Any, ...] = (trio, trio.lowlevel, trio._core, trio_run)
 POLL_STEPS = 256  # between two looks at the kernel
 _TRIO: Any = trio_run  # whose private names are no part of its types
 _IO_MANAGER: Any = _TRIO.TheIOManager
-_SCOPE: Any = trio.CancelScope
 _CHECKPOINT = trio.lowlevel.cancel_shielded_checkpoint
 
 OWNER: ContextVar[Any] = ContextVar("OWNER", default=None)
@@ -130,34 +131,6 @@ class Scheduler(Random):
         _TRIO.GLOBAL_RUN_CONTEXT.runner.runq.extend(self._held.pop(owner))
 
 
-class DeadlineChange:
-    """Trio's way to note a scope's deadline, without the generator that it makes for that 200 times a session."""
-
-    __slots__ = ("_scope",)
-
-    def __init__(self, scope: Any) -> None:
-        self._scope = scope
-
-    def __enter__(self) -> None:
-        """The deadline may change now."""
-
-    def __exit__(self, *_: object) -> None:
-        scope = self._scope
-        over = scope._cancel_status is None or scope._cancel_called
-        before, now = scope._registered_deadline, inf if over else scope._deadline
-        if before != now:
-            scope._registered_deadline = now
-            deadlines = _TRIO.GLOBAL_RUN_CONTEXT.runner.deadlines
-            if before != inf:
-                deadlines.remove(before, scope)
-            if now != inf:
-                deadlines.add(now, scope)
-
-
-def _change_deadline(scope: trio.CancelScope) -> DeadlineChange:
-    return DeadlineChange(scope)
-
-
 async def until(true: Callable[[], bool], seconds: float, look_seconds: float) -> bool:
     """Whether it came true in time. Looked at now and then, where nobody is there to set an event."""
     end = trio.current_time() + seconds
@@ -182,10 +155,12 @@ def _poll_now_and_then(poll: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def _replaced(names: Mapping[str, Any]) -> Iterator[None]:
-    """Trio with other functions under their public names, which its own modules use too."""
-    before = [(place, name, getattr(place, name)) for place in _PLACES for name in names if hasattr(place, name)]
-    for place, name, _ in before:
-        setattr(place, name, names[name])
+    """Trio with other functions under their public names, which its own modules use too; and its scopes."""
+    chosen = [(place, name, names[name]) for place in _PLACES for name in names if hasattr(place, name)]
+    chosen += [(trio.CancelScope, name, function) for name, function in scopes.NAMES.items()]
+    before = [(place, name, getattr(place, name)) for place, name, _ in chosen]
+    for place, name, function in chosen:
+        setattr(place, name, function)
     try:
         yield
     finally:
@@ -209,8 +184,6 @@ def deterministic(seed: int, clock: VirtualClock) -> Iterator[Scheduler]:
     items.wall_clock_ms = lambda: int(trio.current_time() * 1000)  # what is said at one virtual moment ties, as it may
     poll = _IO_MANAGER.get_events
     _IO_MANAGER.get_events = _poll_now_and_then(poll)
-    change = _SCOPE._might_change_registered_deadline
-    _SCOPE._might_change_registered_deadline = _change_deadline
     collecting = gc.isenabled()
     gc.disable()
     names = {
@@ -227,7 +200,6 @@ def deterministic(seed: int, clock: VirtualClock) -> Iterator[Scheduler]:
         _TRIO._r, _TRIO._ALLOW_DETERMINISTIC_SCHEDULING, os.urandom = before[:3]
         random.setstate(before[3])
         _IO_MANAGER.get_events = poll
-        _SCOPE._might_change_registered_deadline = change
         items.wall_clock_ms = wall_clock
         if collecting:
             gc.enable()
