@@ -306,8 +306,8 @@ def simulate(seed: int, main: Callable[[World], Awaitable[None]], *, counts_step
 
     Raises `Stuck` where nothing would ever happen again, and yet tasks are left.
     """
-    clock = VirtualClock(EPOCH, counts_steps=counts_steps)
-    with deterministic(seed, clock) as scheduler:
+    clock = VirtualClock(EPOCH)
+    with deterministic(seed, clock, counts_steps=counts_steps) as scheduler:
         world = World(seed, scheduler)
         with listening_to_logs(world.heard), _surroundings(world):
             try:
