@@ -17,6 +17,7 @@ from .context import CONTEXT
 
 _TRIO: Any = trio_run  # whose private names are no part of its types
 _SCOPE: Any = trio.CancelScope
+_DEADLINE = _SCOPE.deadline
 _ENTER, _EXIT = _SCOPE.__enter__, _SCOPE.__exit__
 _CLOSE: Callable[[Any, BaseException | None], BaseException | None] = _SCOPE._close
 _Status: Any = _TRIO.CancelStatus
@@ -49,6 +50,15 @@ def _register(scope: Any, deadline: float) -> None:
             deadlines.remove(before, scope)
         if deadline != inf:
             deadlines.add(deadline, scope)
+
+
+def _set_deadline(scope: Any, deadline: float) -> None:
+    if scope._relative_deadline != inf or deadline != deadline:
+        _DEADLINE.fset(scope, deadline)
+        return
+    scope._deadline = float(deadline)
+    if scope._cancel_status is not None and not scope._cancel_called:
+        _register(scope, scope._deadline)
 
 
 def _enter(scope: Any) -> Any:
@@ -120,6 +130,7 @@ NAMES = {
     "__exit__": _exit,
     "_close": _close,
     "cancel": _cancel,
+    "deadline": _DEADLINE.setter(_set_deadline),
     "_might_change_registered_deadline": lambda scope: DeadlineChange(scope),
 }
 """What `trio.CancelScope` is to have instead of its own."""

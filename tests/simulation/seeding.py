@@ -103,7 +103,7 @@ class Scheduler:
 
     def __init__(self, seed: int, *, counts_steps: bool = False) -> None:
         self._random = Random(seed)
-        self._counts_steps = counts_steps
+        self.counts_steps = counts_steps
         self._queue: deque[trio.lowlevel.Task] = deque()
         self._batch: list[trio.lowlevel.Task] = []
         self._held: dict[object, list[trio.lowlevel.Task]] = {}
@@ -117,22 +117,28 @@ class Scheduler:
         """The tasks that can run now, the last one first."""
         batch = self._batch = list(self._queue)
         self._queue.clear()
-        self._idle_turns = 0 if batch else self._idle_turns + 1
-        if self._idle_turns > IDLE_TURNS_MAX:
-            raise Stuck("tasks are left that wait for something without a deadline, and nothing is left to happen")
+        if batch:
+            self._idle_turns = 0
+        else:
+            self._idle_turns += 1
+            if self._idle_turns > IDLE_TURNS_MAX:
+                raise Stuck("tasks are left that wait for something without a deadline, and nothing is left to happen")
         if self._held:
-            kept: list[trio.lowlevel.Task] = []
-            for task in batch:
-                self._held.get(task.context.get(OWNER), kept).append(task)
-            batch[:] = kept
+            self._hold_back(batch)
         if len(batch) > 1:
             batch.sort(key=_counter)  # where tasks woke by way of a set, in the order of their addresses
             self._random.shuffle(batch)
         return batch
 
+    def _hold_back(self, batch: list[trio.lowlevel.Task]) -> None:
+        kept: list[trio.lowlevel.Task] = []
+        for task in batch:
+            self._held.get(task.context.get(OWNER), kept).append(task)
+        batch[:] = kept
+
     def may_yield_to_others(self) -> bool:
         """Where no other task can run, a step changes nothing."""
-        return bool(self._batch or self._held or self._queue or self._counts_steps)
+        return bool(self._batch or self._held or self._queue or self.counts_steps)
 
     def freeze(self, owner: object) -> None:
         self._held[owner] = []
