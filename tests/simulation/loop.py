@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Iterator
-from functools import partial
+from contextvars import copy_context
+from functools import cache, partial
 from math import inf
 from types import coroutine
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ POLL_TURNS = 256  # between two looks at the kernel; Ctrl-C comes this way
 _TRIO: Any = trio_run  # whose private names are no part of its types
 _SUCCEEDED = trio.lowlevel.Abort.SUCCEEDED
 _CREATE: Any = partial(type.__call__, trio.Cancelled)  # without the check that keeps others from it
+_TASK: Any = partial(type.__call__, trio.lowlevel.Task)
+_SPAWN: Any = _TRIO.Runner.spawn_impl
 _MISNESTED = _TRIO.CancelReason(source="unknown", reason="misnesting")
 
 
@@ -128,6 +131,27 @@ def _give_up(_raise_cancel: object) -> trio.lowlevel.Abort:
     return _SUCCEEDED
 
 
+def _spawn(runner: Any, function: Any, args: Any, nursery: Any, name: Any, **options: Any) -> Any:
+    """Trio's looks for common mistakes first."""
+    named = name or function
+    if options or nursery is None or nursery._closed or not hasattr(named, "__qualname__"):
+        return _SPAWN(runner, function, args, nursery, name, **options)
+    context = copy_context()
+    task = _TASK(
+        coro=context.run(function, *args),
+        parent_nursery=nursery,
+        runner=runner,
+        name=f"{named.__module__}.{named.__qualname__}",
+        context=context,
+        ki_protected=False,
+    )
+    runner.tasks.add(task)
+    nursery._children.add(task)
+    task._activate_cancel_status(nursery._cancel_status)
+    reschedule(task)
+    return task
+
+
 def current_task() -> Any:
     try:
         return CONTEXT.task
@@ -180,6 +204,13 @@ def _unpark_all(lot: Any) -> list[Any]:
     return unpark(lot, count=inf) if lot._parked else []
 
 
+@cache
+def _modules_with(name: str) -> list[Any]:
+    """Those of Trio's modules that have something under a name."""
+    modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "trio"]
+    return [module for module in modules if hasattr(module, name)]
+
+
 def replacements(loop: Loop, clock: VirtualClock) -> Iterator[tuple[Any, str, Any]]:
     """Where Trio has what under which name, and what a world has there instead."""
     functions = {
@@ -194,10 +225,10 @@ def replacements(loop: Loop, clock: VirtualClock) -> Iterator[tuple[Any, str, An
         "unrolled_run": loop.run,
         "wait_task_rescheduled": wait_task_rescheduled,
     }
-    for module_name, module in tuple(sys.modules.items()):
-        if module_name.split(".")[0] == "trio":
-            yield from ((module, name, function) for name, function in functions.items() if hasattr(module, name))
+    for name, function in functions.items():
+        yield from ((module, name, function) for module in _modules_with(name))
     yield _TRIO.Runner, "reschedule", _runner_reschedule
+    yield _TRIO.Runner, "spawn_impl", _spawn
     yield _TRIO.Task, "_attempt_delivery_of_any_pending_cancel", deliver_cancel
     yield trio.lowlevel.ParkingLot, "unpark", unpark
     yield trio.lowlevel.ParkingLot, "unpark_all", _unpark_all
