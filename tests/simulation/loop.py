@@ -133,17 +133,17 @@ def _give_up(_raise_cancel: object) -> trio.lowlevel.Abort:
 
 def _spawn(runner: Any, function: Any, args: Any, nursery: Any, name: Any, **options: Any) -> Any:
     """Trio's looks for common mistakes first."""
-    named = name or function
-    if options or nursery is None or nursery._closed or not hasattr(named, "__qualname__"):
+    named, system_task = name or function, options.get("system_task", False)
+    if nursery is None or nursery._closed or options.get("context") or not hasattr(named, "__qualname__"):
         return _SPAWN(runner, function, args, nursery, name, **options)
-    context = copy_context()
+    context = runner.system_context.copy() if system_task else copy_context()
     task = _TASK(
         coro=context.run(function, *args),
         parent_nursery=nursery,
         runner=runner,
         name=f"{named.__module__}.{named.__qualname__}",
         context=context,
-        ki_protected=False,
+        ki_protected=system_task,
     )
     runner.tasks.add(task)
     nursery._children.add(task)
