@@ -171,7 +171,7 @@ def _runner_reschedule(_runner: object, task: Any, outcome: Any = None) -> None:
 
 
 def deliver_cancel(task: Any) -> None:
-    """Trio's way raises the error once more than it need, for a first line of its traceback."""
+    """Trio's way raises the error once more than it needs, for a first line of its traceback."""
     abort, status = task._abort_func, task._cancel_status
     if abort is None or not status.effectively_cancelled:
         return
@@ -207,7 +207,7 @@ def _unpark_all(lot: Any) -> list[Any]:
 @cache
 def _modules_with(name: str) -> list[Any]:
     """Those of Trio's modules that have something under a name."""
-    modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "trio"]
+    modules = [module for path, module in sys.modules.items() if path.split(".")[0] == "trio"]
     return [module for module in modules if hasattr(module, name)]
 
 

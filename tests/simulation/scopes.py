@@ -1,13 +1,13 @@
 """Trio's cancel scopes, which a session enters fifty times, without what a world does not need.
 
-Whatever is not plain (a scope that is left by an exception, or out of order, or is over before it begins) is left to
-Trio's own code.
+Whatever is not plain (a scope that is left with a group of errors, or out of order, or is over before it begins) is
+left to Trio's own code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
+from math import inf, isnan
 from typing import Any
 
 import trio
@@ -53,7 +53,7 @@ def _register(scope: Any, deadline: float) -> None:
 
 
 def _set_deadline(scope: Any, deadline: float) -> None:
-    if scope._relative_deadline != inf or deadline != deadline:
+    if scope._relative_deadline != inf or isnan(deadline):
         _DEADLINE.fset(scope, deadline)
         return
     scope._deadline = float(deadline)
