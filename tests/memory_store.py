@@ -575,7 +575,7 @@ class MemoryStore:
             key = item.conversation_id, item.item_id
             if key in self.message_ids or key in fresh:
                 raise ItemExists(f"item {item.item_id} exists")
-            fresh[key] = replace(item)
+            fresh[key] = item
             fresh_ids.add(item.message_id)
         for key, item in fresh.items():
             self._insert(key, item)

@@ -250,7 +250,7 @@ class Link(MemoryStore):
 
     async def _travel(self) -> None:
         """One way to the database or back. Where that takes no time, what asks yields already."""
-        seconds = self._random.choice(LATENCIES)
+        seconds = LATENCIES[int(self._random.random() * len(LATENCIES))]
         if seconds:
             await trio.sleep(seconds)
 
