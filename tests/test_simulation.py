@@ -17,7 +17,8 @@ from server.exit_path import ExitPath
 from server.reader import Reader
 from server.store import EndReason, StoredItem
 
-from .memory_store import MemoryStore, SessionRecord
+from .memory_rows import SessionRecord
+from .memory_store import MemoryStore
 from .simulation import coverage
 from .simulation.network import CLOSE, HEAD, TEXT, FrameReader, MemoryListener, Wire, masked_frame
 from .simulation.plan import plan_of
