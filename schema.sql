@@ -324,8 +324,9 @@ END $$;
 CREATE OR REPLACE FUNCTION ids_of(rows jsonb, key text) RETURNS uuid[] LANGUAGE sql IMMUTABLE AS
 $$ SELECT array_agg(DISTINCT (each ->> key)::uuid) FROM jsonb_array_elements(rows) each $$;
 
--- FOR SHARE: an instance is not declared dead while it begins sessions, and begins none once it is; nor is a key or
--- client secret revoked meanwhile. One that somebody is about to change is skipped, not waited for: all sessions share
+-- FOR KEY SHARE: an instance is not declared dead while it begins sessions, and begins none once it is; it may renew its
+-- lease meanwhile, for which commits that overlap would leave no gap. FOR SHARE: nor is a key or client secret revoked
+-- meanwhile. One that somebody is about to change is skipped, not waited for: all sessions share
 -- this statement. The answer: which instances, keys and secrets may begin sessions, and of each, whether it is free.
 CREATE OR REPLACE FUNCTION begin_sessions(starts jsonb, moment timestamptz) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
@@ -335,7 +336,7 @@ DECLARE
 BEGIN
     WITH living AS MATERIALIZED (
         SELECT instance_id FROM server_instances
-         WHERE instance_id = ANY (instances) AND reaped_at IS NULL AND stopped_at IS NULL FOR SHARE
+         WHERE instance_id = ANY (instances) AND reaped_at IS NULL AND stopped_at IS NULL FOR KEY SHARE
     ), free_key AS MATERIALIZED (
         SELECT key_id FROM api_keys WHERE key_id = ANY (credentials) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
     ), free_secret AS MATERIALIZED (

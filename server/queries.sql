@@ -48,9 +48,12 @@ SELECT i.instance_id, i.host_id, i.pid, i.process_started, i.heartbeat_at, i.lea
 -- Its sessions ended when it was last known to live: at its heartbeat, or with the last item that it stored. But for $5
 -- seconds at most: a frozen database may store on waking what it was sent by a process that is long dead. A row that
 -- somebody holds is left for the next look, as is one that begins just now.
-WITH dead AS (
+-- FOR UPDATE, unlike a renewal: it begins no sessions meanwhile.
+WITH judged AS MATERIALIZED (
+    SELECT instance_id FROM server_instances WHERE instance_id = $1 AND heartbeat_at = $2 FOR UPDATE
+), dead AS (
     UPDATE server_instances SET reaped_at = coalesce(reaped_at, now())
-     WHERE instance_id = $1 AND heartbeat_at = $2
+     WHERE instance_id = (SELECT instance_id FROM judged) AND heartbeat_at = $2
     RETURNING instance_id, heartbeat_at
 ), free AS MATERIALIZED (
     SELECT session_id, dead.heartbeat_at FROM conversation_sessions JOIN dead USING (instance_id) WHERE is_active
@@ -64,8 +67,10 @@ UPDATE conversation_sessions s
 RETURNING s.session_id;
 
 -- name: stop_instance
+-- FOR UPDATE, unlike a renewal: it begins no sessions meanwhile.
 UPDATE server_instances SET stopped_at = now()
- WHERE instance_id = $1 AND stopped_at IS NULL AND reaped_at IS NULL;
+ WHERE instance_id = (SELECT instance_id FROM server_instances WHERE instance_id = $1 FOR UPDATE)
+   AND stopped_at IS NULL AND reaped_at IS NULL;
 
 -- name: commit_batch
 -- The schema's own function holds the statements; `queries.sql` has the rest.

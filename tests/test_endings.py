@@ -43,27 +43,29 @@ async def oversize(client: Client) -> None:
     await client.send("x" * (MESSAGE_BYTES_MAX + 1))
 
 
-async def cancel(client: Client) -> None:
+async def nothing(client: Client) -> None:
+    """What comes before an ending in the middle of whatever goes on."""
+
+
+async def cancelled(client: Client) -> None:
     await client.send({"type": "response.cancel"})
     assert (await client.until("response.done"))["response"]["status"] == "cancelled"
-    await client.ws.aclose()
 
 
-async def agent_crash(client: Client) -> None:
+async def failed(client: Client) -> None:
     assert (await client.until("response.done"))["response"]["status"] == "failed"
-    await client.ws.aclose()
 
 
-# ending, the agent, whether it comes in the middle of a response, and the reason in the row
+# what comes before the ending, the ending, the agent, whether it answers meanwhile, and the reason in the row
 ENDINGS = [
-    (close_frame, "echo", False, "client_closed"),
-    (reset, "echo", False, "client_lost"),
-    (bad_frame, "echo", False, "protocol_error"),
-    (oversize, "echo", False, "message_too_big"),
-    (reset, "tests.scripted_agents:Slow", True, "client_lost"),
-    (close_frame, "tests.scripted_agents:Slow", True, "client_closed"),
-    (cancel, "tests.scripted_agents:Slow", True, "client_closed"),
-    (agent_crash, "tests.scripted_agents:Crashing", True, "client_closed"),
+    (nothing, close_frame, "echo", False, "client_closed"),
+    (nothing, reset, "echo", False, "client_lost"),
+    (nothing, bad_frame, "echo", False, "protocol_error"),
+    (nothing, oversize, "echo", False, "message_too_big"),
+    (nothing, reset, "tests.scripted_agents:Slow", True, "client_lost"),
+    (nothing, close_frame, "tests.scripted_agents:Slow", True, "client_closed"),
+    (cancelled, close_frame, "tests.scripted_agents:Slow", True, "client_closed"),
+    (failed, close_frame, "tests.scripted_agents:Crashing", True, "client_closed"),
 ]
 
 
@@ -76,13 +78,13 @@ class Ledger:
         self.everyone_speaks = trio.Event()
         self.speaking = 0
 
-    async def run_clients(self, url: str, ending: Ending, *, responding: bool) -> None:
+    async def run_clients(self, url: str, prelude: Ending, ending: Ending, *, responding: bool) -> None:
         with trio.fail_after(60):
             async with trio.open_nursery() as clients:
                 for number in range(CONNECTIONS):
-                    clients.start_soon(self._run_client, url, number, ending, responding)
+                    clients.start_soon(self._run_client, url, number, prelude, ending, responding)
 
-    async def _run_client(self, url: str, number: int, ending: Ending, responding: bool) -> None:
+    async def _run_client(self, url: str, number: int, prelude: Ending, ending: Ending, responding: bool) -> None:
         async with connect(url, user=f"user-{number}") as client:
             await client.say(f"My name is Ada {number}.")
             if responding:
@@ -93,6 +95,7 @@ class Ledger:
                 self.everyone_speaks.set()
             await self.everyone_speaks.wait()
             await trio.sleep(number * STAGGER_SECONDS)
+            await prelude(client)
             self.ended[client.session_id] = time.time()
             try:
                 await ending(client)
@@ -100,8 +103,6 @@ class Ledger:
             except (ConnectionClosed, trio.ClosedResourceError):
                 pass
             self.seen[client.session_id] = time.time()
-            if ending in (cancel, agent_crash):
-                self.ended[client.session_id] = time.time()
 
 
 SESSIONS = """
@@ -124,14 +125,20 @@ async def memories(store: PostgresStore) -> int:
     return int((await store.select("SELECT count(*) FROM user_memories"))[0][0])
 
 
-@pytest.mark.parametrize(("ending", "agent", "responding", "reason"), ENDINGS)
+@pytest.mark.parametrize(("prelude", "ending", "agent", "responding", "reason"), ENDINGS)
 async def test_two_hundred_connections_leave_closed_rows_dated_right_and_finalized_memory(
-    ending: Ending, agent: str, responding: bool, reason: str, database_url: str, postgres_store: PostgresStore
+    prelude: Ending,
+    ending: Ending,
+    agent: str,
+    responding: bool,
+    reason: str,
+    database_url: str,
+    postgres_store: PostgresStore,
 ) -> None:
     ledger = Ledger()
     flags = ("--database-url", database_url, "--agent", agent, "--message-bytes-max", str(MESSAGE_BYTES_MAX))
     with run_server(*flags) as server:
-        await ledger.run_clients(server.url, ending, responding=responding)
+        await ledger.run_clients(server.url, prelude, ending, responding=responding)
         found = await settled(postgres_store)
     assert len(found) == CONNECTIONS
     assert {row["end_reason"] for row in found} == {reason}
@@ -168,7 +175,7 @@ async def test_two_hundred_crashed_handlers_leave_closed_rows_dated_right_and_fi
 ) -> None:
     ledger = Ledger()
     async with open_server(cast("Store", FragileStore(postgres_store))) as server:
-        await ledger.run_clients(server.url, handler_crash, responding=False)
+        await ledger.run_clients(server.url, nothing, handler_crash, responding=False)
         found = await settled(postgres_store)
     assert len(found) == CONNECTIONS
     assert {row["end_reason"] for row in found} == {"server_error"}

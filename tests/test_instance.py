@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,7 +13,10 @@ from trio.testing import MockClock
 from server.agents import EchoAgent
 from server.instance import GUARD_RETRY_SECONDS
 from server.main import HttpSide
-from server.store import StoreUnavailable
+from server.postgres import PostgresStore
+from server.postgres.batch import Batch, Outcome
+from server.queries import QUERIES
+from server.store import InstanceGone, SessionStart, StoreUnavailable
 
 from .clients import Client, connect
 from .conftest import TestServer
@@ -263,3 +267,58 @@ async def test_a_row_that_is_closed_in_the_very_moment_in_which_no_guard_listens
         )
         with trio.fail_after(GUARD_BACK_SECONDS_MAX):
             assert await client.closed() == 4001
+
+
+async def begin_session(connection: Any, instance_id: UUID) -> Outcome:
+    """A begin's statement on a connection of one's own; what it came to."""
+    start = SessionStart(
+        session_id=uuid4(), conversation_id=uuid4(), user_id="ada", instance_id=instance_id, started=trio.current_time()
+    )
+    moment = await connection.fetchval("SELECT clock_timestamp()")
+    (outcome,) = await Batch([start]).run(connection, trio.current_time(), moment)
+    return outcome
+
+
+@pytest.mark.parametrize("first", ["begin", "renewal"])
+async def test_begins_and_renewals_never_wait_for_each_other(first: str, postgres_store: PostgresStore) -> None:
+    """Commits overlap: under load there may be no moment at which nobody begins a session."""
+    me = uuid4()
+    await postgres_store.register_instance(instance(me))
+
+    async def begin(connection: Any) -> None:
+        await begin_session(connection, me)
+
+    async def renew(connection: Any) -> None:
+        assert await connection.fetch(QUERIES["renew_instance"], me, GAP_SECONDS)
+
+    async def both() -> None:
+        one, other = (begin, renew) if first == "begin" else (renew, begin)
+        async with postgres_store._pool.acquire() as ours, postgres_store._pool.acquire() as theirs:
+            await theirs.execute("SET lock_timeout = '100ms'")
+            async with ours.transaction():
+                await one(ours)
+                await other(theirs)
+            await theirs.execute("RESET lock_timeout")
+
+    await postgres_store._call(both)
+
+
+async def test_who_is_being_declared_dead_begins_no_session_any_more(postgres_store: PostgresStore) -> None:
+    """The begin waits for the verdict, and is refused."""
+    me, judge = uuid4(), uuid4()
+    for each in (me, judge):
+        await postgres_store.register_instance(instance(each))
+    [heartbeat] = await postgres_store.select("SELECT heartbeat_at FROM server_instances WHERE instance_id = $1", me)
+
+    async def meet() -> Outcome:
+        async with postgres_store._pool.acquire() as ours, postgres_store._pool.acquire() as theirs:
+            async with ours.transaction():
+                await ours.fetch(QUERIES["reap_instance"], me, heartbeat["heartbeat_at"], judge, 1, 0.0)
+                begin = asyncio.create_task(begin_session(theirs, me))
+                waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+                while not (begin.done() or await ours.fetchval(waiting)):
+                    pass
+                assert not begin.done()
+            return await begin
+
+    assert isinstance(await postgres_store._call(meet), InstanceGone)

@@ -113,8 +113,8 @@ FAULTS = {
         None, {LIVING: ""}, ("stop:A", "begin:A"), "I6: a dead instance began a session"
     ),
     "a session begun during death": Fault(
-        None, {LIVING + " FOR SHARE\n": LIVING + "\n"}, ("begin:A", "reap:A-by-B"), "no order of them",
-        ("silence suspect:B",),
+        "reap_instance", {"heartbeat_at = $2 FOR UPDATE": "heartbeat_at = $2"}, ("begin:A", "reap:A-by-B"),
+        "no order of them", ("silence suspect:B",),
     ),
     "an end without its memory": Fault(
         None, {"AND role = 'user'": "AND role = 'nobody'"}, CLOSING, "I4: closed with memory none"
