@@ -7,7 +7,7 @@ with its writes queued or under way.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from random import Random
@@ -16,7 +16,7 @@ from uuid import UUID
 
 import trio
 
-from server.store import Instance, MemoryClaim, StoreError, StoreUnavailable
+from server.store import Instance, StoreError, StoreUnavailable
 
 from ..memory_store import InstanceRecord, MemoryGuard, MemoryStore
 
@@ -51,11 +51,12 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """An operation that is late by so many seconds. began: it was asked for."""
+    """An operation that is late by so many seconds, or fails then. began: it was asked for."""
 
     name: str
     seconds: float
     began: trio.Event
+    fails: bool = False
 
 
 class LinkGuard(MemoryGuard):
@@ -87,7 +88,6 @@ class Link(MemoryStore):
         self.lag: Lag | None = None
         self.closed_in_bulk = False
         self._died_at = 0.0
-        self._claims: set[UUID] = set()
         self.server = server
         self._random = random
         self._changed = trio.Event()
@@ -170,16 +170,6 @@ class Link(MemoryStore):
         """The rows of `server_instances` that this process wrote."""
         return [record for record in self.instances.values() if record.instance.process_started == self.server.number]
 
-    def _claim(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
-        claims = super()._claim(limit, lease_seconds)
-        self._claims.update(UUID(claim.transcript.session_id) for claim in claims)
-        return claims
-
-    def remembering(self) -> bool:
-        """Whether this process is at its first try at a session's memory."""
-        rows = [self.sessions[key] for key in self._claims]
-        return any(row.memory_status == "pending" and row.memory_error is None for row in rows)
-
     async def _ask(self, name: str, effect: Callable[[], T]) -> T:
         """An answer's limit is watched only where it may be reached: its scope would cost more than all the rest.
 
@@ -221,8 +211,7 @@ class Link(MemoryStore):
             await self._never()
         await self._wait(name)
         if self.lag is not None and self.lag.name == name:
-            self.lag.began.set()
-            await trio.sleep(self.lag.seconds)
+            await self._be_late(self.lag)
         if self.dead:
             if self._random.random() < 0.5:
                 self._count(name, "done_after_death")
@@ -237,6 +226,12 @@ class Link(MemoryStore):
         if self.trouble is not None and self.trouble.kind == "refused":
             self._count(name, "refused")
             self._fail(name, "connection refused")
+
+    async def _be_late(self, lag: Lag) -> None:
+        lag.began.set()
+        await trio.sleep(lag.seconds)
+        if lag.fails:
+            self._fail(lag.name, "the connection was lost")
 
     async def _travel(self) -> None:
         """One way to the database or back. Where that takes no time, what asks yields already."""

@@ -28,9 +28,9 @@ SERVER_FAULTS = ("crash", "terminate", "hurry", "freeze", "declared_dead")
 LINK_FAULTS = ("refused", "silent", "errors", "slow", "outage", "stall")
 ROW_FAULTS = ("by_hand",)
 DUEL_FAULTS = ("duel",)
-MOMENT_FAULTS = ("arrival", "comeback")
+MOMENT_FAULTS = ("arrival", "comeback", "unseen", "standstill")
 FAULTS = SERVER_FAULTS + LINK_FAULTS + ROW_FAULTS + DUEL_FAULTS + MOMENT_FAULTS
-FAULT_WEIGHTS = (3, 3, 2, 3, 1, 2, 2, 2, 2, 2, 2, 4, 10, 2, 3)
+FAULT_WEIGHTS = (3, 3, 2, 3, 1, 2, 2, 2, 2, 2, 2, 4, 10, 3, 4, 4, 3)
 
 CLIENT_CAUSES = ("close", "fin", "reset", "garbage", "oversize", "vanish")
 SERVER_CAUSES = ("by_hand", "signal", "crash", "declared_dead")
@@ -134,7 +134,8 @@ def _mark(random: Random) -> str:
 
 def _fault(random: Random) -> Fault:
     kind = random.choices(FAULTS, FAULT_WEIGHTS)[0]
-    at = round(random.uniform(0.1, SPAN_SECONDS), 1)
+    # A moment needs people.
+    at = round(random.uniform(0.1, SPAN_SECONDS / 2 if kind in MOMENT_FAULTS else SPAN_SECONDS), 1)
     lasts = random.choice((0.2, 0.6, 1.2, 2.0, 3.5, 5.0))
     if kind == "outage":
         lasts = random.choice((0.6, 2.2, 3.0, 4.0))
