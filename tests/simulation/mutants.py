@@ -146,6 +146,21 @@ EXIT = (
 
 ALIVE = (
     mutant(
+        "a session's time is never up",
+        READER,
+        "                timer.deadline = self._limits.deadline\n",
+        "",
+        END,
+        ORPHAN,
+    ),
+    mutant(
+        "a client that floods may go on",
+        READER,
+        "                self._session.stop(EndReason.FLOODING)\n",
+        "",
+        END,
+    ),
+    mutant(
         "a silent client is never given up",
         READER,
         "                self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)\n",

@@ -145,7 +145,12 @@ class Conduct:
 
     def _launch(self, host: str) -> Server:
         # One worker each where there are several servers: an idle one costs as much time as half a session.
-        return self.world.start_server(host=host, memory_workers=1 if len(self._plan.hosts) > 1 else 2)
+        return self.world.start_server(
+            host=host,
+            memory_workers=1 if len(self._plan.hosts) > 1 else 2,
+            session_seconds=self._plan.session_seconds,
+            idle_seconds=self._plan.idle_seconds,
+        )
 
     async def _start(self, host: str) -> Server:
         server = self._launch(host)
