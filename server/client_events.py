@@ -159,6 +159,14 @@ def parse_event(message: str | bytes) -> AnyClientEvent:
         raise _rejection(message, error) from None
 
 
+def parsed_or_rejected(message: str | bytes) -> AnyClientEvent | Rejected:
+    """Like `parse_event`, for a queue that keeps what is wrong in its place among what is right."""
+    try:
+        return parse_event(message)
+    except Rejected as rejection:
+        return rejection
+
+
 def parse_session(text: str | bytes) -> SessionPatch:
     """A session as a client may set it. Raises `ValueError`, with a sentence for the client."""
     try:

@@ -78,7 +78,9 @@ class ExitPath:
             close_code=session.close_code,
             unfinished=unfinished,
         )
+        services.strays.expect(end)
         await services.store.end_session(end)
+        services.strays.stored(end.session_id)
         self._note_end()
 
     async def _close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Self
 
@@ -20,22 +20,26 @@ class Inbox(AsyncIterator[Event]):
         self._events_max = events_max
         self._bytes_max = bytes_max
         self._bytes = 0
-        # The channel itself needs no bound: `put` is the only way in.
-        self._put, self._taken = trio.open_memory_channel[tuple[Event, int]](math.inf)
+        self._waiting: deque[tuple[Event, int]] = deque()
+        self._news = trio.Event()
 
     def put(self, event: Event, size: int) -> bool:
         """Never waits; False where there is no room. size: of the event's message."""
-        waiting = self._put.statistics().current_buffer_used
+        waiting = len(self._waiting)
         if waiting >= self._events_max or (waiting and self._bytes + size > self._bytes_max):
             return False
         self._bytes += size
-        self._put.send_nowait((event, size))
+        self._waiting.append((event, size))
+        self._news.set()
         return True
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
-        event, size = await self._taken.receive()
+        await self._news.wait()
+        event, size = self._waiting.popleft()
+        if not self._waiting:
+            self._news = trio.Event()
         self._bytes -= size
         return event

@@ -30,6 +30,7 @@ from .services import Services
 from .session import Registry
 from .shutdown import HURRY_SECONDS, Schedule, Signals, close_sessions, forced_exit
 from .store import ClientSecret, RememberedFact, Store, StoreError
+from .strays import Strays, open_strays
 from .tls import tls_context
 from .web.app import create_app
 
@@ -93,13 +94,17 @@ async def serve_sessions(
     registry, metrics = Registry(), Metrics()
     gate = Gate(settings, metrics)
     async with open_instance(store, settings, registry) as presence:
+        strays = Strays(store, presence, registry, metrics)
         with trio.CancelScope() as memory_budget:
             async with (
                 open_reaper(store, presence, settings, metrics),
                 open_finalizer(store, agent, settings) as finalizer,
+                open_strays(strays),
             ):
                 authenticator = Authenticator(store, settings)
-                services = Services(presence, settings, store, agent, finalizer, registry, metrics, authenticator, gate)
+                services = Services(
+                    presence, settings, store, agent, finalizer, registry, metrics, authenticator, gate, strays
+                )
                 await serve_connections(services, sockets, signals, announce)
                 signals.limit(memory_budget, signals.schedule.memory_until, 0.0)
 

@@ -30,6 +30,11 @@ class Metrics:
         self.reaper_last_look = Gauge(
             "lastcall_reaper_last_look_timestamp_seconds", "When the reaper last looked", registry=self.registry
         )
+        self.strays_closed = Counter(
+            "lastcall_stray_sessions_closed",
+            "Rows of this server that no session was behind, closed late",
+            registry=self.registry,
+        )
         self.connections_refused = Counter(
             "lastcall_connections_refused", "Connections refused, by reason", ["reason"], registry=self.registry
         )

@@ -74,6 +74,9 @@ SELECT commit_batch($1, make_interval(secs => $2), $3) AS answer;
 -- name: clock
 SELECT clock_timestamp() AS at;
 
+-- name: active_sessions
+SELECT session_id FROM conversation_sessions WHERE instance_id = $1 AND is_active;
+
 -- name: close_instance_sessions
 -- A row that somebody else holds is left to its session's own end.
 WITH free AS MATERIALIZED (
@@ -129,19 +132,19 @@ SELECT conversation_id, extract(epoch FROM c.created_at)::double precision AS cr
 
 -- name: claim_memory
 -- SKIP LOCKED: two servers that look at once take different sessions. An attempt counts when it begins, so that a
--- transcript which kills its server is not tried for ever.
-UPDATE conversation_sessions s
-   SET memory_due_at = now() + make_interval(secs => $2), memory_attempts = memory_attempts + 1
- WHERE session_id IN (
-    SELECT session_id FROM conversation_sessions
-     WHERE memory_status = 'pending' AND memory_due_at <= now()
-     ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
-RETURNING session_id, user_id, memory_attempts;
-
--- name: load_transcripts
--- What was said: no calls of functions, and nothing that the user took back.
-SELECT session_id, role, content, item_id FROM messages
- WHERE session_id = ANY ($1::uuid[]) AND kind = 'message' AND deleted_at IS NULL
+-- transcript which kills its server is not tried for ever. With each session comes what was said in it: no calls of
+-- functions, and nothing that the user took back; a session in which nothing was said is one row without words.
+WITH claimed AS (
+    UPDATE conversation_sessions s
+       SET memory_due_at = now() + make_interval(secs => $2), memory_attempts = memory_attempts + 1
+     WHERE session_id IN (
+        SELECT session_id FROM conversation_sessions
+         WHERE memory_status = 'pending' AND memory_due_at <= now()
+         ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+    RETURNING session_id, user_id, memory_attempts
+)
+SELECT session_id, claimed.user_id, memory_attempts, role, content, item_id
+  FROM claimed LEFT JOIN (SELECT * FROM messages WHERE kind = 'message' AND deleted_at IS NULL) said USING (session_id)
  ORDER BY session_id, position, created_at;
 
 -- name: finish_memory

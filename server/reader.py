@@ -6,7 +6,7 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from . import wire
-from .client_events import AnyClientEvent, Rejected, event_id_of, parse_event
+from .client_events import event_id_of, parsed_or_rejected
 from .frames import close_frame
 from .inbox import Inbox
 from .limits import Limit
@@ -67,7 +67,7 @@ class Reader:
         event = shape_refusal(message, self._settings)
         if event is not None:
             self._gate.count(Limit.JSON_SHAPE)
-        if not inbox.put(event or _parse(message), len(message)):
+        if not inbox.put(event or parsed_or_rejected(message), len(message)):
             text = "Too many events are waiting; this one was not handled."
             detail = wire.ErrorDetail(code="too_many_events", message=text, event_id=event_id_of(message))
             self._refuse_event(Limit.INBOX, detail)
@@ -117,10 +117,3 @@ class Reader:
                 await trio.sleep(STALL_SECONDS)
             if limit.cancelled_caught and self._stream.last_received <= asked:
                 self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)
-
-
-def _parse(message: str | bytes) -> AnyClientEvent | Rejected:
-    try:
-        return parse_event(message)
-    except Rejected as rejection:
-        return rejection

@@ -300,4 +300,4 @@ def _usage(usage: Usage) -> wire.Usage:
 
 def _encodable(text: str) -> str:
     """Half a surrogate pair, which JSON from a model's server may hold where it cuts a character, fits no UTF-8."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

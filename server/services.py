@@ -15,6 +15,7 @@ from .memory import Finalizer
 from .metrics import Metrics
 from .session import Registry
 from .store import Store
+from .strays import Strays
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,4 +31,5 @@ class Services:
     metrics: Metrics
     authenticator: Authenticator
     gate: Gate
+    strays: Strays
     draining: trio.Event = field(default_factory=trio.Event)

@@ -305,6 +305,10 @@ class Store(Protocol):
         """Returns once the row is closed; whether by this call. A caller that stops waiting does not stop the write."""
         ...
 
+    async def active_sessions(self, instance_id: UUID) -> Collection[UUID]:
+        """Those of an instance whose rows are active."""
+        ...
+
     async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Collection[UUID]:
         """One statement that ends all active sessions of an instance now, reason `shutdown`; returns which.
 

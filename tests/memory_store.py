@@ -1,7 +1,7 @@
 """The store without a database: what `PostgresStore` and `schema.sql` promise, in dictionaries, on Trio's clock.
 
-`test_store.py` holds both stores to the same tests. Like the real one, it commits writes in the order in which they
-were submitted, tries again after `StoreUnavailable`, and lets a write land whose caller has stopped waiting.
+`test_store.py` holds both stores to the same tests. Like the real one, it commits a session's writes in the order in
+which they were submitted, tries again after `StoreUnavailable`, and lets a write land whose caller has stopped waiting.
 """
 
 from __future__ import annotations
@@ -123,12 +123,12 @@ class MemoryRecord:
 
 
 @dataclass(eq=False, slots=True)
-class _Write:
-    """A queued write. keep_on: tried until it is committed, whoever waits for it."""
+class Write:
+    """A queued write. session_id: whose it is; None for what concerns all."""
 
     name: str
     effect: Callable[[], Any]
-    keep_on: bool
+    session_id: UUID | None = None
     outcome: Any = None
     abandoned: bool = False
     settled: trio.Event = field(default_factory=trio.Event)
@@ -202,7 +202,7 @@ class MemoryStore:
         self.fail_before: Callable[[str], None] = lambda _: None
         self.fail_after: Callable[[str], None] = lambda _: None
         self.delay: Callable[[str], float] = lambda _: 0.0
-        self._queue: deque[_Write] = deque()
+        self._queue: deque[Write] = deque()
         self._committing = False
         self._began = 0.0
         self._memories_made = 0
@@ -269,6 +269,12 @@ class MemoryStore:
         finally:
             del self.guards[instance_id]
 
+    async def active_sessions(self, instance_id: UUID) -> Collection[UUID]:
+        def look() -> Collection[UUID]:
+            return [key for key, row in self.sessions.items() if row.is_active and row.instance_id == instance_id]
+
+        return await self._ask("active_sessions", look)
+
     async def suspects(self, instance_id: UUID) -> Sequence[Suspect]:
         def look() -> Sequence[Suspect]:
             now, me = trio.current_time(), self.instances[instance_id]
@@ -321,20 +327,21 @@ class MemoryStore:
             if instance is not None and not instance.gone:
                 instance.stopped_at = trio.current_time()
 
-        await self._submit(_Write("stop_instance", stop, keep_on=True), float("inf"))
+        await self._submit(Write("stop_instance", stop), float("inf"))
 
     async def begin_session(self, start: SessionStart, *, within: float) -> None:
-        await self._submit(_Write("begin_session", lambda: self._begin(start), keep_on=False), within)
+        await self._submit(Write("begin_session", lambda: self._begin(start), start.session_id), within)
 
     async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
         rows = tuple(items)
-        await self._submit(_Write("append_items", lambda: self._append(rows), keep_on=False), within)
+        await self._submit(Write("append_items", lambda: self._append(rows), rows[0].session_id), within)
 
     async def delete_item(self, deletion: ItemDeletion, *, within: float) -> None:
-        await self._submit(_Write("delete_item", lambda: self._delete(deletion), keep_on=False), within)
+        await self._submit(Write("delete_item", lambda: self._delete(deletion), deletion.session_id), within)
 
     async def end_session(self, end: SessionEnd) -> bool:
-        ended: bool = await self._submit(_Write("end_session", lambda: self._end(end), keep_on=True), float("inf"))
+        write = Write("end_session", lambda: self._end(end), end.session_id)
+        ended: bool = await self._submit(write, float("inf"))
         return ended
 
     async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Collection[UUID]:
@@ -345,9 +352,7 @@ class MemoryStore:
                 self._close(session, self._began, EndReason.SHUTDOWN, 1012, instance_id)
             return [session.session_id for session in active]
 
-        closed: Collection[UUID] = await self._submit(
-            _Write("close_instance_sessions", close, keep_on=True), float("inf")
-        )
+        closed: Collection[UUID] = await self._submit(Write("close_instance_sessions", close), float("inf"))
         return closed
 
     async def keys_exist(self) -> bool:
@@ -465,7 +470,7 @@ class MemoryStore:
         self.fail_after(name)
         return result
 
-    async def _submit(self, write: _Write, within: float) -> Any:
+    async def _submit(self, write: Write, within: float) -> Any:
         """Queues a write, synchronously; a caller that goes away leaves it to the system task that commits."""
         self._queue.append(write)
         if not self._committing:
@@ -482,15 +487,18 @@ class MemoryStore:
 
     async def _commit_queued(self) -> None:
         while self._queue:
-            # As in the real store's batches: what an instance leaves with comes last, each time anew.
-            write = next((each for each in self._queue if each.name not in LEAVING), self._queue[0])
+            write = self._next_write()
             self._queue.remove(write)
             if not write.abandoned and not await self._commit(write):
                 self._queue.appendleft(write)
                 await trio.sleep(RETRY_SECONDS)
         self._committing = False
 
-    async def _commit(self, write: _Write) -> bool:
+    def _next_write(self) -> Write:
+        """As in the real store's batches: what an instance leaves with comes last, each time anew."""
+        return next((each for each in self._queue if each.name not in LEAVING), self._queue[0])
+
+    async def _commit(self, write: Write) -> bool:
         """One attempt; False: to be tried again."""
         self._began = trio.current_time()  # what is `now()` in the real store's transaction
         try:
@@ -567,7 +575,7 @@ class MemoryStore:
             key = item.conversation_id, item.item_id
             if key in self.message_ids or key in fresh:
                 raise ItemExists(f"item {item.item_id} exists")
-            fresh[key] = replace(item)
+            fresh[key] = item
             fresh_ids.add(item.message_id)
         for key, item in fresh.items():
             self._insert(key, item)

@@ -34,6 +34,7 @@ from server.memory import Finalizer
 from server.metrics import Metrics
 from server.services import Services
 from server.session import Registry
+from server.strays import Strays
 from server.stream import LINGER_SECONDS
 from server.web.app import create_app
 from server.web.bounds import REQUEST_SECONDS
@@ -103,6 +104,7 @@ class World:
             metrics,
             Authenticator(self.store, self.settings),
             Gate(self.settings, metrics),
+            Strays(self.store, self.presence, self.registry, metrics),
         )
         app = create_app(HttpSide(services))
         # Files are read in threads, and virtual time would run away meanwhile.

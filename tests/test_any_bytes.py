@@ -17,7 +17,7 @@ from hypothesis import event as note
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.client_events import ItemCreate, Rejected, parse_event
+from server.client_events import ItemCreate, parsed_or_rejected
 from server.store import StoredItem
 
 from .memory_store import SessionRecord
@@ -306,7 +306,7 @@ def check_answers(events: list[dict[str, Any]], fate: Fate, stored: list[StoredI
     assert greeting == ["session.created", "conversation.created"] or (fate.ends and not greeting)
     answers = [event for event in events if event["type"] in ANSWERS and not _of_the_agent(event)]
     acknowledged = [event["item"]["id"] for event in events if event["type"] == "conversation.item.done"]
-    valid = [parsed for parsed in map(_parsed, fate.messages) if isinstance(parsed, ItemCreate)]
+    valid = [parsed for parsed in map(parsed_or_rejected, fate.messages) if isinstance(parsed, ItemCreate)]
     said = ["".join(part.text for part in create.item.content or []) for create in valid]
     kept = [item.content for item in stored if item.role != "assistant"]
     if fate.ends:
@@ -321,13 +321,6 @@ def check_answers(events: list[dict[str, Any]], fate: Fate, stored: list[StoredI
 
 def _of_the_agent(event: dict[str, Any]) -> bool:
     return bool(event["type"] == "conversation.item.done" and event["item"]["role"] == "assistant")
-
-
-def _parsed(message: str | bytes) -> object:
-    try:
-        return parse_event(message)
-    except Rejected as rejection:
-        return rejection
 
 
 def user_item(words: str, **fields: Any) -> dict[str, Any]:

@@ -492,6 +492,21 @@ def test_a_server_killed_while_the_database_was_away_is_known_to_have_lived_unti
     assert broken(world.audit()) == errors
 
 
+@pytest.mark.parametrize(("woke", "errors"), [(1006.0, {}), (1004.5, {"time_errors": 1})])
+def test_a_server_that_woke_while_the_database_was_away_and_was_killed_then_is_known_to_have_lived_until_it_was_frozen(
+    world: World, woke: float, errors: dict[str, int]
+) -> None:
+    world.life.frozen = [(1002.0, woke)]
+    world.fault("database_frozen", 1005.0, 1009.0)
+    world.life.killed = world.life.died = 1008.0
+    world.life.terminated = None
+    world.cut(1008.0)
+    world.end_row(1001.5, 1010.0, "owner_died")
+    world.samples.clear()
+
+    assert broken(world.audit()) == errors
+
+
 # --- the schedule
 
 

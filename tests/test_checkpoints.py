@@ -177,7 +177,7 @@ def test_a_broken_promise_is_seen_though_nothing_is_wrong_until_the_strike(
 ) -> None:
     breaks(monkeypatch)
     assert not run_once(scenario, 0).broken
-    proof = prove([scenario], kinds=[kind], stride=1 if kind.startswith("error") else 10)
+    proof = prove([scenario], kinds=[kind], stride=1 if kind.startswith("error") else 5)
     assert any(outcome.broken[promise] for outcome in proof.failing)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from server import commits
-from server.commits import BATCH_ROWS_MAX, RETRY_WAIT_SECONDS_MAX, CommitWriter, Outcome
+from server import commit_queue, commits
+from server.commit_queue import BATCH_ROWS_MAX, Outcome
+from server.commits import COMMITS_MAX, RETRY_WAIT_SECONDS_MAX, CommitWriter
 from server.store import InvalidRow, ItemExists, SessionClosed, StoreError, StoreUnavailable
 
 WITHIN = 60.0
@@ -26,6 +30,8 @@ class Database:
 
     def __init__(self, *, seconds: float = COMMIT_SECONDS) -> None:
         self.seconds = seconds
+        self.under_way: list[Sequence[str]] = []
+        self.side_by_side: list[tuple[Sequence[str], ...]] = []
         self.batches: list[list[str]] = []
         self.attempts: list[float] = []
         self.fail: Callable[[Sequence[str]], None] = lambda _: None
@@ -37,7 +43,12 @@ class Database:
 
     async def commit(self, rows: Sequence[str]) -> Sequence[Outcome[bool]]:
         self.attempts.append(trio.current_time())
-        await trio.sleep(self.seconds)
+        self.under_way.append(rows)
+        self.side_by_side.append(tuple(self.under_way))
+        try:
+            await trio.sleep(self.seconds)
+        finally:
+            self.under_way.remove(rows)
         self.fail(rows)
         self.batches.append(list(rows))
         return [self.refuse.get(row, True) for row in rows]
@@ -69,10 +80,22 @@ class Callers:
         self.settled_at[row] = trio.current_time()
 
 
+def of_one(_row: str) -> str:
+    """All rows belong together: their commits follow one another."""
+    return "one"
+
+
+def of_many(row: str) -> str | None:
+    """A row belongs to its first letter; one in capitals concerns all."""
+    return None if row.isupper() else row[0]
+
+
 @asynccontextmanager
-async def open_writer(database: Database, *, close_seconds: float = 60.0) -> AsyncIterator[Callers]:
+async def open_writer(
+    database: Database, *, close_seconds: float = 60.0, key: Callable[[str], str | None] = of_one
+) -> AsyncIterator[Callers]:
     """A running writer; leaving the block closes it, and waits for it and for all callers."""
-    writer: CommitWriter[str, bool] = CommitWriter(database.commit)
+    writer: CommitWriter[str, bool] = CommitWriter(database.commit, key)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.run)
         yield Callers(writer, nursery)
@@ -104,6 +127,74 @@ async def test_rows_that_arrive_during_a_commit_form_the_next_batch_in_order(aut
     assert callers.results == dict.fromkeys("abcd", True)
 
 
+async def test_rows_that_do_not_belong_together_are_committed_side_by_side(autojump_clock: MockClock) -> None:
+    database = Database()
+    async with open_writer(database, key=of_many) as callers:
+        began = trio.current_time()
+        await callers.submit("a1", "b1", "c1", "d1")
+    assert database.side_by_side[1] == (["a1"], ["b1"])
+    assert max(len(batches) for batches in database.side_by_side) == COMMITS_MAX
+    assert callers.settled_at["b1"] - began == COMMIT_SECONDS
+    assert callers.settled_at["d1"] - began == 2 * COMMIT_SECONDS
+
+
+async def test_rows_that_belong_together_wait_for_one_another_and_hold_up_no_others(autojump_clock: MockClock) -> None:
+    database = Database()
+    async with open_writer(database, key=of_many) as callers:
+        began = trio.current_time()
+        await callers.submit("a1", "a2", "b1")
+    assert callers.settled_at["b1"] - began == COMMIT_SECONDS
+    assert callers.settled_at["a2"] - began == 2 * COMMIT_SECONDS
+    assert (["a1"], ["b1"]) in database.side_by_side
+
+
+async def test_a_row_that_concerns_all_is_committed_after_those_before_it_and_beside_none(
+    autojump_clock: MockClock,
+) -> None:
+    database = Database()
+    async with open_writer(database, key=of_many) as callers:
+        await callers.submit("a1", "b1", "ALL", "c1")
+        await trio.sleep(1.5 * COMMIT_SECONDS)
+        await callers.submit("d1")
+    assert database.batches[2:] == [["ALL", "c1"], ["d1"]]
+    assert (["ALL", "c1"],) in database.side_by_side
+
+
+@given(
+    rows=st.lists(st.sampled_from(["a", "b", "c", "d", "ALL"]), min_size=1, max_size=40),
+    seconds=st.lists(st.sampled_from([0.0, 0.1, 0.7]), min_size=1, max_size=10),
+    failures=st.lists(st.booleans(), max_size=10),
+)
+def test_whatever_comes_and_fails_the_order_of_what_belongs_together_is_kept(
+    rows: list[str], seconds: list[float], failures: list[bool]
+) -> None:
+    """Each row is committed once; before each comes what it belongs to, or where it concerns all, all that came."""
+    numbered = [f"{row}{number:02}" for number, row in enumerate(rows)]
+    database = Database()
+    pauses, fates = itertools.cycle(seconds), iter(failures)
+
+    def fail(_rows: Sequence[str]) -> None:
+        database.seconds = next(pauses)
+        if next(fates, False):
+            raise StoreUnavailable("flapping")
+
+    async def main() -> None:
+        database.fail = fail
+        async with open_writer(database, key=of_many) as callers:
+            for row in numbered:
+                await callers.submit(row, within=None)
+                await trio.sleep(next(pauses) / 10)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert sorted(database.rows) == sorted(numbered)
+    place = {row: database.rows.index(row) for row in numbered}
+    for earlier, later in itertools.combinations(numbered, 2):
+        if of_many(later) in (of_many(earlier), None):
+            assert place[earlier] < place[later]
+    for batches in database.side_by_side:
+        assert len(batches) == 1 or all(of_many(row) for rows in batches for row in rows)
+
+
 async def test_nobody_is_answered_before_the_commit_has_returned(autojump_clock: MockClock) -> None:
     database = Database()
     async with open_writer(database) as callers:
@@ -116,7 +207,7 @@ async def test_nobody_is_answered_before_the_commit_has_returned(autojump_clock:
 async def test_a_batch_is_bounded_and_what_is_left_over_keeps_its_order(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commits, "BATCH_ROWS_MAX", 4)
+    monkeypatch.setattr(commit_queue, "BATCH_ROWS_MAX", 4)
     database = Database()
     async with open_writer(database) as callers:
         await callers.submit(*names(10))
@@ -215,7 +306,7 @@ async def test_closing_gives_up_at_the_end_of_its_budget_and_says_so(autojump_cl
 async def test_closing_takes_no_longer_than_its_budget_although_commits_hang(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commits, "BATCH_ROWS_MAX", 2)
+    monkeypatch.setattr(commit_queue, "BATCH_ROWS_MAX", 2)
     database = Database(seconds=7.0)
     database.fail = down
     async with open_writer(database, close_seconds=2.0) as callers:
@@ -330,7 +421,7 @@ async def test_a_caller_that_is_cancelled_before_it_waits_has_still_queued_its_r
 
 async def test_cancelling_the_writers_surroundings_does_not_stop_it_closing_does(autojump_clock: MockClock) -> None:
     database = Database()
-    writer: CommitWriter[str, bool] = CommitWriter(database.commit)
+    writer: CommitWriter[str, bool] = CommitWriter(database.commit, of_one)
     with trio.CancelScope() as outer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(writer.run)
@@ -344,7 +435,7 @@ async def test_cancelling_the_writers_surroundings_does_not_stop_it_closing_does
 
 
 async def test_a_full_queue_refuses_at_once(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commits, "QUEUE_ROWS_MAX", 3)
+    monkeypatch.setattr(commit_queue, "QUEUE_ROWS_MAX", 3)
     database = Database()
     async with open_writer(database) as callers:
         await callers.submit("in flight", *names(3))
@@ -382,7 +473,7 @@ async def test_a_commit_that_answers_for_too_few_rows_fails_its_batch(autojump_c
         return (await database.commit(rows))[1:]
 
     async with trio.open_nursery() as nursery:
-        writer: CommitWriter[str, bool] = CommitWriter(commit)
+        writer: CommitWriter[str, bool] = CommitWriter(commit, of_one)
         nursery.start_soon(writer.run)
         with pytest.raises(StoreUnavailable):
             await writer.submit("a", within=WITHIN)

@@ -29,6 +29,7 @@ from server.services import Services
 from server.session import Registry
 from server.shutdown import Signals, close_sessions
 from server.store import EndReason, SessionEnd, StoreUnavailable
+from server.strays import Strays
 from server.stream import LINGER_SECONDS, BufferedStream
 
 from .memory_store import MemoryStore
@@ -65,6 +66,7 @@ class World:
             metrics,
             Authenticator(store, self.settings),
             Gate(self.settings, metrics),
+            Strays(store, self.presence, registry, metrics),
         )
         self.over = trio.Event()
 

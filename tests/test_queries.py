@@ -95,8 +95,8 @@ FILL_SECONDS = 60.0
 HOT: dict[str, list[Any]] = {
     "find_credential": [b"h" * 32],
     "close_instance_sessions": IDS,
+    "active_sessions": IDS,
     "claim_memory": [1, 60.0],
-    "load_transcripts": [IDS],
     "finish_memory": [IDS[0], ["note"], ["text"], ["text"], ["item"]],
     "fail_memory": [IDS[0], "error", 1.0],
     "recall": ["user-1", 50],

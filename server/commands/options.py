@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -105,8 +106,14 @@ def limit_option(rows: int) -> Callable[[Command], Command]:
     return click.option("--limit", type=kind, default=rows, show_default=True, help="Rows to show at most.")
 
 
+@functools.cache
+def _hints() -> dict[str, Any]:
+    """Evaluates every annotation of `Settings`: done for each option, it was a twentieth of a start."""
+    return get_type_hints(Settings)
+
+
 def _option(setting: Field[Any]) -> Callable[[Command], Command]:
-    hint = get_type_hints(Settings)[setting.name]
+    hint = _hints()[setting.name]
     several = get_origin(hint) is tuple
     kind = next((each for each in get_args(hint) if each is not NoneType), hint)
     flag = "--" + setting.name.replace("_", "-")

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from .. import commits
+from .. import commit_queue
 from ..queries import QUERIES
 from ..store import (
     CredentialRevoked,
@@ -45,7 +45,7 @@ class InstanceStop(msgspec.Struct, frozen=True):
 Write = SessionStart | SessionEnd | tuple[StoredItem, ...] | ItemDeletion | BulkClose | InstanceStop
 Closed = frozenset[UUID]
 """What a write comes to: the sessions whose rows it closed."""
-Outcome: TypeAlias = commits.Outcome[Closed]
+Outcome: TypeAlias = commit_queue.Outcome[Closed]
 NONE: Closed = frozenset()
 
 FRESH_SECONDS = 0.5  # a batch that reaches the database later than so is refused: ages cannot be counted from there
@@ -76,7 +76,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 class Batch:
     """Writes sorted by kind.
 
-    at: the database's clock as it ran them; None before that.
+    at: the database's clock as it ran them, or refused them; None before that.
     """
 
     def __init__(self, writes: Sequence[Write]) -> None:
@@ -108,9 +108,9 @@ class Batch:
         text = msgspec.json.encode(rows).decode()
         (row,) = await connection.fetch(QUERIES["commit_batch"], moment, FRESH_SECONDS, text)
         answer = _decode(row["answer"])
+        self.at = datetime.fromtimestamp(answer.at, UTC)
         if not answer.fresh:
             raise StoreUnavailable("the batch reached the database too late")
-        self.at = datetime.fromtimestamp(answer.at, UTC)
         return answer
 
     def _rows(self, now: float) -> dict[str, Any]:
@@ -146,6 +146,13 @@ class Batch:
         if ended is False:
             return _held()
         return Closed({end.session_id}) if ended and self._first[end.session_id] is end else NONE
+
+
+def session_of(write: Write) -> UUID | None:
+    """Whose write it is; None for what concerns all sessions of an instance. Items come from one session at a time."""
+    if isinstance(write, BulkClose | InstanceStop):
+        return None
+    return write[0].session_id if isinstance(write, tuple) else write.session_id
 
 
 def by_session(items: Sequence[StoredItem]) -> list[list[StoredItem]]:

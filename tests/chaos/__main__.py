@@ -40,7 +40,7 @@ def parse_only(_context: click.Context, _parameter: click.Parameter, value: str 
 @click.option("--seconds", type=click.FloatRange(1, SECONDS_MAX), default=60, show_default=True, help="Of trouble.")
 @click.option("--seed", type=click.IntRange(0, SEED_MAX), help="Repeats a schedule; default: a random one.")
 @click.option("--servers", type=click.IntRange(1, SERVERS_MAX), default=2, show_default=True, help="At once.")
-@click.option("--clients", type=click.IntRange(1, CLIENTS_MAX), default=150, show_default=True, help="At once.")
+@click.option("--clients", type=click.IntRange(1, CLIENTS_MAX), default=160, show_default=True, help="At once.")
 @json_option
 @click.option("--keep", is_flag=True, help="Keep the database and the logs, and say where.")
 @click.option("--only", callback=parse_only, metavar="FAULT[,FAULT]", help="Only these faults.")

@@ -88,12 +88,20 @@ def _overtaken(visit: Visit, ended: float, event: float, committed: float, ledge
 def _killed(earliest: float, killed: float, committed: float, life: Life, ledger: Ledger) -> Truth:
     origin = max([killed, *(end for begin, end in ledger.outages() if begin < committed and end > killed)])
     survivor = _survivor_from(origin, life, NOTICE_SECONDS, ledger)
-    # What it lived through while the database was away, the database cannot know.
-    unknown = [begin for begin, end in ledger.outages() if begin <= killed and end + BACK_SECONDS >= killed]
-    earliest = min([earliest, *unknown])
+    earliest = min(earliest, _known_until(killed, life, ledger))
     if survivor is None:
         return Truth("killed_only", earliest, killed, _next_ready(killed, origin, ledger))
     return Truth("killed", earliest, killed, max(origin, survivor))
+
+
+def _known_until(killed: float, life: Life, ledger: Ledger) -> float:
+    """What a server lived through while the database was away, the database cannot know; nor that it lived when an
+    outage began in which it woke: what is frozen says nothing."""
+    known = killed
+    for begin, end in sorted(ledger.outages(), reverse=True):
+        if begin <= known <= end + BACK_SECONDS:
+            known = min([begin, *(asleep for asleep, awake in life.frozen if asleep <= begin <= awake)])
+    return known
 
 
 def _survivor_from(moment: float, dead: Life, seconds: float, ledger: Ledger) -> float | None:

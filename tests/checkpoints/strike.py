@@ -16,7 +16,7 @@ import trio
 from server.agent import Memory
 from server.memory import Finalizer
 
-from ..memory_store import _Write
+from ..memory_store import Write
 from ..simulation.database import Link
 from ..simulation.seeding import OWNER
 
@@ -89,7 +89,7 @@ class StruckLink(Link):
         self._begins(name, effect)
         return await super()._ask(name, effect)
 
-    async def _submit(self, write: _Write, within: float) -> Any:
+    async def _submit(self, write: Write, within: float) -> Any:
         self._begins(write.name, write.effect)
         return await super()._submit(write, within)
 

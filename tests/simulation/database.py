@@ -18,7 +18,7 @@ import trio
 
 from server.store import Instance, StoreError, StoreUnavailable
 
-from ..memory_store import InstanceRecord, MemoryGuard, MemoryStore
+from ..memory_store import LEAVING, InstanceRecord, MemoryGuard, MemoryStore, Write
 
 if TYPE_CHECKING:
     from .world import Server
@@ -142,6 +142,16 @@ class Link(MemoryStore):
         await super()._commit_queued()
         self._change()
 
+    def _next_write(self) -> Write:
+        """The real store keeps a session's writes in their order, and has two commits under way at once."""
+        if len(self._queue) == 1:
+            return self._queue[0]
+        firsts: dict[UUID, Write] = {}
+        for write in self._queue:
+            if write.session_id is not None and write.name not in LEAVING:
+                firsts.setdefault(write.session_id, write)
+        return self._random.choice(list(firsts.values())) if firsts else self._queue[0]
+
     # --- what differs from a store of one's own
 
     async def register_instance(self, instance: Instance) -> None:
@@ -235,7 +245,7 @@ class Link(MemoryStore):
 
     async def _travel(self) -> None:
         """One way to the database or back. Where that takes no time, what asks yields already."""
-        seconds = self._random.choice(LATENCIES)
+        seconds = LATENCIES[int(self._random.random() * len(LATENCIES))]
         if seconds:
             await trio.sleep(seconds)
 

@@ -33,37 +33,35 @@ class FrameReader:
     """Cuts a server's bytes into the handshake's answer and frames, however they are torn."""
 
     def __init__(self) -> None:
-        self._data = bytearray()
+        self._rest = b""
         self._headed = False
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
-        self._data += data
-        frames = []
-        while (frame := self._next()) is not None:
-            frames.append(frame)
+        self._rest += data
+        frames: list[Frame] = []
+        if not self._headed:
+            end = self._rest.find(HEAD_END) + len(HEAD_END)
+            if end < len(HEAD_END):
+                return frames
+            self._headed = True
+            frames.append((HEAD, self._rest[:end]))
+            self._rest = self._rest[end:]
+        self._cut(frames)
         return frames
 
-    def _next(self) -> Frame | None:
-        if not self._headed:
-            end = self._data.find(HEAD_END)
-            if end < 0:
-                return None
-            self._headed = True
-            return HEAD, self._cut(0, end + len(HEAD_END))
-        if len(self._data) < 2:
-            return None
-        size, start = self._data[1], 2
-        if size >= 126:
-            start = 4 if size == 126 else 10
-            size = int.from_bytes(self._data[2:start], "big")
-        if len(self._data) < start + size:
-            return None
-        return self._data[0] & 0x0F, self._cut(start, start + size)
-
-    def _cut(self, start: int, end: int) -> bytes:
-        payload = bytes(self._data[start:end])
-        del self._data[:end]
-        return payload
+    def _cut(self, frames: list[Frame]) -> None:
+        data, at = self._rest, 0
+        while at + 2 <= len(data):
+            size, start = data[at + 1], at + 2
+            if size >= 126:
+                start = at + (4 if size == 126 else 10)
+                size = int.from_bytes(data[at + 2 : start], "big")
+            end = start + size
+            if end > len(data):
+                break
+            frames.append((data[at] & 0x0F, data[start:end]))
+            at = end
+        self._rest = data[at:]
 
 
 class Wire:

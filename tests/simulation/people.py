@@ -36,6 +36,7 @@ LAST_WORDS = {
 
 TOOLS = {"tools": [{"type": "function", "name": "look_up", "parameters": {"type": "object"}}]}
 
+NOWHERE = UUID(int=0)
 NOTED = frozenset({
     b"session.created", b"conversation.item.done", b"conversation.item.deleted", b"conversation.item.retrieved",
     b"response.done", b"error",
@@ -107,6 +108,7 @@ class Visit:
     status: int = 0
     session_id: UUID | None = None
     conversation: str = ""
+    conversation_id: UUID = NOWHERE
     created_at: float | None = None
     acks: list[Acknowledged] = field(default_factory=list)
     deleting: set[str] = field(default_factory=set)
@@ -170,6 +172,7 @@ class Visit:
         if kind == "session.created":
             self.session_id = UUID(event["session"]["id"].removeprefix("sess_"))
             self.conversation = event["session"]["conversation_id"]
+            self.conversation_id = UUID(self.conversation.removeprefix("conv_"))
             self.created_at = trio.current_time()
             self.server.world.trace.add(self.name, "session", self.session_id)
             self.watcher.begun(self)

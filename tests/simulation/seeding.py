@@ -5,27 +5,25 @@ from __future__ import annotations
 import gc
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from heapq import heappop, heappush
-from itertools import count
+from itertools import chain, count
 from math import inf
+from operator import attrgetter
 from random import Random
 from typing import Any
 
 import trio
-import trio._core._run as trio_run
 
 from server import items
 
-IDLE_STEPS_MAX = 1_000  # without any task to run; the next deadline is reached without any
-_PLACES = (trio, trio.lowlevel, trio._core, trio_run)
-POLL_STEPS = 256  # between two looks at the kernel
-_TRIO: Any = trio_run  # whose private names are no part of its types
-_IO_MANAGER: Any = _TRIO.TheIOManager
-_SCOPE: Any = trio.CancelScope
-_CHECKPOINT = trio.lowlevel.cancel_shielded_checkpoint
+from .loop import Loop, replacements
+
+IDLE_TURNS_MAX = 1_000  # of the loop without any task to run; the next deadline is reached without any
+_counter = attrgetter("_counter")
 
 OWNER: ContextVar[Any] = ContextVar("OWNER", default=None)
 """The simulated process that a task belongs to. Tasks inherit it; None: the world outside of all servers."""
@@ -39,123 +37,122 @@ class VirtualClock(trio.abc.Clock):
     """Time passes only where no task can run: then it is at once the next deadline.
 
     What `MockClock(autojump_threshold=0)` does, in half as many steps of Trio's loop. now: virtual seconds.
-
-    counts_steps: the run may have instruments, and no step of a task is left out. They cost a tenth of the time.
     """
 
-    def __init__(self, now: float, *, counts_steps: bool = False) -> None:
-        self.counts_steps = counts_steps
-        self._now = now
-        self._sleepers: list[tuple[float, int, trio.lowlevel.Task]] = []
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self._sleepers: list[tuple[float, int, _Sleeper]] = []
         self._numbers = count()
-        self._gone: set[int] = set()
 
     def start_clock(self) -> None:
-        """Nothing to start. Where nobody listens to Trio's steps, Trio need not ask ten times in each."""
-        if not self.counts_steps:
-            _TRIO.GLOBAL_RUN_CONTEXT.runner.instruments = {}
+        """Nothing to start."""
 
     def current_time(self) -> float:
-        return self._now
+        return self.now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        # Trio asks only while no task can run.
+        """Not asked by the loop of a world."""
+        raise NotImplementedError
+
+    def advance(self, deadline: float) -> None:
+        """Goes to the next deadline, or to the first sleeper where that is sooner; wakes whose time has come."""
         due = min(deadline, self._sleepers[0][0]) if self._sleepers else deadline
-        if self._now < due < inf:
-            self._now = due
-        self._wake()
-        return 0.0
+        if self.now < due < inf:
+            self.now = due
+        while self._sleepers and self._sleepers[0][0] <= self.now:
+            heappop(self._sleepers)[2].wake()
 
     async def sleep_until(self, deadline: float) -> None:
         """What `trio.sleep_until` does. A scope of its own, and its cancellation, would cost five times as much."""
-        if deadline <= self._now:
+        if deadline <= self.now:
             await trio.lowlevel.checkpoint()
             return
-        number = next(self._numbers)
-        heappush(self._sleepers, (deadline, number, trio.lowlevel.current_task()))
-
-        def abort(_raise_cancel: Callable[[], None]) -> trio.lowlevel.Abort:
-            self._gone.add(number)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        sleeper = _Sleeper()
+        heappush(self._sleepers, (deadline, next(self._numbers), sleeper))
+        await trio.lowlevel.wait_task_rescheduled(sleeper.abort)
 
     async def sleep(self, seconds: float) -> None:
         """What `trio.sleep` does."""
-        await self.sleep_until(self._now + seconds)
-
-    def _wake(self) -> None:
-        while self._sleepers and self._sleepers[0][0] <= self._now:
-            _, number, task = heappop(self._sleepers)
-            if number in self._gone:
-                self._gone.remove(number)
-            else:
-                trio.lowlevel.reschedule(task)
+        await self.sleep_until(self.now + seconds)
 
 
-class Scheduler(Random):
-    """Trio asks it for the order of every batch of tasks that can run. It also holds the tasks of frozen processes.
+class _Sleeper:
+    """A task that sleeps, until it is cancelled."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+
+    def abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def wake(self) -> None:
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+
+
+class Scheduler:
+    """Decides the order of every batch of tasks that can run. It also holds the tasks of frozen processes.
 
     A held task is runnable and does not run: timeouts pass meanwhile and all fire on waking, as after SIGSTOP.
+
+    counts_steps: no step of a task is left out.
     """
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
+    def __init__(self, seed: int, *, counts_steps: bool = False) -> None:
+        self._random = Random(seed)
+        self.counts_steps = counts_steps
+        self._queue: deque[trio.lowlevel.Task] = deque()
         self._batch: list[trio.lowlevel.Task] = []
         self._held: dict[object, list[trio.lowlevel.Task]] = {}
-        self._idle_steps = 0
+        self._idle_turns = 0
 
-    def shuffle(self, batch: list[trio.lowlevel.Task]) -> None:  # type: ignore[override]
-        self._idle_steps = 0 if batch else self._idle_steps + 1
-        if self._idle_steps > IDLE_STEPS_MAX:
-            raise Stuck("tasks are left that wait for something without a deadline, and nothing is left to happen")
+    def begin(self, queue: deque[trio.lowlevel.Task]) -> None:
+        """The queue of tasks that can run."""
+        self._queue = queue
+
+    def next_batch(self) -> list[trio.lowlevel.Task]:
+        """The tasks that can run now, the last one first."""
+        batch = self._batch = list(self._queue)
+        self._queue.clear()
+        if batch:
+            self._idle_turns = 0
+        else:
+            self._idle_turns += 1
+            if self._idle_turns > IDLE_TURNS_MAX:
+                raise Stuck("tasks are left that wait for something without a deadline, and nothing is left to happen")
         if self._held:
-            kept: list[trio.lowlevel.Task] = []
-            for task in batch:
-                self._held.get(task.context.get(OWNER), kept).append(task)
-            batch[:] = kept
+            self._hold_back(batch)
         if len(batch) > 1:
-            super().shuffle(batch)
-        self._batch = batch
+            batch.sort(key=_counter)  # where tasks woke by way of a set, in the order of their addresses
+            self._shuffle(batch)
+        return batch
 
-    async def cancel_shielded_checkpoint(self) -> None:
-        """What Trio's does, but for those who are alone: where no other task can run, a step changes nothing."""
-        if self._batch or self._held or _TRIO.GLOBAL_RUN_CONTEXT.runner.runq:
-            await _CHECKPOINT()
+    def _shuffle(self, batch: list[trio.lowlevel.Task]) -> None:
+        """`Random.shuffle` in a third of its time: most batches are of two."""
+        chance = self._random.random
+        if len(batch) > 2:
+            batch.sort(key=lambda _: chance())
+        elif chance() < 0.5:
+            batch.reverse()
+
+    def _hold_back(self, batch: list[trio.lowlevel.Task]) -> None:
+        kept: list[trio.lowlevel.Task] = []
+        for task in batch:
+            self._held.get(task.context.get(OWNER), kept).append(task)
+        batch[:] = kept
+
+    def may_yield_to_others(self) -> bool:
+        """Where no other task can run, a step changes nothing."""
+        return bool(self._batch or self._held or self._queue or self.counts_steps)
 
     def freeze(self, owner: object) -> None:
         self._held[owner] = []
 
     def thaw(self, owner: object) -> None:
-        _TRIO.GLOBAL_RUN_CONTEXT.runner.runq.extend(self._held.pop(owner))
-
-
-class DeadlineChange:
-    """Trio's way to note a scope's deadline, without the generator that it makes for that 200 times a session."""
-
-    __slots__ = ("_scope",)
-
-    def __init__(self, scope: Any) -> None:
-        self._scope = scope
-
-    def __enter__(self) -> None:
-        """The deadline may change now."""
-
-    def __exit__(self, *_: object) -> None:
-        scope = self._scope
-        over = scope._cancel_status is None or scope._cancel_called
-        before, now = scope._registered_deadline, inf if over else scope._deadline
-        if before != now:
-            scope._registered_deadline = now
-            deadlines = _TRIO.GLOBAL_RUN_CONTEXT.runner.deadlines
-            if before != inf:
-                deadlines.remove(before, scope)
-            if now != inf:
-                deadlines.add(now, scope)
-
-
-def _change_deadline(scope: trio.CancelScope) -> DeadlineChange:
-    return DeadlineChange(scope)
+        self._queue.extend(self._held.pop(owner))
 
 
 async def until(true: Callable[[], bool], seconds: float, look_seconds: float) -> bool:
@@ -166,68 +163,40 @@ async def until(true: Callable[[], bool], seconds: float, look_seconds: float) -
     return came
 
 
-def _poll_now_and_then(poll: Callable[..., Any]) -> Callable[..., Any]:
-    """A world has no sockets: asking the kernel at every step took a sixth of the time. Ctrl-C comes this way."""
-    skipped = 0
-
-    def get_events(manager: object, timeout: float) -> Any:
-        nonlocal skipped
-        skipped += 1
-        if timeout > 0 or skipped % POLL_STEPS == 0:
-            return poll(manager, timeout)
-        return ()
-
-    return get_events
-
-
 @contextmanager
-def _replaced(names: Mapping[str, Any]) -> Iterator[None]:
-    """Trio with other functions under their public names, which its own modules use too."""
-    before = [(place, name, getattr(place, name)) for place in _PLACES for name in names if hasattr(place, name)]
-    for place, name, _ in before:
-        setattr(place, name, names[name])
+def _replaced(replacements: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
+    """What modules and classes have under some names is something else inside."""
+    before = []
     try:
+        for place, name, other in replacements:
+            before.append((place, name, getattr(place, name)))
+            setattr(place, name, other)
         yield
     finally:
-        for place, name, function in before:
+        for place, name, function in reversed(before):
             setattr(place, name, function)
 
 
 @contextmanager
-def deterministic(seed: int, clock: VirtualClock) -> Iterator[Scheduler]:
+def deterministic(seed: int, clock: VirtualClock, *, counts_steps: bool = False) -> Iterator[Scheduler]:
     """Everything inside happens in the same order for the same seed, whatever PYTHONHASHSEED is.
 
-    clock: of the run inside; all look at it and sleep by it. Trio has no public way to this (pytest-trio and Hypothesis
-    set the same names). The garbage collector waits: what it finalizes would depend on what the process did before.
+    clock: of the run inside; all look at it and sleep by it. counts_steps: no step of a task is left out. Trio has no
+    public way to this. The garbage collector waits: what it finalizes would depend on what the process did before.
     """
-    scheduler, ids = Scheduler(seed), Random(seed + 1)
-    before = _TRIO._r, _TRIO._ALLOW_DETERMINISTIC_SCHEDULING, os.urandom, random.getstate()
-    _TRIO._r, _TRIO._ALLOW_DETERMINISTIC_SCHEDULING = scheduler, True
-    os.urandom = ids.randbytes  # uuid4, and the nonces of WebSockets
+    scheduler, ids = Scheduler(seed, counts_steps=counts_steps), Random(seed + 1)
+    chance = random.getstate()
     random.seed(seed)
-    wall_clock = items.wall_clock_ms
-    items.wall_clock_ms = lambda: int(trio.current_time() * 1000)  # what is said at one virtual moment ties, as it may
-    poll = _IO_MANAGER.get_events
-    _IO_MANAGER.get_events = _poll_now_and_then(poll)
-    change = _SCOPE._might_change_registered_deadline
-    _SCOPE._might_change_registered_deadline = _change_deadline
     collecting = gc.isenabled()
     gc.disable()
-    names = {
-        "sleep": clock.sleep,
-        "sleep_until": clock.sleep_until,
-        "current_time": clock.current_time,
-    }
-    if not clock.counts_steps:
-        names["cancel_shielded_checkpoint"] = scheduler.cancel_shielded_checkpoint
+    own = [
+        (os, "urandom", ids.randbytes),  # uuid4, and the nonces of WebSockets
+        (items, "wall_clock_ms", lambda: int(clock.now * 1000)),  # what is said at one virtual moment ties, as it may
+    ]
     try:
-        with _replaced(names):
+        with _replaced(chain(own, replacements(Loop(clock, scheduler), clock))):
             yield scheduler
     finally:
-        _TRIO._r, _TRIO._ALLOW_DETERMINISTIC_SCHEDULING, os.urandom = before[:3]
-        random.setstate(before[3])
-        _IO_MANAGER.get_events = poll
-        _SCOPE._might_change_registered_deadline = change
-        items.wall_clock_ms = wall_clock
+        random.setstate(chance)
         if collecting:
             gc.enable()

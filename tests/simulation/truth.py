@@ -155,7 +155,8 @@ class Truth:
         for begin, end in sorted(self._server.trouble):
             if begin <= latest and end >= begins:
                 latest = max(latest, end + RETRY_SECONDS + LATENCY_SECONDS)
-        return min(latest, begins + BULK_SECONDS + LATENCY_SECONDS)
+        given_up = self._thawed(begins + BULK_SECONDS)  # whoever is frozen then gives it up on waking
+        return min(latest, given_up + LATENCY_SECONDS)
 
     def _of_trouble(self) -> Iterator[Cause]:
         """A server without its database may fail to begin or to go on, and is declared dead when its lease ends."""

@@ -204,4 +204,4 @@ class Watch:
 
 
 def _key(visit: Visit, item_id: str) -> tuple[UUID, str]:
-    return UUID(visit.conversation.removeprefix("conv_")), item_id
+    return visit.conversation_id, item_id

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -242,12 +242,12 @@ class World:
         self.processes: dict[tuple[str, int], int] = {}
         self.trace = Trace()
         self.stored: Callable[[Link, str], None] = lambda _link, _name: None
-        self.counts: dict[str, Counter[str]] = {}
+        self.counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.logged: list[tuple[float, str, dict[str, Any]]] = []
         self._nursery: trio.Nursery | None = None
 
     def count(self, kind: str, name: str) -> None:
-        self.counts.setdefault(kind, Counter())[name] += 1
+        self.counts[kind][name] += 1
 
     def start_soon(self, task: Callable[..., Awaitable[object]], *args: object) -> None:
         assert self._nursery is not None
@@ -307,8 +307,8 @@ def simulate(seed: int, main: Callable[[World], Awaitable[None]], *, counts_step
 
     Raises `Stuck` where nothing would ever happen again, and yet tasks are left.
     """
-    clock = VirtualClock(EPOCH, counts_steps=counts_steps)
-    with deterministic(seed, clock) as scheduler:
+    clock = VirtualClock(EPOCH)
+    with deterministic(seed, clock, counts_steps=counts_steps) as scheduler:
         world = World(seed, scheduler)
         with listening_to_logs(world.heard), _surroundings(world):
             try:
