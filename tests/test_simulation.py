@@ -214,6 +214,12 @@ def test_a_server_whose_troubles_follow_each_other_at_once_is_not_heard_in_betwe
     assert Checker._unheard_of(owner, 3.1) is unheard
 
 
+@pytest.mark.parametrize(("seconds", "until"), [(1.0, 1.0), (6.0, 14.25)])
+def test_a_freeze_excuses_only_the_sockets_that_it_meets(seconds: float, until: float) -> None:
+    owner: Any = SimpleNamespace(trouble=[[2.0, 8.0]])
+    assert Checker._socket_until(owner, 0.0, seconds) == until
+
+
 def test_a_broken_promise_comes_with_the_command_that_replays_it(monkeypatch: pytest.MonkeyPatch) -> None:
     loses_items(monkeypatch)
     total = Total()

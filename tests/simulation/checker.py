@@ -262,16 +262,24 @@ class Checker:
         owners = {record.instance.instance_id for record in owner.link.own()}
         if row.closed_by in owners and row.end_reason != "shutdown":
             return
-        limit = row.ended_at + GHOST_SECONDS
-        for begin, end in owner.trouble:
-            if begin <= limit + LATENCY_SECONDS and end >= row.ended_at:
-                limit = max(limit, end + GHOST_SECONDS + GUARD_RETRY_SECONDS)
+        seconds = GHOST_SECONDS
         if visit.wire.full_at is not None or any(what in ("vanish", "slow") for _, what in visit.causes):
-            limit += owner.settings.close_seconds + owner.settings.send_seconds + LINGER_SECONDS
+            seconds += owner.settings.close_seconds + owner.settings.send_seconds + LINGER_SECONDS
+        limit = self._socket_until(owner, row.ended_at, seconds)
         ended = min(visit.closed_at or INFINITE, visit.wire.ended_at if visit.wire.ended else INFINITE)
         ended = min([ended, *(at for at, what in visit.causes if what in AT_ONCE)])  # nothing is served after its own
         if ended > limit:
             self._watch.broken("I2 ghost", f"{visit.name} was served until {ended:.3f}, row closed {row.ended_at:.3f}")
+
+    @staticmethod
+    def _socket_until(owner: Server, closed_at: float, seconds: float) -> float:
+        """The latest end of a socket that has so many seconds from the end of its row. Trouble meanwhile begins them
+        anew."""
+        limit = closed_at + seconds
+        for begin, end in owner.trouble:
+            if begin <= limit + LATENCY_SECONDS and end >= closed_at:
+                limit = max(limit, end + seconds + GUARD_RETRY_SECONDS)
+        return limit
 
     def _count_overlaps(self, truth: Truth) -> None:
         seen: Counter[str] = Counter()
