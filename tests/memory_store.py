@@ -41,6 +41,18 @@ from server.store import (
     Suspect,
 )
 
+from .memory_rows import (
+    CONTENT_CHARS,
+    KIND_CHARS,
+    USER_CHARS,
+    CredentialRecord,
+    InstanceRecord,
+    MemoryRecord,
+    SessionRecord,
+    check_item,
+    check_text,
+)
+
 T = TypeVar("T")
 
 LEAVING = ("close_instance_sessions", "stop_instance")
@@ -48,78 +60,6 @@ ANSWER_SECONDS = 7.0  # as long as the real store waits for a database that does
 RETRY_SECONDS = 0.1
 REAP_ROWS_MAX = 5_000  # by one call
 GAP_SECONDS = 1.5  # without a heartbeat: the database was out of reach
-ITEM_ID_BYTES_MAX = 2600  # what fits an entry of a B-tree
-BIGINT = range(-(2**63), 2**63)
-SHAPES = {  # of an item: kind; whether the role is `tool`; without a call_id, without a name
-    ("message", False, True, True),
-    ("function_call", False, False, False),
-    ("function_call_output", True, False, True),
-}
-USER_CHARS = range(1, 257)
-KIND_CHARS = range(1, 33)
-CONTENT_CHARS = range(1, 1001)
-
-
-@dataclass(slots=True, kw_only=True)
-class InstanceRecord:
-    """A row of `server_instances`. Times are `trio.current_time()`, as everywhere here."""
-
-    instance: Instance
-    heartbeat_at: float
-    steady_since: float
-    guarded: bool = False
-    stopped_at: float | None = None
-    reaped_at: float | None = None
-
-    @property
-    def gone(self) -> bool:
-        return self.stopped_at is not None or self.reaped_at is not None
-
-
-@dataclass(slots=True, kw_only=True)
-class SessionRecord:
-    """A row of `conversation_sessions`."""
-
-    session_id: UUID
-    conversation_id: UUID
-    user_id: str
-    instance_id: UUID | None
-    session_start: float
-    is_active: bool = True
-    session_end: float | None = None
-    ended_at: float | None = None
-    duration_seconds: float | None = None
-    end_reason: str | None = None
-    close_code: int | None = None
-    closed_by: UUID | None = None
-    memory_status: str = "none"
-    memory_attempts: int = 0
-    memory_due_at: float | None = None
-    memory_error: str | None = None
-    memory_finalized_at: float | None = None
-    credential_id: UUID | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class CredentialRecord:
-    """A row of `api_keys` or `client_secrets`."""
-
-    credential: Credential
-    secret_hash: bytes
-    expires_at: float = float("inf")
-    revoked: bool = False
-
-
-@dataclass(slots=True, kw_only=True)
-class MemoryRecord:
-    """A row of `user_memories`. order: what `memory_id` is in the database."""
-
-    order: int
-    content: str
-    quote: str
-    source_session_id: UUID
-    source_item_id: str
-    updated_at: float
 
 
 @dataclass(eq=False, slots=True)
@@ -394,7 +334,7 @@ class MemoryStore:
         self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None = None
     ) -> Sequence[StoredItem] | None:
         def load() -> Sequence[StoredItem] | None:
-            _check_text(cursor or "")
+            check_text(cursor or "")
             if self.conversations.get(conversation_id) != user_id:
                 return None
             items = self.items(conversation_id)
@@ -444,7 +384,7 @@ class MemoryStore:
 
     async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
         def fail() -> None:
-            _check_text(error)
+            check_text(error)
             session = self._pending(session_id)
             if session is not None:
                 session.memory_error = error
@@ -516,7 +456,7 @@ class MemoryStore:
     def _begin(self, start: SessionStart) -> bool:
         if start.session_id in self.sessions:
             return True
-        _check_text(start.user_id, USER_CHARS)
+        check_text(start.user_id, USER_CHARS)
         if start.instance_id not in self.instances or self.instances[start.instance_id].gone:
             raise InstanceGone("the instance was declared dead")
         if start.credential_id is not None and not self._may_begin(start.credential_id):
@@ -542,7 +482,7 @@ class MemoryStore:
         return record is not None and not record.revoked
 
     def _create_client_secret(self, secret: ClientSecret) -> int:
-        _check_text(secret.user_id, USER_CHARS)
+        check_text(secret.user_id, USER_CHARS)
         if secret.key_id is not None and not self._may_begin(secret.key_id):
             raise CredentialRevoked("the key was revoked")
         if secret.conversation_id and self.conversations.get(secret.conversation_id) != secret.user_id:
@@ -565,7 +505,7 @@ class MemoryStore:
         fresh: dict[tuple[UUID, str], StoredItem] = {}
         fresh_ids: set[UUID] = set()
         for item in items:
-            _check_item(item)
+            check_item(item)
             if not self._is_active(item.session_id):
                 raise SessionClosed("the session's row is closed")
             if item.message_id in self.messages or item.message_id in fresh_ids:
@@ -589,7 +529,7 @@ class MemoryStore:
         self.ids_in_conversation.setdefault(item.conversation_id, []).append(message_id)
 
     def _delete(self, deletion: ItemDeletion) -> bool:
-        _check_text(deletion.item_id)
+        check_text(deletion.item_id)
         if not self._is_active(deletion.session_id):
             raise SessionClosed("the session's row is closed")
         wanted = self.sessions[deletion.session_id].conversation_id, deletion.item_id
@@ -660,9 +600,9 @@ class MemoryStore:
 
     def _finish(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
         for memory in memories:
-            _check_text(memory.kind, KIND_CHARS)
-            _check_text(memory.content, CONTENT_CHARS)
-            _check_text(memory.quote + memory.item_id)
+            check_text(memory.kind, KIND_CHARS)
+            check_text(memory.content, CONTENT_CHARS)
+            check_text(memory.quote + memory.item_id)
         session = self._pending(session_id)
         if session is None:
             return False
@@ -696,23 +636,3 @@ def _in_order(items: Iterable[StoredItem]) -> list[StoredItem]:
 
 def _last(rows: Sequence[T], limit: int) -> Sequence[T]:
     return rows[max(len(rows) - limit, 0) :]
-
-
-def _check_item(item: StoredItem) -> None:
-    _check_text(item.item_id + item.content + (item.call_id or "") + (item.name or ""))
-    if len(item.item_id.encode()) > ITEM_ID_BYTES_MAX:
-        raise InvalidRow("the item's id is too long for an index")
-    if item.position not in BIGINT:
-        raise InvalidRow("the position is no bigint")
-    if (item.kind, item.role == "tool", item.call_id is None, item.name is None) not in SHAPES:
-        raise InvalidRow("an item of no known shape")
-    if item.kind == "function_call" and item.role != "assistant":
-        raise InvalidRow("a call is the assistant's")
-
-
-def _check_text(text: str, lengths: range | None = None) -> None:
-    """Refuses what PostgreSQL cannot hold: NUL, lone surrogates, and other lengths than a CHECK allows."""
-    if "\0" in text or not (text.isascii() or all(not "\ud800" <= char <= "\udfff" for char in text)):
-        raise InvalidRow("the text holds a character that cannot be stored")
-    if lengths is not None and len(text) not in lengths:
-        raise InvalidRow(f"the text has {len(text)} characters")

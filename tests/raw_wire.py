@@ -39,7 +39,8 @@ from server.stream import LINGER_SECONDS
 from server.web.app import create_app
 from server.web.bounds import REQUEST_SECONDS
 
-from .memory_store import MemoryStore, SessionRecord
+from .memory_rows import SessionRecord
+from .memory_store import MemoryStore
 
 T = TypeVar("T")
 Event = dict[str, Any]

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from server.client_events import ItemCreate, parsed_or_rejected
 from server.store import StoredItem
 
-from .memory_store import SessionRecord
+from .memory_rows import SessionRecord
 from .raw_wire import (
     ACCEPT,
     BINARY,

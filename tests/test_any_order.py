@@ -18,7 +18,7 @@ from trio_websocket import ConnectionClosed
 from server.agent import AgentFailed, Turn
 from server.responses import OUT_OF_BAND_MAX
 
-from .memory_store import SessionRecord
+from .memory_rows import SessionRecord
 from .raw_wire import STRICT, Client, Event, World, connect, in_a_world
 from .scripted_agents import ScriptedAgent
 

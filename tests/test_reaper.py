@@ -23,7 +23,8 @@ from server.session import Registry
 from server.store import SessionStart, Store, StoreUnavailable, Suspect
 
 from .instances import instance
-from .memory_store import MemoryStore, SessionRecord
+from .memory_rows import SessionRecord
+from .memory_store import MemoryStore
 
 SETTINGS = Settings()
 HERE, THERE = "boot-1/4026531836", "boot-2/4026531836"

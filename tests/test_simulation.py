@@ -18,7 +18,8 @@ from server.exit_path import ExitPath
 from server.reader import Reader
 from server.store import EndReason, StoredItem
 
-from .memory_store import MemoryStore, SessionRecord
+from .memory_rows import SessionRecord
+from .memory_store import MemoryStore
 from .simulation import coverage
 from .simulation.checker import Checker
 from .simulation.database import Lag

@@ -42,7 +42,8 @@ from server.store import (
 from . import memory_store
 from .conftest import empty
 from .instances import instance
-from .memory_store import ANSWER_SECONDS, MemoryStore, SessionRecord
+from .memory_rows import SessionRecord
+from .memory_store import ANSWER_SECONDS, MemoryStore
 
 WITHIN = 10.0
 CLOSE_TO = 0.1  # seconds

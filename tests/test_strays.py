@@ -19,7 +19,8 @@ from server.strays import LOOK_SECONDS, open_strays
 
 from .clients import connect
 from .conftest import open_server
-from .memory_store import MemoryStore, SessionRecord
+from .memory_rows import SessionRecord
+from .memory_store import MemoryStore
 from .test_connection import World
 from .waiting import eventually
 

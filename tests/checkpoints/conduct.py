@@ -12,7 +12,7 @@ import trio
 
 from server.listener import Listener
 
-from ..memory_store import SessionRecord
+from ..memory_rows import SessionRecord
 from ..simulation.network import ServerEnd, Wire
 from ..simulation.people import Crowd, Visit
 from ..simulation.plan import Fault

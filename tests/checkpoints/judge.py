@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..memory_store import SessionRecord
+from ..memory_rows import SessionRecord
 from ..simulation.agent import DEAF_SECONDS
 from ..simulation.checker import OWN_ROW_SECONDS, Checker
 from ..simulation.people import Visit

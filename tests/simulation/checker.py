@@ -12,7 +12,7 @@ from server.reaper import CRASH_STEADY_SECONDS
 from server.shutdown import FORCE_MARGIN_SECONDS, HURRY_SECONDS, Schedule
 from server.stream import LINGER_SECONDS
 
-from ..memory_store import MemoryRecord, SessionRecord
+from ..memory_rows import MemoryRecord, SessionRecord
 from .agent import DEAF_SECONDS
 from .people import Visit
 from .truth import AT_ONCE, EXACT_SECONDS, INFINITE, LATENCY_SECONDS, Truth

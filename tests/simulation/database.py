@@ -18,7 +18,8 @@ import trio
 
 from server.store import Instance, StoreError, StoreUnavailable
 
-from ..memory_store import LEAVING, InstanceRecord, MemoryGuard, MemoryStore, Write
+from ..memory_rows import InstanceRecord
+from ..memory_store import LEAVING, MemoryGuard, MemoryStore, Write
 
 if TYPE_CHECKING:
     from .world import Server

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from server.shutdown import ANSWERS_UNTIL, BULK_SECONDS
 
-from ..memory_store import RETRY_SECONDS, SessionRecord
+from ..memory_rows import SessionRecord
+from ..memory_store import RETRY_SECONDS
 from .world import Server
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import trio
 
 from server.store import StoredItem
 
-from ..memory_store import MemoryStore, SessionRecord
+from ..memory_rows import SessionRecord
+from ..memory_store import MemoryStore
 from .database import Link
 from .people import Acknowledged, Visit
 from .world import Server, World
