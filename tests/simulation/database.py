@@ -147,9 +147,9 @@ class Link(MemoryStore):
         """The real store keeps a session's writes in their order, and has two commits under way at once."""
         if len(self._queue) == 1:
             return self._queue[0]
-        firsts: dict[UUID, Write] = {}
+        firsts: dict[UUID | None, Write] = {}
         for write in self._queue:
-            if write.session_id is not None and write.name not in LEAVING:
+            if write.name not in LEAVING:
                 firsts.setdefault(write.session_id, write)
         return self._random.choice(list(firsts.values())) if firsts else self._queue[0]
 
