@@ -215,6 +215,39 @@ def test_a_server_whose_troubles_follow_each_other_at_once_is_not_heard_in_betwe
     assert Checker._unheard_of(owner, 3.1) is unheard
 
 
+def test_who_judged_a_server_rightly_may_freeze_before_it_closes_the_rows() -> None:
+    found: list[str] = []
+
+    async def main(world: World) -> None:
+        watch = Watch(world)
+        crowd = Crowd(world, watch)
+        owner, judge = world.start_server(), world.start_server(host="elsewhere")
+        await owner.ready.wait()
+        await judge.ready.wait()
+        judge.listener.open = False  # so that the client comes to the other one
+        reap = judge.link.lag = Lag("reap", 0.1, trio.Event())
+        stays = Manner([], 0.0, "plain", "stay", "after", torn=False, busy=False, interrupts=False, returns=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(crowd.live, Person("user", 0.0, [stays]))
+            await until(lambda: any(visit.served for visit in crowd.visits), REAPED_SECONDS, LOOK_SECONDS)
+            owner.freeze()
+            await reap.began.wait()
+            judge.freeze()
+            await trio.sleep(REAPED_SECONDS)
+            judge.thaw()
+            await trio.sleep(LOOK_SECONDS)
+            owner.thaw()
+        for server in world.servers:
+            server.terminate()
+            await server.over.wait()
+        assert [row.end_reason for row in world.database.sessions.values()] == ["owner_died"]
+        Checker(world, watch, crowd.visits).run()
+        found.extend(watch.findings.broken)
+
+    simulate(1, main)
+    assert found == []
+
+
 @pytest.mark.parametrize(("seconds", "until"), [(1.0, 1.0), (6.0, 14.25)])
 def test_a_freeze_excuses_only_the_sockets_that_it_meets(seconds: float, until: float) -> None:
     owner: Any = SimpleNamespace(trouble=[[2.0, 8.0]])

@@ -249,8 +249,9 @@ class Checker:
         until = row.memory_finalized_at or INFINITE
         if any(overlap(server.trouble, since, until) or _died(server, since, until) for server in world.servers):
             return
-        if world.counts.get("store", Counter())["claim_memory/cancelled_yet_done"]:
-            return
+        store = world.counts.get("store", Counter())
+        if store["claim_memory/cancelled_yet_done"] or store["claim_memory/cancelled_unheard"]:
+            return  # a shutdown cut off who asked, and nobody knows what to give back
         failed = self._failed[str(row.session_id)]
         if row.memory_attempts > failed + (row.memory_status == "done"):
             self._watch.broken("I4 memory", f"{row.session_id} counts {row.memory_attempts} tries; {failed} failed")

@@ -52,7 +52,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """An operation that is late by so many seconds, or fails then. began: it was asked for."""
+    """An operation that is late by so many seconds. began: it was asked for. fails: once, instead of being done."""
 
     name: str
     seconds: float
@@ -213,7 +213,11 @@ class Link(MemoryStore):
             raise
         self._maybe_fail(name, "before")
         result = act()
-        await self._come_back(name)
+        try:
+            await self._come_back(name)
+        except trio.Cancelled:
+            self._count(name, "cancelled_unheard")
+            raise
         self._maybe_fail(name, "after")
         return result
 
@@ -242,6 +246,7 @@ class Link(MemoryStore):
         lag.began.set()
         await trio.sleep(lag.seconds)
         if lag.fails:
+            self.lag = None
             self._fail(lag.name, "the connection was lost")
 
     async def _travel(self) -> None:

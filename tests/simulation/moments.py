@@ -103,10 +103,10 @@ async def crash_unseen(world: World, crowd: Crowd, server: Server) -> None:
         for lag in lags:
             await lag.began.wait()
         world.count("state", "died after an error of the others' reapers")
-    await until(lambda: serves(server, crowd), CROWDED_SECONDS, CROWDED_LOOK_SECONDS)
-    server.crash()
     for judge, lag in zip(judges, lags, strict=True):
         _disarm([judge], lag)
+    await until(lambda: serves(server, crowd), CROWDED_SECONDS, CROWDED_LOOK_SECONDS)
+    server.crash()
 
 
 async def comeback(world: World, server: Server) -> None:

@@ -89,7 +89,7 @@ class Server:
         self.over_at: float | None = None
         self.how = ""
         self.trouble: list[list[float]] = []
-        self.troubled_at: list[float] = []  # each time that its link got worse
+        self.troubled_at: list[float] = []  # each time that it froze, or its link got worse
         self.freezes: list[list[float]] = []
         self.cut_until = 0.0  # frozen, or without a link that loses nothing
         self.wires: list[Wire] = []
@@ -185,6 +185,7 @@ class Server:
             return
         self.frozen, self.cut_until = True, float("inf")
         self.freezes.append([trio.current_time(), float("inf")])
+        self.troubled_at.append(trio.current_time())
         self._begin_trouble()
         self.link.freeze(True)
         self.world.scheduler.freeze(self)
