@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from random import SystemRandom
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,10 +21,15 @@ from server.store import EndReason, StoredItem
 from .memory_rows import SessionRecord
 from .memory_store import MemoryStore
 from .simulation import coverage
+from .simulation.checker import Checker
+from .simulation.database import Lag
 from .simulation.network import CLOSE, HEAD, TEXT, FrameReader, MemoryListener, Wire, masked_frame
-from .simulation.plan import plan_of
+from .simulation.people import Crowd
+from .simulation.plan import Manner, Person, plan_of
 from .simulation.report import Total, figures, replay
 from .simulation.run import run_seed
+from .simulation.seeding import until
+from .simulation.watch import Watch
 from .simulation.world import World, simulate
 
 FIXED_SEEDS = 48
@@ -31,6 +37,8 @@ FRESH_SEEDS = 16
 SEED_MAX = 2**32
 CATCH_SEEDS = 40  # within which a broken promise has to be seen
 PROCESS_SECONDS = 60
+REAPED_SECONDS = 5.0
+LOOK_SECONDS = 0.1
 
 
 def told(failing: dict[int, list[str]]) -> str:
@@ -164,6 +172,86 @@ def test_a_broken_promise_is_seen(
 ) -> None:
     breaks(monkeypatch)
     assert any(run_seed(seed).broken[promise] for seed in range(CATCH_SEEDS))
+
+
+@pytest.mark.parametrize(("after", "broken"), [(0.05, []), (0.25, ["I3 end"])])
+def test_a_server_that_dies_with_its_word_under_way_leaves_its_last_sign_of_life_as_the_end(
+    after: float, broken: list[str]
+) -> None:
+    """Nobody can know better; but a word that takes for ever is a promise broken."""
+    found: list[str] = []
+
+    async def main(world: World) -> None:
+        watch = Watch(world)
+        crowd = Crowd(world, watch)
+        server, other = world.start_server(), world.start_server()
+        await server.ready.wait()
+        await other.ready.wait()
+        other.listener.open = False  # so that the client comes to the first one
+        end = server.link.lag = Lag("end_session", after + 1.0, trio.Event())
+        async with trio.open_nursery() as nursery:
+            leaves = Manner([], 0.0, "plain", "fin", "after", torn=False, busy=False, interrupts=False, returns=False)
+            nursery.start_soon(crowd.live, Person("user", 0.0, [leaves]))
+            await end.began.wait()
+            await trio.sleep(after)
+            server.link.own()[0].heartbeat_at = trio.current_time()
+            server.crash()
+        (row,) = world.database.sessions.values()
+        await until(lambda: not row.is_active, REAPED_SECONDS, LOOK_SECONDS)
+        other.terminate()
+        await other.over.wait()
+        Checker(world, watch, crowd.visits).run()
+        found.extend(watch.findings.broken)
+
+    simulate(1, main)
+    assert found == broken
+
+
+@pytest.mark.parametrize(("begins_again", "unheard"), [(2.5, True), (2.9, False)])
+def test_a_server_whose_troubles_follow_each_other_at_once_is_not_heard_in_between(
+    begins_again: float, unheard: bool
+) -> None:
+    owner: Any = SimpleNamespace(trouble=[[0.4, 2.4], [begins_again, 7.0]])
+    assert Checker._unheard_of(owner, 3.1) is unheard
+
+
+def test_who_judged_a_server_rightly_may_freeze_before_it_closes_the_rows() -> None:
+    found: list[str] = []
+
+    async def main(world: World) -> None:
+        watch = Watch(world)
+        crowd = Crowd(world, watch)
+        owner, judge = world.start_server(), world.start_server(host="elsewhere")
+        await owner.ready.wait()
+        await judge.ready.wait()
+        judge.listener.open = False  # so that the client comes to the other one
+        reap = judge.link.lag = Lag("reap", 0.1, trio.Event())
+        stays = Manner([], 0.0, "plain", "stay", "after", torn=False, busy=False, interrupts=False, returns=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(crowd.live, Person("user", 0.0, [stays]))
+            await until(lambda: any(visit.served for visit in crowd.visits), REAPED_SECONDS, LOOK_SECONDS)
+            owner.freeze()
+            await reap.began.wait()
+            judge.freeze()
+            await trio.sleep(REAPED_SECONDS)
+            judge.thaw()
+            await trio.sleep(LOOK_SECONDS)
+            owner.thaw()
+        for server in world.servers:
+            server.terminate()
+            await server.over.wait()
+        assert [row.end_reason for row in world.database.sessions.values()] == ["owner_died"]
+        Checker(world, watch, crowd.visits).run()
+        found.extend(watch.findings.broken)
+
+    simulate(1, main)
+    assert found == []
+
+
+@pytest.mark.parametrize(("seconds", "until"), [(1.0, 1.0), (6.0, 14.25)])
+def test_a_freeze_excuses_only_the_sockets_that_it_meets(seconds: float, until: float) -> None:
+    owner: Any = SimpleNamespace(trouble=[[2.0, 8.0]])
+    assert Checker._socket_until(owner, 0.0, seconds) == until
 
 
 def test_a_broken_promise_comes_with_the_command_that_replays_it(monkeypatch: pytest.MonkeyPatch) -> None:

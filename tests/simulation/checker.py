@@ -9,10 +9,11 @@ from uuid import UUID
 
 from server.instance import GUARD_RETRY_SECONDS, STOP_SECONDS
 from server.reaper import CRASH_STEADY_SECONDS
-from server.shutdown import FORCE_MARGIN_SECONDS
+from server.shutdown import FORCE_MARGIN_SECONDS, HURRY_SECONDS, Schedule
 from server.stream import LINGER_SECONDS
 
 from ..memory_rows import MemoryRecord, SessionRecord
+from .agent import DEAF_SECONDS
 from .people import Visit
 from .truth import AT_ONCE, EXACT_SECONDS, INFINITE, LATENCY_SECONDS, Truth
 from .watch import GHOST_SECONDS, Watch, overlap
@@ -24,6 +25,7 @@ DEAD_OTHER_HOST_SECONDS = 4.0
 OVERLAP_SECONDS = 0.5  # two causes so close together overlap
 JUDGED_SECONDS = 0.6
 GAP_SECONDS = 1.5  # of a judge's own trouble; with more it is not steady
+BACK_SECONDS = GUARD_RETRY_SECONDS + LATENCY_SECONDS  # from the end of a server's trouble to its first sign of life
 LEASE_LOST_SECONDS = 1.4  # trouble shorter than this costs nobody the lease
 ANEW_SECONDS = 1.5  # in which one that was declared dead finds out, and registers anew
 LEFT_SECONDS = 1.5  # before its end: whoever has a sound database for so long leaves nothing behind
@@ -108,6 +110,9 @@ class Checker:
         if row.end_reason == "by_hand":
             return  # dated by the one who closed it, also long after a crash
         late = [cause for cause in truth.causes if end > max(cause.until, row.session_start) + EXACT_SECONDS]
+        if row.end_reason == "owner_died" and owner.over_at is not None:
+            # Of one that died before its own word was committed, only its last sign of life is known.
+            late = [cause for cause in late if cause.until + LATENCY_SECONDS < owner.over_at]
         if late:
             first = min(late, key=lambda cause: cause.until)
             self._watch.broken(
@@ -191,8 +196,14 @@ class Checker:
 
     @staticmethod
     def _unheard_of(owner: Server, at: float) -> bool:
+        spans: list[list[float]] = []
+        for begin, end in owner.trouble:
+            if spans and begin - spans[-1][1] <= BACK_SECONDS:
+                spans[-1][1] = end  # it had no time to say a word in between
+            else:
+                spans.append([begin, end])
         return any(begin <= at and end >= at - JUDGED_SECONDS and min(end, at) - begin >= LEASE_LOST_SECONDS
-                   for begin, end in owner.trouble)  # fmt: skip
+                   for begin, end in spans)  # fmt: skip
 
     def _steady(self, judge: Server, at: float) -> bool:
         """Whether it renewed its lease all the time: trouble that lets every other statement through is no gap."""
@@ -234,11 +245,13 @@ class Checker:
 
     def _tries(self, row: SessionRecord) -> None:
         """Whether only tries that failed were counted: one that a shutdown cut off is given back."""
-        world = self._world
-        if any(server.trouble or server.how in ("crashed", "forced") for server in world.servers):
+        world, since = self._world, row.ended_at or INFINITE
+        until = row.memory_finalized_at or INFINITE
+        if any(overlap(server.trouble, since, until) or _died(server, since, until) for server in world.servers):
             return
-        if world.counts.get("store", Counter())["claim_memory/cancelled_yet_done"]:
-            return
+        store = world.counts.get("store", Counter())
+        if store["claim_memory/cancelled_yet_done"] or store["claim_memory/cancelled_unheard"]:
+            return  # a shutdown cut off who asked, and nobody knows what to give back
         failed = self._failed[str(row.session_id)]
         if row.memory_attempts > failed + (row.memory_status == "done"):
             self._watch.broken("I4 memory", f"{row.session_id} counts {row.memory_attempts} tries; {failed} failed")
@@ -250,16 +263,24 @@ class Checker:
         owners = {record.instance.instance_id for record in owner.link.own()}
         if row.closed_by in owners and row.end_reason != "shutdown":
             return
-        limit = row.ended_at + GHOST_SECONDS
-        for begin, end in owner.trouble:
-            if begin <= limit + LATENCY_SECONDS and end >= row.ended_at:
-                limit = max(limit, end + GHOST_SECONDS + GUARD_RETRY_SECONDS)
+        seconds = GHOST_SECONDS
         if visit.wire.full_at is not None or any(what in ("vanish", "slow") for _, what in visit.causes):
-            limit += owner.settings.close_seconds + owner.settings.send_seconds + LINGER_SECONDS
+            seconds += owner.settings.close_seconds + owner.settings.send_seconds + LINGER_SECONDS
+        limit = self._socket_until(owner, row.ended_at, seconds)
         ended = min(visit.closed_at or INFINITE, visit.wire.ended_at if visit.wire.ended else INFINITE)
         ended = min([ended, *(at for at, what in visit.causes if what in AT_ONCE)])  # nothing is served after its own
         if ended > limit:
             self._watch.broken("I2 ghost", f"{visit.name} was served until {ended:.3f}, row closed {row.ended_at:.3f}")
+
+    @staticmethod
+    def _socket_until(owner: Server, closed_at: float, seconds: float) -> float:
+        """The latest end of a socket that has so many seconds from the end of its row. Trouble meanwhile begins them
+        anew."""
+        limit = closed_at + seconds
+        for begin, end in owner.trouble:
+            if begin <= limit + LATENCY_SECONDS and end >= closed_at:
+                limit = max(limit, end + seconds + GUARD_RETRY_SECONDS)
+        return limit
 
     def _count_overlaps(self, truth: Truth) -> None:
         seen: Counter[str] = Counter()
@@ -279,14 +300,7 @@ class Checker:
             self._watch.broken("I7 unbounded", f"{visit.name}'s connection never ended")
             return
         at = min(visit.closed_at or INFINITE, visit.wire.ended_at if visit.wire.ended else INFINITE)
-        server, row = visit.server, self._world.database.sessions.get(visit.session_id or UUID(int=0))
-        causes = [when for when, _ in visit.causes] + [visit.wire.full_at or INFINITE]
-        causes += [when for when in (server.signalled_at, server.over_at) if when is not None]
-        if row is not None and row.session_id in self._watch.by_hand:
-            causes.append(self._watch.by_hand[row.session_id])
-        own = [record.instance.instance_id for record in server.link.own()]
-        causes += [when for key, when in self._watch.declared.items()
-                   if key in own and when >= visit.opened_at - ANEW_SECONDS]  # fmt: skip
+        server = visit.server
         if visit.close_code == OVERLOADED and not visit.errors:
             self._world.count("ending by server", "overloaded")
             if self._open_at(server, at) >= server.settings.connections_max:
@@ -296,8 +310,23 @@ class Checker:
             if at > limit + EXACT_SECONDS:
                 self._watch.broken("I7 unbounded", f"{visit.name} had until {at:.3f} to shake hands, not {limit:.3f}")
         excused = visit.manner.opening in REFUSED_OPENINGS or overlap(server.trouble, at - 8.0, at)
-        if not excused and not any(when <= at + EXACT_SECONDS for when in causes):
+        if not excused and not any(when <= at + EXACT_SECONDS for when in self._reasons(visit)):
             self._watch.broken("I8 contained", f"{visit.name} was ended with {visit.close_code} for no reason")
+
+    def _reasons(self, visit: Visit) -> list[float]:
+        """When somebody gave the server a reason to end a connection."""
+        assert visit.wire is not None
+        server, row = visit.server, self._world.database.sessions.get(visit.session_id or UUID(int=0))
+        causes = [when for when, _ in visit.causes] + [visit.wire.full_at or INFINITE]
+        causes += [when for when in (server.signalled_at, server.over_at) if when is not None]
+        if row is not None and row.session_id in self._watch.by_hand:
+            causes.append(self._watch.by_hand[row.session_id])
+        if row is not None and row.session_end is not None and row.end_reason in ("expired", "idle"):
+            causes.append(row.session_end)
+        own = [record.instance.instance_id for record in server.link.own()]
+        causes += [when for key, when in self._watch.declared.items()
+                   if key in own and when >= visit.opened_at - ANEW_SECONDS]  # fmt: skip
+        return causes
 
     def _open_at(self, server: Server, at: float) -> int:
         """How many connections to a server were open at a moment, as the clients saw it."""
@@ -315,14 +344,27 @@ class Checker:
         if server.signalled_at is None or server.how == "crashed":
             return
         took = server.over_at - server.signalled_at
-        stubborn = any(visit.server is server and ("#stubborn" in visit.marks or "#deaf" in visit.marks)
-                       for visit in self._visits)  # fmt: skip
-        excused = stubborn or overlap(server.trouble, server.signalled_at, server.over_at)
+        excused = self._stubborn(server) or overlap(server.trouble, server.signalled_at, server.over_at)
         limit = server.settings.drain_seconds + (FORCE_MARGIN_SECONDS if excused else LATENCY_SECONDS)
+        if server.hurried_at is not None and not excused:
+            hurried = server.hurried_at - server.signalled_at + HURRY_SECONDS
+            commits = Schedule(server.settings.drain_seconds).last_commits_seconds
+            limit = min(limit, hurried + commits + LATENCY_SECONDS)
         if overlap(server.freezes, server.signalled_at, server.over_at):
             limit += STOP_SECONDS + sum(end - start for start, end in server.freezes)
         if took > limit + EXACT_SECONDS:
             self._watch.broken("I7 unbounded", f"{server.name} took {took:.3f} s to shut down")
+
+    def _stubborn(self, server: Server) -> bool:
+        """Whether an agent that ignores cancellation may have been at work when it was told to end."""
+        assert server.signalled_at is not None
+        since = server.signalled_at - DEAF_SECONDS - server.settings.append_seconds
+        since -= sum(end - start for start, end in server.freezes)
+        return any(
+            "#stubborn" in visit.marks or ("#deaf" in visit.marks and visit.said_at[-1] >= since)
+            for visit in self._visits
+            if visit.server is server and visit.said_at
+        )
 
     def _crowd(self, server: Server) -> None:
         """Whether it served no more sessions at once than its limit. Ends count as soon as anybody can know of them."""
@@ -364,3 +406,8 @@ class Checker:
             self._world.count("log", event)
             if event in CRASH_EVENTS and fields.get("crashed"):
                 self._watch.broken("I8 contained", f"the server logged {event} at {at:.3f}")
+
+
+def _died(server: Server, since: float, until: float) -> bool:
+    """Whether it was ended, by somebody else, between two moments."""
+    return server.how in ("crashed", "forced") and server.over_at is not None and since <= server.over_at <= until

@@ -7,7 +7,7 @@ with its writes queued or under way.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from random import Random
@@ -16,7 +16,7 @@ from uuid import UUID
 
 import trio
 
-from server.store import Instance, MemoryClaim, StoreError, StoreUnavailable
+from server.store import Instance, StoreError, StoreUnavailable
 
 from ..memory_rows import InstanceRecord
 from ..memory_store import LEAVING, MemoryGuard, MemoryStore, Write
@@ -52,11 +52,12 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """An operation that is late by so many seconds. began: it was asked for."""
+    """An operation that is late by so many seconds. began: it was asked for. fails: once, instead of being done."""
 
     name: str
     seconds: float
     began: trio.Event
+    fails: bool = False
 
 
 class LinkGuard(MemoryGuard):
@@ -88,7 +89,6 @@ class Link(MemoryStore):
         self.lag: Lag | None = None
         self.closed_in_bulk = False
         self._died_at = 0.0
-        self._claims: set[UUID] = set()
         self.server = server
         self._random = random
         self._changed = trio.Event()
@@ -147,9 +147,9 @@ class Link(MemoryStore):
         """The real store keeps a session's writes in their order, and has two commits under way at once."""
         if len(self._queue) == 1:
             return self._queue[0]
-        firsts: dict[UUID, Write] = {}
+        firsts: dict[UUID | None, Write] = {}
         for write in self._queue:
-            if write.session_id is not None and write.name not in LEAVING:
+            if write.name not in LEAVING:
                 firsts.setdefault(write.session_id, write)
         return self._random.choice(list(firsts.values())) if firsts else self._queue[0]
 
@@ -180,16 +180,6 @@ class Link(MemoryStore):
     def own(self) -> list[InstanceRecord]:
         """The rows of `server_instances` that this process wrote."""
         return [record for record in self.instances.values() if record.instance.process_started == self.server.number]
-
-    def _claim(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
-        claims = super()._claim(limit, lease_seconds)
-        self._claims.update(UUID(claim.transcript.session_id) for claim in claims)
-        return claims
-
-    def remembering(self) -> bool:
-        """Whether this process is at its first try at a session's memory."""
-        rows = [self.sessions[key] for key in self._claims]
-        return any(row.memory_status == "pending" and row.memory_error is None for row in rows)
 
     async def _ask(self, name: str, effect: Callable[[], T]) -> T:
         """An answer's limit is watched only where it may be reached: its scope would cost more than all the rest.
@@ -223,7 +213,11 @@ class Link(MemoryStore):
             raise
         self._maybe_fail(name, "before")
         result = act()
-        await self._come_back(name)
+        try:
+            await self._come_back(name)
+        except trio.Cancelled:
+            self._count(name, "cancelled_unheard")
+            raise
         self._maybe_fail(name, "after")
         return result
 
@@ -232,8 +226,7 @@ class Link(MemoryStore):
             await self._never()
         await self._wait(name)
         if self.lag is not None and self.lag.name == name:
-            self.lag.began.set()
-            await trio.sleep(self.lag.seconds)
+            await self._be_late(self.lag)
         if self.dead:
             if self._random.random() < 0.5:
                 self._count(name, "done_after_death")
@@ -248,6 +241,13 @@ class Link(MemoryStore):
         if self.trouble is not None and self.trouble.kind == "refused":
             self._count(name, "refused")
             self._fail(name, "connection refused")
+
+    async def _be_late(self, lag: Lag) -> None:
+        lag.began.set()
+        await trio.sleep(lag.seconds)
+        if lag.fails:
+            self.lag = None
+            self._fail(lag.name, "the connection was lost")
 
     async def _travel(self) -> None:
         """One way to the database or back. Where that takes no time, what asks yields already."""

@@ -21,9 +21,13 @@ LOST, SWEPT, BOUND, CONTAINED = "I5 lost", "I6 swept", "I7 unbounded", "I8 conta
 
 
 HINTS = {
-    "more connections than the limit": 283,
+    "a reaper dies of its first error": 54,
+    "a new guard does not ask what it missed": 46,
+    "a reaper that is cut off counts as steady": 39,
+    "a session may begin under a dead instance": 18,
+    "a shutdown uses up a try at memory, for lack of a shield": 18,
     "a write is dropped with its caller": 15,
-    "a write that failed is not tried again": 46,
+    "a lost guard alone is death": 15,
 }
 """Where the search begins, for those that few worlds see."""
 
@@ -145,6 +149,21 @@ EXIT = (
 )
 
 ALIVE = (
+    mutant(
+        "a session's time is never up",
+        READER,
+        "                timer.deadline = self._limits.deadline\n",
+        "",
+        END,
+        ORPHAN,
+    ),
+    mutant(
+        "a client that floods may go on",
+        READER,
+        "                self._session.stop(EndReason.FLOODING)\n",
+        "",
+        END,
+    ),
     mutant(
         "a silent client is never given up",
         READER,

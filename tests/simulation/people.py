@@ -25,10 +25,13 @@ UNANSWERED_SECONDS = 2.2  # a little more than until a ping, of one who will not
 LOOK_SECONDS = 0.2  # of one who finds no server
 SMALL_BYTES = 1_024  # a receive buffer that a long answer does not fit in
 OVERSIZE_CHARS = 5_000  # of a message; above the world's limit
+FLOOD_EVENTS = 40  # twice a burst of the world's limit, and more
+SESSION_UPDATE = b'{"type":"session.update","session":{"type":"realtime"}}'
 LAST_WORDS = {
     "oversize": masked_frame(TEXT, b"x" * OVERSIZE_CHARS),
     "garbage": GARBAGE,
     "close": masked_frame(CLOSE, (1000).to_bytes(2, "big")),
+    "flood": masked_frame(TEXT, SESSION_UPDATE) * FLOOD_EVENTS,
 }
 
 TOOLS = {"tools": [{"type": "function", "name": "look_up", "parameters": {"type": "object"}}]}
@@ -91,6 +94,7 @@ class Visit:
     causes: what ended it from the client's side, as (when, what). `closed_at`, `close_code`: of the server's close
     frame. Everything is noted when it is on the wire, however late the client reads it.
     silences: its last bytes before it said nothing for so long that a ping may have found nobody.
+    said_at: when it sent each of its events.
     deleting: the ids of items that it wanted deleted. deleted: when it was told that they are.
     """
 
@@ -112,6 +116,7 @@ class Visit:
     errors: list[str] = field(default_factory=list)
     causes: list[tuple[float, str]] = field(default_factory=list)
     silences: list[float] = field(default_factory=list)
+    said_at: list[float] = field(default_factory=list)
     marks: str = ""
     done_items: set[str] = field(default_factory=set)
     closed_at: float | None = None
@@ -325,6 +330,7 @@ class Client:
 
     async def _send_event(self, event: dict[str, Any]) -> None:
         await self._send(masked_frame(TEXT, msgspec.json.encode(event)), torn=self._visit.manner.torn)
+        self._visit.said_at.append(trio.current_time())
 
     async def _send(self, data: bytes, *, torn: bool) -> None:
         if torn:
@@ -388,12 +394,13 @@ class Client:
                 return
             visit.silences.append(wire.delivered_at)
             self._world.count("state", "spoke past a ping")
-            self._wire.send(masked_frame(TEXT, b'{"type":"session.update","session":{"type":"realtime"}}'))
+            self._wire.send(masked_frame(TEXT, SESSION_UPDATE))
+            visit.said_at.append(trio.current_time())
         if how == "slow":
             await self._read_no_more()
         else:
             self._do(how)
-        if how in ("close", "oversize", "garbage", "fin"):
+        if how in ("close", "oversize", "garbage", "flood", "fin"):
             await self._hear("nothing", seconds=CLOSE_SECONDS)
 
     def _do(self, how: str) -> None:

@@ -8,10 +8,11 @@ from random import Random
 
 from .agent import MEMORY_MARKS, REPLY_MARKS
 
-ENDINGS = ("close", "fin", "reset", "garbage", "oversize", "vanish", "slow", "stay")
+ENDINGS = ("close", "fin", "reset", "garbage", "oversize", "vanish", "slow", "stay", "flood")
 """How a person ends a visit: with a close frame, FIN, RST, bytes that are no frame, a message that is too big, without
-a word, by reading no more of a long answer, or not at all (the server ends it, or patience does)."""
-ENDING_WEIGHTS = (8, 3, 4, 2, 2, 3, 2, 2)
+a word, by reading no more of a long answer, not at all (the server ends it, or patience does), or with more events than
+a session may send."""
+ENDING_WEIGHTS = (8, 3, 4, 2, 2, 3, 2, 2, 1)
 OPENINGS = ("plain", "torn", "late", "half", "foreign", "lost", "silent")
 """How a visit begins: in one piece, in many, with a long pause, with half a handshake, in somebody else's
 conversation, at a wrong path, or without any byte."""
@@ -28,13 +29,16 @@ SERVER_FAULTS = ("crash", "terminate", "hurry", "freeze", "declared_dead")
 LINK_FAULTS = ("refused", "silent", "errors", "slow", "outage", "stall")
 ROW_FAULTS = ("by_hand",)
 DUEL_FAULTS = ("duel",)
-MOMENT_FAULTS = ("arrival", "comeback")
+MOMENT_FAULTS = ("arrival", "comeback", "unseen", "standstill")
 FAULTS = SERVER_FAULTS + LINK_FAULTS + ROW_FAULTS + DUEL_FAULTS + MOMENT_FAULTS
-FAULT_WEIGHTS = (3, 3, 2, 3, 1, 2, 2, 2, 2, 2, 2, 4, 10, 2, 3)
+FAULT_WEIGHTS = (3, 3, 2, 3, 1, 2, 2, 2, 2, 2, 2, 4, 10, 3, 4, 4, 3)
 
 CLIENT_CAUSES = ("close", "fin", "reset", "garbage", "oversize", "vanish")
 SERVER_CAUSES = ("by_hand", "signal", "crash", "declared_dead")
 GAPS = (0.0, 0.0, 0.0005, 0.001, 0.002, 0.005, 0.02)  # seconds between the two endings of a duel
+DAY_SECONDS = 86_400.0
+SESSION_SECONDS = (DAY_SECONDS, DAY_SECONDS, DAY_SECONDS, 5.0)
+IDLE_SECONDS = (None, None, None, 4.5)  # less than a client's patience, more than it takes to miss one that vanished
 SPAN_SECONDS = 14.0  # in which people come and faults begin
 
 
@@ -81,13 +85,18 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """settles: whether everything comes to rest before the last servers are ended, or is ended with them."""
+    """settles: whether everything comes to rest before the last servers are ended, or is ended with them.
+
+    session_seconds, idle_seconds: the servers' limits.
+    """
 
     seed: int
     hosts: Sequence[str]
     people: Sequence[Person]
     faults: Sequence[Fault]
     settles: bool
+    session_seconds: float = DAY_SECONDS
+    idle_seconds: float | None = None
 
 
 def plan_of(seed: int) -> Plan:
@@ -97,7 +106,8 @@ def plan_of(seed: int) -> Plan:
     hosts = ["host" if one_host else f"host{number}" for number in range(servers)]
     people = [_person(random, number) for number in range(random.randint(26, 42))]
     faults = sorted((_fault(random) for _ in range(random.choice((0, 3, 5, 6, 8, 11)))), key=lambda fault: fault.at)
-    return Plan(seed, hosts, people, faults, random.random() < 0.5)
+    settles = random.random() < 0.5
+    return Plan(seed, hosts, people, faults, settles, random.choice(SESSION_SECONDS), random.choice(IDLE_SECONDS))
 
 
 def _person(random: Random, number: int) -> Person:
@@ -134,7 +144,8 @@ def _mark(random: Random) -> str:
 
 def _fault(random: Random) -> Fault:
     kind = random.choices(FAULTS, FAULT_WEIGHTS)[0]
-    at = round(random.uniform(0.1, SPAN_SECONDS), 1)
+    # A moment needs people.
+    at = round(random.uniform(0.1, SPAN_SECONDS / 2 if kind in MOMENT_FAULTS else SPAN_SECONDS), 1)
     lasts = random.choice((0.2, 0.6, 1.2, 2.0, 3.5, 5.0))
     if kind == "outage":
         lasts = random.choice((0.6, 2.2, 3.0, 4.0))

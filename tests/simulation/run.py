@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -12,7 +12,17 @@ from server.store import EndReason
 
 from .checker import Checker
 from .database import Trouble
-from .moments import arrival_at_a_shutdown, comeback
+from .moments import (
+    UNSEEN_SECONDS,
+    WRITES,
+    arrival_at_a_shutdown,
+    comeback,
+    crash_unseen,
+    one_among_others,
+    one_that_remembers,
+    somebody_writes,
+    standstill,
+)
 from .people import Crowd, Visit
 from .plan import CLIENT_CAUSES, Fault, Plan, plan_of
 from .seeding import Stuck
@@ -21,10 +31,8 @@ from .world import CLAIM_MARGIN_SECONDS, SETTINGS, Server, World, simulate
 
 SETTLE_SECONDS = 90.0  # virtual: for what the faults left behind; a dead server's claim on memory takes 17 s to run out
 LOOK_SECONDS = 0.25
-REMEMBERING_SECONDS = 2.0
-REMEMBERED_SECONDS = 0.6
-CLAIM_SECONDS = SETTINGS.memory_seconds + CLAIM_MARGIN_SECONDS + 1.0  # one that is frozen so long is overtaken
-REMEMBERING_LOOK_SECONDS = 0.1
+# One that is frozen so long is overtaken: its claim has run out, and somebody else has looked for work.
+CLAIM_SECONDS = SETTINGS.memory_seconds + CLAIM_MARGIN_SECONDS + SETTINGS.memory_sweep_seconds + 0.5
 READY_SECONDS = 5.0
 SHARED_TROUBLES: dict[str, Callable[[float], Trouble]] = {
     "outage": lambda _: Trouble("refused"),
@@ -137,7 +145,12 @@ class Conduct:
 
     def _launch(self, host: str) -> Server:
         # One worker each where there are several servers: an idle one costs as much time as half a session.
-        return self.world.start_server(host=host, memory_workers=1 if len(self._plan.hosts) > 1 else 2)
+        return self.world.start_server(
+            host=host,
+            memory_workers=1 if len(self._plan.hosts) > 1 else 2,
+            session_seconds=self._plan.session_seconds,
+            idle_seconds=self._plan.idle_seconds,
+        )
 
     async def _start(self, host: str) -> Server:
         server = self._launch(host)
@@ -161,12 +174,26 @@ class Conduct:
             self.world.count("fault", fault.kind)
             server = self.world.random.choice(running)
             if fault.kind == "arrival":
-                await arrival_at_a_shutdown(server, self.crowd)
+                await arrival_at_a_shutdown(server)
                 await self._replace(server, fault)
-            elif fault.kind == "comeback":
-                await comeback(self.world, server)
+            elif fault.kind in ("comeback", "unseen", "standstill"):
+                await self._among_others(fault)
             else:
                 await self._break(server, fault)
+
+    async def _among_others(self, fault: Fault) -> None:
+        if len([server for server in self._alive() if server.accepting]) <= 1:
+            await self._start(self._plan.hosts[0])
+        server = await one_among_others(self.world, self.crowd)
+        if server is None:
+            return
+        if fault.kind == "comeback":
+            await comeback(self.world, server)
+        elif fault.kind == "standstill":
+            await standstill(self.world, server)
+        else:
+            await crash_unseen(self.world, self.crowd, server)
+            await self._replace(server, replace(fault, lasts=UNSEEN_SECONDS))
 
     async def _break(self, server: Server, fault: Fault) -> None:
         match fault.kind:
@@ -191,30 +218,19 @@ class Conduct:
                 )
 
     async def _freeze(self, server: Server, fault: Fault) -> None:
-        remembering = await self._remembering() if fault.again else None
-        frozen, lasts = remembering or server, CLAIM_SECONDS if remembering else fault.lasts
-        if remembering:  # so that what it learned is on its way when it freezes
-            frozen.set_trouble(Trouble("slow", seconds=CLAIM_SECONDS, share=1.0))
-            await trio.sleep(REMEMBERED_SECONDS)
+        remembers = await one_that_remembers(self.world) if fault.again else None
+        frozen, lasts = (remembers, CLAIM_SECONDS) if remembers is not None else (server, fault.lasts)
+        if remembers is not None:
+            self.world.count("state", "was overtaken at a session's memory")
         frozen.freeze()
         await trio.sleep(lasts)
         frozen.thaw()
-        if remembering:
-            frozen.set_trouble(None)
-
-    async def _remembering(self) -> Server | None:
-        """One that is at work on a session's memory, as soon as there is one."""
-        with trio.move_on_after(REMEMBERING_SECONDS):
-            while True:
-                for server in self._alive():
-                    if server.accepting and server.link.remembering():
-                        return server
-                await trio.sleep(REMEMBERING_LOOK_SECONDS)
-        return None
 
     async def _trouble(
         self, servers: list[Server], trouble: Trouble, seconds: float, *, shuts_down: bool = False
     ) -> None:
+        if trouble.kind == "refused" or trouble.share == 1.0:
+            await somebody_writes(self.world.random.choice(WRITES), servers)
         for server in servers:
             server.set_trouble(trouble)
             if shuts_down:
@@ -227,12 +243,13 @@ class Conduct:
             server.set_trouble(None)
 
     def _close_unheard(self, servers: list[Server]) -> None:
-        """Closes a row by hand while its server cannot hear of it; best one whose client would stay."""
+        """Closes a row by hand while its server cannot hear of it; its client stays, as long as anybody does."""
         served = [visit for visit in self._served() if visit.server in servers]
-        staying = [visit for visit in served if visit.manner.ending == "stay"]
         if served:
             self.world.count("state", "closed by hand without a guard")
-            self._close_by_hand(self.world.random.choice(staying or served))
+            visit = self.world.random.choice(served)
+            visit.end_now("stay")
+            self._close_by_hand(visit)
 
     async def _replace(self, server: Server, fault: Fault) -> None:
         """Starts another one in its place, after a while: the process manager's work."""

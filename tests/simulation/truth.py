@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from server.shutdown import ANSWERS_UNTIL, BULK_SECONDS
@@ -27,6 +28,7 @@ AT_ONCE = {
     "reset": "client_lost",
     "garbage": "protocol_error",
     "oversize": "message_too_big",
+    "flood": "flooding",
 }
 """What the server sees the moment it happens, and the reason that it writes."""
 
@@ -60,6 +62,7 @@ class Truth:
     def _all(self) -> Iterator[Cause]:
         yield from self._of_client()
         yield from self._of_buffers()
+        yield from self._of_time()
         yield from self._of_row()
         yield from self._of_server()
         yield from self._of_trouble()
@@ -108,6 +111,21 @@ class Truth:
         if full_at is not None:
             stalled = self._after(self.seen(full_at), self._server.settings.send_seconds)
             yield Cause("full", full_at, ("slow_reader",), full_at, stalled, stalled)
+
+    def _of_time(self) -> Iterator[Cause]:
+        """A session lasts for so long, and so long after its last event."""
+        settings, started = self._server.settings, self._row.session_start
+        at = started + settings.session_seconds
+        over = self.seen(at)
+        yield Cause("expired", at, ("expired",), at, over, over)
+        if settings.idle_seconds is None:
+            return
+        said = [started, *(self._visit.said_at if self._visit is not None else ())]
+        for before, after in pairwise([*said, INFINITE]):
+            at, over = before + settings.idle_seconds, self.seen(self.seen(before) + settings.idle_seconds)
+            if self.seen(after) >= at - EXACT_SECONDS:
+                # Where the next event met a server that stood still, either may have come first.
+                yield Cause("idle", at, ("idle",), at, over, over if after > over + EXACT_SECONDS else INFINITE)
 
     def _of_row(self) -> Iterator[Cause]:
         key, instance = self._row.session_id, self._row.instance_id

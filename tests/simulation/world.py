@@ -43,9 +43,10 @@ SETTINGS = Settings(
     lease_seconds=3.0,
     drain_seconds=4.0,
     message_bytes_max=4_096,
-    connections_max=24,
+    connections_max=12,
     handshake_seconds=2.0,
     inbox_events_max=16,
+    events_per_second=6.0,
     outbox_bytes_high=2_048,
     outbox_bytes_max=65_536,
     send_seconds=2.0,
@@ -88,7 +89,7 @@ class Server:
         self.over_at: float | None = None
         self.how = ""
         self.trouble: list[list[float]] = []
-        self.troubled_at: list[float] = []  # each time that its link got worse
+        self.troubled_at: list[float] = []  # each time that it froze, or its link got worse
         self.freezes: list[list[float]] = []
         self.cut_until = 0.0  # frozen, or without a link that loses nothing
         self.wires: list[Wire] = []
@@ -184,6 +185,7 @@ class Server:
             return
         self.frozen, self.cut_until = True, float("inf")
         self.freezes.append([trio.current_time(), float("inf")])
+        self.troubled_at.append(trio.current_time())
         self._begin_trouble()
         self.link.freeze(True)
         self.world.scheduler.freeze(self)
