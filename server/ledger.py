@@ -22,7 +22,9 @@ class Ledger:
     async def append(self, entries: Iterable[Entry]) -> None:
         """Stores all items or none. Raises `SessionClosed`, `ItemExists` and other `StoreError`s."""
         self._check()
-        await self._store.append_items(self.rows(entries), within=self._settings.append_seconds)
+        rows = self.rows(entries)
+        if rows:  # a response that failed may have none
+            await self._store.append_items(rows, within=self._settings.append_seconds)
 
     async def delete(self, item_id: str) -> None:
         """Marks an item as deleted. Raises `SessionClosed`, `ItemNotFound` and other `StoreError`s."""

@@ -291,7 +291,10 @@ class Store(Protocol):
         ...
 
     async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
-        """Returns once all are committed. Raises `SessionClosed` or `ItemExists`, and then stored none."""
+        """Returns once all are committed. Raises `SessionClosed` or `ItemExists`, and then stored none.
+
+        items: one at least, all of one session.
+        """
         ...
 
     async def delete_item(self, deletion: ItemDeletion, *, within: float) -> None:
