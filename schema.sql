@@ -326,8 +326,8 @@ $$ SELECT array_agg(DISTINCT (each ->> key)::uuid) FROM jsonb_array_elements(row
 
 -- FOR KEY SHARE: an instance is not declared dead while it begins sessions, and begins none once it is; it may renew its
 -- lease meanwhile, for which commits that overlap would leave no gap. FOR SHARE: nor is a key or client secret revoked
--- meanwhile. One that somebody is about to change is skipped, not waited for: all sessions share
--- this statement. The answer: which instances, keys and secrets may begin sessions, and of each, whether it is free.
+-- meanwhile. One that somebody is about to change is skipped, not waited for: all sessions share this statement. The
+-- answer: which instances, keys and secrets may begin sessions, and of each, whether it is free.
 CREATE OR REPLACE FUNCTION begin_sessions(starts jsonb, moment timestamptz) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     instances   uuid[] := ids_of(starts, 'instance_id');

@@ -15,6 +15,7 @@ import trio
 from .agent import Agent
 from .agents import open_agent
 from .authentication import Authenticator, check_reachable_only_by_holders
+from .background import in_background
 from .config import Settings
 from .embedded import open_embedded
 from .gate import Gate
@@ -25,12 +26,12 @@ from .listener import Listener, sockets_allowed
 from .memory import open_finalizer
 from .metrics import Metrics
 from .postgres import DatabaseAddress, open_store
-from .reaper import open_reaper
+from .reaper import Reaper
 from .services import Services
 from .session import Registry
 from .shutdown import HURRY_SECONDS, Schedule, Signals, close_sessions, forced_exit
 from .store import ClientSecret, RememberedFact, Store, StoreError
-from .strays import Strays, open_strays
+from .strays import Strays
 from .tls import tls_context
 from .web.app import create_app
 
@@ -97,9 +98,9 @@ async def serve_sessions(
         strays = Strays(store, presence, registry, metrics)
         with trio.CancelScope() as memory_budget:
             async with (
-                open_reaper(store, presence, settings, metrics),
+                in_background(Reaper(store, presence, settings, metrics).run),
                 open_finalizer(store, agent, settings) as finalizer,
-                open_strays(strays),
+                in_background(strays.run),
             ):
                 authenticator = Authenticator(store, settings)
                 services = Services(

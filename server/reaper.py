@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from uuid import UUID
 
 import structlog
@@ -85,15 +84,3 @@ class Reaper:
         else:
             _log.warning("instance_reaped", instance_id=str(suspect.instance_id), cause=cause, sessions=closed)
         self._metrics.sessions_reaped.inc(closed)
-
-
-@asynccontextmanager
-async def open_reaper(store: Store, presence: Presence, settings: Settings, metrics: Metrics) -> AsyncIterator[Reaper]:
-    """Looks for dead instances until the block is left."""
-    reaper = Reaper(store, presence, settings, metrics)
-    async with trio.open_nursery() as services:
-        services.start_soon(reaper.run)
-        try:
-            yield reaper
-        finally:
-            services.cancel_scope.cancel()

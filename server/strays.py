@@ -6,8 +6,7 @@ trigger of somebody's own), a full queue, a mistake of ours. While its owner liv
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Collection
 from uuid import UUID
 
 import structlog
@@ -89,14 +88,3 @@ class Strays:
         if closed:
             self._metrics.strays_closed.inc()
             _log.warning("stray_session_closed", session_id=str(end.session_id), reason=end.reason.value)
-
-
-@asynccontextmanager
-async def open_strays(strays: Strays) -> AsyncIterator[None]:
-    """Looks for strays until the block is left."""
-    async with trio.open_nursery() as services:
-        services.start_soon(strays.run)
-        try:
-            yield
-        finally:
-            services.cancel_scope.cancel()

@@ -478,16 +478,21 @@ def test_a_session_ends_in_a_shutdown_between_what_was_last_served_and_the_end_o
     assert broken(world.audit()) == {"time_errors": 1}
 
 
+def kill(world: World, at: float, *, end: float) -> None:
+    """The session's server is killed, and another one closes the row soon after, dated at `end`."""
+    world.life.killed = world.life.died = at
+    world.life.terminated = None
+    world.cut(at)
+    world.end_row(end, at + 2.0, "owner_died")
+    world.samples.clear()
+
+
 @pytest.mark.parametrize(("away", "errors"), [((1005.0, 1009.0), {}), ((1001.0, 1002.0), {"time_errors": 1})])
 def test_a_server_killed_while_the_database_was_away_is_known_to_have_lived_until_that_began(
     world: World, away: tuple[float, float], errors: dict[str, int]
 ) -> None:
     world.fault("database_frozen", *away)
-    world.life.killed = world.life.died = 1008.0
-    world.life.terminated = None
-    world.cut(1008.0)
-    world.end_row(1004.6, 1010.0, "owner_died")
-    world.samples.clear()
+    kill(world, 1008.0, end=1004.6)
 
     assert broken(world.audit()) == errors
 
@@ -498,11 +503,7 @@ def test_a_server_that_woke_while_the_database_was_away_and_was_killed_then_is_k
 ) -> None:
     world.life.frozen = [(1002.0, woke)]
     world.fault("database_frozen", 1005.0, 1009.0)
-    world.life.killed = world.life.died = 1008.0
-    world.life.terminated = None
-    world.cut(1008.0)
-    world.end_row(1001.5, 1010.0, "owner_died")
-    world.samples.clear()
+    kill(world, 1008.0, end=1001.5)
 
     assert broken(world.audit()) == errors
 

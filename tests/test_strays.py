@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -13,9 +11,10 @@ from trio.testing import MockClock
 
 from server import strays
 from server.agents import EchoAgent
+from server.background import in_background
 from server.postgres import PostgresStore
 from server.store import EndReason, SessionStart, StoreError, StoreUnavailable
-from server.strays import LOOK_SECONDS, open_strays
+from server.strays import LOOK_SECONDS
 
 from .clients import connect
 from .conftest import open_server
@@ -39,12 +38,6 @@ def refuse_ends(store: MemoryStore) -> None:
 
 def allow_all(store: MemoryStore) -> None:
     store.fail_before = lambda _: None
-
-
-@asynccontextmanager
-async def looking(world: World) -> AsyncIterator[None]:
-    async with open_strays(world.services.strays):
-        yield
 
 
 async def visit(world: World) -> float:
@@ -73,7 +66,7 @@ async def forgotten(world: World) -> SessionRecord:
 
 async def test_an_end_that_the_database_refused_is_stored_as_soon_as_it_takes_it(autojump_clock: MockClock) -> None:
     world = World(MemoryStore(), EchoAgent())
-    async with looking(world):
+    async with in_background(world.services.strays.run):
         refuse_ends(world.store)
         ended = await visit(world)
         await trio.sleep(100.0)
@@ -93,7 +86,7 @@ async def test_a_row_that_nobody_remembers_ends_when_it_was_first_seen_without_i
     world = World(MemoryStore(), EchoAgent())
     row = await forgotten(world)
     began = trio.current_time()
-    async with looking(world):
+    async with in_background(world.services.strays.run):
         await trio.sleep(CLOSED_WITHIN)
     assert not row.is_active
     assert row.end_reason == EndReason.SERVER_ERROR
@@ -102,7 +95,7 @@ async def test_a_row_that_nobody_remembers_ends_when_it_was_first_seen_without_i
 
 async def test_neither_an_open_session_nor_one_that_ends_just_now_is_a_stray(autojump_clock: MockClock) -> None:
     world = World(MemoryStore(), EchoAgent())
-    async with looking(world), world.connected() as peer:
+    async with in_background(world.services.strays.run), world.connected() as peer:
         await peer.receive("session.created")
         await trio.sleep(5 * LOOK_SECONDS - 0.5)
         assert world.row.is_active
@@ -121,7 +114,7 @@ async def test_the_rows_of_another_server_are_none_of_our_business(autojump_cloc
     ours = World(MemoryStore(), EchoAgent())
     await ours.presence.register()
     row = await forgotten(World(ours.store, EchoAgent()))
-    async with looking(ours):
+    async with in_background(ours.services.strays.run):
         await trio.sleep(10 * CLOSED_WITHIN)
     assert row.is_active
 
@@ -136,7 +129,7 @@ async def test_a_look_that_fails_is_followed_by_the_next(error: StoreError, auto
             raise error
 
     world.store.fail_before = fail
-    async with looking(world):
+    async with in_background(world.services.strays.run):
         await trio.sleep(10 * LOOK_SECONDS)
         assert row.is_active
         allow_all(world.store)
@@ -146,7 +139,7 @@ async def test_a_look_that_fails_is_followed_by_the_next(error: StoreError, auto
 
 async def test_what_is_remembered_is_forgotten_once_the_row_is_closed_by_whomever(autojump_clock: MockClock) -> None:
     world = World(MemoryStore(), EchoAgent())
-    async with looking(world):
+    async with in_background(world.services.strays.run):
         refuse_ends(world.store)
         await visit(world)
         await trio.sleep(CLOSED_WITHIN)
