@@ -25,7 +25,7 @@ from .moments import (
 )
 from .people import Crowd, Visit
 from .plan import CLIENT_CAUSES, Fault, Plan, plan_of
-from .seeding import Stuck
+from .seeding import Stuck, until
 from .watch import Watch
 from .world import CLAIM_MARGIN_SECONDS, SETTINGS, Server, World, simulate
 
@@ -129,11 +129,9 @@ class Conduct:
 
     async def _settle(self) -> None:
         """Returns when nothing is open. With sound servers for so long, nothing may be; or when the last has left."""
-        until = trio.current_time() + SETTLE_SECONDS
-        while not self._quiet() and trio.current_time() < until:
-            await trio.sleep(LOOK_SECONDS)
-            if not self._alive():
-                return
+        await until(lambda: self._quiet() or not self._alive(), SETTLE_SECONDS, LOOK_SECONDS)
+        if not self._alive():
+            return
         for key, row in self.world.database.sessions.items():
             if row.is_active:
                 self.watch.broken("I1 orphan", f"{key} is active after {SETTLE_SECONDS:g} s of rest")
