@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..config import Settings
-from ..start_up import at_low_priority, import_structlog
+from ..start_up import at_low_priority, import_hypercorn, import_structlog
 from .options import settings_options
 from .running import run_logged
 
@@ -43,6 +43,7 @@ def serve(**values: Any) -> None:
 
 def _import_server() -> Callable[..., Awaitable[None]]:
     import_structlog()
+    import_hypercorn()
     from ..main import serve as serve_until_stopped
 
     return serve_until_stopped
