@@ -63,7 +63,7 @@ class World:
 def world() -> World:
     made = World()
     made.ledger.lives = [_life(pid, port) for pid, port in ((10, 1), (20, 2))]
-    visit = Visit("v", "ada", 1, 1000.0, 7, HEX, 1000.05, sent=1009.0, sending=1009.0)
+    visit = Visit("v", "ada", 1, 7, 1000.0, HEX, 1000.05, sent=1009.0, sending=1009.0)
     visit.leaving, visit.left, visit.how, visit.gone, visit.code = 1010.0, 1010.0, "close", 1010.02, 1000
     visit.acks = {
         "item_v_0": Ack("item_v_0", "user", FACT, 1000.2),

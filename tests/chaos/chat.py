@@ -39,9 +39,9 @@ class Gone(Exception):
         self.code = code
 
 
-def note(what: str, visit: str, *rest: object, at: float | None = None) -> None:
+def note(what: str, who: str | int, *rest: object, at: float | None = None) -> None:
     """One line, in one write: a process that is killed leaves no torn line and no buffered one. at: default, now."""
-    os.write(1, msgspec.json.encode([what, visit, at or time.time(), *rest]) + b"\n")
+    os.write(1, msgspec.json.encode([what, who, at or time.time(), *rest]) + b"\n")
 
 
 class Chat:

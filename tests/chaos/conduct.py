@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from functools import partial
 
-import msgspec
 import trio
 
 from server.store import StoreError
 
-from . import people
 from .deeds import DEEDS, Run, kill_people, start_all, terminate
+from .house import House, open_house
 from .ledger import Fault
+from .people import Settings
 from .plan import SERVER_FAULTS, Step, lanes
-from .processes import ROOT, Failed, each_line, open_process, orphans_command, people_command
+from .processes import ROOT, orphans_command
 from .records import Look, remaining, sample
 from .truth import BACK_SECONDS
 
 EXTRA_PROCESSES = 3  # of clients that are killed and stopped
-EXTRA_CLIENTS = 8  # in each: starting such a process costs as much as a hundred visits
+EXTRA_CLIENTS = 8  # in each
 ORPHAN_SECONDS = 5.0  # past the lease, what is still active stays so
 LEAVE_SECONDS = 12.0  # for the clients to come to an end after the faults
+APART_SECONDS = 0.5  # between two such processes that are sent home: one crowd vanishes at a time
 LOOK_SECONDS = 15.0  # between two runs of `lastcall orphans`
 LOOK_TAKES_SECONDS_MAX = 30.0
 
@@ -49,10 +51,10 @@ async def conduct(run: Run, progress: Callable[[str], None]) -> None:
 
 async def _trouble(run: Run, progress: Callable[[str], None], lives: trio.Nursery) -> None:
     """The faults, with the clients that suffer them."""
-    async with trio.open_nursery() as clients:
-        clients.start_soon(partial(_people, run, run.clients, extra=False))
+    async with open_house(run.ledger, run.logs) as house, trio.open_nursery() as clients:
+        clients.start_soon(partial(_people, run, house, run.clients, extra=False))
         for _ in range(EXTRA_PROCESSES):
-            clients.start_soon(_extras, run)
+            clients.start_soon(_extras, run, house)
         progress("running")
         async with trio.open_nursery() as faults:
             stop = trio.current_time() + run.pace.seconds
@@ -70,39 +72,38 @@ async def _trouble(run: Run, progress: Callable[[str], None], lives: trio.Nurser
 async def _send_home(run: Run) -> None:
     """Lets the crowd come to the end of its visits, and ends those who cannot."""
     run.leaving = True
-    for process in run.crowd.values():
-        process.terminate()
-    for number, process in run.extras.items():
-        if number not in run.ledger.people_ended:  # those that are stopped are killed in their time
-            kill_people(run, number, process)
+    for crowd in run.crowd.values():
+        crowd.send(signal.SIGTERM)
+    for people in list(run.extras.values()):
+        if people.number not in run.ledger.people_ended:  # those that are stopped are killed in their time
+            kill_people(run, people)
+            await trio.sleep(APART_SECONDS)
     with trio.move_on_after(LEAVE_SECONDS):
         await run.all_left.wait()
-    for number, process in run.crowd.items():
-        kill_people(run, number, process)
+    for crowd in run.crowd.values():
+        kill_people(run, crowd)
 
 
-async def _people(run: Run, clients: int, *, extra: bool) -> None:
-    settings = people.Settings(
-        run.seed, [server.port for server in run.servers], clients, list(run.only), patient=extra, log_sends=extra
-    )
+async def _people(run: Run, house: House, clients: int, *, extra: bool) -> None:
+    ports = [server.port for server in run.servers]
     number = next(run.numbers)
+    people = await house.move_in(
+        Settings(run.seed, number, ports, clients, list(run.only), patient=extra, log_sends=extra)
+    )
     group = run.extras if extra else run.crowd
-    with (run.logs / "people.log").open("ab") as log:
-        async with open_process(people_command(settings), stderr=log) as process:
-            group[number] = process
-            await each_line(process, lambda line: run.ledger.note(number, msgspec.json.decode(line)))
-            await process.wait()
-            del group[number]
+    group[number] = people
+    if run.leaving:  # it came after the others were sent home
+        kill_people(run, people)
+    await people.over.wait()
+    del group[number]
     if not run.crowd:
         run.all_left.set()
-    if not run.leaving and number not in run.ledger.people_ended:
-        raise Failed(f"a process of clients ended by itself; see {run.logs / 'people.log'}")
 
 
-async def _extras(run: Run) -> None:
+async def _extras(run: Run, house: House) -> None:
     """Clients in a process of their own, and others when those are gone."""
     while not run.leaving:
-        await _people(run, EXTRA_CLIENTS, extra=True)
+        await _people(run, house, EXTRA_CLIENTS, extra=True)
 
 
 # --- faults

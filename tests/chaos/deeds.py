@@ -17,6 +17,7 @@ import trio
 from server.postgres import PostgresStore
 from server.store import StoreError
 
+from .house import People
 from .ledger import Ledger
 from .plan import Pace, Step
 from .processes import START_SECONDS, Database, Failed, Server
@@ -44,8 +45,8 @@ class Run:
     ledger: Ledger = field(default_factory=Ledger)
     samples: list[Sample] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
-    crowd: dict[int, trio.Process] = field(default_factory=dict)
-    extras: dict[int, trio.Process] = field(default_factory=dict)
+    crowd: dict[int, People] = field(default_factory=dict)
+    extras: dict[int, People] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
     leaving: bool = False
     one_at_a_time: trio.Lock = field(default_factory=trio.Lock)
@@ -101,10 +102,10 @@ async def _freeze(server: Server, seconds: float) -> None:
         server.life.frozen[-1] = (begin, time.time())
 
 
-def kill_people(run: Run, number: int, process: trio.Process) -> None:
+def kill_people(run: Run, people: People) -> None:
     """SIGKILL, with the moment in the ledger for all who are in that process."""
-    run.ledger.people_ended.setdefault(number, ("killed", time.time()))
-    process.kill()
+    run.ledger.people_ended.setdefault(people.number, ("killed", time.time()))
+    people.kill()
 
 
 async def _server_terminated(run: Run, _step: Step, lives: trio.Nursery) -> str:
@@ -151,32 +152,33 @@ async def _database_frozen(run: Run, step: Step, _lives: trio.Nursery) -> str:
 
 
 async def _client_killed(run: Run, _step: Step, _lives: trio.Nursery) -> str | None:
-    number = _victim(run)
-    if number is not None:
-        kill_people(run, number, run.extras[number])
-    return None if number is None else str(number)
+    people = _victim(run)
+    if people is None:
+        return None
+    kill_people(run, people)
+    return str(people.number)
 
 
 async def _client_stopped(run: Run, _step: Step, lives: trio.Nursery) -> str | None:
-    number = _victim(run)
-    if number is None:
+    people = _victim(run)
+    if people is None:
         return None
-    run.ledger.people_ended[number] = ("stopped", time.time())
-    run.extras[number].send_signal(signal.SIGSTOP)
-    lives.start_soon(_kill_later, run.extras[number])
-    return str(number)
+    run.ledger.people_ended[people.number] = ("stopped", time.time())
+    people.send(signal.SIGSTOP)
+    lives.start_soon(_kill_later, people)
+    return str(people.number)
 
 
-def _victim(run: Run) -> int | None:
+def _victim(run: Run) -> People | None:
     """A process of clients to which nothing was done yet, and that is at it."""
     busy = {visit.people for visit in run.ledger.visits.values() if visit.created and visit.socket_ended is None}
-    able = [number for number in run.extras if number in busy and number not in run.ledger.people_ended]
+    able = [people for number, people in run.extras.items() if number in busy and number not in run.ledger.people_ended]
     return run.random.choice(able) if able else None
 
 
-async def _kill_later(process: trio.Process) -> None:
+async def _kill_later(people: People) -> None:
     await trio.sleep(STOPPED_SECONDS)
-    process.kill()
+    people.kill()
 
 
 async def _row_closed(run: Run, _step: Step, _lives: trio.Nursery) -> str | None:

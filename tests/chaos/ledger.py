@@ -30,8 +30,8 @@ class Visit:
     visit_id: str
     user_id: str
     port: int
+    people: int  # the client's process, by its number in this run
     opened: float
-    people: int = 0  # the client's process, by its number in this run
     session_id: str | None = None
     created: float | None = None
     acks: dict[str, Ack] = field(default_factory=dict)
@@ -110,11 +110,11 @@ class Ledger:
     refused: int = 0  # visits that no server took in time
     people_ended: dict[int, tuple[str, float]] = field(default_factory=dict)  # how and when: killed, stopped
 
-    def note(self, people: int, line: list[Any]) -> None:
+    def note(self, line: list[Any]) -> None:
         """Takes one line of a client process: [what, visit, time, …]."""
         what, visit_id, at, *rest = line
         if what == "open":
-            self.visits[visit_id] = Visit(visit_id, rest[0], rest[1], at, people)
+            self.visits[visit_id] = Visit(visit_id, rest[0], rest[1], rest[2], at)
             return
         visit = self.visits[visit_id]
         if what == "ack":

@@ -1,4 +1,4 @@
-"""A process of clients that chat: `python -m tests.chaos.people JSON`. Every line on stdout is one for the ledger."""
+"""Processes of clients that chat: `python -m tests.chaos.people`. Every line on stdout is one for the ledger."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 import signal
 import sys
 import time
+import traceback
+from contextlib import suppress
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import msgspec
@@ -30,6 +32,7 @@ class Settings(msgspec.Struct):
     """What the parent passes. log_sends: note each frame that is sent, for a process that will be stopped."""
 
     seed: int
+    number: int  # the process's, in this run
     ports: list[int]
     clients: int
     only: list[str]
@@ -42,7 +45,7 @@ class Person:
 
     def __init__(self, settings: Settings, number: int) -> None:
         self._settings = settings
-        self._random = Random(f"{settings.seed}:{os.getpid() if settings.patient else 0}:{number}")
+        self._random = Random(f"{settings.seed}:{settings.number if settings.patient else 0}:{number}")
         self._user = ""
         self._conversation: str | None = None
 
@@ -78,7 +81,7 @@ class Visiting:
             stream = await trio.open_tcp_stream("127.0.0.1", self._port)
         except OSError:
             return False
-        note("open", self._id, self._user, self._port, at=began)
+        note("open", self._id, self._user, self._port, self._settings.number, at=began)
         async with stream:
             chat = Chat(stream, self._id, self._settings.log_sends)
             try:
@@ -187,8 +190,30 @@ async def run(settings: Settings) -> None:
                 break
 
 
-if __name__ == "__main__":
+def live(settings: Settings) -> NoReturn:
+    """A process's whole life."""
+    end = "failed"
     try:
-        trio.run(run, msgspec.json.decode(sys.argv[1], type=Settings))
-    except (KeyboardInterrupt, BrokenPipeError):
-        sys.exit(1)
+        note("born", settings.number, os.getpid())
+        trio.run(run, settings)
+        end = "home"
+    except BaseException:  # noqa: BLE001 - nothing of this process may run on behind it
+        traceback.print_exc()
+        sys.stderr.flush()
+    with suppress(BrokenPipeError):
+        note(end, settings.number)
+    os._exit(0)
+
+
+def keep_house() -> None:
+    """Forks a process of clients for every line of settings on stdin. When that ends, so do they all."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system buries them
+    for line in sys.stdin.buffer:
+        settings = msgspec.json.decode(line, type=Settings)
+        if os.fork() == 0:
+            live(settings)
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    keep_house()

@@ -14,12 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import trio
 
 from server import cluster, embedded
 
-from . import people
 from .agent import FORGOTTEN
 from .ledger import Life
 from .plan import Pace
@@ -93,16 +91,17 @@ def _children(pid: int) -> list[int]:
 
 @asynccontextmanager
 async def open_process(command: list[str], **options: Any) -> AsyncIterator[trio.Process]:
-    """A process in a session of its own, deaf to the terminal's Ctrl-C; killed on leaving where it still runs."""
+    """A process in a session of its own, deaf to the terminal's Ctrl-C; killed on leaving, with all in its session."""
+    options = {"stdin": subprocess.DEVNULL, **options}
     process = await trio.lowlevel.open_process(
-        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, **options
+        command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True, **options
     )
     try:
         yield process
     finally:
         with trio.move_on_after(KILLED_SECONDS, shield=True):
             if process.poll() is None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
         if process.stdout is not None:
             await trio.aclose_forcefully(process.stdout)
@@ -179,8 +178,8 @@ class Server:
         await self._over.wait()
 
 
-def people_command(settings: people.Settings) -> list[str]:
-    return [*NICE, sys.executable, "-m", "tests.chaos.people", msgspec.json.encode(settings).decode()]
+def people_command() -> list[str]:
+    return [*NICE, sys.executable, "-m", "tests.chaos.people"]
 
 
 def orphans_command(database_url: str) -> list[str]:
