@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -38,8 +39,7 @@ def at_low_priority(work: Callable[[], T]) -> T:
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)
         try:
-            with _own_session_gives_way():
-                done.append(work())
+            done.append(work())
         except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
             failed.append(error)
 
@@ -51,22 +51,18 @@ def at_low_priority(work: Callable[[], T]) -> T:
     return done[0]
 
 
-@contextmanager
-def _own_session_gives_way() -> Iterator[None]:
-    """Where Linux groups processes by session (sched(7), "autogroup"), priorities count only within a session.
+def session_gives_way() -> Callable[[], None]:
+    """Lowers the priority of this process's session until the function that it returns is called.
 
-    A server that a process manager started is the leader of one of its own, whose share of the processor this lowers.
+    Where Linux groups processes by session (sched(7), "autogroup"), priorities count only within one. A server that a
+    process manager started leads a session of its own. Nothing is lowered in somebody else's session, nor elsewhere.
     """
     before = _session_priority() if os.getsid(0) == os.getpid() else None
     if before is None or before >= LOW_PRIORITY:
-        yield
-        return
+        return lambda: None
     with suppress(OSError):
         SESSION_PRIORITY.write_text(str(LOW_PRIORITY))
-    try:
-        yield
-    finally:
-        _restore_session_priority(before)
+    return partial(_restore_session_priority, before)
 
 
 def _session_priority() -> int | None:

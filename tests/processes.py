@@ -50,10 +50,12 @@ class ServerProcess:
 
 
 @contextmanager
-def run_server(*arguments: str, env: dict[str, str] | None = None) -> Iterator[ServerProcess]:
+def run_server(
+    *arguments: str, env: dict[str, str] | None = None, leads_session: bool = False
+) -> Iterator[ServerProcess]:
     """Starts `lastcall serve` with a free port and JSON logs, waits until it is ready, and ends it afterwards."""
     command = [sys.executable, "-m", "server", "serve", "--port", "0", "--json-logs", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, start_new_session=leads_session)
     try:
         yield ServerProcess(process)
     finally:

@@ -6,10 +6,13 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from server.start_up import LOW_PRIORITY, SESSION_PRIORITY, at_low_priority
+
+from .processes import run_server
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
 
@@ -28,13 +31,20 @@ def test_work_at_low_priority_gives_way_and_whoever_asked_for_it_keeps_its_own()
 @pytest.mark.skipif(not SESSION_PRIORITY.exists(), reason="this kernel does not group processes by session")
 def test_a_server_that_leads_its_session_has_the_session_give_way_and_takes_its_share_back() -> None:
     code = (
-        "from server.start_up import SESSION_PRIORITY, at_low_priority;"
-        " print(at_low_priority(SESSION_PRIORITY.read_text), SESSION_PRIORITY.read_text())"
+        "from server.start_up import SESSION_PRIORITY, session_gives_way; take_back = session_gives_way();"
+        " print(SESSION_PRIORITY.read_text()); take_back(); print(SESSION_PRIORITY.read_text())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], start_new_session=True, capture_output=True, text=True, check=True
     )
     assert [line.split()[-1] for line in done.stdout.splitlines() if line] == [str(LOW_PRIORITY), "0"]
+
+
+@pytest.mark.skipif(not SESSION_PRIORITY.exists(), reason="this kernel does not group processes by session")
+def test_a_server_that_is_ready_has_its_whole_share_of_the_processor(database_url: str) -> None:
+    with run_server("--agent", "echo", "--database-url", database_url, leads_session=True) as server:
+        share = Path(f"/proc/{server.process.pid}/autogroup").read_text()
+    assert share.split()[-1] == "0"
 
 
 def test_what_the_work_raises_is_raised_where_it_was_asked_for() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..config import Settings
-from ..start_up import at_low_priority, import_hypercorn, import_structlog
+from ..start_up import at_low_priority, import_hypercorn, import_structlog, session_gives_way
 from .options import settings_options
 from .running import run_logged
 
@@ -30,9 +30,11 @@ def serve(**values: Any) -> None:
     # What start-up makes lives as long as the process. Looking through it took a sixth of the time of a start; and
     # later, each time that the collector came to its oldest generation, an eighth of a second of every session's.
     gc.disable()
+    take_share_back = session_gives_way()
     serve_until_stopped = at_low_priority(_import_server)
 
     def announce(ready: Ready) -> None:
+        take_share_back()
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER_OBJECTS)
         gc.enable()
