@@ -15,7 +15,7 @@ from server.postgres.clock import DatabaseClock
 from server.store import StoreUnavailable
 
 from .instances import instance
-from .test_store import PostgresWorld, end, item
+from .store.world import PostgresWorld, end, item
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

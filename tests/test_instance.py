@@ -21,7 +21,8 @@ from server.store import InstanceGone, SessionStart, StoreUnavailable
 from .clients import Client, connect
 from .conftest import TestServer
 from .instances import instance
-from .memory_store import GAP_SECONDS, MemoryStore
+from .memory_store import MemoryStore
+from .memory_tables import GAP_SECONDS
 from .test_connection import Peer, World
 from .waiting import eventually
 

@@ -1,6 +1,6 @@
 """Small mistakes in the real code, each of which the simulation has to see. See `mutating`.
 
-Those under `server/` are the code's own; those of `tests/memory_store.py` stand for the same mistake in SQL.
+Those under `server/` are the code's own; those of `tests/memory_*.py` stand for the same mistake in SQL.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ LEDGER, RESPONSES = "server/ledger.py", "server/responses.py"
 MAIN, SHUTDOWN, INSTANCE = "server/main.py", "server/shutdown.py", "server/instance.py"
 LAST_RESORTS, CONNECTIONS = "tests/test_last_resorts.py", "tests/test_connection.py"
 GATE = "server/gate.py"
-REAPER, MEMORY, STORE = "server/reaper.py", "server/memory.py", "tests/memory_store.py"
+REAPER, MEMORY = "server/reaper.py", "server/memory.py"
+STORE, TABLES = "tests/memory_store.py", "tests/memory_tables.py"
 
 ORPHAN, GHOST, END, REMEMBER = "I1 orphan", "I2 ghost", "I3 end", "I4 memory"
 LOST, SWEPT, BOUND, CONTAINED = "I5 lost", "I6 swept", "I7 unbounded", "I8 contained"
@@ -109,14 +110,14 @@ EXIT = (
     ),
     mutant(
         "an end that is written late rewrites",
-        STORE,
+        TABLES,
         "        if not self._is_active(end.session_id):\n            return False\n",
         "        if end.session_id not in self.sessions:\n            return False\n",
         END,
     ),
     mutant(
         "an end is dated by its commit",
-        STORE,
+        TABLES,
         "self._close(self.sessions[end.session_id], end.ended, end.reason",
         "self._close(self.sessions[end.session_id], trio.current_time(), end.reason",
         END,
@@ -132,7 +133,7 @@ EXIT = (
     ),
     mutant(
         "a row may end before it began",
-        STORE,
+        TABLES,
         "session.session_end = max(session.session_start, min(ended, now))",
         "session.session_end = min(ended, now)",
         END,
@@ -281,7 +282,7 @@ WORDS = (
     ),
     mutant(
         "words are stored though the row is closed",
-        STORE,
+        TABLES,
         '                raise SessionClosed("the session\'s row is closed")\n',
         "                pass\n",
         GHOST,
@@ -303,14 +304,14 @@ WORDS = (
     ),
     mutant(
         "a resumed conversation shows what was deleted",
-        STORE,
+        TABLES,
         "_last([item for item in self.items(conversation_id) if not item.deleted], limit)",
         "_last(self.items(conversation_id), limit)",
         LOST,
     ),
     mutant(
         "what was deleted is remembered",
-        STORE,
+        TABLES,
         'if item.kind == "message" and not item.deleted]',
         'if item.kind == "message"]',
         REMEMBER,
@@ -459,7 +460,7 @@ OTHERS = (
     ),
     mutant(
         "a session may begin under a dead instance",
-        STORE,
+        TABLES,
         "if start.instance_id not in self.instances or self.instances[start.instance_id].gone:",
         "if start.instance_id not in self.instances:",
         GHOST,
@@ -496,22 +497,22 @@ OTHERS = (
     ),
     mutant(
         "a reaper forgets its own gap",
-        STORE,
+        TABLES,
         "        if now - record.heartbeat_at > GAP_SECONDS:\n            record.steady_since = now\n",
         "",
         SWEPT,
     ),
     mutant(
         "a reaper that is cut off counts as steady",
-        STORE,
+        TABLES,
         "steady_seconds = 0.0 if now - me.heartbeat_at > GAP_SECONDS else now - me.steady_since",
         "steady_seconds = now - me.steady_since",
         SWEPT,
     ),
     mutant(
         "one that came back is reaped all the same",
-        STORE,
-        "            if record.heartbeat_at != suspect.heartbeat:\n                return 0\n",
+        TABLES,
+        "        if record.heartbeat_at != suspect.heartbeat:\n            return 0\n",
         "",
         SWEPT,
     ),
@@ -531,9 +532,9 @@ OTHERS = (
     ),
     mutant(
         "a dead server's sessions end when they are found",
-        STORE,
-        "                self._close(session, ended, EndReason.OWNER_DIED, None, judge)\n",
-        "                self._close(session, trio.current_time(), EndReason.OWNER_DIED, None, judge)\n",
+        TABLES,
+        "            self._close(session, ended, EndReason.OWNER_DIED, None, judge)\n",
+        "            self._close(session, trio.current_time(), EndReason.OWNER_DIED, None, judge)\n",
         END,
     ),
 )
@@ -549,7 +550,7 @@ REMEMBERING = (
     ),
     mutant(
         "memory is queued only for ends of its owner",
-        STORE,
+        TABLES,
         "        if any(item.role == ",
         "        if closed_by and any(item.role == ",
         REMEMBER,
@@ -570,14 +571,14 @@ REMEMBERING = (
     ),
     mutant(
         "memory is claimed without a lease",
-        STORE,
+        TABLES,
         "            session.memory_due_at = now + lease_seconds\n",
         "            session.memory_due_at = now\n",
         REMEMBER,
     ),
     mutant(
         "memory is applied by everybody who worked on it",
-        STORE,
+        TABLES,
         "        session = self._pending(session_id)\n        if session is None:\n            return False\n"
         "        session.memory_status",
         "        session = self.sessions[session_id]\n        session.memory_status",
@@ -585,7 +586,7 @@ REMEMBERING = (
     ),
     mutant(
         "memory is not marked as done",
-        STORE,
+        TABLES,
         'session.memory_status, session.memory_error, session.memory_due_at = "done", None, None',
         "session.memory_error, session.memory_due_at = None, None",
         REMEMBER,

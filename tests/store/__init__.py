@@ -1,0 +1,1 @@
+"""What every store promises: each test runs over the real one and over its fake."""
