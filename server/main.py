@@ -6,7 +6,7 @@ No other module opens a nursery that outlives one connection, but for the servic
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -77,6 +77,8 @@ async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
                 _kept_from_strangers(store, settings),
                 open_agent(settings) as agent,
             ):
+                with suppress(StoreError):  # it only saves the first sessions time
+                    await store.warm_up()
                 sockets = await listen(settings)
                 ready = Ready(url_of(settings, sockets), database.describe, agent.describe, database.note)
                 await serve_sessions(settings, store, agent, sockets, signals, lambda: announce(ready))

@@ -117,7 +117,7 @@ async def _connect(url: str) -> asyncpg.Pool:
     try:
         pool = await asyncpg.create_pool(
             url,
-            min_size=CONNECTIONS,
+            min_size=1,  # the others when they are needed: a command asks one question and goes
             max_size=CONNECTIONS,
             timeout=CONNECT_SECONDS,
             command_timeout=COMMAND_SECONDS,

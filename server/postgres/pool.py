@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -38,7 +39,7 @@ from ..store import (
     StoreUnavailable,
     Suspect,
 )
-from .batch import Batch, BulkClose, Closed, InstanceStop, Outcome, Write, by_session, session_of
+from .batch import Batch, BulkClose, Closed, InstanceStop, Outcome, Write, by_session, commit_nothing, session_of
 from .calls import CALL_SECONDS, call
 from .clock import DatabaseClock
 from .guard import GAP_SECONDS, PostgresGuard, open_guard
@@ -74,6 +75,20 @@ class PostgresStore:
 
     async def _call(self, operation: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         return await call(self._loop, operation, *args, **kwargs)
+
+    async def warm_up(self) -> None:
+        """Opens all connections, one after the other, and has each prepared for its first commit. Raises `StoreError`.
+
+        Left to the first sessions, that was a burst in the very moment in which a server becomes ready, and a
+        neighbour's ends of sessions had to wait for it.
+        """
+        await self._call(self._warm_up)
+
+    async def _warm_up(self) -> None:
+        async with contextlib.AsyncExitStack() as held:  # all at once: one that is given back would be taken again
+            for _ in range(CONNECTIONS):
+                connection = await held.enter_async_context(self._pool.acquire(timeout=CONNECT_SECONDS))
+                await commit_nothing(connection)
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         """The rows of one named query."""
