@@ -116,7 +116,7 @@ async def test_a_batch_that_was_sent_at_another_time_than_it_says_stores_nothing
     stored = item(start)
 
     async def send_late() -> None:
-        async with postgres_store._pool.acquire() as connection:
+        async with postgres_store._connections.one() as connection:
             at = await connection.fetchval("SELECT clock_timestamp()")
             batch = Batch([(stored,), end(start)])
             await batch.run(connection, trio.current_time(), at - timedelta(seconds=late_by))

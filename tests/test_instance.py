@@ -294,7 +294,7 @@ async def test_begins_and_renewals_never_wait_for_each_other(first: str, postgre
 
     async def both() -> None:
         one, other = (begin, renew) if first == "begin" else (renew, begin)
-        async with postgres_store._pool.acquire() as ours, postgres_store._pool.acquire() as theirs:
+        async with postgres_store._connections.one() as ours, postgres_store._connections.one() as theirs:
             await theirs.execute("SET lock_timeout = '100ms'")
             async with ours.transaction():
                 await one(ours)
@@ -312,7 +312,7 @@ async def test_who_is_being_declared_dead_begins_no_session_any_more(postgres_st
     [heartbeat] = await postgres_store.select("SELECT heartbeat_at FROM server_instances WHERE instance_id = $1", me)
 
     async def meet() -> Outcome:
-        async with postgres_store._pool.acquire() as ours, postgres_store._pool.acquire() as theirs:
+        async with postgres_store._connections.one() as ours, postgres_store._connections.one() as theirs:
             async with ours.transaction():
                 await ours.fetch(QUERIES["reap_instance"], me, heartbeat["heartbeat_at"], judge, 1, 0.0)
                 begin = asyncio.create_task(begin_session(theirs, me))

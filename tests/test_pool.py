@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import trio
+
 from server.postgres import CONNECTIONS, PostgresStore
+
+from .waiting import eventually
 
 PREPARED = "SELECT count(*) FROM pg_prepared_statements WHERE statement ~ 'commit_batch[(][$]1'"
 
+BUSY = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'"
+BUSY_SECONDS = 30.0
+
 
 def connections(store: PostgresStore) -> int:
-    return store._pool.get_size()
+    return store._connections.count
 
 
 async def test_a_store_that_was_asked_one_question_has_one_connection(postgres_store: PostgresStore) -> None:
@@ -25,3 +32,20 @@ async def test_a_store_that_is_warm_has_all_its_connections_prepared_and_nothing
     assert row["count"] == 1
     [row] = await postgres_store.select("SELECT count(*) FROM conversation_sessions")
     assert row["count"] == 0
+
+
+async def test_calls_that_are_cancelled_leave_their_connections_to_others(postgres_store: PostgresStore) -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(CONNECTIONS - 1):
+            nursery.start_soon(postgres_store._first, f"SELECT pg_sleep({BUSY_SECONDS})")
+        await eventually(lambda: busy(postgres_store), lambda count: count == CONNECTIONS - 1)
+        nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        for _ in range(2 * CONNECTIONS):
+            nursery.start_soon(postgres_store.ping)
+    assert connections(postgres_store) <= CONNECTIONS
+
+
+async def busy(store: PostgresStore) -> int:
+    [row] = await store._first(BUSY)
+    return int(row["count"])

@@ -52,7 +52,7 @@ def test_statements_are_split_at_their_names_and_keep_their_comments() -> None:
 
 async def test_every_statement_is_valid_on_the_schema(postgres_store: PostgresStore) -> None:
     async def prepare_all() -> None:
-        async with postgres_store._pool.acquire() as connection:
+        async with postgres_store._connections.one() as connection:
             for name, text in QUERIES.items():
                 try:
                     await connection.prepare(text)
@@ -125,7 +125,7 @@ async def explain(store: PostgresStore, fill: str = FILL) -> dict[str, dict[str,
     """The plan of every hot statement, on filled tables."""
 
     async def run() -> dict[str, dict[str, Any]]:
-        async with store._pool.acquire() as connection:
+        async with store._connections.one() as connection:
             await connection.execute(fill, timeout=FILL_SECONDS)
             await connection.set_type_codec("json", schema="pg_catalog", encoder=str, decoder=json.loads)
             found = {}
@@ -177,7 +177,7 @@ SCANS = "SELECT relname, seq_scan FROM pg_stat_xact_user_tables"
 @pytest.mark.parametrize("plan", ["force_custom_plan", "force_generic_plan"])
 async def test_a_batch_reads_no_table_from_end_to_end(postgres_store: PostgresStore, plan: str) -> None:
     async def count() -> set[str]:
-        async with postgres_store._pool.acquire() as connection:
+        async with postgres_store._connections.one() as connection:
             await connection.execute(FILL, timeout=FILL_SECONDS)
             await connection.execute(FEW)
             async with connection.transaction():

@@ -61,7 +61,7 @@ class Database:
         """Runs an asyncio operation on a connection of its own."""
 
         async def run() -> Any:
-            async with self.store._pool.acquire() as connection:
+            async with self.store._connections.one() as connection:
                 return await operation(connection)
 
         return await self.store._call(run)
@@ -293,7 +293,7 @@ async def test_what_was_said_is_remembered_although_the_closing_transaction_is_o
     async def close_late(connection: Any) -> None:
         await connection.execute(f"BEGIN ISOLATION LEVEL {level}")
         await connection.execute("SELECT count(*) FROM messages")
-        async with database.store._pool.acquire() as other:
+        async with database.store._connections.one() as other:
             await other.execute(
                 "INSERT INTO messages SELECT gen_random_uuid(), conversation_id, session_id, 'item_1', 1, 'user',"
                 " 'hello', 'completed' FROM conversation_sessions"
@@ -348,7 +348,7 @@ async def test_the_old_repair_statement_closes_sessions_that_began_after_its_tra
     async def repair_late(connection: Any) -> None:
         async with connection.transaction():
             await connection.execute("SELECT now()")
-            async with database.store._pool.acquire() as other:
+            async with database.store._connections.one() as other:
                 for _ in range(3):
                     await other.execute("INSERT INTO conversation_sessions (user_id) VALUES ('ada')")
             await connection.execute(REPAIR)
@@ -499,7 +499,8 @@ async def test_a_key_that_somebody_holds_holds_up_nobody_elses_begin(database: D
         async with connection.transaction():
             await connection.execute("UPDATE api_keys SET revoked_at = now()")
             both = starts(instance_id, ada=key_id, bob=None)
-            return json.loads(await database.store._pool.fetchval(BEGIN, both, timeout=2))
+            async with database.store._connections.one() as another:
+                return json.loads(await another.fetchval(BEGIN, both, timeout=2))
 
     assert await database.together(hold) == {str(instance_id): True, str(key_id): False}
     assert [row[0] for row in await database.sql("SELECT user_id FROM conversation_sessions")] == ["bob"]

@@ -16,9 +16,10 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from ..queries import SCHEMA, SCHEMA_DIGEST
 from .calls import bounded
+from .connections import CONNECT_SECONDS, Connections
 from .guard import IDLE_SECONDS
 from .loop import open_loop
-from .pool import COMMAND_SECONDS, CONNECT_SECONDS, CONNECTIONS, PostgresStore
+from .pool import COMMAND_SECONDS, CONNECTIONS, PostgresStore
 
 VERSION_MIN = 140_000  # PostgreSQL 14, as server_version_num counts
 STATEMENT_SECONDS = 4.0  # below COMMAND_SECONDS: the server gives up first, and says why
@@ -71,8 +72,8 @@ async def open_store(
     `DatabaseUnusable`.
     """
     async with open_loop() as loop:
-        pool = await _connect_patiently(loop, url, patience)
-        store = PostgresStore(url, pool, loop)
+        connections = Connections(await _connect_patiently(loop, url, patience))
+        store = PostgresStore(url, connections, loop)
         try:
             async with trio.open_nursery() as services:
                 services.start_soon(store.run_writer)
@@ -83,9 +84,9 @@ async def open_store(
         finally:
             with trio.move_on_after(close_seconds, shield=True):
                 with contextlib.suppress(Exception):
-                    await bounded(loop, close_seconds, pool.close)
+                    await bounded(loop, close_seconds, connections.close)
             # Always: leaving the loop with a query in flight would hang for ever.
-            pool.terminate()
+            connections.terminate()
 
 
 async def _connect_patiently(loop: trio_asyncio.BaseTrioEventLoop, url: str, patience: float) -> asyncpg.Pool:
@@ -119,6 +120,7 @@ async def _connect(url: str) -> asyncpg.Pool:
             url,
             min_size=1,  # the others when they are needed: a command asks one question and goes
             max_size=CONNECTIONS,
+            max_inactive_connection_lifetime=0.0,  # seconds; none: a quiet hour would cost the next sessions their time
             timeout=CONNECT_SECONDS,
             command_timeout=COMMAND_SECONDS,
             server_settings=settings,

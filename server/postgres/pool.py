@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -42,6 +41,7 @@ from ..store import (
 from .batch import Batch, BulkClose, Closed, InstanceStop, Outcome, Write, by_session, commit_nothing, session_of
 from .calls import CALL_SECONDS, call
 from .clock import DatabaseClock
+from .connections import Connections
 from .guard import GAP_SECONDS, PostgresGuard, open_guard
 
 P = ParamSpec("P")
@@ -49,7 +49,6 @@ T = TypeVar("T")
 
 CONNECTIONS = 6
 CONNECTIONS_FOR_WRITES = COMMITS_MAX + 1  # that no crowd of readers can take: commits, and what an instance does
-CONNECT_SECONDS = 3.0
 COMMAND_SECONDS = 5.0
 CLOCK_EXACT_SECONDS = 0.02
 CLOCK_ASKS_MAX = 3
@@ -61,11 +60,11 @@ _log = structlog.get_logger(__name__)
 
 
 class PostgresStore:
-    """`server.store.Store` over a pool of `CONNECTIONS` connections; see that protocol for the promises."""
+    """`server.store.Store` over `CONNECTIONS` connections; see that protocol for the promises."""
 
-    def __init__(self, url: str, pool: asyncpg.Pool, loop: trio_asyncio.BaseTrioEventLoop) -> None:
+    def __init__(self, url: str, connections: Connections, loop: trio_asyncio.BaseTrioEventLoop) -> None:
         self._url = url
-        self._pool = pool
+        self._connections = connections
         self._loop = loop
         self._clock = DatabaseClock()
         self._readers = trio.CapacityLimiter(CONNECTIONS - CONNECTIONS_FOR_WRITES)
@@ -82,13 +81,7 @@ class PostgresStore:
         Left to the first sessions, that was a burst in the very moment in which a server becomes ready, and a
         neighbour's ends of sessions had to wait for it.
         """
-        await self._call(self._warm_up)
-
-    async def _warm_up(self) -> None:
-        async with contextlib.AsyncExitStack() as held:  # all at once: one that is given back would be taken again
-            for _ in range(CONNECTIONS):
-                connection = await held.enter_async_context(self._pool.acquire(timeout=CONNECT_SECONDS))
-                await commit_nothing(connection)
+        await self._call(self._connections.open_all, commit_nothing)
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         """The rows of one named query."""
@@ -96,7 +89,12 @@ class PostgresStore:
 
     async def _first(self, sql: str, *args: object) -> list[asyncpg.Record]:
         """Like `select`, past all readers."""
-        return await self._call(self._pool.fetch, sql, *args, timeout=COMMAND_SECONDS)
+        return await self._call(self._fetch, sql, *args)
+
+    async def _fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        async with self._connections.one() as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(sql, *args, timeout=COMMAND_SECONDS)
+            return rows
 
     async def select(self, sql: str, *args: object) -> list[asyncpg.Record]:
         """The rows of any statement: for operators' tools and tests."""
@@ -235,7 +233,7 @@ class PostgresStore:
         return await self._call(self._commit_batch, Batch(writes))
 
     async def _commit_batch(self, batch: Batch) -> Sequence[Outcome]:
-        async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
+        async with self._connections.one() as connection:
             if self._clock.at(0.0) is None:
                 await self._ask_clock(connection)
             now = trio.current_time()
