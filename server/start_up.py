@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -91,23 +91,26 @@ def import_structlog() -> None:
 
     Tables on a terminal still import that library when they are drawn. Where it is there already, nothing is gained.
     """
-    if NEVER_SHOWN in sys.modules:
-        return
-    sys.modules[NEVER_SHOWN] = None  # type: ignore[assignment]  # to the import system: it is not installed
-    try:
+    with _in_place_of(NEVER_SHOWN, None):  # to the import system: it is not installed
         import structlog  # noqa: F401
-    finally:
-        del sys.modules[NEVER_SHOWN]
 
 
 def import_hypercorn() -> None:
     """Imports Hypercorn without its HTTP/2 and most of what is behind that: a tenth of a start's time."""
-    if NEVER_SPOKEN in sys.modules:
-        return
     empty = ModuleType(NEVER_SPOKEN)
     empty.H2Protocol = None  # type: ignore[attr-defined]
-    sys.modules[NEVER_SPOKEN] = empty
-    try:
+    with _in_place_of(NEVER_SPOKEN, empty):
         import hypercorn.protocol  # noqa: F401
+
+
+@contextmanager
+def _in_place_of(name: str, module: ModuleType | None) -> Iterator[None]:
+    """What is imported meanwhile finds `module` under that name, unless the real one is there already."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = module  # type: ignore[assignment]
+    try:
+        yield
     finally:
-        del sys.modules[NEVER_SPOKEN]
+        del sys.modules[name]
