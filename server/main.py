@@ -18,6 +18,7 @@ from .authentication import Authenticator, check_reachable_only_by_holders
 from .background import in_background
 from .config import Settings
 from .embedded import open_embedded
+from .garbage import Collector
 from .gate import Gate
 from .http import HttpServer
 from .identity import Presented, Principal
@@ -66,6 +67,7 @@ async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
     signals = Signals(settings.drain_seconds)
     async with trio.open_nursery() as outermost:
         outermost.start_soon(signals.watch)
+        outermost.start_soon(Collector().run)
         with forced_exit(signals):
             async with (
                 open_database(settings) as database,

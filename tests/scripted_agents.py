@@ -55,10 +55,11 @@ class Crashing(ScriptedAgent):
 
 
 class Introspective(ScriptedAgent):
-    """Says how many objects the garbage collector leaves alone, and how many it looks through."""
+    """Says how many objects the garbage collector leaves alone, how many it looks through, and when."""
 
     async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
-        yield f"{gc.get_freeze_count()} {len(gc.get_objects())}"
+        when = "by itself" if gc.isenabled() else "at rest"
+        yield f"{gc.get_freeze_count()} {len(gc.get_objects())} {when}"
 
 
 class Flooding(ScriptedAgent):

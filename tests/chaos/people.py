@@ -15,6 +15,10 @@ from uuid import uuid4
 import msgspec
 import trio
 
+from server.background import in_background
+from server.garbage import Collector
+from server.start_up import keep_for_good, no_collections
+
 from .chat import Chat, Gone, note
 from .plan import Manner, manner
 
@@ -182,7 +186,8 @@ async def run(settings: Settings) -> None:
     """Chats until SIGTERM, after which every visit still takes its course."""
     leaving = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
+        # Python's own collections would stop everybody, and then everybody would come at once.
+        async with in_background(Collector().run), trio.open_nursery() as nursery:
             for number in range(settings.clients):
                 nursery.start_soon(Person(settings, number).live, leaving)
             async for _ in signals:
@@ -195,7 +200,8 @@ def live(settings: Settings) -> NoReturn:
     end = "failed"
     try:
         note("born", settings.number, os.getpid())
-        trio.run(run, settings)
+        with no_collections():
+            trio.run(run, settings)
         end = "home"
     except BaseException:  # noqa: BLE001 - nothing of this process may run on behind it
         traceback.print_exc()
@@ -208,6 +214,7 @@ def live(settings: Settings) -> NoReturn:
 def keep_house() -> None:
     """Forks a process of clients for every line of settings on stdin. When that ends, so do they all."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system buries them
+    keep_for_good()
     for line in sys.stdin.buffer:
         settings = msgspec.json.decode(line, type=Settings)
         if os.fork() == 0:
