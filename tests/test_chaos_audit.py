@@ -9,7 +9,7 @@ from itertools import islice
 import pytest
 
 from .chaos.audit import PROMISES, Audit, Findings, within
-from .chaos.ledger import Ack, Fault, Ledger, Life, Visit
+from .chaos.ledger import Ack, Fault, Ledger, Life, PeopleEnd, Visit
 from .chaos.plan import FAULTS, Pace, lanes
 from .chaos.records import Item, Look, Records, Remembered, Row, Sample
 from .chaos.truth import lines
@@ -427,7 +427,7 @@ def test_a_socket_that_outlives_a_row_closed_by_hand_is_out_of_bounds(world: Wor
 
 def test_a_stopped_client_ended_with_its_last_frame(world: World) -> None:
     world.visit.leaving = world.visit.left = world.visit.gone = None
-    world.ledger.people_ended[7] = ("stopped", 1009.5)
+    world.ledger.people_ended[7] = PeopleEnd("stopped", 1009.5)
     world.end_row(1009.01, 1013.02, "client_vanished")
     world.samples.clear()
 
@@ -444,11 +444,14 @@ def test_a_line_without_samples_is_neither_within_nor_out_of_bounds(world: World
     assert within(lines(PACE)["killed"], findings.table["killed"]) is None
 
 
-def test_a_killed_client_ended_when_it_was_killed(world: World) -> None:
+def test_a_killed_client_ended_between_the_signal_and_its_death(world: World) -> None:
     world.visit.leaving = world.visit.left = world.visit.gone = None
-    world.ledger.people_ended[7] = ("killed", 1010.0)
+    world.ledger.people_ended[7] = PeopleEnd("killed", 1009.99, 1010.005)
 
-    assert world.audit().table["client"].row == pytest.approx(0.03)
+    line = world.audit().table["client"]
+
+    assert line.row == pytest.approx(0.04)
+    assert line.end == pytest.approx(0.005)
 
 
 def test_a_shutdown_is_measured_from_its_signal(world: World) -> None:

@@ -76,12 +76,12 @@ async def _send_home(run: Run) -> None:
         crowd.send(signal.SIGTERM)
     for people in list(run.extras.values()):
         if people.number not in run.ledger.people_ended:  # those that are stopped are killed in their time
-            kill_people(run, people)
+            await kill_people(run, people)
             await trio.sleep(APART_SECONDS)
     with trio.move_on_after(LEAVE_SECONDS):
         await run.all_left.wait()
-    for crowd in run.crowd.values():
-        kill_people(run, crowd)
+    for crowd in list(run.crowd.values()):
+        await kill_people(run, crowd)
 
 
 async def _people(run: Run, house: House, clients: int, *, extra: bool) -> None:
@@ -93,7 +93,7 @@ async def _people(run: Run, house: House, clients: int, *, extra: bool) -> None:
     group = run.extras if extra else run.crowd
     group[number] = people
     if run.leaving:  # it came after the others were sent home
-        kill_people(run, people)
+        await kill_people(run, people)
     await people.over.wait()
     del group[number]
     if not run.crowd:

@@ -18,7 +18,7 @@ from server.postgres import PostgresStore
 from server.store import StoreError
 
 from .house import People
-from .ledger import Ledger
+from .ledger import Ledger, PeopleEnd
 from .plan import Pace, Step
 from .processes import START_SECONDS, Database, Failed, Server
 from .records import Look, Sample
@@ -102,10 +102,12 @@ async def _freeze(server: Server, seconds: float) -> None:
         server.life.frozen[-1] = (begin, time.time())
 
 
-def kill_people(run: Run, people: People) -> None:
+async def kill_people(run: Run, people: People) -> None:
     """SIGKILL, with the moment in the ledger for all who are in that process."""
-    run.ledger.people_ended.setdefault(people.number, ("killed", time.time()))
-    people.kill()
+    end = run.ledger.people_ended.setdefault(people.number, PeopleEnd("killed", time.time()))
+    at, gone = await people.kill()
+    if end.how == "killed":
+        end.at, end.gone = at, gone
 
 
 async def _server_terminated(run: Run, _step: Step, lives: trio.Nursery) -> str:
@@ -155,7 +157,7 @@ async def _client_killed(run: Run, _step: Step, _lives: trio.Nursery) -> str | N
     people = _victim(run)
     if people is None:
         return None
-    kill_people(run, people)
+    await kill_people(run, people)
     return str(people.number)
 
 
@@ -163,9 +165,9 @@ async def _client_stopped(run: Run, _step: Step, lives: trio.Nursery) -> str | N
     people = _victim(run)
     if people is None:
         return None
-    run.ledger.people_ended[people.number] = ("stopped", time.time())
+    run.ledger.people_ended[people.number] = PeopleEnd("stopped", time.time())
     people.send(signal.SIGSTOP)
-    lives.start_soon(_kill_later, people)
+    lives.start_soon(_kill_later, run, people)
     return str(people.number)
 
 
@@ -176,9 +178,9 @@ def _victim(run: Run) -> People | None:
     return run.random.choice(able) if able else None
 
 
-async def _kill_later(people: People) -> None:
+async def _kill_later(run: Run, people: People) -> None:
     await trio.sleep(STOPPED_SECONDS)
-    people.kill()
+    await kill_people(run, people)
 
 
 async def _row_closed(run: Run, _step: Step, _lives: trio.Nursery) -> str | None:

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,9 +20,13 @@ import trio
 
 from .ledger import Ledger
 from .people import Settings
-from .processes import Failed, each_line, open_process, people_command
+from .processes import KILLED_SECONDS, SMALL_SHARE, Failed, each_line, open_process, people_command, set_share
 
 BORN_SECONDS = 30.0
+LOOK_SECONDS = 0.002  # between two looks whether a killed process is gone
+WHOLE_SHARE = 0
+SHARE_TRIES = 5
+SHARE_WAIT_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -29,18 +34,27 @@ class People:
     """One process of clients. over: it was killed, or all its clients have gone home."""
 
     number: int
+    house: House
     born: trio.Event = field(default_factory=trio.Event)
     over: trio.Event = field(default_factory=trio.Event)
     pid: int = 0
+
+    def lives(self) -> bool:
+        """False once it is gone: who forks here leaves it to the system to bury them."""
+        if not self.over.is_set():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, 0)
+                return True
+        return False
 
     def send(self, number: signal.Signals) -> None:
         if not self.over.is_set():
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    def kill(self) -> None:
-        self.send(signal.SIGKILL)
-        self.over.set()
+    async def kill(self) -> tuple[float, float]:
+        """Between which moments its sockets were closed: when it was killed, and when it was gone."""
+        return await self.house.kill(self)
 
 
 class House:
@@ -52,18 +66,50 @@ class House:
         self._log = log
         self._people: dict[int, People] = {}
         self._asking = trio.Lock()
+        self._killing = trio.Lock()
         self._closing = False
 
     async def move_in(self, settings: Settings) -> People:
         """A new process of clients. Raises `Failed`."""
         assert self._process.stdin is not None
-        people = self._people[settings.number] = People(settings.number)
+        people = self._people[settings.number] = People(settings.number, self)
         async with self._asking:
             await self._process.stdin.send_all(msgspec.json.encode(settings) + b"\n")
         with trio.move_on_after(BORN_SECONDS):
             await people.born.wait()
             return people
         raise self._failed(f"no process of clients within {BORN_SECONDS:.0f} s")
+
+    async def kill(self, people: People) -> tuple[float, float]:
+        """See `People.kill`. Raises `Failed` where it goes on living.
+
+        To die takes the processor, too: out of the small share that clients have, up to a fifth of a second, in which
+        their sockets were open.
+        """
+        async with self._killing:
+            await self._share(WHOLE_SHARE)
+            at = time.time()
+            people.send(signal.SIGKILL)
+            await self._gone(people)
+            gone = time.time()
+            await self._share(SMALL_SHARE)
+        people.over.set()
+        return at, gone
+
+    async def _gone(self, people: People) -> None:
+        with trio.move_on_after(KILLED_SECONDS):
+            while True:
+                if not people.lives():
+                    return
+                await trio.sleep(LOOK_SECONDS)
+        raise self._failed(f"process {people.pid} did not end within {KILLED_SECONDS:.0f} s of SIGKILL")
+
+    async def _share(self, nice: int) -> None:
+        """Only root may set it more than ten times a second."""
+        for _ in range(SHARE_TRIES):
+            if set_share(self._process.pid, nice):
+                return
+            await trio.sleep(SHARE_WAIT_SECONDS)
 
     async def listen(self) -> None:
         """Until the house is closed. Raises `Failed` where it ends before."""

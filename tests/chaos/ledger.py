@@ -78,6 +78,15 @@ class Fault:
 
 
 @dataclass(slots=True)
+class PeopleEnd:
+    """What was done to a process of clients. how: killed or stopped. gone: when a killed one was; at least `at`."""
+
+    how: str
+    at: float
+    gone: float = 0.0
+
+
+@dataclass(slots=True)
 class Life:
     """One server process, from its start to its exit. ready, died: None until then.
 
@@ -108,7 +117,7 @@ class Ledger:
     faults: list[Fault] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)
     refused: int = 0  # visits that no server took in time
-    people_ended: dict[int, tuple[str, float]] = field(default_factory=dict)  # how and when: killed, stopped
+    people_ended: dict[int, PeopleEnd] = field(default_factory=dict)  # by the process's number
 
     def note(self, line: list[Any]) -> None:
         """Takes one line of a client process: [what, visit, time, …]."""
@@ -128,9 +137,13 @@ class Ledger:
     def resolve(self) -> None:
         """Gives the visits of killed and stopped client processes their end. Once, after the last line was noted."""
         for visit in self.visits.values():
-            if visit.socket_ended is None and visit.people in self.people_ended:
-                visit.how, at = self.people_ended[visit.people]
-                visit.left = at if visit.how == "killed" else visit.sent
+            end = self.people_ended.get(visit.people)
+            if visit.socket_ended is None and end is not None:
+                visit.how = end.how
+                if end.how == "killed":  # the system closes its sockets somewhere in between
+                    visit.leaving, visit.left = end.at, max(end.at, end.gone)
+                else:
+                    visit.left = visit.sent
 
     def outages(self) -> list[tuple[float, float]]:
         """When the database did not answer."""
