@@ -36,6 +36,7 @@ def serve(**values: Any) -> None:
 def _serve(settings: Settings) -> None:
     take_share_back = session_gives_way()
     serve_until_stopped = at_low_priority(_import_server)
+    keep_for_good()  # before the server's own collector begins
 
     def announce(ready: Ready) -> None:
         take_share_back()
