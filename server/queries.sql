@@ -83,13 +83,16 @@ SELECT clock_timestamp() AS at;
 SELECT session_id FROM conversation_sessions WHERE instance_id = $1 AND is_active;
 
 -- name: close_instance_sessions
+-- They ended $2 seconds ago, or with the last item that was stored of them, since an answer may have been on its way.
 -- A row that somebody else holds is left to its session's own end.
 WITH free AS MATERIALIZED (
     SELECT session_id FROM conversation_sessions WHERE instance_id = $1 AND is_active
        FOR NO KEY UPDATE SKIP LOCKED
 )
-UPDATE conversation_sessions
-   SET is_active = false, session_end = now(), end_reason = 'shutdown', close_code = 1012, closed_by = instance_id
+UPDATE conversation_sessions s
+   SET is_active = false, end_reason = 'shutdown', close_code = 1012, closed_by = instance_id,
+       session_end = greatest(now() - make_interval(secs => $2),
+           (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id))
  WHERE session_id IN (SELECT session_id FROM free) AND is_active
 RETURNING session_id;
 

@@ -313,8 +313,9 @@ class Store(Protocol):
         ...
 
     async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Collection[UUID]:
-        """One statement that ends all active sessions of an instance now, reason `shutdown`; returns which.
+        """One statement that ends all active sessions of an instance, reason `shutdown`; returns which.
 
+        They ended now, however long the database takes to hear of it, or with the last item that was stored since.
         Ends that were queued before come first. A caller that stops waiting does not stop the write.
         """
         ...

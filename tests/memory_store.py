@@ -105,7 +105,6 @@ class MemoryStore(MemoryTables):
         self.delay: Callable[[str], float] = lambda _: 0.0
         self._queue: deque[Write] = deque()
         self._committing = False
-        self._began = 0.0
 
     # --- the store
 
@@ -158,8 +157,10 @@ class MemoryStore(MemoryTables):
         return ended
 
     async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Collection[UUID]:
+        ended = trio.current_time()
+
         def close() -> Collection[UUID]:
-            return self._close_all_of(instance_id, unfinished, self._began)
+            return self._close_all_of(instance_id, unfinished, ended)
 
         closed: Collection[UUID] = await self._submit(Write("close_instance_sessions", close), float("inf"))
         return closed
@@ -251,7 +252,6 @@ class MemoryStore(MemoryTables):
 
     async def _commit(self, write: Write) -> bool:
         """One attempt; False: to be tried again."""
-        self._began = trio.current_time()  # what is `now()` in the real store's transaction
         try:
             write.outcome = await self._attempt(write.name, write.effect)
         except StoreUnavailable:

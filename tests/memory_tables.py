@@ -166,8 +166,11 @@ class MemoryTables:
 
     def _evidence(self, session: SessionRecord, heartbeat_at: float) -> float:
         """When a session stored its last item, as far as its owner can have lived to see it."""
-        stored = [self.stored_at[key] for key in self.ids_in_session.get(session.session_id, ())]
-        return min(max(stored, default=heartbeat_at), heartbeat_at + EVIDENCE_SECONDS)
+        return min(self._last_stored(session, heartbeat_at), heartbeat_at + EVIDENCE_SECONDS)
+
+    def _last_stored(self, session: SessionRecord, default: float) -> float:
+        """When its last item was."""
+        return max((self.stored_at[key] for key in self.ids_in_session.get(session.session_id, ())), default=default)
 
     def _stop(self, instance_id: UUID) -> None:
         instance = self.instances.get(instance_id)
@@ -177,11 +180,12 @@ class MemoryTables:
     def _active_of(self, instance_id: UUID) -> list[SessionRecord]:
         return [s for s in self.sessions.values() if s.is_active and s.instance_id == instance_id]
 
-    def _close_all_of(self, instance_id: UUID, unfinished: Iterable[StoredItem], at: float) -> Collection[UUID]:
+    def _close_all_of(self, instance_id: UUID, unfinished: Iterable[StoredItem], ended: float) -> Collection[UUID]:
         active = self._active_of(instance_id)
         self._append_what_is_valid(unfinished)
         for session in active:
-            self._close(session, at, EndReason.SHUTDOWN, 1012, instance_id)
+            last = max(ended, self._last_stored(session, ended))
+            self._close(session, last, EndReason.SHUTDOWN, 1012, instance_id)
         return [session.session_id for session in active]
 
     # --- credentials

@@ -491,6 +491,28 @@ async def test_an_end_that_comes_while_a_bulk_close_waits_keeps_its_own_date_and
     assert row["ended"] == pytest.approx(left, abs=END_ERROR_SECONDS_MAX)
 
 
+async def test_a_bulk_close_that_waits_is_dated_when_it_was_asked_for(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back, commit = trio.Event(), writer.store._writer._commit
+    await writer.begin()
+
+    async def once_the_database_is_back(batch: Any) -> Any:
+        if not back.is_set():
+            raise StoreUnavailable("the database is away")
+        return await commit(batch)
+
+    monkeypatch.setattr(writer.store._writer, "_commit", once_the_database_is_back)
+    asked = time.time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.store.close_instance_sessions, writer.instance_id, ())
+        await trio.sleep(5 * END_ERROR_SECONDS_MAX)
+        back.set()
+    (row,) = await rows(writer.store)
+    assert row["end_reason"] == "shutdown"
+    assert row["ended"] == pytest.approx(asked, abs=END_ERROR_SECONDS_MAX)
+
+
 async def test_a_heartbeat_that_a_frozen_database_was_sent_by_the_dead_is_none(
     cluster: Cluster, store: PostgresStore
 ) -> None:

@@ -94,7 +94,7 @@ ANALYZE messages;
 FILL_SECONDS = 60.0
 HOT: dict[str, list[Any]] = {
     "find_credential": [b"h" * 32],
-    "close_instance_sessions": IDS,
+    "close_instance_sessions": [IDS[0], 0.0],
     "active_sessions": IDS,
     "claim_memory": [1, 60.0],
     "finish_memory": [IDS[0], ["note"], ["text"], ["text"], ["item"]],

@@ -31,9 +31,10 @@ from ..store import (
 
 
 class BulkClose(msgspec.Struct, frozen=True):
-    """All active sessions of an instance end now."""
+    """All active sessions of an instance ended at a moment on Trio's clock."""
 
     instance_id: UUID
+    ended: float
 
 
 class InstanceStop(msgspec.Struct, frozen=True):
@@ -100,7 +101,7 @@ class Batch:
         """
         rows = self._rows(now)
         answer = await self._commit(connection, moment, rows) if rows else _Answer(0.0, fresh=True)
-        left = {write: await _leave(connection, write) for write in self.leaving}
+        left = {write: await _leave(connection, write, now) for write in self.leaving}
         fates: dict[UUID | ItemDeletion, ItemFate] = dict(
             zip((item.message_id for item in self._items), answer.items, strict=True)
         )
@@ -210,11 +211,11 @@ def _item_outcome(fate: ItemFate) -> Outcome:
             return ItemNotFound("no such item")
 
 
-async def _leave(connection: Any, write: BulkClose | InstanceStop) -> Closed:
+async def _leave(connection: Any, write: BulkClose | InstanceStop, now: float) -> Closed:
     if isinstance(write, InstanceStop):
         await connection.fetch(QUERIES["stop_instance"], write.instance_id)
         return NONE
-    rows = await connection.fetch(QUERIES["close_instance_sessions"], write.instance_id)
+    rows = await connection.fetch(QUERIES["close_instance_sessions"], write.instance_id, now - write.ended)
     return Closed(row["session_id"] for row in rows)
 
 

@@ -152,7 +152,7 @@ class PostgresStore:
         return [row["session_id"] for row in await self._first(QUERIES["active_sessions"], instance_id)]
 
     async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Closed:
-        return await self._submit_after(unfinished, BulkClose(instance_id))
+        return await self._submit_after(unfinished, BulkClose(instance_id, trio.current_time()))
 
     async def _submit_after(self, unfinished: Sequence[StoredItem], write: Write) -> Closed:
         """An end, after the words that were left unsaid. It is worth more than they: where they fail, it stands."""

@@ -84,7 +84,7 @@ def leave(state: State) -> Result:
     world, _, now = state
     if not world.active:
         return world, "closed 0"
-    return close(world, now, now, "shutdown", 1012, "A"), "closed 1"
+    return close(world, max(now - END_AGE, world.newest or 0), now, "shutdown", 1012, "A"), "closed 1"
 
 
 def renew(state: State) -> Result:

@@ -153,7 +153,7 @@ def writes(verb: str, state: State, now: int) -> Sequence[Write]:
         "visit": lambda: [start(now), said, ended],
         "end": lambda: [ended],
         "end-late": lambda: [(item(f"unsaid-{now}"),), end(now, LATE_AGE, EndReason.CLIENT_VANISHED, None)],
-        "leave": lambda: [BulkClose(A)],
+        "leave": lambda: [BulkClose(A, (now - END_AGE) / 1e6)],
         "stop": lambda: [InstanceStop(A)],
     }
     return made[verb]()
