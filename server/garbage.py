@@ -1,6 +1,6 @@
 """Python's garbage collector, kept from holding up a server.
 
-A collection stops everything for as long as it looks through objects, about a microsecond for each. Left to itself it
+A collection stops everything for as long as it looks through objects, most of a microsecond for each. Left to itself it
 begins once many more of them were made than freed, which is when many people connect, and looks through whatever has
 come since the one before: the objects of all who are connected. With 170 sessions that took 30 to 60 ms on a quick
 machine, in which no end was seen and no row closed. Here it comes ten times a second and has little to look through.
@@ -15,7 +15,7 @@ import trio
 
 YOUNG_SECONDS = 0.1  # between two collections of what has come since
 LOOK_SECONDS = 10.0  # between two counts of what has grown old
-OLD_OBJECTS_MORE = 100_000  # some 50 MiB; as much as the sessions of three hundred people
+OLD_OBJECTS_MORE = 100_000  # as many as 350 sessions have, in 15 MiB
 OLD_OBJECTS_SHARE = 0.5
 
 _log = structlog.get_logger(__name__)
