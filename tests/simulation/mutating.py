@@ -26,6 +26,7 @@ from .watch import PROMISES
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("server", "tests", "schema.sql", "pyproject.toml")
+NOT_COPIED = shutil.ignore_patterns("__pycache__", "node_modules")  # seven thousand files, of no use to any
 SEEDS_MAX = 400  # within which a mistake has to be seen
 STDERR_CHARS_MAX = 300
 TEST_FAILED = 1  # pytest's exit code; others are no verdict
@@ -68,7 +69,7 @@ def mutated(mutant: Mutant, root: Path = ROOT) -> str:
 def copy_code(target: Path) -> None:
     for name in COPIED:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=NOT_COPIED)
         else:
             shutil.copy2(ROOT / name, target / name)
 
