@@ -83,7 +83,8 @@ SELECT clock_timestamp() AS at;
 SELECT session_id FROM conversation_sessions WHERE instance_id = $1 AND is_active;
 
 -- name: close_instance_sessions
--- They ended $2 seconds ago, or with the last item that was stored of them, since an answer may have been on its way.
+-- They ended $2 seconds ago, or with the last item that was stored of them, since one may have been on its way then.
+-- What this transaction itself stores are words that were left unsaid by then.
 -- A row that somebody else holds is left to its session's own end.
 WITH free AS MATERIALIZED (
     SELECT session_id FROM conversation_sessions WHERE instance_id = $1 AND is_active
@@ -92,7 +93,7 @@ WITH free AS MATERIALIZED (
 UPDATE conversation_sessions s
    SET is_active = false, end_reason = 'shutdown', close_code = 1012, closed_by = instance_id,
        session_end = greatest(now() - make_interval(secs => $2),
-           (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id))
+           (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id AND m.created_at < now()))
  WHERE session_id IN (SELECT session_id FROM free) AND is_active
 RETURNING session_id;
 

@@ -181,12 +181,11 @@ class MemoryTables:
         return [s for s in self.sessions.values() if s.is_active and s.instance_id == instance_id]
 
     def _close_all_of(self, instance_id: UUID, unfinished: Iterable[StoredItem], ended: float) -> Collection[UUID]:
-        active = self._active_of(instance_id)
+        ends = [(session, max(ended, self._last_stored(session, ended))) for session in self._active_of(instance_id)]
         self._append_what_is_valid(unfinished)
-        for session in active:
-            last = max(ended, self._last_stored(session, ended))
+        for session, last in ends:
             self._close(session, last, EndReason.SHUTDOWN, 1012, instance_id)
-        return [session.session_id for session in active]
+        return [session.session_id for session, _ in ends]
 
     # --- credentials
 

@@ -491,11 +491,20 @@ async def test_an_end_that_comes_while_a_bulk_close_waits_keeps_its_own_date_and
     assert row["ended"] == pytest.approx(left, abs=END_ERROR_SECONDS_MAX)
 
 
-async def test_a_bulk_close_that_waits_is_dated_when_it_was_asked_for(
+async def test_a_bulk_close_that_waits_is_dated_when_it_was_asked_for_with_what_was_left_unsaid(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back, commit = trio.Event(), writer.store._writer._commit
-    await writer.begin()
+    start = await writer.begin()
+    unsaid = StoredItem(
+        session_id=start.session_id,
+        conversation_id=start.conversation_id,
+        item_id=uuid4().hex,
+        position=1,
+        role="assistant",
+        content="Well, ",
+        status="incomplete",
+    )
 
     async def once_the_database_is_back(batch: Any) -> Any:
         if not back.is_set():
@@ -505,7 +514,7 @@ async def test_a_bulk_close_that_waits_is_dated_when_it_was_asked_for(
     monkeypatch.setattr(writer.store._writer, "_commit", once_the_database_is_back)
     asked = time.time()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(writer.store.close_instance_sessions, writer.instance_id, ())
+        nursery.start_soon(writer.store.close_instance_sessions, writer.instance_id, (unsaid,))
         await trio.sleep(5 * END_ERROR_SECONDS_MAX)
         back.set()
     (row,) = await rows(writer.store)

@@ -35,7 +35,7 @@ ROWS = """SELECT s.session_id::text, s.user_id, coalesce(i.pid, 0) AS pid, s.is_
        extract(epoch FROM s.ended_at)::float8 AS ended_at, s.duration_seconds AS duration, s.end_reason AS reason,
        s.memory_status, s.memory_error,
        (SELECT extract(epoch FROM max(m.created_at))::float8 FROM messages m
-         WHERE m.session_id = s.session_id) AS last_item
+         WHERE m.session_id = s.session_id AND m.created_at < s.ended_at) AS last_item
   FROM conversation_sessions s LEFT JOIN server_instances i USING (instance_id)"""
 CLOSINGS = """SELECT session_id::text, extract(epoch FROM pg_xact_commit_timestamp(transaction))::float8 AS committed
   FROM chaos.closings ORDER BY made_at"""
@@ -72,7 +72,7 @@ class Look:
 class Row:
     """One session. pid: of its owner's process, 0 for none. closings: when each write of its end was committed.
 
-    last_item: when its last item was stored.
+    last_item: when its last item was stored, but for what was left unsaid: that comes with its end.
     """
 
     session_id: str
