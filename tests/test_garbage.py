@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 import trio
 
+from server import start_up
 from server.session import Session
 from server.store import EndReason
 
@@ -22,11 +23,8 @@ WITHIN = 5.0
 @contextmanager
 def no_collections() -> Iterator[None]:
     gc.collect()
-    gc.disable()
-    try:
+    with start_up.no_collections():
         yield
-    finally:
-        gc.enable()
 
 
 async def sessions_in_memory() -> list[EndReason | None]:

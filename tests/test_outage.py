@@ -19,13 +19,14 @@ import trio.testing
 
 from server import embedded, logs
 from server.postgres import PostgresStore, open_store
-from server.store import EndReason, SessionEnd, SessionStart, StoredItem, StoreError, StoreUnavailable
+from server.store import EndReason, SessionEnd, SessionStart, StoreError, StoreUnavailable
 
 from .clients import Client, connect
 from .conftest import empty
 from .instances import instance
 from .postgresql import Cluster
 from .processes import ServerProcess, run_server
+from .store.world import item
 from .waiting import LOOK_SECONDS, eventually
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="freezes PostgreSQL by its pids")
@@ -374,16 +375,7 @@ class Writer:
         )
 
     async def append(self, start: SessionStart) -> None:
-        item = StoredItem(
-            session_id=start.session_id,
-            conversation_id=start.conversation_id,
-            item_id=uuid4().hex,
-            position=0,
-            role="user",
-            content="hello",
-            status="completed",
-        )
-        await self.store.append_items([item], within=WITHIN)
+        await self.store.append_items([item(start)], within=WITHIN)
 
 
 @pytest.fixture
@@ -468,10 +460,9 @@ async def test_a_bulk_close_leaves_ends_that_wait_their_own_dates_and_reasons(
     assert row["ended"] == pytest.approx(left, abs=END_ERROR_SECONDS_MAX)
 
 
-async def test_an_end_that_comes_while_a_bulk_close_waits_keeps_its_own_date_and_reason(
-    writer: Writer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start, back, commit = await writer.begin(), trio.Event(), writer.store._writer._commit
+def database_away(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> trio.Event:
+    """Every commit fails until the event is set."""
+    back, commit = trio.Event(), writer.store._writer._commit
 
     async def once_the_database_is_back(batch: Any) -> Any:
         if not back.is_set():
@@ -479,6 +470,13 @@ async def test_an_end_that_comes_while_a_bulk_close_waits_keeps_its_own_date_and
         return await commit(batch)
 
     monkeypatch.setattr(writer.store._writer, "_commit", once_the_database_is_back)
+    return back
+
+
+async def test_an_end_that_comes_while_a_bulk_close_waits_keeps_its_own_date_and_reason(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, back = await writer.begin(), database_away(writer, monkeypatch)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.store.close_instance_sessions, writer.instance_id, ())
         await trio.sleep(5 * END_ERROR_SECONDS_MAX)
@@ -494,25 +492,9 @@ async def test_an_end_that_comes_while_a_bulk_close_waits_keeps_its_own_date_and
 async def test_a_bulk_close_that_waits_is_dated_when_it_was_asked_for_with_what_was_left_unsaid(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    back, commit = trio.Event(), writer.store._writer._commit
     start = await writer.begin()
-    unsaid = StoredItem(
-        session_id=start.session_id,
-        conversation_id=start.conversation_id,
-        item_id=uuid4().hex,
-        position=1,
-        role="assistant",
-        content="Well, ",
-        status="incomplete",
-    )
-
-    async def once_the_database_is_back(batch: Any) -> Any:
-        if not back.is_set():
-            raise StoreUnavailable("the database is away")
-        return await commit(batch)
-
-    monkeypatch.setattr(writer.store._writer, "_commit", once_the_database_is_back)
-    asked = time.time()
+    unsaid = item(start, "Well, ", role="assistant", status="incomplete")
+    back, asked = database_away(writer, monkeypatch), time.time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.store.close_instance_sessions, writer.instance_id, (unsaid,))
         await trio.sleep(5 * END_ERROR_SECONDS_MAX)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 import trio
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from .ledger import Ledger
 from .people import Settings
@@ -106,10 +107,17 @@ class House:
 
     async def _share(self, nice: int) -> None:
         """Only root may set it more than ten times a second."""
-        for _ in range(SHARE_TRIES):
-            if set_share(self._process.pid, nice):
-                return
-            await trio.sleep(SHARE_WAIT_SECONDS)
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(BlockingIOError),
+            wait=wait_fixed(SHARE_WAIT_SECONDS),
+            stop=stop_after_attempt(SHARE_TRIES),
+            sleep=trio.sleep,
+            reraise=True,
+        )
+        with suppress(OSError):
+            async for attempt in attempts:
+                with attempt:
+                    set_share(self._process.pid, nice)
 
     async def listen(self) -> None:
         """Until the house is closed. Raises `Failed` where it ends before."""

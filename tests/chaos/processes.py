@@ -179,15 +179,9 @@ class Server:
         await self._over.wait()
 
 
-def set_share(pid: int, nice: int) -> bool:
-    """Gives a process's session its share, where Linux has such. False: not now, but in a moment."""
-    try:
-        Path(f"/proc/{pid}/autogroup").write_text(str(nice))
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
+def set_share(pid: int, nice: int) -> None:
+    """Gives a process's session its share. Raises `BlockingIOError`, not now, or another `OSError`, there are none."""
+    Path(f"/proc/{pid}/autogroup").write_text(str(nice))
 
 
 def people_command() -> list[str]:
