@@ -10,12 +10,9 @@ from uuid import UUID
 
 import msgspec
 
+from .endpoint import MODEL_CHARS_MAX, PATH, REPLAY_ITEMS_MAX
 from .identity import SUBPROTOCOL, Presented, Refused
-from .session import parse_public_id
-
-PATH = "/v1/realtime"
-MODEL_CHARS_MAX = 128
-REPLAY_ITEMS_MAX = 200
+from .ids import parse_public_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ def _tokens(settings: Settings) -> Tokens | None:
 def _principal(credential: Credential) -> Principal:
     return Principal(
         user_id=credential.user_id,
-        scope=credential.scope,
+        scope=Scope(credential.scope),
         credential_id=credential.credential_id,
         key_id=credential.key_id,
         conversation_id=credential.conversation_id,

@@ -25,6 +25,7 @@ from .client_events import (
     SessionUpdate,
 )
 from .config import Settings
+from .ids import public_id
 from .items import ROOT, Entry, Items, NoRoom
 from .ledger import Ledger
 from .limits import Limit
@@ -32,7 +33,7 @@ from .refusals import item_exists, item_not_found, known_choice, new_item, offer
 from .response import Outbox
 from .responses import Responses, with_briefing
 from .room import Room
-from .session import Session, public_id
+from .session import Session
 from .store import ItemExists, ItemNotFound, SessionClosed, Store, StoredItem, StoreError
 
 _log = structlog.get_logger(__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import msgspec
@@ -14,7 +14,6 @@ from .config import Settings
 from .host import memory_bytes, resident_bytes
 from .identity import Principal, Scope
 from .limits import Limit
-from .metrics import Metrics
 
 BURST_SECONDS = 10.0  # what a rate of callers allows at once: so many seconds' worth
 
@@ -43,14 +42,14 @@ _STATUS = {
 
 
 class Gate:
-    """One server's limits for its callers. caller: as `callers.caller_of` names it."""
+    """One server's limits for its callers. caller: as `callers.caller_of` names it. count: told of each refusal."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, count: Callable[[Limit], None]) -> None:
         self._connections_max = settings.connections_max
         # Pages and questions must not take the sessions' sockets.
         self._http_connections_max = settings.http_connections_max
         self._memory = _Memory(settings.memory_mib_max)
-        self._metrics = metrics
+        self.count = count
         self._here = _Tables(settings, None, None, None, None)
         self._elsewhere = _Tables(
             settings,
@@ -107,9 +106,6 @@ class Gate:
         if limit is not None:
             self.count(limit)
         return limit
-
-    def count(self, limit: Limit) -> None:
-        self._metrics.limits_refused.labels(limit.value).inc()
 
     def _tables(self, caller: str) -> _Tables:
         return self._here if is_this_machine(caller) else self._elsewhere

@@ -97,7 +97,7 @@ async def serve_sessions(
 ) -> None:
     """From this instance's registration to its last memory."""
     registry, metrics = Registry(), Metrics()
-    gate = Gate(settings, metrics)
+    gate = Gate(settings, metrics.count_refusal)
     async with open_instance(store, settings, registry) as presence:
         strays = Strays(store, presence, registry, metrics)
         with trio.CancelScope() as memory_budget:

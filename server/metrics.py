@@ -43,3 +43,6 @@ class Metrics:
         )
         for limit in Limit:
             self.limits_refused.labels(limit.value)  # so that each is there before it refuses anything
+
+    def count_refusal(self, limit: Limit) -> None:
+        self.limits_refused.labels(limit.value).inc()

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import trio
 
+from .ids import public_id
 from .store import EndReason, StoredItem
 
 CLOSE_CODES = {
@@ -71,16 +72,6 @@ class Session:
     @property
     def public_id(self) -> str:
         return public_id("sess", self.session_id)
-
-
-def public_id(kind: str, identifier: UUID) -> str:
-    """What clients see of an id: `conv_` or `sess_` and its 32 hex digits."""
-    return f"{kind}_{identifier.hex}"
-
-
-def parse_public_id(kind: str, text: str) -> UUID:
-    """Reads what `public_id` wrote, or a plain UUID. Raises ValueError."""
-    return UUID(text.removeprefix(f"{kind}_"))
 
 
 class Registry:

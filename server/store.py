@@ -14,7 +14,6 @@ from typing import Any, Literal, Protocol
 from uuid import UUID, uuid4
 
 from .agent import Memory, Transcript
-from .identity import Scope
 
 EVIDENCE_SECONDS = (
     1.0  # two heartbeats: what a dead owner stored later than that after its last one, it did not live to see
@@ -149,13 +148,14 @@ class Credential:
     """A key or client secret that is neither revoked nor expired.
 
     key_id: of the key behind it, its own for a key; None for a secret that was made where no keys were set.
+    scope: a value of `identity.Scope`, which the authenticator makes of it.
     conversation_id: the only one that it may go on in; None: any of the user's. session: JSON, see `ClientSecret`.
     """
 
     credential_id: UUID
     key_id: UUID | None
     user_id: str
-    scope: Scope
+    scope: str
     conversation_id: UUID | None = None
     session: str = "{}"
 

@@ -104,7 +104,7 @@ class World:
             self.registry,
             metrics,
             Authenticator(self.store, self.settings),
-            Gate(self.settings, metrics),
+            Gate(self.settings, metrics.count_refusal),
             Strays(self.store, self.presence, self.registry, metrics),
         )
         app = create_app(HttpSide(services))

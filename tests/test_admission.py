@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.admission import MODEL_CHARS_MAX, REPLAY_ITEMS_MAX, Admission, admit, refusal_body
+from server.admission import Admission, admit, refusal_body
+from server.endpoint import MODEL_CHARS_MAX, REPLAY_ITEMS_MAX
 from server.identity import Refused
 
 HOST = "localhost:8000"

@@ -25,12 +25,12 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnec
 from websockets.exceptions import InvalidStatus
 
 from server import keyring
-from server.admission import PATH
 from server.agents import EchoAgent
 from server.client_events import SUPPORTED_EVENTS
+from server.endpoint import PATH
 from server.identity import Scope
+from server.ids import parse_public_id, public_id
 from server.postgres import PostgresStore, open_store
-from server.session import parse_public_id, public_id
 from server.web.app import create_app
 
 from .clients import connect

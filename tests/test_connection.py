@@ -65,7 +65,7 @@ class World:
             registry,
             metrics,
             Authenticator(store, self.settings),
-            Gate(self.settings, metrics),
+            Gate(self.settings, metrics.count_refusal),
             Strays(store, self.presence, registry, metrics),
         )
         self.over = trio.Event()

@@ -16,8 +16,8 @@ from server.authentication import Authenticator
 from server.config import Settings
 from server.gate import Gate
 from server.identity import Presented, Principal
+from server.ids import parse_public_id, public_id
 from server.metrics import Metrics
-from server.session import parse_public_id, public_id
 from server.store import ClientSecret, RememberedFact, SessionStart, StoredItem
 from server.web.app import create_app
 from server.web.conversations import PAGE_MAX
@@ -40,7 +40,7 @@ class Services:
         self.metrics = CollectorRegistry()
         self.only: UUID | None = None  # the conversation that the client's secret is for
         self._authenticator = Authenticator(store, Settings())
-        self.gate = Gate(Settings(), Metrics())
+        self.gate = Gate(Settings(), Metrics().count_refusal)
         self.page_items = store.page_items
         self.list_conversations = store.list_conversations
 

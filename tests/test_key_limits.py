@@ -119,7 +119,7 @@ async def test_guessing_keys_ends_at_the_addresses_limit_before_the_database(
 
 def gate(**changes: Any) -> tuple[Gate, Metrics]:
     metrics = Metrics()
-    return Gate(replace(Settings(), **changes), metrics), metrics
+    return Gate(replace(Settings(), **changes), metrics.count_refusal), metrics
 
 
 def principal(scope: Scope, user: str = "ada", **ids: Any) -> Principal:

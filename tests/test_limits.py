@@ -154,7 +154,7 @@ def test_this_machines_own_addresses_are_known() -> None:
 
 def gate(**changes: Any) -> tuple[Gate, Metrics]:
     metrics = Metrics()
-    return Gate(replace(Settings(), **changes), metrics), metrics
+    return Gate(replace(Settings(), **changes), metrics.count_refusal), metrics
 
 
 async def test_by_default_this_machine_is_not_limited_and_others_are(autojump_clock: MockClock) -> None:
@@ -441,7 +441,7 @@ def test_an_events_shape_is_bounded_by_what_is_set() -> None:
 
 
 def test_plain_http_is_bounded_by_what_is_set_for_all_and_for_each_address() -> None:
-    doors = Gate(Settings(http_connections_max=3, address_http_connections_max=2), Metrics())
+    doors = Gate(Settings(http_connections_max=3, address_http_connections_max=2), Metrics().count_refusal)
     with ExitStack() as stack:
         mine = [stack.enter_context(doors.http_connection("192.0.2.1")) for _ in range(3)]
         assert [each is None for each in mine] == [True, True, False]

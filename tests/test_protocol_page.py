@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import server
-from server.admission import REPLAY_ITEMS_MAX
 from server.client_events import SUPPORTED_EVENTS
 from server.config import Settings
+from server.endpoint import REPLAY_ITEMS_MAX
 from server.handshake import BAD_KEY
 from server.refusals import (
     ID_CHARS_MAX,

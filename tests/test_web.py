@@ -30,7 +30,7 @@ class FakeServices:
     unready: str | None = None
     failure: Exception | None = None
     metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
-    gate: Gate = field(default_factory=lambda: Gate(Settings(), Metrics()))
+    gate: Gate = field(default_factory=lambda: Gate(Settings(), Metrics().count_refusal))
     asked_for: list[str] = field(default_factory=list)
     authenticator: Authenticator = field(default_factory=lambda: Authenticator(MemoryStore(), Settings()))
     instructions: str = "Be brief."

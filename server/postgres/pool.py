@@ -17,7 +17,6 @@ import trio_asyncio
 
 from ..agent import Memory, Message, Transcript
 from ..commits import COMMITS_MAX, CommitWriter
-from ..identity import Scope
 from ..queries import QUERIES
 from ..store import (
     EVIDENCE_SECONDS,
@@ -171,7 +170,7 @@ class PostgresStore:
 
     async def find_credential(self, secret_hash: bytes) -> Credential | None:
         rows = await self.fetch("find_credential", secret_hash)
-        return Credential(**{**rows[0], "scope": Scope(rows[0]["scope"])}) if rows else None
+        return Credential(**rows[0]) if rows else None
 
     async def create_client_secret(self, secret: ClientSecret) -> int:
         names = ("secret_id", "key_id", "user_id", "conversation_id", "session", "secret_hash", "seconds")

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from .. import __version__
-from ..admission import MODEL_CHARS_MAX, PATH, REPLAY_ITEMS_MAX
+from ..endpoint import MODEL_CHARS_MAX, PATH, REPLAY_ITEMS_MAX
 from ..identity import USER_CHARS_MAX, USER_HEADER, USER_QUERY
 from .schemas import CLIENT_EVENTS, PLACE, SERVER_EVENTS, Schema, event_type, received, sent, without
 

@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 
 from ..client_events import SessionPatch, parse_session
 from ..identity import Principal, Refused, Scope, check_user
+from ..ids import parse_public_id, public_id
 from ..keys import new_client_secret
-from ..session import parse_public_id, public_id
 from ..store import ClientSecret, CredentialRevoked, InvalidRow
 from .access import principal_of, services_of
 

@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..identity import Refused
+from ..ids import parse_public_id, public_id
 from ..items import restored_item
 from ..refusals import ID_CHARS_MAX
-from ..session import parse_public_id, public_id
 from ..store import ConversationSummary, ItemNotFound
 from .access import principal_of, services_of
 from .answers import Conversation, ConversationList, ItemList, answer

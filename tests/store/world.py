@@ -161,7 +161,7 @@ class PostgresWorld(World):
 
     async def create_key(self, credential: Credential, secret_hash: bytes) -> None:
         await self.store.fetch(
-            "create_key", credential.key_id, credential.user_id, credential.scope.value, "sk-", secret_hash
+            "create_key", credential.key_id, credential.user_id, credential.scope, "sk-", secret_hash
         )
 
     async def revoke(self, credential_id: UUID) -> None:
