@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-import trio
+from lastcall import logs
+from lastcall.embedded import postgres as embedded
+from lastcall.store.postgres import PostgresStore, open_store
 
-from server import embedded, logs
-from server.agent import Agent
-from server.agents import EchoAgent
-from server.config import Settings
-from server.main import listen, serve_sessions, url_of
-from server.postgres import PostgresStore, open_store
-from server.shutdown import Signals
-from server.store import Store
-
-from .browser import open_browser
-from .processes import ServerProcess, run_server
+from .support.browser import open_browser
+from .support.processes import ServerProcess, run_server
+from .support.servers import TestServer, empty, open_server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -31,10 +23,6 @@ if TYPE_CHECKING:
 # Fresh examples in every run, also where hypothesis would choose its own profile for CI, which repeats the same ones.
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
 hypothesis.settings.load_profile("ci")
-
-START_SECONDS = 10.0
-SETTINGS = Settings(port=0, agent="echo", drain_seconds=5.0, memory_sweep_seconds=1.0)
-TABLES = "client_secrets, api_keys, user_memories, messages, conversation_sessions, conversations, server_instances"
 
 
 @pytest.fixture(autouse=True)
@@ -61,56 +49,6 @@ async def postgres_store(database_url: str) -> AsyncIterator[PostgresStore]:
     async with open_store(database_url) as store:
         await empty(store)
         yield store
-
-
-async def empty(store: PostgresStore) -> None:
-    await store.select(f"TRUNCATE {TABLES}")
-
-
-class TestServer:
-    """A server in this process. `signals.stop.set()` is its SIGTERM."""
-
-    __test__ = False
-
-    def __init__(self, url: str, store: Store, signals: Signals) -> None:
-        self.url = url
-        self.store = store
-        self.signals = signals
-        self.ended = trio.Event()
-
-    @property
-    def ws_url(self) -> str:
-        return self.url.replace("http", "ws", 1) + "/v1/realtime"
-
-    async def stop(self) -> None:
-        """Shuts down as a signal would, and waits for the end."""
-        self.signals.begin()
-        await self.ended.wait()
-
-
-OpenServer = Callable[..., AbstractAsyncContextManager[TestServer]]
-
-
-@asynccontextmanager
-async def open_server(store: Store, agent: Agent | None = None, **changes: object) -> AsyncIterator[TestServer]:
-    """A server in this process on a free port; `changes` are settings. Leaving the block shuts it down."""
-    settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
-    sockets = await listen(settings)
-    server = TestServer(url_of(settings, sockets), store, Signals(settings.drain_seconds))
-    ready = trio.Event()
-
-    async def run() -> None:
-        await serve_sessions(settings, store, agent or EchoAgent(), sockets, server.signals, ready.set)
-        server.ended.set()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
-        with trio.fail_after(START_SECONDS):
-            await ready.wait()
-        try:
-            yield server
-        finally:
-            server.signals.begin()
 
 
 @pytest.fixture

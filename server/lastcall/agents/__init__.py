@@ -1,0 +1,1 @@
+"""Agents: who answers. Authors of agents import from here."""

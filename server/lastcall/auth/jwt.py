@@ -1,0 +1,164 @@
+"""JSON Web Tokens of the users' own identity provider: checked with its shared secret, or with its public keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jwt
+import structlog
+import trio
+from jwt import PyJWK, PyJWKClient, PyJWKSet
+
+from ..config import BadSettings, Settings
+from .identity import Principal, Scope, check_user
+from .origins import is_loopback
+
+LEEWAY_SECONDS = 30.0  # between the provider's clock and ours
+FETCH_SECONDS = 5.0  # for the provider's keys
+REFRESH_SECONDS_MIN = 10.0  # between fetches, however many tokens name a key that we do not know
+KEYS_SECONDS = 300.0  # before the keys are fetched again: how long a withdrawn one may be taken for good
+KEYS_SECONDS_MAX = 3_600.0  # the same while the provider does not answer
+
+# By kind of key, never by the token's own word: a public key must not be taken for a shared secret.
+SECRET_ALGORITHMS = {"HS256": 32, "HS384": 48, "HS512": 64}  # with the bytes that RFC 7518 asks of the secret
+SECRET_BYTES_MIN = min(SECRET_ALGORITHMS.values())
+KEY_ALGORITHMS: Mapping[str, tuple[str, ...]] = {
+    "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    "EC": ("ES256", "ES384", "ES512"),
+    "OKP": ("EdDSA",),
+}
+
+_log = structlog.get_logger(__name__)
+
+
+class InvalidToken(Exception):
+    """The token is not good; the message says why, without its text."""
+
+
+class Keys:
+    """The public keys of the provider. source: a file, read once, or a URL, asked again now and then."""
+
+    def __init__(self, source: str) -> None:
+        self._url = source if "://" in source else None
+        self._keys: Mapping[str | None, PyJWK] = {}
+        self._fetched_at = self._asked_at = float("-inf")
+        self._asking = trio.Lock()
+        if self._url is None:
+            self._keys = _key_set(_read(Path(source), "--jwt-jwks"))
+        elif not _is_safe(self._url):
+            raise BadSettings("--jwt-jwks must be a file or an https:// URL: others could replace the keys on the way.")
+
+    async def find(self, key_id: str | None) -> PyJWK:
+        """The key of a token. Raises `InvalidToken`."""
+        if self._url is not None and self._is_due(key_id):
+            async with self._asking:
+                if self._is_due(key_id):  # and nobody else has just asked
+                    await self._fetch(self._url)
+        if self._url is not None and trio.current_time() - self._fetched_at > KEYS_SECONDS_MAX:
+            raise InvalidToken("the provider's keys cannot be fetched")
+        found = self._keys.get(key_id)
+        if found is None and key_id is None and len(self._keys) == 1:
+            [found] = self._keys.values()
+        if found is None:
+            raise InvalidToken("it was signed with a key that is not among the provider's")
+        return found
+
+    def _is_due(self, key_id: str | None) -> bool:
+        now = trio.current_time()
+        unknown = key_id is not None and key_id not in self._keys
+        return (unknown or now - self._fetched_at > KEYS_SECONDS) and now - self._asked_at > REFRESH_SECONDS_MIN
+
+    async def _fetch(self, url: str) -> None:
+        self._asked_at = trio.current_time()
+        client = PyJWKClient(url, cache_jwk_set=False, timeout=FETCH_SECONDS)
+        with trio.move_on_after(FETCH_SECONDS) as limit:
+            try:
+                self._keys = _key_set(await trio.to_thread.run_sync(client.fetch_data, abandon_on_cancel=True))
+                self._fetched_at = trio.current_time()
+            except (jwt.PyJWTError, BadSettings, ValueError) as error:
+                _log.warning("jwks_not_fetched", error=str(error))
+        if limit.cancelled_caught:
+            _log.warning("jwks_not_fetched", error=f"no answer within {FETCH_SECONDS:g} s")
+
+
+class Tokens:
+    """Checks tokens as the settings say. Raises `BadSettings` for files that cannot be used."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._audience = settings.jwt_audience
+        self._issuer = settings.jwt_issuer
+        self._secret = _secret(settings.jwt_secret_file) if settings.jwt_secret_file else None
+        self._keys = Keys(settings.jwt_jwks) if settings.jwt_jwks else None
+        if self._keys is not None and self._audience is None:
+            raise BadSettings("--jwt-jwks needs --jwt-audience: a provider signs tokens for other applications too.")
+
+    async def principal(self, token: str) -> Principal:
+        """Whose token it is. Its expiry limits what is begun with it. Raises `InvalidToken`."""
+        try:
+            header = jwt.get_unverified_header(token)
+            key, algorithms = await self._key(header)
+            claims = self._claims(token, key, algorithms)
+            return Principal(user_id=check_user(str(claims["sub"])), scope=Scope.USER)
+        except (jwt.PyJWTError, ValueError) as error:
+            raise InvalidToken(str(error)) from error
+
+    async def _key(self, header: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
+        if header.get("alg") in SECRET_ALGORITHMS and self._secret is not None:
+            return self._secret, [name for name, size in SECRET_ALGORITHMS.items() if len(self._secret) >= size]
+        if self._keys is None:
+            raise InvalidToken("its algorithm is not allowed")
+        key_id = header.get("kid")
+        key = await self._keys.find(key_id if isinstance(key_id, str) else None)
+        return key.key, KEY_ALGORITHMS[str(key.key_type)]
+
+    def _claims(self, token: str, key: Any, algorithms: Sequence[str]) -> Mapping[str, Any]:
+        claims: Mapping[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=list(algorithms),
+            audience=self._audience,
+            issuer=self._issuer,
+            leeway=LEEWAY_SECONDS,
+            options={"require": ["exp", "sub"]},
+        )
+        return claims
+
+
+def _key_set(content: Any) -> Mapping[str | None, PyJWK]:
+    """By key id. Those that sign nothing, or by a secret, are left out. Raises `BadSettings` where none is left."""
+    try:
+        keys = PyJWKSet.from_dict(content).keys if isinstance(content, dict) else []
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+        keys = []
+    usable = {key.key_id: key for key in keys if key.key_type in KEY_ALGORITHMS and key.public_key_use in (None, "sig")}
+    if not usable:
+        raise BadSettings("--jwt-jwks holds no public key that could sign a token.")
+    return usable
+
+
+def _read(path: Path, flag: str) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise BadSettings(f"{flag}: cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise BadSettings(f"{flag}: {path} is not JSON.") from error
+
+
+def _secret(path: Path) -> bytes:
+    try:
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise BadSettings(f"--jwt-secret-file: cannot read {path}: {error.strerror or error}.") from error
+    if len(secret) < SECRET_BYTES_MIN:
+        raise BadSettings(f"--jwt-secret-file: {path} must hold at least {SECRET_BYTES_MIN} bytes.")
+    return secret
+
+
+def _is_safe(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))

@@ -1,0 +1,64 @@
+"""The operator's keys: made, listed and revoked in the database, whichever servers use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from ..store.reports import Rows
+from .identity import Scope
+from .keys import new_key
+
+KEY_SCOPES = (Scope.SERVICE, Scope.USER, Scope.ADMIN)
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """key: shown once, and stored nowhere."""
+
+    key_id: UUID
+    key: str = field(repr=False)
+    subject: str
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """prefix: its first characters. active_sessions: its client secrets' too."""
+
+    key_id: UUID
+    prefix: str
+    subject: str
+    scope: str
+    created_at: datetime
+    revoked_at: datetime | None
+    active_sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """id: of a key or client secret. revoked_at: when it was, the first time."""
+
+    id: UUID
+    revoked_at: datetime
+    closed_sessions: int
+
+
+async def create_key(store: Rows, subject: str, scope: Scope) -> NewKey:
+    key_id, secret = uuid4(), new_key()
+    await store.fetch("create_key", key_id, subject, scope.value, secret.prefix, secret.digest)
+    return NewKey(key_id, secret.value, subject, scope)
+
+
+async def list_keys(store: Rows, limit: int) -> Sequence[Key]:
+    """The newest first."""
+    rows = await store.fetch("list_keys", limit)
+    return [Key(*(row[each.name] for each in fields(Key))) for row in rows]
+
+
+async def revoke(store: Rows, identifier: UUID) -> Revoked | None:
+    """Revokes a key or client secret, and with it its sessions; None: there is none of this id."""
+    rows = await store.fetch("revoke_credential", identifier)
+    return Revoked(*(rows[0][each.name] for each in fields(Revoked))) if rows else None

@@ -1,0 +1,49 @@
+"""`lastcall database-url`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from ..config import Settings
+from .options import settings_options
+
+
+@click.command("database-url")
+@settings_options(("database_url", "data_dir"))
+@click.option("--stop", is_flag=True, help="Stop the embedded PostgreSQL, whoever uses it.")
+def database_url(database_url: str | None, data_dir: Path, stop: bool) -> None:
+    """Print the URL of the database, for psql and other programs.
+
+    The embedded PostgreSQL is started where it is not running, and goes on running for whoever was given its URL,
+    until --stop.
+    """
+    if stop:
+        _stop(database_url, data_dir)
+    elif database_url is not None:
+        click.echo(database_url)
+    else:
+        click.echo(_start(data_dir))
+
+
+def _start(data_dir: Path) -> str:
+    from ..embedded.postgres import keep_running, place, start
+
+    keep_running(data_dir)  # before the start: a server that is leaving would stop it again
+    url = start(data_dir)
+    where = place(data_dir)
+    option = "" if data_dir == Settings().data_dir else f" --data-dir {shlex.quote(str(data_dir))}"
+    again = f"lastcall database-url{option} --stop"
+    click.echo(f"lastcall: PostgreSQL in {where.directory} keeps running; {again} stops it", err=True)
+    return url
+
+
+def _stop(database_url: str | None, data_dir: Path) -> None:
+    if database_url is not None:
+        raise click.UsageError("--stop is for the embedded PostgreSQL; leave --database-url out.")
+    from ..embedded.postgres import stop
+
+    answer = "was stopped" if stop(data_dir) else "was not running"
+    click.echo(f"lastcall: PostgreSQL in {data_dir} {answer}", err=True)

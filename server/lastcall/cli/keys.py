@@ -1,0 +1,106 @@
+"""`lastcall keys`."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import click
+
+from ..auth.identity import Scope, check_user
+from .options import limit_option, question_options
+from .running import ask
+from .tables import Column, moment, one_line, print_json, print_limit, print_table
+
+KEYS = 100
+
+
+class Subject(click.ParamType[Any]):
+    """A user id, or the name of a backend."""
+
+    name = "subject"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return check_user(str(value).strip())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.group("keys")
+def keys() -> None:
+    """Create, list and revoke API keys. The first one closes the server to everybody who has none."""
+
+
+@keys.command("create")
+@click.argument("subject", type=Subject())
+@click.option(
+    "--scope",
+    type=click.Choice(["user", "service", "admin"]),
+    default="user",
+    show_default=True,
+    help="user: for SUBJECT's own sessions. service: for a backend, which names the user of each session and makes"
+    " client secrets for browsers. admin: a service that also reads /metrics.",
+)
+@question_options
+def create_key(*, subject: str, scope: str, as_json: bool, **database: Any) -> None:
+    """Create a key for SUBJECT and print it, this once: only its hash is kept."""
+    from ..auth import keyring
+
+    made = ask(lambda store: keyring.create_key(store, subject, Scope(scope)), **database, makes_data=True)
+    if as_json:
+        print_json(made)
+        return
+    click.echo(made.key)
+    click.echo(f"lastcall: this is shown once; lastcall keys revoke {made.key_id} takes it back", err=True)
+
+
+@keys.command("list")
+@limit_option(KEYS)
+@question_options
+def list_keys(*, limit: int, as_json: bool, **database: Any) -> None:
+    """List keys, newest first; revoked ones too."""
+    from ..auth import keyring
+
+    found = ask(lambda store: keyring.list_keys(store, limit), **database)
+    if as_json:
+        print_json(found)
+    elif not found:
+        click.echo("No keys: on loopback, whoever reaches the server may use it.")
+    else:
+        print_table(_COLUMNS, [_cells(each) for each in found])
+        print_limit(found, limit)
+
+
+_COLUMNS = (
+    Column("id"),
+    Column("key"),
+    Column("subject", whole=False),
+    Column("scope"),
+    Column("created (UTC)", below=1),
+    Column("revoked (UTC)"),
+    Column("sessions", "right"),
+)
+
+
+def _cells(each: Any) -> list[str]:
+    times = (moment(each.created_at), moment(each.revoked_at))
+    subject = one_line(each.subject)
+    return [str(each.key_id), f"{each.prefix}…", subject, each.scope, *times, str(each.active_sessions)]
+
+
+@keys.command("revoke")
+@click.argument("id", type=click.UUID)
+@question_options
+def revoke_key(*, id: UUID, as_json: bool, **database: Any) -> None:
+    """Revoke the key or client secret ID, for good: its live sessions are closed within a second, on every server."""
+    from ..auth import keyring
+
+    revoked = ask(lambda store: keyring.revoke(store, id), **database)
+    if revoked is None:
+        raise click.UsageError(f"There is no key {id}; lastcall keys list shows them.")
+    if as_json:
+        print_json(revoked)
+        return
+    sessions = "session" if revoked.closed_sessions == 1 else "sessions"
+    click.echo(f"Revoked {id}; {revoked.closed_sessions} active {sessions} closed.")

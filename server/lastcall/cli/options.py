@@ -1,0 +1,168 @@
+"""Options of the command line, made of the fields of `Settings`."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import Field, fields
+from pathlib import Path
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+import click
+
+from ..auth.origins import origin_of
+from ..config import Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+LEASE_SECONDS_MIN = 3  # several heartbeats, and an outage's worth of patience
+SESSION_SECONDS_MIN = 1  # less would leave nobody the time to say anything
+PORT_MAX = 65_535
+LEVELS = ("debug", "info", "warning", "error")
+DAYS_MAX = 36_500
+ROWS_MAX = 100_000
+
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+class Seconds(click.FloatRange):
+    """A finite number; click's own range takes nan and inf."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+class Age(click.ParamType[Any]):
+    """90s, 15m, 24h, 7d or 2w; in seconds."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", str(value).strip(), re.ASCII)
+        seconds = float(match[1]) * _UNIT_SECONDS[match[2]] if match else math.inf
+        if seconds > DAYS_MAX * _UNIT_SECONDS["d"]:
+            self.fail(f"{value!r} is not like 90s, 15m, 24h, 7d or 2w.", param, ctx)
+        return seconds
+
+
+class DatabaseUrl(click.ParamType[Any]):
+    """A URL that psql and asyncpg take. Its errors never show the value, which may hold a password."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not _is_database_url(str(value)):
+            self.fail(
+                "it must be like postgresql://user@127.0.0.1:5432/name; special characters of a password"
+                " are percent-encoded.",
+                param,
+                ctx,
+            )
+        return str(value)
+
+
+class Origin(click.ParamType[Any]):
+    """Scheme, host and port of a page, as browsers write them."""
+
+    name = "origin"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return origin_of(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not like https://chat.example or http://localhost:3000.", param, ctx)
+
+
+def settings_options(names: Iterable[str] = ()) -> Callable[[Command], Command]:
+    """A decorator: an option for each field of `Settings` that has a flag, or for the named ones."""
+    wanted = set(names) or {each.name for each in fields(Settings) if each.metadata.get("flag")}
+
+    def decorate(command: Command) -> Command:
+        for each in reversed([each for each in fields(Settings) if each.name in wanted]):
+            command = _option(each)(command)
+        return command
+
+    return decorate
+
+
+def question_options(command: Command) -> Command:
+    """The options of every question to the database."""
+    for_machines = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+    return settings_options(("database_url", "data_dir"))(for_machines(command))
+
+
+def limit_option(rows: int) -> Callable[[Command], Command]:
+    """`--limit`, by default so many rows."""
+    kind = click.IntRange(1, ROWS_MAX)
+    return click.option("--limit", type=kind, default=rows, show_default=True, help="Rows to show at most.")
+
+
+@functools.cache
+def _hints() -> dict[str, Any]:
+    """Evaluates every annotation of `Settings`: done for each option, it was a twentieth of a start."""
+    return get_type_hints(Settings)
+
+
+def _option(setting: Field[Any]) -> Callable[[Command], Command]:
+    hint = _hints()[setting.name]
+    several = get_origin(hint) is tuple
+    kind = next((each for each in get_args(hint) if each is not NoneType), hint)
+    flag = "--" + setting.name.replace("_", "-")
+    return click.option(
+        flag,
+        setting.name,
+        type=_type(setting.name, kind),
+        is_flag=kind is bool,
+        multiple=several,
+        default=setting.default,
+        envvar="LASTCALL_" + setting.name.upper(),
+        show_default=True,
+        show_envvar=True,
+        help=setting.metadata["help"],
+    )
+
+
+def _type(name: str, kind: type) -> Any:
+    special = {
+        "allow_origin": Origin(),
+        "port": click.IntRange(0, PORT_MAX),
+        "database_url": DatabaseUrl(),
+        "idle_seconds": Seconds(min=SESSION_SECONDS_MIN),
+        "lease_seconds": Seconds(min=LEASE_SECONDS_MIN),
+        "log_level": click.Choice(LEVELS, case_sensitive=False),
+        "session_seconds": Seconds(min=SESSION_SECONDS_MIN),
+    }
+    if name in special:
+        return special[name]
+    if kind is int:
+        return click.IntRange(min=1)
+    if kind is float:
+        return Seconds(min=0, min_open=name.endswith(("_interval", "_timeout", "_per_second")))
+    if kind is Path:
+        return click.Path(path_type=Path, file_okay=not name.endswith("_dir"))
+    return kind
+
+
+def _is_database_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    if parts.scheme not in ("postgresql", "postgres") or "://" not in url or parts.fragment or re.search(r"\s", url):
+        return False
+    hosts = parts.netloc.rpartition("@")[2].split(",")  # PostgreSQL takes several
+    ports = [host.rpartition("]")[2].partition(":")[2] for host in hosts]
+    return "@" not in parts.path and all(port == "" or _is_port(port) for port in ports)
+
+
+def _is_port(text: str) -> bool:
+    return re.fullmatch(r"\d{1,5}", text, re.ASCII) is not None and 0 < int(text) <= PORT_MAX

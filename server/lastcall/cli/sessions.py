@@ -1,0 +1,138 @@
+"""`lastcall sessions` and `lastcall stats`."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+from uuid import UUID
+
+import click
+
+from ..store import reports
+from ..store.records import EndReason
+from .options import DAYS_MAX, Age, limit_option, question_options
+from .running import ask
+from .tables import UUID_CHARS, Column, duration, moment, one_line, print_json, print_limit, print_table
+
+SESSIONS = 50
+
+
+@click.command("close")
+@click.argument("session_id", type=click.UUID)
+@question_options
+def close_session(*, session_id: UUID, as_json: bool, **database: Any) -> None:
+    """Close the session SESSION_ID; its server closes the connection within a second (close code 4001)."""
+
+    async def question(store: reports.Rows) -> reports.Closed | bool | None:
+        return await reports.close_session(store, session_id)
+
+    closed = ask(question, **database)
+    if closed is None:
+        raise click.UsageError(f"There is no session {session_id}; lastcall sessions lists them.")
+    if isinstance(closed, bool):
+        raise click.UsageError(f"Session {session_id} has ended already.")
+    if as_json:
+        print_json(closed)
+    else:
+        click.echo(
+            f"Closed session {session_id} of {one_line(closed.user_id)} after {duration(closed.duration_seconds)}."
+        )
+
+
+@click.command("sessions")
+@click.option("--user", help="Only this user's.")
+@click.option("--active", is_flag=True, help="Only active ones, orphaned or not.")
+@click.option("--ended", is_flag=True, help="Only ended ones.")
+@click.option("--orphaned", is_flag=True, help="Only active ones that no living server owns.")
+@click.option("--reason", type=click.Choice([each.value for each in EndReason]), help="Only those that ended so.")
+@click.option("--since", type=Age(), help="Only those that began within 90s, 15m, 24h, 7d or 2w.")
+@limit_option(SESSIONS)
+@question_options
+def sessions(
+    *,
+    user: str | None,
+    active: bool,
+    ended: bool,
+    orphaned: bool,
+    reason: str | None,
+    since: float | None,
+    limit: int,
+    as_json: bool,
+    **database: Any,
+) -> None:
+    """List sessions, newest first."""
+    state = _one_state(active=active, ended=ended, orphaned=orphaned)
+
+    async def question(store: reports.Rows) -> list[reports.Session]:
+        return await reports.list_sessions(
+            store, user=user, state=state, reason=reason, since_seconds=since, limit=limit
+        )
+
+    found = ask(question, **database)
+    if as_json:
+        print_json(found)
+    elif not found:
+        click.echo("No sessions.")
+    else:
+        print_table(_SESSION_COLUMNS, [_session_cells(each) for each in found])
+        print_limit(found, limit)
+
+
+def _one_state(**given: bool) -> reports.State | None:
+    states = [name for name, is_given in given.items() if is_given]
+    if len(states) > 1:
+        raise click.UsageError("Give only one of --active, --ended and --orphaned.")
+    return cast("reports.State", states[0]) if states else None
+
+
+_SESSION_COLUMNS = (
+    Column("session", below=1, least=UUID_CHARS),
+    Column("user", whole=False),
+    Column("started (UTC)", below=1),
+    Column("lasted"),
+    Column("state or end", below=1),
+    Column("memory"),
+)
+
+
+def _session_cells(each: reports.Session) -> list[str]:
+    return [
+        str(each.session_id),
+        one_line(each.user_id),
+        moment(each.session_start),
+        duration(each.lasted_seconds),
+        one_line(each.end_reason or each.state),
+        each.memory_status,
+    ]
+
+
+@click.command
+@click.option("--days", type=click.IntRange(1, DAYS_MAX), default=7, show_default=True, help="Days back, with today.")
+@question_options
+def stats(*, days: int, as_json: bool, **database: Any) -> None:
+    """Show the sessions of each day: how many, how long, and what is left to do."""
+
+    async def question(store: reports.Rows) -> list[reports.Day]:
+        return await reports.daily_stats(store, days)
+
+    found = ask(question, **database)
+    if as_json:
+        print_json(found)
+    elif not found:
+        click.echo(f"No sessions in the last {days} days." if days > 1 else "No sessions today.")
+    else:
+        print_table(_DAY_COLUMNS, [_day_cells(each) for each in found])
+
+
+_DAY_COLUMNS = (
+    Column("date"),
+    Column("sessions", "right"),
+    Column("average", "right"),
+    Column("still active", "right"),
+    Column("memory pending", "right"),
+    Column("memory failed", "right"),
+)
+
+
+def _day_cells(each: reports.Day) -> list[str]:
+    counts = (each.still_active, each.memory_pending, each.memory_failed)
+    return [each.date.isoformat(), str(each.total_sessions), duration(each.avg_duration), *map(str, counts)]

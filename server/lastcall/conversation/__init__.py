@@ -1,0 +1,1 @@
+"""One conversation: its items, its events and its responses."""

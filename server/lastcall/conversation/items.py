@@ -1,0 +1,211 @@
+"""The items of a conversation, in order, as one session holds them."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Literal
+from uuid import UUID, uuid4
+
+from ..agents.agent import ContextItem, FunctionCall, FunctionOutput, Message
+from ..protocol.items import FunctionCallItem, FunctionCallOutputItem, InputText, Item, MessageItem, OutputText
+from ..store.records import StoredItem
+
+POSITION_STEP = 1 << 20  # a millisecond; between neighbours, so that 20 items can later go to one place between them
+ROOT = "root"  # as a client calls the place before all items
+
+_position = attrgetter("position")
+
+
+class NoRoom(Exception):
+    """Between two neighbours no further position is free."""
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """An item with what the store needs to know of it. The same `message_id` makes storing it again harmless.
+
+    known: clients have heard of it; before, it only holds its place.
+    deleted: out of the conversation while it was still being made.
+    """
+
+    item: Item
+    position: int = 0
+    previous_item_id: str | None = None
+    message_id: UUID = field(default_factory=uuid4)
+    known: bool = False
+    deleted: bool = False
+
+    @property
+    def text(self) -> str:
+        """A message's text, a call's arguments, an output."""
+        match self.item:
+            case MessageItem(content=content):
+                return "".join(part.text for part in content)
+            case FunctionCallItem(arguments=arguments):
+                return arguments
+            case FunctionCallOutputItem(output=output):
+                return output
+
+    def context(self) -> ContextItem | None:
+        """What an agent sees of it: nothing of an empty message, of what is under way and of half a call."""
+        match self.item:
+            case MessageItem(role=role, status="completed" | "incomplete") if self.text:
+                return Message(role, self.text, self.item.id)
+            case FunctionCallItem(status="completed") as call:
+                return FunctionCall(call.name, call.arguments, call.call_id, call.id)
+            case FunctionCallOutputItem(call_id=call_id, output=output):
+                return FunctionOutput(call_id, output, self.item.id)
+        return None
+
+    def stored(self, session_id: UUID, conversation_id: UUID) -> StoredItem:
+        item = self.item
+        return StoredItem(
+            message_id=self.message_id,
+            session_id=session_id,
+            conversation_id=conversation_id,
+            item_id=item.id,
+            position=self.position,
+            role=_role(item),
+            content=self.text,
+            status="completed" if item.status == "completed" else "incomplete",
+            kind=_kind(item),
+            call_id=None if isinstance(item, MessageItem) else item.call_id,
+            name=item.name if isinstance(item, FunctionCallItem) else None,
+            deleted=self.deleted,
+        )
+
+
+def restored_item(stored: StoredItem) -> Item:
+    """A stored item as clients see it."""
+    item_id, status, call_id = stored.item_id, stored.status, stored.call_id or ""
+    if stored.kind == "function_call":
+        return FunctionCallItem(
+            id=item_id, status=status, call_id=call_id, name=stored.name or "", arguments=stored.content
+        )
+    if stored.role == "tool":
+        return FunctionCallOutputItem(id=item_id, status=status, call_id=call_id, output=stored.content)
+    part = OutputText if stored.role == "assistant" else InputText
+    return MessageItem(id=item_id, status=status, role=stored.role, content=[part(stored.content)])
+
+
+class Items:
+    """Items by id and in order. A place is taken first and its item known later: others go elsewhere meanwhile.
+
+    At the end positions follow the clock, though never behind what is known here. Two sessions in one conversation do
+    not see each other's new items: counted from the last known one, what is said in one after an hour would stand in
+    the middle of what was said in the other meanwhile.
+    """
+
+    def __init__(self, history: Sequence[StoredItem] = ()) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._order: list[Entry] = []
+        self._last_position = 0
+        for stored in history:
+            entry = Entry(restored_item(stored), stored.position, message_id=stored.message_id)
+            self._insert(entry, len(self._order))
+            self.add(entry)
+
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """The known ones, in order."""
+        return (entry for entry in self._order if entry.known)
+
+    def get(self, item_id: str) -> Entry | None:
+        """The known item of this id."""
+        entry = self._entries.get(item_id)
+        return entry if entry is not None and entry.known else None
+
+    @property
+    def last_item_id(self) -> str | None:
+        return self._known_before(len(self._order))
+
+    def place(self, item: Item, after: str | None = None) -> Entry:
+        """Takes the place after another item, before all (`ROOT`) or, with None, at the end.
+
+        Raises `KeyError` where there is no such item, and `NoRoom`. Synchronous: whoever comes later takes another.
+        """
+        index = self._index_after(after)
+        entry = Entry(item, self._position_at(index))
+        self._insert(entry, index)
+        return entry
+
+    def add(self, entry: Entry) -> None:
+        """Makes a placed item known."""
+        entry.known = True
+        entry.previous_item_id = self._known_before(self._index(entry))
+
+    def remove(self, entry: Entry) -> None:
+        """Takes an item out, or gives its place back. Its position is not taken again at the end."""
+        del self._order[self._index(entry)]
+        del self._entries[entry.item.id]
+
+    def context(self) -> list[ContextItem]:
+        """What an agent should see."""
+        return [seen for entry in self if (seen := entry.context()) is not None]
+
+    def _insert(self, entry: Entry, index: int) -> None:
+        self._order.insert(index, entry)
+        self._entries[entry.item.id] = entry
+        self._last_position = max(self._last_position, entry.position)
+
+    def _index(self, entry: Entry) -> int:
+        # Those that two sessions of one conversation put in at once may share a position.
+        index = bisect_left(self._order, entry.position, key=_position)
+        while self._order[index] is not entry:
+            index += 1
+        return index
+
+    def _index_after(self, item_id: str | None) -> int:
+        if item_id == ROOT:
+            return 0
+        return len(self._order) if item_id is None else self._index(self._entries[item_id]) + 1
+
+    def _position_at(self, index: int) -> int:
+        if index == len(self._order):
+            return max(self._last_position + POSITION_STEP, wall_clock_ms() * POSITION_STEP)
+        after = self._order[index].position
+        if index == 0:  # also before older items that this session has not loaded
+            return min(after, POSITION_STEP) - POSITION_STEP
+        before = self._order[index - 1].position
+        if after - before < 2:
+            raise NoRoom
+        return (before + after) // 2
+
+    def _known_before(self, index: int) -> str | None:
+        while index > 0 and not self._order[index - 1].known:
+            index -= 1
+        return self._order[index - 1].item.id if index else None
+
+
+def _role(item: Item) -> Literal["system", "user", "assistant", "tool"]:
+    match item:
+        case MessageItem(role=role):
+            return role
+        case FunctionCallItem():
+            return "assistant"
+        case FunctionCallOutputItem():
+            return "tool"
+
+
+def _kind(item: Item) -> Literal["message", "function_call", "function_call_output"]:
+    match item:
+        case MessageItem():
+            return "message"
+        case FunctionCallItem():
+            return "function_call"
+        case FunctionCallOutputItem():
+            return "function_call_output"

@@ -1,0 +1,139 @@
+"""What a client's event is refused for, once it has the right shape; and what is made of it where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
+from uuid import uuid4
+
+from msgspec import UNSET
+
+from ..agents.agent import Tool
+from ..protocol.client_events import ClientEvent, NewItem, Rejected
+from ..protocol.items import FunctionCallItem, FunctionCallOutputItem, InputText, Item, MessageItem, OutputText
+from ..protocol.server_events import ErrorDetail
+
+ID_CHARS_MAX = 128  # of an item's id, a call_id, the name of a function
+TOOL_NAME_CHARS_MAX = 64
+METADATA_PAIRS_MAX = 16
+METADATA_KEY_CHARS_MAX = 64
+METADATA_VALUE_CHARS_MAX = 512
+
+Choice = Literal["auto", "none", "required"] | Tool
+
+
+def refusal(
+    event: ClientEvent,
+    code: str,
+    message: str,
+    param: str | None,
+    kind: Literal["invalid_request_error", "server_error"] = "invalid_request_error",
+) -> Rejected:
+    return Rejected(ErrorDetail(type=kind, code=code, message=message, param=param, event_id=event.event_id))
+
+
+def item_exists(event: ClientEvent, item_id: str | None) -> Rejected:
+    return refusal(event, "item_already_exists", f"Item '{item_id}' is already in the conversation.", "item.id")
+
+
+def item_not_found(event: ClientEvent, item_id: str, param: str) -> Rejected:
+    return refusal(event, "item_not_found", f"Item '{item_id:.200}' is not in the conversation.", param)
+
+
+# --- items
+
+
+def new_item(event: ClientEvent, item: NewItem, param: str) -> Item:
+    """The item that a client describes, completed. Raises `Rejected`; param: where in the event it stands."""
+    _check_item(event, item, param)
+    item_id = item.id or f"item_{uuid4().hex}"
+    if item.type == "function_call":
+        return FunctionCallItem(
+            id=item_id,
+            status="completed",
+            call_id=item.call_id or f"call_{uuid4().hex}",
+            name=item.name or "",
+            arguments=item.arguments or "",
+        )
+    if item.type == "function_call_output":
+        return FunctionCallOutputItem(
+            id=item_id, status="completed", call_id=item.call_id or "", output=item.output or ""
+        )
+    assert item.role is not UNSET
+    return MessageItem(id=item_id, status="completed", role=item.role, content=item.content or [])
+
+
+def _check_item(event: ClientEvent, item: NewItem, param: str) -> None:
+    for name, value in (("id", item.id), ("call_id", item.call_id), ("name", item.name)):
+        if isinstance(value, str) and not 1 <= len(value) <= ID_CHARS_MAX:
+            raise refusal(event, "invalid_value", f"It has 1 to {ID_CHARS_MAX} characters.", f"{param}.{name}")
+    parts = item.content or []
+    texts = [item.id, item.call_id, item.name, item.arguments, item.output, *(part.text for part in parts)]
+    if any("\0" in text for text in texts if isinstance(text, str)):
+        raise refusal(event, "invalid_value", "Text cannot hold the character NUL.", param)
+    wanted = OutputText if item.role == "assistant" else InputText
+    for index, part in enumerate(parts if item.type == "message" else ()):
+        if not isinstance(part, wanted):
+            where = f"{param}.content[{index}].type"
+            raise refusal(event, "invalid_value", f"A {item.role} item has other content parts.", where)
+
+
+# --- tools
+
+
+def offered_tools(event: ClientEvent, tools: Sequence[Mapping[str, Any]], param: str) -> tuple[Tool, ...]:
+    """The functions among a client's tools; those of other types are nothing that an agent here can call."""
+    offered = {}
+    for index, tool in enumerate(tools):
+        if tool.get("type") == "function":
+            made = _function(event, tool, f"{param}[{index}]")
+            offered[made.name] = made
+    return tuple(offered.values())
+
+
+def _function(event: ClientEvent, tool: Mapping[str, Any], param: str) -> Tool:
+    name, description, parameters = tool.get("name"), tool.get("description") or "", tool.get("parameters") or {}
+    if not isinstance(name, str) or not 1 <= len(name) <= TOOL_NAME_CHARS_MAX or "\0" in name:
+        raise refusal(event, "invalid_value", f"A name has 1 to {TOOL_NAME_CHARS_MAX} characters.", f"{param}.name")
+    if not isinstance(description, str):
+        raise refusal(event, "invalid_value", "A description is a string.", f"{param}.description")
+    if not isinstance(parameters, dict):
+        raise refusal(event, "invalid_value", "Parameters are a JSON schema.", f"{param}.parameters")
+    return Tool(name, description, parameters)
+
+
+def chosen_tool(event: ClientEvent, choice: str | Mapping[str, Any], tools: Sequence[Tool], param: str) -> Choice:
+    """What a `tool_choice` means for these tools. Raises `Rejected`."""
+    known_choice(event, choice, param)
+    if isinstance(choice, str):
+        return cast("Choice", choice)
+    for tool in tools:
+        if tool.name == choice["name"]:
+            return tool
+    raise refusal(event, "invalid_value", f"There is no tool {choice['name']!r:.100}.", param)
+
+
+def known_choice(event: ClientEvent, choice: str | Mapping[str, Any], param: str) -> None:
+    """Whether a `tool_choice` says something, for whatever tools. Raises `Rejected`."""
+    if isinstance(choice, str) and choice in ("auto", "none", "required"):
+        return
+    if isinstance(choice, Mapping) and choice.get("type") == "function" and isinstance(choice.get("name"), str):
+        return
+    message = 'It is "auto", "none", "required" or {"type": "function", "name": one of the tools}.'
+    raise refusal(event, "invalid_value", message, param)
+
+
+# --- metadata
+
+
+def metadata_problem(metadata: dict[str, str] | None) -> str | None:
+    """Why a response's metadata is refused, or None."""
+    if metadata is None:
+        return None
+    if len(metadata) > METADATA_PAIRS_MAX:
+        return f"metadata has more than {METADATA_PAIRS_MAX} pairs"
+    if any(len(key) > METADATA_KEY_CHARS_MAX for key in metadata):
+        return f"a metadata key is longer than {METADATA_KEY_CHARS_MAX} characters"
+    if any(len(value) > METADATA_VALUE_CHARS_MAX for value in metadata.values()):
+        return f"a metadata value is longer than {METADATA_VALUE_CHARS_MAX} characters"
+    return None

@@ -1,0 +1,1 @@
+"""What comes along from pip: a PostgreSQL and a small model."""

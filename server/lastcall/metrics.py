@@ -1,0 +1,48 @@
+"""What the server counts, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """The server's metrics in a registry of their own. limits: the names of all that can refuse something."""
+
+    def __init__(self, limits: Iterable[str] = ()) -> None:
+        self.registry = CollectorRegistry()
+        self.sessions_active = Gauge(
+            "lastcall_sessions_active", "Sessions open in this process", registry=self.registry
+        )
+        self.sessions_ended = Counter(
+            "lastcall_sessions_ended", "Sessions that ended, by reason", ["reason"], registry=self.registry
+        )
+        self.end_seconds = Histogram(
+            "lastcall_session_end_commit_seconds", "From a session's end to its committed row", registry=self.registry
+        )
+        self.sessions_reaped = Counter(
+            "lastcall_sessions_reaped", "Sessions of dead servers that this one closed", registry=self.registry
+        )
+        self.reaper_failures = Counter(
+            "lastcall_reaper_failures", "Looks for dead servers that failed", registry=self.registry
+        )
+        self.reaper_last_look = Gauge(
+            "lastcall_reaper_last_look_timestamp_seconds", "When the reaper last looked", registry=self.registry
+        )
+        self.strays_closed = Counter(
+            "lastcall_stray_sessions_closed",
+            "Rows of this server that no session was behind, closed late",
+            registry=self.registry,
+        )
+        self.connections_refused = Counter(
+            "lastcall_connections_refused", "Connections refused, by reason", ["reason"], registry=self.registry
+        )
+        self.limits_refused = Counter(
+            "lastcall_limits_refused", "Refused, ended or held back, by limit", ["limit"], registry=self.registry
+        )
+        for limit in limits:
+            self.limits_refused.labels(limit)  # so that each is there before it refuses anything
+
+    def count_refusal(self, limit: str) -> None:
+        self.limits_refused.labels(limit).inc()

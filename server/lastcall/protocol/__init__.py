@@ -1,0 +1,1 @@
+"""The wire: events, items, ids and errors. No I/O."""

@@ -1,0 +1,197 @@
+"""One WebSocket connection's life, from its handshake over its session to the one exit path."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Literal
+from uuid import uuid4
+
+import structlog
+import trio
+import wsproto.utilities
+from trio_websocket import ConnectionClosed
+
+from ..auth.identity import Principal, Refused
+from ..conversation.conversation import Conversation, Opening
+from ..limits.session_limits import SessionLimits
+from ..memory.finalizer import briefing
+from ..protocol import server_events
+from ..protocol.client_events import parse_session
+from ..sessions.session import Session
+from ..store.errors import CredentialRevoked, StoreError
+from ..store.records import EndReason, SessionStart, StoredItem
+from ..transport.stream import BufferedStream
+from ..transport.websocket import WebSocket
+from .admission import Admission
+from .exit_path import ExitPath
+from .handshake import BAD_KEY, refuse_on_socket, shake_hands, turn_away
+from .inbox import Inbox
+from .outbox import Outbox
+from .reader import Reader
+from .services import Services
+
+_log = structlog.get_logger(__name__)
+
+
+class UnknownConversation(Exception):
+    """The user has no conversation of the id that the client asked for."""
+
+
+async def serve_websocket(stream: BufferedStream, services: Services, replies: trio.Nursery) -> bytes:
+    """Serves one WebSocket connection from its handshake to its end.
+
+    replies: where its responses run. The session's end cuts them; none is waited for.
+
+    Returns the last bytes for the peer, where the library left the connection without a close frame. Does not close
+    the stream. Raises nothing but cancellation: whatever goes wrong in here ends this one connection.
+    """
+    try:
+        async with trio.open_nursery() as tasks:
+            try:
+                return await _serve(stream, services, tasks, replies)
+            finally:
+                tasks.cancel_scope.cancel()
+    except* (ConnectionClosed, wsproto.utilities.ProtocolError, OSError, UnicodeError) as gone:
+        _log.debug("connection_lost", error=repr(gone.exceptions[0]))
+    except* (trio.BrokenResourceError, trio.ClosedResourceError):
+        _log.debug("connection_broken")
+    except* Exception:  # noqa: BLE001 - the connection's boundary
+        _log.exception("connection_crashed")
+    return b""
+
+
+async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery, replies: trio.Nursery) -> bytes:
+    with ExitStack() as share:
+        accepted = None
+        with trio.move_on_after(services.settings.handshake_seconds):
+            accepted = await shake_hands(stream, services, tasks, share)
+        if accepted is None:
+            return b""
+        ws, admission, principal = accepted
+        if isinstance(principal, Refused):
+            return refuse_on_socket(principal, services)
+        if services.draining.is_set() or services.gate.session(len(services.registry)):
+            return turn_away(services)
+        return await _Connection(ws, stream, services, replies, admission, principal).run()
+
+
+class _Connection:
+    """An accepted connection and its session."""
+
+    def __init__(
+        self,
+        ws: WebSocket,
+        stream: BufferedStream,
+        services: Services,
+        replies: trio.Nursery,
+        admission: Admission,
+        principal: Principal,
+    ) -> None:
+        self._ws = ws
+        self._services = services
+        self._settings = services.settings
+        self._replies = replies
+        self._principal = principal
+        self._model = admission.model
+        self._replay = admission.replay
+        self._resumes = admission.conversation_id or principal.conversation_id
+        self._outbox = Outbox(stream, ws)
+        self._session = Session(principal.user_id, self._resumes or uuid4())
+        self._limits = SessionLimits(services.settings, self._session.started)
+        self._reader = Reader(ws, stream, self._session, self._limits, self._outbox, services)
+        self._instance_id = services.presence.instance_id
+
+    async def run(self) -> bytes:
+        """The session from its begin to its end; returns what the peer should still hear."""
+        self._services.registry.add(self._session)
+        self._services.metrics.sessions_active.inc()
+        try:
+            with self._session.scope:
+                await self._converse()
+        except Exception:  # noqa: BLE001 - the session's boundary: it ends, and says why
+            _log.exception("session_crashed", session_id=str(self._session.session_id))
+            self._session.stop(EndReason.SERVER_ERROR)
+        finally:
+            await ExitPath(self._session, self._instance_id, self._ws, self._services).run()
+        return self._reader.farewell
+
+    async def _converse(self) -> None:
+        opening = await self._begin()
+        if opening is None:
+            return
+        async with trio.open_nursery() as helpers:
+            inbox = Inbox(self._settings.inbox_events_max, self._settings.inbox_bytes_max)
+            conversation = Conversation(
+                self._session,
+                opening,
+                agent=self._services.agent,
+                store=self._services.store,
+                outbox=self._outbox,
+                settings=self._settings,
+                draining=self._services.draining,
+                start_reply=self._replies.start_soon,
+                rates=self._limits.rates,
+                count=self._services.gate.count,
+            )
+            conversation.configure(parse_session(self._principal.session))
+            conversation.greet()
+            helpers.start_soon(conversation.run, inbox)
+            helpers.start_soon(self._reader.keep_alive)
+            await self._reader.run(inbox)
+            helpers.cancel_scope.cancel()
+
+    # --- begin
+
+    async def _begin(self) -> Opening | None:
+        """Commits the session's row and gathers what it starts with; None where that could not be done."""
+        try:
+            with trio.fail_after(self._settings.begin_seconds):
+                return await self._open()
+        except UnknownConversation:
+            self._refuse("conversation_not_found", "There is no such conversation of this user.", EndReason.REFUSED)
+        except CredentialRevoked:
+            self._refuse("invalid_api_key", "The key or client secret was revoked.", EndReason.REFUSED, BAD_KEY)
+        except (StoreError, trio.TooSlowError) as error:
+            _log.warning("session_not_begun", error=repr(error))
+            self._refuse("store_unavailable", "The server cannot begin a session now.", EndReason.SERVER_ERROR, 1013)
+        return None
+
+    async def _open(self) -> Opening:
+        store, session, settings = self._services.store, self._session, self._settings
+        history: Sequence[StoredItem] = ()
+        if self._resumes is not None:
+            if not self._principal.may_enter(self._resumes):
+                raise UnknownConversation
+            known = await store.load_history(session.conversation_id, session.user_id, settings.history_items_max)
+            if known is None:
+                raise UnknownConversation
+            history = known
+        facts = await store.recall(session.user_id, settings.recall_memories_max)
+        start = SessionStart(
+            session_id=session.session_id,
+            conversation_id=session.conversation_id,
+            user_id=session.user_id,
+            instance_id=self._instance_id,
+            started=session.started,
+            credential_id=self._principal.credential_id,
+        )
+        session.has_row = True
+        await store.begin_session(start, within=settings.begin_seconds)
+        return Opening(
+            model=self._model,
+            instructions=settings.instructions,
+            briefing=briefing(facts),
+            history=history,
+            # Less than what is loaded: the first of them names the one before it.
+            expires_at=int(time.time() + settings.session_seconds),
+            replay=min(self._replay, settings.history_items_max - 1),
+        )
+
+    def _refuse(self, code: str, message: str, reason: EndReason, close_code: int | None = None) -> None:
+        kind: Literal["invalid_request_error", "server_error"] = (
+            "server_error" if reason is EndReason.SERVER_ERROR else "invalid_request_error"
+        )
+        self._outbox.emit(server_events.Error(error=server_events.ErrorDetail(type=kind, code=code, message=message)))
+        self._session.stop(reason, close_code=close_code)

@@ -1,0 +1,1 @@
+"""The process and the host it runs on."""

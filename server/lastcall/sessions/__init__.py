@@ -1,0 +1,1 @@
+"""Rows and who owns them."""

@@ -1,0 +1,128 @@
+"""This server process as the database knows it: a lease renewed every second, and what happens when it is lost."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import structlog
+import trio
+
+from .. import __version__
+from ..config import Settings
+from ..runtime.host import host_id, process_started
+from ..store.errors import StoreError
+from ..store.records import EndReason, Instance
+from ..store.store import Guard, Store
+from .session import Registry
+
+STOP_SECONDS = 2.0
+GUARD_RETRY_SECONDS = 0.25
+
+_log = structlog.get_logger(__name__)
+
+
+class Presence:
+    """This process's current instance. Losing its lease is an ordinary event: it goes on under a new one.
+
+    instance_id: changes when a lease is lost; a session keeps the one that it began under.
+    guarded: whether the lease is being renewed, as far as is known.
+    renewed: set once it was renewed for the first time.
+    """
+
+    def __init__(self, store: Store, settings: Settings, registry: Registry) -> None:
+        self._store = store
+        self._settings = settings
+        self._registry = registry
+        self.host_id = host_id()
+        self.instance_id = uuid4()
+        self.guarded = False
+        self.renewed = trio.Event()
+
+    async def register(self) -> None:
+        """Registers this process as a new instance."""
+        instance_id = uuid4()
+        await self._store.register_instance(
+            Instance(
+                instance_id=instance_id,
+                hostname=socket.gethostname(),
+                pid=os.getpid(),
+                version=__version__,
+                lease_seconds=self._settings.lease_seconds,
+                host_id=self.host_id,
+                process_started=process_started(os.getpid()),
+            )
+        )
+        self.instance_id = instance_id
+
+    async def keep(self) -> None:
+        """Holds the lease for ever: a lost guard is replaced, a lost lease followed by a new instance."""
+        while True:
+            try:
+                async with self._store.open_guard(self.instance_id) as guard:
+                    await self._renew(guard)
+                await self._start_anew()
+            except StoreError as error:
+                _log.warning("lease_not_renewed", error=str(error))
+            finally:
+                self.guarded = False
+            await trio.sleep(GUARD_RETRY_SECONDS)
+
+    async def _renew(self, guard: Guard) -> None:
+        """Renews until the lease is lost."""
+        closed: Sequence[UUID] | None = None
+        while await guard.renew():
+            self.guarded = True
+            self.renewed.set()
+            if closed is None:
+                closed = await self._closed_meanwhile(guard)
+            for session_id in closed:
+                self._stop_session(session_id)
+            with trio.move_on_after(self._settings.heartbeat_seconds):
+                await guard.news()
+            closed = guard.closed_by_others()
+
+    async def _closed_meanwhile(self, guard: Guard) -> Sequence[UUID]:
+        """Looks at all rows: notifications of the time without a guard are lost.
+
+        On the guard's own connection: after an outage, those of the pool may be stuck for seconds.
+        """
+        open_here = [session.session_id for session in self._registry]
+        return await guard.closed_among(open_here) if open_here else []
+
+    def _stop_session(self, session_id: UUID) -> None:
+        session = self._registry.get(session_id)
+        if session is not None:
+            session.stop(EndReason.CLOSED_ELSEWHERE)
+
+    async def _start_anew(self) -> None:
+        """Declared dead: the rows are closed, so no socket may stay. Clients come back, to the new instance too."""
+        _log.error("lease_lost", instance_id=str(self.instance_id), sessions=len(self._registry))
+        for session in self._registry:
+            session.stop(EndReason.OWNER_DIED)
+        await self.register()
+
+
+@asynccontextmanager
+async def open_instance(store: Store, settings: Settings, registry: Registry) -> AsyncIterator[Presence]:
+    """Registers this process and keeps its lease until the block is left, then notes that it stopped."""
+    presence = Presence(store, settings, registry)
+    await presence.register()
+    async with trio.open_nursery() as services:
+        services.start_soon(presence.keep)
+        try:
+            yield presence
+        finally:
+            services.cancel_scope.cancel()
+            with trio.move_on_after(STOP_SECONDS, shield=True):
+                await _stop(store, presence.instance_id)
+
+
+async def _stop(store: Store, instance_id: UUID) -> None:
+    try:
+        await store.stop_instance(instance_id)
+    except StoreError as error:
+        _log.warning("instance_stop_not_noted", error=str(error))

@@ -1,0 +1,1 @@
+"""The database: the seam, the group-commit writer and the SQL."""

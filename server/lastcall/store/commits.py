@@ -1,0 +1,168 @@
+"""The group-commit writer: rows that arrive while commits are in flight form the next batch. It knows no SQL.
+
+There is no timer: an idle writer commits a row at once, and batches grow only under load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Generic, TypeAlias, TypeVar
+
+import trio
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from .errors import InvalidRow, StoreError, StoreUnavailable
+from .queue import Batch, CommitQueue, Entry, Outcome
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+
+COMMITS_MAX = 2  # at once: with one, half of the time until a session's end was committed was another batch's
+RETRY_WAIT_SECONDS_MIN = 0.02
+RETRY_WAIT_SECONDS_MAX = 0.5
+
+Commit: TypeAlias = Callable[[Sequence[Row]], Awaitable[Sequence[Outcome[Result]]]]
+_Settled: TypeAlias = Sequence[tuple[Entry[Row, Result], Outcome[Result]]]
+
+
+class CommitWriter(Generic[Row, Result]):
+    """Commits rows in batches, those of one key in the order in which they came. `Result`: what a row comes to.
+
+    commit: stores a batch whole or not at all and returns an outcome per row; a row whose outcome is
+        `StoreUnavailable` was left out, and is queued again. It must be idempotent. It raises
+        `StoreUnavailable` for a failure that passes (the batch is tried again) and `InvalidRow` where a row is at
+        fault (the batch is halved until that row stands alone). It is called for up to `COMMITS_MAX` batches at once.
+    key: what a row belongs to; None where it concerns all.
+    """
+
+    def __init__(self, commit: Commit[Row, Result], key: Callable[[Row], Hashable]) -> None:
+        self._commit = commit
+        self._key = key
+        self._queue = CommitQueue[Row, Result]()
+        self._give_up_at = float("inf")
+        self._under_way: set[trio.CancelScope] = set()
+
+    async def submit(self, row: Row, *, within: float) -> Result:
+        """Queues a row, synchronously, and returns once its batch is committed.
+
+        A caller that is cancelled meanwhile does not stop the write; one whose `within` seconds pass gets
+        `StoreUnavailable`, and the row is dropped unless a commit holds it already: the outcome is then unknown.
+        """
+        entry = self._enqueue(row)
+        with trio.move_on_after(within):
+            await entry.settled.wait()
+        if entry.outcome is None:
+            entry.abandoned = True
+            raise StoreUnavailable(f"no commit within {within:g} s")
+        if isinstance(entry.outcome, StoreError):
+            raise entry.outcome
+        return entry.outcome
+
+    async def submit_surely(self, *rows: Row) -> Sequence[Outcome[Result]]:
+        """Like `submit`, for rows that must land: tried until they are committed or the writer is closed.
+
+        Returns the outcome of each, failures too: one row's fault is not the others'.
+        """
+        entries = [self._enqueue(row) for row in rows]
+        for entry in entries:
+            await entry.settled.wait()
+        return [entry.outcome for entry in entries if entry.outcome is not None]
+
+    def _enqueue(self, row: Row) -> Entry[Row, Result]:
+        entry = Entry[Row, Result](row, self._key(row))
+        self._queue.put(entry)
+        return entry
+
+    def close(self, budget_seconds: float) -> None:
+        """No more rows; what is queued is committed by `run`, which gives up `budget_seconds` from now."""
+        self._give_up_at = trio.current_time() + budget_seconds
+        for scope in self._under_way:
+            scope.deadline = self._give_up_at
+        self._queue.close()
+
+    async def run(self) -> None:
+        """Commits until closed and empty.
+
+        Shielded: ends of sessions are submitted from cleanup code, which waits for this very task. It ends because
+        its queue is closed, never because it is cancelled.
+        """
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as self._tasks:
+                for _ in range(COMMITS_MAX):
+                    self._tasks.start_soon(self._commit_batches)
+
+    async def _commit_batches(self) -> None:
+        """One batch after the other."""
+        # One for all of them, and not one each: it is part of a reference cycle.
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(StoreUnavailable),
+            wait=wait_random_exponential(multiplier=RETRY_WAIT_SECONDS_MIN, max=RETRY_WAIT_SECONDS_MAX),
+            stop=self._is_no_use,
+            sleep=trio.sleep,
+            reraise=True,
+        )
+        while (batch := await self._queue.batch()) is not None:
+            await self._settle_batch(attempts, batch.entries, batch)
+            self._queue.done(batch)
+
+    async def _settle_batch(
+        self, attempts: AsyncRetrying, entries: list[Entry[Row, Result]], grows: Batch[Row, Result] | None = None
+    ) -> None:
+        """grows: the batch to which each attempt adds what has come since the one before."""
+        try:
+            settled: _Settled[Row, Result] = await attempts(self._commit_live, entries, grows)
+        except InvalidRow as error:
+            if len(entries) > 1:
+                middle = len(entries) // 2
+                await self._settle_batch(attempts, entries[:middle])
+                await self._settle_batch(attempts, entries[middle:])
+            else:
+                entries[0].settle(error)
+        except Exception as error:  # noqa: BLE001 - the writer outlives any one batch
+            failure = error if isinstance(error, StoreError) else StoreUnavailable(f"commit failed: {error!r}")
+            for entry in entries:
+                entry.settle(failure)
+        else:
+            self._settle(settled)
+
+    def _settle(self, settled: _Settled[Row, Result]) -> None:
+        held: list[tuple[Entry[Row, Result], StoreUnavailable]] = []
+        for entry, outcome in settled:
+            if isinstance(outcome, StoreUnavailable):
+                held.append((entry, outcome))
+            else:
+                entry.settle(outcome)
+        if held:
+            self._tasks.start_soon(self._again, held)
+
+    async def _again(self, held: Sequence[tuple[Entry[Row, Result], StoreUnavailable]]) -> None:
+        """Queues rows again, in their order, that could not be committed now, while the rest of their batch was."""
+        await trio.sleep(RETRY_WAIT_SECONDS_MAX)
+        for entry, outcome in held:
+            try:
+                self._queue.put(entry)
+            except StoreUnavailable:
+                entry.settle(outcome)
+
+    def _is_no_use(self, attempt: RetryCallState) -> bool:
+        entries: Sequence[Entry[Row, Result]] = attempt.args[0]
+        return trio.current_time() >= self._give_up_at or all(entry.abandoned for entry in entries)
+
+    async def _commit_live(
+        self, entries: list[Entry[Row, Result]], grows: Batch[Row, Result] | None
+    ) -> _Settled[Row, Result]:
+        """Commits those rows that somebody still waits for."""
+        if grows is not None:
+            self._queue.fill(grows)
+        live = [entry for entry in entries if not entry.abandoned]
+        outcomes = await self._commit_in_time([entry.row for entry in live]) if live else ()
+        return list(zip(live, outcomes, strict=True))
+
+    async def _commit_in_time(self, rows: Sequence[Row]) -> Sequence[Outcome[Result]]:
+        with trio.CancelScope(deadline=self._give_up_at) as scope:
+            self._under_way.add(scope)
+            try:
+                return await self._commit(rows)
+            finally:
+                self._under_way.discard(scope)
+        raise StoreUnavailable("the writer was closed before the commit returned")

@@ -1,0 +1,105 @@
+"""TLS under the streams of this server: its context, and a transport whose two ends close one after the other."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ..config import BadSettings, Settings
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """TLS 1.2 and up, with Python's own defaults; None where the settings ask for none. Raises `BadSettings`."""
+    certificate, key = settings.tls_cert, settings.tls_key
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise BadSettings("--tls-cert and --tls-key go together: give both, or neither.")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.set_alpn_protocols(["http/1.1"])
+    _load(context, certificate, key)
+    return context
+
+
+def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    def no_password() -> str:
+        raise BadSettings(f"--tls-key: {key} needs a password, and there is nobody to ask; give a key without one.")
+
+    try:
+        context.load_cert_chain(certificate, key, no_password)
+    except ssl.SSLError as error:
+        reason = error.reason or str(error)
+        raise BadSettings(f"cannot use --tls-cert {certificate} with --tls-key {key}: {reason}.") from error
+    except OSError as error:
+        unreadable = next((path for path in (certificate, key) if not _is_readable(path)), certificate)
+        raise BadSettings(f"cannot read {unreadable}: {error.strerror or error}; see --tls-cert, --tls-key.") from error
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        path.open("rb").close()
+    except OSError:
+        return False
+    return True
+
+
+class _Lingering(trio.abc.Stream):
+    """A socket as TLS sees it: where TLS is over, it says so to the peer, and stays open for what is still coming."""
+
+    def __init__(self, transport: trio.abc.HalfCloseableStream) -> None:
+        self._transport = transport
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._transport.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._transport.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._transport.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._transport.send_eof()
+
+
+class TlsStream(trio.abc.HalfCloseableStream):
+    """A server's TLS connection that can be closed in halves, as TCP can.
+
+    `trio.SSLStream` sends its farewell only when it closes, and closes the socket with it: unread input would then
+    reset the connection, and the peer lose our last words. Here `send_eof` says farewell and goes on reading.
+    """
+
+    def __init__(self, transport: trio.abc.HalfCloseableStream, context: ssl.SSLContext) -> None:
+        self._transport = transport
+        self._tls = trio.SSLStream(_Lingering(transport), context, server_side=True)
+        self._over = False
+
+    @property
+    def socket(self) -> Any:
+        return self._transport.socket  # type: ignore[attr-defined]
+
+    async def do_handshake(self) -> None:
+        """Raises `trio.BrokenResourceError` for whatever is no TLS handshake that we agree to."""
+        await self._tls.do_handshake()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._tls.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._tls.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """After `send_eof`: what still comes, as it comes, encrypted. It is only read to be thrown away."""
+        return await (self._transport if self._over else self._tls).receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        self._over = True
+        await self._tls.aclose()
+
+    async def aclose(self) -> None:
+        await trio.aclose_forcefully(self._transport)

@@ -1,0 +1,148 @@
+"""The OpenAPI document of the HTTP side, made from the application's routes and the types of their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import Struct
+from starlette.routing import BaseRoute, Mount, Route
+
+from .. import __version__
+from ..auth.identity import USER_CHARS_MAX, USER_HEADER, USER_QUERY
+from . import answers
+from .conversations import PAGE_DEFAULT, PAGE_MAX
+from .schemas import ANSWERS, PLACE, Schema, sent
+
+DESCRIPTION = "The HTTP side of lastcall. The WebSocket at /v1/realtime is described in /asyncapi.json."
+HTML, JAVASCRIPT, JSON, TEXT = "text/html", "text/javascript", "application/json", "text/plain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What the code does not tell of a route. answers: by status, a type of `answers.py` or a media type."""
+
+    answers: dict[int, type[Struct] | str]
+    parameters: Sequence[dict[str, Any]] = ()
+    summary: str = ""
+    refused: dict[int, str] = field(default_factory=dict)
+
+
+def _parameter(name: str, where: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": where,
+        "required": where == "path",
+        "description": description,
+        "schema": {"type": "string", **schema},
+    }
+
+
+USER = (
+    _parameter(USER_HEADER, "header", "Whose request it is; else `?user=`, else anonymous.", maxLength=USER_CHARS_MAX),
+    _parameter(USER_QUERY, "query", "Whose request it is, where no header says so.", maxLength=USER_CHARS_MAX),
+)
+LIMIT = _parameter(
+    "limit", "query", "How many at most.", type="integer", minimum=1, maximum=PAGE_MAX, default=PAGE_DEFAULT
+)
+PAGE = (
+    LIMIT,
+    _parameter("after", "query", "The page begins behind this id, in the order of the list."),
+    _parameter("before", "query", "The page ends before this id. Not together with `after`."),
+    _parameter("order", "query", "By position: oldest or newest first.", enum=["asc", "desc"], default="desc"),
+)
+CONVERSATION = _parameter("conversation_id", "path", "conv_ and 32 hex digits.")
+BAD_PARAMETER = "A parameter is refused; `error.param` names it."
+NO_DATABASE = "The database is out of reach."
+NO_KEY = "There is no valid key, client secret or token."
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("GET", "/"): Operation(answers={200: HTML}, summary="The chat page."),
+    ("GET", "/static/{path}"): Operation(
+        answers={200: JAVASCRIPT},
+        refused={404: "There is no such file."},
+        summary="The chat page's files.",
+        parameters=[_parameter("path", "path", "A file's name.")],
+    ),
+    ("GET", "/healthz"): Operation(answers={200: answers.Health}),
+    ("GET", "/readyz"): Operation(
+        answers={200: answers.Readiness, 503: answers.Readiness}, summary="Whether the server takes sessions."
+    ),
+    ("GET", "/metrics"): Operation(answers={200: TEXT}),
+    ("GET", "/v1/memories"): Operation(
+        answers={200: answers.MemoryList}, refused={400: BAD_PARAMETER, 401: NO_KEY, 503: NO_DATABASE}, parameters=USER
+    ),
+    ("POST", "/v1/realtime/client_secrets"): Operation(
+        answers={200: JSON},
+        refused={400: BAD_PARAMETER, 401: NO_KEY, 403: "The key may not do this.", 503: NO_DATABASE},
+        summary="A client secret, for a browser.",
+        parameters=USER,
+    ),
+    ("GET", "/v1/conversations"): Operation(
+        answers={200: answers.ConversationList},
+        refused={400: BAD_PARAMETER, 401: NO_KEY, 503: NO_DATABASE},
+        parameters=(*USER, LIMIT, _parameter("after", "query", "The page begins behind this conversation.")),
+    ),
+    ("GET", "/v1/conversations/{conversation_id}/items"): Operation(
+        answers={200: answers.ItemList},
+        refused={400: BAD_PARAMETER, 401: NO_KEY, 404: "The user has no such conversation.", 503: NO_DATABASE},
+        parameters=(CONVERSATION, *USER, *PAGE),
+    ),
+    ("GET", "/openapi.json"): Operation(answers={200: JSON}),
+    ("GET", "/asyncapi.json"): Operation(answers={200: JSON}),
+}
+
+
+def openapi(routes: Sequence[BaseRoute]) -> dict[str, Any]:
+    """An OpenAPI 3.1 document of these routes."""
+    paths: dict[str, dict[str, Any]] = {}
+    for method, path, sentence in documented(routes):
+        operation = OPERATIONS.get((method, path), Operation(answers={200: JSON}))
+        paths.setdefault(path, {})[method.lower()] = _describe(operation, sentence)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "lastcall",
+            "version": __version__,
+            "description": DESCRIPTION,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "paths": paths,
+        "components": {"schemas": sent(ANSWERS)},
+    }
+
+
+def documented(routes: Sequence[BaseRoute]) -> Iterator[tuple[str, str, str]]:
+    """Method, path and first sentence of every route; HEAD goes without saying."""
+    for route in routes:
+        if isinstance(route, Mount):
+            yield "GET", f"{route.path}/{{path}}", ""
+        elif isinstance(route, Route):
+            sentence = (route.endpoint.__doc__ or "").strip().split("\n")[0]
+            for method in sorted((route.methods or set()) - {"HEAD"}):
+                yield method, route.path, sentence
+
+
+def _describe(operation: Operation, sentence: str) -> dict[str, Any]:
+    found = {str(status): _answer(status, body) for status, body in operation.answers.items()}
+    refused = {str(status): _error(text) for status, text in operation.refused.items()}
+    described: dict[str, Any] = {"summary": operation.summary or sentence, "responses": {**found, **refused}}
+    if operation.parameters:
+        described["parameters"] = list(operation.parameters)
+    return described
+
+
+def _answer(status: int, body: type[Struct] | str) -> dict[str, Any]:
+    description = "As asked for." if status == 200 else "Not now."
+    if isinstance(body, str):
+        return {"description": description, "content": {body: {}}}
+    return {"description": description, "content": {JSON: {"schema": _ref(body)}}}
+
+
+def _error(text: str) -> dict[str, Any]:
+    return {"description": text, "content": {JSON: {"schema": _ref(answers.ErrorAnswer)}}}
+
+
+def _ref(body: type[Struct]) -> Schema:
+    return {"$ref": f"{PLACE}{body.__name__}"}

@@ -1,0 +1,67 @@
+"""JSON Schemas of the wire's types, made from the types that encode and decode it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any, get_args
+
+import msgspec
+from msgspec import NODEFAULT, Struct, UnsetType
+
+from ..protocol import items, server_events
+from ..protocol.client_events import AnyClientEvent, ClientEvent
+from . import answers
+
+Schema = dict[str, Any]
+PLACE = "#/components/schemas/"
+CLIENT_EVENTS: tuple[type[ClientEvent], ...] = get_args(AnyClientEvent)
+SERVER_EVENTS: tuple[type[server_events.ServerEvent], ...] = tuple(server_events.ServerEvent.__subclasses__())
+ANSWERS: tuple[type[Struct], ...] = tuple(
+    each for each in vars(answers).values() if isinstance(each, type) and each.__module__ == answers.__name__
+)
+
+
+def received(types: Iterable[type[Struct]]) -> dict[str, Schema]:
+    """The schemas of what clients send, by name, with all that they refer to."""
+    return msgspec.json.schema_components(types, ref_template=PLACE + "{name}")[1]
+
+
+def sent(types: Iterable[type[Struct]]) -> dict[str, Schema]:
+    """The schemas of what the server sends. A field is required that is always sent, with a default or without."""
+    schemas = received(types)
+    classes = {**_classes(items), **_classes(server_events), **_classes(answers)}
+    return {name: _as_sent(schema, classes[name]) for name, schema in schemas.items()}
+
+
+def event_type(event: type[Struct]) -> str:
+    """The `type` of an event."""
+    return str(event.__struct_config__.tag)
+
+
+def without(key: str, schema: Any) -> Any:
+    """The schema without a keyword, at any depth."""
+    if isinstance(schema, Mapping):
+        return {name: without(key, each) for name, each in schema.items() if name != key}
+    return [without(key, each) for each in schema] if isinstance(schema, list) else schema
+
+
+def _classes(module: ModuleType) -> dict[str, type[Struct]]:
+    found = {name: each for name, each in vars(module).items() if isinstance(each, type)}
+    return {name: each for name, each in found.items() if issubclass(each, Struct)}
+
+
+def _as_sent(schema: Schema, struct: type[Struct]) -> Schema:
+    tag = struct.__struct_config__.tag_field
+    required = ([tag] if tag else []) + [each.encode_name for each in _fields(struct) if _always(struct, each)]
+    return {**without("default", schema), "required": required}
+
+
+def _fields(struct: type[Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(struct)
+
+
+def _always(struct: type[Struct], field: msgspec.structs.FieldInfo) -> bool:
+    has_default = (field.default, field.default_factory) != (NODEFAULT, NODEFAULT)
+    left_out = struct.__struct_config__.omit_defaults and has_default
+    return not left_out and UnsetType not in get_args(field.type)

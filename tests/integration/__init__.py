@@ -1,0 +1,1 @@
+"""Tests in one process, on real PostgreSQL and real sockets."""

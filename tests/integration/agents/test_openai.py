@@ -1,0 +1,570 @@
+"""The agent against a real HTTP endpoint on this machine that streams, stalls, breaks and refuses."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+from hypercorn.config import Config
+from hypercorn.trio import serve
+from lastcall.agents.agent import (
+    AgentFailed,
+    ContextItem,
+    CutOff,
+    FunctionCall,
+    FunctionOutput,
+    Message,
+    Piece,
+    Role,
+    Tool,
+    ToolArguments,
+    ToolCall,
+    Transcript,
+    Turn,
+    Usage,
+)
+from lastcall.agents.chat import MESSAGE_CHARS, fitting
+from lastcall.agents.openai import CONTEXT_HALVINGS_MAX, OpenAIAgent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+
+# The SDK leaves generators of its own half read at the end of every stream; its connection is closed all the same.
+pytestmark = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+KEY = "sk-very-secret"
+WAIT_SECONDS = 5.0
+
+
+@dataclass
+class Endpoint:
+    """An OpenAI-compatible endpoint that does as told, and keeps what it was asked."""
+
+    url: str = ""
+    status: int = 200
+    code: str | None = None
+    pieces: Sequence[str] = ("Hel", "lo ", "Ada")
+    deltas: Sequence[dict[str, Any]] = ()  # further ones, after the pieces
+    finish: str = "stop"
+    usage: dict[str, Any] | None = None
+    refuses_usage: bool = False
+    then: str = "done"  # done | stall | break | fade (ends without a finish) | noise | error
+    too_long_times: int = 0
+    answer: str | None = None
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    gone: trio.Event = field(default_factory=trio.Event)
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            return
+        assert scope["type"] == "http"
+        self.keys.append(dict(scope["headers"])[b"authorization"].decode())
+        self.asked.append(msgspec.json.decode(await _body(receive)))
+        if len(self.asked) <= self.too_long_times:
+            await self._refuse(send, 400, "context_length_exceeded")
+        elif self.refuses_usage and "stream_options" in self.asked[-1]:
+            await self._refuse(send, 400, None, "Unknown parameter: stream_options")
+        elif self.status != 200:
+            await self._refuse(send, self.status, self.code)
+        elif self.asked[-1].get("stream"):
+            await self._stream(receive, send)
+        else:
+            message = {"role": "assistant", "content": self.answer}
+            await _respond(
+                send, 200, {"id": "c", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+            )
+
+    async def _refuse(self, send: ASGISendCallable, status: int, code: str | None, why: str = "no") -> None:
+        error = {"message": f"{why}: {KEY} at {self.url}", "type": "bad", "code": code}
+        await _respond(send, status, {"error": error})
+
+    async def _stream(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        await _start(send, 200, b"text/event-stream")
+        for delta in (*({"content": piece} for piece in self.pieces), *self.deltas):
+            await _data(send, _chunk(delta, None))
+        if self.then == "stall":
+            assert (await receive())["type"] == "http.disconnect"
+            self.gone.set()
+            return
+        if self.then == "break":
+            raise ConnectionError("told to")
+        if self.then == "noise":
+            await _data(send, b"{not json")
+        if self.then == "error":
+            await _data(send, msgspec.json.encode({"error": {"message": KEY, "type": "server_error"}}))
+        if self.then == "done":
+            await _data(send, _chunk({}, self.finish))
+            if self.usage is not None:
+                await _data(send, msgspec.json.encode({"id": "c", "choices": [], "usage": self.usage}))
+            await _data(send, b"[DONE]")
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _chunk(delta: dict[str, Any], finish: str | None) -> bytes:
+    return msgspec.json.encode({"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+
+
+async def _body(receive: ASGIReceiveCallable) -> bytes:
+    body = b""
+    while True:
+        event = await receive()
+        assert event["type"] == "http.request"
+        body += event["body"]
+        if not event["more_body"]:
+            return body
+
+
+async def _start(send: ASGISendCallable, status: int, kind: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
+
+
+async def _data(send: ASGISendCallable, data: bytes) -> None:
+    await send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
+
+
+async def _respond(send: ASGISendCallable, status: int, content: object) -> None:
+    await _start(send, status, b"application/json")
+    await send({"type": "http.response.body", "body": msgspec.json.encode(content), "more_body": False})
+
+
+@pytest.fixture
+async def endpoint(nursery: trio.Nursery) -> Endpoint:
+    app = Endpoint()
+    config = Config()
+    config.bind = ["127.0.0.1:0"]
+    config.errorlog = None
+    binds = await nursery.start(partial(serve, app, config, mode="asgi"))
+    app.url = f"{binds[0]}/v1"
+    return app
+
+
+@pytest.fixture
+async def agent(endpoint: Endpoint) -> AsyncIterator[OpenAIAgent]:
+    agent = OpenAIAgent(base_url=endpoint.url, api_key=KEY, model="small")
+    yield agent
+    await agent.aclose()
+
+
+def turn(*texts: str, instructions: str = "Be brief.", max_output_tokens: int | None = None) -> Turn:
+    roles: list[Role] = ["user", "assistant"]
+    messages = [Message(roles[n % 2], text, f"item_{n}") for n, text in enumerate(texts)]
+    return Turn("ada", "conversation", instructions, messages, max_output_tokens)
+
+
+async def answer(agent: OpenAIAgent, asked: Turn) -> list[Piece]:
+    with trio.fail_after(WAIT_SECONDS):
+        async with aclosing(agent.reply(asked)) as pieces:
+            return [piece async for piece in pieces]
+
+
+async def failure(agent: OpenAIAgent, asked: Turn | None = None) -> AgentFailed:
+    with pytest.raises(AgentFailed) as caught:
+        await answer(agent, asked or turn("Hi"))
+    message = str(caught.value)
+    assert KEY not in message
+    assert "http://" not in message
+    assert "\n" not in message
+    return caught.value
+
+
+async def test_the_answer_comes_in_the_endpoints_pieces(endpoint: Endpoint, agent: OpenAIAgent) -> None:
+    assert await answer(agent, turn("Hi", "Hello.", "Who am I?", max_output_tokens=7)) == ["Hel", "lo ", "Ada"]
+    assert endpoint.keys == [f"Bearer {KEY}"]
+    [request] = endpoint.asked
+    assert request["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "Who am I?"},
+    ]
+    assert (request["model"], request["stream"], request["max_tokens"]) == ("small", True, 7)
+
+
+async def test_an_empty_conversation_is_answered_too(endpoint: Endpoint, agent: OpenAIAgent) -> None:
+    assert await answer(agent, turn(instructions="")) == ["Hel", "lo ", "Ada"]
+    assert endpoint.asked[0]["messages"]
+
+
+async def test_the_agents_own_bound_on_an_answer_holds(endpoint: Endpoint) -> None:
+    agent = OpenAIAgent(base_url=endpoint.url, api_key=KEY, model="small", output_tokens_max=512)
+    await answer(agent, turn("Hi"))
+    await answer(agent, turn("Hi", max_output_tokens=9_000))
+    await answer(agent, turn("Hi", max_output_tokens=9))
+    assert [request["max_tokens"] for request in endpoint.asked] == [512, 512, 9]
+    await agent.aclose()
+
+
+async def test_cancelling_an_answer_closes_the_upstream_connection(endpoint: Endpoint, agent: OpenAIAgent) -> None:
+    endpoint.then = "stall"
+    with trio.CancelScope() as scope:
+        async with aclosing(agent.reply(turn("Hi"))) as pieces:
+            async for piece in pieces:
+                if piece == "Ada":
+                    scope.cancel()
+    with trio.fail_after(WAIT_SECONDS):
+        await endpoint.gone.wait()
+    assert scope.cancelled_caught
+
+
+async def test_cancelling_before_the_first_word_closes_the_upstream_connection(
+    endpoint: Endpoint, agent: OpenAIAgent, nursery: trio.Nursery
+) -> None:
+    endpoint.then, endpoint.pieces = "stall", ()
+    scope = trio.CancelScope()
+
+    async def ask() -> None:
+        with scope:
+            await answer(agent, turn("Hi"))
+
+    nursery.start_soon(ask)
+    with trio.fail_after(WAIT_SECONDS):
+        while not endpoint.asked:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        scope.cancel()
+        await endpoint.gone.wait()
+
+
+async def test_leaving_an_answer_early_closes_the_upstream_connection(endpoint: Endpoint, agent: OpenAIAgent) -> None:
+    endpoint.then = "stall"
+    async with aclosing(agent.reply(turn("Hi"))) as pieces:
+        assert await anext(pieces) == "Hel"
+    with trio.fail_after(WAIT_SECONDS):
+        await endpoint.gone.wait()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [
+        (400, "upstream_request_refused", "400"),
+        (401, "upstream_key_refused", "LASTCALL_AGENT_KEY"),
+        (403, "upstream_key_refused", "LASTCALL_AGENT_KEY"),
+        (404, "upstream_model_not_found", "'small'"),
+        (429, "upstream_rate_limited", "no more requests"),
+        (500, "upstream_error", "500"),
+        (503, "upstream_error", "503"),
+    ],
+)
+async def test_a_refusal_is_told_in_one_plain_sentence(
+    endpoint: Endpoint, agent: OpenAIAgent, status: int, code: str, says: str
+) -> None:
+    endpoint.status = status
+    failed = await failure(agent)
+    assert (failed.code, says in str(failed)) == (code, True)
+    assert len(endpoint.asked) <= 2
+
+
+@pytest.mark.parametrize(
+    ("then", "code"),
+    [
+        ("break", "upstream_broken"),
+        ("fade", "upstream_broken"),
+        ("noise", "upstream_error"),
+        ("error", "upstream_error"),
+    ],
+)
+async def test_an_answer_that_breaks_off_half_way_is_a_failure(
+    endpoint: Endpoint, agent: OpenAIAgent, then: str, code: str
+) -> None:
+    endpoint.then = then
+    heard: list[Piece] = []
+
+    async def listen() -> None:
+        async with aclosing(agent.reply(turn("Hi"))) as pieces:
+            async for piece in pieces:
+                heard.append(piece)  # noqa: PERF401 - what came before the failure counts
+
+    with pytest.raises(AgentFailed) as caught, trio.fail_after(WAIT_SECONDS):
+        await listen()
+    assert caught.value.code == code
+    assert KEY not in str(caught.value)
+    assert heard == ["Hel", "lo ", "Ada"]
+
+
+async def test_a_silent_endpoint_is_given_up(endpoint: Endpoint) -> None:
+    endpoint.then = "stall"
+    agent = OpenAIAgent(base_url=endpoint.url, api_key=KEY, model="small", read_seconds=0.05)
+    assert (await failure(agent)).code == "upstream_timeout"
+    await agent.aclose()
+
+
+async def test_an_endpoint_that_nobody_serves_is_unreachable() -> None:
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    await listener.aclose()
+    agent = OpenAIAgent(base_url=f"http://me:{KEY}@127.0.0.1:{port}/v1", api_key=KEY, model="small")
+    assert (await failure(agent)).code == "upstream_unreachable"
+    await agent.aclose()
+
+
+async def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    agent = OpenAIAgent(base_url=endpoint.url, api_key=KEY, model="small")
+    assert await answer(agent, turn("Hi"))
+    await agent.aclose()
+
+
+async def test_a_context_that_is_too_long_is_halved_a_few_times(endpoint: Endpoint, agent: OpenAIAgent) -> None:
+    endpoint.too_long_times = 2
+    assert await answer(agent, turn("x" * 150_000)) == ["Hel", "lo ", "Ada"]
+    sizes = [len(request["messages"][-1]["content"]) for request in endpoint.asked]
+    assert sizes[0] == 150_000
+    assert sizes[2] < sizes[1] < sizes[0]
+    endpoint.asked.clear()
+    endpoint.too_long_times = 99
+    assert (await failure(agent)).code == "context_too_long"
+    assert len(endpoint.asked) == CONTEXT_HALVINGS_MAX + 1
+
+
+def test_the_newest_messages_that_fit_are_sent_after_the_instructions() -> None:
+    messages = turn("one", "two", "three").messages
+    room = len("Be brief.") + len("two") + len("three") + 2 * MESSAGE_CHARS
+    assert [message["content"] for message in fitting("Be brief.", messages, room)] == ["Be brief.", "two", "three"]
+    assert [message["content"] for message in fitting("Be brief.", messages, room - 1)] == ["Be brief.", "three"]
+
+
+def test_the_newest_message_is_sent_with_its_end_however_long_it_is() -> None:
+    [system, newest] = fitting("s" * 100, turn("x" * 100 + "and why?").messages, 80)
+    assert system["content"] == "s" * 40
+    assert str(newest["content"]).endswith("and why?")
+    assert len(str(newest["content"])) == 40
+
+
+# --- tools
+
+
+LOOK_UP = Tool("look_up", "Looks a city up.", {"type": "object", "properties": {"city": {"type": "string"}}})
+GREET = Tool("greet", "", {})
+
+
+def piece_of_call(index: int, arguments: str, **named: str) -> dict[str, Any]:
+    """A delta of the call with this number."""
+    call_id, name = named.get("id"), named.get("name")
+    function = {"arguments": arguments} | ({"name": name} if name else {})
+    return {"tool_calls": [{"index": index, "function": function} | ({"id": call_id} if call_id else {})]}
+
+
+async def test_the_models_calls_come_in_the_endpoints_pieces(endpoint: Endpoint, agent: OpenAIAgent) -> None:
+    endpoint.pieces, endpoint.finish = ("Let me see.",), "tool_calls"
+    endpoint.deltas = [
+        piece_of_call(0, "", id="call_1", name="look_up"),
+        piece_of_call(0, '{"city":'),
+        piece_of_call(1, '{"na', id="call_2", name="greet"),
+        piece_of_call(0, '"Oslo"}'),
+        piece_of_call(1, 'me":"Ada"}'),
+    ]
+    asked = replace(turn("Hi"), tools=[LOOK_UP, GREET], tool_choice="required", parallel_tool_calls=True)
+    assert await answer(agent, asked) == [
+        "Let me see.",
+        ToolCall("look_up", "", "call_1"),
+        ToolArguments('{"city":'),
+        ToolArguments('"Oslo"}'),
+        ToolCall("greet", '{"name":"Ada"}', "call_2"),
+    ]
+    [request] = endpoint.asked
+    assert request["tools"][0] == {
+        "type": "function",
+        "function": {"name": "look_up", "description": "Looks a city up.", "parameters": LOOK_UP.parameters},
+    }
+    assert (request["tool_choice"], request["parallel_tool_calls"]) == ("required", True)
+
+
+async def test_a_tool_that_must_be_called_is_named_and_without_tools_nothing_is_said_of_them(
+    endpoint: Endpoint, agent: OpenAIAgent
+) -> None:
+    await answer(agent, replace(turn("Hi"), tools=[LOOK_UP], tool_choice=LOOK_UP))
+    await answer(agent, turn("Hi"))
+    first, second = endpoint.asked
+    assert first["tool_choice"] == {"type": "function", "function": {"name": "look_up"}}
+    assert "parallel_tool_calls" not in first
+    assert not {"tools", "tool_choice", "parallel_tool_calls"} & set(second)
+
+
+async def test_a_model_that_cannot_call_tools_is_not_told_of_them(endpoint: Endpoint) -> None:
+    agent = OpenAIAgent(base_url=endpoint.url, api_key=KEY, model="small", calls_tools=False)
+    await answer(agent, replace(turn("Hi"), tools=[LOOK_UP]))
+    assert "tools" not in endpoint.asked[0]
+    await agent.aclose()
+
+
+def called(call_id: str, name: str = "look_up", arguments: str = "{}") -> FunctionCall:
+    return FunctionCall(name, arguments, call_id, f"item_{call_id}")
+
+
+def test_each_call_is_sent_with_its_output_right_behind_it_whatever_came_between() -> None:
+    items: list[ContextItem] = [
+        Message("user", "Hi", "1"),
+        called("a"),
+        called("b", "greet"),
+        called("unanswered"),
+        Message("user", "Still there?", "2"),
+        FunctionOutput("b", "hello", "3"),
+        FunctionOutput("a", "Oslo", "4"),
+        FunctionOutput("of nobody's call", "lost", "5"),
+    ]
+    sent = fitting("", items, 10_000)
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool", "tool", "user"]
+    assert [call["id"] for call in sent[1]["tool_calls"]] == ["a", "b"]
+    assert sent[1]["tool_calls"][0]["function"] == {"name": "look_up", "arguments": "{}"}
+    assert [(each["tool_call_id"], each["content"]) for each in sent[2:4]] == [("a", "Oslo"), ("b", "hello")]
+
+
+def test_an_output_that_fits_brings_its_call_along_and_one_that_does_not_is_cut() -> None:
+    items: list[ContextItem] = [
+        Message("user", "x" * 100, "1"),
+        called("a", arguments="y" * 100),
+        FunctionOutput("a", "z" * 50, "2"),
+    ]
+    sent = fitting("", items, 80)
+    assert [message["role"] for message in sent] == ["assistant", "tool"]
+    [_, cut] = fitting("", items, 20)
+    assert cut["content"] == "z" * 20
+
+
+# --- what it cost, and where it ended
+
+
+async def test_what_an_answer_cost_is_what_the_endpoint_counted(endpoint: Endpoint, agent: OpenAIAgent) -> None:
+    counts = {"prompt_tokens": 30, "completion_tokens": 4, "total_tokens": 34}
+    endpoint.usage = {**counts, "prompt_tokens_details": {"cached_tokens": 16}}
+    assert (await answer(agent, turn("Hi")))[-1] == Usage(30, 4, 16)
+    endpoint.usage = counts
+    assert (await answer(agent, turn("Hi")))[-1] == Usage(30, 4)
+    assert endpoint.asked[0]["stream_options"] == {"include_usage": True}
+
+
+async def test_an_endpoint_that_does_not_count_is_asked_without_it_from_then_on(
+    endpoint: Endpoint, agent: OpenAIAgent
+) -> None:
+    endpoint.refuses_usage = True
+    for _ in range(2):
+        assert await answer(agent, turn("Hi")) == ["Hel", "lo ", "Ada"]
+    assert ["stream_options" in request for request in endpoint.asked] == [True, False, False]
+
+
+@pytest.mark.parametrize(("finish", "reason"), [("length", "max_output_tokens"), ("content_filter", "content_filter")])
+async def test_an_answer_that_the_endpoint_cut_says_so(
+    endpoint: Endpoint, agent: OpenAIAgent, finish: str, reason: str
+) -> None:
+    endpoint.finish = finish
+    last = (await answer(agent, turn("Hi")))[-1]
+    assert isinstance(last, CutOff)
+    assert last.reason == reason
+
+
+def chat(*texts: tuple[Role, str]) -> Transcript:
+    return Transcript("session", "ada", [Message(role, text, f"item_{n}") for n, (role, text) in enumerate(texts)])
+
+
+def found(*facts: tuple[str, str, int, str]) -> str:
+    rows = [dict(zip(("kind", "content", "item", "quote"), fact, strict=True)) for fact in facts]
+    return msgspec.json.encode({"memories": rows}).decode()
+
+
+CHAT = chat(("assistant", "Do you like tea?"), ("user", "Yes. Ada  is my name, by the way."))
+
+
+async def test_the_model_lists_memories_and_only_those_in_the_users_words_are_kept(
+    endpoint: Endpoint, agent: OpenAIAgent
+) -> None:
+    endpoint.answer = found(
+        ("name", "The user is called Ada.", 2, "ada is my name"),
+        ("place", "Lives in Oslo.", 2, "I live in Oslo"),
+        ("like", "Likes tea.", 1, "Do you like tea?"),
+        ("like", "Likes tea.", 0, "ada is my name"),
+        ("like", "Likes tea.", 3, "ada is my name"),
+    )
+    [memory] = await agent.finalize(CHAT)
+    assert (memory.kind, memory.content, memory.item_id, memory.quote) == (
+        "name",
+        "The user is called Ada.",
+        "item_1",
+        "Ada  is my name",
+    )
+    assert endpoint.asked[0]["response_format"]["json_schema"]["strict"] is True
+
+
+async def test_what_the_model_reads_is_bounded_to_the_newest(endpoint: Endpoint, agent: OpenAIAgent) -> None:
+    endpoint.answer = found()
+    await agent.finalize(chat(*(("user", f"{n} " + "x" * 1_000) for n in range(100))))
+    sent = msgspec.json.decode(endpoint.asked[0]["messages"][-1]["content"])
+    assert sent[-1]["text"].startswith("99 ")
+    assert sum(len(row["text"]) for row in sent) <= 24_000
+
+
+async def test_of_a_session_without_the_users_words_the_model_is_not_asked(
+    endpoint: Endpoint, agent: OpenAIAgent
+) -> None:
+    assert await agent.finalize(chat(("assistant", "Hello?"))) == []
+    assert endpoint.asked == []
+
+
+@pytest.mark.parametrize("text", ["", "no json", '{"memories": 3}', '{"memories": [{"kind": "name"}]}', "[" * 100_000])
+async def test_a_list_that_cannot_be_read_fails_so_that_it_is_tried_again(
+    endpoint: Endpoint, agent: OpenAIAgent, text: str
+) -> None:
+    endpoint.answer = text
+    with pytest.raises(AgentFailed) as caught:
+        await agent.finalize(CHAT)
+    assert caught.value.code == "memory_unreadable"
+
+
+async def test_a_failing_endpoint_fails_the_memory(endpoint: Endpoint, agent: OpenAIAgent) -> None:
+    endpoint.status = 401
+    with pytest.raises(AgentFailed, match="LASTCALL_AGENT_KEY"):
+        await agent.finalize(CHAT)
+
+
+async def test_where_the_endpoint_has_no_json_schemas_the_users_own_sentences_are_kept(
+    endpoint: Endpoint, agent: OpenAIAgent
+) -> None:
+    endpoint.status = 400
+    assert [memory.quote for memory in await agent.finalize(chat(("user", "I like tea.")))] == ["I like tea."]
+
+
+async def test_a_finished_answer_leaves_nothing_on_the_terminal(endpoint: Endpoint) -> None:
+    script = (
+        "import trio, gc\n"
+        "from contextlib import aclosing\n"
+        "from lastcall.agents.agent import Turn\n"
+        "from lastcall.agents.openai import OpenAIAgent\n"
+        "async def main():\n"
+        f"    agent = OpenAIAgent(base_url={endpoint.url!r}, api_key='k', model='m')\n"
+        "    async with aclosing(agent.reply(Turn('u', 'c', 'Hi', []))) as pieces:\n"
+        "        print(''.join([piece async for piece in pieces]), end='')\n"
+        "    await agent.aclose()\n"
+        "    gc.collect()\n"
+        "trio.run(main)\n"
+    )
+    with trio.fail_after(30):
+        done = await trio.run_process([sys.executable, "-c", script], capture_stdout=True, capture_stderr=True)
+    assert (done.stdout, done.stderr) == (b"Hello Ada", b"")
+
+
+async def test_the_bundled_model_answers_in_pieces() -> None:
+    pytest.importorskip("xllamacpp")
+    local_model = pytest.importorskip("lastcall.embedded.model")
+    from lastcall.agents.select import open_agent
+    from lastcall.config import Settings
+
+    if not local_model.available():
+        pytest.skip("the bundled model is not installed")
+    with trio.fail_after(60):
+        async with open_agent(Settings(agent="local")) as agent:
+            asked = turn("Tell me about the sea.", max_output_tokens=8)
+            async with aclosing(agent.reply(asked)) as pieces:
+                assert len([piece async for piece in pieces]) > 1

@@ -1,0 +1,105 @@
+"""The gate over real sockets: who is refused hears why at once, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
+
+import pytest
+import structlog.testing
+import trio
+from lastcall import listener, logs
+from lastcall.config import Settings
+from lastcall.listener import SOCKETS_MIN, SPARE_DESCRIPTORS, SPARE_SOCKETS, sockets_allowed
+from lastcall.store.postgres import PostgresStore
+
+from tests.support.clients import connect
+from tests.support.raw_wire import HANDSHAKE
+from tests.support.servers import open_server
+from tests.support.waiting import eventually
+
+ANSWER_SECONDS = 5.0
+REFUSED_SECONDS = 0.5
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def answer_to(url: str, data: bytes) -> tuple[int, dict[str, str], dict[str, str]]:
+    """Status, headers and error of the answer, once the server has closed the connection."""
+    parts, heard = urlsplit(url), b""
+    with trio.fail_after(ANSWER_SECONDS):
+        async with await trio.open_tcp_stream(parts.hostname or "", parts.port or 0) as stream:
+            await stream.send_all(data)
+            async for chunk in stream:
+                heard += chunk
+    head, _, body = heard.rpartition(b"HTTP/1.1")[2].partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    return int(status.split()[0]), headers, json.loads(body)["error"]
+
+
+async def sessions(store: PostgresStore) -> int:
+    (row,) = await store.select("SELECT count(*) AS n FROM conversation_sessions")
+    return int(row["n"])
+
+
+@pytest.mark.parametrize("data", [HANDSHAKE, GET, b""])
+async def test_an_address_with_too_many_connections_gets_429_before_it_is_read_and_leaves_no_row(
+    postgres_store: PostgresStore, data: bytes
+) -> None:
+    async with open_server(postgres_store, address_connections_max=2) as server, AsyncExitStack() as stack:
+        for _ in range(2):
+            await stack.enter_async_context(connect(server.url))
+        status, headers, error = await answer_to(server.url, data)
+        assert (status, error["code"]) == (429, "rate_limit_exceeded")
+        assert int(headers["retry-after"]) >= 1
+        assert await sessions(postgres_store) == 2
+
+
+async def is_refused(url: str) -> bool:
+    """Whether a connection that says nothing is told at once to go: the others are waited for."""
+    parts = urlsplit(url)
+    async with await trio.open_tcp_stream(parts.hostname or "", parts.port or 0) as stream:
+        with trio.move_on_after(REFUSED_SECONDS):
+            return bool(await stream.receive_some())
+    return False
+
+
+async def test_an_address_may_come_again_once_it_has_left(postgres_store: PostgresStore) -> None:
+    async with open_server(postgres_store, address_connections_max=1) as server:
+        async with connect(server.url):
+            assert await is_refused(server.url)
+        assert not await eventually(lambda: is_refused(server.url), lambda refused: not refused)
+
+
+async def test_an_address_that_connects_too_often_gets_429(postgres_store: PostgresStore) -> None:
+    async with open_server(postgres_store, address_connections_per_second=0.1) as server:
+        async with connect(server.url):
+            status, headers, _ = await answer_to(server.url, HANDSHAKE)
+        assert status == 429
+        assert 1 <= int(headers["retry-after"]) <= 10
+
+
+async def test_an_address_that_asks_too_often_gets_429_and_its_connection_is_closed(
+    postgres_store: PostgresStore,
+) -> None:
+    async with open_server(postgres_store, address_requests_per_second=0.2) as server:
+        status, headers, error = await answer_to(server.url, GET * 3)
+        assert (status, error["code"]) == (429, "rate_limit_exceeded")
+        assert (headers["retry-after"], headers["connection"]) == ("5", "close")
+        async with connect(server.url) as client:
+            await client.ask("Still there?")
+
+
+def test_where_files_are_few_there_are_fewer_sockets_and_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs.configure(json_logs=False, level="warning")
+    settings = Settings(connections_max=100)
+    for descriptors, sockets, warnings in (
+        (10_000, 100 + SPARE_SOCKETS, 0),
+        (SPARE_DESCRIPTORS + 50, 50, 1),
+        (10, SOCKETS_MIN, 1),
+    ):
+        monkeypatch.setattr(listener, "allow_descriptors", lambda _wanted, have=descriptors: have)
+        with structlog.testing.capture_logs() as logged:
+            assert sockets_allowed(settings) == sockets
+        assert [line["event"] for line in logged] == ["few_descriptors"] * warnings

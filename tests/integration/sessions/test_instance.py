@@ -1,0 +1,325 @@
+"""A server's presence: its lease, what it hears of its rows, and going on after a lost lease or a lost connection."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import trio
+from lastcall.agents.select import EchoAgent
+from lastcall.main import HttpSide
+from lastcall.sessions.instance import GUARD_RETRY_SECONDS
+from lastcall.store.errors import InstanceGone, StoreUnavailable
+from lastcall.store.postgres import PostgresStore
+from lastcall.store.postgres.batch import Batch, Outcome
+from lastcall.store.queries import QUERIES
+from lastcall.store.records import SessionStart
+from trio.testing import MockClock
+
+from tests.support.clients import Client, connect
+from tests.support.fake_store import MemoryStore
+from tests.support.fake_tables import GAP_SECONDS
+from tests.support.instances import instance
+from tests.support.servers import TestServer
+from tests.support.waiting import eventually
+from tests.unit.realtime.test_connection import Peer, World
+
+HEARTBEAT_SECONDS_MAX = 1.0
+A_HAIR = 0.01  # seconds, of virtual time
+SOCKET_GONE_SECONDS_MAX = 1.0
+GUARD_BACK_SECONDS_MAX = 2.0
+SESSIONS = 20
+GUARDS = "FROM pg_stat_activity WHERE application_name = 'lastcall guard'"
+
+
+@pytest.fixture
+async def world(nursery: trio.Nursery) -> World:
+    """A registered server that keeps its lease."""
+    world = World(MemoryStore(), EchoAgent())
+    await world.presence.register()
+    nursery.start_soon(world.presence.keep)
+    await trio.testing.wait_all_tasks_blocked()
+    return world
+
+
+def guard_of(world: World) -> Any:
+    return world.store.guards[world.presence.instance_id]
+
+
+async def reap(world: World) -> int:
+    """What another server does that takes this one for dead."""
+    judge = uuid4()
+    await world.store.register_instance(instance(judge))
+    suspects = await world.store.suspects(judge)
+    return sum([await world.store.reap(suspect, judge) for suspect in suspects])
+
+
+def no(*operations: str) -> Any:
+    """Lets the store fail at these operations."""
+
+    def unavailable(operation: str) -> None:
+        if operation in operations:
+            raise StoreUnavailable("no database")
+
+    return unavailable
+
+
+async def created(peer: Peer) -> UUID:
+    """The peer's session."""
+    return UUID((await peer.receive("session.created"))["session"]["id"].removeprefix("sess_"))
+
+
+async def test_the_lease_is_renewed_at_least_every_second(world: World, autojump_clock: MockClock) -> None:
+    record = world.store.instances[world.presence.instance_id]
+    beats = set()
+    for _ in range(100):
+        await trio.sleep(0.1)
+        beats.add(record.heartbeat_at)
+        assert trio.current_time() - record.heartbeat_at <= HEARTBEAT_SECONDS_MAX
+    assert len(beats) >= 10
+
+
+async def test_a_row_that_somebody_closes_closes_its_socket_at_once_and_no_other(
+    world: World, autojump_clock: MockClock
+) -> None:
+    async with world.connected() as one, world.connected() as two:
+        closed, _ = await created(one), await created(two)
+        world.store.close_by_hand(closed)
+        with trio.fail_after(A_HAIR):
+            assert await one.closed() == 4001
+        await two.say("Still here")
+
+
+async def test_an_end_of_ones_own_is_no_news(world: World, autojump_clock: MockClock) -> None:
+    async with world.connected() as peer:
+        await created(peer)
+        await peer.ws.aclose()
+        await world.over.wait()
+    assert guard_of(world).closed_by_others() == []
+
+
+async def test_a_lost_lease_closes_all_sockets_with_1012_and_service_goes_on_under_a_new_one(
+    world: World, autojump_clock: MockClock
+) -> None:
+    before = world.presence.instance_id
+    async with world.connected() as one, world.connected() as two:
+        await created(one)
+        await created(two)
+        assert await reap(world) == 2
+        with trio.fail_after(world.settings.heartbeat_seconds + A_HAIR):
+            assert [await one.closed(), await two.closed()] == [1012, 1012]
+    assert {row.end_reason for row in world.store.sessions.values()} == {"owner_died"}
+    await trio.sleep(GUARD_RETRY_SECONDS + A_HAIR)
+    after = world.presence.instance_id
+    assert after != before
+    assert world.presence.guarded
+    async with world.connected() as again:
+        session_id = await created(again)
+        await again.say("Hello again")
+        assert world.store.sessions[session_id].instance_id == after
+
+
+async def test_a_lost_lease_is_followed_by_a_new_one_also_where_registering_fails_at_first(
+    world: World, autojump_clock: MockClock
+) -> None:
+    before = world.presence.instance_id
+    async with world.connected() as peer:
+        await created(peer)
+        world.store.fail_before = no("register_instance")
+        world.store.declare_dead(before)
+        assert await peer.closed() == 1012
+    await trio.sleep(60)
+    assert world.presence.instance_id == before
+    async with world.connected() as early:
+        assert (await early.receive("error"))["error"]["code"] == "store_unavailable"
+        assert await early.closed() == 1013
+    world.store.fail_before = no()
+    await trio.sleep(2 * GUARD_RETRY_SECONDS)
+    assert world.presence.instance_id != before
+    async with world.connected() as peer:
+        await created(peer)
+
+
+async def test_a_guard_that_is_lost_is_replaced_and_sessions_live_on(world: World, autojump_clock: MockClock) -> None:
+    before, health = world.presence.instance_id, HttpSide(world.services)
+    async with world.connected() as peer:
+        await created(peer)
+        assert await health.ready() is None
+        lost = guard_of(world)
+        lost.lost = True
+        await trio.sleep(world.settings.heartbeat_seconds + A_HAIR)
+        assert await health.ready() == "lease not renewed"
+        await trio.sleep(GUARD_RETRY_SECONDS)
+        assert await health.ready() is None
+        assert guard_of(world) is not lost
+        await peer.say("Hello")
+    assert world.presence.instance_id == before
+
+
+async def test_rows_that_were_closed_while_no_guard_listened_are_found_when_it_is_back(
+    world: World, autojump_clock: MockClock
+) -> None:
+    async with world.connected() as one, world.connected() as two:
+        closed, _ = await created(one), await created(two)
+        world.store.fail_before = no("open_guard")
+        guard_of(world).lost = True
+        await trio.sleep(2 * world.settings.heartbeat_seconds)
+        assert not world.store.guards
+        world.store.close_by_hand(closed)
+        world.store.fail_before = no()
+        with trio.fail_after(GUARD_RETRY_SECONDS + A_HAIR):
+            assert await one.closed() == 4001
+        await two.say("Still here")
+
+
+async def test_news_of_more_rows_than_can_be_told_makes_it_look_at_all(world: World, autojump_clock: MockClock) -> None:
+    async with world.connected() as one, world.connected() as two:
+        closed, _ = await created(one), await created(two)
+        await trio.sleep(world.settings.heartbeat_seconds)
+        guard, listen = guard_of(world), guard_of(world).closed_by_others
+
+        def overflown() -> None:
+            listen()
+            guard.closed_by_others = listen
+
+        guard.closed_by_others = overflown
+        world.store.close_by_hand(closed)
+        with trio.fail_after(world.settings.heartbeat_seconds):
+            assert await one.closed() == 4001
+        await two.say("Still here")
+
+
+async def test_a_slow_look_at_the_rows_does_not_hold_up_the_heartbeat_of_a_new_guard(
+    world: World, autojump_clock: MockClock
+) -> None:
+    record = world.store.instances[world.presence.instance_id]
+    async with world.connected() as peer:
+        await created(peer)
+        world.store.delay = lambda operation: 5.0 if operation == "closed_among" else 0.0
+        guard_of(world).lost = True
+        await trio.sleep(world.settings.heartbeat_seconds + GUARD_RETRY_SECONDS + A_HAIR)
+        assert trio.current_time() - record.heartbeat_at < GAP_SECONDS
+
+
+# --- on PostgreSQL, with real sockets
+
+
+async def test_every_row_closed_by_sql_closes_its_socket_within_a_second_though_no_client_says_a_word(
+    server: TestServer, record_property: Any
+) -> None:
+    took: list[float] = []
+    async with trio.open_nursery() as nursery:
+        clients = [await nursery.start(silent_client, server.url, took) for _ in range(SESSIONS)]
+        async with connect(server.url, user="bystander") as bystander:
+            ids = [UUID(client.session_id) for client in clients]
+            began = trio.current_time()
+            await server.store.select(  # type: ignore[attr-defined]
+                "UPDATE conversation_sessions SET is_active = false WHERE session_id = ANY ($1::uuid[])", ids
+            )
+            nursery.cancel_scope.deadline = began + 2 * SOCKET_GONE_SECONDS_MAX
+            while len(took) < SESSIONS:
+                await trio.testing.wait_all_tasks_blocked(cushion=0.01)
+            await bystander.ask("Still here?")
+    record_property("socket_gone_seconds_max", max(took) - began)
+    assert [client.close_code for client in clients] == [4001] * SESSIONS
+    assert max(took) - began < SOCKET_GONE_SECONDS_MAX
+
+
+async def silent_client(url: str, ended: list[float], *, task_status: trio.TaskStatus[Client]) -> None:
+    """Connects, says nothing, and notes when it was closed."""
+    async with connect(url) as client:
+        task_status.started(client)
+        client.close_code = await client.closed()
+        ended.append(trio.current_time())
+
+
+async def test_a_guards_connection_that_is_cut_is_replaced_and_the_lease_and_all_sessions_are_kept(
+    server: TestServer,
+) -> None:
+    select = server.store.select  # type: ignore[attr-defined]
+    instances = "SELECT instance_id, reaped_at, guarded_at FROM server_instances"
+    async with connect(server.url) as client:
+        await client.say("Hello")
+        (before,) = await eventually(lambda: select(instances), lambda rows: rows[0]["guarded_at"])
+        await select(f"SELECT pg_terminate_backend(pid) {GUARDS}")
+        (after,) = await eventually(
+            lambda: select(instances),
+            lambda rows: rows[0]["guarded_at"] > before["guarded_at"],
+            within=GUARD_BACK_SECONDS_MAX,
+        )
+        assert (after["instance_id"], after["reaped_at"]) == (before["instance_id"], None)
+        await client.ask("Are you there?")
+        (row,) = await select("SELECT is_active FROM conversation_sessions")
+        assert row["is_active"]
+
+
+async def test_a_row_that_is_closed_in_the_very_moment_in_which_no_guard_listens_closes_its_socket_all_the_same(
+    server: TestServer,
+) -> None:
+    select = server.store.select  # type: ignore[attr-defined]
+    async with connect(server.url) as client:
+        await client.say("Hello")
+        await eventually(lambda: select(f"SELECT pid {GUARDS}"), bool)
+        await select(
+            f"WITH cut AS MATERIALIZED (SELECT pg_terminate_backend(pid, 1000) AS gone {GUARDS})"
+            " UPDATE conversation_sessions SET is_active = false WHERE (SELECT bool_and(gone) FROM cut)"
+        )
+        with trio.fail_after(GUARD_BACK_SECONDS_MAX):
+            assert await client.closed() == 4001
+
+
+async def begin_session(connection: Any, instance_id: UUID) -> Outcome:
+    """A begin's statement on a connection of one's own; what it came to."""
+    start = SessionStart(
+        session_id=uuid4(), conversation_id=uuid4(), user_id="ada", instance_id=instance_id, started=trio.current_time()
+    )
+    moment = await connection.fetchval("SELECT clock_timestamp()")
+    (outcome,) = await Batch([start]).run(connection, trio.current_time(), moment)
+    return outcome
+
+
+@pytest.mark.parametrize("first", ["begin", "renewal"])
+async def test_begins_and_renewals_never_wait_for_each_other(first: str, postgres_store: PostgresStore) -> None:
+    """Commits overlap: under load there may be no moment at which nobody begins a session."""
+    me = uuid4()
+    await postgres_store.register_instance(instance(me))
+
+    async def begin(connection: Any) -> None:
+        await begin_session(connection, me)
+
+    async def renew(connection: Any) -> None:
+        assert await connection.fetch(QUERIES["renew_instance"], me, GAP_SECONDS)
+
+    async def both() -> None:
+        one, other = (begin, renew) if first == "begin" else (renew, begin)
+        async with postgres_store._connections.one() as ours, postgres_store._connections.one() as theirs:
+            await theirs.execute("SET lock_timeout = '100ms'")
+            async with ours.transaction():
+                await one(ours)
+                await other(theirs)
+            await theirs.execute("RESET lock_timeout")
+
+    await postgres_store._call(both)
+
+
+async def test_who_is_being_declared_dead_begins_no_session_any_more(postgres_store: PostgresStore) -> None:
+    """The begin waits for the verdict, and is refused."""
+    me, judge = uuid4(), uuid4()
+    for each in (me, judge):
+        await postgres_store.register_instance(instance(each))
+    [heartbeat] = await postgres_store.select("SELECT heartbeat_at FROM server_instances WHERE instance_id = $1", me)
+
+    async def meet() -> Outcome:
+        async with postgres_store._connections.one() as ours, postgres_store._connections.one() as theirs:
+            async with ours.transaction():
+                await ours.fetch(QUERIES["reap_instance"], me, heartbeat["heartbeat_at"], judge, 1, 0.0)
+                begin = asyncio.create_task(begin_session(theirs, me))
+                waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+                while not (begin.done() or await ours.fetchval(waiting)):
+                    pass
+                assert not begin.done()
+            return await begin
+
+    assert isinstance(await postgres_store._call(meet), InstanceGone)

@@ -1,0 +1,181 @@
+"""A row that no session of its server is behind does not stay active, whatever kept its end from being stored."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import trio
+from lastcall.agents.select import EchoAgent
+from lastcall.runtime.background import in_background
+from lastcall.sessions import reconciler as strays
+from lastcall.sessions.reconciler import LOOK_SECONDS
+from lastcall.store.errors import StoreError, StoreUnavailable
+from lastcall.store.postgres import PostgresStore
+from lastcall.store.records import EndReason, SessionStart
+from trio.testing import MockClock
+
+from tests.support.clients import connect
+from tests.support.fake_rows import SessionRecord
+from tests.support.fake_store import MemoryStore
+from tests.support.servers import open_server
+from tests.support.waiting import eventually
+from tests.unit.realtime.test_connection import World
+
+CLOSED_WITHIN = 2 * LOOK_SECONDS + 1.0
+STAY_SECONDS = 3.0
+WITHIN = 10.0
+
+
+def refuse_ends(store: MemoryStore) -> None:
+    def refuse(operation: str) -> None:
+        if operation == "end_session":
+            raise StoreError("permission denied for table conversation_sessions")
+
+    store.fail_before = refuse
+
+
+def allow_all(store: MemoryStore) -> None:
+    store.fail_before = lambda _: None
+
+
+async def visit(world: World) -> float:
+    """A session in which nothing is said; when it ended."""
+    async with world.connected() as peer:
+        await peer.receive("session.created")
+        await trio.sleep(STAY_SECONDS)
+        ended = trio.current_time()
+        await peer.ws.aclose(1000)
+    return ended
+
+
+async def forgotten(world: World) -> SessionRecord:
+    """A row of this server's that no session was ever behind."""
+    await world.presence.register()
+    start = SessionStart(
+        session_id=uuid4(),
+        conversation_id=uuid4(),
+        user_id="ada",
+        instance_id=world.presence.instance_id,
+        started=trio.current_time(),
+    )
+    await world.store.begin_session(start, within=1.0)
+    return world.store.sessions[start.session_id]
+
+
+async def test_an_end_that_the_database_refused_is_stored_as_soon_as_it_takes_it(autojump_clock: MockClock) -> None:
+    world = World(MemoryStore(), EchoAgent())
+    async with in_background(world.services.strays.run):
+        refuse_ends(world.store)
+        ended = await visit(world)
+        await trio.sleep(100.0)
+        assert world.row.is_active
+        allow_all(world.store)
+        await trio.sleep(LOOK_SECONDS + 1.0)
+    assert not world.row.is_active
+    assert world.row.session_end == ended
+    assert world.row.end_reason == EndReason.CLIENT_CLOSED
+    assert world.row.close_code == 1000
+    assert world.services.metrics.registry.get_sample_value("lastcall_stray_sessions_closed_total") == 1
+
+
+async def test_a_row_that_nobody_remembers_ends_when_it_was_first_seen_without_its_session(
+    autojump_clock: MockClock,
+) -> None:
+    world = World(MemoryStore(), EchoAgent())
+    row = await forgotten(world)
+    began = trio.current_time()
+    async with in_background(world.services.strays.run):
+        await trio.sleep(CLOSED_WITHIN)
+    assert not row.is_active
+    assert row.end_reason == EndReason.SERVER_ERROR
+    assert row.session_end == began + LOOK_SECONDS
+
+
+async def test_neither_an_open_session_nor_one_that_ends_just_now_is_a_stray(autojump_clock: MockClock) -> None:
+    world = World(MemoryStore(), EchoAgent())
+    async with in_background(world.services.strays.run), world.connected() as peer:
+        await peer.receive("session.created")
+        await trio.sleep(5 * LOOK_SECONDS - 0.5)
+        assert world.row.is_active
+        ends: list[str] = []
+        world.store.fail_before = lambda operation: ends.append(operation) if operation == "end_session" else None
+        world.store.delay = lambda operation: 1.0 if operation == "end_session" else 0.0
+        ended = trio.current_time()
+        await peer.ws.aclose(1000)
+        await trio.sleep(CLOSED_WITHIN)
+    assert world.row.session_end == ended
+    assert ends == ["end_session"]
+    assert world.services.metrics.registry.get_sample_value("lastcall_stray_sessions_closed_total") == 0
+
+
+async def test_the_rows_of_another_server_are_none_of_our_business(autojump_clock: MockClock) -> None:
+    ours = World(MemoryStore(), EchoAgent())
+    await ours.presence.register()
+    row = await forgotten(World(ours.store, EchoAgent()))
+    async with in_background(ours.services.strays.run):
+        await trio.sleep(10 * CLOSED_WITHIN)
+    assert row.is_active
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("away"), StoreError("odd")])
+async def test_a_look_that_fails_is_followed_by_the_next(error: StoreError, autojump_clock: MockClock) -> None:
+    world = World(MemoryStore(), EchoAgent())
+    row = await forgotten(world)
+
+    def fail(operation: str) -> None:
+        if operation == "active_sessions":
+            raise error
+
+    world.store.fail_before = fail
+    async with in_background(world.services.strays.run):
+        await trio.sleep(10 * LOOK_SECONDS)
+        assert row.is_active
+        allow_all(world.store)
+        await trio.sleep(CLOSED_WITHIN)
+    assert not row.is_active
+
+
+async def test_what_is_remembered_is_forgotten_once_the_row_is_closed_by_whomever(autojump_clock: MockClock) -> None:
+    world = World(MemoryStore(), EchoAgent())
+    async with in_background(world.services.strays.run):
+        refuse_ends(world.store)
+        await visit(world)
+        await trio.sleep(CLOSED_WITHIN)
+        assert world.services.strays._ends
+        world.store.close_by_hand(world.row.session_id)
+        await trio.sleep(LOOK_SECONDS)
+        assert not world.services.strays._ends
+
+
+async def test_in_a_session_table_that_refuses_ends_for_a_while_they_land_dated_right(
+    postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over the real store: somebody's own trigger, which is dropped again."""
+    monkeypatch.setattr(strays, "LOOK_SECONDS", 0.2)
+    async with open_server(postgres_store) as server:
+        async with connect(server.url) as client:
+            await client.ask("hello")
+            await postgres_store.select(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today'; END $$;"
+            )
+            await postgres_store.select(
+                "CREATE TRIGGER refuse BEFORE UPDATE ON conversation_sessions FOR EACH ROW EXECUTE FUNCTION refuse()"
+            )
+            try:
+                [before] = await postgres_store.select("SELECT now()")
+                await client.ws.aclose(1000)
+                [after] = await postgres_store.select("SELECT now()")
+                await trio.sleep(0.5)
+                [row] = await postgres_store.select("SELECT is_active FROM conversation_sessions")
+                assert row["is_active"]
+            finally:
+                await postgres_store.select("DROP FUNCTION refuse CASCADE")
+
+        async def rows() -> list[Any]:
+            return await postgres_store.select("SELECT * FROM conversation_sessions")
+
+        [row] = await eventually(rows, lambda found: not found[0]["is_active"], within=WITHIN)
+        assert row["end_reason"] == "client_closed"
+        assert before["now"] <= row["session_end"] <= after["now"]

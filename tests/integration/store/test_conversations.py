@@ -1,0 +1,114 @@
+"""Histories, pages and lists of conversations."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+from lastcall.store.errors import ItemNotFound
+
+from .world import WITHIN, World, deletion, item
+
+
+async def test_history_is_the_newest_items_oldest_first_and_only_the_users_own(world: World) -> None:
+    start = await world.begin()
+    for position, text in ((3, "three"), (1, "one"), (2, "two")):
+        await world.append(item(start, text, position=position))
+    history = await world.store.load_history(start.conversation_id, "ada", 2)
+    assert history is not None
+    assert [stored.content for stored in history] == ["two", "three"]
+    assert await world.store.load_history(start.conversation_id, "eve", 2) is None
+    assert await world.store.load_history(uuid4(), "ada", 2) is None
+
+
+async def test_items_come_in_pages_from_either_end_and_from_any_item(world: World) -> None:
+    start = await world.begin()
+    for position in (3, 1, 5, 2, 4):
+        await world.append(item(start, item_id=f"i{position}", position=position))
+
+    async def page(limit: int, *, older: bool, cursor: str | None = None) -> list[str]:
+        page = await world.store.page_items(start.conversation_id, "ada", limit, older=older, cursor=cursor)
+        assert page is not None
+        return [stored.item_id for stored in page]
+
+    assert await page(2, older=False) == ["i1", "i2"]
+    assert await page(2, older=False, cursor="i2") == ["i3", "i4"]
+    assert await page(2, older=False, cursor="i5") == []
+    assert await page(2, older=True) == ["i5", "i4"]
+    assert await page(9, older=True, cursor="i4") == ["i3", "i2", "i1"]
+
+
+async def test_pages_hold_every_item_once_though_many_stand_at_one_position(world: World) -> None:
+    start = await world.begin()
+    await world.append(*(item(start, position=7) for _ in range(9)))
+    seen: list[str] = []
+    while page := await world.store.page_items(
+        start.conversation_id, "ada", 2, older=False, cursor=seen[-1] if seen else None
+    ):
+        seen += [stored.item_id for stored in page]
+    assert len(seen) == len(set(seen)) == 9
+    assert seen == [stored.item_id for stored in await world.items(start.conversation_id)]
+    history = await world.store.load_history(start.conversation_id, "ada", 4)
+    assert history is not None
+    assert [stored.item_id for stored in history] == seen[-4:]
+
+
+async def test_no_page_shows_a_deleted_item_but_one_may_go_on_from_it(world: World) -> None:
+    start = await world.begin()
+    names = ("a", "b", "c", "d")
+    await world.append(*(item(start, item_id=name, position=number) for number, name in enumerate(names)))
+    await world.store.delete_item(deletion(start, "b"), within=WITHIN)
+    for older, cursor, expected in (
+        (True, None, ["d", "c"]),
+        (True, "c", ["a"]),
+        (True, "b", ["a"]),
+        (False, None, ["a", "c"]),
+        (False, "a", ["c", "d"]),
+        (False, "b", ["c", "d"]),
+    ):
+        page = await world.store.page_items(start.conversation_id, "ada", 2, older=older, cursor=cursor)
+        assert page is not None
+        assert [stored.item_id for stored in page] == expected
+
+
+async def test_a_page_holds_items_of_every_kind_whole(world: World) -> None:
+    start = await world.begin()
+    call = item(start, "{}", role="assistant", kind="function_call", call_id="call_1", name="look_up", position=1)
+    output = item(start, "rain", role="tool", kind="function_call_output", call_id="call_1", position=2)
+    await world.append(call, output)
+    assert await world.store.page_items(start.conversation_id, "ada", 9, older=False) == [call, output]
+    assert await world.store.page_items(start.conversation_id, "ada", 9, older=True) == [output, call]
+
+
+async def test_a_page_is_only_for_the_conversations_own_user_and_from_its_own_items(world: World) -> None:
+    start, other = await world.begin(), await world.begin()
+    await world.append(item(start, item_id="mine"))
+    await world.append(item(other, item_id="elsewhere"))
+    assert await world.store.page_items(start.conversation_id, "eve", 9, older=True) is None
+    assert await world.store.page_items(start.conversation_id, "eve", 9, older=True, cursor="mine") is None
+    assert await world.store.page_items(uuid4(), "ada", 9, older=True) is None
+    for cursor in ("elsewhere", "none"):
+        with pytest.raises(ItemNotFound):
+            await world.store.page_items(start.conversation_id, "ada", 9, older=True, cursor=cursor)
+
+
+async def test_a_users_conversations_are_listed_newest_first_with_their_last_activity(world: World) -> None:
+    old = await world.begin()
+    new = await world.begin()
+    await world.begin("eve")
+    await world.append(item(old))
+    listed = await world.store.list_conversations("ada", 9)
+    assert listed is not None
+    assert [each.conversation_id for each in listed] == [new.conversation_id, old.conversation_id]
+    assert listed[0].last_active_at == listed[0].created_at
+    assert listed[1].last_active_at >= listed[0].created_at
+    assert await world.store.list_conversations("ada", 1) == listed[:1]
+    assert await world.store.list_conversations("ada", 9, after=new.conversation_id) == listed[1:]
+    assert await world.store.list_conversations("eve", 9, after=new.conversation_id) is None
+
+
+async def test_history_goes_on_in_the_next_session(world: World) -> None:
+    first = await world.spoken("ada", "before")
+    start = await world.begin("ada", conversation_id=first.conversation_id)
+    await world.append(item(start, "after", position=9))
+    assert await world.contents(first.conversation_id) == ["before", "after"]

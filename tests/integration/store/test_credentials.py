@@ -1,0 +1,129 @@
+"""Keys and client secrets."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import trio
+from lastcall.auth.identity import Scope
+from lastcall.store.errors import CredentialRevoked, InvalidRow
+from lastcall.store.records import ClientSecret, Credential
+
+from .world import WAIT_SECONDS, World
+
+HASH, OTHER_HASH = b"h" * 32, b"o" * 32
+
+
+async def key_of(world: World, user_id: str = "ada") -> Credential:
+    key_id = uuid4()
+    key = Credential(credential_id=key_id, key_id=key_id, user_id=user_id, scope=Scope.SERVICE)
+    await world.create_key(key, HASH)
+    return key
+
+
+def secret_of(key: Credential | None, **changes: Any) -> ClientSecret:
+    fields: dict[str, Any] = {
+        "key_id": key.key_id if key else None,
+        "user_id": "ada",
+        "conversation_id": None,
+        "session": "{}",
+        "secret_hash": OTHER_HASH,
+        "seconds": 600,
+    }
+    return ClientSecret(**(fields | changes))
+
+
+async def test_keys_exist_from_the_first_one_on_also_when_all_are_revoked(world: World) -> None:
+    assert not await world.store.keys_exist()
+    await world.store.create_client_secret(secret_of(None))
+    assert not await world.store.keys_exist()
+    key = await key_of(world)
+    assert await world.store.keys_exist()
+    await world.revoke(key.credential_id)
+    assert await world.store.keys_exist()
+
+
+async def test_a_key_is_found_by_its_hash_until_it_is_revoked(world: World) -> None:
+    key = await key_of(world)
+    assert await world.store.find_credential(HASH) == key
+    assert await world.store.find_credential(OTHER_HASH) is None
+    await world.revoke(key.credential_id)
+    assert await world.store.find_credential(HASH) is None
+
+
+async def test_a_client_secret_is_found_with_all_that_it_is_bound_to(world: World) -> None:
+    start, key = await world.begin(), await key_of(world)
+    session = '{"instructions": "Be brief."}'
+    secret = secret_of(key, conversation_id=start.conversation_id, session=session)
+    await world.store.create_client_secret(secret)
+    assert await world.store.find_credential(OTHER_HASH) == Credential(
+        credential_id=secret.secret_id,
+        key_id=key.key_id,
+        user_id="ada",
+        scope=Scope.CLIENT,
+        conversation_id=start.conversation_id,
+        session=session,
+    )
+
+
+async def test_an_expired_client_secret_is_not_found_and_ends_nothing(world: World) -> None:
+    secret = secret_of(await key_of(world), seconds=0)
+    await world.store.create_client_secret(secret)
+    assert await world.store.find_credential(OTHER_HASH) is None
+    start = await world.begin(credential_id=secret.secret_id)  # it was found a moment before
+    assert (await world.session(start.session_id)).is_active
+
+
+@pytest.mark.parametrize("revoked", ["the key", "the secret"])
+async def test_a_client_secret_goes_with_its_key(world: World, revoked: str) -> None:
+    key = await key_of(world)
+    secret = secret_of(key)
+    await world.store.create_client_secret(secret)
+    await world.revoke(key.credential_id if revoked == "the key" else secret.secret_id)
+    assert await world.store.find_credential(OTHER_HASH) is None
+    assert (await world.store.find_credential(HASH) is None) == (revoked == "the key")
+
+
+async def test_a_revoked_key_makes_no_client_secrets(world: World) -> None:
+    key = await key_of(world)
+    await world.revoke(key.credential_id)
+    with pytest.raises(CredentialRevoked):
+        await world.store.create_client_secret(secret_of(key))
+    assert await world.store.find_credential(OTHER_HASH) is None
+
+
+async def test_a_client_secret_is_for_a_conversation_of_its_user_only(world: World) -> None:
+    start, key = await world.begin("eve"), await key_of(world)
+    for conversation_id in (start.conversation_id, uuid4()):
+        with pytest.raises(InvalidRow):
+            await world.store.create_client_secret(secret_of(key, conversation_id=conversation_id))
+
+
+@pytest.mark.parametrize("revoked", ["the key", "the secret"])
+async def test_revoking_closes_the_sessions_that_it_began_and_no_others(world: World, revoked: str) -> None:
+    key = await key_of(world)
+    secret = secret_of(key)
+    await world.store.create_client_secret(secret)
+    by_key = await world.begin(credential_id=key.credential_id)
+    by_secret = await world.begin(credential_id=secret.secret_id)
+    by_nothing = await world.begin()
+    async with world.store.open_guard(world.instance_id) as guard:
+        await world.revoke(key.credential_id if revoked == "the key" else secret.secret_id)
+        with trio.fail_after(WAIT_SECONDS):
+            await guard.news()
+    ended = await world.session(by_secret.session_id)
+    assert (ended.is_active, ended.end_reason, ended.closed_by) == (False, "revoked", None)
+    assert (await world.session(by_key.session_id)).is_active == (revoked == "the secret")
+    assert (await world.session(by_nothing.session_id)).is_active
+
+
+async def test_nothing_begins_with_what_was_revoked_in_between(world: World) -> None:
+    key = await key_of(world)
+    await world.revoke(key.credential_id)
+    for credential_id in (key.credential_id, uuid4()):
+        with pytest.raises(CredentialRevoked):
+            await world.begin(credential_id=credential_id)
+    assert await world.session_count() == 0
+    await world.begin()

@@ -1,0 +1,160 @@
+"""Memory: pending with the end, claimed by one, applied once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import trio
+from lastcall.store.errors import InvalidRow
+from lastcall.store.records import MemoryClaim, RememberedFact
+from trio.testing import MockClock
+
+from .world import LEASE_SECONDS, World, end, gather, item, memory, soon
+
+
+async def test_memory_is_pending_only_where_the_user_spoke(world: World) -> None:
+    silent, answered, spoke = await world.begin(), await world.begin(), await world.begin()
+    await world.append(item(answered, role="assistant"))
+    await world.append(item(spoke))
+    assert (await world.session(spoke.session_id)).memory_status == "none"
+    for start in (silent, answered, spoke):
+        await world.store.end_session(end(start))
+    states = [(await world.session(start.session_id)).memory_status for start in (silent, answered, spoke)]
+    assert states == ["none", "none", "pending"]
+
+
+async def test_words_stored_with_the_end_count_as_spoken(world: World) -> None:
+    start = await world.begin()
+    await world.store.end_session(end(start, unfinished=[item(start)]))
+    assert (await world.session(start.session_id)).memory_status == "pending"
+
+
+async def test_a_claim_holds_the_sessions_own_items_in_order(world: World) -> None:
+    first = await world.spoken("ada", "earlier")
+    await world.store.finish_memory(first.session_id, [])
+    start = await world.begin("ada", conversation_id=first.conversation_id)
+    await world.append(item(start, "second", position=2, role="assistant", item_id="b"))
+    await world.append(item(start, "first", position=1, item_id="a"))
+    await world.store.end_session(end(start))
+    (claim,) = await world.store.claim_memory(5, 60.0)
+    assert (claim.transcript.session_id, claim.transcript.user_id) == (str(start.session_id), "ada")
+    said = [(message.role, message.text, message.item_id) for message in claim.transcript.messages]
+    assert said == [("user", "first", "a"), ("assistant", "second", "b")]
+    assert claim.attempts == 1
+
+
+async def test_a_session_is_claimed_by_one_claimer(world: World) -> None:
+    starts = [await world.spoken() for _ in range(6)]
+    results = await gather(*[lambda: world.store.claim_memory(4, 60.0)] * 4)
+    claimed = [claim.transcript.session_id for claims in results for claim in claims]
+    assert sorted(claimed) == sorted(str(start.session_id) for start in starts)
+    assert max(map(len, results)) <= 4
+
+
+async def test_a_claim_takes_no_more_than_its_limit(world: World) -> None:
+    for _ in range(3):
+        await world.spoken()
+    assert len(await world.store.claim_memory(2, 60.0)) == 2
+    assert len(await world.store.claim_memory(2, 60.0)) == 1
+    assert await world.store.claim_memory(2, 60.0) == []
+
+
+async def test_a_claim_that_runs_out_is_anothers(world: World, clock: MockClock | None) -> None:
+    await world.spoken()
+    claimed = trio.current_time()
+    assert len(await world.store.claim_memory(1, LEASE_SECONDS)) == 1
+    claims: Sequence[MemoryClaim] = await soon(lambda: world.store.claim_memory(1, 60.0))
+    assert trio.current_time() - claimed >= LEASE_SECONDS * 0.9
+    assert claims[0].attempts == 2
+
+
+async def test_memory_is_applied_once_by_whoever_is_first(world: World) -> None:
+    start = await world.spoken()
+    await world.store.claim_memory(1, 60.0)
+    calls = [lambda text=text: world.store.finish_memory(start.session_id, [memory(text)]) for text in "ab"]
+    results = await gather(*calls)
+    assert sorted(results) == [False, True]
+    facts = await world.store.recall("ada", 10)
+    assert facts == [RememberedFact("note", "ab"[results.index(True)])]
+    row = await world.session(start.session_id)
+    assert (row.memory_status, row.memory_error) == ("done", None)
+    assert row.memory_finalized_at is not None
+    assert await world.store.claim_memory(1, 60.0) == []
+
+
+async def test_a_memory_that_cannot_be_stored_leaves_all_of_them_pending(world: World) -> None:
+    start = await world.spoken()
+    for bad in (memory("x" * 1001), memory(""), memory("fine", "k" * 33), memory("nul \0")):
+        with pytest.raises(InvalidRow):
+            await world.store.finish_memory(start.session_id, [memory("fine"), bad])
+    assert (await world.session(start.session_id)).memory_status == "pending"
+    assert await world.store.recall("ada", 10) == []
+
+
+async def test_memory_of_an_active_session_is_not_finished(world: World) -> None:
+    start = await world.begin()
+    assert await world.store.finish_memory(start.session_id, [memory("fine")]) is False
+    assert await world.store.recall("ada", 10) == []
+
+
+async def test_the_same_memory_again_is_one_memory_the_newest(world: World) -> None:
+    for facts in ([memory("Likes tea"), memory("LIKES TEA")], [memory("Has a cat")], [memory("likes tea")]):
+        start = await world.spoken()
+        assert await world.store.finish_memory(start.session_id, facts)
+    recalled = [fact.content.lower() for fact in await world.store.recall("ada", 10)]
+    assert recalled == ["has a cat", "likes tea"]
+    start = await world.spoken()
+    await world.store.finish_memory(start.session_id, [memory("likes tea", "like")])
+    assert len(await world.store.recall("ada", 10)) == 3
+
+
+async def test_the_newest_memories_are_recalled_oldest_first_and_no_one_elses(world: World) -> None:
+    for user, text in (("ada", "one"), ("eve", "hers"), ("ada", "two"), ("ada", "three")):
+        start = await world.spoken(user)
+        await world.store.finish_memory(start.session_id, [memory(text)])
+    assert [fact.content for fact in await world.store.recall("ada", 2)] == ["two", "three"]
+    assert await world.store.recall("bob", 2) == []
+
+
+async def test_one_sessions_memories_are_recalled_in_the_agents_order(world: World) -> None:
+    start = await world.spoken()
+    texts = ["north", "east", "south", "west", "up", "down"]
+    await world.store.finish_memory(start.session_id, [memory(text) for text in texts])
+    assert [fact.content for fact in await world.store.recall("ada", 10)] == texts
+
+
+async def test_a_failed_try_is_due_again_after_its_back_off(world: World, clock: MockClock | None) -> None:
+    start = await world.spoken()
+    await world.store.claim_memory(1, 60.0)
+    failed = trio.current_time()
+    await world.store.fail_memory(start.session_id, "the model is out", retry_after=LEASE_SECONDS)
+    assert (await world.session(start.session_id)).memory_error == "the model is out"
+    claims = await soon(lambda: world.store.claim_memory(1, 60.0))
+    assert trio.current_time() - failed >= LEASE_SECONDS * 0.9
+    assert claims[0].attempts == 2
+
+
+async def test_a_try_that_failed_for_good_is_not_claimed_again(world: World) -> None:
+    start = await world.spoken()
+    await world.store.fail_memory(start.session_id, "hopeless", retry_after=None)
+    row = await world.session(start.session_id)
+    assert (row.memory_status, row.memory_error, row.memory_due_at) == ("failed", "hopeless", None)
+    assert await world.store.claim_memory(1, 60.0) == []
+    assert await world.store.finish_memory(start.session_id, [memory("late")]) is False
+
+
+async def test_a_claim_that_is_given_back_is_due_at_once_and_costs_no_try(world: World) -> None:
+    start = await world.spoken()
+    (first,) = await world.store.claim_memory(1, 3_600)
+    await world.store.release_memory(start.session_id)
+    (second,) = await world.store.claim_memory(1, 3_600)
+    assert (first.attempts, second.attempts) == (1, 1)
+
+
+async def test_a_failure_after_the_finish_changes_nothing(world: World) -> None:
+    start = await world.spoken()
+    await world.store.finish_memory(start.session_id, [])
+    await world.store.fail_memory(start.session_id, "late", retry_after=0.0)
+    row = await world.session(start.session_id)
+    assert (row.memory_status, row.memory_error) == ("done", None)

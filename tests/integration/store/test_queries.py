@@ -1,0 +1,191 @@
+"""`queries.sql`: every statement is valid, used, and fast where it is hot."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import lastcall
+import pytest
+from lastcall.store.postgres import PostgresStore
+from lastcall.store.postgres.calls import bounded
+from lastcall.store.queries import QUERIES, load_queries
+
+SOURCES = sorted(Path(lastcall.__file__).parent.rglob("*.py"))
+
+
+def used_names() -> set[str]:
+    """Names of statements in the server's code: `fetch("name", …)`, and `QUERIES["name"]`."""
+    names = set()
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text())):
+            match node:
+                case ast.Call(func=ast.Attribute(attr="fetch" | "_fetch"), args=[ast.Constant(value=str(name)), *_]):
+                    names.add(name)
+                case ast.Subscript(value=ast.Name(id="QUERIES"), slice=ast.Constant(value=str(name))):
+                    names.add(name)
+    return names
+
+
+def test_every_statement_that_the_code_names_exists() -> None:
+    assert used_names() - set(QUERIES) == set()
+
+
+def test_every_statement_is_used() -> None:
+    assert set(QUERIES) - used_names() == set()
+
+
+def test_a_name_that_occurs_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        load_queries("-- name: one\nSELECT 1;\n-- name: two\nSELECT 2;\n-- name: one\nSELECT 3;\n")
+
+
+def test_statements_are_split_at_their_names_and_keep_their_comments() -> None:
+    text = "-- about the file\n-- name: one\n-- why\nSELECT 1;\n\n-- name: two\nSELECT '-- name: no' ;\n"
+    assert load_queries(text) == {"one": "-- why\nSELECT 1", "two": "SELECT '-- name: no' "}
+
+
+async def test_every_statement_is_valid_on_the_schema(postgres_store: PostgresStore) -> None:
+    async def prepare_all() -> None:
+        async with postgres_store._connections.one() as connection:
+            for name, text in QUERIES.items():
+                try:
+                    await connection.prepare(text)
+                except Exception as error:
+                    raise AssertionError(f"{name}: {error}") from error
+
+    await postgres_store._call(prepare_all)
+
+
+FILL = """
+INSERT INTO server_instances SELECT gen_random_uuid(), 'host', n, '0' FROM generate_series(1, 50) n;
+INSERT INTO conversations (user_id) SELECT 'user-' || n FROM generate_series(1, 5000) n;
+INSERT INTO conversation_sessions (conversation_id, user_id, instance_id)
+    SELECT c.conversation_id, c.user_id, i.instance_id
+      FROM (SELECT *, row_number() OVER () AS n FROM conversations) c
+      JOIN (SELECT *, row_number() OVER () AS n FROM server_instances) i ON i.n = c.n % 50 + 1;
+INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
+    SELECT gen_random_uuid(), conversation_id, session_id, 'item_' || n, n, 'user', 'hello', 'completed'
+      FROM conversation_sessions, generate_series(1, 4) n;
+INSERT INTO user_memories (user_id, kind, content)
+    SELECT user_id, 'note', 'fact ' || n FROM conversations, generate_series(1, 3) n;
+UPDATE conversation_sessions SET is_active = false WHERE user_id LIKE '%7';
+UPDATE conversation_sessions SET memory_status = 'done', memory_finalized_at = now() WHERE user_id LIKE '%17';
+INSERT INTO api_keys (subject, scope, prefix, secret_hash)
+    SELECT 'user-' || n, 'user', 'sk-', sha256(n::text::bytea) FROM generate_series(1, 5000) n;
+INSERT INTO client_secrets (user_id, secret_hash, expires_at)
+    SELECT 'user-' || n, sha256(n::text::bytea), now() FROM generate_series(1, 5000) n;
+ANALYZE server_instances, conversations, conversation_sessions, messages, user_memories, api_keys, client_secrets;
+"""
+IDS = [uuid4()]
+LONG = f"""
+INSERT INTO conversations (conversation_id, user_id) VALUES ('{IDS[0]}', 'ada');
+INSERT INTO conversation_sessions (session_id, conversation_id, user_id) VALUES ('{IDS[0]}', '{IDS[0]}', 'ada');
+INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
+    SELECT gen_random_uuid(), '{IDS[0]}', '{IDS[0]}', 'item_' || n, n, 'user', 'hello', 'completed'
+      FROM generate_series(-1500, 1500) n;
+ANALYZE messages;
+"""
+FILL_SECONDS = 60.0
+HOT: dict[str, list[Any]] = {
+    "find_credential": [b"h" * 32],
+    "close_instance_sessions": [IDS[0], 0.0],
+    "active_sessions": IDS,
+    "claim_memory": [1, 60.0],
+    "finish_memory": [IDS[0], ["note"], ["text"], ["text"], ["item"]],
+    "fail_memory": [IDS[0], "error", 1.0],
+    "recall": ["user-1", 50],
+    "find_conversation": [IDS[0], "user-1"],
+    "load_history": [IDS[0], 200],
+    "find_item": [IDS[0], "item"],
+    "items_after": [IDS[0], 0, IDS[0], 20],
+    "items_before": [IDS[0], 0, IDS[0], 20],
+    "list_conversations": ["user-1", None, 20],
+    "renew_instance": [IDS[0], 3.0],
+}
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from _nodes(child)
+
+
+def _scanned(plan: dict[str, Any]) -> set[str]:
+    """The tables that a plan reads from end to end."""
+    return {node["Relation Name"] for node in _nodes(plan) if node["Node Type"] == "Seq Scan"}
+
+
+async def explain(store: PostgresStore, fill: str = FILL) -> dict[str, dict[str, Any]]:
+    """The plan of every hot statement, on filled tables."""
+
+    async def run() -> dict[str, dict[str, Any]]:
+        async with store._connections.one() as connection:
+            await connection.execute(fill, timeout=FILL_SECONDS)
+            await connection.set_type_codec("json", schema="pg_catalog", encoder=str, decoder=json.loads)
+            found = {}
+            for name, args in HOT.items():
+                plans = await connection.fetchval(f"EXPLAIN (FORMAT json) {QUERIES[name]}", *args)
+                found[name] = plans[0]["Plan"]
+            return found
+
+    return await bounded(store._loop, FILL_SECONDS, run)
+
+
+async def test_no_hot_statement_reads_a_table_from_end_to_end(postgres_store: PostgresStore) -> None:
+    plans = await explain(postgres_store)
+    scanned = {name: _scanned(plan) - {"server_instances"} for name, plan in plans.items()}  # a handful of rows
+    assert {name: tables for name, tables in scanned.items() if tables} == {}
+
+
+@pytest.mark.parametrize("name", ["items_after", "items_before"])
+async def test_a_page_of_a_long_conversation_is_read_at_its_place_in_the_index(
+    name: str, postgres_store: PostgresStore
+) -> None:
+    plan = (await explain(postgres_store, LONG))[name]
+    (scan,) = [node for node in _nodes(plan) if "Scan" in node["Node Type"]]
+    assert scan["Index Name"] == "messages_by_position"
+    assert "ROW(" in scan["Index Cond"], "the page begins at its place, not at the conversation's beginning"
+    assert not any("Sort" in node["Node Type"] for node in _nodes(plan))
+
+
+# What EXPLAIN does not look into: the tables are counted that each reads from end to end, with either kind of plan.
+BATCH = """
+SELECT commit_batch(now(), '1h', jsonb_build_object(
+    'starts', (SELECT jsonb_agg(jsonb_build_object('session_id', gen_random_uuid(), 'conversation_id', conversation_id,
+            'user_id', user_id, 'instance_id', instance_id, 'age_seconds', 0, 'credential_id', key_id)) FROM few),
+    'items', (SELECT jsonb_agg(jsonb_build_object('message_id', gen_random_uuid(), 'conversation_id', conversation_id,
+            'session_id', session_id, 'item_id', 'new_' || session_id, 'position', 9, 'role', 'user', 'content', 'hi',
+            'status', 'completed', 'kind', 'message')) FROM few),
+    'deletions', (SELECT jsonb_agg(jsonb_build_object('session_id', session_id, 'item_id', 'item_1')) FROM few),
+    'ends', (SELECT jsonb_agg(jsonb_build_object('session_id', session_id, 'instance_id', instance_id,
+            'age_seconds', 0, 'end_reason', 'client_closed')) FROM few)))
+"""
+FEW = """
+CREATE TEMP TABLE few AS SELECT s.*, key_id FROM conversation_sessions s JOIN api_keys ON subject = user_id
+    WHERE is_active LIMIT 20;
+ANALYZE few
+"""
+SCANS = "SELECT relname, seq_scan FROM pg_stat_xact_user_tables"
+
+
+@pytest.mark.parametrize("plan", ["force_custom_plan", "force_generic_plan"])
+async def test_a_batch_reads_no_table_from_end_to_end(postgres_store: PostgresStore, plan: str) -> None:
+    async def count() -> set[str]:
+        async with postgres_store._connections.one() as connection:
+            await connection.execute(FILL, timeout=FILL_SECONDS)
+            await connection.execute(FEW)
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL plan_cache_mode = {plan}")
+                before = await connection.fetch(SCANS)  # statements before this one may still be in it
+                answer = json.loads(await connection.fetchval(BATCH))
+                assert sum(answer["ends"].values()) == 20
+                assert answer["deletions"] == ["deleted"] * 20
+                after = await connection.fetch(SCANS)
+                return {relname for relname, _ in set(map(tuple, after)) - set(map(tuple, before))}
+
+    assert await bounded(postgres_store._loop, FILL_SECONDS, count) - {"few", "server_instances"} == set()

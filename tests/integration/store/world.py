@@ -1,0 +1,236 @@
+"""A store with one registered instance, and the rows that tests put into it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import trio
+from lastcall.agents.agent import Memory
+from lastcall.store.errors import StoreError
+from lastcall.store.postgres import PostgresStore, open_store
+from lastcall.store.records import Credential, EndReason, ItemDeletion, SessionEnd, SessionStart, StoredItem
+from lastcall.store.store import Store
+
+from tests.support.fake_rows import SessionRecord
+from tests.support.fake_store import MemoryStore
+from tests.support.servers import empty
+
+WITHIN = 10.0
+CLOSE_TO = 0.1  # seconds
+WAIT_SECONDS = 10.0
+LEASE_SECONDS = 0.2
+UNSTORABLE = ["nul \0", "lone surrogate \ud800"]
+
+
+class World:
+    """A store with one registered instance, and a way to look at what it holds."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.instance_id = uuid4()
+
+    async def session(self, session_id: UUID) -> SessionRecord:
+        raise NotImplementedError
+
+    async def session_count(self) -> int:
+        raise NotImplementedError
+
+    async def items(self, conversation_id: UUID) -> Sequence[StoredItem]:
+        raise NotImplementedError
+
+    async def close_by_hand(self, session_id: UUID) -> None:
+        raise NotImplementedError
+
+    async def declare_dead(self, instance_id: UUID) -> None:
+        raise NotImplementedError
+
+    async def create_key(self, credential: Credential, secret_hash: bytes) -> None:
+        raise NotImplementedError
+
+    async def revoke(self, credential_id: UUID) -> None:
+        raise NotImplementedError
+
+    async def silence(self, seconds: float) -> float:
+        """Moves the instance's last heartbeat back; when it now was, on the store's clock."""
+        raise NotImplementedError
+
+    async def begin(self, user_id: str = "ada", *, age: float = 0.0, **changes: Any) -> SessionStart:
+        """Begins a session that started `age` seconds ago."""
+        fields: dict[str, Any] = {
+            "session_id": uuid4(),
+            "conversation_id": uuid4(),
+            "user_id": user_id,
+            "instance_id": self.instance_id,
+            "started": trio.current_time() - age,
+        }
+        start = SessionStart(**(fields | changes))
+        await self.store.begin_session(start, within=WITHIN)
+        return start
+
+    async def spoken(self, user_id: str = "ada", *texts: str) -> SessionStart:
+        """A closed session in which the user spoke, so that its memory is pending."""
+        start = await self.begin(user_id)
+        for position, text in enumerate(texts or ("hello",)):
+            await self.append(item(start, text, position=position))
+        await self.store.end_session(end(start))
+        return start
+
+    async def append(self, *items: StoredItem) -> None:
+        await self.store.append_items(items, within=WITHIN)
+
+    async def contents(self, conversation_id: UUID) -> list[str]:
+        return [stored.content for stored in await self.items(conversation_id)]
+
+
+class MemoryWorld(World):
+    store: MemoryStore
+
+    async def close_by_hand(self, session_id: UUID) -> None:
+        self.store.close_by_hand(session_id)
+
+    async def session(self, session_id: UUID) -> SessionRecord:
+        return self.store.sessions[session_id]
+
+    async def session_count(self) -> int:
+        return len(self.store.sessions)
+
+    async def items(self, conversation_id: UUID) -> Sequence[StoredItem]:
+        return self.store.items(conversation_id)
+
+    async def declare_dead(self, instance_id: UUID) -> None:
+        self.store.declare_dead(instance_id)
+
+    async def create_key(self, credential: Credential, secret_hash: bytes) -> None:
+        self.store.create_key(credential, secret_hash)
+
+    async def revoke(self, credential_id: UUID) -> None:
+        self.store.revoke(credential_id)
+
+    async def silence(self, seconds: float) -> float:
+        self.store.instances[self.instance_id].heartbeat_at = trio.current_time() - seconds
+        return self.store.instances[self.instance_id].heartbeat_at
+
+
+class PostgresWorld(World):
+    store: PostgresStore
+
+    async def sql(self, text: str, *args: object) -> list[Any]:
+        return await self.store.select(text, *args)
+
+    async def close_by_hand(self, session_id: UUID) -> None:
+        await self.sql("UPDATE conversation_sessions SET is_active = false WHERE session_id = $1", session_id)
+
+    async def session(self, session_id: UUID) -> SessionRecord:
+        rows = await self.sql(
+            "SELECT session_id, conversation_id, user_id, instance_id, is_active, duration_seconds, end_reason,"
+            " close_code, closed_by, memory_status, memory_attempts, memory_error,"
+            " extract(epoch FROM session_start)::float8 AS session_start,"
+            " extract(epoch FROM session_end)::float8 AS session_end,"
+            " extract(epoch FROM ended_at)::float8 AS ended_at,"
+            " extract(epoch FROM memory_due_at)::float8 AS memory_due_at,"
+            " extract(epoch FROM memory_finalized_at)::float8 AS memory_finalized_at"
+            " FROM conversation_sessions WHERE session_id = $1",
+            session_id,
+        )
+        return SessionRecord(**dict(rows[0]))
+
+    async def session_count(self) -> int:
+        return int((await self.sql("SELECT count(*) FROM conversation_sessions"))[0][0])
+
+    async def items(self, conversation_id: UUID) -> Sequence[StoredItem]:
+        columns = (
+            "message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name,"
+            " deleted_at IS NOT NULL AS deleted"
+        )
+        text = f"SELECT {columns} FROM messages WHERE conversation_id = $1 ORDER BY position, message_id"
+        return [StoredItem(**dict(row)) for row in await self.sql(text, conversation_id)]
+
+    async def declare_dead(self, instance_id: UUID) -> None:
+        await self.sql("UPDATE server_instances SET reaped_at = now() WHERE instance_id = $1", instance_id)
+
+    async def create_key(self, credential: Credential, secret_hash: bytes) -> None:
+        await self.store.fetch(
+            "create_key", credential.key_id, credential.user_id, credential.scope, "sk-", secret_hash
+        )
+
+    async def revoke(self, credential_id: UUID) -> None:
+        await self.store.fetch("revoke_credential", credential_id)
+
+    async def silence(self, seconds: float) -> float:
+        rows = await self.sql(
+            "UPDATE server_instances SET heartbeat_at = now() - make_interval(secs => $2) WHERE instance_id = $1"
+            " RETURNING extract(epoch FROM heartbeat_at)::float8",
+            self.instance_id,
+            seconds,
+        )
+        return float(rows[0][0])
+
+
+def item(start: SessionStart, content: str = "hello", **changes: Any) -> StoredItem:
+    fields: dict[str, Any] = {
+        "session_id": start.session_id,
+        "conversation_id": start.conversation_id,
+        "item_id": f"item_{uuid4().hex}",
+        "position": 0,
+        "role": "user",
+        "content": content,
+        "status": "completed",
+    }
+    return StoredItem(**(fields | changes))
+
+
+def deletion(start: SessionStart, item_id: str) -> ItemDeletion:
+    return ItemDeletion(start.session_id, item_id)
+
+
+def end(start: SessionStart, *, age: float = 0.0, **changes: Any) -> SessionEnd:
+    """The end of a session, `age` seconds ago."""
+    fields: dict[str, Any] = {
+        "session_id": start.session_id,
+        "instance_id": start.instance_id,
+        "ended": trio.current_time() - age,
+        "reason": EndReason.CLIENT_CLOSED,
+        "close_code": 1000,
+    }
+    return SessionEnd(**(fields | changes))
+
+
+def memory(content: str, kind: str = "note", **changes: Any) -> Memory:
+    return Memory(**({"kind": kind, "content": content, "item_id": "item_1", "quote": content} | changes))
+
+
+@asynccontextmanager
+async def open_world(url: str | None) -> AsyncIterator[World]:
+    if url is None:
+        yield MemoryWorld(MemoryStore())
+        return
+    async with open_store(url) as store:
+        await empty(store)
+        yield PostgresWorld(store)
+
+
+async def gather(*calls: Callable[[], Awaitable[Any]]) -> list[Any]:
+    """The results of concurrent calls, a `StoreError` standing for its call's result."""
+    results: list[Any] = [None] * len(calls)
+
+    async def run(index: int, call: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            results[index] = await call()
+        except StoreError as error:
+            results[index] = error
+
+    async with trio.open_nursery() as nursery:
+        for index, call in enumerate(calls):
+            nursery.start_soon(run, index, call)
+    return results
+
+
+async def soon(condition: Callable[[], Awaitable[Any]]) -> Any:
+    """Waits, within a bound, until the condition holds, and returns what it returned."""
+    with trio.fail_after(WAIT_SECONDS):
+        while not (result := await condition()):  # noqa: ASYNC110 - a database has no event to wait for
+            await trio.sleep(0.02)
+    return result

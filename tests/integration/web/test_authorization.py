@@ -1,0 +1,624 @@
+"""Who may do what: every credential there is, against every way in that the server has."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import httpx2
+import jwt
+import pytest
+import trio
+from lastcall.agents.select import EchoAgent
+from lastcall.auth import keyring
+from lastcall.auth.identity import Scope
+from lastcall.protocol.client_events import SUPPORTED_EVENTS
+from lastcall.protocol.endpoint import PATH
+from lastcall.protocol.ids import parse_public_id, public_id
+from lastcall.store.postgres import PostgresStore, open_store
+from lastcall.web.app import create_app
+from openai import OpenAI
+from openai.types.realtime import ClientSecretCreateResponse
+from pydantic import TypeAdapter
+from starlette.routing import Route
+from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
+from websockets.exceptions import InvalidStatus
+
+from tests.support.clients import connect
+from tests.support.processes import run_server
+from tests.support.servers import TestServer, empty, open_server
+from tests.support.waiting import eventually
+from tests.unit.web.test_app import FakeServices
+
+SECRET = "the identity provider's own secret"
+AUDIENCE = "lastcall"
+DONE_SECONDS = 10.0
+UNUSED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # a client would otherwise load all authorities, each time
+REVOKED_SECONDS = 1.0
+
+
+@dataclass
+class World:
+    """A server with keys, two users with a conversation each, and what anybody could present. tokens: by who."""
+
+    server: TestServer
+    store: PostgresStore
+    tokens: dict[str, str | None] = field(default_factory=dict)
+    conversations: dict[str, str] = field(default_factory=dict)
+    ids: dict[str, UUID] = field(default_factory=dict)
+
+    async def key(self, who: str, subject: str, scope: Scope) -> None:
+        made = await keyring.create_key(self.store, subject, scope)
+        self.tokens[who], self.ids[who] = made.key, made.key_id
+
+    async def secret(self, who: str, maker: str = "service", **body: Any) -> None:
+        answer = await self.ask("POST", "/v1/realtime/client_secrets", maker, json=body)
+        assert answer.status_code == 200, answer.text
+        self.tokens[who], self.ids[who] = answer.json()["value"], UUID(answer.json()["id"])
+
+    async def ask(self, method: str, path: str, who: str, **rest: Any) -> httpx2.Response:
+        token = self.tokens[who]
+        headers = {"authorization": f"Bearer {token}"} if token is not None else {}
+        headers |= rest.pop("headers", {})
+        async with httpx2.AsyncClient(base_url=self.server.url, verify=UNUSED) as client:
+            return await client.request(method, path, headers=headers, **rest)
+
+    @asynccontextmanager
+    async def socket(
+        self, who: str, query: str = "", *, by_header: bool = True, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[WebSocketConnection]:
+        """Raises `ConnectionRejected` for an HTTP answer."""
+        token, parts = self.tokens[who], urlsplit(self.server.url)
+        extra = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+        if by_header and token is not None:
+            extra.append((b"authorization", f"Bearer {token}".encode()))
+        offered = [] if by_header else ["realtime", *([f"openai-insecure-api-key.{token}"] if token else [])]
+        stream = await trio.open_tcp_stream(str(parts.hostname), parts.port or 0)
+        try:
+            async with trio.open_nursery() as nursery:
+                yield await wrap_client_stream(
+                    nursery, stream, parts.netloc, f"{PATH}{query}", subprotocols=offered, extra_headers=extra
+                )
+                nursery.cancel_scope.cancel()
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def begin(self, who: str, query: str = "", **rest: Any) -> Any:
+        """An HTTP status; else (error code, close code); else the user of the session that began, of any kind."""
+        with trio.fail_after(DONE_SECONDS):
+            try:
+                return await self._begin(who, query, **rest)
+            except BaseExceptionGroup as rejected:
+                return rejected_status(rejected)
+
+    async def _begin(self, who: str, query: str, **rest: Any) -> Any:
+        async with self.socket(who, query, **rest) as ws:
+            first = json.loads(await ws.get_message())
+            if first["type"] == "error":
+                return first["error"]["code"], await closed(ws)
+            session_id = parse_public_id("sess", first["session"]["id"])
+            rows = await self.store.select(
+                "SELECT user_id FROM conversation_sessions WHERE session_id = $1", session_id
+            )
+            return rows[0]["user_id"]
+
+
+def rejected_status(group: BaseExceptionGroup[BaseException]) -> int:
+    error = group.exceptions[0]
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, ConnectionRejected)
+    assert json.loads(error.body or b"")["error"]["message"]
+    return int(error.status_code)
+
+
+async def closed(ws: WebSocketConnection) -> int:
+    try:
+        while True:
+            await ws.get_message()
+    except ConnectionClosed as closed:
+        return closed.reason.code if closed.reason else 0
+
+
+def token(**changes: Any) -> str:
+    claims = {"sub": "ada", "aud": AUDIENCE, "exp": time.time() + 600} | changes
+    return jwt.encode(claims, SECRET, algorithm="HS256")
+
+
+async def speak(world: World, user: str) -> str:
+    """A conversation of the user's, in which something is to be remembered."""
+    async with world.socket("service", f"?user={user}") as ws:
+        conversation = json.loads(await ws.get_message())["session"]["conversation_id"]
+        item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": f"My name is {user}."}]}
+        await ws.send_message(json.dumps({"type": "conversation.item.create", "item": item}))
+        while json.loads(await ws.get_message())["type"] != "conversation.item.done":
+            pass
+    await eventually(lambda: world.store.recall(user, 10), bool)
+    return str(conversation)
+
+
+@asynccontextmanager
+async def open_world(store: PostgresStore, tmp_path: Path) -> AsyncIterator[World]:
+    file = tmp_path / "secret"
+    file.write_text(SECRET + "\n")
+    async with open_server(store, EchoAgent(), jwt_secret_file=file, jwt_audience=AUDIENCE) as server:
+        world = World(server, store, {"nobody": None})
+        for who, subject, scope in (
+            ("user key", "ada", Scope.USER),
+            ("other user's key", "eve", Scope.USER),
+            ("revoked key", "ada", Scope.USER),
+            ("service", "backend", Scope.SERVICE),
+            ("admin", "operator", Scope.ADMIN),
+        ):
+            await world.key(who, subject, scope)
+        for user in ("ada", "eve"):
+            world.conversations[user] = await speak(world, user)
+        await world.secret("secret", user="ada")
+        await world.secret("expired secret", user="ada")
+        await world.secret("revoked secret", user="ada")
+        await world.secret("bound secret", user="ada", conversation=world.conversations["ada"])
+        await keyring.revoke(store, world.ids["revoked key"])
+        await keyring.revoke(store, world.ids["revoked secret"])
+        await expire(world, "expired secret")
+        none = jwt.encode({"sub": "ada", "aud": AUDIENCE, "exp": time.time() + 600}, "", algorithm="none")
+        world.tokens |= {
+            "wrong key": "sk-" + "x" * 43,
+            "wrong secret": "ek_" + "x" * 43,
+            "token": token(),
+            "expired token": token(exp=time.time() - 60),
+            "token without expiry": jwt.encode({"sub": "ada", "aud": AUDIENCE}, SECRET, algorithm="HS256"),
+            "token for others": token(aud="another"),
+            "token with a wrong signature": token()[:-4] + "AAAA",
+            "token of no algorithm": none,
+            "token of nobody": token(sub=""),
+            "garbage": "garbage",
+        }
+        yield world
+
+
+async def expire(world: World, who: str) -> None:
+    """Replaces a secret by one whose time is over: nothing but its revocation can be changed."""
+    await world.store.select(
+        "INSERT INTO client_secrets (key_id, user_id, secret_hash, expires_at)"
+        " VALUES ($1, 'ada', $2, now() - interval '1 s')",
+        world.ids["service"],
+        keyring_digest(f"ek_{who:x<43}"),
+    )
+    world.tokens[who] = f"ek_{who:x<43}"
+
+
+def keyring_digest(value: str) -> bytes:
+    from lastcall.auth.keys import digest
+
+    return digest(value)
+
+
+ADA, EVE = "ada", "eve"
+GOOD = {
+    "user key": "ada",
+    "other user's key": "eve",
+    "service": "backend",
+    "admin": "operator",
+    "secret": "ada",
+    "bound secret": "ada",
+    "token": "ada",
+}
+BAD = (
+    "nobody", "wrong key", "wrong secret", "revoked key", "expired secret", "revoked secret", "expired token",
+    "token without expiry", "token for others", "token with a wrong signature", "token of no algorithm",
+    "token of nobody", "garbage",
+)  # fmt: skip
+EVERYBODY = (*GOOD, *BAD)
+KEYS = ("user key", "other user's key", "service", "admin")
+
+ITEMS = "/v1/conversations/{conversation_id}/items"
+
+# The status of each route for each who; what is not named is 401.
+HTTP: dict[tuple[str, str], dict[str, int]] = {
+    ("GET", "/"): dict.fromkeys(EVERYBODY, 200),
+    ("GET", "/healthz"): dict.fromkeys(EVERYBODY, 200),
+    ("GET", "/readyz"): dict.fromkeys(EVERYBODY, 200),
+    ("GET", "/static/chat.js"): dict.fromkeys(EVERYBODY, 200),
+    ("GET", "/metrics"): dict.fromkeys(GOOD, 403) | {"admin": 200},
+    ("GET", "/v1/memories"): dict.fromkeys(GOOD, 200),
+    ("GET", "/v1/conversations"): dict.fromkeys(GOOD, 200) | {"bound secret": 403},
+    ("GET", ITEMS): dict.fromkeys(GOOD, 404),  # as it stands here, it names no conversation
+    ("GET", "/openapi.json"): dict.fromkeys(EVERYBODY, 200),
+    ("GET", "/asyncapi.json"): dict.fromkeys(EVERYBODY, 200),
+    ("POST", "/v1/realtime/client_secrets"): dict.fromkeys(GOOD, 403) | dict.fromkeys(KEYS, 200),
+}
+
+
+def test_every_route_has_its_place_in_the_matrix() -> None:
+    """A route that is added without saying who may ask it fails here."""
+    routes = {
+        (method, route.path)
+        for route in create_app(FakeServices()).routes
+        if isinstance(route, Route)
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    mounts = {("GET", "/static/chat.js")}
+    assert {route.path for route in create_app(FakeServices()).routes if not isinstance(route, Route)} == {"/static"}  # type: ignore[attr-defined]
+    assert routes | mounts == set(HTTP)
+
+
+@pytest.fixture
+async def world(postgres_store: PostgresStore, tmp_path: Path) -> AsyncIterator[World]:
+    async with open_world(postgres_store, tmp_path) as world:
+        yield world
+
+
+async def test_http_who_by_what(world: World) -> None:
+    expected = {(*route, who): statuses.get(who, 401) for route, statuses in HTTP.items() for who in EVERYBODY}
+    assert set(world.tokens) == set(EVERYBODY)
+    found: dict[tuple[str, str, str], int] = {}
+
+    async def ask(method: str, path: str, who: str) -> None:
+        answer = await world.ask(method, path, who)
+        found[method, path, who] = answer.status_code
+        if answer.status_code >= 400:
+            assert answer.json()["error"]["type"] == "invalid_request_error"
+            assert (answer.headers.get("www-authenticate") == "Bearer") == (answer.status_code == 401)
+
+    for case in expected:
+        await ask(*case)
+    assert found == expected
+
+
+async def test_a_conversations_items_are_for_its_own_user(world: World) -> None:
+    path = ITEMS.replace("{conversation_id}", world.conversations["ada"])
+    expected = {
+        who: (200 if user == ADA else 404) if who in GOOD else 401
+        for who, user in (GOOD | dict.fromkeys(BAD, "")).items()
+    }
+    assert {who: (await world.ask("GET", path, who)).status_code for who in EVERYBODY} == expected
+
+
+async def test_websocket_who_by_what_and_by_which_way(world: World) -> None:
+    own = public_id("conv", parse_public_id("conv", world.conversations["ada"]))
+    others = world.conversations["eve"]
+    unknown, not_found = public_id("conv", uuid4()), ("conversation_not_found", 1008)
+    expected: dict[tuple[str, str, bool], Any] = {}
+    for by_header in (True, False):
+        for who in BAD:
+            code = "missing_api_key" if who == "nobody" else "invalid_api_key"
+            expected |= {(who, query, by_header): 401 if by_header else (code, 3000) for query in ("", "?user=eve")}
+        for who, user in GOOD.items():
+            names = who in ("service", "admin")
+            expected[who, "", by_header] = user
+            expected[who, "?user=eve", by_header] = "eve" if names else user
+            expected[who, f"?user=ada&conversation={own}", by_header] = ADA if names or user == ADA else not_found
+            expected[who, f"?user=eve&conversation={others}", by_header] = EVE if names or user == EVE else not_found
+            expected[who, f"?conversation={unknown}", by_header] = not_found
+    found: dict[tuple[str, str, bool], Any] = {}
+
+    async def begin(who: str, query: str, by_header: bool) -> None:
+        found[who, query, by_header] = await world.begin(who, query, by_header=by_header)
+
+    async with trio.open_nursery() as nursery:
+        for case in expected:
+            nursery.start_soon(begin, *case)
+    assert found == expected
+
+
+# What comes of each event that names something of Ada's: the code of the error, or the type of the answer.
+FOREIGN: dict[str, tuple[dict[str, Any], str]] = {
+    "session.update": ({"session": {"type": "realtime"}}, "session.updated"),
+    "conversation.item.create": (
+        {
+            "previous_item_id": "ITEM",
+            "item": {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "behind yours"}]},
+        },
+        "item_not_found",
+    ),
+    "conversation.item.retrieve": ({"item_id": "ITEM"}, "item_not_found"),
+    "conversation.item.delete": ({"item_id": "ITEM"}, "item_not_found"),
+    "response.create": (
+        {"response": {"conversation": "none", "input": [{"type": "item_reference", "id": "ITEM"}]}},
+        "item_not_found",
+    ),
+    "response.cancel": ({"response_id": "resp_1"}, "response_cancel_not_active"),
+}
+
+
+def test_every_event_has_its_place_among_those_that_name_what_is_somebody_elses() -> None:
+    assert set(FOREIGN) == set(SUPPORTED_EVENTS)
+
+
+@pytest.mark.parametrize("who", ["other user's key", "user key", "service", "secret", "token"])
+async def test_no_event_reaches_an_item_of_another_conversation(world: World, who: str) -> None:
+    """Also not one of the user's own: an item is named within its conversation."""
+    of_ada = (
+        "SELECT item_id, deleted_at FROM messages m JOIN conversations USING (conversation_id) WHERE user_id = 'ada'"
+    )
+    [row] = await world.store.select(of_ada)
+    async with world.socket(who, "") as ws:
+        created = json.loads(await ws.get_message())
+        await ws.get_message()
+        for kind, (fields, expected) in FOREIGN.items():
+            text = json.dumps({"type": kind, **fields}).replace("ITEM", row["item_id"])
+            await ws.send_message(text)
+            answer = json.loads(await ws.get_message())
+            assert answer.get("error", {}).get("code", answer["type"]) == expected
+            assert row["item_id"] not in json.dumps(answer.get("session", {}))
+        assert created["session"]["conversation_id"] not in world.conversations.values()
+    assert list(await world.store.select(of_ada)) == [row]
+
+
+async def test_a_user_sees_nobody_elses_memory(world: World) -> None:
+    for who in ("user key", "secret", "bound secret", "token"):
+        for way in ({"params": {"user": "eve"}}, {"headers": {"OpenAI-Safety-Identifier": "eve"}}):
+            facts = (await world.ask("GET", "/v1/memories", who, **way)).json()["data"]
+            assert facts
+            assert "eve" not in json.dumps(facts)
+    assert "eve" in (await world.ask("GET", "/v1/memories", "service", params={"user": "eve"})).text
+
+
+async def test_a_bound_secret_opens_its_conversation_also_where_none_is_asked_for(world: World) -> None:
+    async with world.socket("bound secret") as ws:
+        created = json.loads(await ws.get_message())
+    assert created["session"]["conversation_id"] == world.conversations["ada"]
+
+
+async def test_a_bound_secret_opens_no_other_conversation_of_its_own_user_either(world: World) -> None:
+    async with world.socket("user key") as ws:
+        other = json.loads(await ws.get_message())["session"]["conversation_id"]
+    assert await world.begin("secret", f"?conversation={other}") == "ada"
+    for by_header in (True, False):
+        outcome = await world.begin("bound secret", f"?conversation={other}", by_header=by_header)
+        assert outcome == ("conversation_not_found", 1008)
+
+
+WISHES: list[tuple[str, Any, int, str | None]] = [
+    ("user key", {"user": "eve"}, 403, "user"),
+    ("user key", {"user": "ada"}, 200, None),
+    ("service", {"user": "a\nb"}, 400, "user"),
+    ("service", {"user": "ada", "conversation": "conv_x"}, 400, "conversation"),
+    ("service", {"user": "ada", "conversation": str(uuid4())}, 404, "conversation"),
+    ("service", {"user": "ada", "conversation": "eve's"}, 404, "conversation"),
+    ("service", {"expires_after": {"anchor": "created_at", "seconds": 9}}, 400, "expires_after.seconds"),
+    ("service", {"expires_after": {"anchor": "created_at", "seconds": 7201}}, 400, "expires_after.seconds"),
+    ("service", {"expires_after": {"anchor": "tomorrow", "seconds": 60}}, 400, None),
+    ("service", {"session": {"type": "transcription"}}, 400, "session.type"),
+    ("service", {"session": {"type": "realtime", "tools": 7}}, 400, "session"),
+    ("service", {"session": {"instructions": "x" * 70_000}}, 400, "session"),
+    ("service", [], 400, None),
+]
+
+
+async def test_a_client_secret_is_made_only_as_it_may_be(world: World) -> None:
+    for maker, wish, status, param in WISHES:
+        body = wish
+        if isinstance(wish, dict) and wish.get("conversation") == "eve's":
+            body = {**wish, "conversation": world.conversations["eve"]}
+        answer = await world.ask("POST", "/v1/realtime/client_secrets", maker, json=body)
+        assert answer.status_code == status, (wish, answer.text)
+        if status != 200:
+            assert answer.json()["error"]["param"] == param, wish
+
+
+async def test_a_client_secret_begins_with_its_session_and_expires_when_it_says(world: World) -> None:
+    session = {"type": "realtime", "instructions": "Speak like a pirate.", "max_output_tokens": 99}
+    body = {"session": session, "expires_after": {"anchor": "created_at", "seconds": 60}, "user": "ada"}
+    answer = (await world.ask("POST", "/v1/realtime/client_secrets", "service", json=body)).json()
+    assert answer["value"].startswith("ek_")
+    assert abs(answer["expires_at"] - time.time() - 60) < 5
+    assert answer["session"]["instructions"] == "Speak like a pirate."
+    world.tokens["pirate"] = answer["value"]
+    async with world.socket("pirate", by_header=False) as ws:
+        assert ws.subprotocol == "realtime"
+        created = json.loads(await ws.get_message())["session"]
+    assert created["instructions"].startswith("Speak like a pirate.")
+    assert created["max_output_tokens"] == 99
+
+
+async def test_the_official_client_makes_a_client_secret_and_a_client_of_a_browsers_kind_uses_it(world: World) -> None:
+    conversation = world.conversations["ada"]
+
+    def make() -> Any:
+        client = OpenAI(base_url=f"{world.server.url}/v1", api_key=str(world.tokens["service"]))
+        return client.realtime.client_secrets.create(
+            session={"type": "realtime", "instructions": "Be brief."},
+            expires_after={"anchor": "created_at", "seconds": 60},
+            extra_body={"user": "ada", "conversation": conversation},
+        )
+
+    made = await trio.to_thread.run_sync(make)
+    strict = TypeAdapter(ClientSecretCreateResponse).validate_python(made.model_dump(exclude_unset=True), strict=True)
+    assert strict.session.type == "realtime"
+
+    def use() -> Any:
+        with OpenAI(base_url=f"{world.server.url}/v1", api_key=made.value).realtime.connect(model="x") as connection:
+            return connection.recv().to_dict()
+
+    created = await trio.to_thread.run_sync(use)
+    assert created["session"]["conversation_id"] == conversation
+    assert created["session"]["instructions"].startswith("Be brief.")
+
+
+async def test_the_official_client_learns_of_a_bad_key_before_it_is_connected(world: World) -> None:
+    def connect_badly() -> int:
+        client = OpenAI(base_url=f"{world.server.url}/v1", api_key=str(world.tokens["wrong key"]))
+        with pytest.raises(InvalidStatus) as refused, client.realtime.connect(model="x"):
+            pass
+        return refused.value.response.status_code
+
+    assert await trio.to_thread.run_sync(connect_badly) == 401
+
+
+# --- revoking ---------------------------------------------------------------------------------------------------------
+
+
+async def sql(world: World, text: str, who: str) -> None:
+    await world.store.select(text, world.ids[who])
+
+
+Deed = Callable[[World], Any]
+DEEDS: dict[str, tuple[str, Deed]] = {
+    "keys revoke": ("user key", lambda world: keyring.revoke(world.store, world.ids["user key"])),
+    "keys revoke of a secret": ("secret", lambda world: keyring.revoke(world.store, world.ids["secret"])),
+    "the key behind a secret": ("secret", lambda world: keyring.revoke(world.store, world.ids["service"])),
+    "UPDATE by hand": (
+        "user key",
+        lambda world: sql(world, "UPDATE api_keys SET revoked_at = now() WHERE key_id = $1", "user key"),
+    ),
+    "UPDATE of all keys": (
+        "bound secret",
+        lambda world: sql(world, "UPDATE api_keys SET revoked_at = now() WHERE $1::uuid IS NOT NULL", "service"),
+    ),
+    "DELETE by hand": ("user key", lambda world: sql(world, "DELETE FROM api_keys WHERE key_id = $1", "user key")),
+    "DELETE of the key behind a secret": (
+        "secret",
+        lambda world: sql(world, "DELETE FROM api_keys WHERE key_id = $1", "service"),
+    ),
+    "DELETE of a secret": (
+        "secret",
+        lambda world: sql(world, "DELETE FROM client_secrets WHERE secret_id = $1", "secret"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEEDS)
+async def test_revoking_closes_live_sockets_everywhere_within_a_second_and_nothing_else(
+    world: World, name: str
+) -> None:
+    who, deed = DEEDS[name]
+    async with open_server(world.store) as second, trio.open_nursery() as nursery:
+        first_server, codes = world.server, []
+
+        async def hold(server: TestServer, ready: trio.Event) -> None:
+            async with World(server, world.store, world.tokens).socket(who) as ws:
+                await ws.get_message()
+                ready.set()
+                codes.append(await closed(ws))
+
+        readies = [trio.Event(), trio.Event()]
+        for server, ready in zip((first_server, second), readies, strict=True):
+            nursery.start_soon(hold, server, ready)
+        for ready in readies:
+            await ready.wait()
+        async with world.socket("other user's key") as bystander:
+            await bystander.get_message()
+            began = trio.current_time()
+            await deed(world)
+            while len(codes) < 2:
+                await trio.sleep(0.005)
+                assert trio.current_time() - began < REVOKED_SECONDS
+            assert codes == [4001, 4001]
+            if name != "UPDATE of all keys":
+                await bystander.ping()
+    rows = await world.store.select(
+        "SELECT end_reason FROM conversation_sessions WHERE user_id = 'ada' AND credential_id = $1",
+        world.ids[who],
+    )
+    assert [row["end_reason"] for row in rows] == ["revoked", "revoked"]
+    assert await world.begin(who) == 401
+
+
+# --- the first key ----------------------------------------------------------------------------------------------------
+
+
+async def test_the_first_key_closes_an_open_server_while_it_runs(postgres_store: PostgresStore) -> None:
+    async with open_server(postgres_store) as server:
+        world = World(server, postgres_store, {"nobody": None, "unused": "sk-unused"})
+        assert await world.begin("nobody", "?user=ada") == "ada"
+        assert await world.begin("unused", headers={"OpenAI-Safety-Identifier": "bob"}) == "bob"
+        assert (await world.ask("GET", "/metrics", "nobody")).status_code == 200
+        await world.secret("made without keys", "nobody", user="ada")
+        assert await world.begin("made without keys", "?user=eve") == "ada"
+        await world.key("admin", "operator", Scope.ADMIN)
+
+        async def refused() -> Any:
+            return await world.begin("nobody")
+
+        await eventually(refused, lambda outcome: outcome == 401, within=2.0)
+        for who in ("unused", "made without keys"):
+            assert await world.begin(who) == 401
+        assert (await world.ask("GET", "/metrics", "nobody")).status_code == 401
+        assert (await world.ask("GET", "/metrics", "admin")).status_code == 200
+        await keyring.revoke(postgres_store, world.ids["admin"])
+        await trio.sleep(1.1)  # longer than a look is believed
+        assert await world.begin("nobody") == 401  # revoking the last key opens nothing
+
+
+@pytest.mark.parametrize("host", ["evil.example", "10.0.0.1:8000"])
+async def test_without_keys_a_name_that_was_made_to_point_here_gets_nothing(
+    postgres_store: PostgresStore, host: str
+) -> None:
+    async with open_server(postgres_store) as server:
+        world = World(server, postgres_store, {"nobody": None})
+        answer = await world.ask("GET", "/v1/memories", "nobody", headers={"host": host})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden_host")
+
+
+async def test_a_foreign_page_gets_403_and_a_listed_one_may_connect(postgres_store: PostgresStore) -> None:
+    async with open_server(postgres_store, allow_origin=("https://chat.example",)) as server:
+        world = World(server, postgres_store, {"nobody": None})
+        foreign, listed = {"origin": "https://evil.example"}, {"origin": "https://chat.example"}
+        assert await world.begin("nobody", headers=foreign) == 403
+        assert await world.begin("nobody", headers=foreign, by_header=False) == 403
+        assert await world.begin("nobody", headers=listed, by_header=False) == "anonymous"
+        assert (await world.ask("GET", "/v1/memories", "nobody", headers=foreign)).status_code == 403
+        answer = await world.ask("GET", "/v1/memories", "nobody", headers=listed)
+        assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+
+
+async def test_sessions_from_before_the_first_key_go_on(postgres_store: PostgresStore) -> None:
+    async with open_server(postgres_store) as server, connect(server.url, user="ada") as client:
+        await keyring.create_key(postgres_store, "ada", Scope.USER)
+        assert (await client.ask("Still there?"))["response"]["status"] == "completed"
+
+
+# --- nothing leaks ----------------------------------------------------------------------------------------------------
+
+
+def test_no_secret_is_in_what_a_server_logs_or_shows(
+    database_url: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Everything that a server writes at its most talkative, while it is shown good and bad credentials in each way."""
+    secrets: list[str] = []
+    jwt_file = tmp_path / "secret"
+    jwt_file.write_text(SECRET)
+    arguments = ("--database-url", database_url, "--agent", "echo", "--log-level", "debug")
+
+    async def visit(server: Any) -> None:
+        async with open_store(database_url) as store:
+            world = World(server, store, {"token": token(), "bad token": token(exp=1), "bad key": "sk-" + "b" * 43})
+            await world.key("service", "backend", Scope.SERVICE)
+            await world.secret("secret", user="ada")
+            for who in list(world.tokens):
+                for by_header in (True, False):
+                    await world.begin(who, by_header=by_header)
+                await world.ask("GET", "/v1/memories", who)
+                await world.ask("GET", f"/nothing/{who}", who)
+                await world.ask("POST", "/v1/realtime/client_secrets", who, content=b"{")
+                await world.begin(who, "?call_id=1")
+            await keyring.revoke(store, world.ids["service"])
+            secrets.extend(str(value) for value in world.tokens.values())
+
+    async def clear() -> None:
+        async with open_store(database_url) as store:
+            await empty(store)
+
+    trio.run(clear)
+    with run_server(*arguments, "--jwt-secret-file", str(jwt_file), "--jwt-audience", AUDIENCE) as server:
+        processes = [path.read_bytes() for path in Path("/proc").glob(f"{server.process.pid}/cmdline")]
+        trio.run(visit, server)
+        server.stop()
+        while event := server._events.get(timeout=DONE_SECONDS):
+            server.log.append(event)
+    written = json.dumps(server.log) + "".join(capfd.readouterr()) + str(processes)
+    assert len(server.log) > 10
+    assert "session_ended" in written
+    assert len(secrets) == 5
+    for secret in (*secrets, SECRET):
+        assert secret not in written
+        assert secret[12:] not in written

@@ -1,0 +1,1 @@
+"""What tests share: clients, processes, the store's fake, agents, waiting."""

@@ -1,0 +1,261 @@
+"""The store without a database: what `PostgresStore` and `schema.sql` promise, in dictionaries, on Trio's clock.
+
+`store/` holds both stores to the same tests. Like the real one, it commits a session's writes in the order in
+which they were submitted, tries again after `StoreUnavailable`, and lets a write land whose caller has stopped waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import UUID
+
+import trio
+from lastcall.agents.agent import Memory
+from lastcall.store.errors import StoreError, StoreUnavailable
+from lastcall.store.records import (
+    ClientSecret,
+    ConversationSummary,
+    Credential,
+    Instance,
+    ItemDeletion,
+    MemoryClaim,
+    RememberedFact,
+    SessionEnd,
+    SessionStart,
+    StoredItem,
+    Suspect,
+)
+
+from .fake_tables import MemoryTables
+
+T = TypeVar("T")
+
+LEAVING = ("close_instance_sessions", "stop_instance")
+ANSWER_SECONDS = 7.0  # as long as the real store waits for a database that does not answer
+RETRY_SECONDS = 0.1
+
+
+@dataclass(eq=False, slots=True)
+class Write:
+    """A queued write. session_id: whose it is; None for what concerns all."""
+
+    name: str
+    effect: Callable[[], Any]
+    session_id: UUID | None = None
+    outcome: Any = None
+    abandoned: bool = False
+    settled: trio.Event = field(default_factory=trio.Event)
+
+
+class MemoryGuard:
+    """`lastcall.store.store.Guard` on a `MemoryStore`. `lost` makes it fail like a connection that is gone."""
+
+    def __init__(self, store: MemoryStore, instance_id: UUID) -> None:
+        self._store = store
+        self._instance_id = instance_id
+        self._closed: list[UUID] = []
+        self._news = trio.Event()
+        self.lost = False
+        store.instances[instance_id].guarded = True
+
+    async def renew(self) -> bool:
+        return await self._store._ask("renew", self._renew)
+
+    def _renew(self) -> bool:
+        if self.lost:
+            raise StoreUnavailable("the connection is gone")
+        return self._store._renew(self._instance_id)
+
+    def notify(self, session_id: UUID) -> None:
+        self._closed.append(session_id)
+        self._news.set()
+
+    async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
+        def look() -> Sequence[UUID]:
+            sessions = self._store.sessions
+            return [key for key in session_ids if key in sessions and not sessions[key].is_active]
+
+        return await self._store._ask("closed_among", look)
+
+    def closed_by_others(self) -> Sequence[UUID]:
+        closed, self._closed, self._news = self._closed, [], trio.Event()
+        return closed
+
+    async def news(self) -> None:
+        await self._news.wait()
+
+
+class MemoryStore(MemoryTables):
+    """`lastcall.store.store.Store` in memory. Every effect is synchronous, with a checkpoint before and after it.
+
+    fail_before, fail_after: called with an operation's name; may raise `StoreUnavailable` before or after its effect.
+    delay: seconds that an operation takes before its effect, by name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fail_before: Callable[[str], None] = lambda _: None
+        self.fail_after: Callable[[str], None] = lambda _: None
+        self.delay: Callable[[str], float] = lambda _: 0.0
+        self._queue: deque[Write] = deque()
+        self._committing = False
+
+    # --- the store
+
+    async def ping(self) -> None:
+        await self._ask("ping", lambda: None)
+
+    async def register_instance(self, instance: Instance) -> None:
+        await self._ask("register_instance", lambda: self._register(instance))
+
+    @contextlib.asynccontextmanager
+    async def open_guard(self, instance_id: UUID) -> AsyncIterator[MemoryGuard]:
+        def take() -> MemoryGuard:
+            if instance_id in self.guards:
+                raise StoreUnavailable("the lock of an earlier connection is still held")
+            guard = self.guards[instance_id] = MemoryGuard(self, instance_id)
+            self.instances[instance_id].steady_since = trio.current_time()
+            return guard
+
+        guard = await self._ask("open_guard", take)
+        try:
+            yield guard
+        finally:
+            del self.guards[instance_id]
+
+    async def active_sessions(self, instance_id: UUID) -> Collection[UUID]:
+        return await self._ask("active_sessions", lambda: [s.session_id for s in self._active_of(instance_id)])
+
+    async def suspects(self, instance_id: UUID) -> Sequence[Suspect]:
+        return await self._ask("suspects", lambda: self._suspects(instance_id))
+
+    async def reap(self, suspect: Suspect, judge: UUID) -> int:
+        return await self._ask("reap", lambda: self._reap(suspect, judge))
+
+    async def stop_instance(self, instance_id: UUID) -> None:
+        await self._submit(Write("stop_instance", lambda: self._stop(instance_id)), float("inf"))
+
+    async def begin_session(self, start: SessionStart, *, within: float) -> None:
+        await self._submit(Write("begin_session", lambda: self._begin(start), start.session_id), within)
+
+    async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
+        rows = tuple(items)
+        await self._submit(Write("append_items", lambda: self._append(rows), rows[0].session_id), within)
+
+    async def delete_item(self, deletion: ItemDeletion, *, within: float) -> None:
+        await self._submit(Write("delete_item", lambda: self._delete(deletion), deletion.session_id), within)
+
+    async def end_session(self, end: SessionEnd) -> bool:
+        write = Write("end_session", lambda: self._end(end), end.session_id)
+        ended: bool = await self._submit(write, float("inf"))
+        return ended
+
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Collection[UUID]:
+        ended = trio.current_time()
+
+        def close() -> Collection[UUID]:
+            return self._close_all_of(instance_id, unfinished, ended)
+
+        closed: Collection[UUID] = await self._submit(Write("close_instance_sessions", close), float("inf"))
+        return closed
+
+    async def keys_exist(self) -> bool:
+        return await self._ask("keys_exist", self._keys_exist)
+
+    async def find_credential(self, secret_hash: bytes) -> Credential | None:
+        return await self._ask("find_credential", lambda: self._find_credential(secret_hash))
+
+    async def create_client_secret(self, secret: ClientSecret) -> int:
+        return await self._ask("create_client_secret", lambda: self._create_client_secret(secret))
+
+    async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
+        return await self._ask("recall", lambda: self._recall(user_id, limit))
+
+    async def load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
+        return await self._ask("load_history", lambda: self._load_history(conversation_id, user_id, limit))
+
+    async def page_items(
+        self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None = None
+    ) -> Sequence[StoredItem] | None:
+        def load() -> Sequence[StoredItem] | None:
+            return self._page_items(conversation_id, user_id, limit, older=older, cursor=cursor)
+
+        return await self._ask("page_items", load)
+
+    async def list_conversations(
+        self, user_id: str, limit: int, *, after: UUID | None = None
+    ) -> Sequence[ConversationSummary] | None:
+        return await self._ask("list_conversations", lambda: self._list_conversations(user_id, limit, after))
+
+    async def claim_memory(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
+        return await self._ask("claim_memory", lambda: self._claim(limit, lease_seconds))
+
+    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
+        return await self._ask("finish_memory", lambda: self._finish(session_id, memories))
+
+    async def release_memory(self, session_id: UUID) -> None:
+        await self._ask("release_memory", lambda: self._release(session_id))
+
+    async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
+        await self._ask("fail_memory", lambda: self._note_failure(session_id, error, retry_after))
+
+    # --- how an operation gets to its effect
+
+    async def _ask(self, name: str, effect: Callable[[], T]) -> T:
+        await trio.lowlevel.checkpoint()
+        with trio.move_on_after(ANSWER_SECONDS):
+            result = await self._attempt(name, effect)
+            await trio.lowlevel.checkpoint()
+            return result
+        raise StoreUnavailable(f"{name}: no answer within {ANSWER_SECONDS:g} s")
+
+    async def _attempt(self, name: str, effect: Callable[[], T]) -> T:
+        await trio.sleep(self.delay(name))
+        self.fail_before(name)
+        result = effect()
+        self.fail_after(name)
+        return result
+
+    async def _submit(self, write: Write, within: float) -> Any:
+        """Queues a write, synchronously; a caller that goes away leaves it to the system task that commits."""
+        self._queue.append(write)
+        if not self._committing:
+            self._committing = True
+            trio.lowlevel.spawn_system_task(self._commit_queued)
+        with trio.move_on_after(within):
+            await write.settled.wait()
+        if not write.settled.is_set():
+            write.abandoned = True
+            raise StoreUnavailable(f"{write.name}: no commit within {within:g} s")
+        if isinstance(write.outcome, StoreError):
+            raise write.outcome
+        return write.outcome
+
+    async def _commit_queued(self) -> None:
+        while self._queue:
+            write = self._next_write()
+            self._queue.remove(write)
+            if not write.abandoned and not await self._commit(write):
+                self._queue.appendleft(write)
+                await trio.sleep(RETRY_SECONDS)
+        self._committing = False
+
+    def _next_write(self) -> Write:
+        """As in the real store's batches: what an instance leaves with comes last, each time anew."""
+        return next((each for each in self._queue if each.name not in LEAVING), self._queue[0])
+
+    async def _commit(self, write: Write) -> bool:
+        """One attempt; False: to be tried again."""
+        try:
+            write.outcome = await self._attempt(write.name, write.effect)
+        except StoreUnavailable:
+            return False
+        except StoreError as error:
+            write.outcome = error
+        write.settled.set()
+        await trio.lowlevel.checkpoint()
+        return True

@@ -1,0 +1,70 @@
+"""`lastcall serve` as a process of its own, as its users run it."""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+START_SECONDS = 30.0
+END_SECONDS = 30.0
+
+
+class ServerProcess:
+    """A running server. `url` is like http://127.0.0.1:PORT; `ready` is its `ready` event."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.log: list[dict[str, Any]] = []
+        self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.ready = self.wait_for("ready")
+        self.url: str = self.ready["url"]
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._events.put(json.loads(line))
+        self._events.put(None)
+
+    def wait_for(self, name: str) -> dict[str, Any]:
+        """The next event of a name in the server's log."""
+        while True:
+            event = self._events.get(timeout=START_SECONDS)
+            if event is None:
+                raise AssertionError(f"the server ended with {self.process.wait()} before {name}: {self.log}")
+            self.log.append(event)
+            if event["event"] == name:
+                return event
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Sends a signal and returns the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(END_SECONDS)
+
+
+@contextmanager
+def run_server(
+    *arguments: str, env: dict[str, str] | None = None, leads_session: bool = False
+) -> Iterator[ServerProcess]:
+    """Starts `lastcall serve` with a free port and JSON logs, waits until it is ready, and ends it afterwards."""
+    command = [sys.executable, "-m", "lastcall", "serve", "--port", "0", "--json-logs", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, start_new_session=leads_session)
+    try:
+        yield ServerProcess(process)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        assert process.stdout is not None
+        process.stdout.close()

@@ -1,0 +1,70 @@
+"""Servers in this process, on any store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+
+import trio
+from lastcall.agents.agent import Agent
+from lastcall.agents.select import EchoAgent
+from lastcall.config import Settings
+from lastcall.main import listen, serve_sessions, url_of
+from lastcall.shutdown import Signals
+from lastcall.store.postgres import PostgresStore
+from lastcall.store.store import Store
+
+START_SECONDS = 10.0
+SETTINGS = Settings(port=0, agent="echo", drain_seconds=5.0, memory_sweep_seconds=1.0)
+TABLES = "client_secrets, api_keys, user_memories, messages, conversation_sessions, conversations, server_instances"
+
+
+async def empty(store: PostgresStore) -> None:
+    await store.select(f"TRUNCATE {TABLES}")
+
+
+class TestServer:
+    """A server in this process. `signals.stop.set()` is its SIGTERM."""
+
+    __test__ = False
+
+    def __init__(self, url: str, store: Store, signals: Signals) -> None:
+        self.url = url
+        self.store = store
+        self.signals = signals
+        self.ended = trio.Event()
+
+    @property
+    def ws_url(self) -> str:
+        return self.url.replace("http", "ws", 1) + "/v1/realtime"
+
+    async def stop(self) -> None:
+        """Shuts down as a signal would, and waits for the end."""
+        self.signals.begin()
+        await self.ended.wait()
+
+
+OpenServer = Callable[..., AbstractAsyncContextManager[TestServer]]
+
+
+@asynccontextmanager
+async def open_server(store: Store, agent: Agent | None = None, **changes: object) -> AsyncIterator[TestServer]:
+    """A server in this process on a free port; `changes` are settings. Leaving the block shuts it down."""
+    settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
+    sockets = await listen(settings)
+    server = TestServer(url_of(settings, sockets), store, Signals(settings.drain_seconds))
+    ready = trio.Event()
+
+    async def run() -> None:
+        await serve_sessions(settings, store, agent or EchoAgent(), sockets, server.signals, ready.set)
+        server.ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        with trio.fail_after(START_SECONDS):
+            await ready.wait()
+        try:
+            yield server
+        finally:
+            server.signals.begin()

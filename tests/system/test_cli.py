@@ -1,0 +1,587 @@
+"""The command line: through its real entry point where the process counts, else in this one, on a real database."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import structlog
+import trio
+from lastcall import __version__
+from lastcall.auth.origins import is_loopback
+from lastcall.cli.entry import run
+from lastcall.cli.tables import duration
+from lastcall.config import Settings
+from lastcall.embedded import cluster
+from lastcall.embedded import postgres as embedded
+from lastcall.logs import Level, configure, printable, redact, write_line
+from lastcall.store.postgres import open_store
+
+from ..support.processes import run_server
+from ..support.servers import empty
+
+HOLD_SECONDS = 30.0
+SECRET = "hush-hush"
+OLD_SESSIONS = """
+    INSERT INTO conversation_sessions (user_id, session_start)
+    SELECT 'ann-' || i, now() - interval '3 hours' FROM generate_series(1, {count}) AS i
+"""
+FLAGS = [each.name for each in fields(Settings) if each.metadata.get("flag")]
+
+
+@dataclass
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+Lastcall = Callable[..., Answer]
+
+
+def process(*arguments: str, **variables: str) -> Answer:
+    """The command in a process of its own."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("LASTCALL_")} | variables
+    command = [sys.executable, "-m", "lastcall", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=HOLD_SECONDS, check=False)
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+@contextmanager
+def kept_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()
+
+
+@pytest.fixture
+def lastcall(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Lastcall:
+    """The command in this process."""
+    for name in [name for name in os.environ if name.startswith("LASTCALL_") or name == "COLUMNS"]:
+        monkeypatch.delenv(name)
+
+    def command(*arguments: str) -> Answer:
+        with kept_logging():
+            code = run(arguments)
+        out, err = capsys.readouterr()
+        return Answer(code, out, err)
+
+    return command
+
+
+@pytest.fixture
+def sql(database_url: str) -> Callable[[str], list[str]]:
+    """Runs a statement on the test database, whose tables are empty at first; the rows as text."""
+
+    async def clear() -> None:
+        async with open_store(database_url) as store:
+            await empty(store)
+
+    trio.run(clear)
+
+    def execute(statement: str) -> list[str]:
+        answer = cluster.run("psql", "--no-psqlrc", "-Atqc", statement, database_url)
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout.splitlines()
+
+    return execute
+
+
+@pytest.fixture
+def ask(lastcall: Lastcall, database_url: str, sql: object) -> Lastcall:
+    """The command in this process, on the test database, which `sql` emptied."""
+    return lambda *arguments: lastcall(*arguments, "--database-url", database_url)
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A folder that any user may reach, whatever pytest's own folders allow."""
+    directory = Path(tempfile.mkdtemp(prefix="lastcall-test-"))
+    directory.chmod(0o755)
+    yield directory
+    embedded.stop(directory)
+    shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fix"),
+    [
+        (["serve", "--prt", "1"], "Did you mean '--port'"),
+        (["serv"], "Did you mean 'serve'"),
+        (["serve", "--port", "70000"], "0<=x<=65535"),
+        (["serve", "--port", "http"], "--port"),
+        (["serve", "--ping-interval", "0"], "x>0"),
+        (["serve", "--ping-timeout", "nan"], "not a finite number"),
+        (["serve", "--drain-seconds", "inf"], "not a finite number"),
+        (["serve", "--drain-seconds", "-1"], "x>=0"),
+        (["serve", "--message-bytes-max", "0"], "x>=1"),
+        (["serve", "--log-level", "loud"], "debug"),
+        (["serve", "--allow-origin", "*"], "https://chat.example"),
+        (["serve", "--tls-cert", "cert.pem"], "go together"),
+        (["serve", "--tls-cert", "none.pem", "--tls-key", "none.pem"], "cannot read none.pem"),
+        (["keys", "create", " "], "user id is empty"),
+        (["keys", "create", "ada", "--scope", "root"], "'service'"),
+        (["keys", "revoke", "ada"], "UUID"),
+        (["serve", "--database-url", "mysql://x/y"], "postgresql://user@127.0.0.1:5432/name"),
+        (["serve", "--database-url", "postgresql://h:99999/x"], "postgresql://user@127.0.0.1:5432/name"),
+        (["sessions", "--since", "yesterday"], "24h"),
+        (["sessions", "--reason", "boredom"], "client_closed"),
+        (["sessions", "--active", "--ended"], "only one of"),
+        (["sessions", "--limit", "0"], "1<=x"),
+        (["orphans", "--hours", "nan"], "not a finite number"),
+        (["stats", "now"], "lastcall stats --help"),
+        (["database-url", "--stop", "--database-url", "postgresql://h/x"], "leave --database-url out"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_fix_in_it(lastcall: Lastcall, arguments: list[str], fix: str) -> None:
+    answer = lastcall(*arguments)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert answer.err.startswith("lastcall: ")
+    assert fix in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fix"),
+    [
+        (["serve", "--prt", "1"], "--port"),
+        (["stats", "--database-url", f"postgresql://u:{SECRET}@127.0.0.1:1/x"], "--database-url"),
+        (["serve", "--agent", "echo", "--database-url", f"postgresql://u:{SECRET}@no.invalid/x"], "--database-url"),
+        (["serve", "--database-url", f"postgresql://u:{SECRET}/x@127.0.0.1/x"], "percent-encoded"),
+        (["stats", f"postgresql://u:{SECRET}@127.0.0.1/x"], "lastcall stats --help"),
+    ],
+)
+def test_a_mistake_ends_the_process_with_2_and_never_shows_a_password(arguments: list[str], fix: str) -> None:
+    answer = process(*arguments)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert fix in answer.err
+    assert SECRET not in answer.err
+
+
+def test_a_server_says_that_it_waits_for_its_database_and_after_some_seconds_that_it_cannot_use_it() -> None:
+    answer = process("serve", "--agent", "echo", "--database-url", f"postgresql://u:{SECRET}@127.0.0.1:1/x")
+    waiting, failed = answer.err.splitlines()
+    assert (answer.code, answer.out) == (2, "")
+    assert "waiting_for_database" in waiting
+    assert "--database-url" in failed
+    assert SECRET not in answer.err
+
+
+def test_a_wrong_password_is_one_line_without_the_password(database_url: str, sql: Callable[[str], list[str]]) -> None:
+    access = Path(sql("SHOW hba_file")[0])
+    before = access.read_text()
+    sql(f"CREATE ROLE locked LOGIN PASSWORD 'not-{SECRET}'")
+    access.write_text(f"local all locked scram-sha-256\n{before}")
+    try:
+        sql("SELECT pg_reload_conf()")
+        answer = process("stats", "--database-url", database_url.replace("postgres@", f"locked:{SECRET}@"))
+    finally:
+        access.write_text(before)
+        sql("SELECT pg_reload_conf()")
+        sql("DROP ROLE locked")
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert "password authentication failed" in answer.err
+    assert SECRET not in answer.err
+
+
+def test_an_agent_that_does_not_exist_is_one_line(database_url: str) -> None:
+    answer = process("serve", "--port", "0", "--agent", "nobody", "--database-url", database_url)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert "echo" in answer.err
+
+
+def test_a_port_that_is_taken_is_one_line(database_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        answer = process("serve", "--port", port, "--agent", "echo", "--database-url", database_url)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert "--port" in answer.err
+
+
+def test_a_failure_at_run_time_is_one_line_and_debug_shows_where(
+    lastcall: Lastcall, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        async with trio.open_nursery() as outer, trio.open_nursery() as inner:
+            inner.start_soon(trio.sleep, 0)
+            outer.start_soon(trio.sleep, 0)
+            raise RuntimeError("the disk\nis full")
+
+    monkeypatch.setattr("lastcall.store.reports.daily_stats", broken)
+    answer = lastcall("stats", "--database-url", database_url)
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err == "lastcall: failed: RuntimeError: the disk is full (LASTCALL_LOG_LEVEL=debug shows where)\n"
+    monkeypatch.setenv("LASTCALL_LOG_LEVEL", "debug")
+    assert "Traceback" in lastcall("stats", "--database-url", database_url).err
+
+
+@pytest.mark.parametrize("where", ["lastcall.store.reports.daily_stats", "lastcall.cli.running.run_logged"])
+def test_an_interrupted_command_ends_with_130_and_says_nothing(
+    lastcall: Lastcall, database_url: str, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, interrupted)
+    assert lastcall("stats", "--database-url", database_url) == Answer(130, "", "")
+
+
+def test_help_and_version_need_nothing_that_is_slow_to_import() -> None:
+    code = (
+        "import sys; from lastcall.cli.entry import run; code = run(['--help']);"
+        " slow = {'trio', 'asyncpg', 'openai', 'starlette', 'rich'} & set(sys.modules);"
+        " sys.exit(f'imported: {slow}' if slow else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    answer = process("--version")
+    assert (answer.code, answer.out) == (0, f"lastcall {__version__}\n")
+
+
+def test_without_a_command_it_shows_its_help(lastcall: Lastcall) -> None:
+    answer = lastcall()
+    assert (answer.code, answer.err) == (0, "")
+    assert "database-url" in answer.out
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_every_setting_is_documented_with_its_variable(lastcall: Lastcall, name: str) -> None:
+    text = " ".join(lastcall("serve", "--help").out.replace("-\n", "-").split())
+    assert f"--{name.replace('_', '-')} " in text
+    assert f"LASTCALL_{name.upper()}" in text
+
+
+def test_variables_set_what_options_set(monkeypatch: pytest.MonkeyPatch, lastcall: Lastcall) -> None:
+    got: list[Settings] = []
+
+    async def serve(settings: Settings, announce: object) -> None:
+        got.append(settings)
+
+    monkeypatch.setattr("lastcall.main.serve", serve)
+    values = {"port": "0", "data_dir": "elsewhere", "ping_interval": "1.5", "json_logs": "1", "agent": "echo"}
+    for name, value in values.items():
+        monkeypatch.setenv(f"LASTCALL_{name.upper()}", value)
+    assert lastcall("serve").code == 0
+    assert lastcall("serve", "--agent", "local").code == 0
+    expected = Settings(port=0, data_dir=Path("elsewhere"), ping_interval=1.5, json_logs=True, agent="echo")
+    assert got == [expected, replace(expected, agent="local")]
+
+
+@pytest.mark.parametrize("json_logs", [False, True])
+def test_a_server_says_when_it_is_ready_and_a_signal_ends_it_with_0(database_url: str, json_logs: bool) -> None:
+    url = database_url.replace("postgres@", f"postgres:{SECRET}@")  # which the database ignores
+    command = [sys.executable, "-m", "lastcall", "serve", "--port", "0", "--agent", "echo", "--database-url", url]
+    command += ["--json-logs"] * json_logs
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        server.send_signal(signal.SIGTERM)
+        out, err = server.communicate(timeout=HOLD_SECONDS)
+    assert (server.returncode, err) == (0, "")
+    assert SECRET not in line + out
+    if json_logs:
+        ready = json.loads(line)
+        assert list(ready) == ["timestamp", "level", "event", "url", "database", "agent"]
+        assert (ready["event"], ready["level"], ready["agent"]) == ("ready", "info", "echo")
+        assert [json.loads(each)["level"] for each in out.splitlines()]
+    else:
+        assert line.startswith("lastcall is ready at http://127.0.0.1:")
+        assert "database: PostgreSQL at" in line
+        assert line.endswith("agent: echo\n")
+        assert out == ""
+
+
+@pytest.mark.parametrize(("count", "code"), [(5, 0), (6, 1)])
+def test_the_alert_sets_the_exit_code_above_five_old_sessions(
+    ask: Lastcall, sql: Callable[[str], list[str]], count: int, code: int
+) -> None:
+    sql(OLD_SESSIONS.format(count=count))
+    answer = ask("orphans", "--json")
+    found = json.loads(answer.out)
+    assert (answer.code, found["alert"], found["overdue"]) == (code, code == 1, count)
+    text = ask("orphans")
+    assert text.code == code
+    assert ("ALERT" in text.out) == (code == 1)
+    assert ask("orphans", "--alert-above", str(count)).code == 0
+    assert ask("orphans", "--hours", "4", "--alert-above", "0").code == 0
+
+
+def test_closing_orphans_repairs_them_and_says_which(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
+    owner = "00000000-0000-0000-0000-000000000001"
+    sql(
+        "INSERT INTO server_instances (instance_id, hostname, pid, version, heartbeat_at)"
+        f" VALUES ('{owner}', 'gone', 1, '0', now() - interval '1 hour')"
+    )
+    sql(
+        "INSERT INTO conversation_sessions (user_id, instance_id, session_start)"
+        f" SELECT 'ann', '{owner}', now() - interval '3 hours' FROM generate_series(1, 6)"
+    )
+    answer = ask("orphans", "--close", "--json")
+    closed = json.loads(answer.out)["closed"]
+    assert answer.code == 0
+    assert sorted(each["session_id"] for each in closed) == sql(
+        "SELECT session_id FROM conversation_sessions WHERE NOT is_active AND end_reason = 'owner_died'"
+        " AND round(duration_seconds) BETWEEN 7199 AND 7201 ORDER BY session_id::text"
+    )
+    assert {each["end_reason"] for each in closed} == {"owner_died"}
+    assert ask("orphans", "--close") == Answer(0, "No orphaned sessions to close.\n", "")
+    assert ask("orphans").code == 0
+
+
+def test_json_holds_the_rows_as_they_are_in_the_database(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
+    sql(OLD_SESSIONS.format(count=1))
+    sql("INSERT INTO user_memories (user_id, kind, content) VALUES ('ann', 'fact', E'tea \\x1b[31m')")
+    (session_id,) = sql("SELECT session_id FROM conversation_sessions")
+    (session,) = json.loads(ask("sessions", "--json").out)
+    assert (session["session_id"], session["state"], session["session_end"]) == (session_id, "orphaned", None)
+    assert session["session_start"].endswith("Z")
+    (day,) = json.loads(ask("stats", "--json").out)
+    assert (day["total_sessions"], day["still_active"], day["avg_duration"]) == (1, 1, None)
+    answer = json.loads(ask("memories", "ann", "--json").out)
+    assert answer["memories"][0]["content"] == "tea \x1b[31m"
+    assert answer["backlog"] == {"pending": 0, "failed": 0, "attempts_max": 0, "last_error": None}
+
+
+def test_empty_answers_are_one_friendly_line(ask: Lastcall) -> None:
+    assert ask("sessions").out == "No sessions.\n"
+    assert ask("stats").out == "No sessions in the last 7 days.\n"
+    assert ask("memories", "ann").out.splitlines()[0] == "No memories of ann."
+    assert ask("orphans").out.splitlines()[0] == "No orphaned sessions."
+    assert json.loads(ask("sessions", "--json").out) == []
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+@pytest.mark.parametrize("command", ["sessions", "orphans", "memories", "stats"])
+def test_tables_fit_the_terminal_and_keep_ids_whole(
+    ask: Lastcall,
+    sql: Callable[[str], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    columns: int,
+    command: str,
+) -> None:
+    sql("INSERT INTO conversation_sessions (user_id) VALUES (repeat('ann', 80))")
+    sql(
+        "INSERT INTO user_memories (user_id, kind, content, source_session_id)"
+        " SELECT user_id, 'fact', repeat('tea and ', 100), session_id FROM conversation_sessions"
+    )
+    (session_id,) = sql("SELECT session_id FROM conversation_sessions")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = ask(command).out.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert command == "stats" or any(session_id in line for line in lines)
+
+
+def test_in_a_pipe_a_row_is_a_line_and_escapes_are_harmless(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
+    sql(
+        "INSERT INTO user_memories (user_id, kind, content) SELECT 'ann', 'fact', E'\\x1b[2J\\n' || repeat('tea ', 200)"
+    )
+    header, row, backlog = ask("memories").out.splitlines()
+    assert header.startswith("user")
+    assert "\ufffd[2J" in row
+    assert row.count("tea") == 200
+    assert backlog.startswith("Memory of ended sessions")
+
+
+def test_a_question_makes_no_database(lastcall: Lastcall, tmp_path: Path) -> None:
+    answer = lastcall("sessions", "--data-dir", str(tmp_path / "none"))
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "lastcall serve" in answer.err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_given_database_url_is_printed_back(lastcall: Lastcall, database_url: str) -> None:
+    assert lastcall("database-url", "--database-url", database_url) == Answer(0, f"{database_url}\n", "")
+
+
+def test_the_embedded_url_is_all_of_stdout_and_works_until_it_is_stopped(lastcall: Lastcall, data_dir: Path) -> None:
+    place = ("--data-dir", str(data_dir))
+    answer = lastcall("database-url", *place)
+    assert (answer.code, answer.err.count("\n")) == (0, 1)
+    assert "--stop" in answer.err
+    (url,) = answer.out.splitlines()
+    assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 42", url).stdout == "42\n"
+    assert lastcall("sessions", *place).out == "No sessions.\n"
+    assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 43", url).stdout == "43\n"  # a question left it running
+    assert "was stopped" in lastcall("database-url", "--stop", *place).err
+    assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 42", url).returncode != 0
+    assert "was not running" in lastcall("database-url", "--stop", *place).err
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("localhost.example", False),
+        ("", False),
+    ],
+)
+def test_only_addresses_of_this_machine_are_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at postgresql://u:p@ss@h/db now", "at postgresql://u:***@h/db now"),
+        ("postgres://:p@h", "postgres://:***@h"),
+        ("postgresql:///db?user=u&password=p%20q&host=/x", "postgresql:///db?user=u&password=***&host=/x"),
+        ("postgresql://u@h:5432/db", "postgresql://u@h:5432/db"),
+        ("Bearer sk-AbC_12" + "x" * 37 + " wrong", "Bearer sk-AbC_12*** wrong"),
+        ("openai-insecure-api-key.ek_" + "y" * 43, "openai-insecure-api-key.ek_***"),
+        ("Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln-_", "Bearer eyJ***"),
+        ("eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.", "eyJ***"),
+        ("a task-force of ek_ and sk-short", "a task-force of ek_ and sk-short"),
+    ],
+)
+def test_nothing_that_is_secret_is_shown(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+# --- keys
+
+
+def test_a_key_is_printed_once_and_kept_as_its_hash_alone(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
+    made = ask("keys", "create", "ada")
+    key = made.out.strip()
+    assert re.fullmatch(r"sk-[\w-]{43}", key)
+    assert "shown once" in made.err
+    assert key not in made.err
+    assert sql("SELECT subject, scope, prefix FROM api_keys") == [f"ada|user|{key[:9]}"]
+    assert sql(f"SELECT secret_hash = sha256('{key}') FROM api_keys") == ["t"]
+    dump = "\n".join(sql("SELECT k::text FROM api_keys k"))
+    listed = ask("keys", "list")
+    assert f"{key[:9]}…" in listed.out
+    assert key[9:] not in dump + listed.out + ask("keys", "list", "--json").out
+
+
+def test_a_key_is_created_listed_and_revoked_as_json(ask: Lastcall) -> None:
+    made = json.loads(ask("keys", "create", "backend", "--scope", "service", "--json").out)
+    assert (made["subject"], made["scope"]) == ("backend", "service")
+    [listed] = json.loads(ask("keys", "list", "--json").out)
+    assert (listed["key_id"], listed["revoked_at"], listed["active_sessions"]) == (made["key_id"], None, 0)
+    revoked = json.loads(ask("keys", "revoke", made["key_id"], "--json").out)
+    assert (revoked["id"], revoked["closed_sessions"]) == (made["key_id"], 0)
+    again = json.loads(ask("keys", "revoke", made["key_id"], "--json").out)
+    assert again["revoked_at"] == revoked["revoked_at"]
+
+
+def test_revoking_what_is_not_there_is_a_mistake(ask: Lastcall) -> None:
+    answer = ask("keys", "revoke", str(uuid4()))
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "lastcall keys list" in answer.err
+
+
+def test_without_keys_the_list_says_what_that_means(ask: Lastcall) -> None:
+    assert "whoever reaches the server" in ask("keys", "list").out
+
+
+def test_the_first_key_can_be_made_before_the_first_start(lastcall: Lastcall, data_dir: Path) -> None:
+    answer = lastcall("keys", "create", "ada", "--data-dir", str(data_dir))
+    assert (answer.code, answer.out[:3]) == (0, "sk-")
+    assert "ada" in lastcall("keys", "list", "--data-dir", str(data_dir)).out
+
+
+# --- who may reach a server
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.11.12.13"])
+def test_others_may_reach_only_a_server_with_keys(
+    database_url: str, sql: Callable[[str], list[str]], host: str
+) -> None:
+    arguments = ("serve", "--port", "0", "--agent", "echo", "--database-url", database_url, "--host", host)
+    answer = process(*arguments)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert "lastcall keys create" in answer.err
+
+
+def test_with_a_key_or_a_token_secret_others_may_reach_it(
+    database_url: str, sql: Callable[[str], list[str]], ask: Lastcall, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s" * 32)
+    everywhere = ("--agent", "echo", "--database-url", database_url, "--host", "0.0.0.0")
+    with run_server(*everywhere, "--jwt-secret-file", str(secret)) as server:
+        assert server.url.startswith("http://0.0.0.0:")
+    ask("keys", "create", "ada")
+    with run_server(*everywhere) as server:
+        assert server.url.startswith("http://0.0.0.0:")
+
+
+@pytest.mark.parametrize("level", ["warning", "debug"])
+def test_libraries_log_through_ours_with_tracebacks_only_at_debug(
+    capsys: pytest.CaptureFixture[str], level: Level
+) -> None:
+    with kept_logging():
+        configure(json_logs=True, level=level)
+        cause = OSError(f"no way to postgresql://u:{SECRET}@h")
+        logging.getLogger("asyncpg.pool").error("Failed to restore the pool connection floor", exc_info=cause)
+        logging.getLogger("httpx").info("too much")
+    (line,) = capsys.readouterr().out.splitlines()
+    event = json.loads(line)
+    assert (event["event"], event["level"]) == ("Failed to restore the pool connection floor", "error")
+    assert ("exception" in event) == (level == "debug")
+    assert SECRET not in line
+
+
+def test_the_console_is_calm_and_says_warnings_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with kept_logging():
+        configure(json_logs=False, level="warning")
+        structlog.get_logger().info("unseen")
+        structlog.get_logger().warning("seen", user="\x1bann")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith("[warning] seen user=\ufffdann\n")
+    assert err.count("\n") == 1
+
+
+def test_a_log_whose_reader_is_gone_harms_nobody() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = os.fdopen(writer, "w")
+    write_line(stream, "into the void")
+    with pytest.raises(BrokenPipeError):
+        stream.close()
+
+
+def test_text_of_others_cannot_steer_the_terminal() -> None:
+    assert printable("a\x1b[31m\r\u202eb\n\tç") == "a\ufffd[31m\ufffd\ufffdb\n\tç"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "-"),
+        (0.04, "0.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
+        (3599.9, "1 h 00 min"),
+        (86_399, "23 h 59 min"),
+        (444 * 3600, "18 d 12 h"),
+    ],
+)
+def test_durations_have_two_units_at_most(seconds: float | None, shown: str) -> None:
+    assert duration(seconds) == shown

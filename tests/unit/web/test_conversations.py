@@ -1,0 +1,232 @@
+"""Conversations over HTTP: pages of items and of conversations, asked in memory, on the store in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx2
+import pytest
+from lastcall.auth.authenticator import Authenticator
+from lastcall.auth.identity import Presented, Principal
+from lastcall.config import Settings
+from lastcall.limits.gate import Gate
+from lastcall.metrics import Metrics
+from lastcall.protocol.ids import parse_public_id, public_id
+from lastcall.protocol.items import MessageItem
+from lastcall.store.records import ClientSecret, RememberedFact, SessionStart, StoredItem
+from lastcall.web.app import create_app
+from lastcall.web.conversations import PAGE_MAX
+from prometheus_client import CollectorRegistry
+
+from tests.support.fake_store import MemoryStore
+from tests.support.instances import instance
+
+WITHIN = 1.0
+ITEMS = 5
+Answer = dict[str, Any]
+
+
+class Services:
+    """A running server, as the routes see it, on a store in memory."""
+
+    was_open = True
+    instructions = ""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.metrics = CollectorRegistry()
+        self.only: UUID | None = None  # the conversation that the client's secret is for
+        self._authenticator = Authenticator(store, Settings())
+        self.gate = Gate(Settings(), Metrics().count_refusal)
+        self.page_items = store.page_items
+        self.list_conversations = store.list_conversations
+
+    async def principal(self, presented: Presented) -> Principal:
+        return replace(await self._authenticator.principal(presented), conversation_id=self.only)
+
+    async def create_client_secret(self, secret: ClientSecret) -> int:
+        raise NotImplementedError
+
+    async def ready(self) -> str | None:
+        return None
+
+    async def recall(self, user_id: str) -> Sequence[RememberedFact]:
+        return []
+
+
+@pytest.fixture
+async def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+async def services(store: MemoryStore) -> Services:
+    return Services(store)
+
+
+@pytest.fixture
+async def http(services: Services) -> AsyncIterator[httpx2.AsyncClient]:
+    transport = httpx2.ASGITransport(create_app(services))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        yield client
+
+
+async def converse(store: MemoryStore, user_id: str, prefix: str = "i") -> str:
+    """A conversation of five items, i1 to i5; its public id."""
+    owner, conversation = uuid4(), uuid4()
+    await store.register_instance(instance(owner))
+    start = SessionStart(
+        session_id=uuid4(), conversation_id=conversation, user_id=user_id, instance_id=owner, started=0.0
+    )
+    await store.begin_session(start, within=WITHIN)
+    for number in range(1, ITEMS + 1):
+        await store.append_items([_item(start, f"{prefix}{number}", number)], within=WITHIN)
+    return public_id("conv", conversation)
+
+
+def _item(start: SessionStart, item_id: str, number: int) -> StoredItem:
+    return StoredItem(
+        session_id=start.session_id,
+        conversation_id=start.conversation_id,
+        item_id=item_id,
+        position=number,
+        role="assistant" if number % 2 == 0 else "user",
+        content=f"text {number}",
+        status="incomplete" if number == 2 else "completed",
+    )
+
+
+@pytest.fixture
+async def path(store: MemoryStore) -> str:
+    return f"/v1/conversations/{await converse(store, 'ada')}/items"
+
+
+async def page(http: httpx2.AsyncClient, path: str, **query: str) -> tuple[list[str], bool]:
+    """The ids of a page, and whether there are more."""
+    answer = await http.get(path, params={"user": "ada", **query})
+    assert answer.status_code == 200, answer.text
+    body: Answer = answer.json()
+    assert list(body) == ["object", "data", "first_id", "last_id", "has_more"]
+    ids = [each["id"] for each in body["data"]]
+    assert (body["object"], body["first_id"], body["last_id"]) == (
+        "list",
+        *((ids[0], ids[-1]) if ids else (None, None)),
+    )
+    return ids, body["has_more"]
+
+
+@pytest.mark.parametrize(
+    ("query", "ids", "more"),
+    [
+        ({}, "54321", False),
+        ({"limit": "2"}, "54", True),
+        ({"limit": "2", "after": "i4"}, "32", True),
+        ({"limit": "3", "after": "i4"}, "321", False),
+        ({"limit": "2", "before": "i2"}, "43", True),
+        ({"limit": "3", "before": "i2"}, "543", False),
+        ({"after": "i1"}, "", False),
+        ({"before": "i5"}, "", False),
+        ({"order": "asc"}, "12345", False),
+        ({"order": "asc", "limit": "2"}, "12", True),
+        ({"order": "asc", "limit": "2", "after": "i2"}, "34", True),
+        ({"order": "asc", "limit": "2", "before": "i4"}, "23", True),
+        ({"order": "asc", "limit": "9", "before": "i4"}, "123", False),
+    ],
+)
+async def test_a_page_begins_behind_after_or_ends_before_before_in_the_order_that_is_asked_for(
+    query: dict[str, str], ids: str, more: bool, http: httpx2.AsyncClient, path: str
+) -> None:
+    assert await page(http, path, **query) == ([f"i{digit}" for digit in ids], more)
+
+
+async def test_items_have_the_shape_that_they_have_on_the_websocket(http: httpx2.AsyncClient, path: str) -> None:
+    body = (await http.get(path, params={"user": "ada", "order": "asc", "limit": "2"})).json()
+    assert body["data"] == [
+        {
+            "type": "message",
+            "id": "i1",
+            "object": "realtime.item",
+            "status": "completed",
+            "role": "user",
+            "content": [{"type": "input_text", "text": "text 1"}],
+        },
+        {
+            "type": "message",
+            "id": "i2",
+            "object": "realtime.item",
+            "status": "incomplete",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "text 2"}],
+        },
+    ]
+    assert set(body["data"][0]) == {"type", *MessageItem.__struct_fields__}
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ({"limit": "0"}, "limit"),
+        ({"limit": str(PAGE_MAX + 1)}, "limit"),
+        ({"limit": "ten"}, "limit"),
+        ({"limit": "9" * 5000}, "limit"),
+        ({"limit": "\u0661"}, "limit"),
+        ({"order": "newest"}, "order"),
+        ({"after": "i1", "before": "i3"}, "before"),
+        ({"after": "elsewhere1"}, "after"),
+        ({"before": "none"}, "before"),
+        ({"after": ""}, "after"),
+        ({"after": "nul \0"}, "after"),
+        ({"before": "x" * 129}, "before"),
+        ({"user": "a\0b"}, "user"),
+    ],
+)
+async def test_a_question_for_a_page_that_cannot_be_is_refused(
+    query: dict[str, str], param: str, http: httpx2.AsyncClient, path: str, store: MemoryStore
+) -> None:
+    await converse(store, "ada", "elsewhere")
+    answer = await http.get(path, params={"user": "ada", **query})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_value", param)
+
+
+async def test_a_strangers_conversation_answers_like_none_at_all(
+    http: httpx2.AsyncClient, path: str, store: MemoryStore
+) -> None:
+    unknown = f"/v1/conversations/{public_id('conv', UUID(int=0))}/items"
+    answers = [
+        await http.get(path, params={"user": "eve"}),
+        await http.get(path, params={"user": "eve", "after": "i1"}),
+        await http.get(path),
+        await http.get(unknown, params={"user": "eve"}),
+        await http.get("/v1/conversations/no-id/items", params={"user": "eve"}),
+    ]
+    assert {(answer.status_code, answer.text) for answer in answers} == {(404, answers[0].text)}
+    assert answers[0].json()["error"]["code"] == "conversation_not_found"
+
+
+async def test_a_secret_for_one_conversation_shows_no_other(
+    http: httpx2.AsyncClient, path: str, store: MemoryStore, services: Services
+) -> None:
+    other = await converse(store, "ada", "other")
+    services.only = parse_public_id("conv", path.split("/")[3])
+    assert len((await page(http, path))[0]) == ITEMS
+    hidden = await http.get(f"/v1/conversations/{other}/items", params={"user": "ada"})
+    assert (hidden.status_code, hidden.json()["error"]["code"]) == (404, "conversation_not_found")
+    assert (await http.get("/v1/conversations", params={"user": "ada"})).status_code == 403
+
+
+async def test_a_users_conversations_are_listed_newest_first_in_pages(
+    http: httpx2.AsyncClient, store: MemoryStore
+) -> None:
+    mine = [await converse(store, "ada", f"c{number}-") for number in range(3)]
+    theirs = await converse(store, "eve", "eve-")
+    assert await page(http, "/v1/conversations") == (mine[::-1], False)
+    assert await page(http, "/v1/conversations", limit="2") == (mine[:0:-1], True)
+    assert await page(http, "/v1/conversations", limit="2", after=mine[1]) == (mine[:1], False)
+    body = (await http.get("/v1/conversations", params={"user": "ada"})).json()
+    assert set(body["data"][0]) == {"id", "object", "created_at", "title", "last_active_at"}
+    for after in (theirs, "no id", ""):
+        answer = await http.get("/v1/conversations", params={"user": "ada", "after": after})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "after")

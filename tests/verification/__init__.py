@@ -1,0 +1,1 @@
+"""The provers: simulation, checkpoints, interleavings, mutants, chaos and hostile, and their own tests."""

@@ -1,0 +1,123 @@
+"""What a run does: its measures in seconds, the names of its faults, and their seeded schedule. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from random import Random
+
+SERVER_FAULTS = ("server_terminated", "server_killed", "servers_killed", "server_frozen")
+DATABASE_FAULTS = ("database_restarted", "database_frozen")
+CLIENT_FAULTS = ("client_killed", "client_stopped")
+ROW_FAULTS = ("row_closed",)
+MANNER_FAULTS = ("client_reset", "agent")  # not done to the clients, but by them
+FAULTS = SERVER_FAULTS + DATABASE_FAULTS + CLIENT_FAULTS + ROW_FAULTS + MANNER_FAULTS
+
+WEIGHTS = {
+    "server_terminated": 3,
+    "server_killed": 4,
+    "servers_killed": 1,
+    "server_frozen": 2,
+    "database_restarted": 3,
+    "database_frozen": 2,
+    "client_killed": 1,
+    "client_stopped": 1,
+    "row_closed": 1,
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pace:
+    """A run's times, in seconds. Those of the servers are shorter than the defaults, so that a run sees many ends."""
+
+    seconds: float = 60.0
+    lease: float = 3.0
+    ping_interval: float = 2.0
+    ping_timeout: float = 2.0
+    drain: float = 3.0
+    settle: float = 100.0  # for what the faults left behind; a dead server's claim on memory may take long to run out
+    sample: float = 0.5
+
+    @property
+    def answer_grace(self) -> float:
+        """What a shutdown gives to running answers: server/lastcall/shutdown.py's share of the drain."""
+        return 0.4 * self.drain
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """One fault: how long after the one before it in its lane, what, and for how long where it lasts.
+
+    alone: not while a server is frozen, or the database away: their effects could not be told apart.
+    """
+
+    after: float
+    fault: str
+    lasts: float = 0.0
+    alone: bool = False
+
+
+def lanes(seed: int, only: Sequence[str], pace: Pace) -> dict[str, Iterator[Step]]:
+    """The schedule: endless, the same for the same seed. Lanes run side by side; within one, a fault ends first.
+
+    Servers have one lane: but for `servers_killed`, one of them is always left in good health.
+    """
+    kinds = {
+        "servers": (SERVER_FAULTS, (0.3, 0.8)),
+        "database": (DATABASE_FAULTS, (2.0, 5.0)),
+        "clients": (CLIENT_FAULTS, (3.0, 5.0)),
+        "rows": (ROW_FAULTS, (0.4, 1.2)),
+    }
+    return {
+        lane: _steps(Random(f"{seed}:{lane}"), [fault for fault in faults if fault in only], gaps, pace)
+        for lane, (faults, gaps) in kinds.items()
+        if set(faults) & set(only)
+    }
+
+
+def _steps(random: Random, faults: Sequence[str], gaps: tuple[float, float], pace: Pace) -> Iterator[Step]:
+    weights = [WEIGHTS[fault] for fault in faults]
+    while True:
+        fault = random.choices(faults, weights)[0]
+        alone = fault == "server_frozen" or fault in DATABASE_FAULTS
+        yield Step(random.uniform(*gaps), fault, _lasts(random, fault, pace), alone and random.random() < 0.8)
+
+
+def _lasts(random: Random, fault: str, pace: Pace) -> float:
+    if fault == "server_frozen":
+        return pace.lease + random.uniform(1.5, 2.5)  # its sessions must be closed by others before it wakes
+    if fault == "database_frozen":
+        return random.uniform(0.5, 1.2 * pace.lease)
+    return 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Manner:
+    """How one visit goes.
+
+    turns: the words of each, with the marks that the agent obeys. thinks: seconds of silence after each turn.
+    ending: close, fin, reset, garbage, or stay (for as long as the server lets it).
+    """
+
+    turns: Sequence[str]
+    thinks: float
+    ending: str
+    returns: bool  # the same person, in the same conversation
+
+
+MARKS = ("#slow", "#raise", "#hang", "#forget")
+
+
+def manner(random: Random, only: Sequence[str], *, patient: bool) -> Manner:
+    """A visit's course. patient: one that chats until something is done to it."""
+    count = 40 if patient else random.choice((1, 1, 1, 2))
+    turns = [_mark(random, only) for _ in range(count)]
+    endings = ["close"] * 12 + ["fin"] * 2 + ["garbage"] * 2 + ["stay"] * 2
+    if "client_reset" in only:
+        endings += ["reset"] * 4
+    thinks = random.uniform(1.0, 3.0) if patient else random.choice((0.2, 0.5, 1.0, 2.0))
+    return Manner(turns, thinks, random.choice(endings), random.random() < 0.25)
+
+
+def _mark(random: Random, only: Sequence[str]) -> str:
+    return random.choice(MARKS) if "agent" in only and random.random() < 0.12 else ""

@@ -1,0 +1,147 @@
+"""What the database says: samples during the run, and all of it afterwards. Times are Unix seconds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from lastcall.store.postgres import PostgresStore
+
+INSTALL = (
+    "CREATE SCHEMA chaos",
+    # Nobody can write an end past this: each one is kept, with the transaction whose commit made it true.
+    """CREATE TABLE chaos.closings (session_id uuid NOT NULL, made_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+           transaction xid NOT NULL DEFAULT pg_current_xact_id()::xid, session_end timestamptz, ended_at timestamptz,
+           end_reason text)""",
+    """CREATE FUNCTION chaos.note_closing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           INSERT INTO chaos.closings (session_id, session_end, ended_at, end_reason)
+               VALUES (NEW.session_id, NEW.session_end, NEW.ended_at, NEW.end_reason);
+           RETURN NULL;
+       END $$""",
+    """CREATE TRIGGER note_closing AFTER UPDATE ON conversation_sessions FOR EACH ROW
+           WHEN ((OLD.is_active, OLD.session_end, OLD.ended_at, OLD.duration_seconds, OLD.end_reason) IS DISTINCT FROM
+                 (NEW.is_active, NEW.session_end, NEW.ended_at, NEW.duration_seconds, NEW.end_reason))
+           EXECUTE FUNCTION chaos.note_closing()""",
+    "CREATE TABLE chaos.effects (session_id uuid, content text NOT NULL)",
+    """CREATE FUNCTION chaos.note_effect() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           INSERT INTO chaos.effects VALUES (NEW.source_session_id, NEW.content);
+           RETURN NULL;
+       END $$""",
+    """CREATE TRIGGER note_effect AFTER INSERT OR UPDATE ON user_memories FOR EACH ROW
+           EXECUTE FUNCTION chaos.note_effect()""",
+)
+ROWS = """SELECT s.session_id::text, s.user_id, coalesce(i.pid, 0) AS pid, s.is_active,
+       extract(epoch FROM s.session_start)::float8 AS start, extract(epoch FROM s.session_end)::float8 AS "end",
+       extract(epoch FROM s.ended_at)::float8 AS ended_at, s.duration_seconds AS duration, s.end_reason AS reason,
+       s.memory_status, s.memory_error,
+       (SELECT extract(epoch FROM max(m.created_at))::float8 FROM messages m
+         WHERE m.session_id = s.session_id AND m.created_at < s.ended_at) AS last_item
+  FROM conversation_sessions s LEFT JOIN server_instances i USING (instance_id)"""
+CLOSINGS = """SELECT session_id::text, extract(epoch FROM pg_xact_commit_timestamp(transaction))::float8 AS committed
+  FROM chaos.closings ORDER BY made_at"""
+ITEMS = """SELECT session_id::text, item_id, role, content, extract(epoch FROM created_at)::float8 AS created
+  FROM messages"""
+MEMORIES = (
+    "SELECT source_session_id::text AS session_id, source_item_id AS item_id, user_id, content FROM user_memories"
+)
+EFFECTS = "SELECT session_id::text, content, count(*) AS times FROM chaos.effects GROUP BY 1, 2"
+SAMPLE = """SELECT session_id::text, state, extract(epoch FROM now())::float8 AS at FROM session_truth WHERE is_active
+  UNION ALL SELECT NULL, NULL, extract(epoch FROM now())::float8"""
+REMAINING = """SELECT count(*) FILTER (WHERE is_active) AS active,
+       count(*) FILTER (WHERE memory_status = 'pending') AS pending FROM conversation_sessions"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """`session_truth` at one moment: the active sessions with their state, live or orphaned."""
+
+    at: float
+    states: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What `lastcall orphans` called orphaned, asked from `began` to `ended`."""
+
+    began: float
+    ended: float
+    orphans: list[str]
+
+
+@dataclass(slots=True)
+class Row:
+    """One session. pid: of its owner's process, 0 for none. closings: when each write of its end was committed.
+
+    last_item: when its last item was stored, but for what was left unsaid: that comes with its end.
+    """
+
+    session_id: str
+    user_id: str
+    pid: int
+    is_active: bool
+    start: float
+    end: float | None = None
+    ended_at: float | None = None
+    duration: float | None = None
+    reason: str | None = None
+    memory_status: str = "none"
+    memory_error: str | None = None
+    closings: list[float] = field(default_factory=list)
+    last_item: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    session_id: str
+    item_id: str
+    role: str
+    content: str
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    session_id: str | None
+    item_id: str | None
+    user_id: str
+    content: str
+
+
+@dataclass(slots=True)
+class Records:
+    """All of it. items: by item id. effects: how often a memory was applied, by session and content."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    items: dict[str, list[Item]] = field(default_factory=lambda: defaultdict(list))
+    memories: list[Remembered] = field(default_factory=list)
+    effects: dict[tuple[str, str], int] = field(default_factory=dict)
+
+
+async def install(store: PostgresStore) -> None:
+    """Puts the triggers of the audit into a database whose schema is applied."""
+    for statement in INSTALL:
+        await store.select(statement)
+
+
+async def sample(store: PostgresStore) -> Sample:
+    found = await store.select(SAMPLE)
+    return Sample(found[-1]["at"], {row["session_id"]: row["state"] for row in found if row["session_id"]})
+
+
+async def remaining(store: PostgresStore) -> tuple[int, int]:
+    """How many sessions are active, and how many wait for their memory."""
+    row = (await store.select(REMAINING))[0]
+    return row["active"], row["pending"]
+
+
+async def read(store: PostgresStore) -> Records:
+    records = Records()
+    for row in await store.select(ROWS):
+        records.rows[row["session_id"]] = Row(**dict(row))
+    for row in await store.select(CLOSINGS):
+        records.rows[row["session_id"]].closings.append(row["committed"])
+    for row in await store.select(ITEMS):
+        records.items[row["item_id"]].append(Item(**dict(row)))
+    records.memories = [Remembered(**dict(row)) for row in await store.select(MEMORIES)]
+    records.effects = {(row["session_id"], row["content"]): row["times"] for row in await store.select(EFFECTS)}
+    return records

@@ -1,0 +1,133 @@
+"""What a run says: progress while it lasts, the table and the broken promises at its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from statistics import quantiles
+from typing import Any
+
+import trio
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import TextColumn
+from rich.table import Table
+
+from tests.support.command_line import progress
+
+from .audit import Findings, within
+from .faults import Run
+from .plan import DATABASE_FAULTS, ROW_FAULTS, SERVER_FAULTS
+from .truth import lines
+
+LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
+REFRESH_SECONDS = 0.5
+
+
+class Display:
+    """A progress bar on a terminal, and a line now and then elsewhere."""
+
+    def __init__(self, console: Console, seconds: float) -> None:
+        self._console = console
+        self._seconds = seconds
+        self._phase = "starting"
+        self._began = 0.0
+
+    def phase(self, name: str) -> None:
+        self._phase = name
+        if name == "running":
+            self._began = trio.current_time()
+        if not self._console.is_terminal:
+            self._console.print(name, highlight=False)
+
+    async def show(self, run: Run) -> None:
+        if not self._console.is_terminal:
+            while True:
+                await trio.sleep(LINE_SECONDS)
+                self._console.print(f"{self._phase}: {_counts(run)}", highlight=False, soft_wrap=True)
+        with progress(self._console, TextColumn("{task.fields[counts]}")) as bar:
+            task = bar.add_task(self._phase, total=self._seconds, counts="")
+            while True:
+                done = trio.current_time() - self._began if self._began else 0.0
+                bar.update(task, description=self._phase, completed=min(done, self._seconds), counts=_counts(run))
+                await trio.sleep(REFRESH_SECONDS)
+
+
+def _counts(run: Run) -> str:
+    visits = run.ledger.visits.values()
+    sessions = sum(visit.created is not None for visit in visits)
+    ended = run.ledger.people_ended
+    live = sum(bool(visit.created) and visit.socket_ended is None and visit.people not in ended for visit in visits)
+    faults = sum(fault.kind in SERVER_FAULTS + DATABASE_FAULTS for fault in run.ledger.faults)
+    rows = sum(fault.kind in ROW_FAULTS for fault in run.ledger.faults)
+    return f"{sessions} sessions, {live} open, {faults} server and database faults, {rows} rows closed by hand"
+
+
+def figures(run: Run, findings: Findings) -> dict[str, Any]:
+    """Every figure of a run, for machines. Times in seconds; a line without samples has measured None."""
+    visits = [visit for visit in run.ledger.visits.values() if visit.created is not None]
+    faults = Counter(fault.kind for fault in run.ledger.faults)
+    faults["client_reset"] = sum(visit.how == "reset" for visit in visits)
+    table = _table(run, findings)
+    kept = not any(findings.broken.values()) and all(line["within"] is not False for line in table)
+    return {
+        "seconds": run.pace.seconds,
+        "seed": run.seed,
+        "sessions": len(visits),
+        "turns": sum(visit.turns for visit in visits),
+        "acknowledged_items": sum(len(visit.acks) for visit in visits),
+        "faults": dict(sorted(faults.items())),
+        "server_or_database_faults": sum(faults[kind] for kind in SERVER_FAULTS + DATABASE_FAULTS),
+        "broken": dict(findings.broken),
+        "examples": dict(findings.examples),
+        "unmeasured_ends": findings.unmeasured,
+        "samples": len(run.samples),
+        "looks": len(run.looks),
+        "table": table,
+        "ok": kept,
+    }
+
+
+def _table(run: Run, findings: Findings) -> list[dict[str, Any]]:
+    rows = []
+    for name, line in lines(run.pace).items():
+        measured = findings.table[name]
+        seen = measured.samples > 0
+        rows.append(
+            {
+                "line": line.title,
+                "bound_row": round(line.bound_row, 3),
+                "measured_row": round(max(measured.row, 0.0), 3) if seen else None,
+                "p99_row": round(max(quantiles(measured.rows, n=100, method="inclusive")[98], 0.0), 3)
+                if measured.samples > 1
+                else None,
+                "bound_end": line.bound_end,
+                "measured_end": round(measured.end, 3) if seen and line.bound_end is not None else None,
+                "samples": measured.samples,
+                "within": within(line, measured),
+            }
+        )
+    return rows
+
+
+def say(result: dict[str, Any], console: Console) -> None:
+    """The end of a run, for people."""
+    table = Table("what happens", "row true again within", "measured", "end off by at most", "measured", "ends")
+    for line in result["table"]:
+        style = "red" if line["within"] is False else None
+        seconds = [_seconds(line[key]) for key in ("bound_row", "measured_row", "bound_end", "measured_end")]
+        table.add_row(line["line"], *seconds, str(line["samples"]), style=style)
+    console.print(table)
+    for promise, count in result["broken"].items():
+        console.print(f"{promise}: {count}", style="red" if count else None, highlight=False)
+        for example in result["examples"].get(promise, ()):
+            console.print(f"    {escape(example)}", highlight=False)
+    verdict = "every promise held" if result["ok"] else "PROMISES WERE BROKEN"
+    faults, sessions = result["server_or_database_faults"], result["sessions"]
+    console.print(f"{sessions} sessions, {faults} server and database faults, seed {result['seed']}: {verdict}")
+
+
+def _seconds(value: float | None) -> str:
+    with suppress(TypeError):
+        return f"{value:.3g} s"
+    return "–"

@@ -1,0 +1,50 @@
+"""What a simulation has to reach to be worth its name, and what it did not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from lastcall.store.records import EndReason
+
+from .agent import MEMORY_MARKS, REPLY_MARKS
+from .plan import CLIENT_CAUSES, ENDINGS, FAULTS, OPENINGS, REQUESTS, SERVER_CAUSES
+from .timed_faults import STATES
+
+SEEDS_MIN = 1_500  # below that, chance alone may leave something out
+# A row that is closed, or that never was, says neither of the first two; the worlds have no keys to revoke.
+NEVER_WRITTEN = {EndReason.CLOSED_ELSEWHERE, EndReason.REFUSED, EndReason.REVOKED}
+ERRORS = ("before", "after", "refused", "slow")
+OPERATIONS_HIT = (
+    "append_items", "begin_session", "claim_memory", "close_instance_sessions", "end_session", "finish_memory",
+    "load_history", "open_guard", "recall", "renew", "suspects",
+)  # fmt: skip
+
+
+def expected() -> dict[str, frozenset[str]]:
+    """The names that have to occur, by kind."""
+    pairs = {(server, client) for server in SERVER_CAUSES for client in CLIENT_CAUSES}
+    pairs |= {(one, two) for one in SERVER_CAUSES for two in SERVER_CAUSES if one < two}
+    return {
+        "reason": frozenset(reason.value for reason in EndReason if reason not in NEVER_WRITTEN),
+        "ending": frozenset(ENDINGS) - {"stay"},
+        "opening": frozenset(OPENINGS),
+        "request": frozenset(REQUESTS),
+        "fault": frozenset(FAULTS),
+        "agent": frozenset(REPLY_MARKS + MEMORY_MARKS),
+        "overlap": frozenset("+".join(sorted(pair)) for pair in pairs),
+        "store": frozenset(f"{name}/{error}" for name in OPERATIONS_HIT for error in ERRORS),
+        "process": frozenset({"exited", "crashed", "forced"}),
+        "memory": frozenset({"done", "failed", "none"}),
+        "state": STATES,
+    }
+
+
+def missing(counts: Mapping[str, Counter[str]]) -> list[str]:
+    """What was expected and did not occur, as "kind: name"."""
+    return [
+        f"{kind}: {name}"
+        for kind, names in expected().items()
+        for name in sorted(names)
+        if not counts.get(kind, Counter())[name]
+    ]

@@ -1,0 +1,630 @@
+"""Small mistakes in the real code, each of which the simulation has to see. See `mutating`.
+
+Those under `server/` are the code's own; those of `tests/memory_*.py` stand for the same mistake in SQL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CONNECTION, READER, EXIT_PATH = (
+    "server/lastcall/realtime/connection.py",
+    "server/lastcall/realtime/reader.py",
+    "server/lastcall/realtime/exit_path.py",
+)
+SESSION, CONVERSATION = "server/lastcall/sessions/session.py", "server/lastcall/conversation/conversation.py"
+RESPONSE, STREAM, LISTENER = (
+    "server/lastcall/conversation/response.py",
+    "server/lastcall/transport/stream.py",
+    "server/lastcall/listener.py",
+)
+LEDGER, RESPONSES = "server/lastcall/conversation/ledger.py", "server/lastcall/conversation/responses.py"
+MAIN, SHUTDOWN, INSTANCE = (
+    "server/lastcall/main.py",
+    "server/lastcall/shutdown.py",
+    "server/lastcall/sessions/instance.py",
+)
+LAST_RESORTS, CONNECTIONS = "tests/unit/realtime/test_last_resorts.py", "tests/unit/realtime/test_connection.py"
+GATE = "server/lastcall/limits/gate.py"
+REAPER, MEMORY = "server/lastcall/sessions/reaper.py", "server/lastcall/memory/finalizer.py"
+STORE, TABLES = "tests/support/fake_store.py", "tests/support/fake_tables.py"
+
+ORPHAN, GHOST, END, REMEMBER = "I1 orphan", "I2 ghost", "I3 end", "I4 memory"
+LOST, SWEPT, BOUND, CONTAINED = "I5 lost", "I6 swept", "I7 unbounded", "I8 contained"
+
+
+HINTS = {
+    "a reaper dies of its first error": 54,
+    "a new guard does not ask what it missed": 46,
+    "a reaper that is cut off counts as steady": 39,
+    "a session may begin under a dead instance": 18,
+    "a shutdown uses up a try at memory, for lack of a shield": 18,
+    "a write is dropped with its caller": 15,
+    "a lost guard alone is death": 15,
+}
+"""Where the search begins, for those that few worlds see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A mistake: in `file`, `old` (which stands there exactly once) becomes `new`.
+
+    promises: one of them has to be reported as broken. test: an ordinary test that has to fail, for what is rare or
+    harmless in the worlds. hint: the seed that is tried first, then all others from 0 on: it only saves time.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    promises: frozenset[str]
+    test: str | None = None
+    hint: int = 0
+
+
+def mutant(name: str, file: str, old: str, new: str, *promises: str, test: str | None = None) -> Mutant:
+    return Mutant(name, file, old, new, frozenset(promises), test, HINTS.get(name, 0))
+
+
+EXIT = (
+    mutant(
+        "the socket is closed before the row",
+        EXIT_PATH,
+        "            await self._end()\n            await self._close()\n",
+        "            await self._close()\n            await self._end()\n",
+        ORPHAN,
+    ),
+    mutant(
+        "the row is written before the socket is closed though somebody else closed it",
+        EXIT_PATH,
+        "        if session.reason in CLOSED_ALREADY:\n",
+        "        if False:\n",
+        GHOST,
+        test=f"{LAST_RESORTS}::test_a_socket_whose_row_somebody_else_closed_does_not_wait_for_the_database",
+    ),
+    mutant(
+        "an end may lie before its session",
+        SESSION,
+        "self.ended = max(self.started, ended if ended is not None else trio.current_time())",
+        "self.ended = ended if ended is not None else trio.current_time()",
+        END,
+        test=f"{LAST_RESORTS}::test_a_session_never_ends_before_it_began",
+    ),
+    mutant(
+        "the exit without its deadline",
+        EXIT_PATH,
+        "trio.move_on_after(seconds, shield=True) as limit",
+        "trio.CancelScope(shield=True) as limit",
+        BOUND,
+    ),
+    mutant(
+        "a session stays in the registry",
+        EXIT_PATH,
+        "        services.registry.discard(session)\n",
+        "",
+        CONTAINED,
+        BOUND,
+    ),
+    mutant(
+        "a row whose begin was not heard of is forgotten",
+        CONNECTION,
+        "        session.has_row = True\n        await store.begin_session(start, within=settings.begin_seconds)\n",
+        "        await store.begin_session(start, within=settings.begin_seconds)\n        session.has_row = True\n",
+        ORPHAN,
+        END,
+    ),
+    mutant(
+        "a lost connection counts as closed by its client",
+        READER,
+        "elif code == 1006:",
+        "elif code == 1005:",
+        END,
+    ),
+    mutant(
+        "an end that is written late rewrites",
+        TABLES,
+        "        if not self._is_active(end.session_id):\n            return False\n",
+        "        if end.session_id not in self.sessions:\n            return False\n",
+        END,
+    ),
+    mutant(
+        "an end is dated by its commit",
+        TABLES,
+        "self._close(self.sessions[end.session_id], end.ended, end.reason",
+        "self._close(self.sessions[end.session_id], trio.current_time(), end.reason",
+        END,
+    ),
+    mutant(
+        "a write is dropped with its caller",
+        STORE,
+        "            await write.settled.wait()\n        if not",
+        "            try:\n                await write.settled.wait()\n"
+        "            finally:\n                write.abandoned = True\n        if not",
+        ORPHAN,
+        END,
+    ),
+    mutant(
+        "a row may end before it began",
+        TABLES,
+        "session.session_end = max(session.session_start, min(ended, now))",
+        "session.session_end = min(ended, now)",
+        END,
+    ),
+    mutant(
+        "a write that failed is not tried again",
+        STORE,
+        "                self._queue.appendleft(write)\n",
+        "",
+        ORPHAN,
+        END,
+        LOST,
+    ),
+)
+
+ALIVE = (
+    mutant(
+        "a session's time is never up",
+        READER,
+        "                timer.deadline = self._limits.deadline\n",
+        "",
+        END,
+        ORPHAN,
+    ),
+    mutant(
+        "a client that floods may go on",
+        READER,
+        "                self._session.stop(EndReason.FLOODING)\n",
+        "",
+        END,
+    ),
+    mutant(
+        "a silent client is never given up",
+        READER,
+        "                self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)\n",
+        "                pass\n",
+        ORPHAN,
+        END,
+    ),
+    mutant(
+        "a silent client's end is dated by its discovery",
+        READER,
+        "self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)",
+        "self._session.stop(EndReason.CLIENT_VANISHED)",
+        END,
+    ),
+    mutant(
+        "pings are counted from the last ping",
+        READER,
+        "await trio.sleep_until(self._stream.last_received + self._settings.ping_interval)",
+        "await trio.sleep(self._settings.ping_interval)",
+        ORPHAN,
+        END,
+    ),
+    mutant(
+        "a slow reader is never given up",
+        STREAM,
+        "                scope.deadline = trio.current_time() + self._send_seconds\n",
+        "",
+        ORPHAN,
+        END,
+        BOUND,
+    ),
+    mutant(
+        "a handshake may take for ever",
+        LISTENER,
+        "with trio.move_on_after(settings.handshake_seconds):",
+        "with trio.CancelScope():",
+        BOUND,
+    ),
+    mutant(
+        "more connections than the limit",
+        GATE,
+        "full = open_sessions >= self._connections_max",
+        "full = open_sessions < 0",
+        BOUND,
+    ),
+    mutant(
+        "an agent runs inside the session",
+        CONNECTION,
+        "start_reply=self._replies.start_soon",
+        "start_reply=helpers.start_soon",
+        ORPHAN,
+        END,
+    ),
+    mutant(
+        "a socket waits for an agent that ignores cancellation",
+        LISTENER,
+        "                    await self._serve_stream(self._buffered(secured), caller, replies)\n",
+        "                    async with trio.open_nursery() as own:\n"
+        "                        await self._serve_stream(self._buffered(secured), caller, own)\n"
+        "                        own.cancel_scope.cancel()\n",
+        GHOST,
+        test=f"{CONNECTIONS}::test_an_agent_that_ignores_cancellation_does_not_keep_its_socket_open",
+    ),
+    mutant(
+        "an agent's exception ends its session",
+        RESPONSE,
+        "except Exception:  # noqa: BLE001 - whatever an agent raises is this response's failure",
+        "except OSError:",
+        CONTAINED,
+    ),
+    mutant(
+        "an agent may leave the process",
+        RESPONSE,
+        "                with contained():\n                    await self._stream",
+        "                if True:\n                    await self._stream",
+        CONTAINED,
+    ),
+)
+
+WORDS = (
+    mutant(
+        "an item is acknowledged before its commit",
+        CONVERSATION,
+        "            with self._storing(event):\n                await self._ledger.append([entry])\n",
+        "            self._outbox.emit(wire.ItemDone(previous_item_id=self._items.last_item_id, item=entry.item))\n"
+        "            with self._storing(event):\n                await self._ledger.append([entry])\n",
+        LOST,
+    ),
+    mutant(
+        "an answer is acknowledged before its commit",
+        RESPONSE,
+        "        try:\n            await self._shelf.keep(self.entries)\n",
+        "        for entry in self.entries:\n            self._shelf.confirm(entry)\n"
+        "        try:\n            await self._shelf.keep(self.entries)\n",
+        LOST,
+    ),
+    mutant(
+        "an answer is acknowledged though it was not stored",
+        RESPONSE,
+        '            self._fail("store_unavailable", "The answer could not be stored. Please try again.")\n'
+        "            for entry in self.entries:\n"
+        '                entry.item.status = "incomplete"\n'
+        "            return False\n",
+        "            return True\n",
+        LOST,
+    ),
+    mutant(
+        "words are stored after the cut",
+        LEDGER,
+        '        if self.over:\n            raise SessionClosed("the session is over")\n',
+        "        pass\n",
+        GHOST,
+        test=f"{LAST_RESORTS}::test_after_the_cut_nothing_more_is_stored_and_nothing_acknowledged",
+    ),
+    mutant(
+        "words are stored though the row is closed",
+        TABLES,
+        '                raise SessionClosed("the session\'s row is closed")\n',
+        "                pass\n",
+        GHOST,
+    ),
+    mutant(
+        "a deletion is acknowledged before its commit",
+        CONVERSATION,
+        "            await self._mark_deleted(event, entry)\n",
+        "            self._outbox.emit(wire.ItemDeleted(item_id=event.item_id))\n"
+        "            await self._mark_deleted(event, entry)\n",
+        LOST,
+    ),
+    mutant(
+        "an answer that is deleted while it is said is stored without the mark",
+        CONVERSATION,
+        "            entry.deleted = True  # its response goes on, and stores it with the mark\n",
+        "            pass\n",
+        LOST,
+    ),
+    mutant(
+        "a resumed conversation shows what was deleted",
+        TABLES,
+        "_last([item for item in self.items(conversation_id) if not item.deleted], limit)",
+        "_last(self.items(conversation_id), limit)",
+        LOST,
+    ),
+    mutant(
+        "what was deleted is remembered",
+        TABLES,
+        'if item.kind == "message" and not item.deleted]',
+        'if item.kind == "message"]',
+        REMEMBER,
+    ),
+    mutant(
+        "an answer outside the conversation is stored in it",
+        RESPONSES,
+        "            return _OutOfBand(self._ledger)\n",
+        "            pass\n",
+        CONTAINED,
+    ),
+    mutant(
+        "a resumed conversation begins empty",
+        CONNECTION,
+        "            history = known\n",
+        "",
+        LOST,
+    ),
+)
+
+STOPPING = (
+    mutant(
+        "the bulk close counts as done though it failed",
+        SHUTDOWN,
+        "session.row_closed = session.session_id in closed",
+        "session.row_closed = True",
+        ORPHAN,
+        END,
+    ),
+    mutant(
+        "the bulk close does not let ends go first",
+        STORE,
+        'LEAVING = ("close_instance_sessions", "stop_instance")',
+        'LEAVING = ("",)',
+        END,
+    ),
+    mutant(
+        "sessions are not told of the shutdown",
+        SHUTDOWN,
+        "        session.stop(EndReason.SHUTDOWN)\n",
+        "        pass\n",
+        GHOST,
+    ),
+    mutant(
+        "answers get all the time that they want",
+        SHUTDOWN,
+        "with trio.move_on_at(signals.schedule.answers_until) as grace:",
+        "with trio.CancelScope() as grace:",
+        END,
+        BOUND,
+    ),
+    mutant(
+        "the bulk close without a deadline",
+        SHUTDOWN,
+        "trio.move_on_after(BULK_SECONDS, shield=True) as limit",
+        "trio.CancelScope(shield=True) as limit",
+        BOUND,
+        test=f"{LAST_RESORTS}::test_a_bulk_close_that_hangs_is_given_up_at_its_bound",
+    ),
+    mutant(
+        "a failed bulk close is taken as done",
+        SHUTDOWN,
+        '            _log.error("bulk_close_failed", error=str(error))\n',
+        '            _log.error("bulk_close_failed", error=str(error))\n'
+        "            return [session.session_id for session in services.registry]\n",
+        ORPHAN,
+        test=f"{LAST_RESORTS}::test_a_bulk_close_that_fails_leaves_each_session_to_end_its_own_row",
+    ),
+    mutant(
+        "sockets get all the time that they want",
+        MAIN,
+        "        signals.limit(connections.cancel_scope, signals.schedule.sockets_until(), HURRY_SECONDS)\n",
+        "",
+        BOUND,
+    ),
+    mutant(
+        "memory gets all the time that it wants",
+        MAIN,
+        "                signals.limit(memory_budget, signals.schedule.memory_until, 0.0)\n",
+        "",
+        BOUND,
+    ),
+    mutant(
+        "a second signal changes nothing",
+        SHUTDOWN,
+        "        self.hurry.set()\n",
+        "",
+        END,
+    ),
+    mutant(
+        "a server that drains takes sessions",
+        CONNECTION,
+        "if services.draining.is_set() or services.gate",
+        "if services.gate",
+        END,
+        GHOST,
+    ),
+    mutant(
+        "nobody is told that the server drains",
+        MAIN,
+        "        services.draining.set()\n",
+        "",
+        END,
+        GHOST,
+        BOUND,
+    ),
+)
+
+OTHERS = (
+    mutant(
+        "notifications are ignored",
+        INSTANCE,
+        "            closed = guard.closed_by_others()\n",
+        "            closed = ()\n",
+        GHOST,
+    ),
+    mutant(
+        "a new guard does not ask what it missed",
+        INSTANCE,
+        "closed = await self._closed_meanwhile(guard)",
+        "closed = ()",
+        GHOST,
+    ),
+    mutant(
+        "a lost lease is not followed by a new one",
+        INSTANCE,
+        "            session.stop(EndReason.OWNER_DIED)\n        await self.register()\n",
+        "            session.stop(EndReason.OWNER_DIED)\n",
+        CONTAINED,
+    ),
+    mutant(
+        "a lease is renewed only when there is news",
+        INSTANCE,
+        "with trio.move_on_after(self._settings.heartbeat_seconds):",
+        "with trio.CancelScope():",
+        END,
+        ORPHAN,
+    ),
+    mutant(
+        "a lease is given up at the first error",
+        INSTANCE,
+        '                _log.warning("lease_not_renewed", error=str(error))\n',
+        '                _log.warning("lease_not_renewed", error=str(error))\n                return\n',
+        SWEPT,
+        GHOST,
+    ),
+    mutant(
+        "a session may begin under a dead instance",
+        TABLES,
+        "if start.instance_id not in self.instances or self.instances[start.instance_id].gone:",
+        "if start.instance_id not in self.instances:",
+        GHOST,
+        END,
+        ORPHAN,
+    ),
+    mutant(
+        "everybody with a row is taken for dead",
+        REAPER,
+        "if cause is not None:",
+        "if suspect:",
+        SWEPT,
+    ),
+    mutant(
+        "a reaper believes an old heartbeat after an outage",
+        REAPER,
+        "if min(suspect.silent_seconds, suspect.steady_seconds) >= suspect.lease_seconds:",
+        "if suspect.silent_seconds >= suspect.lease_seconds:",
+        SWEPT,
+    ),
+    mutant(
+        "a reaper does not wait for the guards of the living",
+        REAPER,
+        "        and suspect.steady_seconds >= CRASH_STEADY_SECONDS\n",
+        "",
+        SWEPT,
+    ),
+    mutant(
+        "a lost guard alone is death",
+        REAPER,
+        "        and suspect.silent_seconds >= CRASH_SILENT_SECONDS\n",
+        "",
+        SWEPT,
+    ),
+    mutant(
+        "a reaper forgets its own gap",
+        TABLES,
+        "        if now - record.heartbeat_at > GAP_SECONDS:\n            record.steady_since = now\n",
+        "",
+        SWEPT,
+    ),
+    mutant(
+        "a reaper that is cut off counts as steady",
+        TABLES,
+        "steady_seconds = 0.0 if now - me.heartbeat_at > GAP_SECONDS else now - me.steady_since",
+        "steady_seconds = now - me.steady_since",
+        SWEPT,
+    ),
+    mutant(
+        "one that came back is reaped all the same",
+        TABLES,
+        "        if record.heartbeat_at != suspect.heartbeat:\n            return 0\n",
+        "",
+        SWEPT,
+    ),
+    mutant(
+        "a process id is looked up on the wrong host",
+        REAPER,
+        "same_host = suspect.host_id is not None and suspect.host_id == host_id",
+        "same_host = suspect.host_id is not None",
+        SWEPT,
+    ),
+    mutant(
+        "a reaper dies of its first error",
+        REAPER,
+        '                _log.warning("reaper_failed", error=str(error))\n',
+        '                _log.warning("reaper_failed", error=str(error))\n                return\n',
+        ORPHAN,
+    ),
+    mutant(
+        "a dead server's sessions end when they are found",
+        TABLES,
+        "            self._close(session, ended, EndReason.OWNER_DIED, None, judge)\n",
+        "            self._close(session, trio.current_time(), EndReason.OWNER_DIED, None, judge)\n",
+        END,
+    ),
+)
+
+REMEMBERING = (
+    mutant(
+        "memory is neither announced nor looked for",
+        MEMORY,
+        "            with trio.move_on_after(self._settings.memory_sweep_seconds):\n"
+        "                await self._idle.park()\n",
+        "            await trio.sleep_forever()\n",
+        REMEMBER,
+    ),
+    mutant(
+        "memory is queued only for ends of its owner",
+        TABLES,
+        "        if any(item.role == ",
+        "        if closed_by and any(item.role == ",
+        REMEMBER,
+    ),
+    mutant(
+        "memory that failed is never tried again",
+        MEMORY,
+        "        if claim.attempts >= self._settings.memory_attempts_max:\n",
+        "        if claim.attempts:\n",
+        REMEMBER,
+    ),
+    mutant(
+        "memory that fails is tried for ever",
+        MEMORY,
+        "            retry_after = None\n",
+        "            pass\n",
+        REMEMBER,
+    ),
+    mutant(
+        "memory is claimed without a lease",
+        TABLES,
+        "            session.memory_due_at = now + lease_seconds\n",
+        "            session.memory_due_at = now\n",
+        REMEMBER,
+    ),
+    mutant(
+        "memory is applied by everybody who worked on it",
+        TABLES,
+        "        session = self._pending(session_id)\n        if session is None:\n            return False\n"
+        "        session.memory_status",
+        "        session = self.sessions[session_id]\n        session.memory_status",
+        REMEMBER,
+    ),
+    mutant(
+        "memory is not marked as done",
+        TABLES,
+        'session.memory_status, session.memory_error, session.memory_due_at = "done", None, None',
+        "session.memory_error, session.memory_due_at = None, None",
+        REMEMBER,
+    ),
+    mutant(
+        "a shutdown uses up a try at memory, for lack of a shield",
+        MEMORY,
+        "trio.move_on_after(RELEASE_SECONDS, shield=True)",
+        "trio.move_on_after(RELEASE_SECONDS)",
+        REMEMBER,
+    ),
+    mutant(
+        "memory that raises ends the server",
+        MEMORY,
+        "except Exception as error:  # noqa: BLE001 - whatever an agent raises costs this one try",
+        "except OSError as error:",
+        CONTAINED,
+    ),
+    mutant(
+        "a memory's agent may take for ever",
+        MEMORY,
+        "with trio.fail_after(self._settings.memory_seconds):",
+        "with trio.CancelScope():",
+        REMEMBER,
+        BOUND,
+    ),
+)
+
+MUTANTS = EXIT + ALIVE + WORDS + STOPPING + OTHERS + REMEMBERING

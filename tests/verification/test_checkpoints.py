@@ -1,0 +1,246 @@
+"""A share of the strikes at every checkpoint in the suite, and what keeps that proof from being fooled."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from random import SystemRandom
+from typing import Any
+
+import pytest
+import trio
+from lastcall.realtime.exit_path import ExitPath
+from lastcall.store.errors import StoreError
+
+from ..support.command_line import run
+from ..support.fake_store import MemoryStore
+from .checkpoints.__main__ import checkpoints
+from .checkpoints.proof import Proof, prove, run_once, run_strike, strikes
+from .checkpoints.report import command, figures, replay
+from .checkpoints.scenarios import SCENARIOS
+from .checkpoints.strike import KINDS, Kind, Strike
+
+STRIDE = 100
+PROCESS_SECONDS = 60
+
+
+def told(proof: Proof) -> str:
+    return "\n".join(f"{replay(outcome, proof.seed)}\n    {outcome.examples[0]}" for outcome in proof.failing)
+
+
+def test_every_promise_holds_at_the_same_checkpoints_as_ever() -> None:
+    proof = prove(stride=STRIDE)
+    assert not proof.failing, told(proof)
+
+
+def test_every_promise_holds_at_checkpoints_that_nobody_chose_and_in_another_order_of_tasks() -> None:
+    random = SystemRandom()
+    proof = prove(seed=random.randrange(2**32), stride=STRIDE, offset=random.randrange(STRIDE))
+    assert not proof.failing, told(proof)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "reason"),
+    [
+        ("close frame", "client_closed"),
+        ("FIN", "client_lost"),
+        ("RST", "client_lost"),
+        ("protocol error", "protocol_error"),
+        ("too big", "message_too_big"),
+        ("vanished", "client_vanished"),
+        ("slow reader", "slow_reader"),
+        ("session crash", "server_error"),
+        ("crash in mid-answer", "server_error"),
+        ("begin refused", "no row"),
+        ("turned away", "no row"),
+        ("row closed elsewhere", "by_hand"),
+        ("SIGTERM in mid-answer", "shutdown"),
+        ("second SIGTERM", "shutdown"),
+        ("lease lost", "owner_died"),
+        ("frozen and reaped", "owner_died"),
+    ],
+)
+def test_a_scenario_ends_in_the_way_that_it_is_named_after(scenario: str, reason: str) -> None:
+    assert dict(run_once(scenario, 0).reasons) == {reason: 1}
+
+
+def test_each_scenario_has_checkpoints_and_each_kind_of_strike_has_scenarios() -> None:
+    seen: set[Kind] = set()
+    for name in SCENARIOS:
+        counted = run_once(name, 0)
+        assert len(counted.moments) >= 10, name
+        seen.update(strike.kind for strike in strikes(counted, 0))
+    assert seen == set(KINDS)
+
+
+def test_a_checkpoint_is_the_same_moment_in_every_run() -> None:
+    first, again = run_once("memory", 0, trace=True), run_once("memory", 0, trace=True)
+    assert first.moments == again.moments
+    assert first.trace == again.trace
+    struck = run_strike(Strike("memory", "crash", 20, 0))
+    assert struck.moment == (first.moments[19].at, first.moments[19].task)
+
+
+def test_a_strike_at_another_moment_than_the_one_that_was_counted_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "tests.verification.checkpoints.proof.run_strike", lambda strike: run_once(strike.scenario, 1, strike)
+    )
+    proof = prove(["close frame"], kinds=["cancel"], stride=20)
+    assert any(outcome.broken["unrepeatable"] for outcome in proof.failing)
+
+
+# --- the proof is not to be fooled
+
+
+def leaves_only_uncancelled(patch: pytest.MonkeyPatch) -> None:
+    run = ExitPath.run
+
+    async def run_unless_cancelled(exit_path: ExitPath) -> None:
+        await trio.lowlevel.checkpoint()
+        await run(exit_path)
+
+    patch.setattr(ExitPath, "run", run_unless_cancelled)
+
+
+def ends_unshielded(patch: pytest.MonkeyPatch) -> None:
+    async def end(exit_path: ExitPath) -> None:
+        with exit_path._step("end_session"), trio.move_on_after(exit_path._services.settings.end_seconds):
+            await exit_path._end_row()
+
+    patch.setattr(ExitPath, "_end_in_time", end)
+
+
+def waits_for_its_peer_although_cancelled(patch: pytest.MonkeyPatch) -> None:
+    close = ExitPath._close
+
+    async def close_shielded(exit_path: ExitPath) -> None:
+        with trio.CancelScope(shield=True):
+            await close(exit_path)
+
+    patch.setattr(ExitPath, "_close", close_shielded)
+
+
+def reaps_nobody(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("lastcall.sessions.reaper.cause_of_death", lambda *_: None)
+
+
+def hears_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("lastcall.sessions.instance.Presence._stop_session", lambda *_: None)
+
+
+def gives_answers_all_the_time_they_want(patch: pytest.MonkeyPatch) -> None:
+    async def wait(services: Any, _signals: Any) -> None:
+        for session in services.registry:
+            await session.answered.wait()
+
+    patch.setattr("lastcall.shutdown._let_answers_finish", wait)
+
+
+def falls_over_an_error_of_the_store(patch: pytest.MonkeyPatch) -> None:
+    class Never(StoreError):
+        pass
+
+    patch.setattr("lastcall.sessions.instance.StoreError", Never)
+
+
+def remembers_twice(patch: pytest.MonkeyPatch) -> None:
+    fail = MemoryStore.fail_memory
+
+    async def try_again(store: MemoryStore, session_id: Any, error: str, *, retry_after: float | None) -> None:
+        store.sessions[session_id].memory_status = "pending"
+        await fail(store, session_id, error, retry_after=retry_after)
+
+    patch.setattr(MemoryStore, "fail_memory", try_again)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "kind", "scenario", "promise"),
+    [
+        (leaves_only_uncancelled, "cancel", "close frame", "I1 orphan"),
+        (ends_unshielded, "cancel", "FIN", "I1 orphan"),
+        (waits_for_its_peer_although_cancelled, "cancel", "vanished", "I7 unbounded"),
+        (reaps_nobody, "crash", "FIN", "I1 orphan"),
+        (hears_nothing, "by-hand", "agent hangs", "I2 ghost"),
+        (gives_answers_all_the_time_they_want, "signal", "agent hangs", "I3 end"),
+        (falls_over_an_error_of_the_store, "error-before", "lease lost", "I8 contained"),
+        (remembers_twice, "error-after", "memory", "I4 memory"),
+    ],
+)
+def test_a_broken_promise_is_seen_though_nothing_is_wrong_until_the_strike(
+    breaks: Callable[[pytest.MonkeyPatch], None],
+    kind: Kind,
+    scenario: str,
+    promise: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    breaks(monkeypatch)
+    assert not run_once(scenario, 0).broken
+    proof = prove([scenario], kinds=[kind], stride=1 if kind.startswith("error") else 5)
+    assert any(outcome.broken[promise] for outcome in proof.failing)
+
+
+def test_a_broken_promise_comes_with_the_command_that_replays_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    leaves_only_uncancelled(monkeypatch)
+    proof = prove(["close frame"], kinds=["cancel"], stride=15)
+    result = figures(proof, 1.0, 1)
+    assert not result["ok"]
+    assert result["broken"] == len(proof.failing) == result["table"][0]["broken"]
+    strike = proof.failing[0].strike
+    assert strike is not None
+    assert result["examples"][0]["replay"] == command(strike)
+    assert command(strike) == f"scripts/simulate --checkpoints --scenario 'close frame' --at {strike.at} --with cancel"
+    assert run_strike(strike).examples == proof.failing[0].examples
+
+
+# --- the command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fix"),
+    [
+        (["--at", "1"], "--with"),
+        (["--scenario", "FIN", "--with", "crash"], "--at"),
+        (["--at", "1", "--with", "crash"], "--scenario"),
+        (["--scenario", "FIN", "--at", "5000", "--with", "crash"], "checkpoints"),
+        (["--scenario", "none such"], "close frame"),
+        (["--with", "love"], "crash"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str], fix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["checkpoints", *arguments])
+    assert run(checkpoints) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert fix in said.err
+
+
+def in_a_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.verification.checkpoints", *arguments],
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=PROCESS_SECONDS,
+        check=False,
+    )
+
+
+def test_a_proof_ends_in_its_figures_and_a_strike_shows_what_happened() -> None:
+    run = in_a_process("--scenario", "half a handshake", "--json")
+    result = json.loads(run.stdout.splitlines()[-1])
+    assert run.returncode == 0
+    assert result["ok"]
+    assert result["broken"] == 0
+    assert result["checkpoints"] == result["table"][0]["checkpoints"] > 0
+    assert result["runs"] == sum(result["strikes"].values()) + 1
+    shown = in_a_process("--scenario", "close frame", "--at", "40", "--with", "crash")
+    assert shown.returncode == 0
+    assert "STRIKE" in shown.stdout
+    assert "crashed" in shown.stdout
+    assert "0 broken" in shown.stdout

@@ -1,0 +1,113 @@
+"""The frame of the proofs' commands: what each ending exits with, and what it says."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from typing import Any
+
+import click
+import pytest
+import trio
+from rich.console import Console
+
+from ..support.command_line import (
+    EXIT_BROKEN,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    command,
+    conclude,
+    folder,
+    json_option,
+    run,
+)
+
+
+class Hopeless(Exception):
+    pass
+
+
+async def failing(error: BaseException) -> None:
+    raise error
+
+
+async def failing_in_a_nursery(error: BaseException) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(failing, error)
+
+
+@command("scripts/prove")
+@click.option("--ending", default="held")
+@json_option
+def prove(*, ending: str, as_json: bool) -> int:
+    match ending:
+        case "hopeless":
+            raise Hopeless("no database")
+        case "hopeless in a nursery":
+            trio.run(failing_in_a_nursery, Hopeless("no database"))
+        case "crash":
+            trio.run(failing_in_a_nursery, ZeroDivisionError())
+        case "Ctrl-C":
+            raise KeyboardInterrupt
+        case "Ctrl-C in a nursery":
+            trio.run(failing_in_a_nursery, KeyboardInterrupt())
+        case "SIGTERM":
+            signal.raise_signal(signal.SIGTERM)
+        case "mistake":
+            raise click.UsageError("That cannot be.")
+    say = lambda result, console: console.print(f"held: {result['ok']}")  # noqa: E731
+    return conclude({"ok": ending == "held"}, say, Console(stderr=as_json))
+
+
+def proved(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["prove", *arguments])
+    return run(prove, Hopeless)
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "said"),
+    [
+        ("held", 0, ""),
+        ("broken", EXIT_BROKEN, ""),
+        ("hopeless", EXIT_BROKEN, "scripts/prove: no database\n"),
+        ("hopeless in a nursery", EXIT_BROKEN, "scripts/prove: no database\n"),
+        ("mistake", EXIT_USAGE, "scripts/prove: That cannot be. See scripts/prove --help.\n"),
+        ("Ctrl-C", EXIT_INTERRUPTED, "\n"),
+        ("Ctrl-C in a nursery", EXIT_INTERRUPTED, ""),
+        ("SIGTERM", EXIT_INTERRUPTED, "\n"),
+    ],
+)
+def test_each_ending_has_its_exit_code_and_at_most_one_line_on_stderr(
+    ending: str, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert proved(monkeypatch, "--ending", ending) == code
+    assert capsys.readouterr().err == said
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_what_nobody_foresaw_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        proved(monkeypatch, "--ending", "crash")
+    assert caught.group_contains(ZeroDivisionError)
+
+
+def test_figures_are_the_last_line_for_machines_and_sentences_for_people(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert proved(monkeypatch, "--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"ok": True}
+    assert proved(monkeypatch) == 0
+    assert capsys.readouterr().out == "held: True\n"
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_folder_stays_only_where_it_is_kept_and_then_is_named(
+    keep: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with folder("proof-", Console(), keep=keep) as directory:
+        (directory / "log").touch()
+    assert directory.exists() is keep
+    assert (str(directory) in capsys.readouterr().out) is keep
