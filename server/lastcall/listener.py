@@ -10,7 +10,7 @@ import trio
 
 from .limits.gate import refusal_bytes
 from .limits.limit import Limit, TokenBucket
-from .limits.quota import Refused, caller_of
+from .limits.quota import Refusal, caller_of
 from .realtime.connection import serve_websocket
 from .realtime.services import Services
 from .runtime.host import allow_descriptors
@@ -94,7 +94,7 @@ class Listener:
                 await trio.aclose_forcefully(transport)
 
     async def _serve_caller(self, transport: trio.SocketStream, caller: str, replies: trio.Nursery) -> None:
-        """Serves one socket, if its caller may have it. Refused before a byte is read: that costs next to nothing."""
+        """Serves one socket, if its caller may have it. Refusal before a byte is read: that costs next to nothing."""
         with self._services.gate.socket(caller) as refused:
             if refused is None:
                 secured = await self._secured(transport)
@@ -107,7 +107,7 @@ class Listener:
             finally:
                 self._refusals -= 1
 
-    async def _refuse(self, transport: trio.SocketStream, refused: Refused) -> None:
+    async def _refuse(self, transport: trio.SocketStream, refused: Refusal) -> None:
         """Says why, and gives the peer a moment to read it. Within TLS, where that is spoken: else nobody reads it."""
         if self._tls is not None and not self._refused_handshakes.take():
             return
@@ -188,7 +188,7 @@ def _caller(transport: trio.SocketStream) -> str:
     return caller_of(str(address[0])) if isinstance(address, tuple) else ""
 
 
-async def _tell(stream: trio.abc.HalfCloseableStream, refused: Refused) -> None:
+async def _tell(stream: trio.abc.HalfCloseableStream, refused: Refusal) -> None:
     try:
         await stream.send_all(refusal_bytes(refused))
         await stream.send_eof()

@@ -14,7 +14,7 @@ import trio
 
 from .agents.agent import Agent
 from .agents.select import open_agent
-from .auth.authenticator import Authenticator, check_reachable_only_by_holders
+from .auth.authenticator import Authenticator, require_credentials_unless_loopback
 from .auth.identity import Presented, Principal
 from .config import Settings
 from .embedded.postgres import open_embedded
@@ -28,7 +28,7 @@ from .runtime.background import in_background
 from .runtime.garbage import Collector
 from .sessions.instance import open_instance
 from .sessions.reaper import Reaper
-from .sessions.reconciler import Strays
+from .sessions.reconciler import Reconciler
 from .sessions.session import Registry
 from .shutdown import HURRY_SECONDS, Schedule, Signals, close_sessions, forced_exit
 from .store.errors import StoreError
@@ -101,17 +101,17 @@ async def serve_sessions(
     """From this instance's registration to its last memory."""
     registry, metrics = Registry(), Metrics(Limit)
     gate = Gate(settings, metrics.count_refusal)
-    async with open_instance(store, settings, registry) as presence:
-        strays = Strays(store, presence, registry, metrics)
+    async with open_instance(store, settings, registry) as lease:
+        reconciler = Reconciler(store, lease, registry, metrics)
         with trio.CancelScope() as memory_budget:
             async with (
-                in_background(Reaper(store, presence, settings, metrics).run),
+                in_background(Reaper(store, lease, settings, metrics).run),
                 open_finalizer(store, agent, settings) as finalizer,
-                in_background(strays.run),
+                in_background(reconciler.run),
             ):
                 authenticator = Authenticator(store, settings)
                 services = Services(
-                    presence, settings, store, agent, finalizer, registry, metrics, authenticator, gate, strays
+                    lease, settings, store, agent, finalizer, registry, metrics, authenticator, gate, reconciler
                 )
                 await serve_connections(services, sockets, signals, announce)
                 signals.limit(memory_budget, signals.schedule.memory_until, 0.0)
@@ -129,7 +129,7 @@ async def serve_connections(
             listener = Listener(services, http, sockets_allowed(settings), tls_context(settings))
             accepting.start_soon(listener.accept, sockets, connections)
             with trio.move_on_after(FIRST_RENEWAL_SECONDS):
-                await services.presence.renewed.wait()
+                await services.lease.renewed.wait()
             announce()
             await signals.stop.wait()
             accepting.cancel_scope.cancel()
@@ -156,7 +156,7 @@ class HttpSide:
             await self._services.store.ping()
         except StoreError:
             return "database unreachable"
-        return None if self._services.presence.guarded else "lease not renewed"
+        return None if self._services.lease.guarded else "lease not renewed"
 
     async def principal(self, presented: Presented) -> Principal:
         return await self._services.authenticator.principal(presented)
@@ -178,7 +178,7 @@ class HttpSide:
 
 @asynccontextmanager
 async def _kept_from_strangers(store: Store, settings: Settings) -> AsyncIterator[None]:
-    await check_reachable_only_by_holders(Authenticator(store, settings), settings)
+    await require_credentials_unless_loopback(Authenticator(store, settings), settings)
     yield
 
 

@@ -39,7 +39,7 @@ class Metrics:
             "lastcall_connections_refused", "Connections refused, by reason", ["reason"], registry=self.registry
         )
         self.limits_refused = Counter(
-            "lastcall_limits_refused", "Refused, ended or held back, by limit", ["limit"], registry=self.registry
+            "lastcall_limits_refused", "RequestRefused, ended or held back, by limit", ["limit"], registry=self.registry
         )
         for limit in limits:
             self.limits_refused.labels(limit)  # so that each is there before it refuses anything

@@ -142,7 +142,7 @@ async def _let_answers_finish(services: Services, signals: Signals) -> None:
 async def _close_rows(services: Services, unfinished: list[StoredItem]) -> Collection[UUID]:
     with trio.move_on_after(BULK_SECONDS, shield=True) as limit:
         try:
-            closed = await services.store.close_instance_sessions(services.presence.instance_id, unfinished)
+            closed = await services.store.close_instance_sessions(services.lease.instance_id, unfinished)
         except StoreError as error:
             # Each session's own exit path tries again.
             _log.error("bulk_close_failed", error=str(error))

@@ -30,7 +30,7 @@ from lastcall.store.records import (
     Suspect,
 )
 
-from .fake_tables import MemoryTables
+from .fake_tables import FakeTables
 
 T = TypeVar("T")
 
@@ -51,10 +51,10 @@ class Write:
     settled: trio.Event = field(default_factory=trio.Event)
 
 
-class MemoryGuard:
-    """`lastcall.store.store.Guard` on a `MemoryStore`. `lost` makes it fail like a connection that is gone."""
+class FakeLeaseConnection:
+    """`LeaseConnection` on a `FakeStore`. `lost` makes it fail like a connection that is gone."""
 
-    def __init__(self, store: MemoryStore, instance_id: UUID) -> None:
+    def __init__(self, store: FakeStore, instance_id: UUID) -> None:
         self._store = store
         self._instance_id = instance_id
         self._closed: list[UUID] = []
@@ -89,7 +89,7 @@ class MemoryGuard:
         await self._news.wait()
 
 
-class MemoryStore(MemoryTables):
+class FakeStore(FakeTables):
     """`lastcall.store.store.Store` in memory. Every effect is synchronous, with a checkpoint before and after it.
 
     fail_before, fail_after: called with an operation's name; may raise `StoreUnavailable` before or after its effect.
@@ -113,15 +113,15 @@ class MemoryStore(MemoryTables):
         await self._ask("register_instance", lambda: self._register(instance))
 
     @contextlib.asynccontextmanager
-    async def open_guard(self, instance_id: UUID) -> AsyncIterator[MemoryGuard]:
-        def take() -> MemoryGuard:
+    async def open_lease_connection(self, instance_id: UUID) -> AsyncIterator[FakeLeaseConnection]:
+        def take() -> FakeLeaseConnection:
             if instance_id in self.guards:
                 raise StoreUnavailable("the lock of an earlier connection is still held")
-            guard = self.guards[instance_id] = MemoryGuard(self, instance_id)
+            guard = self.guards[instance_id] = FakeLeaseConnection(self, instance_id)
             self.instances[instance_id].steady_since = trio.current_time()
             return guard
 
-        guard = await self._ask("open_guard", take)
+        guard = await self._ask("open_lease_connection", take)
         try:
             yield guard
         finally:

@@ -53,7 +53,7 @@ from .fake_rows import (
 )
 
 if TYPE_CHECKING:
-    from .fake_store import MemoryGuard
+    from .fake_store import FakeLeaseConnection
 
 T = TypeVar("T")
 
@@ -61,12 +61,12 @@ REAP_ROWS_MAX = 5_000  # by one call
 GAP_SECONDS = 1.5  # without a heartbeat: the database was out of reach
 
 
-class MemoryTables:
+class FakeTables:
     """All rows, and the connections that guard an instance."""
 
     def __init__(self) -> None:
         self.instances: dict[UUID, InstanceRecord] = {}
-        self.guards: dict[UUID, MemoryGuard] = {}
+        self.guards: dict[UUID, FakeLeaseConnection] = {}
         self.conversations: dict[UUID, str] = {}
         self.created_at: dict[UUID, float] = {}  # by conversation
         self.sessions: dict[UUID, SessionRecord] = {}

@@ -26,8 +26,8 @@ from lastcall.main import HttpSide
 from lastcall.memory.finalizer import Finalizer
 from lastcall.metrics import Metrics
 from lastcall.realtime.services import Services
-from lastcall.sessions.instance import Presence
-from lastcall.sessions.reconciler import Strays
+from lastcall.sessions.instance import InstanceLease
+from lastcall.sessions.reconciler import Reconciler
 from lastcall.sessions.session import Registry
 from lastcall.transport.http1 import HttpServer
 from lastcall.transport.stream import LINGER_SECONDS
@@ -39,7 +39,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from .fake_rows import SessionRecord
-from .fake_store import MemoryStore
+from .fake_store import FakeStore
 
 T = TypeVar("T")
 Event = dict[str, Any]
@@ -85,17 +85,17 @@ class World:
     """A server without a port. open: connections that it serves; left: set when the next one ends."""
 
     def __init__(self, nursery: trio.Nursery, agent: Agent, **changes: Any) -> None:
-        self.store = MemoryStore()
+        self.store = FakeStore()
         self.settings = replace(SETTINGS, **changes)
         self.registry = Registry()
-        self.presence = Presence(self.store, self.settings, self.registry)
+        self.lease = InstanceLease(self.store, self.settings, self.registry)
         self.open = 0
         self.left = trio.Event()
         self._nursery = nursery
         finalizer = Finalizer(self.store, agent, self.settings)
         metrics = Metrics()
         services = Services(
-            self.presence,
+            self.lease,
             self.settings,
             self.store,
             agent,
@@ -104,7 +104,7 @@ class World:
             metrics,
             Authenticator(self.store, self.settings),
             Gate(self.settings, metrics.count_refusal),
-            Strays(self.store, self.presence, self.registry, metrics),
+            Reconciler(self.store, self.lease, self.registry, metrics),
         )
         app = create_app(HttpSide(services))
         # Files are read in threads, and virtual time would run away meanwhile.
@@ -183,7 +183,7 @@ def in_a_world(scenario: Callable[[World], Awaitable[T]], agent: Agent | None = 
     async def run() -> T:
         async with trio.open_nursery() as nursery:
             world = World(nursery, agent or EchoAgent(), **changes)
-            await world.presence.register()
+            await world.lease.register()
             with trio.fail_after(WORLD_SECONDS):
                 bystander = await connect(world, nursery, "user=bystander")
                 await bystander.until("conversation.created")

@@ -16,7 +16,7 @@ from lastcall.store.errors import StoreUnavailable
 from trio.testing import MockClock
 
 from ..support.clients import connect
-from ..support.fake_store import MemoryStore
+from ..support.fake_store import FakeStore
 from ..support.processes import ServerProcess, run_server
 from ..unit.realtime.test_connection import World
 
@@ -66,7 +66,7 @@ class Grouping(EchoAgent):
     "agent", [Nested(), Exiting(), Interrupting(), Grouping()], ids=lambda agent: type(agent).__name__
 )
 async def test_whatever_an_agent_raises_costs_its_response_only(agent: Agent, autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), agent, reply_chars_max=REPLY_CHARS_MAX)
+    world = World(FakeStore(), agent, reply_chars_max=REPLY_CHARS_MAX)
     async with world.connected() as bystander, world.connected() as peer:
         await peer.say("Hello")
         await peer.send(type="response.create")
@@ -79,7 +79,7 @@ async def test_whatever_an_agent_raises_costs_its_response_only(agent: Agent, au
 async def test_a_client_that_leaves_such_an_agent_ends_its_own_session_only(
     agent: Agent, autojump_clock: MockClock
 ) -> None:
-    world = World(MemoryStore(), agent)
+    world = World(FakeStore(), agent)
     async with world.connected() as bystander:
         await bystander.receive("session.created")
         async with world.connected() as peer:
@@ -92,7 +92,7 @@ async def test_a_client_that_leaves_such_an_agent_ends_its_own_session_only(
 
 
 async def test_an_answer_that_could_not_be_stored_is_not_acknowledged(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), EchoAgent())
+    world = World(FakeStore(), EchoAgent())
 
     def unavailable(operation: str) -> None:
         if operation == "append_items":

@@ -512,7 +512,7 @@ async def test_a_heartbeat_that_a_frozen_database_was_sent_by_the_dead_is_none(
     await store.register_instance(instance(instance_id))
     guards = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lastcall guard'"
     heartbeat = "SELECT extract(epoch FROM heartbeat_at)::float8 FROM server_instances"
-    async with store.open_guard(instance_id) as guard:
+    async with store.open_lease_connection(instance_id) as guard:
         assert await guard.renew()
         before = (await store.select(heartbeat))[0][0]
         with cluster.frozen():

@@ -16,7 +16,7 @@ from lastcall.realtime.exit_path import ExitPath
 from lastcall.store.errors import StoreError
 
 from ..support.command_line import run
-from ..support.fake_store import MemoryStore
+from ..support.fake_store import FakeStore
 from .checkpoints.__main__ import checkpoints
 from .checkpoints.proof import Proof, prove, run_once, run_strike, strikes
 from .checkpoints.report import command, figures, replay
@@ -128,7 +128,7 @@ def reaps_nobody(patch: pytest.MonkeyPatch) -> None:
 
 
 def hears_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("lastcall.sessions.instance.Presence._stop_session", lambda *_: None)
+    patch.setattr("lastcall.sessions.instance.InstanceLease._stop_session", lambda *_: None)
 
 
 def gives_answers_all_the_time_they_want(patch: pytest.MonkeyPatch) -> None:
@@ -147,13 +147,13 @@ def falls_over_an_error_of_the_store(patch: pytest.MonkeyPatch) -> None:
 
 
 def remembers_twice(patch: pytest.MonkeyPatch) -> None:
-    fail = MemoryStore.fail_memory
+    fail = FakeStore.fail_memory
 
-    async def try_again(store: MemoryStore, session_id: Any, error: str, *, retry_after: float | None) -> None:
+    async def try_again(store: FakeStore, session_id: Any, error: str, *, retry_after: float | None) -> None:
         store.sessions[session_id].memory_status = "pending"
         await fail(store, session_id, error, retry_after=retry_after)
 
-    patch.setattr(MemoryStore, "fail_memory", try_again)
+    patch.setattr(FakeStore, "fail_memory", try_again)
 
 
 @pytest.mark.parametrize(

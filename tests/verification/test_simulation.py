@@ -18,7 +18,7 @@ from lastcall.realtime.reader import Reader
 from lastcall.store.records import EndReason, StoredItem
 
 from ..support.fake_rows import SessionRecord
-from ..support.fake_store import MemoryStore
+from ..support.fake_store import FakeStore
 from .simulation import coverage
 from .simulation.checker import Checker
 from .simulation.clients import Crowd
@@ -95,39 +95,39 @@ def test_two_seeds_are_two_worlds() -> None:
 
 
 def loses_items(patch: pytest.MonkeyPatch) -> None:
-    append = MemoryStore._append
+    append = FakeStore._append
 
-    def lose(store: MemoryStore, items: list[StoredItem]) -> bool:
+    def lose(store: FakeStore, items: list[StoredItem]) -> bool:
         return True if items and items[0].role == "user" else append(store, items)
 
-    patch.setattr(MemoryStore, "_append", lose)
+    patch.setattr(FakeStore, "_append", lose)
 
 
 def rewrites_ends(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(MemoryStore, "_is_active", lambda store, key: key in store.sessions)
+    patch.setattr(FakeStore, "_is_active", lambda store, key: key in store.sessions)
 
 
 def dates_ends_by_their_commit(patch: pytest.MonkeyPatch) -> None:
-    close = MemoryStore._close
+    close = FakeStore._close
 
     def close_now(
-        store: MemoryStore, row: SessionRecord, _ended: float, reason: EndReason, code: int | None, by: Any
+        store: FakeStore, row: SessionRecord, _ended: float, reason: EndReason, code: int | None, by: Any
     ) -> None:
         close(store, row, trio.current_time(), reason, code, by)
 
-    patch.setattr(MemoryStore, "_close", close_now)
+    patch.setattr(FakeStore, "_close", close_now)
 
 
 def remembers_twice(patch: pytest.MonkeyPatch) -> None:
-    finish = MemoryStore._finish
+    finish = FakeStore._finish
 
-    def finish_again(store: MemoryStore, session_id: Any, memories: Any) -> bool:
+    def finish_again(store: FakeStore, session_id: Any, memories: Any) -> bool:
         done = finish(store, session_id, memories)
         store.sessions[session_id].memory_status = "pending"
         store.sessions[session_id].memory_due_at = trio.current_time() + 1.0
         return done
 
-    patch.setattr(MemoryStore, "_finish", finish_again)
+    patch.setattr(FakeStore, "_finish", finish_again)
 
 
 def forgets_rows(patch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def forgets_rows(patch: pytest.MonkeyPatch) -> None:
 
 
 def hears_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("lastcall.sessions.instance.Presence._stop_session", lambda *_: None)
+    patch.setattr("lastcall.sessions.instance.InstanceLease._stop_session", lambda *_: None)
 
 
 def sweeps_the_living(patch: pytest.MonkeyPatch) -> None:

@@ -140,7 +140,7 @@ class OpenAIAgent:
         try:
             with _failures(self._model):
                 return await self._extract(transcript)
-        except _Refused:
+        except _RequestNotTaken:
             # Trying again would not help an endpoint that has no JSON schemas.
             _log.warning("memory_model_refused", session_id=transcript.session_id)
             return extractive(transcript)
@@ -216,7 +216,7 @@ def _memories(answer: str, items: Sequence[Message], transcript: Transcript) -> 
     return grounded(named, transcript)[:MEMORIES_MAX]
 
 
-class _Refused(AgentFailed):
+class _RequestNotTaken(AgentFailed):
     """The endpoint does not take the request as it is."""
 
 
@@ -260,5 +260,7 @@ def _of_status(error: openai.APIStatusError, model: str) -> AgentFailed:
     if status == 429:
         return AgentFailed("upstream_rate_limited", "The model's endpoint takes no more requests for now.")
     if status in (400, 422):
-        return _Refused("upstream_request_refused", f"The model's endpoint refused the request (HTTP {status}).")
+        return _RequestNotTaken(
+            "upstream_request_refused", f"The model's endpoint refused the request (HTTP {status})."
+        )
     return AgentFailed("upstream_error", f"The model's endpoint failed (HTTP {status}).")

@@ -13,7 +13,7 @@ from ..store.errors import StoreUnavailable
 from ..store.records import Credential
 from ..store.store import Store
 from . import keys
-from .identity import ANONYMOUS, USER_QUERY, Presented, Principal, Refused, Scope, user_of
+from .identity import ANONYMOUS, USER_QUERY, Presented, Principal, RequestRefused, Scope, user_of
 from .origins import is_allowed_origin, is_loopback, is_own_host
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Authenticator:
         self._looking = trio.Lock()
 
     async def principal(self, presented: Presented) -> Principal:
-        """Raises `Refused`, and `StoreUnavailable` where the database does not say in time."""
+        """Raises `RequestRefused`, and `StoreUnavailable` where the database does not say in time."""
         self.check_origin(presented)
         token = presented.token
         if not await self.is_open():
@@ -48,13 +48,15 @@ class Authenticator:
         if token is not None and token.startswith(keys.CLIENT_SECRET):
             return await self._authenticated(token)
         if not is_own_host(presented.host, self._settings.host):
-            raise Refused(403, "forbidden_host", "Without keys, this server answers to names of this machine only.")
+            raise RequestRefused(
+                403, "forbidden_host", "Without keys, this server answers to names of this machine only."
+            )
         return _on_behalf(Principal(user_id=ANONYMOUS, scope=Scope.OPEN), presented)
 
     def check_origin(self, presented: Presented) -> None:
-        """Keeps foreign pages out. Raises `Refused`."""
+        """Keeps foreign pages out. Raises `RequestRefused`."""
         if not is_allowed_origin(presented.headers.get("origin"), presented.host, self._settings.allow_origin):
-            raise Refused(403, "forbidden_origin", "This page may not connect here: its origin is another one.")
+            raise RequestRefused(403, "forbidden_origin", "This page may not connect here: its origin is another one.")
 
     async def is_open(self) -> bool:
         """Whether no one needs a key: only on loopback, and until the first key is created, give or take a second.
@@ -107,7 +109,7 @@ class Authenticator:
             raise _unauthorized("invalid_api_key", "The token is wrong, expired or meant for others.") from error
 
 
-async def check_reachable_only_by_holders(authenticator: Authenticator, settings: Settings) -> None:
+async def require_credentials_unless_loopback(authenticator: Authenticator, settings: Settings) -> None:
     """Refuses to listen where strangers could reach a server without keys. Raises `BadSettings`, `StoreUnavailable`."""
     if not is_loopback(settings.host) and not await authenticator.has_holders():
         raise BadSettings(
@@ -142,9 +144,9 @@ def _on_behalf(principal: Principal, presented: Presented) -> Principal:
     try:
         user_id = user_of(presented.headers, presented.query)
     except ValueError as error:
-        raise Refused(400, "invalid_value", str(error), USER_QUERY) from error
+        raise RequestRefused(400, "invalid_value", str(error), USER_QUERY) from error
     return principal if user_id is None else replace(principal, user_id=user_id)
 
 
-def _unauthorized(code: str, message: str) -> Refused:
-    return Refused(401, code, message)
+def _unauthorized(code: str, message: str) -> RequestRefused:
+    return RequestRefused(401, code, message)

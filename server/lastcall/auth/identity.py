@@ -61,7 +61,7 @@ class Principal:
         return self.conversation_id in (None, conversation_id)
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that is refused before anything is done for it: an HTTP status, and an error for the client.
 
     retry_after: the header's value.

@@ -38,7 +38,7 @@ def retry_memories(*, user: str | None, as_json: bool, **database: Any) -> None:
 def memories(*, user: str | None, limit: int, as_json: bool, **database: Any) -> None:
     """Show what is remembered of USER, or of everybody, newest first, and what is still to be made."""
 
-    async def question(store: reports.Rows) -> reports.Memories:
+    async def question(store: reports.Rows) -> reports.MemoriesReport:
         return await reports.list_memories(store, user=user, limit=limit)
 
     found = ask(question, **database)
@@ -62,12 +62,12 @@ _MEMORY_COLUMNS = (
 )
 
 
-def _memory_cells(each: reports.Remembered) -> list[str]:
+def _memory_cells(each: reports.MemoryReport) -> list[str]:
     source = "-" if each.source_session_id is None else str(each.source_session_id)
     return [one_line(each.user_id), one_line(each.kind), moment(each.updated_at), one_line(each.content), source]
 
 
-def _backlog_line(backlog: reports.Backlog) -> str:
+def _backlog_line(backlog: reports.BacklogReport) -> str:
     line = f"Memory of ended sessions: {backlog.pending} pending, {backlog.failed} failed"
     if backlog.attempts_max:
         line += f" (up to {backlog.attempts_max} attempts)"

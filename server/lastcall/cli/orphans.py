@@ -37,7 +37,7 @@ def orphans(*, hours: float, alert_above: int, close: bool, as_json: bool, **dat
     if close:
         return _close_orphans(as_json, database)
 
-    async def question(store: reports.Rows) -> reports.Orphans:
+    async def question(store: reports.Rows) -> reports.OrphansReport:
         return await reports.find_orphans(store, hours=hours, alert_above=alert_above, limit=ORPHANS)
 
     found = ask(question, **database)
@@ -48,7 +48,7 @@ def orphans(*, hours: float, alert_above: int, close: bool, as_json: bool, **dat
     return EXIT_ALERT if found.alert else 0
 
 
-def _tell_orphans(found: reports.Orphans) -> None:
+def _tell_orphans(found: reports.OrphansReport) -> None:
     if found.orphans:
         print_table(_ORPHAN_COLUMNS, [_orphan_cells(each) for each in found.orphans])
         print_limit(found.orphans, ORPHANS)
@@ -72,7 +72,7 @@ _ORPHAN_COLUMNS = (
 )
 
 
-def _orphan_cells(each: reports.Orphan) -> list[str]:
+def _orphan_cells(each: reports.OrphanReport) -> list[str]:
     return [
         str(each.session_id),
         one_line(each.user_id),
@@ -105,7 +105,7 @@ _CLOSED_COLUMNS = (
 )
 
 
-def _closed_cells(each: reports.Closed) -> list[str]:
+def _closed_cells(each: reports.ClosedReport) -> list[str]:
     return [
         str(each.session_id),
         one_line(each.user_id),

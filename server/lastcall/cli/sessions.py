@@ -22,7 +22,7 @@ SESSIONS = 50
 def close_session(*, session_id: UUID, as_json: bool, **database: Any) -> None:
     """Close the session SESSION_ID; its server closes the connection within a second (close code 4001)."""
 
-    async def question(store: reports.Rows) -> reports.Closed | bool | None:
+    async def question(store: reports.Rows) -> reports.ClosedReport | bool | None:
         return await reports.close_session(store, session_id)
 
     closed = ask(question, **database)
@@ -62,7 +62,7 @@ def sessions(
     """List sessions, newest first."""
     state = _one_state(active=active, ended=ended, orphaned=orphaned)
 
-    async def question(store: reports.Rows) -> list[reports.Session]:
+    async def question(store: reports.Rows) -> list[reports.SessionReport]:
         return await reports.list_sessions(
             store, user=user, state=state, reason=reason, since_seconds=since, limit=limit
         )
@@ -94,7 +94,7 @@ _SESSION_COLUMNS = (
 )
 
 
-def _session_cells(each: reports.Session) -> list[str]:
+def _session_cells(each: reports.SessionReport) -> list[str]:
     return [
         str(each.session_id),
         one_line(each.user_id),
@@ -111,7 +111,7 @@ def _session_cells(each: reports.Session) -> list[str]:
 def stats(*, days: int, as_json: bool, **database: Any) -> None:
     """Show the sessions of each day: how many, how long, and what is left to do."""
 
-    async def question(store: reports.Rows) -> list[reports.Day]:
+    async def question(store: reports.Rows) -> list[reports.DayReport]:
         return await reports.daily_stats(store, days)
 
     found = ask(question, **database)
@@ -133,6 +133,6 @@ _DAY_COLUMNS = (
 )
 
 
-def _day_cells(each: reports.Day) -> list[str]:
+def _day_cells(each: reports.DayReport) -> list[str]:
     counts = (each.still_active, each.memory_pending, each.memory_failed)
     return [each.date.isoformat(), str(each.total_sessions), duration(each.avg_duration), *map(str, counts)]

@@ -17,10 +17,10 @@ from ..protocol import server_events
 from ..protocol.client_events import (
     AnyClientEvent,
     ClientEvent,
+    EventRejected,
     ItemCreate,
     ItemDelete,
     ItemRetrieve,
-    Rejected,
     ResponseCancel,
     ResponseCreate,
     SessionPatch,
@@ -31,9 +31,9 @@ from ..sessions.session import Session
 from ..store.errors import ItemExists, ItemNotFound, SessionClosed, StoreError
 from ..store.records import StoredItem
 from ..store.store import Store
-from .items import ROOT, Entry, Items, NoRoom
+from .items import ROOT, ConversationEntry, Items, NoRoom
 from .ledger import Ledger
-from .response import Outbox
+from .response import EventSink
 from .responses import Responses, with_briefing
 from .room import Room
 from .validation import item_exists, item_not_found, known_choice, new_item, offered_tools, refusal
@@ -73,7 +73,7 @@ class Conversation:
         *,
         agent: Agent,
         store: Store,
-        outbox: Outbox,
+        outbox: EventSink,
         settings: Settings,
         draining: trio.Event,
         start_reply: Callable[[Callable[[], Awaitable[object]]], None],
@@ -84,7 +84,7 @@ class Conversation:
         self._outbox = outbox
         self._settings = settings
         self._items = Items(opening.history)
-        self._replay: Sequence[Entry] = list(self._items)[-opening.replay :] if opening.replay else ()
+        self._replay: Sequence[ConversationEntry] = list(self._items)[-opening.replay :] if opening.replay else ()
         self._briefing = opening.briefing
         self._room = Room(self._items, settings, count)
         self._ledger = Ledger(session, store, settings)
@@ -101,7 +101,7 @@ class Conversation:
             start_reply=start_reply,
             rates=rates,
         )
-        self._config = server_events.Session(
+        self._config = server_events.RealtimeSession(
             id=session.public_id,
             model=opening.model,
             instructions=with_briefing(opening.instructions, opening.briefing),
@@ -110,7 +110,7 @@ class Conversation:
         )
         self.cut = session.cut = self._responses.cut
 
-    def greet(self) -> None:
+    def send_created(self) -> None:
         """The first events of a session."""
         self._outbox.emit(server_events.SessionCreated(session=self._config))
         self._outbox.emit(
@@ -119,20 +119,20 @@ class Conversation:
             )
         )
 
-    async def run(self, inbox: AsyncIterable[AnyClientEvent | Rejected]) -> None:
+    async def run(self, inbox: AsyncIterable[AnyClientEvent | EventRejected]) -> None:
         """Handles events in their order, until the inbox ends or the session does."""
         async for event in inbox:
             try:
                 await self._handle(event)
-            except Rejected as rejection:
+            except EventRejected as rejection:
                 self._outbox.emit(server_events.Error(error=rejection.detail))
             except SessionClosed:
                 self._responses.row_is_closed()
             await self._outbox.room()
 
-    async def _handle(self, event: AnyClientEvent | Rejected) -> None:
+    async def _handle(self, event: AnyClientEvent | EventRejected) -> None:
         await self._send_replay()
-        if isinstance(event, Rejected):
+        if isinstance(event, EventRejected):
             raise event
         await self._answer(event)
 
@@ -209,7 +209,7 @@ class Conversation:
         self._outbox.emit(server_events.ItemAdded(previous_item_id=entry.previous_item_id, item=entry.item))
         self._outbox.emit(server_events.ItemDone(previous_item_id=entry.previous_item_id, item=entry.item))
 
-    def _placed(self, event: ItemCreate) -> Entry:
+    def _placed(self, event: ItemCreate) -> ConversationEntry:
         """The new item at its place. Taken before the commit: what a response adds meanwhile goes elsewhere."""
         if event.item.type == "item_reference" or event.item.id == ROOT:
             param = "item.id" if event.item.id == ROOT else "item.type"
@@ -217,7 +217,7 @@ class Conversation:
         item = new_item(event, event.item, "item")
         if item.id in self._items:
             raise item_exists(event, item.id)
-        self._room.check(event, len(Entry(item).text))
+        self._room.check(event, len(ConversationEntry(item).text))
         try:
             return self._items.place(item, event.previous_item_id)
         except KeyError:
@@ -243,7 +243,7 @@ class Conversation:
             self._items.remove(entry)
         self._outbox.emit(server_events.ItemDeleted(item_id=event.item_id))
 
-    async def _mark_deleted(self, event: ItemDelete, entry: Entry | None) -> None:
+    async def _mark_deleted(self, event: ItemDelete, entry: ConversationEntry | None) -> None:
         if "\0" in event.item_id:
             raise item_not_found(event, event.item_id, "item_id")
         try:

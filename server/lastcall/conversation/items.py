@@ -30,7 +30,7 @@ def wall_clock_ms() -> int:
 
 
 @dataclass(eq=False, slots=True)
-class Entry:
+class ConversationEntry:
     """An item with what the store needs to know of it. The same `message_id` makes storing it again harmless.
 
     known: clients have heard of it; before, it only holds its place.
@@ -106,11 +106,11 @@ class Items:
     """
 
     def __init__(self, history: Sequence[StoredItem] = ()) -> None:
-        self._entries: dict[str, Entry] = {}
-        self._order: list[Entry] = []
+        self._entries: dict[str, ConversationEntry] = {}
+        self._order: list[ConversationEntry] = []
         self._last_position = 0
         for stored in history:
-            entry = Entry(restored_item(stored), stored.position, message_id=stored.message_id)
+            entry = ConversationEntry(restored_item(stored), stored.position, message_id=stored.message_id)
             self._insert(entry, len(self._order))
             self.add(entry)
 
@@ -120,11 +120,11 @@ class Items:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[ConversationEntry]:
         """The known ones, in order."""
         return (entry for entry in self._order if entry.known)
 
-    def get(self, item_id: str) -> Entry | None:
+    def get(self, item_id: str) -> ConversationEntry | None:
         """The known item of this id."""
         entry = self._entries.get(item_id)
         return entry if entry is not None and entry.known else None
@@ -133,22 +133,22 @@ class Items:
     def last_item_id(self) -> str | None:
         return self._known_before(len(self._order))
 
-    def place(self, item: Item, after: str | None = None) -> Entry:
+    def place(self, item: Item, after: str | None = None) -> ConversationEntry:
         """Takes the place after another item, before all (`ROOT`) or, with None, at the end.
 
         Raises `KeyError` where there is no such item, and `NoRoom`. Synchronous: whoever comes later takes another.
         """
         index = self._index_after(after)
-        entry = Entry(item, self._position_at(index))
+        entry = ConversationEntry(item, self._position_at(index))
         self._insert(entry, index)
         return entry
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: ConversationEntry) -> None:
         """Makes a placed item known."""
         entry.known = True
         entry.previous_item_id = self._known_before(self._index(entry))
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: ConversationEntry) -> None:
         """Takes an item out, or gives its place back. Its position is not taken again at the end."""
         del self._order[self._index(entry)]
         del self._entries[entry.item.id]
@@ -157,12 +157,12 @@ class Items:
         """What an agent should see."""
         return [seen for entry in self if (seen := entry.context()) is not None]
 
-    def _insert(self, entry: Entry, index: int) -> None:
+    def _insert(self, entry: ConversationEntry, index: int) -> None:
         self._order.insert(index, entry)
         self._entries[entry.item.id] = entry
         self._last_position = max(self._last_position, entry.position)
 
-    def _index(self, entry: Entry) -> int:
+    def _index(self, entry: ConversationEntry) -> int:
         # Those that two sessions of one conversation put in at once may share a position.
         index = bisect_left(self._order, entry.position, key=_position)
         while self._order[index] is not entry:

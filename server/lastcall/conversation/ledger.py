@@ -9,7 +9,7 @@ from ..sessions.session import Session
 from ..store.errors import SessionClosed
 from ..store.records import ItemDeletion, StoredItem
 from ..store.store import Store
-from .items import Entry
+from .items import ConversationEntry
 
 
 class Ledger:
@@ -21,7 +21,7 @@ class Ledger:
         self._settings = settings
         self.over = False
 
-    async def append(self, entries: Iterable[Entry]) -> None:
+    async def append(self, entries: Iterable[ConversationEntry]) -> None:
         """Stores all items or none. Raises `SessionClosed`, `ItemExists` and other `StoreError`s."""
         self._check()
         rows = self.rows(entries)
@@ -34,7 +34,7 @@ class Ledger:
         deletion = ItemDeletion(self._session.session_id, item_id)
         await self._store.delete_item(deletion, within=self._settings.append_seconds)
 
-    def rows(self, entries: Iterable[Entry]) -> Sequence[StoredItem]:
+    def rows(self, entries: Iterable[ConversationEntry]) -> Sequence[StoredItem]:
         return [entry.stored(self._session.session_id, self._session.conversation_id) for entry in entries]
 
     def _check(self) -> None:

@@ -16,7 +16,7 @@ from ..config import Settings
 from ..protocol import server_events
 from ..protocol.items import FunctionCallItem, Item, MessageItem, OutputText
 from ..store.errors import SessionClosed, StoreError
-from .items import Entry
+from .items import ConversationEntry
 
 OUTPUT_ITEMS_MAX = 64  # of one response
 CALL_ID_CHARS_MAX = 128  # of an agent's own call_id
@@ -24,7 +24,7 @@ CALL_ID_CHARS_MAX = 128  # of an agent's own call_id
 _log = structlog.get_logger(__name__)
 
 
-class Outbox(Protocol):
+class EventSink(Protocol):
     """Where events go. `emit` never blocks; `room` waits for a client that lags behind."""
 
     def emit(self, event: server_events.ServerEvent) -> None: ...
@@ -32,26 +32,26 @@ class Outbox(Protocol):
     async def room(self) -> None: ...
 
 
-class Shelf(Protocol):
+class ItemSink(Protocol):
     """Where a response's items go: the conversation, or nowhere."""
 
-    def take(self, item: Item, after: Entry | None) -> Entry:
+    def reserve(self, item: Item, after: ConversationEntry | None) -> ConversationEntry:
         """A place for an item that is still to be made; after the response's item before it."""
         ...
 
-    def show(self, entry: Entry) -> None:
+    def announce(self, entry: ConversationEntry) -> None:
         """The item is announced."""
         ...
 
-    def drop(self, entry: Entry) -> None:
+    def release(self, entry: ConversationEntry) -> None:
         """Gives a place back that no item was announced for."""
         ...
 
-    async def keep(self, entries: Sequence[Entry]) -> None:
+    async def commit(self, entries: Sequence[ConversationEntry]) -> None:
         """Returns once the finished items are committed. Raises `StoreError`."""
         ...
 
-    def confirm(self, entry: Entry) -> None:
+    def acknowledge(self, entry: ConversationEntry) -> None:
         """The item is committed."""
         ...
 
@@ -66,17 +66,17 @@ class ActiveResponse:
     def __init__(
         self,
         response: server_events.Response,
-        shelf: Shelf,
-        outbox: Outbox,
+        sink: ItemSink,
+        outbox: EventSink,
         rates: Callable[[], server_events.RateLimitsUpdated],
     ) -> None:
         self.response = response
-        self.entries: list[Entry] = []
-        self._shelf = shelf
+        self.entries: list[ConversationEntry] = []
+        self._sink = sink
         self._outbox = outbox
         self._rates = rates
-        self._place: Entry | None = shelf.take(_blank(), None)
-        self._open: Entry | None = None
+        self._place: ConversationEntry | None = sink.reserve(_blank(), None)
+        self._open: ConversationEntry | None = None
         self._pieces: list[str] = []  # of the open item
         self._chars_left = 0
         self._tools: frozenset[str] = frozenset()
@@ -98,7 +98,7 @@ class ActiveResponse:
         self._cancelled = True
         self._generation.cancel()
 
-    def cut(self) -> Sequence[Entry]:
+    def cut(self) -> Sequence[ConversationEntry]:
         """Ends the response with its session; returns its items, as far as they got."""
         self.cancel()
         if self._open is not None and self._open.item.status == "in_progress":
@@ -114,15 +114,15 @@ class ActiveResponse:
             for index, entry in enumerate(self.entries):
                 done = server_events.OutputItemDone(response_id=self.response.id, output_index=index, item=entry.item)
                 self._outbox.emit(done)
-                self._shelf.confirm(entry)
+                self._sink.acknowledge(entry)
         self._outbox.emit(server_events.ResponseDone(response=self.response))
 
     async def _keep(self) -> bool:
         """Stores the items, in one commit: where it fails, none is acknowledged by its `done`."""
         if self._place is not None:
-            self._shelf.drop(self._place)
+            self._sink.release(self._place)
         try:
-            await self._shelf.keep(self.entries)
+            await self._sink.commit(self.entries)
         except SessionClosed:
             raise
         except StoreError as error:
@@ -164,13 +164,13 @@ class ActiveResponse:
             case ToolCall():
                 self._open_call(piece)
             case ToolArguments():
-                self._argue(_encodable(piece.text))
+                self._append_arguments(_encodable(piece.text))
             case Usage():
                 self.response.usage = _usage(piece)
             case CutOff():
                 self._cut_off = piece.reason
             case _:
-                self._speak(_encodable(piece))
+                self._append_text(_encodable(piece))
 
     def _conclude(self) -> None:
         if self._generation.cancelled_caught:
@@ -192,7 +192,7 @@ class ActiveResponse:
 
     # --- its items
 
-    def _speak(self, piece: str) -> None:
+    def _append_text(self, piece: str) -> None:
         if not piece:
             return
         if self._open is None or not isinstance(self._open.item, MessageItem):
@@ -219,9 +219,9 @@ class ActiveResponse:
             id=entry.item.id, status="in_progress", call_id=call_id, name=call.name, arguments=""
         )
         self._announce(entry)
-        self._argue(_encodable(call.arguments))
+        self._append_arguments(_encodable(call.arguments))
 
-    def _argue(self, piece: str) -> None:
+    def _append_arguments(self, piece: str) -> None:
         if self._open is None or not isinstance(self._open.item, FunctionCallItem):
             raise AgentFailed("agent_error", "The agent sent arguments without a call.")
         self._chars_left -= len(piece)
@@ -231,20 +231,20 @@ class ActiveResponse:
                 server_events.ArgumentsDelta(**self._where(), call_id=self._open.item.call_id, delta=piece)
             )
 
-    def _next_place(self) -> Entry:
+    def _next_place(self) -> ConversationEntry:
         if len(self.entries) >= OUTPUT_ITEMS_MAX:
             raise AgentFailed("answer_too_long", f"The answer exceeded {OUTPUT_ITEMS_MAX} items.")
         place, self._place = self._place, None
-        return place or self._shelf.take(_blank(), self.entries[-1])
+        return place or self._sink.reserve(_blank(), self.entries[-1])
 
-    def _announce(self, entry: Entry) -> None:
+    def _announce(self, entry: ConversationEntry) -> None:
         self.entries.append(entry)
         self._open, self._pieces = entry, []
         index = len(self.entries) - 1
         self._outbox.emit(
             server_events.OutputItemAdded(response_id=self.response.id, output_index=index, item=entry.item)
         )
-        self._shelf.show(entry)
+        self._sink.announce(entry)
 
     def _close_item(self, status: Literal["completed", "incomplete"]) -> None:
         """Says how the open item reads as a whole. Its `done` comes after the response's commit."""
@@ -252,7 +252,7 @@ class ActiveResponse:
         if entry is None:
             return
         if isinstance(entry.item, FunctionCallItem) and status == "completed" and not self._pieces:
-            self._argue("{}")  # clients read arguments as JSON, and nothing is none
+            self._append_arguments("{}")  # clients read arguments as JSON, and nothing is none
         self._settle(entry, status)
         match entry.item:
             case MessageItem():
@@ -266,7 +266,7 @@ class ActiveResponse:
                 )
         self._open = None
 
-    def _settle(self, entry: Entry, status: Literal["completed", "incomplete"]) -> None:
+    def _settle(self, entry: ConversationEntry, status: Literal["completed", "incomplete"]) -> None:
         # PostgreSQL's text holds every character but NUL.
         text = "".join(self._pieces).replace("\0", "")
         entry.item.status = status
@@ -296,9 +296,9 @@ def _blank() -> MessageItem:
     return MessageItem(id=f"item_{uuid4().hex}", status="in_progress", role="assistant", content=[])
 
 
-def _usage(usage: Usage) -> server_events.Usage:
+def _usage(usage: Usage) -> server_events.UsageReport:
     cached = usage.cached_tokens
-    return server_events.Usage(
+    return server_events.UsageReport(
         total_tokens=usage.input_tokens + usage.output_tokens,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,

@@ -16,9 +16,9 @@ from ..protocol.items import Item
 from ..sessions.session import Session
 from ..store.errors import SessionClosed
 from ..store.records import EndReason, StoredItem
-from .items import Entry, Items, NoRoom
+from .items import ConversationEntry, Items, NoRoom
 from .ledger import Ledger
-from .response import ActiveResponse, Outbox, Shelf
+from .response import ActiveResponse, EventSink, ItemSink
 from .room import Room
 from .validation import chosen_tool, item_not_found, metadata_problem, new_item, offered_tools, refusal
 
@@ -30,30 +30,30 @@ _log = structlog.get_logger(__name__)
 class _Kept:
     """The conversation: a response's items go where it was asked for, one after the other."""
 
-    def __init__(self, items: Items, ledger: Ledger, room: Room, outbox: Outbox) -> None:
+    def __init__(self, items: Items, ledger: Ledger, room: Room, outbox: EventSink) -> None:
         self._items = items
         self._ledger = ledger
         self._room = room
         self._outbox = outbox
 
-    def take(self, item: Item, after: Entry | None) -> Entry:
+    def reserve(self, item: Item, after: ConversationEntry | None) -> ConversationEntry:
         try:
             return self._items.place(item, after.item.id if after else None)
         except (KeyError, NoRoom):  # deleted meanwhile; or surrounded
             return self._items.place(item)
 
-    def show(self, entry: Entry) -> None:
+    def announce(self, entry: ConversationEntry) -> None:
         self._items.add(entry)
         self._outbox.emit(server_events.ItemAdded(previous_item_id=entry.previous_item_id, item=entry.item))
 
-    def drop(self, entry: Entry) -> None:
+    def release(self, entry: ConversationEntry) -> None:
         self._items.remove(entry)
 
-    async def keep(self, entries: Sequence[Entry]) -> None:
+    async def commit(self, entries: Sequence[ConversationEntry]) -> None:
         self._room.take(entries)  # whatever comes of the commit: the context has them
         await self._ledger.append(entries)
 
-    def confirm(self, entry: Entry) -> None:
+    def acknowledge(self, entry: ConversationEntry) -> None:
         if not entry.deleted:
             self._outbox.emit(server_events.ItemDone(previous_item_id=entry.previous_item_id, item=entry.item))
 
@@ -64,18 +64,18 @@ class _OutOfBand:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def take(self, item: Item, after: Entry | None) -> Entry:
-        return Entry(item)
+    def reserve(self, item: Item, after: ConversationEntry | None) -> ConversationEntry:
+        return ConversationEntry(item)
 
-    def show(self, entry: Entry) -> None: ...
+    def announce(self, entry: ConversationEntry) -> None: ...
 
-    def drop(self, entry: Entry) -> None: ...
+    def release(self, entry: ConversationEntry) -> None: ...
 
-    async def keep(self, entries: Sequence[Entry]) -> None:
+    async def commit(self, entries: Sequence[ConversationEntry]) -> None:
         if self._ledger.over:
             raise SessionClosed("the session is over")
 
-    def confirm(self, entry: Entry) -> None: ...
+    def acknowledge(self, entry: ConversationEntry) -> None: ...
 
 
 class Responses:
@@ -93,7 +93,7 @@ class Responses:
         *,
         agent: Agent,
         briefing: str,
-        outbox: Outbox,
+        outbox: EventSink,
         settings: Settings,
         draining: trio.Event,
         start_reply: Callable[[Callable[[], Awaitable[object]]], None],
@@ -114,7 +114,7 @@ class Responses:
         self._out_of_band: dict[str, ActiveResponse] = {}
         self._under_way = 0
 
-    def create(self, event: ResponseCreate, config: server_events.Session) -> None:
+    def create(self, event: ResponseCreate, config: server_events.RealtimeSession) -> None:
         """Takes the context and the answer's place before the next event is read.
 
         Done later, in the response's own task, the answer could land behind the user's next words.
@@ -129,12 +129,12 @@ class Responses:
             max_output_tokens=params.max_output_tokens or config.max_output_tokens,
             metadata=params.metadata,
         )
-        active = ActiveResponse(response, self._shelf(out_of_band), self._outbox, self._rates)
+        active = ActiveResponse(response, self._sink(out_of_band), self._outbox, self._rates)
         self._add(active, out_of_band)
         active.begin(turn)
         self._start_reply(lambda: self._respond(active, turn))
 
-    def _shelf(self, out_of_band: bool) -> Shelf:
+    def _sink(self, out_of_band: bool) -> ItemSink:
         if out_of_band:
             return _OutOfBand(self._ledger)
         return _Kept(self._items, self._ledger, self._room, self._outbox)
@@ -189,7 +189,7 @@ class Responses:
 
     # --- what its agent is told
 
-    def _turn(self, event: ResponseCreate, params: ResponseParams, config: server_events.Session) -> Turn:
+    def _turn(self, event: ResponseCreate, params: ResponseParams, config: server_events.RealtimeSession) -> Turn:
         given = self._items.context() if params.input is None else self._input(event, params.input)
         items = self._room.within_budget(given)
         tools = offered_tools(event, config.tools if params.tools is None else params.tools, "response.tools")
@@ -214,9 +214,9 @@ class Responses:
         found = (self._input_item(event, item, f"response.input[{index}]") for index, item in enumerate(given))
         return [seen for entry in found if (seen := entry.context()) is not None]
 
-    def _input_item(self, event: ResponseCreate, item: NewItem, param: str) -> Entry:
+    def _input_item(self, event: ResponseCreate, item: NewItem, param: str) -> ConversationEntry:
         if item.type != "item_reference":
-            return Entry(new_item(event, item, param))
+            return ConversationEntry(new_item(event, item, param))
         entry = self._items.get(item.id or "")
         if entry is None:
             raise item_not_found(event, item.id or "", f"{param}.id")

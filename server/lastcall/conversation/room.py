@@ -9,7 +9,7 @@ from ..agents.window import within_budget
 from ..config import Settings
 from ..limits.limit import Limit
 from ..protocol.client_events import ClientEvent
-from .items import Entry, Items
+from .items import ConversationEntry, Items
 from .validation import refusal
 
 
@@ -23,7 +23,7 @@ class Room:
         self._chars = 0
 
     def check(self, event: ClientEvent, chars: int = 0) -> None:
-        """Whether the conversation takes one more item, of so many characters. Raises `Rejected`."""
+        """Whether the conversation takes one more item, of so many characters. Raises `EventRejected`."""
         settings = self._settings
         if len(self._items) >= settings.items_max:
             self._count(Limit.ITEMS)
@@ -33,7 +33,7 @@ class Room:
             message = f"More than {settings.conversation_chars_max} characters in this session."
             raise refusal(event, "conversation_full", message, None)
 
-    def take(self, entries: Iterable[Entry]) -> None:
+    def take(self, entries: Iterable[ConversationEntry]) -> None:
         """Items that are there now. None is ever given back: the transcript keeps what is deleted too."""
         self._chars += sum(len(entry.text) for entry in entries)
 

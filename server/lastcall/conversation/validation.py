@@ -9,7 +9,7 @@ from uuid import uuid4
 from msgspec import UNSET
 
 from ..agents.agent import Tool
-from ..protocol.client_events import ClientEvent, NewItem, Rejected
+from ..protocol.client_events import ClientEvent, EventRejected, NewItem
 from ..protocol.items import FunctionCallItem, FunctionCallOutputItem, InputText, Item, MessageItem, OutputText
 from ..protocol.server_events import ErrorDetail
 
@@ -28,15 +28,15 @@ def refusal(
     message: str,
     param: str | None,
     kind: Literal["invalid_request_error", "server_error"] = "invalid_request_error",
-) -> Rejected:
-    return Rejected(ErrorDetail(type=kind, code=code, message=message, param=param, event_id=event.event_id))
+) -> EventRejected:
+    return EventRejected(ErrorDetail(type=kind, code=code, message=message, param=param, event_id=event.event_id))
 
 
-def item_exists(event: ClientEvent, item_id: str | None) -> Rejected:
+def item_exists(event: ClientEvent, item_id: str | None) -> EventRejected:
     return refusal(event, "item_already_exists", f"Item '{item_id}' is already in the conversation.", "item.id")
 
 
-def item_not_found(event: ClientEvent, item_id: str, param: str) -> Rejected:
+def item_not_found(event: ClientEvent, item_id: str, param: str) -> EventRejected:
     return refusal(event, "item_not_found", f"Item '{item_id:.200}' is not in the conversation.", param)
 
 
@@ -44,7 +44,7 @@ def item_not_found(event: ClientEvent, item_id: str, param: str) -> Rejected:
 
 
 def new_item(event: ClientEvent, item: NewItem, param: str) -> Item:
-    """The item that a client describes, completed. Raises `Rejected`; param: where in the event it stands."""
+    """The item that a client describes, completed. Raises `EventRejected`; param: where in the event it stands."""
     _check_item(event, item, param)
     item_id = item.id or f"item_{uuid4().hex}"
     if item.type == "function_call":
@@ -103,7 +103,7 @@ def _function(event: ClientEvent, tool: Mapping[str, Any], param: str) -> Tool:
 
 
 def chosen_tool(event: ClientEvent, choice: str | Mapping[str, Any], tools: Sequence[Tool], param: str) -> Choice:
-    """What a `tool_choice` means for these tools. Raises `Rejected`."""
+    """What a `tool_choice` means for these tools. Raises `EventRejected`."""
     known_choice(event, choice, param)
     if isinstance(choice, str):
         return cast("Choice", choice)
@@ -114,7 +114,7 @@ def chosen_tool(event: ClientEvent, choice: str | Mapping[str, Any], tools: Sequ
 
 
 def known_choice(event: ClientEvent, choice: str | Mapping[str, Any], param: str) -> None:
-    """Whether a `tool_choice` says something, for whatever tools. Raises `Rejected`."""
+    """Whether a `tool_choice` says something, for whatever tools. Raises `EventRejected`."""
     if isinstance(choice, str) and choice in ("auto", "none", "required"):
         return
     if isinstance(choice, Mapping) and choice.get("type") == "function" and isinstance(choice.get("name"), str):

@@ -13,7 +13,7 @@ from ..auth.identity import Principal, Scope
 from ..config import Settings
 from ..runtime.host import memory_bytes, resident_bytes
 from .limit import Limit
-from .quota import Callers, Refused, Share, is_this_machine
+from .quota import CallerQuotas, Quota, Refusal, is_this_machine
 
 BURST_SECONDS = 10.0  # what a rate of callers allows at once: so many seconds' worth
 
@@ -48,7 +48,7 @@ class Gate:
         self._connections_max = settings.connections_max
         # Pages and questions must not take the sessions' sockets.
         self._http_connections_max = settings.http_connections_max
-        self._memory = _Memory(settings.memory_mib_max)
+        self._memory = _MemoryGauge(settings.memory_mib_max)
         self.count = count
         self._here = _Tables(settings, None, None, None, None)
         self._elsewhere = _Tables(
@@ -63,16 +63,16 @@ class Gate:
         self._http_connections = 0
 
     @contextmanager
-    def socket(self, caller: str) -> Iterator[Refused | None]:
+    def socket(self, caller: str) -> Iterator[Refusal | None]:
         """A socket of the caller's, for as long as the block lasts; or why it may not have it."""
         with self._tables(caller).sockets.entered(caller) as refused:
             yield self._counted(refused)
 
     @contextmanager
-    def http_connection(self, caller: str) -> Iterator[Refused | None]:
+    def http_connection(self, caller: str) -> Iterator[Refusal | None]:
         """The same for a socket that turned out to speak HTTP."""
         if self._http_connections >= self._http_connections_max:
-            yield self._counted(Refused(Limit.HTTP_CONNECTIONS, 1.0))
+            yield self._counted(Refusal(Limit.HTTP_CONNECTIONS, 1.0))
             return
         self._http_connections += 1
         try:
@@ -82,12 +82,12 @@ class Gate:
             self._http_connections -= 1
 
     @contextmanager
-    def holder(self, principal: Principal) -> Iterator[Refused | None]:
+    def credential(self, principal: Principal) -> Iterator[Refusal | None]:
         """One more WebSocket of the same key or, where that is a token, of the same user.
 
         Open access, and client secrets that were made by it, have their addresses' limits alone.
         """
-        entered: AbstractContextManager[Refused | None] = nullcontext()
+        entered: AbstractContextManager[Refusal | None] = nullcontext()
         if principal.key_id is not None:
             entered = self._keys.entered(str(principal.key_id))
         elif principal.scope is not Scope.OPEN and principal.credential_id is None:
@@ -95,7 +95,7 @@ class Gate:
         with entered as refused:
             yield self._counted(refused)
 
-    def request(self, caller: str) -> Refused | None:
+    def request(self, caller: str) -> Refusal | None:
         """One HTTP request."""
         return self._counted(self._tables(caller).requests.ask(caller))
 
@@ -110,7 +110,7 @@ class Gate:
     def _tables(self, caller: str) -> _Tables:
         return self._here if is_this_machine(caller) else self._elsewhere
 
-    def _counted(self, refused: Refused | None) -> Refused | None:
+    def _counted(self, refused: Refusal | None) -> Refusal | None:
         if refused is not None:
             self.count(refused.limit)
         return refused
@@ -128,24 +128,24 @@ class _Tables:
         http: int | None,
     ) -> None:
         connections = settings.address_connections_max or connections
-        begun = _share(settings.address_connections_per_second or connections_rate, connections)
-        asked = _share(settings.address_requests_per_second or requests_rate, None)
-        self.sockets = Callers(begun, Limit.ADDRESS_RATE, Limit.ADDRESS_CONNECTIONS)
-        self.requests = Callers(asked, Limit.HTTP_RATE, Limit.HTTP_RATE)
+        begun = _quota(settings.address_connections_per_second or connections_rate, connections)
+        asked = _quota(settings.address_requests_per_second or requests_rate, None)
+        self.sockets = CallerQuotas(begun, Limit.ADDRESS_RATE, Limit.ADDRESS_CONNECTIONS)
+        self.requests = CallerQuotas(asked, Limit.HTTP_RATE, Limit.HTTP_RATE)
         at_once = settings.address_http_connections_max or http
-        self.http = Callers(Share(at_once=at_once), Limit.HTTP_RATE, Limit.HTTP_CONNECTIONS_SHARE)
+        self.http = CallerQuotas(Quota(at_once=at_once), Limit.HTTP_RATE, Limit.HTTP_CONNECTIONS_SHARE)
 
 
-def _holders(settings: Settings, connections: int | None, per_second: float | None) -> Callers:
-    share = _share(settings.key_connections_per_second or per_second, settings.key_connections_max or connections)
-    return Callers(share, Limit.KEY_RATE, Limit.KEY_CONNECTIONS)
+def _holders(settings: Settings, connections: int | None, per_second: float | None) -> CallerQuotas:
+    share = _quota(settings.key_connections_per_second or per_second, settings.key_connections_max or connections)
+    return CallerQuotas(share, Limit.KEY_RATE, Limit.KEY_CONNECTIONS)
 
 
-def _share(per_second: float | None, at_once: int | None) -> Share:
-    return Share(per_second, (per_second or 0.0) * BURST_SECONDS, at_once)
+def _quota(per_second: float | None, at_once: int | None) -> Quota:
+    return Quota(per_second, (per_second or 0.0) * BURST_SECONDS, at_once)
 
 
-class _Memory:
+class _MemoryGauge:
     """Whether the process holds too much, asked of the kernel no more than once a second."""
 
     def __init__(self, mib_max: int | None) -> None:
@@ -162,18 +162,18 @@ class _Memory:
         return self._short
 
 
-def refusal_of(refused: Refused) -> tuple[int, str, str]:
+def refusal_of(refused: Refusal) -> tuple[int, str, str]:
     """HTTP status, error code and message."""
     status, _, code, message = _STATUS.get(refused.limit, _TOO_MANY)
     return status, code, message
 
 
-def retry_after(refused: Refused) -> str:
+def retry_after(refused: Refusal) -> str:
     """The header's value: whole seconds, and never none."""
     return str(max(1, math.ceil(refused.retry_after)))
 
 
-def refusal_bytes(refused: Refused) -> bytes:
+def refusal_bytes(refused: Refusal) -> bytes:
     """A whole HTTP answer, written out: it goes to who may have sent anything, or nothing."""
     status, reason, code, message = _STATUS.get(refused.limit, _TOO_MANY)
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}

@@ -1,4 +1,4 @@
-"""Callers: what each address, or each key, may begin in a second and have open at once. Knows no sockets."""
+"""CallerQuotas: what each address, or each key, may begin in a second and have open at once. Knows no sockets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IPV6_CALLER_BITS = 64  # what one customer of a provider has: single addresses w
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Refusal:
     """retry_after: in seconds."""
 
     limit: Limit
@@ -25,7 +25,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Quota:
     """What one caller may have. None: as much as it likes.
 
     per_second, burst: of what it begins. at_once: of what it has open.
@@ -47,15 +47,15 @@ class _Caller:
         return self.open == 0 and (self.bucket is None or self.bucket.full)
 
 
-class Callers:
+class CallerQuotas:
     """Every caller's share. A caller is any string: an address, or what stands for a key.
 
     The table is bounded. Whoever is forgotten had nothing open and a full bucket, so that no flood of callers gives
     any of them a new one; where all entries are in use, further callers share one.
     """
 
-    def __init__(self, share: Share, rate: Limit, at_once: Limit, callers_max: int = CALLERS_MAX) -> None:
-        self._share = share
+    def __init__(self, share: Quota, rate: Limit, at_once: Limit, callers_max: int = CALLERS_MAX) -> None:
+        self._quota = share
         self._rate = rate
         self._at_once = at_once
         self._callers_max = callers_max
@@ -65,12 +65,12 @@ class Callers:
     def __len__(self) -> int:
         return len(self._known)
 
-    def ask(self, name: str) -> Refused | None:
+    def ask(self, name: str) -> Refusal | None:
         """Takes a token of the caller's; None, or why there was none."""
         return self._ask(self._caller(name))
 
     @contextmanager
-    def entered(self, name: str) -> Iterator[Refused | None]:
+    def entered(self, name: str) -> Iterator[Refusal | None]:
         """One more of what the caller has open, for as long as the block lasts; or why it may not."""
         caller = self._caller(name)
         refused = self._ask(caller) or self._full(caller)
@@ -83,15 +83,15 @@ class Callers:
         finally:
             caller.open -= 1
 
-    def _ask(self, caller: _Caller) -> Refused | None:
+    def _ask(self, caller: _Caller) -> Refusal | None:
         bucket = caller.bucket
         if bucket is None or bucket.take():
             return None
-        return Refused(self._rate, bucket.seconds_until(1.0))
+        return Refusal(self._rate, bucket.seconds_until(1.0))
 
-    def _full(self, caller: _Caller) -> Refused | None:
-        most = self._share.at_once
-        return Refused(self._at_once, RETRY_SECONDS) if most is not None and caller.open >= most else None
+    def _full(self, caller: _Caller) -> Refusal | None:
+        most = self._quota.at_once
+        return Refusal(self._at_once, RETRY_SECONDS) if most is not None and caller.open >= most else None
 
     def _caller(self, name: str) -> _Caller:
         caller = self._known.get(name)
@@ -105,7 +105,7 @@ class Callers:
         return caller
 
     def _new(self) -> _Caller:
-        share = self._share
+        share = self._quota
         return _Caller(None if share.per_second is None else TokenBucket(share.per_second, share.burst))
 
     def _forget_idle(self) -> None:

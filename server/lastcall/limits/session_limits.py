@@ -8,7 +8,7 @@ import trio
 
 from ..config import Settings
 from ..protocol import server_events
-from ..protocol.client_events import Rejected, event_id_of
+from ..protocol.client_events import EventRejected, event_id_of
 from . import json_bounds
 from .limit import Limit, TokenBucket
 
@@ -81,11 +81,13 @@ def frame_pace(settings: Settings) -> TokenBucket:
     return TokenBucket(per_second, per_second * BURST_SECONDS)
 
 
-def shape_refusal(message: str | bytes, settings: Settings) -> Rejected | None:
+def shape_refusal(message: str | bytes, settings: Settings) -> EventRejected | None:
     """What a message is refused with before it is read, or None."""
     if not isinstance(message, str):
         return None
     problem = json_bounds.problem(message, settings.json_values_max, settings.json_depth_max)
     if problem is None:
         return None
-    return Rejected(server_events.ErrorDetail(code="invalid_value", message=problem, event_id=event_id_of(message)))
+    return EventRejected(
+        server_events.ErrorDetail(code="invalid_value", message=problem, event_id=event_id_of(message))
+    )

@@ -128,7 +128,7 @@ SUPPORTED_EVENTS = (
 # --- parsing --------------------------------------------------------------------------------------------------------
 
 
-class Rejected(Exception):
+class EventRejected(Exception):
     """A client's event that cannot be handled; `detail` is what the client is told."""
 
     def __init__(self, detail: ErrorDetail) -> None:
@@ -151,20 +151,20 @@ _WHERE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
 
 def parse_event(message: str | bytes) -> AnyClientEvent:
-    """Reads one client event. Raises `Rejected` for anything else, whatever the bytes are."""
+    """Reads one client event. Raises `EventRejected` for anything else, whatever the bytes are."""
     if isinstance(message, bytes):
-        raise Rejected(ErrorDetail(code="invalid_value", message="Send events as text frames, not binary ones."))
+        raise EventRejected(ErrorDetail(code="invalid_value", message="Send events as text frames, not binary ones."))
     try:
         return _decode_event(message)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise _rejection(message, error) from None
 
 
-def parsed_or_rejected(message: str | bytes) -> AnyClientEvent | Rejected:
+def parsed_or_rejected(message: str | bytes) -> AnyClientEvent | EventRejected:
     """Like `parse_event`, for a queue that keeps what is wrong in its place among what is right."""
     try:
         return parse_event(message)
-    except Rejected as rejection:
+    except EventRejected as rejection:
         return rejection
 
 
@@ -184,15 +184,15 @@ def event_id_of(message: str | bytes) -> str | None:
         return None
 
 
-def _rejection(message: str, error: Exception) -> Rejected:
+def _rejection(message: str, error: Exception) -> EventRejected:
     try:
         header = _decode_header(message)
     except msgspec.ValidationError:
-        return Rejected(ErrorDetail(code="invalid_value", message="An event is a JSON object."))
+        return EventRejected(ErrorDetail(code="invalid_value", message="An event is a JSON object."))
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as broken:
-        return Rejected(ErrorDetail(code="invalid_json", message=f"The message is not valid JSON: {broken}"))
+        return EventRejected(ErrorDetail(code="invalid_json", message=f"The message is not valid JSON: {broken}"))
     code, text, param = _explain(bytes(header.type), error)
-    return Rejected(ErrorDetail(code=code, message=text, param=param, event_id=_text(header.event_id)))
+    return EventRejected(ErrorDetail(code=code, message=text, param=param, event_id=_text(header.event_id)))
 
 
 def _text(value: bytes | msgspec.Raw) -> str | None:

@@ -44,7 +44,7 @@ class Audio(Struct):
     input: TurnDetection = msgspec.field(default_factory=TurnDetection)
 
 
-class Session(Struct, kw_only=True):
+class RealtimeSession(Struct, kw_only=True):
     """The whole session, as it is sent at connect and after every update."""
 
     type: Literal["realtime"] = "realtime"
@@ -65,11 +65,11 @@ class Session(Struct, kw_only=True):
 
 
 class SessionCreated(ServerEvent, tag="session.created"):
-    session: Session
+    session: RealtimeSession
 
 
 class SessionUpdated(ServerEvent, tag="session.updated"):
-    session: Session
+    session: RealtimeSession
 
 
 class ConversationRef(Struct):
@@ -143,7 +143,7 @@ class OutputTokenDetails(Struct, kw_only=True):
     audio_tokens: int = 0
 
 
-class Usage(Struct, kw_only=True):
+class UsageReport(Struct, kw_only=True):
     """What a response cost: some clients drop an event in which one of these is not a number."""
 
     total_tokens: int
@@ -165,7 +165,7 @@ class Response(Struct, kw_only=True):
     output_modalities: tuple[str, ...] = ("text",)
     max_output_tokens: int | Literal["inf"] = "inf"
     metadata: dict[str, str] | None = None
-    usage: Usage | None = None
+    usage: UsageReport | None = None
 
 
 class ResponseCreated(ServerEvent, tag="response.created"):

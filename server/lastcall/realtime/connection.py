@@ -13,7 +13,7 @@ import trio
 import wsproto.utilities
 from trio_websocket import ConnectionClosed
 
-from ..auth.identity import Principal, Refused
+from ..auth.identity import Principal, RequestRefused
 from ..conversation.conversation import Conversation, Opening
 from ..limits.session_limits import SessionLimits
 from ..memory.finalizer import briefing
@@ -26,7 +26,7 @@ from ..transport.stream import BufferedStream
 from ..transport.websocket import WebSocket
 from .admission import Admission
 from .exit_path import ExitPath
-from .handshake import BAD_KEY, refuse_on_socket, shake_hands, turn_away
+from .handshake import BAD_KEY, refuse_on_socket, refuse_overloaded, shake_hands
 from .inbox import Inbox
 from .outbox import Outbox
 from .reader import Reader
@@ -70,10 +70,10 @@ async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery
         if accepted is None:
             return b""
         ws, admission, principal = accepted
-        if isinstance(principal, Refused):
+        if isinstance(principal, RequestRefused):
             return refuse_on_socket(principal, services)
         if services.draining.is_set() or services.gate.session(len(services.registry)):
-            return turn_away(services)
+            return refuse_overloaded(services)
         return await _Connection(ws, stream, services, replies, admission, principal).run()
 
 
@@ -101,7 +101,7 @@ class _Connection:
         self._session = Session(principal.user_id, self._resumes or uuid4())
         self._limits = SessionLimits(services.settings, self._session.started)
         self._reader = Reader(ws, stream, self._session, self._limits, self._outbox, services)
-        self._instance_id = services.presence.instance_id
+        self._instance_id = services.lease.instance_id
 
     async def run(self) -> bytes:
         """The session from its begin to its end; returns what the peer should still hear."""
@@ -136,7 +136,7 @@ class _Connection:
                 count=self._services.gate.count,
             )
             conversation.configure(parse_session(self._principal.session))
-            conversation.greet()
+            conversation.send_created()
             helpers.start_soon(conversation.run, inbox)
             helpers.start_soon(self._reader.keep_alive)
             await self._reader.run(inbox)

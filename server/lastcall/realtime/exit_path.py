@@ -78,9 +78,9 @@ class ExitPath:
             close_code=session.close_code,
             unfinished=unfinished,
         )
-        services.strays.expect(end)
+        services.reconciler.expect(end)
         await services.store.end_session(end)
-        services.strays.stored(end.session_id)
+        services.reconciler.stored(end.session_id)
         self._note_end()
 
     async def _close(self) -> None:

@@ -9,7 +9,7 @@ import structlog
 import trio
 from trio_websocket import WebSocketRequest
 
-from ..auth.identity import Principal, Refused
+from ..auth.identity import Principal, RequestRefused
 from ..limits.gate import refusal_of, retry_after
 from ..limits.limit import Limit
 from ..limits.session_limits import frame_pace
@@ -29,8 +29,8 @@ _log = structlog.get_logger(__name__)
 
 async def shake_hands(
     stream: BufferedStream, services: Services, tasks: trio.Nursery, share: ExitStack
-) -> tuple[WebSocket, Admission, Principal | Refused] | None:
-    """The opening handshake; None where it was refused. `Refused`: to be told so on the open socket.
+) -> tuple[WebSocket, Admission, Principal | RequestRefused] | None:
+    """The opening handshake; None where it was refused. `RequestRefused`: to be told so on the open socket.
 
     share: keeps what the principal is given of its share of connections, for as long as this one lasts.
     """
@@ -44,7 +44,7 @@ async def shake_hands(
         principal = await _authenticate(admission, services)
         if isinstance(principal, Principal):
             _take_share(principal, services, share)
-    except Refused as refused:
+    except RequestRefused as refused:
         await _reject(request, refused, services)
         return None
     await request.accept(subprotocol=admission.subprotocol)
@@ -52,30 +52,30 @@ async def shake_hands(
 
 
 def _take_share(principal: Principal, services: Services, share: ExitStack) -> None:
-    """Before the handshake is answered: clients then hear it as an HTTP status. Raises `Refused`."""
-    refused = share.enter_context(services.gate.holder(principal))
+    """Before the handshake is answered: clients then hear it as an HTTP status. Raises `RequestRefused`."""
+    refused = share.enter_context(services.gate.credential(principal))
     if refused is not None:
         status, code, message = refusal_of(refused)
-        raise Refused(status, code, message, retry_after=retry_after(refused))
+        raise RequestRefused(status, code, message, retry_after=retry_after(refused))
 
 
-async def _authenticate(admission: Admission, services: Services) -> Principal | Refused:
-    """Raises `Refused` where the answer to the handshake can say so: browsers hide that from their pages, which would
-    take it for a broken line and try again for ever. An outage is no answer either that clients try again after."""
+async def _authenticate(admission: Admission, services: Services) -> Principal | RequestRefused:
+    """Raises `RequestRefused` where the answer to the handshake can say so: browsers hide that from their pages, which
+    would take it for a broken line and try again for ever. An outage is no answer either that clients retry after."""
     presented = admission.presented
     try:
         with trio.fail_after(services.settings.begin_seconds):
             return await services.authenticator.principal(presented)
-    except Refused as refused:
+    except RequestRefused as refused:
         if refused.status == 401 and presented.from_browser:
             return refused
         raise
     except (StoreError, trio.TooSlowError) as error:
         _log.warning("session_not_begun", error=repr(error))
-        return Refused(503, "store_unavailable", "The server cannot begin a session now.")
+        return RequestRefused(503, "store_unavailable", "The server cannot begin a session now.")
 
 
-async def _reject(request: WebSocketRequest, refused: Refused, services: Services) -> None:
+async def _reject(request: WebSocketRequest, refused: RequestRefused, services: Services) -> None:
     services.metrics.connections_refused.labels(_REASONS.get(refused.status, "handshake")).inc()
     headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
     if refused.status == 401:
@@ -85,7 +85,7 @@ async def _reject(request: WebSocketRequest, refused: Refused, services: Service
     await request.reject(refused.status, extra_headers=headers, body=refusal_body(refused))
 
 
-def refuse_on_socket(refused: Refused, services: Services) -> bytes:
+def refuse_on_socket(refused: RequestRefused, services: Services) -> bytes:
     """What a client that is refused on its open socket gets to hear."""
     services.metrics.connections_refused.labels("store" if refused.status == 503 else "credentials").inc()
     if refused.status == 503:
@@ -99,7 +99,7 @@ def _last_error(detail: server_events.ErrorDetail) -> bytes:
     return text_frame(server_events.encode(server_events.Error(error=detail), f"event_{uuid4().hex[:12]}"))
 
 
-def turn_away(services: Services) -> bytes:
+def refuse_overloaded(services: Services) -> bytes:
     """What a client gets to hear, on its open socket too, that no session is begun for now."""
     if services.draining.is_set():
         return close_frame(1012, "the server is restarting")

@@ -8,9 +8,9 @@ from typing import Self
 
 import trio
 
-from ..protocol.client_events import AnyClientEvent, Rejected
+from ..protocol.client_events import AnyClientEvent, EventRejected
 
-Event = AnyClientEvent | Rejected
+Event = AnyClientEvent | EventRejected
 
 
 class Inbox(AsyncIterator[Event]):

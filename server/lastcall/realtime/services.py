@@ -12,8 +12,8 @@ from ..config import Settings
 from ..limits.gate import Gate
 from ..memory.finalizer import Finalizer
 from ..metrics import Metrics
-from ..sessions.instance import Presence
-from ..sessions.reconciler import Strays
+from ..sessions.instance import InstanceLease
+from ..sessions.reconciler import Reconciler
 from ..sessions.session import Registry
 from ..store.store import Store
 
@@ -22,7 +22,7 @@ from ..store.store import Store
 class Services:
     """All of it outlives the connections."""
 
-    presence: Presence
+    lease: InstanceLease
     settings: Settings
     store: Store
     agent: Agent
@@ -31,5 +31,5 @@ class Services:
     metrics: Metrics
     authenticator: Authenticator
     gate: Gate
-    strays: Strays
+    reconciler: Reconciler
     draining: trio.Event = field(default_factory=trio.Event)

@@ -16,7 +16,7 @@ from ..config import Settings
 from ..runtime.host import host_id, process_started
 from ..store.errors import StoreError
 from ..store.records import EndReason, Instance
-from ..store.store import Guard, Store
+from ..store.store import LeaseConnection, Store
 from .session import Registry
 
 STOP_SECONDS = 2.0
@@ -25,7 +25,7 @@ GUARD_RETRY_SECONDS = 0.25
 _log = structlog.get_logger(__name__)
 
 
-class Presence:
+class InstanceLease:
     """This process's current instance. Losing its lease is an ordinary event: it goes on under a new one.
 
     instance_id: changes when a lease is lost; a session keeps the one that it began under.
@@ -62,7 +62,7 @@ class Presence:
         """Holds the lease for ever: a lost guard is replaced, a lost lease followed by a new instance."""
         while True:
             try:
-                async with self._store.open_guard(self.instance_id) as guard:
+                async with self._store.open_lease_connection(self.instance_id) as guard:
                     await self._renew(guard)
                 await self._start_anew()
             except StoreError as error:
@@ -71,7 +71,7 @@ class Presence:
                 self.guarded = False
             await trio.sleep(GUARD_RETRY_SECONDS)
 
-    async def _renew(self, guard: Guard) -> None:
+    async def _renew(self, guard: LeaseConnection) -> None:
         """Renews until the lease is lost."""
         closed: Sequence[UUID] | None = None
         while await guard.renew():
@@ -85,7 +85,7 @@ class Presence:
                 await guard.news()
             closed = guard.closed_by_others()
 
-    async def _closed_meanwhile(self, guard: Guard) -> Sequence[UUID]:
+    async def _closed_meanwhile(self, guard: LeaseConnection) -> Sequence[UUID]:
         """Looks at all rows: notifications of the time without a guard are lost.
 
         On the guard's own connection: after an outage, those of the pool may be stuck for seconds.
@@ -107,18 +107,18 @@ class Presence:
 
 
 @asynccontextmanager
-async def open_instance(store: Store, settings: Settings, registry: Registry) -> AsyncIterator[Presence]:
+async def open_instance(store: Store, settings: Settings, registry: Registry) -> AsyncIterator[InstanceLease]:
     """Registers this process and keeps its lease until the block is left, then notes that it stopped."""
-    presence = Presence(store, settings, registry)
-    await presence.register()
+    lease = InstanceLease(store, settings, registry)
+    await lease.register()
     async with trio.open_nursery() as services:
-        services.start_soon(presence.keep)
+        services.start_soon(lease.keep)
         try:
-            yield presence
+            yield lease
         finally:
             services.cancel_scope.cancel()
             with trio.move_on_after(STOP_SECONDS, shield=True):
-                await _stop(store, presence.instance_id)
+                await _stop(store, lease.instance_id)
 
 
 async def _stop(store: Store, instance_id: UUID) -> None:

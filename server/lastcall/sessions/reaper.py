@@ -14,7 +14,7 @@ from ..runtime.host import process_started
 from ..store.errors import StoreError
 from ..store.records import Suspect
 from ..store.store import Store
-from .instance import Presence
+from .instance import InstanceLease
 
 CRASH_SILENT_SECONDS = 2.0  # two heartbeats missed, with the guard's connection gone
 CRASH_STEADY_SECONDS = 3.0  # after an outage, the living have so long to come back before their guard is missed
@@ -50,9 +50,9 @@ def cause_of_death(
 class Reaper:
     """Looks for dead instances. Its own last look is a metric; a look that fails is followed by the next."""
 
-    def __init__(self, store: Store, presence: Presence, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, store: Store, lease: InstanceLease, settings: Settings, metrics: Metrics) -> None:
         self._store = store
-        self._presence = presence
+        self._presence = lease
         self._settings = settings
         self._metrics = metrics
 

@@ -16,7 +16,7 @@ from ..metrics import Metrics
 from ..store.errors import StoreError
 from ..store.records import EndReason, SessionEnd
 from ..store.store import Store
-from .instance import Presence
+from .instance import InstanceLease
 from .session import Registry
 
 LOOK_SECONDS = 10.0  # between two looks
@@ -26,12 +26,12 @@ CLOSES_MAX = 1_000  # in one look, so that the queue of commits stays open to se
 _log = structlog.get_logger(__name__)
 
 
-class Strays:
+class Reconciler:
     """Compares the rows of this instance with its sessions now and then."""
 
-    def __init__(self, store: Store, presence: Presence, registry: Registry, metrics: Metrics) -> None:
+    def __init__(self, store: Store, lease: InstanceLease, registry: Registry, metrics: Metrics) -> None:
         self._store = store
-        self._presence = presence
+        self._presence = lease
         self._registry = registry
         self._metrics = metrics
         self._ends: dict[UUID, SessionEnd] = {}
@@ -58,16 +58,16 @@ class Strays:
         """Closes what was a stray at the look before as well: a session's end may just be on its way."""
         began, instance_id = trio.current_time(), self._presence.instance_id
         active = await self._store.active_sessions(instance_id)
-        strays = {session_id for session_id in active if self._registry.get(session_id) is None}
-        self._forget_ends_but(strays, began)
+        sessionless = {session_id for session_id in active if self._registry.get(session_id) is None}
+        self._forget_ends_but(sessionless, began)
         seen = self._seen
-        self._seen = {session_id: seen.get(session_id, began) for session_id in strays}
+        self._seen = {session_id: seen.get(session_id, began) for session_id in sessionless}
         async with trio.open_nursery() as closing:
-            for session_id in [each for each in strays if each in seen][:CLOSES_MAX]:
+            for session_id in [each for each in sessionless if each in seen][:CLOSES_MAX]:
                 closing.start_soon(self._close, self._end_of(session_id, instance_id))
 
-    def _forget_ends_but(self, strays: Collection[UUID], began: float) -> None:
-        self._ends = {key: end for key, end in self._ends.items() if key in strays or end.ended >= began}
+    def _forget_ends_but(self, sessionless: Collection[UUID], began: float) -> None:
+        self._ends = {key: end for key, end in self._ends.items() if key in sessionless or end.ended >= began}
 
     def _end_of(self, session_id: UUID, instance_id: UUID) -> SessionEnd:
         """As it was to be stored; or where nobody knows of one, when it was first seen that there is no session."""

@@ -12,7 +12,7 @@ import trio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from .errors import InvalidRow, StoreError, StoreUnavailable
-from .queue import Batch, CommitQueue, Entry, Outcome
+from .queue import CommitQueue, Outcome, PendingWrite, WriteBatch
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -22,7 +22,7 @@ RETRY_WAIT_SECONDS_MIN = 0.02
 RETRY_WAIT_SECONDS_MAX = 0.5
 
 Commit: TypeAlias = Callable[[Sequence[Row]], Awaitable[Sequence[Outcome[Result]]]]
-_Settled: TypeAlias = Sequence[tuple[Entry[Row, Result], Outcome[Result]]]
+_Settled: TypeAlias = Sequence[tuple[PendingWrite[Row, Result], Outcome[Result]]]
 
 
 class CommitWriter(Generic[Row, Result]):
@@ -68,8 +68,8 @@ class CommitWriter(Generic[Row, Result]):
             await entry.settled.wait()
         return [entry.outcome for entry in entries if entry.outcome is not None]
 
-    def _enqueue(self, row: Row) -> Entry[Row, Result]:
-        entry = Entry[Row, Result](row, self._key(row))
+    def _enqueue(self, row: Row) -> PendingWrite[Row, Result]:
+        entry = PendingWrite[Row, Result](row, self._key(row))
         self._queue.put(entry)
         return entry
 
@@ -106,7 +106,10 @@ class CommitWriter(Generic[Row, Result]):
             self._queue.done(batch)
 
     async def _settle_batch(
-        self, attempts: AsyncRetrying, entries: list[Entry[Row, Result]], grows: Batch[Row, Result] | None = None
+        self,
+        attempts: AsyncRetrying,
+        entries: list[PendingWrite[Row, Result]],
+        grows: WriteBatch[Row, Result] | None = None,
     ) -> None:
         """grows: the batch to which each attempt adds what has come since the one before."""
         try:
@@ -126,7 +129,7 @@ class CommitWriter(Generic[Row, Result]):
             self._settle(settled)
 
     def _settle(self, settled: _Settled[Row, Result]) -> None:
-        held: list[tuple[Entry[Row, Result], StoreUnavailable]] = []
+        held: list[tuple[PendingWrite[Row, Result], StoreUnavailable]] = []
         for entry, outcome in settled:
             if isinstance(outcome, StoreUnavailable):
                 held.append((entry, outcome))
@@ -135,7 +138,7 @@ class CommitWriter(Generic[Row, Result]):
         if held:
             self._tasks.start_soon(self._again, held)
 
-    async def _again(self, held: Sequence[tuple[Entry[Row, Result], StoreUnavailable]]) -> None:
+    async def _again(self, held: Sequence[tuple[PendingWrite[Row, Result], StoreUnavailable]]) -> None:
         """Queues rows again, in their order, that could not be committed now, while the rest of their batch was."""
         await trio.sleep(RETRY_WAIT_SECONDS_MAX)
         for entry, outcome in held:
@@ -145,11 +148,11 @@ class CommitWriter(Generic[Row, Result]):
                 entry.settle(outcome)
 
     def _is_no_use(self, attempt: RetryCallState) -> bool:
-        entries: Sequence[Entry[Row, Result]] = attempt.args[0]
+        entries: Sequence[PendingWrite[Row, Result]] = attempt.args[0]
         return trio.current_time() >= self._give_up_at or all(entry.abandoned for entry in entries)
 
     async def _commit_live(
-        self, entries: list[Entry[Row, Result]], grows: Batch[Row, Result] | None
+        self, entries: list[PendingWrite[Row, Result]], grows: WriteBatch[Row, Result] | None
     ) -> _Settled[Row, Result]:
         """Commits those rows that somebody still waits for."""
         if grows is not None:

@@ -25,7 +25,7 @@ Outcome: TypeAlias = Result | StoreError
 
 
 @dataclass(eq=False, slots=True)
-class Entry(Generic[Row, Result]):
+class PendingWrite(Generic[Row, Result]):
     """A row and what became of it. key: None where it concerns all others. abandoned: nobody waits for it any more."""
 
     row: Row
@@ -40,10 +40,10 @@ class Entry(Generic[Row, Result]):
 
 
 @dataclass(eq=False, slots=True)
-class Batch(Generic[Row, Result]):
+class WriteBatch(Generic[Row, Result]):
     """Rows that are being committed, and their keys: others with the same wait."""
 
-    entries: list[Entry[Row, Result]] = field(default_factory=list)
+    entries: list[PendingWrite[Row, Result]] = field(default_factory=list)
     keys: set[Hashable] = field(default_factory=set)
 
 
@@ -51,12 +51,12 @@ class CommitQueue(Generic[Row, Result]):
     """At most `QUEUE_ROWS_MAX` rows."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Entry[Row, Result]] = deque()
-        self._out: list[Batch[Row, Result]] = []
+        self._waiting: deque[PendingWrite[Row, Result]] = deque()
+        self._out: list[WriteBatch[Row, Result]] = []
         self._takers = trio.lowlevel.ParkingLot()
         self._closed = False
 
-    def put(self, entry: Entry[Row, Result]) -> None:
+    def put(self, entry: PendingWrite[Row, Result]) -> None:
         """Synchronously. Raises `StoreUnavailable` where there is no room, or no commit will come."""
         if self._closed or len(self._waiting) >= QUEUE_ROWS_MAX:
             raise StoreUnavailable("the commit queue is full or closed")
@@ -68,9 +68,9 @@ class CommitQueue(Generic[Row, Result]):
         self._closed = True
         self._takers.unpark_all()
 
-    async def batch(self) -> Batch[Row, Result] | None:
+    async def batch(self) -> WriteBatch[Row, Result] | None:
         """The next rows that may be committed, once there are any; to be given to `done`. None: closed and empty."""
-        batch = Batch[Row, Result]()
+        batch = WriteBatch[Row, Result]()
         while True:
             self.fill(batch)
             if batch.entries:
@@ -80,10 +80,10 @@ class CommitQueue(Generic[Row, Result]):
                 return None
             await self._takers.park()
 
-    def fill(self, batch: Batch[Row, Result]) -> None:
+    def fill(self, batch: WriteBatch[Row, Result]) -> None:
         """Adds rows that have come since, up to `BATCH_ROWS_MAX`."""
         others = [other.keys for other in self._out if other is not batch]
-        passed: list[Entry[Row, Result]] = []
+        passed: list[PendingWrite[Row, Result]] = []
         while self._waiting and len(batch.entries) < BATCH_ROWS_MAX and not any(None in keys for keys in others):
             key = self._waiting[0].key
             if key is None and others:
@@ -96,7 +96,7 @@ class CommitQueue(Generic[Row, Result]):
                 batch.keys.add(key)
         self._waiting.extendleft(reversed(passed))
 
-    def done(self, batch: Batch[Row, Result]) -> None:
+    def done(self, batch: WriteBatch[Row, Result]) -> None:
         """All its rows are settled, or back in the queue: those that had to wait for it may be taken."""
         self._out.remove(batch)
         self._takers.unpark_all()

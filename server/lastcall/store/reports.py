@@ -29,7 +29,7 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class SessionReport:
     """state: live, orphaned or ended. lasted_seconds: so far, while it is active."""
 
     session_id: UUID
@@ -48,7 +48,7 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
+class DayReport:
     """The sessions that began on one day. avg_duration: in seconds, of those that ended."""
 
     date: date
@@ -60,7 +60,7 @@ class Day:
 
 
 @dataclass(frozen=True, slots=True)
-class Orphan:
+class OrphanReport:
     """A session that is active although no living server owns it. instance_id None: no server ever did."""
 
     session_id: UUID
@@ -75,10 +75,10 @@ class Orphan:
 
 
 @dataclass(frozen=True, slots=True)
-class Orphans:
+class OrphansReport:
     """orphans: the oldest ones. overdue: the sessions, orphaned or not, that are active for over `hours`."""
 
-    orphans: Sequence[Orphan]
+    orphans: Sequence[OrphanReport]
     overdue: int
     hours: float
     alert_above: int
@@ -86,7 +86,7 @@ class Orphans:
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
+class ClosedReport:
     """An orphan that was closed."""
 
     session_id: UUID
@@ -98,7 +98,7 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class MemoryReport:
     user_id: str
     kind: str
     content: str
@@ -107,7 +107,7 @@ class Remembered:
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
+class BacklogReport:
     """Ended sessions whose memory is not made yet, and those where it was given up."""
 
     pending: int = 0
@@ -117,9 +117,9 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True)
-class Memories:
-    memories: Sequence[Remembered]
-    backlog: Backlog
+class MemoriesReport:
+    memories: Sequence[MemoryReport]
+    backlog: BacklogReport
 
 
 async def list_sessions(
@@ -130,34 +130,34 @@ async def list_sessions(
     reason: str | None = None,
     since_seconds: float | None = None,
     limit: int,
-) -> list[Session]:
+) -> list[SessionReport]:
     """The sessions that fit, newest first. None: whatever it is."""
     states = None if state is None else _STATES[state]
-    return _rows(Session, await store.fetch("list_sessions", user, states, reason, since_seconds, limit))
+    return _rows(SessionReport, await store.fetch("list_sessions", user, states, reason, since_seconds, limit))
 
 
-async def daily_stats(store: Rows, days: int) -> list[Day]:
+async def daily_stats(store: Rows, days: int) -> list[DayReport]:
     """The last `days` days that had sessions, today included, newest first."""
-    return _rows(Day, await store.fetch("daily_stats", days))
+    return _rows(DayReport, await store.fetch("daily_stats", days))
 
 
-async def find_orphans(store: Rows, *, hours: float, alert_above: int, limit: int) -> Orphans:
+async def find_orphans(store: Rows, *, hours: float, alert_above: int, limit: int) -> OrphansReport:
     silent = await _silent_owners(store)
     orphans = [
         each
-        for each in _rows(Orphan, await store.fetch("list_orphans", limit))
+        for each in _rows(OrphanReport, await store.fetch("list_orphans", limit))
         if each.instance_id is None or (each.instance_id, each.owner_last_seen) in silent
     ]
     (count,) = await store.fetch("count_overdue", hours * _HOUR_SECONDS)
     overdue = count["orphaned_count"]
-    return Orphans(orphans, overdue, hours, alert_above, overdue > alert_above)
+    return OrphansReport(orphans, overdue, hours, alert_above, overdue > alert_above)
 
 
-async def close_orphans(store: Rows) -> list[Closed]:
+async def close_orphans(store: Rows) -> list[ClosedReport]:
     """Closes them, dated at the last moment their owner is known to have lived."""
     silent = await _silent_owners(store)
     owners, last_seen = [owner for owner, _ in silent], [seen for _, seen in silent]
-    return _rows(Closed, await store.fetch("close_orphans", owners, last_seen, EVIDENCE_SECONDS))
+    return _rows(ClosedReport, await store.fetch("close_orphans", owners, last_seen, EVIDENCE_SECONDS))
 
 
 async def _silent_owners(store: Rows) -> set[tuple[UUID, datetime]]:
@@ -173,9 +173,9 @@ async def _silent_owners(store: Rows) -> set[tuple[UUID, datetime]]:
     return owners
 
 
-async def close_session(store: Rows, session_id: UUID) -> Closed | bool | None:
+async def close_session(store: Rows, session_id: UUID) -> ClosedReport | bool | None:
     """Closes one active session. False: it has ended already; None: there is none."""
-    closed = _rows(Closed, await store.fetch("close_session", session_id))
+    closed = _rows(ClosedReport, await store.fetch("close_session", session_id))
     if closed:
         return closed[0]
     return False if await store.fetch("find_session", session_id) else None
@@ -186,17 +186,17 @@ async def retry_memories(store: Rows, user: str | None) -> int:
     return len(await store.fetch("retry_memories", user))
 
 
-async def list_memories(store: Rows, *, user: str | None, limit: int) -> Memories:
+async def list_memories(store: Rows, *, user: str | None, limit: int) -> MemoriesReport:
     """Memories by user, newest first, and how much memory of all users is still to be made."""
-    memories = _rows(Remembered, await store.fetch("list_memories", user, limit))
-    return Memories(memories, _backlog(await store.fetch("memory_backlog")))
+    memories = _rows(MemoryReport, await store.fetch("list_memories", user, limit))
+    return MemoriesReport(memories, _backlog(await store.fetch("memory_backlog")))
 
 
-def _backlog(records: Sequence[Any]) -> Backlog:
+def _backlog(records: Sequence[Any]) -> BacklogReport:
     count = {record["memory_status"]: record["sessions"] for record in records}
     errors = [record["last_error"] for record in records if record["last_error"]]
     attempts = max((record["attempts_max"] for record in records), default=0)
-    return Backlog(count.get("pending", 0), count.get("failed", 0), attempts, errors[0] if errors else None)
+    return BacklogReport(count.get("pending", 0), count.get("failed", 0), attempts, errors[0] if errors else None)
 
 
 def _rows(kind: type[Row], records: Sequence[Any]) -> list[Row]:

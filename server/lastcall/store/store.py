@@ -27,7 +27,7 @@ from .records import (
 )
 
 
-class Guard(Protocol):
+class LeaseConnection(Protocol):
     """An instance's hold on its lease: one connection, whose end others can see."""
 
     async def renew(self) -> bool:
@@ -56,7 +56,7 @@ class Store(Protocol):
 
     async def register_instance(self, instance: Instance) -> None: ...
 
-    def open_guard(self, instance_id: UUID) -> AbstractAsyncContextManager[Guard]:
+    def open_lease_connection(self, instance_id: UUID) -> AbstractAsyncContextManager[LeaseConnection]:
         """Takes the instance's lock on a connection of its own, for as long as the block lasts."""
         ...
 

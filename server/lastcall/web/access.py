@@ -9,7 +9,7 @@ from uuid import UUID
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
-from ..auth.identity import Presented, Principal, Refused
+from ..auth.identity import Presented, Principal, RequestRefused
 from ..limits.gate import Gate
 from ..store.errors import StoreUnavailable
 from ..store.records import ClientSecret, ConversationSummary, RememberedFact, StoredItem
@@ -35,7 +35,7 @@ class Services(Protocol):
         ...
 
     async def principal(self, presented: Presented) -> Principal:
-        """Raises `Refused`, and `StoreUnavailable`."""
+        """Raises `RequestRefused`, and `StoreUnavailable`."""
         ...
 
     async def ready(self) -> str | None:
@@ -69,14 +69,14 @@ def services_of(request: Request) -> Services:
 
 
 async def principal_of(request: Request) -> Principal:
-    """Who makes the request. Raises `Refused`, which the app answers, and `StoreUnavailable`."""
+    """Who makes the request. Raises `RequestRefused`, which the app answers, and `StoreUnavailable`."""
     presented = Presented(request.headers, request.query_params, request.headers.get("host", ""))
     return await services_of(request).principal(presented)
 
 
 async def operator_of(request: Request) -> Principal | None:
     """Who asks for what only operators may see; None: anybody, while the database is out of reach and no keys are
-    known of. Metrics are most wanted in an outage. Raises `Refused`, and `StoreUnavailable`."""
+    known of. Metrics are most wanted in an outage. Raises `RequestRefused`, and `StoreUnavailable`."""
     try:
         principal = await principal_of(request)
     except StoreUnavailable:
@@ -84,5 +84,5 @@ async def operator_of(request: Request) -> Principal | None:
             return None
         raise
     if not principal.scope.operates:
-        raise Refused(403, "forbidden", "Only keys of scope admin may see this.")
+        raise RequestRefused(403, "forbidden", "Only keys of scope admin may see this.")
     return principal

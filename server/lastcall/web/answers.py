@@ -33,7 +33,7 @@ class Readiness(Struct, omit_defaults=True):
     reason: str | None = None
 
 
-class Memory(Struct):
+class MemoryBody(Struct):
     kind: str
     content: str
 
@@ -42,7 +42,7 @@ class MemoryList(Struct, kw_only=True):
     """Oldest first."""
 
     object: Literal["list"] = "list"
-    data: list[Memory]
+    data: list[MemoryBody]
 
 
 class ItemList(Struct, kw_only=True):
@@ -55,7 +55,7 @@ class ItemList(Struct, kw_only=True):
     has_more: bool
 
 
-class Conversation(Struct, kw_only=True):
+class ConversationBody(Struct, kw_only=True):
     """Times: seconds since 1970. last_active_at: of its newest item, else of its beginning."""
 
     id: str
@@ -69,7 +69,7 @@ class ConversationList(Struct, kw_only=True):
     """A page of conversations, newest first."""
 
     object: Literal["list"] = "list"
-    data: list[Conversation]
+    data: list[ConversationBody]
     first_id: str | None
     last_id: str | None
     has_more: bool

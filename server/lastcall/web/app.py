@@ -19,10 +19,10 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
-from ..auth.identity import USER_HEADER, Refused
+from ..auth.identity import USER_HEADER, RequestRefused
 from ..store.errors import StoreUnavailable
 from .access import Services, operator_of, principal_of, services_of
-from .answers import Health, Memory, MemoryList, Readiness, answer
+from .answers import Health, MemoryBody, MemoryList, Readiness, answer
 from .asyncapi import asyncapi
 from .bounds import Bounded
 from .client_secrets import create_client_secret
@@ -96,7 +96,7 @@ async def metrics(request: Request) -> Response:
 async def memories(request: Request) -> Response:
     """What is remembered of the user, oldest first."""
     facts = await services_of(request).recall((await principal_of(request)).user_id)
-    return answer(MemoryList(data=[Memory(fact.kind, fact.content) for fact in facts]))
+    return answer(MemoryList(data=[MemoryBody(fact.kind, fact.content) for fact in facts]))
 
 
 async def api_description(request: Request) -> Response:
@@ -138,7 +138,7 @@ async def http_error(request: Request, error: Exception) -> Response:
 
 
 async def refused(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
+    assert isinstance(error, RequestRefused)
     headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
     return error_response(error.status, error.code, error.message, param=error.param, headers=headers)
 
@@ -154,7 +154,7 @@ async def internal_error(_request: Request, _error: Exception) -> Response:
 
 EXCEPTION_HANDLERS: Mapping[type[Exception] | int, ExceptionHandler] = {
     HTTPException: http_error,
-    Refused: refused,
+    RequestRefused: refused,
     StoreUnavailable: store_unavailable,
     Exception: internal_error,
 }

@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..auth.identity import Principal, Refused, Scope, check_user
+from ..auth.identity import Principal, RequestRefused, Scope, check_user
 from ..auth.keys import new_client_secret
 from ..protocol.client_events import SessionPatch, parse_session
 from ..protocol.ids import parse_public_id, public_id
@@ -39,7 +39,7 @@ async def create_client_secret(request: Request) -> Response:
     """`{"value": "ek_…", "expires_at", "session", "id"}`. id: ours, for `lastcall keys revoke`."""
     principal = await principal_of(request)
     if not (principal.scope is Scope.OPEN or (principal.key_id is not None and principal.scope is not Scope.CLIENT)):
-        raise Refused(403, "forbidden", "Client secrets are made with an API key.")
+        raise RequestRefused(403, "forbidden", "Client secrets are made with an API key.")
     wanted = _parse(await request.body())
     patch = _session(wanted)
     made = new_client_secret()
@@ -54,9 +54,11 @@ async def create_client_secret(request: Request) -> Response:
     try:
         expires_at = await services_of(request).create_client_secret(secret)
     except CredentialRevoked:
-        raise Refused(401, "invalid_api_key", "The key was revoked.") from None
+        raise RequestRefused(401, "invalid_api_key", "The key was revoked.") from None
     except InvalidRow:
-        raise Refused(404, "conversation_not_found", "The user has no such conversation.", "conversation") from None
+        raise RequestRefused(
+            404, "conversation_not_found", "The user has no such conversation.", "conversation"
+        ) from None
     session = _shown(patch, services_of(request).instructions)
     answer = {"value": made.value, "expires_at": expires_at, "session": session, "id": str(secret.secret_id)}
     return JSONResponse(answer, headers={"cache-control": "no-store"})
@@ -66,23 +68,23 @@ def _parse(body: bytes) -> Wanted:
     try:
         wanted = msgspec.json.decode(body or b"{}", type=Wanted)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Refused(400, "invalid_value", f"Invalid body: {error}.") from None
+        raise RequestRefused(400, "invalid_value", f"Invalid body: {error}.") from None
     if not SECONDS_MIN <= wanted.expires_after.seconds <= SECONDS_MAX:
         message = f"A client secret lives for {SECONDS_MIN} to {SECONDS_MAX} seconds."
-        raise Refused(400, "invalid_value", message, "expires_after.seconds")
+        raise RequestRefused(400, "invalid_value", message, "expires_after.seconds")
     return wanted
 
 
 def _session(wanted: Wanted) -> SessionPatch:
     if len(wanted.session) > SESSION_BYTES_MAX:
-        raise Refused(400, "invalid_value", f"The session is larger than {SESSION_BYTES_MAX} bytes.", "session")
+        raise RequestRefused(400, "invalid_value", f"The session is larger than {SESSION_BYTES_MAX} bytes.", "session")
     try:
         patch = parse_session(bytes(wanted.session))
     except ValueError as error:
-        raise Refused(400, "invalid_value", str(error), "session") from None
+        raise RequestRefused(400, "invalid_value", str(error), "session") from None
     if patch.type != "realtime":
         message = f"Sessions of type {patch.type!r:.100} are not served."
-        raise Refused(400, "invalid_value", message, "session.type")
+        raise RequestRefused(400, "invalid_value", message, "session.type")
     return patch
 
 
@@ -92,9 +94,9 @@ def _user(principal: Principal, wanted: Wanted) -> str:
     try:
         user_id = check_user(wanted.user.strip())
     except ValueError as error:
-        raise Refused(400, "invalid_value", str(error), "user") from None
+        raise RequestRefused(400, "invalid_value", str(error), "user") from None
     if user_id != principal.user_id and not principal.scope.names_users:
-        raise Refused(403, "forbidden", "This key makes client secrets for its own user only.", "user")
+        raise RequestRefused(403, "forbidden", "This key makes client secrets for its own user only.", "user")
     return user_id
 
 
@@ -105,7 +107,7 @@ def _conversation(wanted: Wanted) -> UUID | None:
         return parse_public_id("conv", wanted.conversation)
     except ValueError:
         message = "A conversation's id looks like conv_ and 32 hex digits."
-        raise Refused(400, "invalid_value", message, "conversation") from None
+        raise RequestRefused(400, "invalid_value", message, "conversation") from None
 
 
 def _shown(patch: SessionPatch, instructions: str) -> dict[str, object]:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..auth.identity import Refused
+from ..auth.identity import RequestRefused
 from ..conversation.items import restored_item
 from ..conversation.validation import ID_CHARS_MAX
 from ..protocol.ids import parse_public_id, public_id
 from ..store.errors import ItemNotFound
 from ..store.records import ConversationSummary
 from .access import principal_of, services_of
-from .answers import Conversation, ConversationList, ItemList, answer
+from .answers import ConversationBody, ConversationList, ItemList, answer
 
 PAGE_DEFAULT = 20
 PAGE_MAX = 100
@@ -55,7 +55,7 @@ async def conversations(request: Request) -> Response:
     """A page of the user's conversations, newest first."""
     principal = await principal_of(request)
     if principal.conversation_id is not None:
-        raise Refused(403, "forbidden", "This client secret is for one conversation only.")
+        raise RequestRefused(403, "forbidden", "This client secret is for one conversation only.")
     limit = _limit(request)
     try:
         after = parse_public_id("conv", request.query_params["after"]) if "after" in request.query_params else None
@@ -69,8 +69,8 @@ async def conversations(request: Request) -> Response:
     return answer(ConversationList(data=page, first_id=first_id, last_id=last_id, has_more=len(found) > limit))
 
 
-def _conversation(each: ConversationSummary) -> Conversation:
-    return Conversation(
+def _conversation(each: ConversationSummary) -> ConversationBody:
+    return ConversationBody(
         id=public_id("conv", each.conversation_id),
         created_at=int(each.created_at),
         title=each.title,
@@ -78,13 +78,13 @@ def _conversation(each: ConversationSummary) -> Conversation:
     )
 
 
-def _unknown() -> Refused:
+def _unknown() -> RequestRefused:
     """The same answer for another user's conversation as for none."""
-    return Refused(404, "conversation_not_found", "There is no such conversation of this user.")
+    return RequestRefused(404, "conversation_not_found", "There is no such conversation of this user.")
 
 
-def _invalid(message: str, param: str) -> Refused:
-    return Refused(400, "invalid_value", message, param)
+def _invalid(message: str, param: str) -> RequestRefused:
+    return RequestRefused(400, "invalid_value", message, param)
 
 
 def _limit(request: Request) -> int:

@@ -129,7 +129,7 @@ def principal(scope: Scope, user: str = "ada", **ids: Any) -> Principal:
 def let_in(doors: Gate, principals: Sequence[Principal]) -> list[bool]:
     """Which of them have a share, all open at once."""
     with ExitStack() as stack:
-        return [stack.enter_context(doors.holder(each)) is None for each in principals]
+        return [stack.enter_context(doors.credential(each)) is None for each in principals]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ async def test_by_default_a_key_is_not_limited_and_a_tokens_user_is(autojump_clo
         for _ in range(2):
             await trio.sleep(10)
             for _ in range(USER_CONNECTIONS // 2):
-                assert stack.enter_context(doors.holder(principal(Scope.USER))) is None
-        refused = stack.enter_context(doors.holder(principal(Scope.USER)))
+                assert stack.enter_context(doors.credential(principal(Scope.USER))) is None
+        refused = stack.enter_context(doors.credential(principal(Scope.USER)))
     assert refused is not None
     assert refused.limit is Limit.KEY_CONNECTIONS

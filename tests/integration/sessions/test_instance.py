@@ -1,4 +1,4 @@
-"""A server's presence: its lease, what it hears of its rows, and going on after a lost lease or a lost connection."""
+"""A server's lease: its lease, what it hears of its rows, and going on after a lost lease or a lost connection."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lastcall.main import HttpSide
 from lastcall.sessions.instance import GUARD_RETRY_SECONDS
 from lastcall.store.errors import InstanceGone, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
-from lastcall.store.postgres.batch import Batch, Outcome
+from lastcall.store.postgres.batch import BatchStatement, Outcome
 from lastcall.store.queries import QUERIES
 from lastcall.store.records import SessionStart
 from trio.testing import MockClock
 
 from tests.support.clients import Client, connect
-from tests.support.fake_store import MemoryStore
+from tests.support.fake_store import FakeStore
 from tests.support.fake_tables import GAP_SECONDS
 from tests.support.instances import instance
 from tests.support.servers import TestServer
@@ -37,15 +37,15 @@ GUARDS = "FROM pg_stat_activity WHERE application_name = 'lastcall guard'"
 @pytest.fixture
 async def world(nursery: trio.Nursery) -> World:
     """A registered server that keeps its lease."""
-    world = World(MemoryStore(), EchoAgent())
-    await world.presence.register()
-    nursery.start_soon(world.presence.keep)
+    world = World(FakeStore(), EchoAgent())
+    await world.lease.register()
+    nursery.start_soon(world.lease.keep)
     await trio.testing.wait_all_tasks_blocked()
     return world
 
 
 def guard_of(world: World) -> Any:
-    return world.store.guards[world.presence.instance_id]
+    return world.store.guards[world.lease.instance_id]
 
 
 async def reap(world: World) -> int:
@@ -72,7 +72,7 @@ async def created(peer: Peer) -> UUID:
 
 
 async def test_the_lease_is_renewed_at_least_every_second(world: World, autojump_clock: MockClock) -> None:
-    record = world.store.instances[world.presence.instance_id]
+    record = world.store.instances[world.lease.instance_id]
     beats = set()
     for _ in range(100):
         await trio.sleep(0.1)
@@ -103,7 +103,7 @@ async def test_an_end_of_ones_own_is_no_news(world: World, autojump_clock: MockC
 async def test_a_lost_lease_closes_all_sockets_with_1012_and_service_goes_on_under_a_new_one(
     world: World, autojump_clock: MockClock
 ) -> None:
-    before = world.presence.instance_id
+    before = world.lease.instance_id
     async with world.connected() as one, world.connected() as two:
         await created(one)
         await created(two)
@@ -112,9 +112,9 @@ async def test_a_lost_lease_closes_all_sockets_with_1012_and_service_goes_on_und
             assert [await one.closed(), await two.closed()] == [1012, 1012]
     assert {row.end_reason for row in world.store.sessions.values()} == {"owner_died"}
     await trio.sleep(GUARD_RETRY_SECONDS + A_HAIR)
-    after = world.presence.instance_id
+    after = world.lease.instance_id
     assert after != before
-    assert world.presence.guarded
+    assert world.lease.guarded
     async with world.connected() as again:
         session_id = await created(again)
         await again.say("Hello again")
@@ -124,26 +124,26 @@ async def test_a_lost_lease_closes_all_sockets_with_1012_and_service_goes_on_und
 async def test_a_lost_lease_is_followed_by_a_new_one_also_where_registering_fails_at_first(
     world: World, autojump_clock: MockClock
 ) -> None:
-    before = world.presence.instance_id
+    before = world.lease.instance_id
     async with world.connected() as peer:
         await created(peer)
         world.store.fail_before = no("register_instance")
         world.store.declare_dead(before)
         assert await peer.closed() == 1012
     await trio.sleep(60)
-    assert world.presence.instance_id == before
+    assert world.lease.instance_id == before
     async with world.connected() as early:
         assert (await early.receive("error"))["error"]["code"] == "store_unavailable"
         assert await early.closed() == 1013
     world.store.fail_before = no()
     await trio.sleep(2 * GUARD_RETRY_SECONDS)
-    assert world.presence.instance_id != before
+    assert world.lease.instance_id != before
     async with world.connected() as peer:
         await created(peer)
 
 
 async def test_a_guard_that_is_lost_is_replaced_and_sessions_live_on(world: World, autojump_clock: MockClock) -> None:
-    before, health = world.presence.instance_id, HttpSide(world.services)
+    before, health = world.lease.instance_id, HttpSide(world.services)
     async with world.connected() as peer:
         await created(peer)
         assert await health.ready() is None
@@ -155,7 +155,7 @@ async def test_a_guard_that_is_lost_is_replaced_and_sessions_live_on(world: Worl
         assert await health.ready() is None
         assert guard_of(world) is not lost
         await peer.say("Hello")
-    assert world.presence.instance_id == before
+    assert world.lease.instance_id == before
 
 
 async def test_rows_that_were_closed_while_no_guard_listened_are_found_when_it_is_back(
@@ -163,7 +163,7 @@ async def test_rows_that_were_closed_while_no_guard_listened_are_found_when_it_i
 ) -> None:
     async with world.connected() as one, world.connected() as two:
         closed, _ = await created(one), await created(two)
-        world.store.fail_before = no("open_guard")
+        world.store.fail_before = no("open_lease_connection")
         guard_of(world).lost = True
         await trio.sleep(2 * world.settings.heartbeat_seconds)
         assert not world.store.guards
@@ -194,7 +194,7 @@ async def test_news_of_more_rows_than_can_be_told_makes_it_look_at_all(world: Wo
 async def test_a_slow_look_at_the_rows_does_not_hold_up_the_heartbeat_of_a_new_guard(
     world: World, autojump_clock: MockClock
 ) -> None:
-    record = world.store.instances[world.presence.instance_id]
+    record = world.store.instances[world.lease.instance_id]
     async with world.connected() as peer:
         await created(peer)
         world.store.delay = lambda operation: 5.0 if operation == "closed_among" else 0.0
@@ -276,7 +276,7 @@ async def begin_session(connection: Any, instance_id: UUID) -> Outcome:
         session_id=uuid4(), conversation_id=uuid4(), user_id="ada", instance_id=instance_id, started=trio.current_time()
     )
     moment = await connection.fetchval("SELECT clock_timestamp()")
-    (outcome,) = await Batch([start]).run(connection, trio.current_time(), moment)
+    (outcome,) = await BatchStatement([start]).run(connection, trio.current_time(), moment)
     return outcome
 
 

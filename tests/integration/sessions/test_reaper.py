@@ -14,7 +14,7 @@ import trio
 from lastcall.config import Settings
 from lastcall.metrics import Metrics
 from lastcall.runtime.host import host_id, process_started
-from lastcall.sessions.instance import Presence
+from lastcall.sessions.instance import InstanceLease
 from lastcall.sessions.reaper import CRASH_SILENT_SECONDS, CRASH_STEADY_SECONDS, Reaper, cause_of_death
 from lastcall.sessions.session import Registry
 from lastcall.store.errors import StoreUnavailable
@@ -24,7 +24,7 @@ from lastcall.store.store import Store
 from trio.testing import MockClock
 
 from tests.support.fake_rows import SessionRecord
-from tests.support.fake_store import MemoryStore
+from tests.support.fake_store import FakeStore
 from tests.support.instances import instance
 
 SETTINGS = Settings()
@@ -128,13 +128,13 @@ def test_it_is_the_suspects_own_lease_that_counts() -> None:
 
 
 class Scene:
-    """A judge with its presence, and others whose sessions it may close."""
+    """A judge with its lease, and others whose sessions it may close."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.metrics = Metrics()
-        self.presence = Presence(store, SETTINGS, Registry())
-        self.reaper = Reaper(store, self.presence, SETTINGS, self.metrics)
+        self.lease = InstanceLease(store, SETTINGS, Registry())
+        self.reaper = Reaper(store, self.lease, SETTINGS, self.metrics)
 
     async def other(self, **changes: Any) -> UUID:
         """Another instance, on another host."""
@@ -160,14 +160,14 @@ class Scene:
 
 
 class MemoryScene(Scene):
-    store: MemoryStore
+    store: FakeStore
 
     def row(self, session_id: UUID) -> SessionRecord:
         return self.store.sessions[session_id]
 
     async def beat(self, instance_id: UUID, *, task_status: trio.TaskStatus[None]) -> None:
         """What a living server does."""
-        async with self.store.open_guard(instance_id) as guard:
+        async with self.store.open_lease_connection(instance_id) as guard:
             while await guard.renew():
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
@@ -177,9 +177,9 @@ class MemoryScene(Scene):
 @pytest.fixture
 async def scene(nursery: trio.Nursery) -> MemoryScene:
     """A judge that is steady."""
-    scene = MemoryScene(MemoryStore())
-    await scene.presence.register()
-    nursery.start_soon(scene.presence.keep)
+    scene = MemoryScene(FakeStore())
+    await scene.lease.register()
+    nursery.start_soon(scene.lease.keep)
     await trio.sleep(2 * LEASE_SECONDS)
     return scene
 
@@ -189,13 +189,13 @@ async def test_the_sessions_of_a_dead_instance_end_with_its_last_heartbeat_and_n
 ) -> None:
     healthy, dead = await scene.other(), await scene.other()
     await nursery.start(scene.beat, healthy)
-    theirs, orphan, mine = [await scene.session_of(owner) for owner in (healthy, dead, scene.presence.instance_id)]
+    theirs, orphan, mine = [await scene.session_of(owner) for owner in (healthy, dead, scene.lease.instance_id)]
     last_heartbeat = scene.store.instances[dead].heartbeat_at
     await trio.sleep(LEASE_SECONDS)
     await scene.reaper.look()
     assert scene.row(orphan).session_end == pytest.approx(max(last_heartbeat, scene.row(orphan).session_start))
     assert scene.row(orphan).ended_at == pytest.approx(trio.current_time())
-    assert (scene.row(orphan).end_reason, scene.row(orphan).closed_by) == ("owner_died", scene.presence.instance_id)
+    assert (scene.row(orphan).end_reason, scene.row(orphan).closed_by) == ("owner_died", scene.lease.instance_id)
     assert scene.row(theirs).is_active
     assert scene.row(mine).is_active
 
@@ -247,7 +247,7 @@ async def test_the_first_look_after_an_outage_does_not_count_on_a_steadiness_of_
     session = await scene.session_of(other)
 
     def no_guard(operation: str) -> None:
-        if operation in ("renew", "open_guard"):
+        if operation in ("renew", "open_lease_connection"):
             raise StoreUnavailable("no database")
 
     scene.store.fail_before = no_guard
@@ -259,7 +259,7 @@ async def test_the_first_look_after_an_outage_does_not_count_on_a_steadiness_of_
 async def test_who_was_declared_dead_judges_nobody(
     scene: MemoryScene, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    me = scene.presence.instance_id
+    me = scene.lease.instance_id
     other = await scene.other()
     await scene.session_of(other)
     await trio.sleep(2 * LEASE_SECONDS)
@@ -344,8 +344,8 @@ async def test_ten_thousand_orphans_are_reaped_in_one_look_and_the_loop_goes_on(
     postgres_store: PostgresStore,
 ) -> None:
     scene = Scene(postgres_store)
-    await scene.presence.register()
-    assert scene.presence.host_id == host_id()
+    await scene.lease.register()
+    assert scene.lease.host_id == host_id()
     dead = await scene.other(host_id=host_id(), pid=no_pid(), process_started=1)
     await make_orphans(postgres_store, dead, ORPHANS)
     await postgres_store.select("UPDATE server_instances SET heartbeat_at = now() - interval '1 minute'")
@@ -370,11 +370,11 @@ async def test_on_postgresql_an_asker_that_has_not_renewed_its_lease_is_not_stea
     postgres_store: PostgresStore,
 ) -> None:
     scene = Scene(postgres_store)
-    await scene.presence.register()
+    await scene.lease.register()
     await scene.session_of(await scene.other())
     age = "UPDATE server_instances SET heartbeat_at = heartbeat_at - $1::interval, steady_since = now() - $1::interval"
     await postgres_store.select(age.replace("$1", "'1 hour'"))
-    (suspect,) = await postgres_store.suspects(scene.presence.instance_id)
+    (suspect,) = await postgres_store.suspects(scene.lease.instance_id)
     assert suspect.silent_seconds >= 3_600
     assert suspect.steady_seconds == 0
     await scene.reaper.look()
@@ -385,12 +385,12 @@ async def test_on_postgresql_whoever_replaces_its_guard_is_steady_only_from_then
     postgres_store: PostgresStore,
 ) -> None:
     scene = Scene(postgres_store)
-    await scene.presence.register()
+    await scene.lease.register()
     await scene.session_of(await scene.other())
     await postgres_store.select("UPDATE server_instances SET steady_since = now() - interval '1 hour'")
-    async with postgres_store.open_guard(scene.presence.instance_id) as guard:
+    async with postgres_store.open_lease_connection(scene.lease.instance_id) as guard:
         await guard.renew()
-    (suspect,) = await postgres_store.suspects(scene.presence.instance_id)
+    (suspect,) = await postgres_store.suspects(scene.lease.instance_id)
     assert suspect.steady_seconds < CRASH_STEADY_SECONDS
 
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 from lastcall.agents.select import EchoAgent
 from lastcall.runtime.background import in_background
-from lastcall.sessions import reconciler as strays
+from lastcall.sessions import reconciler as reconciler
 from lastcall.sessions.reconciler import LOOK_SECONDS
 from lastcall.store.errors import StoreError, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 from tests.support.clients import connect
 from tests.support.fake_rows import SessionRecord
-from tests.support.fake_store import MemoryStore
+from tests.support.fake_store import FakeStore
 from tests.support.servers import open_server
 from tests.support.waiting import eventually
 from tests.unit.realtime.test_connection import World
@@ -28,7 +28,7 @@ STAY_SECONDS = 3.0
 WITHIN = 10.0
 
 
-def refuse_ends(store: MemoryStore) -> None:
+def refuse_ends(store: FakeStore) -> None:
     def refuse(operation: str) -> None:
         if operation == "end_session":
             raise StoreError("permission denied for table conversation_sessions")
@@ -36,7 +36,7 @@ def refuse_ends(store: MemoryStore) -> None:
     store.fail_before = refuse
 
 
-def allow_all(store: MemoryStore) -> None:
+def allow_all(store: FakeStore) -> None:
     store.fail_before = lambda _: None
 
 
@@ -52,12 +52,12 @@ async def visit(world: World) -> float:
 
 async def forgotten(world: World) -> SessionRecord:
     """A row of this server's that no session was ever behind."""
-    await world.presence.register()
+    await world.lease.register()
     start = SessionStart(
         session_id=uuid4(),
         conversation_id=uuid4(),
         user_id="ada",
-        instance_id=world.presence.instance_id,
+        instance_id=world.lease.instance_id,
         started=trio.current_time(),
     )
     await world.store.begin_session(start, within=1.0)
@@ -65,8 +65,8 @@ async def forgotten(world: World) -> SessionRecord:
 
 
 async def test_an_end_that_the_database_refused_is_stored_as_soon_as_it_takes_it(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), EchoAgent())
-    async with in_background(world.services.strays.run):
+    world = World(FakeStore(), EchoAgent())
+    async with in_background(world.services.reconciler.run):
         refuse_ends(world.store)
         ended = await visit(world)
         await trio.sleep(100.0)
@@ -83,10 +83,10 @@ async def test_an_end_that_the_database_refused_is_stored_as_soon_as_it_takes_it
 async def test_a_row_that_nobody_remembers_ends_when_it_was_first_seen_without_its_session(
     autojump_clock: MockClock,
 ) -> None:
-    world = World(MemoryStore(), EchoAgent())
+    world = World(FakeStore(), EchoAgent())
     row = await forgotten(world)
     began = trio.current_time()
-    async with in_background(world.services.strays.run):
+    async with in_background(world.services.reconciler.run):
         await trio.sleep(CLOSED_WITHIN)
     assert not row.is_active
     assert row.end_reason == EndReason.SERVER_ERROR
@@ -94,8 +94,8 @@ async def test_a_row_that_nobody_remembers_ends_when_it_was_first_seen_without_i
 
 
 async def test_neither_an_open_session_nor_one_that_ends_just_now_is_a_stray(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), EchoAgent())
-    async with in_background(world.services.strays.run), world.connected() as peer:
+    world = World(FakeStore(), EchoAgent())
+    async with in_background(world.services.reconciler.run), world.connected() as peer:
         await peer.receive("session.created")
         await trio.sleep(5 * LOOK_SECONDS - 0.5)
         assert world.row.is_active
@@ -111,17 +111,17 @@ async def test_neither_an_open_session_nor_one_that_ends_just_now_is_a_stray(aut
 
 
 async def test_the_rows_of_another_server_are_none_of_our_business(autojump_clock: MockClock) -> None:
-    ours = World(MemoryStore(), EchoAgent())
-    await ours.presence.register()
+    ours = World(FakeStore(), EchoAgent())
+    await ours.lease.register()
     row = await forgotten(World(ours.store, EchoAgent()))
-    async with in_background(ours.services.strays.run):
+    async with in_background(ours.services.reconciler.run):
         await trio.sleep(10 * CLOSED_WITHIN)
     assert row.is_active
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("away"), StoreError("odd")])
 async def test_a_look_that_fails_is_followed_by_the_next(error: StoreError, autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), EchoAgent())
+    world = World(FakeStore(), EchoAgent())
     row = await forgotten(world)
 
     def fail(operation: str) -> None:
@@ -129,7 +129,7 @@ async def test_a_look_that_fails_is_followed_by_the_next(error: StoreError, auto
             raise error
 
     world.store.fail_before = fail
-    async with in_background(world.services.strays.run):
+    async with in_background(world.services.reconciler.run):
         await trio.sleep(10 * LOOK_SECONDS)
         assert row.is_active
         allow_all(world.store)
@@ -138,22 +138,22 @@ async def test_a_look_that_fails_is_followed_by_the_next(error: StoreError, auto
 
 
 async def test_what_is_remembered_is_forgotten_once_the_row_is_closed_by_whomever(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), EchoAgent())
-    async with in_background(world.services.strays.run):
+    world = World(FakeStore(), EchoAgent())
+    async with in_background(world.services.reconciler.run):
         refuse_ends(world.store)
         await visit(world)
         await trio.sleep(CLOSED_WITHIN)
-        assert world.services.strays._ends
+        assert world.services.reconciler._ends
         world.store.close_by_hand(world.row.session_id)
         await trio.sleep(LOOK_SECONDS)
-        assert not world.services.strays._ends
+        assert not world.services.reconciler._ends
 
 
 async def test_in_a_session_table_that_refuses_ends_for_a_while_they_land_dated_right(
     postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over the real store: somebody's own trigger, which is dropped again."""
-    monkeypatch.setattr(strays, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(reconciler, "LOOK_SECONDS", 0.2)
     async with open_server(postgres_store) as server:
         async with connect(server.url) as client:
             await client.ask("hello")

@@ -9,7 +9,7 @@ import pytest
 import trio
 from lastcall.store.errors import StoreUnavailable
 from lastcall.store.postgres import PostgresStore
-from lastcall.store.postgres.batch import FRESH_SECONDS, Batch
+from lastcall.store.postgres.batch import FRESH_SECONDS, BatchStatement
 from lastcall.store.postgres.clock import DatabaseClock
 from trio.testing import MockClock
 
@@ -118,7 +118,7 @@ async def test_a_batch_that_was_sent_at_another_time_than_it_says_stores_nothing
     async def send_late() -> None:
         async with postgres_store._connections.one() as connection:
             at = await connection.fetchval("SELECT clock_timestamp()")
-            batch = Batch([(stored,), end(start)])
+            batch = BatchStatement([(stored,), end(start)])
             await batch.run(connection, trio.current_time(), at - timedelta(seconds=late_by))
 
     with pytest.raises(StoreUnavailable):

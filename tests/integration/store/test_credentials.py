@@ -109,7 +109,7 @@ async def test_revoking_closes_the_sessions_that_it_began_and_no_others(world: W
     by_key = await world.begin(credential_id=key.credential_id)
     by_secret = await world.begin(credential_id=secret.secret_id)
     by_nothing = await world.begin()
-    async with world.store.open_guard(world.instance_id) as guard:
+    async with world.store.open_lease_connection(world.instance_id) as guard:
         await world.revoke(key.credential_id if revoked == "the key" else secret.secret_id)
         with trio.fail_after(WAIT_SECONDS):
             await guard.news()

@@ -9,7 +9,7 @@ import trio
 from lastcall.store.errors import StoreUnavailable
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.fake_store import ANSWER_SECONDS, MemoryStore
+from tests.support.fake_store import ANSWER_SECONDS, FakeStore
 from tests.support.instances import instance
 
 from .world import MemoryWorld, end, item
@@ -28,7 +28,7 @@ def _failing(times: int) -> Callable[[str], None]:
 
 
 async def _fake_world() -> MemoryWorld:
-    world = MemoryWorld(MemoryStore())
+    world = MemoryWorld(FakeStore())
     await world.store.register_instance(instance(world.instance_id))
     return world
 

@@ -20,13 +20,13 @@ async def test_a_stopped_or_dead_instance_is_not_renewed_and_begins_no_sessions(
     stopped, dead = uuid4(), uuid4()
     for instance_id in (stopped, dead):
         await world.store.register_instance(instance(instance_id))
-        async with world.store.open_guard(instance_id) as guard:
+        async with world.store.open_lease_connection(instance_id) as guard:
             assert await guard.renew() is True
     await world.store.stop_instance(stopped)
     await world.declare_dead(dead)
     for instance_id in (stopped, dead):
         await world.store.register_instance(instance(instance_id))
-        async with world.store.open_guard(instance_id) as guard:
+        async with world.store.open_lease_connection(instance_id) as guard:
             assert await guard.renew() is False
         with pytest.raises(InstanceGone):
             await world.begin(instance_id=instance_id)
@@ -35,7 +35,7 @@ async def test_a_stopped_or_dead_instance_is_not_renewed_and_begins_no_sessions(
 
 async def test_a_guard_hears_of_rows_that_others_close_and_not_of_its_own(world: World) -> None:
     mine, theirs = await world.begin(), await world.begin()
-    async with world.store.open_guard(world.instance_id) as guard:
+    async with world.store.open_lease_connection(world.instance_id) as guard:
         assert await guard.renew()
         await world.store.end_session(end(mine))
         await world.close_by_hand(theirs.session_id)
@@ -57,7 +57,7 @@ async def judge(world: World) -> UUID:
 async def test_an_instance_with_active_sessions_is_looked_at_and_its_guard_missed_once_it_is_gone(world: World) -> None:
     other = await judge(world)
     await world.begin()
-    async with world.store.open_guard(world.instance_id) as guard:
+    async with world.store.open_lease_connection(world.instance_id) as guard:
         await guard.renew()
         (suspect,) = await world.store.suspects(other)
         assert (suspect.instance_id, suspect.gone, suspect.guard_gone) == (world.instance_id, False, False)
@@ -136,7 +136,7 @@ async def test_an_instance_that_renewed_its_lease_meanwhile_is_not_reaped(world:
     other = await judge(world)
     start = await world.begin()
     (suspect,) = await world.store.suspects(other)
-    async with world.store.open_guard(world.instance_id) as guard:
+    async with world.store.open_lease_connection(world.instance_id) as guard:
         await passing(world)
         await guard.renew()
         assert await world.store.reap(suspect, other) == 0

@@ -148,7 +148,7 @@ async def test_memories_are_of_one_user_or_of_all_and_the_backlog_is_of_all(stor
     await store.select(END, session)
     found = await reports.list_memories(store, user="ann", limit=10)
     assert [each.user_id for each in found.memories] == ["ann"]
-    assert found.backlog == reports.Backlog(pending=1)
+    assert found.backlog == reports.BacklogReport(pending=1)
     everybody = await reports.list_memories(store, user=None, limit=10)
     assert [each.user_id for each in everybody.memories] == ["ann", "bob"]
 
@@ -160,4 +160,4 @@ async def test_a_memory_that_failed_shows_its_attempts_and_its_error(store: Post
     await store.fetch("claim_memory", 1, 10.0)
     await store.fetch("fail_memory", session, "model is down", None)
     backlog = (await reports.list_memories(store, user=None, limit=10)).backlog
-    assert backlog == reports.Backlog(failed=1, attempts_max=1, last_error="model is down")
+    assert backlog == reports.BacklogReport(failed=1, attempts_max=1, last_error="model is down")

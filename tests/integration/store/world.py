@@ -15,7 +15,7 @@ from lastcall.store.records import Credential, EndReason, ItemDeletion, SessionE
 from lastcall.store.store import Store
 
 from tests.support.fake_rows import SessionRecord
-from tests.support.fake_store import MemoryStore
+from tests.support.fake_store import FakeStore
 from tests.support.servers import empty
 
 WITHIN = 10.0
@@ -86,7 +86,7 @@ class World:
 
 
 class MemoryWorld(World):
-    store: MemoryStore
+    store: FakeStore
 
     async def close_by_hand(self, session_id: UUID) -> None:
         self.store.close_by_hand(session_id)
@@ -205,7 +205,7 @@ def memory(content: str, kind: str = "note", **changes: Any) -> Memory:
 @asynccontextmanager
 async def open_world(url: str | None) -> AsyncIterator[World]:
     if url is None:
-        yield MemoryWorld(MemoryStore())
+        yield MemoryWorld(FakeStore())
         return
     async with open_store(url) as store:
         await empty(store)

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 from lastcall.cli.entry import lastcall
-from lastcall.protocol.client_events import SUPPORTED_EVENTS, Rejected, parse_event
+from lastcall.protocol.client_events import SUPPORTED_EVENTS, EventRejected, parse_event
 from lastcall.store.postgres import PostgresStore
 from lastcall.web import answers
 from lastcall.web.app import ROUTES, api_document
@@ -214,7 +214,7 @@ def test_what_official_clients_send_fits_the_document_and_the_server(line: str) 
     ],
 )
 def test_what_the_server_refuses_for_its_shape_the_document_refuses_too(event: Event) -> None:
-    with pytest.raises(Rejected):
+    with pytest.raises(EventRejected):
         parse_event(json.dumps(event))
     with pytest.raises(jsonschema.ValidationError):
         check_event(ASYNCAPI, event)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lastcall.agents.agent import FunctionCall, FunctionOutput, Message
 from lastcall.conversation import items as items_module
-from lastcall.conversation.items import POSITION_STEP, ROOT, Entry, Items, NoRoom
+from lastcall.conversation.items import POSITION_STEP, ROOT, ConversationEntry, Items, NoRoom
 from lastcall.protocol.items import (
     FunctionCallItem,
     FunctionCallOutputItem,
@@ -43,7 +43,7 @@ def stored(item_id: str, position: int, role: str = "user", status: str = "compl
     )
 
 
-def put(items: Items, item: Item, after: str | None = None) -> Entry:
+def put(items: Items, item: Item, after: str | None = None) -> ConversationEntry:
     entry = items.place(item, after)
     items.add(entry)
     return entry

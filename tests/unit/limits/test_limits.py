@@ -16,7 +16,7 @@ from lastcall.config import Settings
 from lastcall.limits import json_bounds
 from lastcall.limits.gate import Gate
 from lastcall.limits.limit import Limit, TokenBucket
-from lastcall.limits.quota import Callers, Share, caller_of, is_this_machine
+from lastcall.limits.quota import CallerQuotas, Quota, caller_of, is_this_machine
 from lastcall.limits.session_limits import BURST_SECONDS
 from lastcall.metrics import Metrics
 from lastcall.protocol.client_events import ResponseCancel
@@ -24,7 +24,7 @@ from lastcall.realtime.inbox import Inbox
 from trio.testing import MockClock
 from trio_websocket import ConnectionClosed
 
-from tests.support.fake_store import MemoryStore
+from tests.support.fake_store import FakeStore
 from tests.support.scripted_agents import ScriptedAgent
 
 from ..realtime.test_connection import Peer, World
@@ -63,8 +63,8 @@ async def test_what_costs_more_than_a_burst_takes_the_whole_one(autojump_clock: 
 # --- callers
 
 
-def table(callers_max: int = 100, **share: Any) -> Callers:
-    return Callers(Share(**share), Limit.ADDRESS_RATE, Limit.ADDRESS_CONNECTIONS, callers_max)
+def table(callers_max: int = 100, **share: Any) -> CallerQuotas:
+    return CallerQuotas(Quota(**share), Limit.ADDRESS_RATE, Limit.ADDRESS_CONNECTIONS, callers_max)
 
 
 async def test_one_callers_flood_takes_nothing_of_anothers_share(autojump_clock: MockClock) -> None:
@@ -202,7 +202,7 @@ async def rude_events(peer: Peer, count: int) -> list[dict[str, Any]]:
 
 
 async def test_a_client_above_its_rate_is_told_so_event_by_event_and_may_go_on(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), EchoAgent(), events_per_second=2.0)
+    world = World(FakeStore(), EchoAgent(), events_per_second=2.0)
     burst = int(2 * BURST_SECONDS)
     async with world.connected() as peer:
         await peer.receive("conversation.created")
@@ -218,7 +218,7 @@ async def test_a_client_above_its_rate_is_told_so_event_by_event_and_may_go_on(a
 
 
 async def test_a_client_that_never_stops_flooding_is_closed(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), EchoAgent(), events_per_second=2.0)
+    world = World(FakeStore(), EchoAgent(), events_per_second=2.0)
     async with world.connected() as peer:
         await peer.receive("conversation.created")
         with suppress(ConnectionClosed):
@@ -232,7 +232,7 @@ async def test_a_client_that_never_stops_flooding_is_closed(autojump_clock: Mock
 
 
 async def test_a_client_that_pauses_between_its_bursts_is_not_flooding(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), EchoAgent(), events_per_second=2.0)
+    world = World(FakeStore(), EchoAgent(), events_per_second=2.0)
     async with world.connected() as peer:
         await peer.receive("conversation.created")
         for _ in range(5):
@@ -242,7 +242,7 @@ async def test_a_client_that_pauses_between_its_bursts_is_not_flooding(autojump_
 
 
 async def test_a_response_begins_with_what_is_left_of_the_rate(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), EchoAgent(), events_per_second=1.0)
+    world = World(FakeStore(), EchoAgent(), events_per_second=1.0)
     async with world.connected() as peer:
         await peer.say("Hello")
         await peer.send(type="response.create")
@@ -253,7 +253,7 @@ async def test_a_response_begins_with_what_is_left_of_the_rate(autojump_clock: M
 
 
 async def test_a_session_ends_when_its_time_is_up_and_said_when_that_would_be(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), EchoAgent(), session_seconds=600.0)
+    world = World(FakeStore(), EchoAgent(), session_seconds=600.0)
     async with world.connected() as peer:
         began = trio.current_time()
         created = await peer.receive("session.created")
@@ -268,7 +268,7 @@ async def test_a_session_ends_when_its_time_is_up_and_said_when_that_would_be(au
 
 
 async def test_a_session_without_events_is_closed_where_that_is_asked_for(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), EchoAgent(), idle_seconds=60.0)
+    world = World(FakeStore(), EchoAgent(), idle_seconds=60.0)
     async with world.connected() as peer:
         await peer.receive("session.created")
         for _ in range(5):
@@ -288,7 +288,7 @@ async def test_an_answer_under_way_at_the_end_of_a_sessions_time_is_kept(autojum
             yield "Well … "
             await trio.sleep_forever()
 
-    world = World(MemoryStore(), Endless(), session_seconds=30.0)
+    world = World(FakeStore(), Endless(), session_seconds=30.0)
     async with world.connected() as peer:
         await peer.say("Hello")
         await peer.send(type="response.create")
@@ -298,7 +298,7 @@ async def test_an_answer_under_way_at_the_end_of_a_sessions_time_is_kept(autojum
 
 
 async def test_a_conversation_of_too_many_characters_takes_no_more(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), EchoAgent(), conversation_chars_max=100)
+    world = World(FakeStore(), EchoAgent(), conversation_chars_max=100)
     async with world.connected() as peer:
         await peer.say("x" * 90)
         item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x" * 20}]}
@@ -309,7 +309,7 @@ async def test_a_conversation_of_too_many_characters_takes_no_more(autojump_cloc
 
 
 async def test_json_that_would_keep_everybody_waiting_is_refused_unread(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), EchoAgent())
+    world = World(FakeStore(), EchoAgent())
     async with world.connected() as peer:
         await peer.receive("conversation.created")
         wide = "[" + "[]," * 30_000 + "[]]"
@@ -424,7 +424,7 @@ async def test_a_long_conversation_is_told_to_the_agent_within_its_budget(autoju
             turns.append(turn)
             yield "ok"
 
-    world = World(MemoryStore(), Noting(), context_chars_max=10)
+    world = World(FakeStore(), Noting(), context_chars_max=10)
     async with world.connected() as peer:
         for words in ("aaaa", "bbbb", "cccc"):
             await peer.say(words)

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/protocol.md").read_text()
 WORDS = set(re.findall(r"`([^`\s]+)`", PAGE))
 CODE = re.compile(r"[a-z]+(_[a-z]+)+")
-REFUSING = {"ErrorDetail", "Refused", "AgentFailed", "_fail", "_refuse", "_refusal", "refusal", "error_response"}
+REFUSING = {"ErrorDetail", "RequestRefused", "AgentFailed", "_fail", "_refuse", "_refusal", "refusal", "error_response"}
 NOT_FOR_CLIENTS = {"memory_unreadable"}  # of the making of memory
 
 

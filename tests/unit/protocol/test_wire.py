@@ -15,8 +15,8 @@ from lastcall.protocol.client_events import (
     AUDIO_EVENTS,
     SUPPORTED_EVENTS,
     AnyClientEvent,
+    EventRejected,
     ItemCreate,
-    Rejected,
     ResponseCreate,
     ResponseParams,
     SessionUpdate,
@@ -124,7 +124,7 @@ VALID: list[dict[str, Any]] = [
 
 
 def refused(message: str | bytes) -> ErrorDetail:
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(EventRejected) as caught:
         parse_event(message)
     return caught.value.detail
 
@@ -340,7 +340,7 @@ def outcome(message: str | bytes) -> AnyClientEvent | ErrorDetail:
     """The event, or the refusal; any other exception is a failure of the test that asks."""
     try:
         return parse_event(message)
-    except Rejected as rejection:
+    except EventRejected as rejection:
         detail = rejection.detail
         assert detail.type == "invalid_request_error"
         assert detail.code in {"invalid_json", "invalid_value", "missing_required_parameter", "unsupported_event"}
@@ -406,9 +406,9 @@ NULL_ALLOWED = {
 }
 
 
-def session(**changes: Any) -> server_events.Session:
+def session(**changes: Any) -> server_events.RealtimeSession:
     fields = {"id": "sess_1", "model": "lastcall", "instructions": "Be brief.", "conversation_id": "conv_1"}
-    return server_events.Session(**{**fields, **changes})
+    return server_events.RealtimeSession(**{**fields, **changes})
 
 
 def item(status: ItemStatus = "completed", role: str = "assistant", text: str | None = "Hello.") -> MessageItem:
@@ -422,7 +422,7 @@ def response(**changes: Any) -> server_events.Response:
 
 
 TOOL = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}}
-USAGE = server_events.Usage(
+USAGE = server_events.UsageReport(
     total_tokens=30,
     input_tokens=10,
     output_tokens=20,

@@ -11,7 +11,7 @@ from hypothesis import event as note
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lastcall.protocol import server_events
-from lastcall.protocol.client_events import AUDIO_EVENTS, SUPPORTED_EVENTS, AnyClientEvent, Rejected, parse_event
+from lastcall.protocol.client_events import AUDIO_EVENTS, SUPPORTED_EVENTS, AnyClientEvent, EventRejected, parse_event
 from lastcall.protocol.items import FunctionCallItem, FunctionCallOutputItem, InputText, MessageItem, OutputText
 from lastcall.protocol.server_events import ErrorDetail
 from openai.types.realtime import RealtimeServerEvent
@@ -89,7 +89,7 @@ def outcome(message: str | bytes) -> AnyClientEvent | ErrorDetail:
     """The event, or the refusal, which strict clients can read."""
     try:
         event = parse_event(message)
-    except Rejected as rejection:
+    except EventRejected as rejection:
         detail = rejection.detail
     else:
         assert type(event).__struct_config__.tag in SUPPORTED_EVENTS
@@ -281,7 +281,7 @@ message_items = st.builds(
 )
 counts = st.integers(0, 2**40)
 usages = st.builds(
-    server_events.Usage,
+    server_events.UsageReport,
     total_tokens=counts,
     input_tokens=counts,
     output_tokens=counts,
@@ -328,7 +328,7 @@ tools = st.fixed_dictionaries(
     optional={"description": unicode, "parameters": st.dictionaries(unicode, json_values, max_size=2)},
 )
 sessions = st.builds(
-    server_events.Session,
+    server_events.RealtimeSession,
     id=unicode,
     model=unicode,
     instructions=unicode,

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lastcall.auth.identity import Refused
+from lastcall.auth.identity import RequestRefused
 from lastcall.protocol.endpoint import MODEL_CHARS_MAX, REPLAY_ITEMS_MAX
 from lastcall.realtime.admission import Admission, admit, refusal_body
 
@@ -23,11 +23,11 @@ def judge(
     host: str = HOST,
     subprotocols: tuple[str, ...] = (),
     **headers: bytes,
-) -> Admission | Refused:
+) -> Admission | RequestRefused:
     fields = [(name.replace("_", "-").encode(), value) for name, value in headers.items()]
     try:
         return admit(f"{path}?{query}" if query else path, host, fields, subprotocols)
-    except Refused as refused:
+    except RequestRefused as refused:
         return refused
 
 
@@ -37,9 +37,9 @@ def admitted(query: str = "", **rest: bytes) -> Admission:
     return judgement
 
 
-def refused(query: str = "", **rest: bytes) -> Refused:
+def refused(query: str = "", **rest: bytes) -> RequestRefused:
     judgement = judge(query, **rest)  # type: ignore[arg-type]
-    assert isinstance(judgement, Refused), judgement
+    assert isinstance(judgement, RequestRefused), judgement
     return judgement
 
 
@@ -56,7 +56,7 @@ def test_of_a_header_given_twice_the_first_counts_as_over_http() -> None:
 @pytest.mark.parametrize("path", ["/", "", "/v1/realtime/", "/v1/realtime;x", "/V1/realtime", "/v1/realtimes", "*"])
 def test_other_paths_are_not_found(path: str) -> None:
     judgement = judge(path=path)
-    assert isinstance(judgement, Refused)
+    assert isinstance(judgement, RequestRefused)
     assert (judgement.status, judgement.code) == (404, "not_found")
 
 
@@ -156,7 +156,7 @@ def test_the_model_is_the_clients_word_cut_to_a_bound_or_our_name(query: str, mo
     [refused("call_id=1"), refused("conversation=x")],
     ids=lambda refusal: refusal.param,
 )
-def test_a_refusals_body_has_the_shape_of_the_public_apis_errors(refusal: Refused) -> None:
+def test_a_refusals_body_has_the_shape_of_the_public_apis_errors(refusal: RequestRefused) -> None:
     body = json.loads(refusal_body(refusal))
     assert list(body) == ["error"]
     assert body["error"] == {
@@ -189,7 +189,7 @@ def test_any_handshake_is_admitted_or_refused(
 ) -> None:
     try:
         judgement = admit(target, host, headers, subprotocols)
-    except Refused as refused:
+    except RequestRefused as refused:
         status, body = refused.status, json.loads(refusal_body(refused))
         assert (status, list(body)) in [(400, ["error"]), (404, ["error"])]
     else:

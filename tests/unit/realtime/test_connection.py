@@ -22,8 +22,8 @@ from lastcall.memory.finalizer import Finalizer
 from lastcall.metrics import Metrics
 from lastcall.realtime.connection import serve_websocket
 from lastcall.realtime.services import Services
-from lastcall.sessions.instance import Presence
-from lastcall.sessions.reconciler import Strays
+from lastcall.sessions.instance import InstanceLease
+from lastcall.sessions.reconciler import Reconciler
 from lastcall.sessions.session import Registry
 from lastcall.shutdown import Signals, close_sessions
 from lastcall.store.errors import StoreUnavailable
@@ -32,7 +32,7 @@ from lastcall.transport.stream import LINGER_SECONDS, BufferedStream
 from trio.testing import MockClock
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from tests.support.fake_store import MemoryStore
+from tests.support.fake_store import FakeStore
 from tests.support.scripted_agents import HangingMemory, Slow, Unstoppable
 from tests.verification.simulation.network import TEXT, MemoryListener, Wire, masked_frame
 
@@ -49,15 +49,15 @@ HANDSHAKE = (
 class World:
     """A server's services without a server: one connection at a time, in virtual time."""
 
-    def __init__(self, store: MemoryStore, agent: Agent, **changes: Any) -> None:
+    def __init__(self, store: FakeStore, agent: Agent, **changes: Any) -> None:
         self.store = store
         self.settings = replace(SETTINGS, **changes)
         finalizer = Finalizer(store, agent, self.settings)
         registry = Registry()
-        self.presence = Presence(store, self.settings, registry)
+        self.lease = InstanceLease(store, self.settings, registry)
         metrics = Metrics()
         self.services = Services(
-            self.presence,
+            self.lease,
             self.settings,
             store,
             agent,
@@ -66,15 +66,15 @@ class World:
             metrics,
             Authenticator(store, self.settings),
             Gate(self.settings, metrics.count_refusal),
-            Strays(store, self.presence, registry, metrics),
+            Reconciler(store, self.lease, registry, metrics),
         )
         self.over = trio.Event()
 
     @asynccontextmanager
     async def connected(self, query: str = "") -> AsyncIterator[Peer]:
         """A client whose server side runs in a nursery of its own."""
-        if self.presence.instance_id not in self.store.instances:
-            await self.presence.register()
+        if self.lease.instance_id not in self.store.instances:
+            await self.lease.register()
         theirs, ours = trio.testing.memory_stream_pair()
         stream = BufferedStream(
             ours,
@@ -145,7 +145,7 @@ class Peer:
 
 @pytest.fixture
 def world() -> World:
-    return World(MemoryStore(), EchoAgent())
+    return World(FakeStore(), EchoAgent())
 
 
 async def test_a_client_that_vanishes_is_found_by_the_pings_and_its_end_is_its_last_byte(
@@ -177,7 +177,7 @@ async def test_a_client_that_answers_pings_may_be_silent_for_an_hour(world: Worl
 async def test_an_end_waits_for_the_store_no_longer_than_its_bound_and_lands_all_the_same(
     autojump_clock: MockClock,
 ) -> None:
-    store = MemoryStore()
+    store = FakeStore()
     world = World(store, EchoAgent(), end_seconds=5.0)
     async with world.connected() as peer:
         await peer.receive("session.created")
@@ -191,7 +191,7 @@ async def test_an_end_waits_for_the_store_no_longer_than_its_bound_and_lands_all
 async def test_an_end_that_the_store_refuses_stops_neither_the_close_nor_the_registry(
     world: World, autojump_clock: MockClock
 ) -> None:
-    class Refusing(MemoryStore):
+    class Refusing(FakeStore):
         async def end_session(self, end: SessionEnd) -> bool:
             raise RuntimeError("the store is broken")
 
@@ -237,7 +237,7 @@ async def test_an_item_that_could_not_be_stored_is_refused_and_may_be_sent_again
 
 
 async def test_an_agent_that_never_ends_is_cut_at_its_bound(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), Slow(), reply_seconds=3.0)
+    world = World(FakeStore(), Slow(), reply_seconds=3.0)
     async with world.connected() as peer:
         await peer.say("Hello")
         began = trio.current_time()
@@ -252,7 +252,7 @@ async def test_an_agent_that_never_ends_is_cut_at_its_bound(autojump_clock: Mock
 async def test_an_agent_that_ignores_cancellation_does_not_delay_the_end_of_its_session(
     autojump_clock: MockClock,
 ) -> None:
-    world = World(MemoryStore(), Unstoppable())
+    world = World(FakeStore(), Unstoppable())
     async with world.connected() as peer:
         await peer.say("Hello")
         await peer.send(type="response.create")
@@ -269,8 +269,8 @@ async def test_an_agent_that_ignores_cancellation_does_not_delay_the_end_of_its_
 async def test_an_agent_that_ignores_cancellation_does_not_keep_its_socket_open(
     cancelled: bool, autojump_clock: MockClock
 ) -> None:
-    world, ended, sockets = World(MemoryStore(), Unstoppable()), trio.Event(), MemoryListener()
-    await world.presence.register()
+    world, ended, sockets = World(FakeStore(), Unstoppable()), trio.Event(), MemoryListener()
+    await world.lease.register()
     listener = Listener(world.services, cast("Any", None), SOCKETS_MAX)
     wire = Wire(lambda _: None, lambda _: ended.set())
     async with trio.open_nursery() as connections:
@@ -291,7 +291,7 @@ async def test_an_agent_that_ignores_cancellation_does_not_keep_its_socket_open(
 
 
 async def test_memory_that_hangs_does_not_delay_the_end_of_its_session(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), HangingMemory())
+    world = World(FakeStore(), HangingMemory())
     async with world.connected() as peer:
         await peer.say("My name is Ada.")
         left = trio.current_time()
@@ -315,7 +315,7 @@ async def test_a_handshake_that_is_never_finished_is_dropped_at_its_bound(
 
 
 async def test_beyond_the_limit_of_connections_a_client_is_told_to_come_back(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), EchoAgent(), connections_max=0)
+    world = World(FakeStore(), EchoAgent(), connections_max=0)
     async with world.connected() as peer:
         assert await peer.closed() == 1013
     assert not world.store.sessions
@@ -349,7 +349,7 @@ async def test_whatever_stops_a_session_its_row_says_so(
 
 
 async def test_a_connection_that_is_cancelled_from_outside_still_ends_its_row(autojump_clock: MockClock) -> None:
-    store = MemoryStore()
+    store = FakeStore()
     world = World(store, EchoAgent())
     with trio.CancelScope() as outside:
         async with world.connected() as peer:
@@ -365,7 +365,7 @@ async def test_a_connection_that_is_cancelled_from_outside_still_ends_its_row(au
 async def test_nothing_is_acknowledged_before_the_store_says_that_it_is_committed(
     kind: str, autojump_clock: MockClock
 ) -> None:
-    store = MemoryStore()
+    store = FakeStore()
     world = World(store, EchoAgent())
     async with world.connected() as peer:
         await peer.receive("session.created")
@@ -383,7 +383,7 @@ async def test_nothing_is_acknowledged_before_the_store_says_that_it_is_committe
 
 
 async def test_after_a_shutdowns_close_no_answer_is_acknowledged(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), Slow())
+    world = World(FakeStore(), Slow())
     async with world.connected() as peer:
         await peer.say("Hello")
         await peer.send(type="response.create")
@@ -403,7 +403,7 @@ async def test_after_a_shutdowns_close_no_answer_is_acknowledged(autojump_clock:
 async def test_a_shutdown_closes_all_rows_by_itself_and_the_sessions_write_no_end_of_their_own(
     autojump_clock: MockClock,
 ) -> None:
-    store = MemoryStore()
+    store = FakeStore()
     world = World(store, EchoAgent())
     async with world.connected() as one, world.connected() as two:
         await one.receive("session.created")

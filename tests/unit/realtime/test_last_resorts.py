@@ -13,7 +13,7 @@ from lastcall.store.errors import InvalidRow
 from lastcall.store.records import EndReason
 from trio.testing import MockClock
 
-from tests.support.fake_store import MemoryStore
+from tests.support.fake_store import FakeStore
 
 from .test_connection import World
 
@@ -29,7 +29,7 @@ async def shut_down(world: World) -> None:
 
 
 async def test_a_bulk_close_that_fails_leaves_each_session_to_end_its_own_row(autojump_clock: MockClock) -> None:
-    store = MemoryStore()
+    store = FakeStore()
     world = World(store, EchoAgent())
 
     def refuse(operation: str) -> None:
@@ -46,7 +46,7 @@ async def test_a_bulk_close_that_fails_leaves_each_session_to_end_its_own_row(au
 
 
 async def test_a_bulk_close_that_hangs_is_given_up_at_its_bound(autojump_clock: MockClock) -> None:
-    store = MemoryStore()
+    store = FakeStore()
     world = World(store, EchoAgent())
     async with world.connected() as peer:
         await peer.receive("session.created")
@@ -59,7 +59,7 @@ async def test_a_bulk_close_that_hangs_is_given_up_at_its_bound(autojump_clock: 
 async def test_a_socket_whose_row_somebody_else_closed_does_not_wait_for_the_database(
     autojump_clock: MockClock,
 ) -> None:
-    store = MemoryStore()
+    store = FakeStore()
     world = World(store, EchoAgent())
     async with world.connected() as peer:
         await peer.receive("session.created")
@@ -72,7 +72,7 @@ async def test_a_socket_whose_row_somebody_else_closed_does_not_wait_for_the_dat
 
 
 async def test_after_the_cut_nothing_more_is_stored_and_nothing_acknowledged(autojump_clock: MockClock) -> None:
-    world = World(MemoryStore(), EchoAgent())
+    world = World(FakeStore(), EchoAgent())
     async with world.connected() as peer:
         await peer.receive("session.created")
         (session,) = world.services.registry

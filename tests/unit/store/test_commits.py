@@ -54,7 +54,7 @@ class Database:
         return [self.refuse.get(row, True) for row in rows]
 
 
-class Callers:
+class CallerQuotas:
     """Tasks that submit rows; `results` has what each got, and when."""
 
     def __init__(self, writer: CommitWriter[str, bool], nursery: trio.Nursery) -> None:
@@ -93,12 +93,12 @@ def of_many(row: str) -> str | None:
 @asynccontextmanager
 async def open_writer(
     database: Database, *, close_seconds: float = 60.0, key: Callable[[str], str | None] = of_one
-) -> AsyncIterator[Callers]:
+) -> AsyncIterator[CallerQuotas]:
     """A running writer; leaving the block closes it, and waits for it and for all callers."""
     writer: CommitWriter[str, bool] = CommitWriter(database.commit, key)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.run)
-        yield Callers(writer, nursery)
+        yield CallerQuotas(writer, nursery)
         writer.close(close_seconds)
 
 

@@ -20,7 +20,7 @@ from lastcall.store.records import ClientSecret, RememberedFact
 from lastcall.web.app import SECURITY_HEADERS, STATIC, create_app
 from prometheus_client import CollectorRegistry, Counter
 
-from tests.support.fake_store import MemoryStore
+from tests.support.fake_store import FakeStore
 
 
 @dataclass
@@ -32,7 +32,7 @@ class FakeServices:
     metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
     gate: Gate = field(default_factory=lambda: Gate(Settings(), Metrics().count_refusal))
     asked_for: list[str] = field(default_factory=list)
-    authenticator: Authenticator = field(default_factory=lambda: Authenticator(MemoryStore(), Settings()))
+    authenticator: Authenticator = field(default_factory=lambda: Authenticator(FakeStore(), Settings()))
     instructions: str = "Be brief."
     was_open: bool = False
 

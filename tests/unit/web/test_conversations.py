@@ -21,7 +21,7 @@ from lastcall.web.app import create_app
 from lastcall.web.conversations import PAGE_MAX
 from prometheus_client import CollectorRegistry
 
-from tests.support.fake_store import MemoryStore
+from tests.support.fake_store import FakeStore
 from tests.support.instances import instance
 
 WITHIN = 1.0
@@ -35,7 +35,7 @@ class Services:
     was_open = True
     instructions = ""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: FakeStore) -> None:
         self.metrics = CollectorRegistry()
         self.only: UUID | None = None  # the conversation that the client's secret is for
         self._authenticator = Authenticator(store, Settings())
@@ -57,12 +57,12 @@ class Services:
 
 
 @pytest.fixture
-async def store() -> MemoryStore:
-    return MemoryStore()
+async def store() -> FakeStore:
+    return FakeStore()
 
 
 @pytest.fixture
-async def services(store: MemoryStore) -> Services:
+async def services(store: FakeStore) -> Services:
     return Services(store)
 
 
@@ -73,7 +73,7 @@ async def http(services: Services) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
-async def converse(store: MemoryStore, user_id: str, prefix: str = "i") -> str:
+async def converse(store: FakeStore, user_id: str, prefix: str = "i") -> str:
     """A conversation of five items, i1 to i5; its public id."""
     owner, conversation = uuid4(), uuid4()
     await store.register_instance(instance(owner))
@@ -99,7 +99,7 @@ def _item(start: SessionStart, item_id: str, number: int) -> StoredItem:
 
 
 @pytest.fixture
-async def path(store: MemoryStore) -> str:
+async def path(store: FakeStore) -> str:
     return f"/v1/conversations/{await converse(store, 'ada')}/items"
 
 
@@ -183,7 +183,7 @@ async def test_items_have_the_shape_that_they_have_on_the_websocket(http: httpx2
     ],
 )
 async def test_a_question_for_a_page_that_cannot_be_is_refused(
-    query: dict[str, str], param: str, http: httpx2.AsyncClient, path: str, store: MemoryStore
+    query: dict[str, str], param: str, http: httpx2.AsyncClient, path: str, store: FakeStore
 ) -> None:
     await converse(store, "ada", "elsewhere")
     answer = await http.get(path, params={"user": "ada", **query})
@@ -192,7 +192,7 @@ async def test_a_question_for_a_page_that_cannot_be_is_refused(
 
 
 async def test_a_strangers_conversation_answers_like_none_at_all(
-    http: httpx2.AsyncClient, path: str, store: MemoryStore
+    http: httpx2.AsyncClient, path: str, store: FakeStore
 ) -> None:
     unknown = f"/v1/conversations/{public_id('conv', UUID(int=0))}/items"
     answers = [
@@ -207,7 +207,7 @@ async def test_a_strangers_conversation_answers_like_none_at_all(
 
 
 async def test_a_secret_for_one_conversation_shows_no_other(
-    http: httpx2.AsyncClient, path: str, store: MemoryStore, services: Services
+    http: httpx2.AsyncClient, path: str, store: FakeStore, services: Services
 ) -> None:
     other = await converse(store, "ada", "other")
     services.only = parse_public_id("conv", path.split("/")[3])
@@ -218,7 +218,7 @@ async def test_a_secret_for_one_conversation_shows_no_other(
 
 
 async def test_a_users_conversations_are_listed_newest_first_in_pages(
-    http: httpx2.AsyncClient, store: MemoryStore
+    http: httpx2.AsyncClient, store: FakeStore
 ) -> None:
     mine = [await converse(store, "ada", f"c{number}-") for number in range(3)]
     theirs = await converse(store, "eve", "eve-")

@@ -17,8 +17,8 @@ from lastcall.agents.agent import Memory
 from lastcall.sessions.reaper import cause_of_death
 from lastcall.store.errors import StoreError, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
-from lastcall.store.postgres.batch import Batch, BulkClose, InstanceStop, Write
-from lastcall.store.postgres.guard import GAP_SECONDS
+from lastcall.store.postgres.batch import BatchStatement, BulkClose, InstanceStop, Write
+from lastcall.store.postgres.lease import GAP_SECONDS
 from lastcall.store.queries import QUERIES
 from lastcall.store.records import EVIDENCE_SECONDS, EndReason, Instance, SessionEnd, SessionStart, StoredItem, Suspect
 
@@ -152,7 +152,7 @@ def writes(verb: str, state: State, now: int) -> Sequence[Write]:
 async def batch(sql: Sql, verb: str, state: State, now: int) -> str:
     """The outcomes, in words."""
     sent = writes(verb, state, now)
-    outcomes = await Batch(sent).run(sql, now / 1e6, moment(now))
+    outcomes = await BatchStatement(sent).run(sql, now / 1e6, moment(now))
     words = [_word(write, outcome) for write, outcome in zip(sent, outcomes, strict=True)]
     return ", ".join(words)
 
@@ -309,4 +309,4 @@ async def furnish(sql: Sql, set_clock: Callable[[int], Awaitable[None]]) -> None
                 Instance(instance_id=SERVERS[name], hostname=name, pid=1, version="0", lease_seconds=LEASE / 1e6)
             )
     await silence(sql, State(None, None, 0), 0)  # type: ignore[arg-type]
-    await Batch([start(0, OTHER_SESSION, B), (item("user-0", OTHER_SESSION),)]).run(sql, 0.0, moment(0))
+    await BatchStatement([start(0, OTHER_SESSION, B), (item("user-0", OTHER_SESSION),)]).run(sql, 0.0, moment(0))

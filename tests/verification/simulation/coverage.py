@@ -17,7 +17,7 @@ NEVER_WRITTEN = {EndReason.CLOSED_ELSEWHERE, EndReason.REFUSED, EndReason.REVOKE
 ERRORS = ("before", "after", "refused", "slow")
 OPERATIONS_HIT = (
     "append_items", "begin_session", "claim_memory", "close_instance_sessions", "end_session", "finish_memory",
-    "load_history", "open_guard", "recall", "renew", "suspects",
+    "load_history", "open_lease_connection", "recall", "renew", "suspects",
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Each server's own way to the database that all share: the verified fake of the store, and what can go wrong between.
 
-A `Link` is a `MemoryStore` on the tables of another one. What a real database's client can meet, it meets: answers
+A `Link` is a `FakeStore` on the tables of another one. What a real database's client can meet, it meets: answers
 that take long or never come, errors before an effect and after it, a connection that is gone, a process that dies
 with its writes queued or under way.
 """
@@ -19,7 +19,7 @@ from lastcall.store.errors import StoreError, StoreUnavailable
 from lastcall.store.records import Instance
 
 from tests.support.fake_rows import InstanceRecord
-from tests.support.fake_store import LEAVING, MemoryGuard, MemoryStore, Write
+from tests.support.fake_store import LEAVING, FakeLeaseConnection, FakeStore, Write
 
 if TYPE_CHECKING:
     from .world import Server
@@ -60,7 +60,7 @@ class Lag:
     fails: bool = False
 
 
-class LinkGuard(MemoryGuard):
+class LinkGuard(FakeLeaseConnection):
     """A guard whose connection can be gone."""
 
     def __init__(self, link: Link, instance_id: UUID) -> None:
@@ -72,14 +72,14 @@ class LinkGuard(MemoryGuard):
             super().notify(session_id)
 
 
-class Link(MemoryStore):
+class Link(FakeStore):
     """One server's access to the shared tables.
 
     frozen, dead: set by the process that it belongs to. A dead one's operations never return.
     closed_in_bulk: a shutdown's statement has closed the rows.
     """
 
-    def __init__(self, database: MemoryStore, server: Server, random: Random) -> None:
+    def __init__(self, database: FakeStore, server: Server, random: Random) -> None:
         super().__init__()
         for table in TABLES:
             setattr(self, table, getattr(database, table))
@@ -161,8 +161,8 @@ class Link(MemoryStore):
         )
 
     @asynccontextmanager
-    async def open_guard(self, instance_id: UUID) -> AsyncIterator[MemoryGuard]:
-        def take() -> MemoryGuard:
+    async def open_lease_connection(self, instance_id: UUID) -> AsyncIterator[FakeLeaseConnection]:
+        def take() -> FakeLeaseConnection:
             if instance_id in self.guards:
                 raise StoreUnavailable("the lock of an earlier connection is still held")
             guard = self.guards[instance_id] = LinkGuard(self, instance_id)
@@ -171,7 +171,7 @@ class Link(MemoryStore):
 
         before = self.guards.get(instance_id)
         try:
-            yield await self._ask("open_guard", take)
+            yield await self._ask("open_lease_connection", take)
         finally:
             # Also where the answer was lost: the lock goes with the connection.
             if self.guards.get(instance_id) is not before:

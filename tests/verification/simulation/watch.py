@@ -14,7 +14,7 @@ import trio
 from lastcall.store.records import StoredItem
 
 from tests.support.fake_rows import SessionRecord
-from tests.support.fake_store import MemoryStore
+from tests.support.fake_store import FakeStore
 
 from .clients import Acknowledged, Visit
 from .database import Link
@@ -69,7 +69,7 @@ class Watch:
         self.declared: dict[UUID, float] = {}
         self.beats: dict[Server, list[float]] = {}
         self._world = world
-        self._database: MemoryStore = world.database
+        self._database: FakeStore = world.database
         self._ends: dict[UUID, tuple[object, ...]] = {}
         self._closings_seen = 0
         self._items: dict[tuple[UUID, str], StoredItem] = {}

@@ -25,7 +25,7 @@ from lastcall.config import Settings
 from lastcall.main import serve_sessions
 from lastcall.shutdown import FORCE_MARGIN_SECONDS, Schedule, Signals
 
-from tests.support.fake_store import MemoryStore
+from tests.support.fake_store import FakeStore
 
 from .agent import SimulatedAgent
 from .database import Link
@@ -238,7 +238,7 @@ class World:
         self.seed = seed
         self.random = Random(seed)
         self.scheduler = scheduler
-        self.database = MemoryStore()
+        self.database = FakeStore()
         self.servers: list[Server] = []
         self.processes: dict[tuple[str, int], int] = {}
         self.trace = Trace()

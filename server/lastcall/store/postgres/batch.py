@@ -45,7 +45,7 @@ ANY_CLOCK_SECONDS = 1e9  # for a commit of nothing, which may come at any time
 FRESH_SECONDS = 0.5  # a batch that reaches the database later than so is refused: ages cannot be counted from there
 
 
-ItemFate = Literal["stored", "deleted", "held", "closed", "unknown"]
+ItemOutcome = Literal["stored", "deleted", "held", "closed", "unknown"]
 
 
 class _Answer(msgspec.Struct):
@@ -59,15 +59,15 @@ class _Answer(msgspec.Struct):
     at: float
     fresh: bool
     starts: dict[UUID, bool] = {}
-    items: list[ItemFate] = []
-    deletions: list[ItemFate] = []
+    items: list[ItemOutcome] = []
+    deletions: list[ItemOutcome] = []
     ends: dict[UUID, bool] = {}
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-class Batch:
+class BatchStatement:
     """Writes sorted by kind.
 
     at: the database's clock as it ran them, or refused them; None before that.
@@ -92,11 +92,11 @@ class Batch:
         rows = self._rows(now)
         answer = await self._commit(connection, moment, rows) if rows else _Answer(0.0, fresh=True)
         left = {write: await _leave(connection, write, now) for write in self.leaving}
-        fates: dict[UUID | ItemDeletion, ItemFate] = dict(
+        outcomes_by_id: dict[UUID | ItemDeletion, ItemOutcome] = dict(
             zip((item.message_id for item in self._items), answer.items, strict=True)
         )
-        fates |= dict(zip(self._deletions, answer.deletions, strict=True))
-        return [self._outcome(write, answer, fates, left) for write in self.writes]
+        outcomes_by_id |= dict(zip(self._deletions, answer.deletions, strict=True))
+        return [self._outcome(write, answer, outcomes_by_id, left) for write in self.writes]
 
     async def _commit(self, connection: Any, moment: datetime, rows: dict[str, Any]) -> _Answer:
         text = msgspec.json.encode(rows).decode()
@@ -120,7 +120,7 @@ class Batch:
         self,
         write: Write,
         answer: _Answer,
-        fates: dict[UUID | ItemDeletion, ItemFate],
+        outcomes_by_id: dict[UUID | ItemDeletion, ItemOutcome],
         left: dict[BulkClose | InstanceStop, Closed],
     ) -> Outcome:
         match write:
@@ -129,10 +129,10 @@ class Batch:
             case SessionEnd():
                 return self._end_outcome(write, answer.ends.get(write.session_id))
             case ItemDeletion():
-                return _item_outcome(fates[write])
+                return _item_outcome(outcomes_by_id[write])
             case BulkClose() | InstanceStop():
                 return left[write]
-        outcomes = (_item_outcome(fates[item.message_id]) for item in write)
+        outcomes = (_item_outcome(outcomes_by_id[item.message_id]) for item in write)
         return next((each for each in outcomes if isinstance(each, StoreError)), NONE)
 
     def _end_outcome(self, end: SessionEnd, ended: bool | None) -> Outcome:
@@ -189,8 +189,8 @@ def _start_outcome(start: SessionStart, allowed: dict[UUID, bool]) -> Outcome:
     return CredentialRevoked("the key or client secret was revoked")
 
 
-def _item_outcome(fate: ItemFate) -> Outcome:
-    match fate:
+def _item_outcome(outcome: ItemOutcome) -> Outcome:
+    match outcome:
         case "stored" | "deleted":
             return NONE
         case "held":

@@ -17,7 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from ..queries import SCHEMA, SCHEMA_DIGEST
 from .calls import bounded
 from .connections import CONNECT_SECONDS, Connections
-from .guard import IDLE_SECONDS
+from .lease import IDLE_SECONDS
 from .loop import open_loop
 from .pool import COMMAND_SECONDS, CONNECTIONS, PostgresStore
 

@@ -24,7 +24,7 @@ class Connections:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
-        self._at_hand: list[Any] = []
+        self._idle: list[Any] = []
         self._free = asyncio.Semaphore(pool.get_max_size())
 
     @property
@@ -48,13 +48,13 @@ class Connections:
                 # Perhaps it is broken, or was left in the middle of something: asyncpg knows what to do with it.
                 await self._pool.release(connection)
                 raise
-            self._at_hand.append(connection)
+            self._idle.append(connection)
         finally:
             self._free.release()
 
     async def _take(self) -> Any:
-        while self._at_hand:
-            connection = self._at_hand.pop()
+        while self._idle:
+            connection = self._idle.pop()
             if not connection.is_closed():
                 return connection
             await self._pool.release(connection)
@@ -68,8 +68,8 @@ class Connections:
 
     async def close(self) -> None:
         """Waits for those that are in use."""
-        while self._at_hand:
-            await self._pool.release(self._at_hand.pop())
+        while self._idle:
+            await self._pool.release(self._idle.pop())
         await self._pool.close()
 
     def terminate(self) -> None:

@@ -33,11 +33,21 @@ from ..records import (
     StoredItem,
     Suspect,
 )
-from .batch import Batch, BulkClose, Closed, InstanceStop, Outcome, Write, by_session, commit_nothing, session_of
+from .batch import (
+    BatchStatement,
+    BulkClose,
+    Closed,
+    InstanceStop,
+    Outcome,
+    Write,
+    by_session,
+    commit_nothing,
+    session_of,
+)
 from .calls import CALL_SECONDS, call
 from .clock import DatabaseClock
 from .connections import Connections
-from .guard import GAP_SECONDS, PostgresGuard, open_guard
+from .lease import GAP_SECONDS, PostgresLeaseConnection, open_lease_connection
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -114,8 +124,8 @@ class PostgresStore:
             instance.process_started,
         )
 
-    def open_guard(self, instance_id: UUID) -> AbstractAsyncContextManager[PostgresGuard]:
-        return open_guard(self._url, self._loop, instance_id)
+    def open_lease_connection(self, instance_id: UUID) -> AbstractAsyncContextManager[PostgresLeaseConnection]:
+        return open_lease_connection(self._url, self._loop, instance_id)
 
     async def suspects(self, instance_id: UUID) -> Sequence[Suspect]:
         rows = await self._first(QUERIES["suspect_instances"], instance_id, GAP_SECONDS)
@@ -225,9 +235,9 @@ class PostgresStore:
 
     async def _commit(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         """Commits a batch of the group-commit writer in one transaction, and says per row what became of it."""
-        return await self._call(self._commit_batch, Batch(writes))
+        return await self._call(self._commit_batch, BatchStatement(writes))
 
-    async def _commit_batch(self, batch: Batch) -> Sequence[Outcome]:
+    async def _commit_batch(self, batch: BatchStatement) -> Sequence[Outcome]:
         async with self._connections.one() as connection:
             if self._clock.at(0.0) is None:
                 await self._ask_clock(connection)
@@ -247,7 +257,7 @@ class PostgresStore:
             if self._clock.error(answered) <= CLOCK_EXACT_SECONDS:
                 break
 
-    async def _run_batch(self, batch: Batch, connection: Any, now: float) -> Sequence[Outcome]:
+    async def _run_batch(self, batch: BatchStatement, connection: Any, now: float) -> Sequence[Outcome]:
         moment = self._clock.at(now)
         assert moment is not None
         try:

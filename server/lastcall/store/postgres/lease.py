@@ -30,8 +30,8 @@ CLOSED_MAX = 10_000  # notifications not yet looked at
 _log = structlog.get_logger(__name__)
 
 
-class PostgresGuard:
-    """`store.Guard` on a connection of its own: pooled ones lose their lock and listener when they are reset."""
+class PostgresLeaseConnection:
+    """`store.LeaseConnection`; not a pooled one, which would lose its lock and listener when it is reset."""
 
     def __init__(self, connection: Any, loop: trio_asyncio.BaseTrioEventLoop, instance_id: UUID) -> None:
         self._connection = connection
@@ -98,7 +98,9 @@ async def _unavailable_or(
 
 
 @contextlib.asynccontextmanager
-async def open_guard(url: str, loop: trio_asyncio.BaseTrioEventLoop, instance_id: UUID) -> AsyncIterator[PostgresGuard]:
+async def open_lease_connection(
+    url: str, loop: trio_asyncio.BaseTrioEventLoop, instance_id: UUID
+) -> AsyncIterator[PostgresLeaseConnection]:
     """Connects and takes the lock. Leaving drops the connection, and the lock with it. Raises `StoreUnavailable`."""
     settings = {
         "application_name": "lastcall guard",
@@ -107,7 +109,7 @@ async def open_guard(url: str, loop: trio_asyncio.BaseTrioEventLoop, instance_id
     }
     connection = await _unavailable_or(loop, _connect, url, settings)
     try:
-        guard = PostgresGuard(connection, loop, instance_id)
+        guard = PostgresLeaseConnection(connection, loop, instance_id)
         await guard.take()
         yield guard
     finally:
