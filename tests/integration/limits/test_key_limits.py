@@ -118,7 +118,7 @@ async def test_guessing_keys_ends_at_the_addresses_limit_before_the_database(
 
 
 def gate(**changes: Any) -> tuple[Gate, Metrics]:
-    metrics = Metrics()
+    metrics = Metrics(Limit)
     return Gate(replace(Settings(), **changes), metrics.count_refusal), metrics
 
 

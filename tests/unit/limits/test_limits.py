@@ -153,7 +153,7 @@ def test_this_machines_own_addresses_are_known() -> None:
 
 
 def gate(**changes: Any) -> tuple[Gate, Metrics]:
-    metrics = Metrics()
+    metrics = Metrics(Limit)
     return Gate(replace(Settings(), **changes), metrics.count_refusal), metrics
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -80,6 +81,11 @@ def seeds_of(mutant: Mutant, seeds_max: int) -> Sequence[int]:
     return [mutant.hint, *(seed for seed in range(seeds_max) if seed != mutant.hint)][:seeds_max]
 
 
+def _environment(code: Path) -> dict[str, str]:
+    """The package is found in the copy before the one that is installed."""
+    return {**os.environ, "PYTHONPATH": str(code / "server")}
+
+
 async def look(name: str, code: Path, seeds: Sequence[int], promises: Collection[str]) -> Verdict:
     """What the simulation in a copy of the code says."""
     began = time.perf_counter()
@@ -87,6 +93,7 @@ async def look(name: str, code: Path, seeds: Sequence[int], promises: Collection
     run = await trio.run_process(
         [sys.executable, "-m", "tests.verification.simulation.until_broken", chosen, *sorted(promises)],
         cwd=code,
+        env=_environment(code),
         capture_stdout=True,
         capture_stderr=True,
         check=False,
@@ -103,6 +110,7 @@ async def ask(name: str, code: Path, test: str, promise: str) -> Verdict:
     run = await trio.run_process(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test],
         cwd=code,
+        env=_environment(code),
         capture_stdout=True,
         capture_stderr=True,
         check=False,
