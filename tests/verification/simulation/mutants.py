@@ -262,16 +262,16 @@ WORDS = (
         "an item is acknowledged before its commit",
         CONVERSATION,
         "            with self._storing(event):\n                await self._ledger.append([entry])\n",
-        "            self._outbox.emit(wire.ItemDone(previous_item_id=self._items.last_item_id, item=entry.item))\n"
+        "            self._outbox.emit(server_events.ItemDone(previous_item_id=self._items.last_item_id, item=entry.item))\n"
         "            with self._storing(event):\n                await self._ledger.append([entry])\n",
         LOST,
     ),
     mutant(
         "an answer is acknowledged before its commit",
         RESPONSE,
-        "        try:\n            await self._shelf.keep(self.entries)\n",
-        "        for entry in self.entries:\n            self._shelf.confirm(entry)\n"
-        "        try:\n            await self._shelf.keep(self.entries)\n",
+        "        try:\n            await self._sink.commit(self.entries)\n",
+        "        for entry in self.entries:\n            self._sink.acknowledge(entry)\n"
+        "        try:\n            await self._sink.commit(self.entries)\n",
         LOST,
     ),
     mutant(
@@ -303,7 +303,7 @@ WORDS = (
         "a deletion is acknowledged before its commit",
         CONVERSATION,
         "            await self._mark_deleted(event, entry)\n",
-        "            self._outbox.emit(wire.ItemDeleted(item_id=event.item_id))\n"
+        "            self._outbox.emit(server_events.ItemDeleted(item_id=event.item_id))\n"
         "            await self._mark_deleted(event, entry)\n",
         LOST,
     ),
