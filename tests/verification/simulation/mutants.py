@@ -262,7 +262,8 @@ WORDS = (
         "an item is acknowledged before its commit",
         CONVERSATION,
         "            with self._storing(event):\n                await self._ledger.append([entry])\n",
-        "            self._outbox.emit(server_events.ItemDone(previous_item_id=self._items.last_item_id, item=entry.item))\n"
+        "            self._outbox.emit(server_events.ItemDone("
+        "previous_item_id=self._items.last_item_id, item=entry.item))\n"
         "            with self._storing(event):\n                await self._ledger.append([entry])\n",
         LOST,
     ),
