@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
+from lastcall.store.postgres import open_store
 
 from ..support.clients import connect
 from ..support.processes import ServerProcess
+from ..support.servers import empty
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD_SECONDS = 120.0
@@ -95,14 +98,26 @@ def installed(wheel: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def serving(installed: Path, tmp_path: Path, database_url: str) -> Iterator[ServerProcess]:
+def empty_database(database_url: str) -> str:
+    """Without keys of other tests, which would keep anonymous clients out."""
+
+    async def clear() -> None:
+        async with open_store(database_url) as store:
+            await empty(store)
+
+    trio.run(clear)
+    return database_url
+
+
+@pytest.fixture
+def serving(installed: Path, tmp_path: Path, empty_database: str) -> Iterator[ServerProcess]:
     """`lastcall serve --agent mine:make`, run in the project's folder without anything of this tree on its path."""
     project = tmp_path / "project"
     for name, text in USER_MODULES.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("LASTCALL_", "PYTHON"))}
-    command = [installed / "lastcall", "serve", "--agent", "mine:make", "--port", "0", "--database-url", database_url]
+    command = [installed / "lastcall", "serve", "--agent", "mine:make", "--port", "0", "--database-url", empty_database]
     with subprocess.Popen(
         [*command, "--json-logs"], cwd=project, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
