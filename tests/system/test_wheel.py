@@ -117,7 +117,16 @@ def serving(installed: Path, tmp_path: Path, empty_database: str) -> Iterator[Se
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("LASTCALL_", "PYTHON"))}
-    command = [installed / "lastcall", "serve", "--agent", "mine:make", "--port", "0", "--database-url", empty_database]
+    command = [
+        str(installed / "lastcall"),
+        "serve",
+        "--agent",
+        "mine:make",
+        "--port",
+        "0",
+        "--database-url",
+        empty_database,
+    ]
     with subprocess.Popen(
         [*command, "--json-logs"], cwd=project, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
