@@ -1,4 +1,4 @@
-"""`python -m lastcall` is the command `lastcall`."""
+"""The command `lastcall`, which is also `python -m lastcall`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: every limit and timeout of the server, with its unit in its name. Imports nothing of ours."""
+"""Settings: every limit and timeout of the server, with the unit in its name. Imports nothing else of lastcall."""
 
 from __future__ import annotations
 
@@ -8,111 +8,133 @@ from typing import Any
 
 
 class BadSettings(Exception):
-    """Settings that cannot be served by; the message is one line for the user, with the fix in it."""
+    """Invalid settings; the message is one line for the user that names the fix."""
 
 
 def setting(default: Any, help: str, *, flag: bool = True) -> Any:
-    """A field of `Settings`: its default, and its sentence in `lastcall serve --help` when it has a flag."""
+    """A field of `Settings`.
+
+    Args:
+        default: Its value if nobody sets it.
+        help: One sentence with the unit, shown by `lastcall serve --help`.
+        flag: Whether it can be set at all; otherwise it is a constant.
+    """
     return field(default=default, metadata={"help": help, "flag": flag})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What `lastcall serve` can be told.
+    """The configuration of one server, immutable.
 
-    Each field with a flag becomes `--like-this` and the environment variable `LASTCALL_LIKE_THIS`; the rest are
-    constants of the design, named here so that every bound is found in one place.
+    `cli/options.py` turns each field with a flag into an option `--like-this` and an environment variable
+    `LASTCALL_LIKE_THIS`, and checks its range. Fields without a flag are constants, kept here so that every bound is
+    in one place.
+
+    The end of a name is its unit: `_seconds`, `_bytes_max`, `_chars_max` (Unicode code points), `_mib_max` (MiB) and
+    `_per_second`; `ping_interval` and `ping_timeout` are seconds too; any other `_max` is a count. None means the
+    default that the help text names.
     """
 
-    host: str = setting("127.0.0.1", "Address to listen on; others than loopback need API keys or tokens.")
+    host: str = setting("127.0.0.1", "Address to listen on; any but a loopback address requires API keys or tokens.")
     port: int = setting(8000, "TCP port; 0 picks a free one.")
-    database_url: str | None = setting(None, "PostgreSQL 14+ to use; without it, an embedded one in --data-dir.")
-    data_dir: Path = setting(Path(".lastcall"), "Where the embedded PostgreSQL keeps its data.")
+    database_url: str | None = setting(
+        None, "URL of a PostgreSQL 14+ database; default: an embedded one in --data-dir."
+    )
+    data_dir: Path = setting(Path(".lastcall"), "Directory for the data of the embedded PostgreSQL.")
     agent: str | None = setting(
         None,
-        "Who answers: local, openai, echo or module:factory; default local where its model is installed, else echo.",
+        "The agent: local, openai, echo or module:factory; default local if its model is installed, else echo.",
     )
     agent_url: str | None = setting(None, "Base URL of an OpenAI-compatible endpoint, for --agent openai.")
-    model: str | None = setting(None, "Model to ask that endpoint for, for --agent openai.")
+    model: str | None = setting(None, "Name of the model at that endpoint, for --agent openai.")
     instructions: str = setting(
-        "You are a friendly assistant. Answer briefly and plainly.", "What the agent is told before every conversation."
+        "You are a friendly assistant. Answer briefly and plainly.", "System instructions for the agent."
     )
-    tls_cert: Path | None = setting(None, "PEM file of the TLS certificate and its chain; with it, only TLS is spoken.")
-    tls_key: Path | None = setting(None, "PEM file of the certificate's private key.")
+    tls_cert: Path | None = setting(
+        None, "PEM file with the TLS certificate and its chain; with it, only TLS connections are accepted."
+    )
+    tls_key: Path | None = setting(None, "PEM file with the certificate's private key, not encrypted.")
     allow_origin: tuple[str, ...] = setting(
-        (), "Origin of foreign pages that may connect, like https://chat.example; may be repeated."
+        (), "Origin of other sites whose pages may connect, such as https://chat.example; may be repeated."
     )
-    jwt_secret_file: Path | None = setting(None, "File with the secret that your identity provider signs tokens with.")
+    jwt_secret_file: Path | None = setting(None, "File with the secret with which your identity provider signs tokens.")
     jwt_jwks: str | None = setting(None, "File or https:// URL of your identity provider's public keys (JWKS).")
-    jwt_audience: str | None = setting(None, "Audience that a token must be meant for; needed with --jwt-jwks.")
-    jwt_issuer: str | None = setting(None, "Issuer that a token must come from.")
+    jwt_audience: str | None = setting(None, "Audience required in a token; must be given with --jwt-jwks.")
+    jwt_issuer: str | None = setting(None, "Issuer required in a token.")
     ping_interval: float = setting(20.0, "Seconds between keepalive pings.")
-    ping_timeout: float = setting(20.0, "Seconds to wait for an answer to a ping before the client counts as gone.")
+    ping_timeout: float = setting(20.0, "Seconds to wait for a pong before the client counts as gone.")
     lease_seconds: float = setting(
-        10.0, "Seconds without a sign of life after which other servers close this one's sessions."
+        10.0, "Seconds without a heartbeat after which other servers close this server's sessions."
     )
-    drain_seconds: float = setting(10.0, "Seconds a shutdown may take in all, running answers and memory included.")
-    connections_max: int = setting(10_000, "Connections served at once; further ones are refused.")
+    drain_seconds: float = setting(10.0, "Seconds a shutdown may take in all, including running responses and memory.")
+    connections_max: int = setting(10_000, "Concurrent connections; further ones are refused.")
     memory_mib_max: int | None = setting(
-        None, "New sessions are refused while the server holds more memory; default 80 % of what there is, in MiB."
+        None, "MiB of memory above which new sessions are refused; default 80 % of what the server may use."
     )
     address_connections_max: int | None = setting(
-        None, "Connections of one address at once; default 256, and no limit for this machine's own addresses."
+        None, "Concurrent connections per address; default 256, no limit for this machine's own addresses."
     )
     address_connections_per_second: float | None = setting(
-        None, "Connections one address may open, ten seconds' worth at once; default 20, and for this machine no limit."
+        None,
+        "New connections per second and address, bursts of 10 seconds' worth; default 20, no limit for this machine.",
     )
     address_requests_per_second: float | None = setting(
-        None, "HTTP requests of one address, ten seconds' worth at once; default 50, and for this machine no limit."
+        None,
+        "HTTP requests per second and address, bursts of 10 seconds' worth; default 50, no limit for this machine.",
     )
     key_connections_max: int | None = setting(
-        None, "Sessions of one key at once, its client secrets' included; default none, and 256 of a token's user."
+        None, "Concurrent sessions per key, with its client secrets; default no limit, 256 per user of a token."
     )
     key_connections_per_second: float | None = setting(
-        None, "Sessions one key may open, ten seconds' worth at once; default no limit, and 20 of a token's user."
+        None,
+        "New sessions per second and key, bursts of 10 seconds' worth; default no limit, 20 per user of a token.",
     )
     events_per_second: float = setting(
-        500.0, "Events of one client, two seconds' worth at once; one of 16 KiB counts as two, and so on."
+        500.0, "Events per second and client, bursts of 2 seconds' worth; each 16 KiB of an event count as one more."
     )
-    session_seconds: float = setting(86_400.0, "How long a session may last; then the client may connect again.")
+    session_seconds: float = setting(86_400.0, "Seconds a session may last; the client may connect again.")
     idle_seconds: float | None = setting(
-        None, "A session without an event of the client's for so long is closed; default: none is."
+        None, "Seconds without an event from the client after which a session is closed; default no limit."
     )
     context_chars_max: int = setting(
-        200_000, "Characters of a conversation that the agent is given: the newest items, and those of role system."
+        200_000, "Characters of a conversation passed to the agent: the newest items, and all of role system."
     )
-    conversation_chars_max: int = setting(4_194_304, "Characters of a conversation that one session takes.")
-    message_bytes_max: int = setting(1_048_576, "Largest message a client may send, in bytes.")
-    json_values_max: int = setting(20_000, "JSON values in one event; more would keep everybody waiting.")
-    json_depth_max: int = setting(64, "How deep the JSON of an event may be nested.")
-    http_connections_max: int = setting(256, "Connections that speak plain HTTP, of everybody together.")
+    conversation_chars_max: int = setting(4_194_304, "Characters that one session may hold of its conversation.")
+    message_bytes_max: int = setting(1_048_576, "Largest message from a client, in bytes.")
+    json_values_max: int = setting(20_000, "JSON values in one event; more would delay other clients.")
+    json_depth_max: int = setting(64, "Nesting depth of the JSON of an event.")
+    http_connections_max: int = setting(256, "Concurrent connections that use plain HTTP, in all.")
     address_http_connections_max: int | None = setting(
-        None, "The same of one address; default 32, and no limit for this machine's own addresses."
+        None, "Concurrent plain HTTP connections per address; default 32, no limit for this machine's own addresses."
     )
-    json_logs: bool = setting(False, "Write logs as JSON lines, for machines.")
-    log_level: str | None = setting(None, "Least level to log; default warning, or info with --json-logs.")
+    json_logs: bool = setting(False, "Write logs as JSON lines on stdout.")
+    log_level: str | None = setting(None, "Lowest level to log; default warning, or info with --json-logs.")
 
-    handshake_seconds: float = setting(10.0, "From accept to a finished HTTP or WebSocket handshake.")
-    head_bytes_max: int = setting(16_384, "Largest HTTP request head.", flag=False)
-    inbox_events_max: int = setting(256, "Events of one client waiting to be handled.")
-    inbox_bytes_max: int = setting(2_097_152, "Bytes of one client's waiting events, but for a single one.")
-    outbox_bytes_high: int = setting(262_144, "Unsent bytes at which producers wait for the client.", flag=False)
-    outbox_bytes_max: int = setting(8_388_608, "Unsent bytes at which a slow reader is let go.")
-    send_seconds: float = setting(10.0, "A client that takes no byte for so long is let go.")
-    begin_seconds: float = setting(5.0, "From accept to the session's committed row.", flag=False)
-    end_seconds: float = setting(5.0, "How long one session's exit waits for its end to be committed.", flag=False)
-    close_seconds: float = setting(1.0, "How long one session's exit waits for the closing handshake.", flag=False)
-    append_seconds: float = setting(5.0, "From an item's arrival to its commit, retries included.", flag=False)
-    history_items_max: int = setting(256, "Items of a resumed conversation that answers take into account.", flag=False)
-    items_max: int = setting(10_000, "Items one session holds in its conversation.")
-    recall_memories_max: int = setting(50, "Memories of a user that go into the instructions.", flag=False)
-    reply_seconds: float = setting(300.0, "One response of the agent, from first to last word.", flag=False)
-    reply_chars_max: int = setting(262_144, "One response of the agent, in characters.", flag=False)
-    memory_seconds: float = setting(
-        60.0, "One session's memory finalization; its claim lasts a little longer.", flag=False
+    handshake_seconds: float = setting(10.0, "Seconds from accept to the end of the HTTP or WebSocket handshake.")
+    head_bytes_max: int = setting(16_384, "Largest HTTP request head, in bytes.", flag=False)
+    inbox_events_max: int = setting(256, "Received events of one client that wait to be handled.")
+    inbox_bytes_max: int = setting(
+        2_097_152, "Bytes of the received events of one client that wait; a single event may exceed it."
     )
-    memory_workers: int = setting(4, "Sessions whose memory is finalized at once.", flag=False)
-    memory_attempts_max: int = setting(5, "Tries at one session's memory before it counts as failed.", flag=False)
-    memory_sweep_seconds: float = setting(5.0, "Between looks for pending memory that nobody announced.", flag=False)
-    heartbeat_seconds: float = setting(0.5, "Between renewals of this instance's lease.", flag=False)
-    reap_seconds: float = setting(0.5, "Between looks for dead instances.", flag=False)
+    outbox_bytes_high: int = setting(262_144, "Unsent bytes at which senders wait for the client.", flag=False)
+    outbox_bytes_max: int = setting(8_388_608, "Unsent bytes at which a client that reads too slowly is disconnected.")
+    send_seconds: float = setting(10.0, "Seconds without accepting data after which a client is disconnected.")
+    begin_seconds: float = setting(5.0, "Seconds from accept to the session's committed row.", flag=False)
+    end_seconds: float = setting(5.0, "Seconds for one session's end to be committed.", flag=False)
+    close_seconds: float = setting(1.0, "Seconds for one session's closing handshake.", flag=False)
+    append_seconds: float = setting(5.0, "Seconds from an item's arrival to its commit, with retries.", flag=False)
+    history_items_max: int = setting(256, "Items of a resumed conversation that the agent is given.", flag=False)
+    items_max: int = setting(10_000, "Items that one session may hold of its conversation.")
+    recall_memories_max: int = setting(50, "Memories of a user that are added to the instructions.", flag=False)
+    reply_seconds: float = setting(300.0, "Seconds one response of the agent may take.", flag=False)
+    reply_chars_max: int = setting(262_144, "Characters of one response of the agent.", flag=False)
+    memory_seconds: float = setting(
+        60.0, "Seconds to finalize one session's memory; its claim lasts a little longer.", flag=False
+    )
+    memory_workers: int = setting(4, "Sessions whose memory is finalized concurrently.", flag=False)
+    memory_attempts_max: int = setting(5, "Attempts at one session's memory before it counts as failed.", flag=False)
+    memory_sweep_seconds: float = setting(
+        5.0, "Seconds between searches for pending memory that was not announced.", flag=False
+    )
+    heartbeat_seconds: float = setting(0.5, "Seconds between renewals of this instance's lease.", flag=False)
+    reap_seconds: float = setting(0.5, "Seconds between passes of the reaper.", flag=False)

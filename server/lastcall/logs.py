@@ -1,4 +1,4 @@
-"""Logging: lines for people on stderr, or JSON lines for machines on stdout; the libraries' logs go the same way."""
+"""Logging: readable lines on stderr or JSON lines on stdout, for our events and for the libraries' logs alike."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def redact(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text without what a terminal would obey: escapes, controls, changes of direction. Lines and tabs stay."""
+    """Replaces terminal escapes, control characters and changes of direction; keeps newlines and tabs."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def configure(*, json_logs: bool, level: Level) -> None:
-    """Sets up structlog and the standard library's logging. Calling it again replaces what was set up."""
-    output = _LastingStream(sys.stdout if json_logs else sys.stderr)
+    """Configures structlog and the standard library's logging; a later call replaces the configuration."""
+    output = _TolerantStream(sys.stdout if json_logs else sys.stderr)
     least = getattr(logging, level.upper())
     shared: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
-    render = [*(_for_machines() if json_logs else _for_people(sys.stderr.isatty())), _redact_line]
+    render = [*(_json_processors() if json_logs else _console_processors(sys.stderr.isatty())), _redact_line]
     structlog.configure(
         processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(least),
@@ -56,22 +56,22 @@ def configure(*, json_logs: bool, level: Level) -> None:
 
 
 def write_line(stream: TextIO, line: str) -> None:
-    """One redacted line, at once. A reader that has gone is no reason to fail."""
-    lasting = _LastingStream(stream)
-    lasting.write(redact(line) + "\n")
-    lasting.flush()
+    """Writes and flushes one redacted line; ignores a closed pipe."""
+    tolerant = _TolerantStream(stream)
+    tolerant.write(redact(line) + "\n")
+    tolerant.flush()
 
 
 def json_line(event: str, **fields: Any) -> str:
-    """The JSON line of an event of level info, whatever level is logged."""
+    """Formats an event of level info as a JSON line, whatever level is configured."""
     line: Any = {"event": event, **fields, "level": "info"}
-    for processor in _for_machines():
+    for processor in _json_processors():
         line = processor(None, "info", line)
     return str(line)
 
 
-class _LastingStream:
-    """A stream whose reader may go away: a log that nobody reads must not end a session."""
+class _TolerantStream:
+    """A stream that ignores errors: a closed pipe behind the log must not end a session."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -85,7 +85,7 @@ class _LastingStream:
             self._stream.flush()
 
 
-def _for_machines() -> list[Processor]:
+def _json_processors() -> list[Processor]:
     return [
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -94,7 +94,7 @@ def _for_machines() -> list[Processor]:
     ]
 
 
-def _for_people(colors: bool) -> list[Processor]:
+def _console_processors(colors: bool) -> list[Processor]:
     return [
         structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
         structlog.processors.format_exc_info,
@@ -116,7 +116,7 @@ def _redact_line(logger: WrappedLogger, method: str, line: MutableMapping[str, A
 
 
 def _without_tracebacks(record: logging.LogRecord) -> bool:
-    """asyncpg's pool logs one at each failed attempt to reconnect: the message says enough."""
+    """asyncpg's pool logs a traceback for each failed attempt to reconnect; its message is enough."""
     record.exc_info = record.exc_text = record.stack_info = None
     return True
 

@@ -25,7 +25,6 @@ from .memory.finalizer import open_finalizer
 from .metrics import Metrics
 from .realtime.services import Services
 from .runtime.background import in_background
-from .runtime.garbage import Collector
 from .sessions.instance import open_instance
 from .sessions.reaper import Reaper
 from .sessions.reconciler import Reconciler
@@ -70,7 +69,6 @@ async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
     signals = Signals(settings.drain_seconds)
     async with trio.open_nursery() as outermost:
         outermost.start_soon(signals.watch)
-        outermost.start_soon(Collector().run)
         with forced_exit(signals):
             async with (
                 open_database(settings) as database,

@@ -50,12 +50,10 @@ class ServerProcess:
 
 
 @contextmanager
-def run_server(
-    *arguments: str, env: dict[str, str] | None = None, leads_session: bool = False
-) -> Iterator[ServerProcess]:
+def run_server(*arguments: str, env: dict[str, str] | None = None) -> Iterator[ServerProcess]:
     """Starts `lastcall serve` with a free port and JSON logs, waits until it is ready, and ends it afterwards."""
     command = [sys.executable, "-m", "lastcall", "serve", "--port", "0", "--json-logs", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, start_new_session=leads_session)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
     try:
         yield ServerProcess(process)
     finally:

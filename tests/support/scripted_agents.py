@@ -54,11 +54,11 @@ class Crashing(ScriptedAgent):
 
 
 class Introspective(ScriptedAgent):
-    """Says how many objects the garbage collector leaves alone, how many it looks through, and when."""
+    """Says how many objects garbage collections skip, how many they scan, and the threshold (0: none happen)."""
 
     async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
-        when = "by itself" if gc.isenabled() else "at rest"
-        yield f"{gc.get_freeze_count()} {len(gc.get_objects())} {when}"
+        threshold = gc.get_threshold()[0] if gc.isenabled() else 0
+        yield f"{gc.get_freeze_count()} {len(gc.get_objects())} {threshold}"
 
 
 class Flooding(ScriptedAgent):

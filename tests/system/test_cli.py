@@ -1,4 +1,4 @@
-"""The command line: through its real entry point where the process counts, else in this one, on a real database."""
+"""The command line on a real database, in a process of its own where that matters."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def ask(lastcall: Lastcall, database_url: str, sql: object) -> Lastcall:
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    """A folder that any user may reach, whatever pytest's own folders allow."""
+    """A directory that any user may enter, unlike pytest's own."""
     directory = Path(tempfile.mkdtemp(prefix="lastcall-test-"))
     directory.chmod(0o755)
     yield directory
@@ -149,10 +149,10 @@ def data_dir() -> Iterator[Path]:
         (["sessions", "--limit", "0"], "1<=x"),
         (["orphans", "--hours", "nan"], "not a finite number"),
         (["stats", "now"], "lastcall stats --help"),
-        (["database-url", "--stop", "--database-url", "postgresql://h/x"], "leave --database-url out"),
+        (["database-url", "--stop", "--database-url", "postgresql://h/x"], "leave out --database-url"),
     ],
 )
-def test_a_mistake_is_one_line_with_the_fix_in_it(lastcall: Lastcall, arguments: list[str], fix: str) -> None:
+def test_a_mistake_is_one_line_that_names_the_fix(lastcall: Lastcall, arguments: list[str], fix: str) -> None:
     answer = lastcall(*arguments)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert answer.err.startswith("lastcall: ")
@@ -169,14 +169,14 @@ def test_a_mistake_is_one_line_with_the_fix_in_it(lastcall: Lastcall, arguments:
         (["stats", f"postgresql://u:{SECRET}@127.0.0.1/x"], "lastcall stats --help"),
     ],
 )
-def test_a_mistake_ends_the_process_with_2_and_never_shows_a_password(arguments: list[str], fix: str) -> None:
+def test_a_mistake_exits_with_2_and_never_shows_a_password(arguments: list[str], fix: str) -> None:
     answer = process(*arguments)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert fix in answer.err
     assert SECRET not in answer.err
 
 
-def test_a_server_says_that_it_waits_for_its_database_and_after_some_seconds_that_it_cannot_use_it() -> None:
+def test_an_absent_database_is_waited_for_and_then_reported() -> None:
     answer = process("serve", "--agent", "echo", "--database-url", f"postgresql://u:{SECRET}@127.0.0.1:1/x")
     waiting, failed = answer.err.splitlines()
     assert (answer.code, answer.out) == (2, "")
@@ -216,7 +216,7 @@ def test_a_port_that_is_taken_is_one_line(database_url: str) -> None:
     assert "--port" in answer.err
 
 
-def test_a_failure_at_run_time_is_one_line_and_debug_shows_where(
+def test_a_failure_is_one_line_and_debug_shows_the_traceback(
     lastcall: Lastcall, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: object) -> None:
@@ -234,7 +234,7 @@ def test_a_failure_at_run_time_is_one_line_and_debug_shows_where(
 
 
 @pytest.mark.parametrize("where", ["lastcall.store.reports.daily_stats", "lastcall.cli.running.run_logged"])
-def test_an_interrupted_command_ends_with_130_and_says_nothing(
+def test_an_interrupted_command_exits_with_130_and_prints_nothing(
     lastcall: Lastcall, database_url: str, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     def interrupted(*_: object) -> None:
@@ -244,7 +244,7 @@ def test_an_interrupted_command_ends_with_130_and_says_nothing(
     assert lastcall("stats", "--database-url", database_url) == Answer(130, "", "")
 
 
-def test_help_and_version_need_nothing_that_is_slow_to_import() -> None:
+def test_help_and_version_skip_slow_imports() -> None:
     code = (
         "import sys; from lastcall.cli.entry import run; code = run(['--help']);"
         " slow = {'trio', 'asyncpg', 'openai', 'starlette', 'rich'} & set(sys.modules);"
@@ -254,6 +254,12 @@ def test_help_and_version_need_nothing_that_is_slow_to_import() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     answer = process("--version")
     assert (answer.code, answer.out) == (0, f"lastcall {__version__}\n")
+
+
+def test_a_server_imports_openai_only_for_its_agent() -> None:
+    """It takes longer to import than all of the server."""
+    code = "import sys, lastcall.main; sys.exit('openai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_without_a_command_it_shows_its_help(lastcall: Lastcall) -> None:
@@ -269,7 +275,7 @@ def test_every_setting_is_documented_with_its_variable(lastcall: Lastcall, name:
     assert f"LASTCALL_{name.upper()}" in text
 
 
-def test_variables_set_what_options_set(monkeypatch: pytest.MonkeyPatch, lastcall: Lastcall) -> None:
+def test_environment_variables_set_options_and_options_win(monkeypatch: pytest.MonkeyPatch, lastcall: Lastcall) -> None:
     got: list[Settings] = []
 
     async def serve(settings: Settings, announce: object) -> None:
@@ -286,7 +292,7 @@ def test_variables_set_what_options_set(monkeypatch: pytest.MonkeyPatch, lastcal
 
 
 @pytest.mark.parametrize("json_logs", [False, True])
-def test_a_server_says_when_it_is_ready_and_a_signal_ends_it_with_0(database_url: str, json_logs: bool) -> None:
+def test_a_server_prints_one_ready_line_and_exits_with_0_on_sigterm(database_url: str, json_logs: bool) -> None:
     url = database_url.replace("postgres@", f"postgres:{SECRET}@")  # which the database ignores
     command = [sys.executable, "-m", "lastcall", "serve", "--port", "0", "--agent", "echo", "--database-url", url]
     command += ["--json-logs"] * json_logs
@@ -310,7 +316,7 @@ def test_a_server_says_when_it_is_ready_and_a_signal_ends_it_with_0(database_url
 
 
 @pytest.mark.parametrize(("count", "code"), [(5, 0), (6, 1)])
-def test_the_alert_sets_the_exit_code_above_five_old_sessions(
+def test_more_than_five_old_sessions_set_the_exit_code(
     ask: Lastcall, sql: Callable[[str], list[str]], count: int, code: int
 ) -> None:
     sql(OLD_SESSIONS.format(count=count))
@@ -324,7 +330,7 @@ def test_the_alert_sets_the_exit_code_above_five_old_sessions(
     assert ask("orphans", "--hours", "4", "--alert-above", "0").code == 0
 
 
-def test_closing_orphans_repairs_them_and_says_which(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
+def test_closing_orphans_repairs_and_lists_them(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
     owner = "00000000-0000-0000-0000-000000000001"
     sql(
         "INSERT INTO server_instances (instance_id, hostname, pid, version, heartbeat_at)"
@@ -346,7 +352,7 @@ def test_closing_orphans_repairs_them_and_says_which(ask: Lastcall, sql: Callabl
     assert ask("orphans").code == 0
 
 
-def test_json_holds_the_rows_as_they_are_in_the_database(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
+def test_json_output_holds_the_rows_unchanged(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
     sql(OLD_SESSIONS.format(count=1))
     sql("INSERT INTO user_memories (user_id, kind, content) VALUES ('ann', 'fact', E'tea \\x1b[31m')")
     (session_id,) = sql("SELECT session_id FROM conversation_sessions")
@@ -360,7 +366,7 @@ def test_json_holds_the_rows_as_they_are_in_the_database(ask: Lastcall, sql: Cal
     assert answer["backlog"] == {"pending": 0, "failed": 0, "attempts_max": 0, "last_error": None}
 
 
-def test_empty_answers_are_one_friendly_line(ask: Lastcall) -> None:
+def test_an_empty_result_is_one_line(ask: Lastcall) -> None:
     assert ask("sessions").out == "No sessions.\n"
     assert ask("stats").out == "No sessions in the last 7 days.\n"
     assert ask("memories", "ann").out.splitlines()[0] == "No memories of ann."
@@ -389,7 +395,7 @@ def test_tables_fit_the_terminal_and_keep_ids_whole(
     assert command == "stats" or any(session_id in line for line in lines)
 
 
-def test_in_a_pipe_a_row_is_a_line_and_escapes_are_harmless(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
+def test_in_a_pipe_each_row_is_one_line_without_escapes(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
     sql(
         "INSERT INTO user_memories (user_id, kind, content) SELECT 'ann', 'fact', E'\\x1b[2J\\n' || repeat('tea ', 200)"
     )
@@ -400,7 +406,7 @@ def test_in_a_pipe_a_row_is_a_line_and_escapes_are_harmless(ask: Lastcall, sql: 
     assert backlog.startswith("Memory of ended sessions")
 
 
-def test_a_question_makes_no_database(lastcall: Lastcall, tmp_path: Path) -> None:
+def test_a_query_creates_no_database(lastcall: Lastcall, tmp_path: Path) -> None:
     answer = lastcall("sessions", "--data-dir", str(tmp_path / "none"))
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "lastcall serve" in answer.err
@@ -411,7 +417,7 @@ def test_a_given_database_url_is_printed_back(lastcall: Lastcall, database_url: 
     assert lastcall("database-url", "--database-url", database_url) == Answer(0, f"{database_url}\n", "")
 
 
-def test_the_embedded_url_is_all_of_stdout_and_works_until_it_is_stopped(lastcall: Lastcall, data_dir: Path) -> None:
+def test_database_url_prints_a_url_that_works_until_stop(lastcall: Lastcall, data_dir: Path) -> None:
     place = ("--data-dir", str(data_dir))
     answer = lastcall("database-url", *place)
     assert (answer.code, answer.err.count("\n")) == (0, 1)
@@ -419,7 +425,7 @@ def test_the_embedded_url_is_all_of_stdout_and_works_until_it_is_stopped(lastcal
     (url,) = answer.out.splitlines()
     assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 42", url).stdout == "42\n"
     assert lastcall("sessions", *place).out == "No sessions.\n"
-    assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 43", url).stdout == "43\n"  # a question left it running
+    assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 43", url).stdout == "43\n"  # a query left it running
     assert "was stopped" in lastcall("database-url", "--stop", *place).err
     assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 42", url).returncode != 0
     assert "was not running" in lastcall("database-url", "--stop", *place).err
@@ -439,7 +445,7 @@ def test_the_embedded_url_is_all_of_stdout_and_works_until_it_is_stopped(lastcal
         ("", False),
     ],
 )
-def test_only_addresses_of_this_machine_are_loopback(host: str, loopback: bool) -> None:
+def test_loopback_addresses(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
 
 
@@ -457,18 +463,18 @@ def test_only_addresses_of_this_machine_are_loopback(host: str, loopback: bool) 
         ("a task-force of ek_ and sk-short", "a task-force of ek_ and sk-short"),
     ],
 )
-def test_nothing_that_is_secret_is_shown(text: str, shown: str) -> None:
+def test_secrets_are_redacted(text: str, shown: str) -> None:
     assert redact(text) == shown
 
 
 # --- keys
 
 
-def test_a_key_is_printed_once_and_kept_as_its_hash_alone(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
+def test_a_key_is_printed_once_and_stored_as_a_hash(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
     made = ask("keys", "create", "ada")
     key = made.out.strip()
     assert re.fullmatch(r"sk-[\w-]{43}", key)
-    assert "shown once" in made.err
+    assert "shown only once" in made.err
     assert key not in made.err
     assert sql("SELECT subject, scope, prefix FROM api_keys") == [f"ada|user|{key[:9]}"]
     assert sql(f"SELECT secret_hash = sha256('{key}') FROM api_keys") == ["t"]
@@ -489,36 +495,34 @@ def test_a_key_is_created_listed_and_revoked_as_json(ask: Lastcall) -> None:
     assert again["revoked_at"] == revoked["revoked_at"]
 
 
-def test_revoking_what_is_not_there_is_a_mistake(ask: Lastcall) -> None:
+def test_revoking_an_unknown_key_is_a_mistake(ask: Lastcall) -> None:
     answer = ask("keys", "revoke", str(uuid4()))
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "lastcall keys list" in answer.err
 
 
-def test_without_keys_the_list_says_what_that_means(ask: Lastcall) -> None:
-    assert "whoever reaches the server" in ask("keys", "list").out
+def test_an_empty_key_list_says_who_may_connect(ask: Lastcall) -> None:
+    assert "any client that can reach the server" in ask("keys", "list").out
 
 
-def test_the_first_key_can_be_made_before_the_first_start(lastcall: Lastcall, data_dir: Path) -> None:
+def test_a_key_can_be_created_before_the_first_start(lastcall: Lastcall, data_dir: Path) -> None:
     answer = lastcall("keys", "create", "ada", "--data-dir", str(data_dir))
     assert (answer.code, answer.out[:3]) == (0, "sk-")
     assert "ada" in lastcall("keys", "list", "--data-dir", str(data_dir)).out
 
 
-# --- who may reach a server
+# --- listening beyond loopback
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.11.12.13"])
-def test_others_may_reach_only_a_server_with_keys(
-    database_url: str, sql: Callable[[str], list[str]], host: str
-) -> None:
+def test_without_keys_only_loopback_is_served(database_url: str, sql: Callable[[str], list[str]], host: str) -> None:
     arguments = ("serve", "--port", "0", "--agent", "echo", "--database-url", database_url, "--host", host)
     answer = process(*arguments)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert "lastcall keys create" in answer.err
 
 
-def test_with_a_key_or_a_token_secret_others_may_reach_it(
+def test_with_a_key_or_a_token_secret_any_address_is_served(
     database_url: str, sql: Callable[[str], list[str]], ask: Lastcall, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"
@@ -532,9 +536,7 @@ def test_with_a_key_or_a_token_secret_others_may_reach_it(
 
 
 @pytest.mark.parametrize("level", ["warning", "debug"])
-def test_libraries_log_through_ours_with_tracebacks_only_at_debug(
-    capsys: pytest.CaptureFixture[str], level: Level
-) -> None:
+def test_library_logs_carry_tracebacks_only_at_debug(capsys: pytest.CaptureFixture[str], level: Level) -> None:
     with kept_logging():
         configure(json_logs=True, level=level)
         cause = OSError(f"no way to postgresql://u:{SECRET}@h")
@@ -547,7 +549,7 @@ def test_libraries_log_through_ours_with_tracebacks_only_at_debug(
     assert SECRET not in line
 
 
-def test_the_console_is_calm_and_says_warnings_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_console_shows_warnings_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with kept_logging():
         configure(json_logs=False, level="warning")
         structlog.get_logger().info("unseen")
@@ -558,7 +560,7 @@ def test_the_console_is_calm_and_says_warnings_on_one_line(capsys: pytest.Captur
     assert err.count("\n") == 1
 
 
-def test_a_log_whose_reader_is_gone_harms_nobody() -> None:
+def test_a_closed_log_pipe_is_ignored() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     stream = os.fdopen(writer, "w")
@@ -567,7 +569,7 @@ def test_a_log_whose_reader_is_gone_harms_nobody() -> None:
         stream.close()
 
 
-def test_text_of_others_cannot_steer_the_terminal() -> None:
+def test_user_text_cannot_control_the_terminal() -> None:
     assert printable("a\x1b[31m\r\u202eb\n\tç") == "a\ufffd[31m\ufffd\ufffdb\n\tç"
 
 
@@ -583,5 +585,5 @@ def test_text_of_others_cannot_steer_the_terminal() -> None:
         (444 * 3600, "18 d 12 h"),
     ],
 )
-def test_durations_have_two_units_at_most(seconds: float | None, shown: str) -> None:
+def test_durations_have_at_most_two_units(seconds: float | None, shown: str) -> None:
     assert duration(seconds) == shown

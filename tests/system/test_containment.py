@@ -12,6 +12,7 @@ import pytest
 import trio
 from lastcall.agents.agent import Agent, Turn
 from lastcall.agents.select import EchoAgent
+from lastcall.cli.serve import COLLECTION_THRESHOLDS
 from lastcall.store.errors import StoreUnavailable
 from trio.testing import MockClock
 
@@ -153,9 +154,10 @@ async def test_a_connection_that_never_says_a_word_does_not_hold_up_the_exit(ser
     assert took < EXIT_WITHIN_SECONDS
 
 
-async def test_the_garbage_collector_leaves_alone_what_lives_as_long_as_the_process(serve: Serve) -> None:
+async def test_garbage_collections_are_rare_and_skip_what_start_up_created(serve: Serve) -> None:
     with serve("tests.support.scripted_agents:Introspective") as server:
         async with connect(server.url) as client:
             answer = (await client.ask("Hello"))["response"]["output"][0]["content"][0]["text"]
-    frozen, watched = map(int, answer.split()[:2])
-    assert frozen > 10 * watched
+    frozen, scanned, threshold = map(int, answer.split())
+    assert frozen > 10 * scanned
+    assert threshold == COLLECTION_THRESHOLDS[0]

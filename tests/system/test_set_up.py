@@ -1,4 +1,4 @@
-"""What set-up decides before it installs anything; the installation itself is what ran before these tests."""
+"""The decisions of scripts/set-up before it installs anything. The installation itself ran before these tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOCKS = ("requirements.lock", "requirements-dev.lock")
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of what set-up reads, with a .venv that looks installed for serving."""
+    """A copy of the files that set-up reads, with a .venv that looks complete for serving."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     for name in (*LOCKS, "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
@@ -30,7 +30,7 @@ def tree(tmp_path: Path) -> Path:
     parts = (tmp_path / name for name in ("requirements.lock", "pyproject.toml"))
     marker = f"{tmp_path.resolve()}\n".encode() + b"".join(part.read_bytes() for part in parts)
     (tmp_path / ".venv" / "installed-requirements.lock").write_bytes(marker)
-    # Stands in for set-up, so that nothing is ever installed from here.
+    # A stub of set-up, so that these tests never install anything.
     (tmp_path / "scripts" / "set-up").write_text("#!/bin/sh\necho set-up was asked\nexit 1\n")
     return tmp_path
 
@@ -40,13 +40,13 @@ def serve(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
 
 
-def test_an_installed_tree_is_served_at_once_from_the_callers_directory(tree: Path) -> None:
+def test_an_installed_tree_is_served_from_the_callers_directory(tree: Path) -> None:
     done = serve(tree, "--port", "0", "two words")
     assert (done.returncode, done.stdout, done.stderr) == (0, "/ serve --port 0 two words\n", "")
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "pyproject.toml"])
-def test_a_changed_lock_or_project_is_set_up_before_it_is_served(tree: Path, name: str) -> None:
+def test_a_changed_lock_or_project_is_set_up_again(tree: Path, name: str) -> None:
     with (tree / name).open("a") as file:
         file.write("# changed\n")
     done = serve(tree)
@@ -64,11 +64,11 @@ def test_a_tree_that_was_moved_is_set_up_again(tree: Path) -> None:
     assert serve(moved).stderr == "set-up was asked\n"
 
 
-def test_what_fails_to_install_is_shown_with_where_the_log_is(tmp_path: Path) -> None:
+def test_a_failed_installation_is_shown_with_the_path_of_its_log(tmp_path: Path) -> None:
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "set-up", tmp_path / "scripts")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "requirements.lock").write_text("no-such-thing\n")  # without a hash, pip refuses it unasked
+    (tmp_path / "requirements.lock").write_text("no-such-thing\n")  # pip refuses it because it has no hash
     command = [sys.executable, str(tmp_path / "scripts" / "set-up")]
     environment = {**os.environ, "PIP_NO_INDEX": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False, env=environment)
@@ -78,7 +78,7 @@ def test_what_fails_to_install_is_shown_with_where_the_log_is(tmp_path: Path) ->
     assert not list((tmp_path / ".venv").glob("installed-*"))
 
 
-def test_an_unknown_argument_is_refused_in_one_line() -> None:
+def test_an_unknown_argument_is_one_line() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "set-up"), "--all"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
     assert (done.returncode, done.stderr) == (2, "set-up: the only argument is --dev\n")
@@ -93,6 +93,6 @@ def test_locks_pin_every_package_by_hash_and_name_no_host(name: str) -> None:
     assert all(pinned for _, pinned in packages)
 
 
-def test_the_lock_for_tests_holds_all_that_serving_needs() -> None:
+def test_the_dev_lock_is_a_superset_of_the_serving_lock() -> None:
     served, tested = (set(re.findall(r"^[a-z]\S+==\S+", (ROOT / name).read_text(), re.MULTILINE)) for name in LOCKS)
     assert served < tested

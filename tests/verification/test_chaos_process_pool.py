@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from lastcall.runtime.start_up import SESSION_PRIORITY
 
 from .chaos.clients import Settings
 from .chaos.ledger import Ledger
@@ -42,7 +41,7 @@ async def test_killed_clients_are_gone_by_the_second_moment_and_the_others_go_on
     assert second.lives()
 
 
-@pytest.mark.skipif(not SESSION_PRIORITY.exists(), reason="this kernel does not group processes by session")
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel does not group processes by session")
 async def test_the_living_have_their_small_share_of_the_processor_again(house: House) -> None:
     first, second = await move_in(house, 1), await move_in(house, 2)
 

@@ -1,1 +1,1 @@
-"""The commands of the command line, one module for each kind."""
+"""The command line: one module per command, and the options, tables and database access that they share."""

@@ -10,7 +10,7 @@ DOCUMENTS = ("openapi", "asyncapi")
 @click.command("api-docs")
 @click.argument("document", type=click.Choice(DOCUMENTS))
 def api_docs(*, document: str) -> None:
-    """Print a description of the API for machines: of the HTTP routes, or of the WebSocket's events."""
-    from ..web.app import api_document  # here, because Starlette takes a while to load
+    """Print the API description: openapi for the HTTP routes, asyncapi for the WebSocket events."""
+    from ..web.app import api_document  # not at the top: Starlette is slow to import
 
     click.echo(api_document(document))

@@ -13,12 +13,11 @@ from .options import settings_options
 
 @click.command("database-url")
 @settings_options(("database_url", "data_dir"))
-@click.option("--stop", is_flag=True, help="Stop the embedded PostgreSQL, whoever uses it.")
+@click.option("--stop", is_flag=True, help="Stop the embedded PostgreSQL, even if it is in use.")
 def database_url(database_url: str | None, data_dir: Path, stop: bool) -> None:
     """Print the URL of the database, for psql and other programs.
 
-    The embedded PostgreSQL is started where it is not running, and goes on running for whoever was given its URL,
-    until --stop.
+    Starts the embedded PostgreSQL if it is not running. It keeps running until --stop.
     """
     if stop:
         _stop(database_url, data_dir)
@@ -31,7 +30,7 @@ def database_url(database_url: str | None, data_dir: Path, stop: bool) -> None:
 def _start(data_dir: Path) -> str:
     from ..embedded.postgres import keep_running, place, start
 
-    keep_running(data_dir)  # before the start: a server that is leaving would stop it again
+    keep_running(data_dir)  # before the start: a server that is shutting down would stop it again
     url = start(data_dir)
     where = place(data_dir)
     option = "" if data_dir == Settings().data_dir else f" --data-dir {shlex.quote(str(data_dir))}"
@@ -42,7 +41,7 @@ def _start(data_dir: Path) -> str:
 
 def _stop(database_url: str | None, data_dir: Path) -> None:
     if database_url is not None:
-        raise click.UsageError("--stop is for the embedded PostgreSQL; leave --database-url out.")
+        raise click.UsageError("--stop applies only to the embedded PostgreSQL; leave out --database-url.")
     from ..embedded.postgres import stop
 
     answer = "was stopped" if stop(data_dir) else "was not running"

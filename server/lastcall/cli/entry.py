@@ -1,6 +1,6 @@
-"""The command line `lastcall`: its commands, and what becomes of their failures.
+"""The command line `lastcall`: its commands, and the exit code and message of each failure.
 
-What is slow to import is imported inside the commands, so that `--help` is instant.
+Slow imports are inside the commands, so that `--help` is instant.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import click
 from .. import __version__
 from .api_docs import api_docs
 from .database_url import database_url
-from .defaults import with_subcommands
 from .keys import keys
 from .memories import memories, retry_memories
 from .orphans import orphans
@@ -26,8 +25,8 @@ EXIT_FAILED = 1
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
 
-# Exceptions that say what the user can change. By name: their modules are slow to import, and a module that is not
-# loaded has raised nothing.
+# Exceptions whose message tells users what to change. By name, because their modules are slow to import; a module that
+# is not loaded cannot have raised one.
 _MISTAKES = (
     ("lastcall.embedded.cluster", "EmbeddedError"),
     ("lastcall.store.postgres", "DatabaseUnusable"),
@@ -37,11 +36,33 @@ _MISTAKES = (
 )
 
 
+class DefaultGroup(click.Group):
+    """A command that also has subcommands; arguments that name none of them go to the default one."""
+
+    default = "list"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or args[0] not in self.commands:
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+
+def with_subcommands(default: click.Command, *others: click.Command) -> DefaultGroup:
+    """Returns a group with the name and help of its default command."""
+    group = DefaultGroup(default.name, help=default.help, short_help=default.short_help)
+    names = ", ".join(f"lastcall {default.name} {other.name}" for other in others)
+    default.epilog = f"See also: {names}."
+    group.add_command(default, DefaultGroup.default)
+    for other in others:
+        group.add_command(other)
+    return group
+
+
 class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # here, because click would write an empty line
+        except KeyboardInterrupt:  # click would print an empty line
             ctx.exit(EXIT_INTERRUPTED)
 
 
@@ -54,7 +75,7 @@ class _Group(click.Group):
 @click.version_option(__version__, prog_name="lastcall", message="%(prog)s %(version)s")
 @click.pass_context
 def lastcall(context: click.Context) -> None:
-    """A chat server that never leaves a session open, and the questions that its operator asks."""
+    """A chat server that never leaves a session open, and the commands to operate it."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -73,9 +94,9 @@ for command in (
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs one command line; its exit code. A failure is one line on stderr."""
+    """Runs one command line and returns its exit code; a failure is one line on stderr."""
     for stream in (sys.stdout, sys.stderr):
-        _write_what_it_can(stream)
+        _replace_unencodable(stream)
     try:
         code = lastcall.main(list(arguments), prog_name="lastcall", standalone_mode=False)
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:  # noqa: BLE001 - the outermost edge
@@ -85,7 +106,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _failed(error: BaseException) -> int:
-    """Says what went wrong in one line; the exit code."""
+    """Prints what went wrong in one line and returns the exit code."""
     leaves = list(_leaves(error))
     worst = next((leaf for leaf in leaves if not _is_mistake(leaf)), leaves[0])
     if isinstance(worst, KeyboardInterrupt | click.Abort):
@@ -110,7 +131,7 @@ def _say(message: str) -> None:
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """Nurseries wrap exceptions in groups, and those in groups."""
+    """Unwraps the nested exception groups of nurseries."""
     if isinstance(error, BaseExceptionGroup):
         for each in error.exceptions:
             yield from _leaves(each)
@@ -123,14 +144,14 @@ def _is_mistake(error: BaseException) -> bool:
     return isinstance(error, (click.ClickException, *(each for each in known if each is not None)))
 
 
-def _write_what_it_can(stream: Any) -> None:
-    """A character that the terminal's encoding lacks becomes a question mark, not a failure."""
+def _replace_unencodable(stream: Any) -> None:
+    """Prints a question mark for a character that the terminal's encoding lacks."""
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="replace")
 
 
 def _finish_stdout() -> None:
-    """Where nobody reads stdout any more, the interpreter would complain about it at its exit."""
+    """Flushes stdout; if its reader is gone, keeps the interpreter from complaining at exit."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:

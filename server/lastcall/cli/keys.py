@@ -16,7 +16,7 @@ KEYS = 100
 
 
 class Subject(click.ParamType[Any]):
-    """A user id, or the name of a backend."""
+    """A user id or the name of a backend."""
 
     name = "subject"
 
@@ -29,7 +29,7 @@ class Subject(click.ParamType[Any]):
 
 @click.group("keys")
 def keys() -> None:
-    """Create, list and revoke API keys. The first one closes the server to everybody who has none."""
+    """Create, list and revoke API keys. Once there is one, every client needs a key."""
 
 
 @keys.command("create")
@@ -39,12 +39,12 @@ def keys() -> None:
     type=click.Choice(["user", "service", "admin"]),
     default="user",
     show_default=True,
-    help="user: for SUBJECT's own sessions. service: for a backend, which names the user of each session and makes"
-    " client secrets for browsers. admin: a service that also reads /metrics.",
+    help="user: for SUBJECT's own sessions. service: for a backend, which names the user of each session and creates"
+    " client secrets for browsers. admin: a service that may also read /metrics.",
 )
 @question_options
 def create_key(*, subject: str, scope: str, as_json: bool, **database: Any) -> None:
-    """Create a key for SUBJECT and print it, this once: only its hash is kept."""
+    """Create a key for SUBJECT and print it. It is shown only once: the database stores its hash."""
     from ..auth import keyring
 
     made = ask(lambda store: keyring.create_key(store, subject, Scope(scope)), **database, makes_data=True)
@@ -52,21 +52,21 @@ def create_key(*, subject: str, scope: str, as_json: bool, **database: Any) -> N
         print_json(made)
         return
     click.echo(made.key)
-    click.echo(f"lastcall: this is shown once; lastcall keys revoke {made.key_id} takes it back", err=True)
+    click.echo(f"lastcall: this key is shown only once; lastcall keys revoke {made.key_id} revokes it", err=True)
 
 
 @keys.command("list")
 @limit_option(KEYS)
 @question_options
 def list_keys(*, limit: int, as_json: bool, **database: Any) -> None:
-    """List keys, newest first; revoked ones too."""
+    """List keys, newest first, including revoked ones."""
     from ..auth import keyring
 
     found = ask(lambda store: keyring.list_keys(store, limit), **database)
     if as_json:
         print_json(found)
     elif not found:
-        click.echo("No keys: on loopback, whoever reaches the server may use it.")
+        click.echo("No keys: any client that can reach the server on loopback may use it.")
     else:
         print_table(_COLUMNS, [_cells(each) for each in found])
         print_limit(found, limit)
@@ -93,7 +93,7 @@ def _cells(each: Any) -> list[str]:
 @click.argument("id", type=click.UUID)
 @question_options
 def revoke_key(*, id: UUID, as_json: bool, **database: Any) -> None:
-    """Revoke the key or client secret ID, for good: its live sessions are closed within a second, on every server."""
+    """Revoke the key or client secret ID for good. Its sessions are closed within a second, on every server."""
     from ..auth import keyring
 
     revoked = ask(lambda store: keyring.revoke(store, id), **database)

@@ -12,14 +12,14 @@ from .running import ask
 from .tables import UUID_CHARS, Column, moment, one_line, print_json, print_limit, print_table
 
 MEMORIES = 100
-USER_CHARS_NARROW = 17  # so that the rest fits into 80
+USER_CHARS_NARROW = 17  # leaves room for the other columns in a terminal of 80
 
 
 @click.command("retry")
 @click.argument("user", required=False)
 @question_options
 def retry_memories(*, user: str | None, as_json: bool, **database: Any) -> None:
-    """Let failed memory be tried again, of USER or of everybody."""
+    """Retry memory finalization that failed, for USER or for all users."""
 
     async def question(store: reports.Rows) -> int:
         return await reports.retry_memories(store, user)
@@ -28,7 +28,7 @@ def retry_memories(*, user: str | None, as_json: bool, **database: Any) -> None:
     if as_json:
         print_json({"retried": count})
     else:
-        click.echo(f"The memory of {count} {'session' if count == 1 else 'sessions'} will be tried again.")
+        click.echo(f"Memory finalization of {count} {'session' if count == 1 else 'sessions'} will be retried.")
 
 
 @click.command("memories")
@@ -36,7 +36,7 @@ def retry_memories(*, user: str | None, as_json: bool, **database: Any) -> None:
 @limit_option(MEMORIES)
 @question_options
 def memories(*, user: str | None, limit: int, as_json: bool, **database: Any) -> None:
-    """Show what is remembered of USER, or of everybody, newest first, and what is still to be made."""
+    """List the memories of USER, or of all users, newest first, and the sessions whose memory is pending."""
 
     async def question(store: reports.Rows) -> reports.MemoriesReport:
         return await reports.list_memories(store, user=user, limit=limit)
@@ -71,4 +71,4 @@ def _backlog_line(backlog: reports.BacklogReport) -> str:
     line = f"Memory of ended sessions: {backlog.pending} pending, {backlog.failed} failed"
     if backlog.attempts_max:
         line += f" (up to {backlog.attempts_max} attempts)"
-    return line + (f"; an error: {one_line(backlog.last_error)}" if backlog.last_error else "") + "."
+    return line + (f"; last error: {one_line(backlog.last_error)}" if backlog.last_error else "") + "."

@@ -1,4 +1,4 @@
-"""Options of the command line, made of the fields of `Settings`."""
+"""Command-line options, most of them generated from the fields of `Settings`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..config import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-LEASE_SECONDS_MIN = 3  # several heartbeats, and an outage's worth of patience
-SESSION_SECONDS_MIN = 1  # less would leave nobody the time to say anything
+LEASE_SECONDS_MIN = 3  # several heartbeats, and a short outage of the database
+SESSION_SECONDS_MIN = 1  # less would end sessions before the client can say anything
 PORT_MAX = 65_535
 LEVELS = ("debug", "info", "warning", "error")
 DAYS_MAX = 36_500
@@ -30,7 +30,7 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 class Seconds(click.FloatRange):
-    """A finite number; click's own range takes nan and inf."""
+    """A finite number of seconds or hours; click's own range accepts nan and inf."""
 
     name = "number"
 
@@ -42,7 +42,7 @@ class Seconds(click.FloatRange):
 
 
 class Age(click.ParamType[Any]):
-    """90s, 15m, 24h, 7d or 2w; in seconds."""
+    """A duration like 90s, 15m, 24h, 7d or 2w, converted to seconds."""
 
     name = "age"
 
@@ -55,15 +55,15 @@ class Age(click.ParamType[Any]):
 
 
 class DatabaseUrl(click.ParamType[Any]):
-    """A URL that psql and asyncpg take. Its errors never show the value, which may hold a password."""
+    """A URL that psql and asyncpg accept. Its errors never quote the value, which may hold a password."""
 
     name = "url"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not _is_database_url(str(value)):
             self.fail(
-                "it must be like postgresql://user@127.0.0.1:5432/name; special characters of a password"
-                " are percent-encoded.",
+                "it must look like postgresql://user@127.0.0.1:5432/name, with special characters of the password"
+                " percent-encoded.",
                 param,
                 ctx,
             )
@@ -71,7 +71,7 @@ class DatabaseUrl(click.ParamType[Any]):
 
 
 class Origin(click.ParamType[Any]):
-    """Scheme, host and port of a page, as browsers write them."""
+    """Scheme, host and port of a page, as browsers send them."""
 
     name = "origin"
 
@@ -83,7 +83,14 @@ class Origin(click.ParamType[Any]):
 
 
 def settings_options(names: Iterable[str] = ()) -> Callable[[Command], Command]:
-    """A decorator: an option for each field of `Settings` that has a flag, or for the named ones."""
+    """Returns a decorator that adds an option for each field of `Settings` that has a flag.
+
+    The command then receives the values by field name; an option wins over its environment variable `LASTCALL_…`, and
+    that over the default.
+
+    Args:
+        names: Add only these fields.
+    """
     wanted = set(names) or {each.name for each in fields(Settings) if each.metadata.get("flag")}
 
     def decorate(command: Command) -> Command:
@@ -95,20 +102,20 @@ def settings_options(names: Iterable[str] = ()) -> Callable[[Command], Command]:
 
 
 def question_options(command: Command) -> Command:
-    """The options of every question to the database."""
-    for_machines = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+    """Adds the options of every command that queries the database: --database-url, --data-dir and --json."""
+    for_machines = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     return settings_options(("database_url", "data_dir"))(for_machines(command))
 
 
 def limit_option(rows: int) -> Callable[[Command], Command]:
-    """`--limit`, by default so many rows."""
+    """Returns a decorator that adds --limit."""
     kind = click.IntRange(1, ROWS_MAX)
-    return click.option("--limit", type=kind, default=rows, show_default=True, help="Rows to show at most.")
+    return click.option("--limit", type=kind, default=rows, show_default=True, help="Maximum number of rows.")
 
 
 @functools.cache
 def _hints() -> dict[str, Any]:
-    """Evaluates every annotation of `Settings`: done for each option, it was a twentieth of a start."""
+    """Evaluates the annotations of `Settings`, once: doing it per option took a twentieth of a start."""
     return get_type_hints(Settings)
 
 
@@ -159,7 +166,7 @@ def _is_database_url(url: str) -> bool:
         return False
     if parts.scheme not in ("postgresql", "postgres") or "://" not in url or parts.fragment or re.search(r"\s", url):
         return False
-    hosts = parts.netloc.rpartition("@")[2].split(",")  # PostgreSQL takes several
+    hosts = parts.netloc.rpartition("@")[2].split(",")  # PostgreSQL accepts several
     ports = [host.rpartition("]")[2].partition(":")[2] for host in hosts]
     return "@" not in parts.path and all(port == "" or _is_port(port) for port in ports)
 

@@ -21,18 +21,22 @@ ORPHANS = 1000
     type=Seconds(min=0, max=DAYS_MAX * 24),
     default=2.0,
     show_default=True,
-    help="The alert counts sessions that are active for over so many hours.",
+    help="The alert counts sessions active for longer than this.",
 )
 @click.option(
-    "--alert-above", type=click.IntRange(min=0), default=5, show_default=True, help="Exit with 1 where it counts more."
+    "--alert-above",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    help="Exit with 1 if there are more such sessions.",
 )
 @click.option("--close", is_flag=True, help="Close the orphaned sessions.")
 @question_options
 def orphans(*, hours: float, alert_above: int, close: bool, as_json: bool, **database: Any) -> int:
-    """List active sessions that no living server owns, and check the alert.
+    """List active sessions whose server is gone, and check the alert.
 
-    The exit code is 1 where more than --alert-above sessions are active for over --hours, orphaned or not. With --close
-    the orphaned ones are closed, dated at the last moment their server is known to have lived.
+    The exit code is 1 if more than --alert-above sessions have been active for over --hours, orphaned or not. --close
+    closes the orphaned ones; their end is the last time their server was known to be alive.
     """
     if close:
         return _close_orphans(as_json, database)
@@ -44,22 +48,21 @@ def orphans(*, hours: float, alert_above: int, close: bool, as_json: bool, **dat
     if as_json:
         print_json(found)
     else:
-        _tell_orphans(found)
+        _print_orphans(found)
     return EXIT_ALERT if found.alert else 0
 
 
-def _tell_orphans(found: reports.OrphansReport) -> None:
+def _print_orphans(found: reports.OrphansReport) -> None:
     if found.orphans:
         print_table(_ORPHAN_COLUMNS, [_orphan_cells(each) for each in found.orphans])
         print_limit(found.orphans, ORPHANS)
-        click.echo("lastcall orphans --close closes them.")
+        click.echo("Run lastcall orphans --close to close them.")
     else:
         click.echo("No orphaned sessions.")
-    verdict = "ALERT" if found.alert else "fine"
-    what = "session is" if found.overdue == 1 else "sessions are"
-    click.echo(
-        f"{found.overdue} {what} active for over {found.hours:g} h; the alert is above {found.alert_above}: {verdict}."
-    )
+    verdict = "ALERT" if found.alert else "ok"
+    sessions = "session has" if found.overdue == 1 else "sessions have"
+    overdue = f"{found.overdue} {sessions} been active for over {found.hours:g} h"
+    click.echo(f"{overdue} (alert above {found.alert_above}): {verdict}.")
 
 
 _ORPHAN_COLUMNS = (

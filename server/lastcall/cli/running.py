@@ -1,4 +1,4 @@
-"""How a command runs: under Trio, with logging set up, and with the database that its settings name."""
+"""Runs a command: under Trio, with logging configured and the database of its settings open."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import click
 
-from ..runtime.start_up import import_structlog
 from .options import LEVELS
 
 if TYPE_CHECKING:
@@ -23,8 +22,7 @@ T = TypeVar("T")
 def run_logged(
     function: Callable[..., Awaitable[T]], *args: object, json_logs: bool = False, level: str | None = None
 ) -> T:
-    """`trio.run` with logging set up; what it raises is logged whole where the log is for that, and raised."""
-    import_structlog()
+    """Runs `trio.run` with logging configured; JSON logs and level debug also get the traceback of what it raises."""
     import structlog
     import trio
 
@@ -52,9 +50,9 @@ def ask(
     *,
     makes_data: bool = False,
 ) -> T:
-    """What an operator's question answers, asked of the given database, else of the embedded one.
+    """Runs an operator's query on the given database, or else on the embedded one.
 
-    makes_data: the embedded one is made where it is missing.
+    makes_data: creates the embedded database if there is none.
     """
 
     async def asked() -> T:
@@ -78,7 +76,7 @@ async def _open_database(database_url: str | None, data_dir: Path) -> AsyncItera
 
 
 def _require_data(data_dir: Path) -> None:
-    """A question is no reason to make a database."""
+    """Keeps a query from creating an empty database."""
     from ..embedded.postgres import place
 
     if not place(data_dir).cluster.exists():

@@ -20,16 +20,16 @@ SESSIONS = 50
 @click.argument("session_id", type=click.UUID)
 @question_options
 def close_session(*, session_id: UUID, as_json: bool, **database: Any) -> None:
-    """Close the session SESSION_ID; its server closes the connection within a second (close code 4001)."""
+    """Close the session SESSION_ID. Its server closes the connection within a second (close code 4001)."""
 
     async def question(store: reports.Rows) -> reports.ClosedReport | bool | None:
         return await reports.close_session(store, session_id)
 
     closed = ask(question, **database)
     if closed is None:
-        raise click.UsageError(f"There is no session {session_id}; lastcall sessions lists them.")
+        raise click.UsageError(f"There is no session {session_id}; see lastcall sessions.")
     if isinstance(closed, bool):
-        raise click.UsageError(f"Session {session_id} has ended already.")
+        raise click.UsageError(f"Session {session_id} has already ended.")
     if as_json:
         print_json(closed)
     else:
@@ -39,12 +39,14 @@ def close_session(*, session_id: UUID, as_json: bool, **database: Any) -> None:
 
 
 @click.command("sessions")
-@click.option("--user", help="Only this user's.")
-@click.option("--active", is_flag=True, help="Only active ones, orphaned or not.")
-@click.option("--ended", is_flag=True, help="Only ended ones.")
-@click.option("--orphaned", is_flag=True, help="Only active ones that no living server owns.")
-@click.option("--reason", type=click.Choice([each.value for each in EndReason]), help="Only those that ended so.")
-@click.option("--since", type=Age(), help="Only those that began within 90s, 15m, 24h, 7d or 2w.")
+@click.option("--user", help="Only sessions of this user.")
+@click.option("--active", is_flag=True, help="Only active sessions, orphaned or not.")
+@click.option("--ended", is_flag=True, help="Only ended sessions.")
+@click.option("--orphaned", is_flag=True, help="Only active sessions whose server is gone.")
+@click.option(
+    "--reason", type=click.Choice([each.value for each in EndReason]), help="Only sessions that ended for this reason."
+)
+@click.option("--since", type=Age(), help="Only sessions that began within this time: 90s, 15m, 24h, 7d or 2w.")
 @limit_option(SESSIONS)
 @question_options
 def sessions(
@@ -80,7 +82,7 @@ def sessions(
 def _one_state(**given: bool) -> reports.State | None:
     states = [name for name, is_given in given.items() if is_given]
     if len(states) > 1:
-        raise click.UsageError("Give only one of --active, --ended and --orphaned.")
+        raise click.UsageError("Pass only one of --active, --ended and --orphaned.")
     return cast("reports.State", states[0]) if states else None
 
 
@@ -106,10 +108,12 @@ def _session_cells(each: reports.SessionReport) -> list[str]:
 
 
 @click.command
-@click.option("--days", type=click.IntRange(1, DAYS_MAX), default=7, show_default=True, help="Days back, with today.")
+@click.option(
+    "--days", type=click.IntRange(1, DAYS_MAX), default=7, show_default=True, help="Number of days, including today."
+)
 @question_options
 def stats(*, days: int, as_json: bool, **database: Any) -> None:
-    """Show the sessions of each day: how many, how long, and what is left to do."""
+    """Show the sessions of each day: count, average duration, and pending memory."""
 
     async def question(store: reports.Rows) -> list[reports.DayReport]:
         return await reports.daily_stats(store, days)

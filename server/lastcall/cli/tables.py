@@ -1,4 +1,4 @@
-"""Rows for people, as tables that fit the terminal, or for machines, as JSON."""
+"""Output of rows: as tables that fit the terminal, or as JSON."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-NARROW_COLUMNS = 130  # below this width some cells stand above one another
-PIPED_COLUMNS = 10_000  # a row is a line
+NARROW_COLUMNS = 130  # below this width some cells are stacked
+PIPED_COLUMNS = 10_000  # wide enough to print each row on one line
 UUID_CHARS = 36
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -26,8 +26,10 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 class Column:
     """A column of a table.
 
-    below: the number of columns that follow and stand below this one where it is narrow.
-    whole: whether a cell is never broken into lines. least: characters it gets. most: where it is narrow.
+    below: how many of the next columns are stacked below this one in a narrow terminal.
+    whole: never wrap a cell.
+    least: minimum width in characters.
+    most: maximum width in a narrow terminal.
     """
 
     title: str
@@ -39,7 +41,7 @@ class Column:
 
 
 def print_json(answer: Any) -> None:
-    """Dataclasses as objects; times in ISO 8601, UTC."""
+    """Prints dataclasses as objects, and times as ISO 8601 in UTC."""
     import msgspec
 
     click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2))
@@ -57,13 +59,13 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
 
 
 def print_limit(rows: Sequence[object], limit: int) -> None:
-    """Says so where there may be more."""
+    """Prints a note if the limit may have cut off rows."""
     if len(rows) == limit:
         click.echo(f"Only the first {limit} are shown.")
 
 
 def duration(seconds: float | None) -> str:
-    """Two units at most; a dash for None."""
+    """Formats a duration with at most two units; None is a dash."""
     if seconds is None:
         return "-"
     whole = round(seconds)
@@ -77,12 +79,12 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(time: datetime | None) -> str:
-    """In UTC, to the second; a dash for None."""
+    """Formats a time in UTC, to the second; None is a dash."""
     return "-" if time is None else time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def one_line(text: str) -> str:
-    """Text of others, safe for a terminal."""
+    """Makes text from users safe for a terminal, on one line."""
     from ..logs import printable
 
     return printable(" ".join(text.split()))
@@ -109,7 +111,7 @@ def _table(columns: Sequence[Column], rows: Sequence[Sequence[str]], console: Co
 
 
 def _groups(columns: Sequence[Column]) -> list[list[int]]:
-    """The columns' indices, those that stand above one another together."""
+    """Groups the indices of columns that are stacked."""
     groups: list[list[int]] = []
     following = 0
     for index, column in enumerate(columns):

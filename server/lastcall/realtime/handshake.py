@@ -15,9 +15,8 @@ from ..limits.limit import Limit
 from ..limits.session_limits import frame_pace
 from ..protocol import server_events
 from ..store.errors import StoreError
-from ..transport.frames import close_frame, text_frame
 from ..transport.stream import BufferedStream
-from ..transport.websocket import WebSocket
+from ..transport.websocket import WebSocket, close_frame, text_frame
 from .admission import Admission, admit, refusal_body
 from .services import Services
 

@@ -6,9 +6,8 @@ from itertools import count
 from uuid import uuid4
 
 from ..protocol import server_events
-from ..transport.frames import text_frame
 from ..transport.stream import BufferedStream
-from ..transport.websocket import WebSocket
+from ..transport.websocket import WebSocket, text_frame
 
 
 class Outbox:

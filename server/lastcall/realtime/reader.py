@@ -11,9 +11,8 @@ from ..protocol import server_events
 from ..protocol.client_events import event_id_of, parsed_or_rejected
 from ..sessions.session import Session
 from ..store.records import EndReason
-from ..transport.frames import close_frame
 from ..transport.stream import BufferedStream
-from ..transport.websocket import WebSocket
+from ..transport.websocket import WebSocket, close_frame
 from .inbox import Inbox
 from .outbox import Outbox
 from .services import Services

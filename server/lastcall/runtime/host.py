@@ -1,4 +1,4 @@
-"""This host and its processes, as far as the kernel tells."""
+"""This host and its processes, as reported by the kernel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STARTED_FIELD = 19  # of /proc/PID/stat, counted behind the command's closing b
 
 
 def host_id() -> str | None:
-    """This boot and this pid namespace: pids can be compared where it is the same. None: the kernel does not tell."""
+    """Identifies this boot and pid namespace, within which pids are comparable; None if the kernel does not say."""
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{(_PROC / 'self/ns/pid').stat().st_ino}"
@@ -22,9 +22,9 @@ def host_id() -> str | None:
 
 
 def process_started(pid: int) -> int | None:
-    """When a process began, in the kernel's clock ticks since boot; None where there is no such process."""
+    """Returns a process's start in clock ticks since boot, or None if it does not exist or is a zombie."""
     try:
-        stat = (_PROC / str(pid) / "stat").read_text(errors="replace")  # a command's name may be any bytes
+        stat = (_PROC / str(pid) / "stat").read_text(errors="replace")  # a command name may hold any bytes
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()
@@ -32,7 +32,7 @@ def process_started(pid: int) -> int | None:
 
 
 def resident_bytes() -> int | None:
-    """What this process holds of the host's memory; None: the kernel does not tell."""
+    """Returns this process's resident memory in bytes; None if the kernel does not say."""
     try:
         return int((_PROC / "self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
@@ -40,7 +40,7 @@ def resident_bytes() -> int | None:
 
 
 def memory_bytes() -> int | None:
-    """What this process may hold: the limit of its control group, else the host's memory; None: nobody tells."""
+    """Returns the bytes of memory this process may use: its cgroup's limit or the host's memory; None if unknown."""
     try:
         host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
@@ -52,7 +52,7 @@ def memory_bytes() -> int | None:
 
 
 def allow_descriptors(wanted: int) -> int:
-    """Raises this process's limit of open files to `wanted`, as far as it may be raised; what it is then."""
+    """Raises this process's limit of open files towards `wanted`; returns the limit, or `wanted` if there is none."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:

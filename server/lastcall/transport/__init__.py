@@ -1,1 +1,1 @@
-"""Bytes: streams, TLS, WebSocket and HTTP/1.1. Knows no sessions."""
+"""Byte streams, TLS, WebSocket and HTTP/1.1; nothing here knows of sessions."""

@@ -1,7 +1,7 @@
-"""HTTP on a connection that is already accepted.
+"""HTTP/1.1 on a connection that is already accepted.
 
-The only module that knows Hypercorn. `TCPServer` is not a documented entry of it, so what is relied on stands here
-and is tested over a real socket in `tests/integration/web/test_http1.py`.
+The only module that imports Hypercorn. `TCPServer` is not part of its documented API, so pyproject.toml caps the
+version; `tests/integration/web/test_http1.py` notices a change.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework
 from starlette.types import ASGIApp
 
-KEEP_ALIVE_SECONDS = 5  # of silence: before a request's head is complete, and between requests
+KEEP_ALIVE_SECONDS = 5  # of silence, before a request's head is complete and between requests
 HEAD_BYTES_MAX = 16_384
 REQUESTS_PER_CONNECTION_MAX = 1_000
 
@@ -29,8 +29,8 @@ log = structlog.get_logger(__name__)
 class HttpServer:
     """Serves one ASGI application on any number of connections.
 
-    app: reads a request's body before it answers. Hypercorn queues ten pieces of a body, and an app that answers
-    without reading them would leave the connection waiting on the full queue for ever.
+    app: must read a request's body before it responds. Hypercorn queues ten chunks of a body; a response that leaves
+        them unread would block the connection on the full queue for ever.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -39,10 +39,10 @@ class HttpServer:
         self._config = _config()
 
     async def serve(self, stream: trio.abc.HalfCloseableStream) -> None:
-        """Serves requests until either side has had enough, then closes the stream. Raises nothing but cancellation.
+        """Serves requests until either side closes, then closes the stream. Raises nothing but cancellation.
 
-        stream: has a `.socket` with `family`, `getpeername` and `getsockname`. Its `send_all` takes all of its bytes
-        even if it is cancelled, and gives up on a client that reads nothing, with `trio.BrokenResourceError`.
+        stream: needs a `.socket` with `family`, `getpeername` and `getsockname`. Its `send_all` must accept all bytes
+            even if it is cancelled, and raise `trio.BrokenResourceError` for a client that does not read.
         """
         connection = Http1Connection(self._app, self._config, self._context, {}, cast("Any", stream))
         try:
@@ -51,19 +51,19 @@ class HttpServer:
         except* Exception as errors:
             log.exception("http_connection_failed", exc_info=errors)
         finally:
-            # Hypercorn leaves the stream open when it is cancelled.
+            # Hypercorn does not close the stream when it is cancelled.
             await trio.aclose_forcefully(stream)
 
     async def stop(self) -> None:
-        """Idle connections end at once, the others after the answer they are giving."""
+        """Ends idle connections at once and the others after their current response."""
         await self._context.terminated.set()
 
 
 class Http1Connection(TCPServer):
-    """Hypercorn's connection, with a sure end, and without its way into HTTP/2.
+    """Hypercorn's connection, made to end when its client is gone, and without the upgrade to HTTP/2.
 
-    In HTTP/2, requests would run side by side on one connection and a client could hold back an answer by flow
-    control, which none of our bounds is written for.
+    HTTP/2 would run requests concurrently on one connection, and a client could stall a response by flow control; our
+    limits assume neither.
     """
 
     def __init__(self, *arguments: Any) -> None:
@@ -78,15 +78,15 @@ class Http1Connection(TCPServer):
             try:
                 await self.stream.send_all(event.data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                # Hypercorn would close the request only, and wait for ever where another one is pipelined behind it.
+                # Hypercorn would close only the request, and wait for ever if another one is pipelined behind it.
                 self.scope.cancel()
 
     async def _read_data(self) -> None:
-        # RFC 9110 lets a server ignore `Upgrade: h2c`; and `PRI * HTTP/2.0` becomes one more unknown method.
+        # RFC 9110 lets a server ignore `Upgrade: h2c`; `PRI * HTTP/2.0` is answered as an unknown method.
         protocol = cast("H11Protocol", self.protocol.protocol)
         protocol._check_protocol = _stay_with_http1  # type: ignore[assignment,method-assign] # noqa: SLF001
         await super()._read_data()
-        # Otherwise a connection whose client is gone would stay for the rest of its keep-alive time.
+        # Without this a connection whose client is gone would stay open for the rest of its keep-alive time.
         await self.idle_task.stop()
 
 
@@ -96,7 +96,7 @@ async def _stay_with_http1(_request: object) -> None: ...
 def _config() -> Config:
     config = Config()
     config.accesslog = None
-    config.errorlog = None  # the app logs what it raises, `serve` the rest
+    config.errorlog = None  # the app logs its own exceptions, `serve` the rest
     config.include_server_header = False
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
     config.keep_alive_max_requests = REQUESTS_PER_CONNECTION_MAX

@@ -1,4 +1,4 @@
-"""A byte stream with one writer: frames are collected and leave in one send, and a cancelled caller never tears one."""
+"""A buffered byte stream with a single writer task, so that cancelling a sender never tears a frame."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 import trio
 
 CHUNK_BYTES = 16_384
-LINGER_SECONDS = 2.0  # for the peer to read our last bytes before the socket goes
+LINGER_SECONDS = 2.0  # for the peer to read our last bytes before the socket closes
 
 
 class BufferedStream(trio.abc.HalfCloseableStream):
     """Wraps a transport for the protocol libraries above it.
 
-    `put` and `send_all` only append to a buffer; `run_writer` alone writes to the transport, so that whoever is
-    cancelled while sending leaves whole frames behind. The library's `aclose` ends its own use of the stream; the
-    transport itself is closed by `finish`, after what is pending was sent.
+    `put` and `send_all` only append to a buffer, and only `run_writer` writes to the transport: a sender that is
+    cancelled leaves whole frames behind. `aclose`, which the libraries call, ends only their use of the stream;
+    `finish` flushes it.
 
-    send_seconds: how long the peer may take no byte of a chunk before it is let go (`stalled`).
+    send_seconds: how long sending one chunk may take before the peer is disconnected as `stalled`.
     bytes_high: pending bytes above which `room` and `send_all` wait.
-    bytes_max: pending bytes above which the peer is let go.
+    bytes_max: pending bytes above which the peer is disconnected as `stalled`.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class BufferedStream(trio.abc.HalfCloseableStream):
 
     @property
     def socket(self) -> Any:
-        """The transport's socket: Hypercorn asks it for the addresses."""
+        """The transport's socket, from which Hypercorn reads the addresses."""
         return self._transport.socket  # type: ignore[attr-defined]
 
     @property
     def open(self) -> bool:
-        """Whether what is put may still arrive."""
+        """Whether bytes can still be sent."""
         return not (self._closed or self.broken)
 
     def put(self, data: bytes) -> None:
-        """Queues bytes; drops them where the stream is closed or broken."""
+        """Queues bytes; drops them if the stream is closed or broken."""
         if not data or not self.open:
             return
         self._pending += data
@@ -62,7 +62,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             self._sending.cancel()
 
     async def room(self) -> None:
-        """Waits until less than `bytes_high` is pending, or the stream is broken."""
+        """Waits until at most `bytes_high` is pending, or the stream is broken."""
         while len(self._pending) > self._bytes_high and not self.broken:
             await self._wait_drained()
 
@@ -72,11 +72,11 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         await self._drained.wait()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Queues bytes and waits for room. Returns before they are sent."""
+        """Queues bytes and waits for room in the buffer; returns before they are sent."""
         if self._closed or self.broken:
             await trio.lowlevel.checkpoint()
             raise trio.ClosedResourceError if self._closed else trio.BrokenResourceError
-        self.put(bytes(data))  # before the first checkpoint: a cancelled caller's close frame still leaves
+        self.put(bytes(data))  # before the first checkpoint, so that a cancelled caller's close frame is still sent
         await trio.lowlevel.checkpoint()
         await self.room()
 
@@ -84,11 +84,11 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         await self.room()
 
     async def send_eof(self) -> None:
-        """Left to `finish`, which knows when everything is sent."""
+        """Does nothing: `finish` sends EOF once the buffer is empty."""
         await trio.lowlevel.checkpoint()
 
     async def run_writer(self) -> None:
-        """Writes what is pending, until the stream is broken or this is cancelled."""
+        """Writes pending bytes until the stream breaks or this is cancelled."""
         try:
             while not self.broken:
                 await self._send_in_time()
@@ -100,9 +100,10 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         await trio.aclose_forcefully(self._transport)
 
     async def _send_in_time(self) -> None:
-        """Sends until the peer takes a chunk too late.
+        """Sends chunks until one takes longer than `send_seconds`.
 
-        Where a process that had been stopped finds the chunk taken and its time up at once, only the scope is used up.
+        A process that was stopped (SIGSTOP) can wake up with the chunk sent and its deadline passed. That cancels the
+        scope but not the send, and the caller starts a new scope.
         """
         with self._sending as scope:
             while not scope.cancel_called:
@@ -123,7 +124,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         self._drained.set()
 
     def unread(self, data: bytes) -> None:
-        """Gives bytes back, to be received again."""
+        """Pushes bytes back, to be received again."""
         self._unread = data + self._unread
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -142,17 +143,17 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         raise trio.ClosedResourceError
 
     async def aclose(self) -> None:
-        """Ends the library's use: no more bytes in or out through it, a waiting `receive_some` is woken."""
+        """Stops further use by the library, and wakes a waiting `receive_some`. `finish` still sends."""
         self._closed = True
         if self._receiving is not None:
             self._receiving.cancel()
         await trio.lowlevel.checkpoint()
 
     async def finish(self, farewell: bytes = b"") -> None:
-        """Sends what is pending and `farewell`, tells the peer that this is all, and gives it a moment to read it.
+        """Flushes the buffer and `farewell`, sends EOF and lingers while the peer reads.
 
-        Bounded by `send_seconds` and `LINGER_SECONDS`. Closing a socket with unread input resets it, and the peer
-        might then lose our last words; hence the look at what it still sends.
+        Bounded by `send_seconds` and `LINGER_SECONDS`. Closing a socket with unread input resets it, and the peer could
+        lose our last bytes; so its input is read and discarded first.
         """
         self._closed = False
         self.put(farewell)
@@ -161,7 +162,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             while self._pending and not self.broken:
                 await self._wait_drained()
         if self._pending:
-            # The peer took too long. The writer may still be inside the transport, which nobody else may use then.
+            # The writer may still be inside the transport, which must not be used by two tasks: no EOF.
             self.stalled = self.broken = True
             self._sending.cancel()
             return

@@ -1,4 +1,4 @@
-"""TLS under the streams of this server: its context, and a transport whose two ends close one after the other."""
+"""TLS: the server's context, and a stream whose two directions close independently."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from ..config import BadSettings, Settings
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """TLS 1.2 and up, with Python's own defaults; None where the settings ask for none. Raises `BadSettings`."""
+    """Returns the context for TLS 1.2 and up, with Python's defaults, or None if the settings name no certificate.
+
+    Raises:
+        BadSettings: The certificate or the key cannot be used.
+    """
     certificate, key = settings.tls_cert, settings.tls_key
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
-        raise BadSettings("--tls-cert and --tls-key go together: give both, or neither.")
+        raise BadSettings("--tls-cert and --tls-key go together; pass both or neither.")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
@@ -28,7 +32,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
 
 def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     def no_password() -> str:
-        raise BadSettings(f"--tls-key: {key} needs a password, and there is nobody to ask; give a key without one.")
+        raise BadSettings(f"--tls-key: {key} is encrypted; use a key without a password.")
 
     try:
         context.load_cert_chain(certificate, key, no_password)
@@ -37,7 +41,7 @@ def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
         raise BadSettings(f"cannot use --tls-cert {certificate} with --tls-key {key}: {reason}.") from error
     except OSError as error:
         unreadable = next((path for path in (certificate, key) if not _is_readable(path)), certificate)
-        raise BadSettings(f"cannot read {unreadable}: {error.strerror or error}; see --tls-cert, --tls-key.") from error
+        raise BadSettings(f"cannot read {unreadable}: {error.strerror or error} (--tls-cert, --tls-key).") from error
 
 
 def _is_readable(path: Path) -> bool:
@@ -48,8 +52,8 @@ def _is_readable(path: Path) -> bool:
     return True
 
 
-class _Lingering(trio.abc.Stream):
-    """A socket as TLS sees it: where TLS is over, it says so to the peer, and stays open for what is still coming."""
+class _HalfClosing(trio.abc.Stream):
+    """The socket given to `trio.SSLStream`: closing it sends EOF and leaves the receiving side open."""
 
     def __init__(self, transport: trio.abc.HalfCloseableStream) -> None:
         self._transport = transport
@@ -68,15 +72,15 @@ class _Lingering(trio.abc.Stream):
 
 
 class TlsStream(trio.abc.HalfCloseableStream):
-    """A server's TLS connection that can be closed in halves, as TCP can.
+    """A server's TLS connection that can be half-closed, as TCP can.
 
-    `trio.SSLStream` sends its farewell only when it closes, and closes the socket with it: unread input would then
-    reset the connection, and the peer lose our last words. Here `send_eof` says farewell and goes on reading.
+    `trio.SSLStream` sends close_notify only in `aclose`, which closes the socket too; unread input would then reset
+    the connection, and the peer could lose our last bytes. Here `send_eof` sends close_notify and receiving goes on.
     """
 
     def __init__(self, transport: trio.abc.HalfCloseableStream, context: ssl.SSLContext) -> None:
         self._transport = transport
-        self._tls = trio.SSLStream(_Lingering(transport), context, server_side=True)
+        self._tls = trio.SSLStream(_HalfClosing(transport), context, server_side=True)
         self._over = False
 
     @property
@@ -84,7 +88,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         return self._transport.socket  # type: ignore[attr-defined]
 
     async def do_handshake(self) -> None:
-        """Raises `trio.BrokenResourceError` for whatever is no TLS handshake that we agree to."""
+        """Raises `trio.BrokenResourceError` if the handshake fails."""
         await self._tls.do_handshake()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -94,7 +98,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         await self._tls.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """After `send_eof`: what still comes, as it comes, encrypted. It is only read to be thrown away."""
+        """Receives decrypted bytes; after `send_eof`, raw ones, which the caller only discards."""
         return await (self._transport if self._over else self._tls).receive_some(max_bytes)
 
     async def send_eof(self) -> None:

@@ -1,34 +1,54 @@
-"""trio-websocket's connection, where the library's own way would let one client cost others, or hide why it ended.
+"""The server's side of a WebSocket: trio-websocket with a few overrides, and frames written without it (RFC 6455).
 
-The only module that overrides it. What is overridden is private to it; `tests/unit/realtime/test_any_bytes.py` and
-`tests/unit/transport/test_websocket.py` hold what comes of it.
+The only module that subclasses trio-websocket. The methods it overrides are private, so pyproject.toml caps the
+version; `tests/unit/transport/test_websocket.py` and `tests/unit/realtime/test_any_bytes.py` notice a change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import trio
 from trio_websocket import WebSocketConnection, WebSocketRequest
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
+from wsproto.frame_protocol import CloseReason, FrameProtocol
 
 from ..limits.limit import TokenBucket
 
-QUEUE_MESSAGES = 16  # pongs wait behind unread messages, so our reader never waits
+QUEUE_MESSAGES = 16  # unread messages; a pong behind them waits too, so the reader must keep up
 RECEIVE_BYTES = 4_096
-FRAMES_AT_A_STRETCH = 32  # before others run: frames that nobody is told of, such as pongs, wait for nothing else
+FRAMES_PER_CHECKPOINT = 32  # control frames reach no reader that would yield to other tasks
+
+_TEXT_FINAL = 0x81  # FIN, opcode 1; a server does not mask its frames
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Encodes one complete text message. Runs once per token, where wsproto's general encoder is too slow."""
+    size = len(payload)
+    if size < 126:
+        return bytes((_TEXT_FINAL, size)) + payload
+    if size < 65_536:
+        return bytes((_TEXT_FINAL, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((_TEXT_FINAL, 127)) + size.to_bytes(8, "big") + payload
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    """Encodes a close frame; a reason too long for a control frame is cut."""
+    return bytes(FrameProtocol(client=False, extensions=[]).close(cast("CloseReason", code), reason))
 
 
 class WebSocket(WebSocketConnection):
-    """The server's side of a connection.
+    """The server's side of one connection.
 
-    malformed: the peer sent what is no WebSocket. The library sends no close frame then: the peer is still owed one.
-    too_big: the peer's message was larger than `message_bytes_max`. Its close frame is on its way.
+    malformed: the peer sent bytes that are not a WebSocket frame. The library closes without a close frame then; the
+        caller must send one.
+    too_big: the peer's message exceeded `message_bytes_max`. The library has queued the close frame.
 
-    pace: a token for each of the peer's frames; without one, no further frame is read for a while.
-    held_back: called each time that happens.
+    pace: takes one token per frame from the peer; without a token, reading pauses.
+    held_back: called each time it pauses.
     """
 
     def __init__(
@@ -52,14 +72,14 @@ class WebSocket(WebSocketConnection):
         self._held_back = held_back
 
     async def request(self, tasks: trio.Nursery) -> WebSocketRequest:
-        """The peer's handshake; accepting it opens this connection. The reader runs in `tasks`."""
+        """Starts the reader in `tasks` and waits for the peer's handshake; accepting that opens the connection."""
         tasks.start_soon(self._reader_task)
         return await self._get_request()
 
     async def _keep_pace(self) -> None:
-        """Waiting is all that a flood of pings, pongs or fragments is met with: it fills its own sender's buffers."""
+        """Delays a flood of pings, pongs or fragments: unread, it fills the sender's own buffers and nobody else's."""
         self._frames += 1
-        if self._frames % FRAMES_AT_A_STRETCH == 0:
+        if self._frames % FRAMES_PER_CHECKPOINT == 0:
             await trio.lowlevel.checkpoint()
         if self._pace is not None and not self._pace.take():
             self._held_back()
@@ -69,15 +89,15 @@ class WebSocket(WebSocketConnection):
     async def _handle_message_event(self, event: BytesMessage | TextMessage) -> None:
         await self._keep_pace()
         if self.too_big or not (event.data or event.message_finished):
-            return  # an empty fragment adds nothing, and the library would keep any number of them
+            return  # the library would keep any number of empty fragments
         size = len(event.data.encode()) if isinstance(event, TextMessage) else len(event.data)
-        self._message_size += size - len(event.data)  # the library counts a text's characters
+        self._message_size += size - len(event.data)  # the library counts the characters of a text, not its bytes
         self.too_big = self._message_size + len(event.data) > self._max_message_size
         await super()._handle_message_event(event)
 
     async def _handle_ping_event(self, event: Ping) -> None:
         await self._keep_pace()
-        if self._wsproto.state is ConnectionState.OPEN:  # after our close frame, the library would raise
+        if self._wsproto.state is ConnectionState.OPEN:  # the library raises when a ping crosses our close frame
             await super()._handle_ping_event(event)
 
     async def _handle_pong_event(self, event: Pong) -> None:
@@ -85,6 +105,6 @@ class WebSocket(WebSocketConnection):
         await super()._handle_pong_event(event)
 
     async def _handle_close_connection_event(self, event: CloseConnection) -> None:
-        # A close frame of the peer's would have changed the state: this is the parser giving up.
+        # A close frame from the peer changes the state first; still OPEN means that the parser gave up.
         self.malformed = self._wsproto.state is ConnectionState.OPEN
         await super()._handle_close_connection_event(event)

@@ -1,4 +1,4 @@
-"""What the kernel tells about processes: enough to know one that is gone, never enough to mistake one that lives."""
+"""Facts about processes from the kernel: a dead one is recognised, and a live one is never taken for dead."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 from lastcall.runtime import host
 from lastcall.runtime.host import host_id, process_started
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the kernel does not tell")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
 @contextmanager
 def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that says a line when it runs, and then waits for the end of its input."""
+    """A process that prints a line once it runs, and then waits for the end of its input."""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
@@ -32,7 +32,7 @@ def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
 WAIT = "print('here', flush=True); import sys; sys.stdin.read()"
 
 
-def test_a_process_began_when_it_began_however_often_one_asks() -> None:
+def test_the_start_of_a_process_never_changes() -> None:
     with process(sys.executable, "-c", WAIT) as child:
         started = process_started(child.pid)
         assert started is not None
@@ -47,7 +47,7 @@ def test_a_frozen_process_is_alive() -> None:
         assert process_started(child.pid) == started
 
 
-def test_a_process_that_was_killed_is_gone_even_before_its_parent_has_noticed() -> None:
+def test_a_killed_process_is_gone_even_as_a_zombie() -> None:
     with process(sys.executable, "-c", WAIT) as child:
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
@@ -56,7 +56,7 @@ def test_a_process_that_was_killed_is_gone_even_before_its_parent_has_noticed() 
 
 
 @pytest.mark.parametrize("name", ["a) S 1 (b", "with spaces", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"])
-def test_a_commands_name_may_be_anything(name: str, tmp_path: Path) -> None:
+def test_a_command_name_may_hold_any_bytes(name: str, tmp_path: Path) -> None:
     # The kernel cuts names at 15 bytes, in the middle of a character if need be.
     for encoded in (os.fsencode(name), b"\xff\xfe"):
         program = f"open('/proc/self/comm', 'wb').write({encoded!r}); {WAIT}"
@@ -64,7 +64,7 @@ def test_a_commands_name_may_be_anything(name: str, tmp_path: Path) -> None:
             assert process_started(child.pid) is not None
 
 
-def test_this_host_is_one_and_the_same_for_all_its_processes() -> None:
+def test_all_processes_of_a_host_agree_on_its_id() -> None:
     other = subprocess.run(
         [sys.executable, "-c", "from lastcall.runtime.host import host_id; print(host_id())"],
         capture_output=True,
@@ -74,7 +74,7 @@ def test_this_host_is_one_and_the_same_for_all_its_processes() -> None:
     assert other.stdout.strip() == host_id()
 
 
-def test_where_the_kernel_tells_nothing_nothing_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_proc_nothing_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "_PROC", tmp_path)
     assert host_id() is None
     assert process_started(os.getpid()) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -14,9 +15,7 @@ from uuid import uuid4
 
 import msgspec
 import trio
-from lastcall.runtime.background import in_background
-from lastcall.runtime.garbage import Collector
-from lastcall.runtime.start_up import keep_for_good, no_collections
+from lastcall.cli.serve import COLLECTION_THRESHOLDS
 
 from .chat import Chat, Gone, note
 from .plan import Manner, manner
@@ -185,8 +184,7 @@ async def run(settings: Settings) -> None:
     """Chats until SIGTERM, after which every visit still takes its course."""
     leaving = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        # Python's own collections would stop everybody, and then everybody would come at once.
-        async with in_background(Collector().run), trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
             for number in range(settings.clients):
                 nursery.start_soon(Person(settings, number).live, leaving)
             async for _ in signals:
@@ -199,8 +197,7 @@ def live(settings: Settings) -> NoReturn:
     end = "failed"
     try:
         note("born", settings.number, os.getpid())
-        with no_collections():
-            trio.run(run, settings)
+        trio.run(run, settings)
         end = "home"
     except BaseException:  # noqa: BLE001 - nothing of this process may run on behind it
         traceback.print_exc()
@@ -213,7 +210,9 @@ def live(settings: Settings) -> NoReturn:
 def keep_house() -> None:
     """Forks a process of clients for every line of settings on stdin. When that ends, so do they all."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system buries them
-    keep_for_good()
+    # As in the server: a collection would stop all clients, and afterwards they would all connect at once.
+    gc.set_threshold(*COLLECTION_THRESHOLDS)
+    gc.freeze()
     for line in sys.stdin.buffer:
         settings = msgspec.json.decode(line, type=Settings)
         if os.fork() == 0:

@@ -1,0 +1,143 @@
+"""The package as users install it: built, unpacked and run beside a project of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from lastcall.store.postgres import open_store
+
+from ..support.clients import connect
+from ..support.processes import ServerProcess
+from ..support.servers import empty
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD_SECONDS = 120.0
+USER_MODULES = {
+    # A top-level package that many projects have; ours must neither hide it nor be hidden by it.
+    "server/__init__.py": "NAME = 'the server of the user'\n",
+    "mine.py": """
+import server
+from lastcall.agents.agent import Turn
+
+class Mine:
+    describe = "mine"
+
+    async def reply(self, turn: Turn, /):
+        yield f"{server.NAME} heard {turn.messages[-1].text}"
+
+    async def finalize(self, transcript, /):
+        return []
+
+def make():
+    return Mine()
+""",
+}
+
+
+def run(*command: object) -> str:
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the source distribution, which is built from this tree."""
+    directory = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", directory)
+    [sdist] = directory.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(directory, filter="data")
+    [source] = (each for each in directory.iterdir() if each.is_dir())
+    options = ("--no-build-isolation", "--no-deps", "--no-index", "--no-cache-dir", "--wheel-dir", directory)
+    run(sys.executable, "-m", "pip", "wheel", *options, source)
+    [wheel] = directory.glob("*.whl")
+    return wheel
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
+
+
+def package_files() -> dict[str, bytes]:
+    files = (ROOT / "server" / "lastcall").rglob("*")
+    wanted = (each for each in files if each.is_file() and each.parent.name != "__pycache__")
+    return {str(each.relative_to(ROOT / "server")): each.read_bytes() for each in wanted}
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    """With the real schema.sql, which is a symbolic link in the source, and every file of the web pages."""
+    assert contents(wheel) == package_files()
+    assert contents(wheel)["lastcall/store/schema.sql"] == (ROOT / "schema.sql").read_bytes()
+
+
+@pytest.fixture
+def installed(wheel: Path, tmp_path: Path) -> Path:
+    """The folder of programs of a new virtual environment with the wheel and, from ours, what it depends on."""
+    environment = tmp_path / "venv"
+    venv.create(environment, symlinks=True)
+    programs = environment / "bin"
+    options = ("--no-deps", "--no-index", "--no-cache-dir", "--no-compile")
+    run(sys.executable, "-m", "pip", "--python", programs / "python", "install", *options, wheel)
+    [packages] = environment.glob("lib/python*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return programs
+
+
+@pytest.fixture
+def empty_database(database_url: str) -> str:
+    """Without keys of other tests, which would keep anonymous clients out."""
+
+    async def clear() -> None:
+        async with open_store(database_url) as store:
+            await empty(store)
+
+    trio.run(clear)
+    return database_url
+
+
+@pytest.fixture
+def serving(installed: Path, tmp_path: Path, empty_database: str) -> Iterator[ServerProcess]:
+    """`lastcall serve --agent mine:make`, run in the project's folder without anything of this tree on its path."""
+    project = tmp_path / "project"
+    for name, text in USER_MODULES.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(text)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("LASTCALL_", "PYTHON"))}
+    command = [
+        str(installed / "lastcall"),
+        "serve",
+        "--agent",
+        "mine:make",
+        "--port",
+        "0",
+        "--database-url",
+        empty_database,
+    ]
+    with subprocess.Popen(
+        [*command, "--json-logs"], cwd=project, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield ServerProcess(process)
+        finally:
+            process.kill()
+
+
+async def test_an_agent_runs_beside_a_users_own_server_package(serving: ServerProcess) -> None:
+    async with connect(serving.url) as client:
+        done = await client.ask("Hello")
+    assert serving.stop() == 0
+    assert done["response"]["output"][0]["content"][0]["text"] == "the server of the user heard Hello"
