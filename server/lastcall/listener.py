@@ -9,8 +9,9 @@ import structlog
 import trio
 
 from .limits.gate import refusal_bytes
-from .limits.limit import Limit, TokenBucket
+from .limits.limit import SPARE_SOCKETS, Limit
 from .limits.quota import Refusal, caller_of
+from .limits.token_bucket import TokenBucket
 from .realtime.connection import serve_websocket
 from .realtime.services import Services
 from .runtime.host import allow_descriptors
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from .config import Settings
     from .transport.http1 import HttpServer
 
-SPARE_SOCKETS = 512  # beyond the sessions: handshakes and HTTP requests, of which the gate lets in half as many
 SPARE_DESCRIPTORS = 128  # beyond the sockets: the database's connections, files, the agent's own
 SOCKETS_MIN = 16  # even where there are no descriptors for them: fewer would serve nobody
 REFUSALS_AT_ONCE_MAX = 64  # beyond them, who is refused is told nothing

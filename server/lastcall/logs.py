@@ -12,19 +12,27 @@ from typing import Any, Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from .secret_prefixes import CLIENT_SECRET, KEY, KEY_SHOWN_CHARS, KEY_SUBPROTOCOL, TOKEN
+
 Level = Literal["debug", "info", "warning", "error"]
 
 # User information of a URL, and libpq's parameter: the password may hold an @ that should have been encoded.
 _USERINFO = re.compile(r"(\w[\w+.-]*://[^\s:@/?#]*):\S*@")
 _PARAMETER = re.compile(r"([?&]password=)[^&\s'\"]*", re.IGNORECASE)
-# Keys, client secrets, and tokens in three parts; of keys and secrets the start stays, as lists show it.
-_SECRET = re.compile(r"\b(sk-[\w-]{6}|ek_)[\w-]{16,}|\b(eyJ)[\w-]{8,}\.[\w-]+\.[\w-]*")
+# Keys, client secrets, and tokens in three parts. Their prefixes stay, and of keys as much as lists show.
+_SECRET = re.compile(
+    rf"\b({KEY}[\w-]{{{KEY_SHOWN_CHARS - len(KEY)}}}|{CLIENT_SECRET})[\w-]{{16,}}"
+    rf"|\b({TOKEN})[\w-]{{8,}}\.[\w-]+\.[\w-]*"
+)
+# Whatever else a browser presents as a key.
+_SUBPROTOCOL = re.compile(rf"({re.escape(KEY_SUBPROTOCOL)})(?!{KEY}|{CLIENT_SECRET}|{TOKEN})[^\s,;'\"]+")
 _CONTROL = re.compile(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
 def redact(text: str) -> str:
-    """Text in which the password of every URL, and every key, client secret and token, is three asterisks."""
+    """Replaces keys, client secrets, tokens and the passwords of URLs by three asterisks."""
     without_secrets = _SECRET.sub(lambda found: (found[1] or found[2]) + "***", text)
+    without_secrets = _SUBPROTOCOL.sub(r"\1***", without_secrets)
     return _PARAMETER.sub(r"\1***", _USERINFO.sub(r"\1:***@", without_secrets))
 
 

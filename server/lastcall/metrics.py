@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 class Metrics:
-    """The server's metrics in a registry of their own. limits: the names of all that can refuse something."""
+    """The server's metrics, in a registry of their own. limits: the labels of all limits."""
 
     def __init__(self, limits: Iterable[str] = ()) -> None:
         self.registry = CollectorRegistry()
@@ -22,27 +22,28 @@ class Metrics:
             "lastcall_session_end_commit_seconds", "From a session's end to its committed row", registry=self.registry
         )
         self.sessions_reaped = Counter(
-            "lastcall_sessions_reaped", "Sessions of dead servers that this one closed", registry=self.registry
+            "lastcall_sessions_reaped", "Sessions of dead servers closed by this one", registry=self.registry
         )
-        self.reaper_failures = Counter(
-            "lastcall_reaper_failures", "Looks for dead servers that failed", registry=self.registry
-        )
+        self.reaper_failures = Counter("lastcall_reaper_failures", "Reaper passes that failed", registry=self.registry)
         self.reaper_last_look = Gauge(
-            "lastcall_reaper_last_look_timestamp_seconds", "When the reaper last looked", registry=self.registry
+            "lastcall_reaper_last_look_timestamp_seconds", "Time of the reaper's last pass", registry=self.registry
         )
         self.strays_closed = Counter(
             "lastcall_stray_sessions_closed",
-            "Rows of this server that no session was behind, closed late",
+            "Active rows of this server without a live session, closed late",
             registry=self.registry,
         )
         self.connections_refused = Counter(
             "lastcall_connections_refused", "Connections refused, by reason", ["reason"], registry=self.registry
         )
         self.limits_refused = Counter(
-            "lastcall_limits_refused", "RequestRefused, ended or held back, by limit", ["limit"], registry=self.registry
+            "lastcall_limits_refused",
+            "Requests, events and sessions refused, ended or delayed, by limit",
+            ["limit"],
+            registry=self.registry,
         )
         for limit in limits:
-            self.limits_refused.labels(limit)  # so that each is there before it refuses anything
+            self.limits_refused.labels(limit)  # so that each series exists from the start
 
     def count_refusal(self, limit: str) -> None:
         self.limits_refused.labels(limit).inc()

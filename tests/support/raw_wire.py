@@ -32,7 +32,7 @@ from lastcall.sessions.session import Registry
 from lastcall.transport.http1 import HttpServer
 from lastcall.transport.stream import LINGER_SECONDS
 from lastcall.web.app import create_app
-from lastcall.web.bounds import REQUEST_SECONDS
+from lastcall.web.middleware import REQUEST_SECONDS
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked

@@ -1,1 +1,1 @@
-"""Who may connect, and as whom."""
+"""Authentication: who connects, and what they may do."""

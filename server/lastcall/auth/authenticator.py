@@ -1,4 +1,4 @@
-"""The one place where what a client presents becomes a `Principal`, for HTTP and for WebSockets alike."""
+"""Turns the credentials of a request into a `Principal`, for HTTP and WebSockets alike."""
 
 from __future__ import annotations
 
@@ -9,121 +9,122 @@ import structlog
 import trio
 
 from ..config import BadSettings, Settings
+from ..protocol.errors import RequestRefused
 from ..store.errors import StoreUnavailable
 from ..store.records import Credential
 from ..store.store import Store
-from . import keys
-from .identity import ANONYMOUS, USER_QUERY, Presented, Principal, RequestRefused, Scope, user_of
+from .identity import ANONYMOUS, USER_QUERY, Presented, Principal, Scope, user_of
 from .origins import is_allowed_origin, is_loopback, is_own_host
+from .secret import digest, is_client_secret, is_key_or_client_secret
 
 if TYPE_CHECKING:
-    from .jwt import Tokens
+    from .jwt import TokenVerifier
 
-LOOK_SECONDS = 1.0  # between looks whether there are keys yet, and for one of them
+KEYS_CHECK_SECONDS = 1.0  # between checks whether keys exist, and for one such check
 
 _log = structlog.get_logger(__name__)
 
 
 class Authenticator:
-    """Who is who, by keys, client secrets and tokens; without any of these, whoever reaches this machine's loopback.
+    """Authenticates by keys, client secrets and tokens; without any of these, everybody on loopback is let in.
 
-    Raises `BadSettings` for tokens' files that cannot be used.
+    Raises `BadSettings` where the files for tokens cannot be used.
     """
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._settings = settings
-        self._tokens = _tokens(settings)
+        self._tokens = _token_verifier(settings)
         self._may_be_open = is_loopback(settings.host) and self._tokens is None
         self._keys_exist = True
-        self._looked_at = float("-inf")
-        self._looking = trio.Lock()
+        self._checked_at = float("-inf")
+        self._checking = trio.Lock()
 
     async def principal(self, presented: Presented) -> Principal:
-        """Raises `RequestRefused`, and `StoreUnavailable` where the database does not say in time."""
+        """Authenticates a request. Raises `RequestRefused` and `StoreUnavailable`."""
         self.check_origin(presented)
         token = presented.token
         if not await self.is_open():
             return _on_behalf(await self._authenticated(token), presented)
-        if token is not None and token.startswith(keys.CLIENT_SECRET):
+        if token is not None and is_client_secret(token):
             return await self._authenticated(token)
         if not is_own_host(presented.host, self._settings.host):
-            raise RequestRefused(
-                403, "forbidden_host", "Without keys, this server answers to names of this machine only."
-            )
+            message = "The Host header must name this machine while the server has no keys (see lastcall keys create)."
+            raise RequestRefused("forbidden_host", message)
         return _on_behalf(Principal(user_id=ANONYMOUS, scope=Scope.OPEN), presented)
 
     def check_origin(self, presented: Presented) -> None:
-        """Keeps foreign pages out. Raises `RequestRefused`."""
-        if not is_allowed_origin(presented.headers.get("origin"), presented.host, self._settings.allow_origin):
-            raise RequestRefused(403, "forbidden_origin", "This page may not connect here: its origin is another one.")
+        """Refuses pages of other origins. Raises `RequestRefused`."""
+        origin = presented.headers.get("origin")
+        if not is_allowed_origin(origin, presented.host, self._settings.allow_origin):
+            raise RequestRefused("forbidden_origin", f"Origin {origin:.200} is not allowed (see --allow-origin).")
 
     async def is_open(self) -> bool:
-        """Whether no one needs a key: only on loopback, and until the first key is created, give or take a second.
+        """Whether no credential is needed: on loopback, until up to a second after the first key is created.
 
         Raises `StoreUnavailable`.
         """
         if not self._may_be_open:
             return False
-        async with self._looking:
-            if trio.current_time() - self._looked_at >= LOOK_SECONDS:
-                await self._look()
+        async with self._checking:
+            if trio.current_time() - self._checked_at >= KEYS_CHECK_SECONDS:
+                await self._check_keys()
         return not self._keys_exist
 
-    async def has_holders(self) -> bool:
-        """Whether anybody could be let in by a key or token. Raises `StoreUnavailable`."""
+    async def has_credentials(self) -> bool:
+        """Whether any key exists or tokens are accepted. Raises `StoreUnavailable`."""
         return self._tokens is not None or await self._store.keys_exist()
 
     @property
     def was_open(self) -> bool:
-        """As the last look found it: for what has to be seen while the database is out of reach."""
+        """The last result of `is_open`, for routes that must work while the database is unavailable."""
         return self._may_be_open and not self._keys_exist
 
-    async def _look(self) -> None:
+    async def _check_keys(self) -> None:
         asked = trio.current_time()
-        with trio.move_on_after(LOOK_SECONDS):
+        with trio.move_on_after(KEYS_CHECK_SECONDS):
             self._keys_exist = await self._store.keys_exist()
-            self._looked_at = asked
+            self._checked_at = asked
             return
-        raise StoreUnavailable(f"the database did not answer within {LOOK_SECONDS:g} s")
+        raise StoreUnavailable(f"the database did not answer within {KEYS_CHECK_SECONDS:g} s")
 
     async def _authenticated(self, token: str | None) -> Principal:
         if token is None:
-            raise _unauthorized("missing_api_key", "A key is needed: send it as Authorization: Bearer.")
-        if keys.is_ours(token):
-            credential = await self._store.find_credential(keys.digest(token))
+            raise RequestRefused("missing_api_key", "An API key is required; send it as Authorization: Bearer KEY.")
+        if is_key_or_client_secret(token):
+            credential = await self._store.find_credential(digest(token))
             if credential is None or (credential.key_id is None and not await self.is_open()):
-                raise _unauthorized("invalid_api_key", "The key or client secret is wrong, expired or revoked.")
+                raise RequestRefused("invalid_api_key", "The key or client secret is wrong, expired or revoked.")
             return _principal(credential)
         if self._tokens is None:
-            raise _unauthorized("invalid_api_key", "That is no key of this server.")
-        return await self._holder(self._tokens, token)
+            raise RequestRefused("invalid_api_key", "This is not a key of this server.")
+        return await self._of_token(self._tokens, token)
 
-    async def _holder(self, tokens: Tokens, token: str) -> Principal:
+    async def _of_token(self, tokens: TokenVerifier, token: str) -> Principal:
         from .jwt import InvalidToken
 
         try:
             return await tokens.principal(token)
         except InvalidToken as error:
-            _log.info("token_refused", reason=str(error))  # the client is told less: it may be a stranger
-            raise _unauthorized("invalid_api_key", "The token is wrong, expired or meant for others.") from error
+            _log.info("token_refused", reason=str(error))  # the client gets no details: it may be an attacker
+            raise RequestRefused("invalid_api_key", "The token is wrong, expired or for another audience.") from error
 
 
 async def require_credentials_unless_loopback(authenticator: Authenticator, settings: Settings) -> None:
-    """Refuses to listen where strangers could reach a server without keys. Raises `BadSettings`, `StoreUnavailable`."""
-    if not is_loopback(settings.host) and not await authenticator.has_holders():
+    """Prevents a server without keys from listening beyond loopback. Raises `BadSettings`, `StoreUnavailable`."""
+    if not is_loopback(settings.host) and not await authenticator.has_credentials():
         raise BadSettings(
-            f"{settings.host} would be open to others, and there are no keys to keep them out;"
-            " create one with lastcall keys create, or take --host 127.0.0.1."
+            f"{settings.host} can be reached by other machines, and no API keys exist;"
+            " create one with lastcall keys create, or use --host 127.0.0.1."
         )
 
 
-def _tokens(settings: Settings) -> Tokens | None:
+def _token_verifier(settings: Settings) -> TokenVerifier | None:
     if settings.jwt_secret_file is None and settings.jwt_jwks is None:
         return None
-    from .jwt import Tokens  # cryptography takes a while to import: only for those who use it
+    from .jwt import TokenVerifier  # here, because cryptography is slow to import
 
-    return Tokens(settings)
+    return TokenVerifier(settings)
 
 
 def _principal(credential: Credential) -> Principal:
@@ -138,15 +139,11 @@ def _principal(credential: Credential) -> Principal:
 
 
 def _on_behalf(principal: Principal, presented: Presented) -> Principal:
-    """A backend's request is the user's that it names; anybody else's naming is not listened to."""
+    """Applies the user that a backend's request names; from any other request that name is ignored."""
     if not principal.scope.names_users:
         return principal
     try:
         user_id = user_of(presented.headers, presented.query)
     except ValueError as error:
-        raise RequestRefused(400, "invalid_value", str(error), USER_QUERY) from error
+        raise RequestRefused("invalid_value", str(error), USER_QUERY) from error
     return principal if user_id is None else replace(principal, user_id=user_id)
-
-
-def _unauthorized(code: str, message: str) -> RequestRefused:
-    return RequestRefused(401, code, message)

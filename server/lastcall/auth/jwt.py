@@ -1,4 +1,4 @@
-"""JSON Web Tokens of the users' own identity provider: checked with its shared secret, or with its public keys."""
+"""Verifies JSON Web Tokens of an identity provider, with its shared secret or its public keys."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .origins import is_loopback
 
 LEEWAY_SECONDS = 30.0  # between the provider's clock and ours
 FETCH_SECONDS = 5.0  # for the provider's keys
-REFRESH_SECONDS_MIN = 10.0  # between fetches, however many tokens name a key that we do not know
-KEYS_SECONDS = 300.0  # before the keys are fetched again: how long a withdrawn one may be taken for good
+REFRESH_SECONDS_MIN = 10.0  # between fetches, however many tokens name an unknown key
+KEYS_SECONDS = 300.0  # before the keys are fetched again: how long a withdrawn one may still be accepted
 KEYS_SECONDS_MAX = 3_600.0  # the same while the provider does not answer
 
-# By kind of key, never by the token's own word: a public key must not be taken for a shared secret.
-SECRET_ALGORITHMS = {"HS256": 32, "HS384": 48, "HS512": 64}  # with the bytes that RFC 7518 asks of the secret
+# By the type of key, never by the token's header: a public key must not be accepted as a shared secret.
+SECRET_ALGORITHMS = {"HS256": 32, "HS384": 48, "HS512": 64}  # with the least bytes of the secret, by RFC 7518
 SECRET_BYTES_MIN = min(SECRET_ALGORITHMS.values())
 KEY_ALGORITHMS: Mapping[str, tuple[str, ...]] = {
     "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
@@ -36,11 +36,11 @@ _log = structlog.get_logger(__name__)
 
 
 class InvalidToken(Exception):
-    """The token is not good; the message says why, without its text."""
+    """The token is not valid; the message says why, without quoting it."""
 
 
-class Keys:
-    """The public keys of the provider. source: a file, read once, or a URL, asked again now and then."""
+class ProviderKeys:
+    """The public keys of the provider. source: a file, read once, or a URL, fetched again now and then."""
 
     def __init__(self, source: str) -> None:
         self._url = source if "://" in source else None
@@ -50,13 +50,13 @@ class Keys:
         if self._url is None:
             self._keys = _key_set(_read(Path(source), "--jwt-jwks"))
         elif not _is_safe(self._url):
-            raise BadSettings("--jwt-jwks must be a file or an https:// URL: others could replace the keys on the way.")
+            raise BadSettings("--jwt-jwks must be a file or an https:// URL; over plain HTTP, keys could be replaced.")
 
     async def find(self, key_id: str | None) -> PyJWK:
         """The key of a token. Raises `InvalidToken`."""
         if self._url is not None and self._is_due(key_id):
             async with self._asking:
-                if self._is_due(key_id):  # and nobody else has just asked
+                if self._is_due(key_id):  # nobody else has fetched them meanwhile
                     await self._fetch(self._url)
         if self._url is not None and trio.current_time() - self._fetched_at > KEYS_SECONDS_MAX:
             raise InvalidToken("the provider's keys cannot be fetched")
@@ -85,19 +85,19 @@ class Keys:
             _log.warning("jwks_not_fetched", error=f"no answer within {FETCH_SECONDS:g} s")
 
 
-class Tokens:
-    """Checks tokens as the settings say. Raises `BadSettings` for files that cannot be used."""
+class TokenVerifier:
+    """Verifies tokens by the settings. Raises `BadSettings` where a file cannot be used."""
 
     def __init__(self, settings: Settings) -> None:
         self._audience = settings.jwt_audience
         self._issuer = settings.jwt_issuer
         self._secret = _secret(settings.jwt_secret_file) if settings.jwt_secret_file else None
-        self._keys = Keys(settings.jwt_jwks) if settings.jwt_jwks else None
+        self._keys = ProviderKeys(settings.jwt_jwks) if settings.jwt_jwks else None
         if self._keys is not None and self._audience is None:
             raise BadSettings("--jwt-jwks needs --jwt-audience: a provider signs tokens for other applications too.")
 
     async def principal(self, token: str) -> Principal:
-        """Whose token it is. Its expiry limits what is begun with it. Raises `InvalidToken`."""
+        """The principal of a token. Its expiry limits only when sessions may begin. Raises `InvalidToken`."""
         try:
             header = jwt.get_unverified_header(token)
             key, algorithms = await self._key(header)
@@ -129,14 +129,14 @@ class Tokens:
 
 
 def _key_set(content: Any) -> Mapping[str | None, PyJWK]:
-    """By key id. Those that sign nothing, or by a secret, are left out. Raises `BadSettings` where none is left."""
+    """The public keys for signatures, by key id. Raises `BadSettings` where there are none."""
     try:
         keys = PyJWKSet.from_dict(content).keys if isinstance(content, dict) else []
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):
         keys = []
     usable = {key.key_id: key for key in keys if key.key_type in KEY_ALGORITHMS and key.public_key_use in (None, "sig")}
     if not usable:
-        raise BadSettings("--jwt-jwks holds no public key that could sign a token.")
+        raise BadSettings("--jwt-jwks has no public key for signatures.")
     return usable
 
 

@@ -1,4 +1,4 @@
-"""Which pages and names may talk to this server. Pure."""
+"""Checks of the Origin and Host headers. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether an address is reachable from this machine only."""
     if host.lower() == "localhost":
         return True
     try:
@@ -18,9 +18,9 @@ def is_loopback(host: str) -> bool:
 
 
 def is_own_host(host: str, bound: str) -> bool:
-    """Whether a Host header names this machine, or the address that the server is bound to.
+    """Whether a Host header names this machine or the address that the server is bound to.
 
-    A page whose name was made to point at 127.0.0.1 is of the same origin as the server, and its Host is that name.
+    Stops DNS rebinding: a page whose host name was made to point at 127.0.0.1 has the server's own origin.
     """
     try:
         name = urlsplit(f"//{host}").hostname
@@ -30,9 +30,9 @@ def is_own_host(host: str, bound: str) -> bool:
 
 
 def is_allowed_origin(origin: str | None, host: str, allowed: Collection[str]) -> bool:
-    """Browsers name the page's origin; other clients name none. Without keys, nothing else keeps foreign pages out.
+    """Whether a page of this origin may connect. None: not a browser.
 
-    allowed: origins as `origin_of` writes them, beside the server's own.
+    allowed: normalized origins, besides the server's own.
     """
     if origin is None:
         return True
@@ -44,10 +44,10 @@ def is_allowed_origin(origin: str | None, host: str, allowed: Collection[str]) -
 
 
 def origin_of(text: str) -> str:
-    """An origin in the one way in which browsers write it. Raises `ValueError` for what is none."""
+    """Normalizes an origin to the form that browsers send. Raises `ValueError` for anything else."""
     parts = urlsplit(text.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise ValueError(f"{text!r} is no origin")
+        raise ValueError(f"{text!r} is not an origin")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError(f"{text!r} has a path")
     port = {"http": 80, "https": 443}[parts.scheme]

@@ -45,9 +45,9 @@ def keys() -> None:
 @question_options
 def create_key(*, subject: str, scope: str, as_json: bool, **database: Any) -> None:
     """Create a key for SUBJECT and print it. It is shown only once: the database stores its hash."""
-    from ..auth import keyring
+    from ..auth import key_admin
 
-    made = ask(lambda store: keyring.create_key(store, subject, Scope(scope)), **database, makes_data=True)
+    made = ask(lambda store: key_admin.create_key(store, subject, Scope(scope)), **database, makes_data=True)
     if as_json:
         print_json(made)
         return
@@ -60,9 +60,9 @@ def create_key(*, subject: str, scope: str, as_json: bool, **database: Any) -> N
 @question_options
 def list_keys(*, limit: int, as_json: bool, **database: Any) -> None:
     """List keys, newest first, including revoked ones."""
-    from ..auth import keyring
+    from ..auth import key_admin
 
-    found = ask(lambda store: keyring.list_keys(store, limit), **database)
+    found = ask(lambda store: key_admin.list_keys(store, limit), **database)
     if as_json:
         print_json(found)
     elif not found:
@@ -94,9 +94,9 @@ def _cells(each: Any) -> list[str]:
 @question_options
 def revoke_key(*, id: UUID, as_json: bool, **database: Any) -> None:
     """Revoke the key or client secret ID for good. Its sessions are closed within a second, on every server."""
-    from ..auth import keyring
+    from ..auth import key_admin
 
-    revoked = ask(lambda store: keyring.revoke(store, id), **database)
+    revoked = ask(lambda store: key_admin.revoke(store, id), **database)
     if revoked is None:
         raise click.UsageError(f"There is no key {id}; lastcall keys list shows them.")
     if as_json:

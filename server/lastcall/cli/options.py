@@ -16,6 +16,7 @@ import click
 
 from ..auth.origins import origin_of
 from ..config import Settings
+from ..limits.limit import beyond
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -134,7 +135,7 @@ def _option(setting: Field[Any]) -> Callable[[Command], Command]:
         envvar="LASTCALL_" + setting.name.upper(),
         show_default=True,
         show_envvar=True,
-        help=setting.metadata["help"],
+        help=f"{setting.metadata['help']} {beyond(setting.name)}".rstrip(),
     )
 
 

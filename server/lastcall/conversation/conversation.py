@@ -125,7 +125,7 @@ class Conversation:
             try:
                 await self._handle(event)
             except EventRejected as rejection:
-                self._outbox.emit(server_events.Error(error=rejection.detail))
+                self._outbox.emit(rejection.error)
             except SessionClosed:
                 self._responses.row_is_closed()
             await self._outbox.room()
@@ -185,7 +185,7 @@ class Conversation:
 
     def _check_patch(self, event: SessionUpdate, patch: SessionPatch) -> None:
         if patch.type != "realtime":
-            message = f"Sessions of type {patch.type!r:.100} are not served."
+            message = f"Sessions of type {patch.type!r:.100} are not supported."
             raise refusal(event, "invalid_value", message, "session.type")
         if patch.tools:
             offered_tools(event, patch.tools, "session.tools")
@@ -211,9 +211,11 @@ class Conversation:
 
     def _placed(self, event: ItemCreate) -> ConversationEntry:
         """The new item at its place. Taken before the commit: what a response adds meanwhile goes elsewhere."""
-        if event.item.type == "item_reference" or event.item.id == ROOT:
-            param = "item.id" if event.item.id == ROOT else "item.type"
-            raise refusal(event, "invalid_value", "No item can be called or be like this.", param)
+        if event.item.id == ROOT:
+            raise refusal(event, "invalid_value", f"The id '{ROOT}' is reserved.", "item.id")
+        if event.item.type == "item_reference":
+            message = "item_reference is only allowed in the input of a response."
+            raise refusal(event, "invalid_value", message, "item.type")
         item = new_item(event, event.item, "item")
         if item.id in self._items:
             raise item_exists(event, item.id)
@@ -223,7 +225,7 @@ class Conversation:
         except KeyError:
             raise item_not_found(event, event.previous_item_id or "", "previous_item_id") from None
         except NoRoom:
-            message = f"No further item fits behind '{event.previous_item_id:.200}': put it elsewhere, or at the end."
+            message = f"No further item fits after '{event.previous_item_id:.200}'; choose another place, or the end."
             raise refusal(event, "no_room", message, "previous_item_id") from None
 
     def _retrieve_item(self, event: ItemRetrieve) -> None:
@@ -263,4 +265,4 @@ class Conversation:
         except StoreError as error:
             _log.warning("event_not_stored", session_id=str(self._session.session_id), error=str(error))
             message = "It could not be stored. Please try again."
-            raise refusal(event, "store_unavailable", message, None, "server_error") from None
+            raise refusal(event, "store_unavailable", message) from None

@@ -145,7 +145,7 @@ class Responses:
         if event.response_id is not None and (active is None or event.response_id != active.response.id):
             active = self._out_of_band.get(event.response_id)
         if active is None:
-            raise refusal(event, "response_cancel_not_active", "Cancellation failed: no active response found.", None)
+            raise refusal(event, "response_cancel_not_active", "Cancellation failed: no active response found.")
         active.cancel()
 
     def cut(self) -> Sequence[StoredItem]:
@@ -164,13 +164,11 @@ class Responses:
     def _check(self, event: ResponseCreate, params: ResponseParams, out_of_band: bool) -> None:
         self._check_room(event, out_of_band)
         if self._draining.is_set():
-            raise refusal(
-                event, "server_shutting_down", "The server is restarting. Please reconnect.", None, "server_error"
-            )
+            raise refusal(event, "server_shutting_down", "The server is restarting. Please reconnect.")
         if params.conversation not in (None, "auto", "none"):
-            raise refusal(event, "invalid_value", 'It is "auto" or "none".', "response.conversation")
+            raise refusal(event, "invalid_value", 'conversation must be "auto" or "none".', "response.conversation")
         if params.prompt is not None:
-            message = "No prompts are stored here: send instructions."
+            message = "Stored prompts are not supported; send instructions instead."
             raise refusal(event, "invalid_value", message, "response.prompt")
         problem = metadata_problem(params.metadata)
         if problem:
@@ -179,11 +177,11 @@ class Responses:
     def _check_room(self, event: ResponseCreate, out_of_band: bool) -> None:
         if out_of_band:
             if len(self._out_of_band) >= OUT_OF_BAND_MAX:
-                message = f"More than {OUT_OF_BAND_MAX} responses outside the conversation."
-                raise refusal(event, "too_many_responses", message, None)
+                message = f"At most {OUT_OF_BAND_MAX} responses may run outside the conversation at a time."
+                raise refusal(event, "too_many_responses", message)
         elif self._active is not None:
             message = f"Conversation already has an active response in progress: {self._active.response.id}."
-            raise refusal(event, "conversation_already_has_active_response", message, None)
+            raise refusal(event, "conversation_already_has_active_response", message)
         else:
             self._room.check(event)
 

@@ -27,11 +27,11 @@ class Room:
         settings = self._settings
         if len(self._items) >= settings.items_max:
             self._count(Limit.ITEMS)
-            raise refusal(event, "conversation_full", f"More than {settings.items_max} items.", None)
+            raise refusal(event, "conversation_full", f"A session may hold at most {settings.items_max} items.")
         if self._chars + chars > settings.conversation_chars_max:
             self._count(Limit.ITEMS)
-            message = f"More than {settings.conversation_chars_max} characters in this session."
-            raise refusal(event, "conversation_full", message, None)
+            message = f"A session may add at most {settings.conversation_chars_max} characters."
+            raise refusal(event, "conversation_full", message)
 
     def take(self, entries: Iterable[ConversationEntry]) -> None:
         """Items that are there now. None is ever given back: the transcript keeps what is deleted too."""

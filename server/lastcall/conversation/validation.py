@@ -1,4 +1,4 @@
-"""What a client's event is refused for, once it has the right shape; and what is made of it where it is not."""
+"""Validates events of the right shape, and converts their items and tools. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from msgspec import UNSET
 from ..agents.agent import Tool
 from ..protocol.client_events import ClientEvent, EventRejected, NewItem
 from ..protocol.items import FunctionCallItem, FunctionCallOutputItem, InputText, Item, MessageItem, OutputText
-from ..protocol.server_events import ErrorDetail
 
-ID_CHARS_MAX = 128  # of an item's id, a call_id, the name of a function
+ID_CHARS_MAX = 128  # of an item's id, a call_id and a function's name
 TOOL_NAME_CHARS_MAX = 64
 METADATA_PAIRS_MAX = 16
 METADATA_KEY_CHARS_MAX = 64
@@ -22,14 +21,9 @@ METADATA_VALUE_CHARS_MAX = 512
 Choice = Literal["auto", "none", "required"] | Tool
 
 
-def refusal(
-    event: ClientEvent,
-    code: str,
-    message: str,
-    param: str | None,
-    kind: Literal["invalid_request_error", "server_error"] = "invalid_request_error",
-) -> EventRejected:
-    return EventRejected(ErrorDetail(type=kind, code=code, message=message, param=param, event_id=event.event_id))
+def refusal(event: ClientEvent, code: str, message: str, param: str | None = None) -> EventRejected:
+    """The rejection of an event, with the client's id of it."""
+    return EventRejected(code, message, param, event.event_id)
 
 
 def item_exists(event: ClientEvent, item_id: str | None) -> EventRejected:
@@ -44,7 +38,7 @@ def item_not_found(event: ClientEvent, item_id: str, param: str) -> EventRejecte
 
 
 def new_item(event: ClientEvent, item: NewItem, param: str) -> Item:
-    """The item that a client describes, completed. Raises `EventRejected`; param: where in the event it stands."""
+    """The item that a client describes, completed. Raises `EventRejected`. param: its place in the event."""
     _check_item(event, item, param)
     item_id = item.id or f"item_{uuid4().hex}"
     if item.type == "function_call":
@@ -66,23 +60,25 @@ def new_item(event: ClientEvent, item: NewItem, param: str) -> Item:
 def _check_item(event: ClientEvent, item: NewItem, param: str) -> None:
     for name, value in (("id", item.id), ("call_id", item.call_id), ("name", item.name)):
         if isinstance(value, str) and not 1 <= len(value) <= ID_CHARS_MAX:
-            raise refusal(event, "invalid_value", f"It has 1 to {ID_CHARS_MAX} characters.", f"{param}.{name}")
+            raise refusal(
+                event, "invalid_value", f"{name} must have 1 to {ID_CHARS_MAX} characters.", f"{param}.{name}"
+            )
     parts = item.content or []
     texts = [item.id, item.call_id, item.name, item.arguments, item.output, *(part.text for part in parts)]
     if any("\0" in text for text in texts if isinstance(text, str)):
-        raise refusal(event, "invalid_value", "Text cannot hold the character NUL.", param)
-    wanted = OutputText if item.role == "assistant" else InputText
+        raise refusal(event, "invalid_value", "Text must not contain the NUL character.", param)
+    wanted, allowed = (OutputText, "output_text") if item.role == "assistant" else (InputText, "input_text")
     for index, part in enumerate(parts if item.type == "message" else ()):
         if not isinstance(part, wanted):
             where = f"{param}.content[{index}].type"
-            raise refusal(event, "invalid_value", f"A {item.role} item has other content parts.", where)
+            raise refusal(event, "invalid_value", f"Content of role {item.role} must be of type {allowed}.", where)
 
 
 # --- tools
 
 
 def offered_tools(event: ClientEvent, tools: Sequence[Mapping[str, Any]], param: str) -> tuple[Tool, ...]:
-    """The functions among a client's tools; those of other types are nothing that an agent here can call."""
+    """The functions among a client's tools. Tools of other types are ignored: no agent can call them."""
     offered = {}
     for index, tool in enumerate(tools):
         if tool.get("type") == "function":
@@ -94,32 +90,33 @@ def offered_tools(event: ClientEvent, tools: Sequence[Mapping[str, Any]], param:
 def _function(event: ClientEvent, tool: Mapping[str, Any], param: str) -> Tool:
     name, description, parameters = tool.get("name"), tool.get("description") or "", tool.get("parameters") or {}
     if not isinstance(name, str) or not 1 <= len(name) <= TOOL_NAME_CHARS_MAX or "\0" in name:
-        raise refusal(event, "invalid_value", f"A name has 1 to {TOOL_NAME_CHARS_MAX} characters.", f"{param}.name")
+        message = f"name must have 1 to {TOOL_NAME_CHARS_MAX} characters, none of them NUL."
+        raise refusal(event, "invalid_value", message, f"{param}.name")
     if not isinstance(description, str):
-        raise refusal(event, "invalid_value", "A description is a string.", f"{param}.description")
+        raise refusal(event, "invalid_value", "description must be a string.", f"{param}.description")
     if not isinstance(parameters, dict):
-        raise refusal(event, "invalid_value", "Parameters are a JSON schema.", f"{param}.parameters")
+        raise refusal(event, "invalid_value", "parameters must be a JSON schema object.", f"{param}.parameters")
     return Tool(name, description, parameters)
 
 
 def chosen_tool(event: ClientEvent, choice: str | Mapping[str, Any], tools: Sequence[Tool], param: str) -> Choice:
-    """What a `tool_choice` means for these tools. Raises `EventRejected`."""
+    """The tool, or the mode, that a `tool_choice` selects. Raises `EventRejected`."""
     known_choice(event, choice, param)
     if isinstance(choice, str):
         return cast("Choice", choice)
     for tool in tools:
         if tool.name == choice["name"]:
             return tool
-    raise refusal(event, "invalid_value", f"There is no tool {choice['name']!r:.100}.", param)
+    raise refusal(event, "invalid_value", f"Unknown tool {choice['name']!r:.100}.", param)
 
 
 def known_choice(event: ClientEvent, choice: str | Mapping[str, Any], param: str) -> None:
-    """Whether a `tool_choice` says something, for whatever tools. Raises `EventRejected`."""
+    """Checks the shape of a `tool_choice`, whatever the tools are. Raises `EventRejected`."""
     if isinstance(choice, str) and choice in ("auto", "none", "required"):
         return
     if isinstance(choice, Mapping) and choice.get("type") == "function" and isinstance(choice.get("name"), str):
         return
-    message = 'It is "auto", "none", "required" or {"type": "function", "name": one of the tools}.'
+    message = 'tool_choice must be "auto", "none", "required" or {"type": "function", "name": …} with one of the tools.'
     raise refusal(event, "invalid_value", message, param)
 
 
@@ -127,7 +124,7 @@ def known_choice(event: ClientEvent, choice: str | Mapping[str, Any], param: str
 
 
 def metadata_problem(metadata: dict[str, str] | None) -> str | None:
-    """Why a response's metadata is refused, or None."""
+    """The reason to reject a response's metadata, or None."""
     if metadata is None:
         return None
     if len(metadata) > METADATA_PAIRS_MAX:

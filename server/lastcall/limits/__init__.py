@@ -1,1 +1,1 @@
-"""What is refused, and when."""
+"""Limits on callers and sessions."""

@@ -1,4 +1,4 @@
-"""CallerQuotas: what each address, or each key, may begin in a second and have open at once. Knows no sockets."""
+"""Quotas per caller: what each address or key may start per second and have open at once. No I/O."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .limit import Limit, TokenBucket
+from .limit import Limit
+from .token_bucket import TokenBucket
 
-CALLERS_MAX = 65_536  # remembered by one table; all further ones share one entry
-CALLERS_FORGOTTEN_AT_ONCE = 2  # looked at for each new one: more than come in, so that the table shrinks again
-RETRY_SECONDS = 1.0  # told to who has too many open: when one of them ends is not known
-IPV6_CALLER_BITS = 64  # what one customer of a provider has: single addresses would be free to take
+CALLERS_MAX = 65_536  # in one table; all further callers share one entry
+CALLERS_CHECKED = 2  # checked for each new one: two, so that the table shrinks again
+RETRY_SECONDS = 1.0  # for callers with too many open: nobody knows when one ends
+IPV6_CALLER_BITS = 64  # the network of one customer, who could use any address in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,9 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What one caller may have. None: as much as it likes.
+    """The quota of one caller. None: no limit.
 
-    per_second, burst: of what it begins. at_once: of what it has open.
+    per_second, burst: starts. at_once: open at the same time.
     """
 
     per_second: float | None = None
@@ -43,19 +44,19 @@ class _Caller:
 
     @property
     def idle(self) -> bool:
-        """Whether it is as good as new, so that forgetting it gives it nothing."""
+        """Whether it is like a new one, so that forgetting it gains the caller nothing."""
         return self.open == 0 and (self.bucket is None or self.bucket.full)
 
 
 class CallerQuotas:
-    """Every caller's share. A caller is any string: an address, or what stands for a key.
+    """One quota for each caller. A caller is any string, such as an address or a key's id.
 
-    The table is bounded. Whoever is forgotten had nothing open and a full bucket, so that no flood of callers gives
-    any of them a new one; where all entries are in use, further callers share one.
+    The table is bounded. Only idle callers are forgotten, so a flood of callers gives none of them a new bucket; while
+    all entries are in use, further callers share one entry.
     """
 
-    def __init__(self, share: Quota, rate: Limit, at_once: Limit, callers_max: int = CALLERS_MAX) -> None:
-        self._quota = share
+    def __init__(self, quota: Quota, rate: Limit, at_once: Limit, callers_max: int = CALLERS_MAX) -> None:
+        self._quota = quota
         self._rate = rate
         self._at_once = at_once
         self._callers_max = callers_max
@@ -65,15 +66,15 @@ class CallerQuotas:
     def __len__(self) -> int:
         return len(self._known)
 
-    def ask(self, name: str) -> Refusal | None:
-        """Takes a token of the caller's; None, or why there was none."""
-        return self._ask(self._caller(name))
+    def take(self, name: str) -> Refusal | None:
+        """Takes one token of the caller's rate; returns why it is refused, or None."""
+        return self._take(self._caller(name))
 
     @contextmanager
-    def entered(self, name: str) -> Iterator[Refusal | None]:
-        """One more of what the caller has open, for as long as the block lasts; or why it may not."""
+    def held(self, name: str) -> Iterator[Refusal | None]:
+        """Counts one more as open while the block runs; yields why it is refused, or None."""
         caller = self._caller(name)
-        refused = self._ask(caller) or self._full(caller)
+        refused = self._take(caller) or self._full(caller)
         if refused is not None:
             yield refused
             return
@@ -83,7 +84,7 @@ class CallerQuotas:
         finally:
             caller.open -= 1
 
-    def _ask(self, caller: _Caller) -> Refusal | None:
+    def _take(self, caller: _Caller) -> Refusal | None:
         bucket = caller.bucket
         if bucket is None or bucket.take():
             return None
@@ -105,12 +106,12 @@ class CallerQuotas:
         return caller
 
     def _new(self) -> _Caller:
-        share = self._quota
-        return _Caller(None if share.per_second is None else TokenBucket(share.per_second, share.burst))
+        quota = self._quota
+        return _Caller(None if quota.per_second is None else TokenBucket(quota.per_second, quota.burst))
 
     def _forget_idle(self) -> None:
-        """Looks at those that called longest ago; who is still in use goes to the end, so that all get looked at."""
-        for _ in range(min(CALLERS_FORGOTTEN_AT_ONCE, len(self._known))):
+        """Forgets idle callers among the oldest; those in use move to the end, so that all are checked in turn."""
+        for _ in range(min(CALLERS_CHECKED, len(self._known))):
             name, caller = next(iter(self._known.items()))
             if caller.idle:
                 del self._known[name]
@@ -119,7 +120,7 @@ class CallerQuotas:
 
 
 def caller_of(address: str) -> str:
-    """Who an address stands for: itself, or of IPv6 the network that one customer has."""
+    """The caller of an address: the address, or for IPv6 its /64 network."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -133,8 +134,8 @@ def caller_of(address: str) -> str:
 
 
 def is_this_machine(caller: str) -> bool:
-    """Whether a caller is of this machine: somebody at home, or a proxy that speaks for everybody."""
-    if not caller:  # a connection without an address, such as a test's
+    """Whether a caller is on this machine: a local user, or a proxy for all clients."""
+    if not caller:  # a connection without an address, as in tests
         return True
     try:
         return ipaddress.ip_address(caller).is_loopback

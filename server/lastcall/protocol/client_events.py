@@ -1,4 +1,4 @@
-"""What clients send on the wire: its shapes, and what is said of a message that has none of them. No I/O."""
+"""Events that clients send, and their parser. No I/O."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from .errors import Error, ErrorDetail, error_event
 from .items import ContentPart
-from .server_events import ErrorDetail
+from .json_bounds import JsonBounds
 
 Tokens = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 
 class ClientEvent(Struct, tag_field="type", kw_only=True):
-    """event_id: the client's own name for this event; echoed in `error.error.event_id` and nowhere else."""
+    """event_id: chosen by the client; echoed in `error.error.event_id` and nowhere else."""
 
     event_id: str | None = None
 
 
 class SessionPatch(Struct, kw_only=True):
-    """What a client may set; absent fields keep their value, null clears. Everything else is accepted and ignored."""
+    """The fields that a client may set: absent ones keep their value, null clears. All others are ignored."""
 
     type: str = "realtime"
     instructions: str | UnsetType | None = UNSET
@@ -38,7 +39,7 @@ class SessionUpdate(ClientEvent, tag="session.update"):
     session: SessionPatch
 
 
-# What an item of each type cannot be without.
+# The required fields of an item, by type.
 _NEEDED = {
     "message": ("role", "content"),
     "function_call": ("name", "arguments"),
@@ -82,7 +83,7 @@ class ItemDelete(ClientEvent, tag="conversation.item.delete"):
 
 
 class ResponseParams(Struct, kw_only=True):
-    """What one response is to differ in. `output_modalities` and `reasoning` are accepted and ignored."""
+    """Overrides for one response. `output_modalities` and `reasoning` are accepted and ignored."""
 
     instructions: str | None = None
     conversation: str | None = None
@@ -105,7 +106,7 @@ class ResponseCancel(ClientEvent, tag="response.cancel"):
 
 AnyClientEvent = SessionUpdate | ItemCreate | ItemRetrieve | ItemDelete | ResponseCreate | ResponseCancel
 
-# Events of the public protocol that lastcall knows and does not do.
+# Events of the public API that this server does not support.
 AUDIO_EVENTS = frozenset(
     {
         "conversation.item.truncate",
@@ -129,15 +130,28 @@ SUPPORTED_EVENTS = (
 
 
 class EventRejected(Exception):
-    """A client's event that cannot be handled; `detail` is what the client is told."""
+    """A client's event that is not handled. error: the event that tells the client why."""
 
-    def __init__(self, detail: ErrorDetail) -> None:
-        super().__init__(detail.message)
-        self.detail = detail
+    def __init__(self, code: str, message: str, param: str | None = None, event_id: str | None = None) -> None:
+        super().__init__(message)
+        self.error: Error = error_event(code, message, param=param, event_id=event_id)
+
+    @property
+    def detail(self) -> ErrorDetail:
+        return self.error.error
+
+    @property
+    def event_id(self) -> str | None:
+        """The client's id of the rejected event, like `ClientEvent.event_id`."""
+        return self.detail.event_id
+
+
+class TooComplex(EventRejected):
+    """An event that exceeds the bounds of JSON and was not parsed."""
 
 
 class _Header(Struct):
-    """What is readable of an event that does not fit its shape; as JSON, for a number in it may be too large."""
+    """The header of an event of any shape. As raw JSON, because a number in it may be too large to decode."""
 
     type: msgspec.Raw = msgspec.Raw(b"null")
     event_id: msgspec.Raw = msgspec.Raw(b"null")
@@ -150,26 +164,21 @@ _decode_text = msgspec.json.Decoder(str).decode
 _WHERE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
 
-def parse_event(message: str | bytes) -> AnyClientEvent:
-    """Reads one client event. Raises `EventRejected` for anything else, whatever the bytes are."""
+def parse_event(message: str | bytes, bounds: JsonBounds) -> AnyClientEvent:
+    """Parses one client event. Raises `EventRejected` for anything else, whatever the bytes are."""
     if isinstance(message, bytes):
-        raise EventRejected(ErrorDetail(code="invalid_value", message="Send events as text frames, not binary ones."))
+        raise EventRejected("invalid_value", "Events must be sent as text frames, not as binary frames.")
+    problem = bounds.problem(message)
+    if problem is not None:
+        raise TooComplex("invalid_value", problem, event_id=event_id_of(message))
     try:
         return _decode_event(message)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise _rejection(message, error) from None
 
 
-def parsed_or_rejected(message: str | bytes) -> AnyClientEvent | EventRejected:
-    """Like `parse_event`, for a queue that keeps what is wrong in its place among what is right."""
-    try:
-        return parse_event(message)
-    except EventRejected as rejection:
-        return rejection
-
-
 def parse_session(text: str | bytes) -> SessionPatch:
-    """A session as a client may set it. Raises `ValueError`, with a sentence for the client."""
+    """Parses the fields of a session that a client may set. Raises `ValueError`, with a sentence for the client."""
     try:
         return _decode_session(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
@@ -177,7 +186,7 @@ def parse_session(text: str | bytes) -> SessionPatch:
 
 
 def event_id_of(message: str | bytes) -> str | None:
-    """The client's own name of an event that is not read any further; None where there is none to be found."""
+    """The event_id of a message that is not parsed any further; None where it has none."""
     try:
         return _text(_decode_header(message).event_id)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
@@ -188,37 +197,45 @@ def _rejection(message: str, error: Exception) -> EventRejected:
     try:
         header = _decode_header(message)
     except msgspec.ValidationError:
-        return EventRejected(ErrorDetail(code="invalid_value", message="An event is a JSON object."))
+        return EventRejected("invalid_value", "An event must be a JSON object.")
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as broken:
-        return EventRejected(ErrorDetail(code="invalid_json", message=f"The message is not valid JSON: {broken}"))
-    code, text, param = _explain(bytes(header.type), error)
-    return EventRejected(ErrorDetail(code=code, message=text, param=param, event_id=_text(header.event_id)))
+        return EventRejected("invalid_json", f"The message is not valid JSON: {broken}")
+    event_id = _text(header.event_id)
+    return _unknown_event(bytes(header.type), event_id) or _misshapen_event(error, event_id)
 
 
 def _text(value: bytes | msgspec.Raw) -> str | None:
-    """The string that a JSON value is, or None."""
+    """The value of a JSON string; None for other JSON."""
     try:
         return _decode_text(value)
     except msgspec.ValidationError:
         return None
 
 
-def _explain(kind: bytes, error: Exception) -> tuple[str, str, str | None]:
-    """Code, message and param for an event that is JSON but does not fit. kind: its type, as JSON."""
+def _unknown_event(kind: bytes, event_id: str | None) -> EventRejected | None:
+    """The rejection of an event whose type is not supported; None where it is. kind: the type, as JSON."""
     if kind == b"null":
-        return "missing_required_parameter", "Missing required parameter: 'type'.", "type"
+        return EventRejected("missing_required_parameter", "Missing required parameter: 'type'.", "type", event_id)
     name = _text(kind)
     if name in AUDIO_EVENTS:
-        return "unsupported_event", f"'{name}' is about audio, and this server speaks text only.", "type"
-    if name not in SUPPORTED_EVENTS:
-        shown = kind.decode() if name is None else repr(name)
-        supported = ", ".join(f"'{name}'" for name in SUPPORTED_EVENTS)
-        return "invalid_value", f"Invalid value: {shown:.100}. Supported values are: {supported}.", "type"
+        message = f"'{name}' is not supported: this server handles text only, no audio."
+        return EventRejected("unsupported_event", message, "type", event_id)
+    if name in SUPPORTED_EVENTS:
+        return None
+    shown = kind.decode() if name is None else repr(name)
+    supported = ", ".join(f"'{name}'" for name in SUPPORTED_EVENTS)
+    message = f"Invalid value: {shown:.100}. Supported values are: {supported}."
+    return EventRejected("invalid_value", message, "type", event_id)
+
+
+def _misshapen_event(error: Exception, event_id: str | None) -> EventRejected:
+    """The rejection of an event of a supported type that does not have its shape."""
     where = _WHERE.search(str(error))
     path = where["path"] if where else ""
     text = _WHERE.sub("", str(error))
     missing = re.match(r"Object missing required field `(\w+)`", text)
     if missing:
         param = f"{path}.{missing[1]}".lstrip(".")
-        return "missing_required_parameter", f"Missing required parameter: '{param}'.", param
-    return "invalid_value", f"Invalid value at '{path}': {text:.200}.", path or None
+        message = f"Missing required parameter: '{param}'."
+        return EventRejected("missing_required_parameter", message, param, event_id)
+    return EventRejected("invalid_value", f"Invalid value at '{path}': {text:.200}.", path or None, event_id)

@@ -1,4 +1,4 @@
-"""The WebSocket endpoint: its path, and the bounds of what its query may ask for."""
+"""The WebSocket endpoint: its path and the bounds of its query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Identifiers as clients see them."""
+"""Public ids of conversations and sessions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from uuid import UUID
 
 
 def public_id(kind: str, identifier: UUID) -> str:
-    """What clients see of an id: `conv_` or `sess_` and its 32 hex digits."""
+    """The id that clients see: `conv_` or `sess_`, then 32 hex digits."""
     return f"{kind}_{identifier.hex}"
 
 
 def parse_public_id(kind: str, text: str) -> UUID:
-    """Reads what `public_id` wrote, or a plain UUID. Raises ValueError."""
+    """Parses a public id or a plain UUID. Raises `ValueError`."""
     return UUID(text.removeprefix(f"{kind}_"))

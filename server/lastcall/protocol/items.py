@@ -31,7 +31,7 @@ class MessageItem(Struct, tag_field="type", tag="message", kw_only=True):
 
 
 class FunctionCallItem(Struct, tag_field="type", tag="function_call", kw_only=True):
-    """A call of one of the client's tools. arguments: JSON, as the agent wrote it."""
+    """A call to one of the client's tools. arguments: JSON, as the agent wrote it."""
 
     id: str
     object: Literal["realtime.item"] = "realtime.item"
@@ -42,7 +42,7 @@ class FunctionCallItem(Struct, tag_field="type", tag="function_call", kw_only=Tr
 
 
 class FunctionCallOutputItem(Struct, tag_field="type", tag="function_call_output", kw_only=True):
-    """What the client's tool answered to the call of the same `call_id`."""
+    """The output of the client's tool for the call with the same `call_id`."""
 
     id: str
     object: Literal["realtime.item"] = "realtime.item"

@@ -1,4 +1,4 @@
-"""What the server sends: the text subset of the OpenAI Realtime API (GA). No I/O.
+"""Events that the server sends: the text subset of the OpenAI Realtime API (GA). No I/O.
 
 Names and shapes are those of the public API reference. Absent fields are left out, never null, except where the
 reference allows null: strict clients drop an event that breaks this.
@@ -20,20 +20,6 @@ class ServerEvent(Struct, tag_field="type", kw_only=True):
     """event_id is set when the event is sent."""
 
     event_id: str = ""
-
-
-class ErrorDetail(Struct, kw_only=True):
-    """event_id: that of the client's event which caused it, or None."""
-
-    type: Literal["invalid_request_error", "server_error"] = "invalid_request_error"
-    code: str
-    message: str
-    param: str | None = None
-    event_id: str | None = None
-
-
-class Error(ServerEvent, tag="error"):
-    error: ErrorDetail
 
 
 class TurnDetection(Struct):
@@ -100,7 +86,7 @@ class ItemDeleted(ServerEvent, tag="conversation.item.deleted"):
 
 
 class RateLimit(Struct, kw_only=True):
-    """limit, remaining: in events. reset_seconds: until all of them are there again."""
+    """limit, remaining: in events. reset_seconds: until `remaining` is back at `limit`."""
 
     name: Literal["requests"]
     limit: int
@@ -144,7 +130,7 @@ class OutputTokenDetails(Struct, kw_only=True):
 
 
 class UsageReport(Struct, kw_only=True):
-    """What a response cost: some clients drop an event in which one of these is not a number."""
+    """Tokens of a response. Some clients drop an event in which one of these is not a number."""
 
     total_tokens: int
     input_tokens: int
@@ -154,7 +140,7 @@ class UsageReport(Struct, kw_only=True):
 
 
 class Response(Struct, kw_only=True):
-    """conversation_id: None for a response outside the conversation. usage: None where nobody counted."""
+    """conversation_id: None for a response outside the conversation. usage: None where the agent does not count."""
 
     id: str
     object: Literal["realtime.response"] = "realtime.response"
@@ -189,7 +175,7 @@ class OutputItemDone(ServerEvent, tag="response.output_item.done", kw_only=True)
 
 
 class TextPart(Struct, tag_field="type", tag="text"):
-    """A content part inside `response.content_part.*`, where text has another type name than inside items."""
+    """A content part in `response.content_part.*`: its type is `text`, not `output_text` as in items."""
 
     text: str
 

@@ -1,4 +1,4 @@
-"""Who may open a session, judged by the handshake alone. Pure."""
+"""Checks an opening handshake: the path, the query and the subprotocols. Pure."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs
 from uuid import UUID
 
-import msgspec
-
-from ..auth.identity import SUBPROTOCOL, Presented, RequestRefused
+from ..auth.identity import SUBPROTOCOL, Presented
 from ..protocol.endpoint import MODEL_CHARS_MAX, PATH, REPLAY_ITEMS_MAX
+from ..protocol.errors import RequestRefused
 from ..protocol.ids import parse_public_id
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What an acceptable handshake asks for.
+    """What a valid handshake asks for.
 
-    conversation_id: the one to go on in, or None for a new one. replay: how many of its newest items to send again.
+    conversation_id: the one to resume; None for a new one. replay: how many of its newest items to send again.
     """
 
     presented: Presented
@@ -30,24 +29,24 @@ class Admission:
 
 
 def admit(target: str, host: str, headers: Sequence[tuple[bytes, bytes]], subprotocols: Sequence[str]) -> Admission:
-    """Reads a handshake: its request target, its Host, its other headers (names in lower case) and the subprotocols
-    that it offers. Who it comes from is for `authentication.py` to find out. Raises `RequestRefused`."""
+    """Parses a handshake; `auth.authenticator` finds out whose it is. Raises `RequestRefused`.
+
+    target: of the request line. headers: all but Host, with names in lower case. subprotocols: those offered.
+    """
     path, _, query_text = target.partition("?")
-    # Of a header given twice the first counts, as over HTTP.
+    # Where a header is repeated the first one counts, as over HTTP.
     fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
     query = {key: values[-1] for key, values in parse_qs(query_text, keep_blank_values=True).items()}
     if path != PATH:
-        raise RequestRefused(404, "not_found", f"WebSockets are served at {PATH} only.")
+        raise RequestRefused("not_found", f"WebSockets are served at {PATH} only.")
     if "call_id" in query or query.get("intent") == "transcription":
-        raise RequestRefused(
-            400, "invalid_value", "Calls and transcription are not served: this server speaks text only."
-        )
+        raise RequestRefused("invalid_value", "Calls and transcription are not supported: this server is text only.")
     try:
         conversation = query.get("conversation")
         conversation_id = parse_public_id("conv", conversation) if conversation else None
     except ValueError:
-        message = "A conversation's id looks like conv_ and 32 hex digits."
-        raise RequestRefused(400, "invalid_value", message, "conversation") from None
+        message = "conversation must be conv_ and 32 hex digits."
+        raise RequestRefused("invalid_value", message, "conversation") from None
     model = (query.get("model") or "lastcall")[:MODEL_CHARS_MAX]
     subprotocol = SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
     presented = Presented(fields, query, host, subprotocols)
@@ -57,12 +56,5 @@ def admit(target: str, host: str, headers: Sequence[tuple[bytes, bytes]], subpro
 def _replay_of(query: Mapping[str, str]) -> int:
     text = query.get("replay", str(REPLAY_ITEMS_MAX))
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or int(text) > REPLAY_ITEMS_MAX:
-        message = f"replay is a number of items from 0, none, to {REPLAY_ITEMS_MAX}."
-        raise RequestRefused(400, "invalid_value", message, "replay")
+        raise RequestRefused("invalid_value", f"replay must be a number from 0 to {REPLAY_ITEMS_MAX}.", "replay")
     return int(text)
-
-
-def refusal_body(refused: RequestRefused) -> bytes:
-    """The JSON of an HTTP answer, in the shape of the public API's errors."""
-    error = {"message": refused.message, "type": "invalid_request_error", "param": refused.param, "code": refused.code}
-    return msgspec.json.encode({"error": error})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Literal
 from uuid import uuid4
 
 import structlog
@@ -13,12 +12,12 @@ import trio
 import wsproto.utilities
 from trio_websocket import ConnectionClosed
 
-from ..auth.identity import Principal, RequestRefused
+from ..auth.identity import Principal
 from ..conversation.conversation import Conversation, Opening
 from ..limits.session_limits import SessionLimits
 from ..memory.finalizer import briefing
-from ..protocol import server_events
 from ..protocol.client_events import parse_session
+from ..protocol.errors import RequestRefused, error_event
 from ..sessions.session import Session
 from ..store.errors import CredentialRevoked, StoreError
 from ..store.records import EndReason, SessionStart, StoredItem
@@ -190,8 +189,5 @@ class _Connection:
         )
 
     def _refuse(self, code: str, message: str, reason: EndReason, close_code: int | None = None) -> None:
-        kind: Literal["invalid_request_error", "server_error"] = (
-            "server_error" if reason is EndReason.SERVER_ERROR else "invalid_request_error"
-        )
-        self._outbox.emit(server_events.Error(error=server_events.ErrorDetail(type=kind, code=code, message=message)))
+        self._outbox.emit(error_event(code, message))
         self._session.stop(reason, close_code=close_code)

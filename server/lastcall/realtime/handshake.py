@@ -1,4 +1,4 @@
-"""The opening handshake of a WebSocket connection, and what those get to hear who are not let in."""
+"""The opening handshake of a WebSocket connection, and the replies to rejected clients."""
 
 from __future__ import annotations
 
@@ -9,40 +9,42 @@ import structlog
 import trio
 from trio_websocket import WebSocketRequest
 
-from ..auth.identity import Principal, RequestRefused
-from ..limits.gate import refusal_of, retry_after
+from ..auth.identity import Principal
+from ..limits.gate import request_refused
 from ..limits.limit import Limit
 from ..limits.session_limits import frame_pace
-from ..protocol import server_events
+from ..protocol.errors import RequestRefused, error_event
+from ..protocol.server_events import encode
 from ..store.errors import StoreError
 from ..transport.stream import BufferedStream
 from ..transport.websocket import WebSocket, close_frame, text_frame
-from .admission import Admission, admit, refusal_body
+from .admission import Admission, admit
 from .services import Services
 
-BAD_KEY = 3000  # the close code of a client that is refused once its socket is open
+BAD_KEY = 3000  # the close code for a client without a valid key on its open socket
 _REASONS = {401: "credentials", 429: "limits"}
 
 _log = structlog.get_logger(__name__)
 
 
 async def shake_hands(
-    stream: BufferedStream, services: Services, tasks: trio.Nursery, share: ExitStack
+    stream: BufferedStream, services: Services, tasks: trio.Nursery, held: ExitStack
 ) -> tuple[WebSocket, Admission, Principal | RequestRefused] | None:
-    """The opening handshake; None where it was refused. `RequestRefused`: to be told so on the open socket.
+    """Completes the opening handshake; None where it was rejected.
 
-    share: keeps what the principal is given of its share of connections, for as long as this one lasts.
+    Returns a `RequestRefused` in the place of the principal where the client can only be told on the open socket.
+    held: gives the connection back to the quota of its credential when it ends.
     """
     settings, held_back = services.settings, services.metrics.limits_refused.labels(Limit.FRAME_RATE.value).inc
     ws = WebSocket(stream, settings.message_bytes_max, frame_pace(settings), held_back)
     request = await ws.request(tasks)
-    # trio-websocket keeps the Host to itself; a page's origin cannot be judged without it.
+    # trio-websocket does not expose the Host header, which the check of the origin needs.
     host = request._event.host  # noqa: SLF001
     try:
         admission = admit(request.path, host, request.headers, request.proposed_subprotocols)
         principal = await _authenticate(admission, services)
         if isinstance(principal, Principal):
-            _take_share(principal, services, share)
+            _take_quota(principal, services, held)
     except RequestRefused as refused:
         await _reject(request, refused, services)
         return None
@@ -50,17 +52,19 @@ async def shake_hands(
     return ws, admission, principal
 
 
-def _take_share(principal: Principal, services: Services, share: ExitStack) -> None:
-    """Before the handshake is answered: clients then hear it as an HTTP status. Raises `RequestRefused`."""
-    refused = share.enter_context(services.gate.credential(principal))
+def _take_quota(principal: Principal, services: Services, held: ExitStack) -> None:
+    """Before the reply to the handshake, so that clients get an HTTP status. Raises `RequestRefused`."""
+    refused = held.enter_context(services.gate.credential(principal))
     if refused is not None:
-        status, code, message = refusal_of(refused)
-        raise RequestRefused(status, code, message, retry_after=retry_after(refused))
+        raise request_refused(refused)
 
 
 async def _authenticate(admission: Admission, services: Services) -> Principal | RequestRefused:
-    """Raises `RequestRefused` where the answer to the handshake can say so: browsers hide that from their pages, which
-    would take it for a broken line and try again for ever. An outage is no answer either that clients retry after."""
+    """Raises a `RequestRefused` where an HTTP reply can tell the client, else returns it for the open socket.
+
+    Browsers hide that reply from their pages, which would take it for a lost connection and retry for ever. Other
+    clients do not retry after an HTTP 503.
+    """
     presented = admission.presented
     try:
         with trio.fail_after(services.settings.begin_seconds):
@@ -71,35 +75,26 @@ async def _authenticate(admission: Admission, services: Services) -> Principal |
         raise
     except (StoreError, trio.TooSlowError) as error:
         _log.warning("session_not_begun", error=repr(error))
-        return RequestRefused(503, "store_unavailable", "The server cannot begin a session now.")
+        return RequestRefused("store_unavailable", "The server cannot begin a session now. Please try again.")
 
 
 async def _reject(request: WebSocketRequest, refused: RequestRefused, services: Services) -> None:
     services.metrics.connections_refused.labels(_REASONS.get(refused.status, "handshake")).inc()
-    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-    if refused.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if refused.retry_after is not None:
-        headers.append((b"retry-after", refused.retry_after.encode()))
-    await request.reject(refused.status, extra_headers=headers, body=refusal_body(refused))
+    headers = [(name.encode(), value.encode()) for name, value in refused.headers.items()]
+    await request.reject(refused.status, extra_headers=headers, body=refused.body)
 
 
 def refuse_on_socket(refused: RequestRefused, services: Services) -> bytes:
-    """What a client that is refused on its open socket gets to hear."""
+    """The `error` event and the close frame for a client that is rejected on its open socket."""
     services.metrics.connections_refused.labels("store" if refused.status == 503 else "credentials").inc()
+    error = text_frame(encode(error_event(refused.code, refused.message), f"event_{uuid4().hex[:12]}"))
     if refused.status == 503:
-        detail = server_events.ErrorDetail(type="server_error", code=refused.code, message=refused.message)
-        return _last_error(detail) + close_frame(1013, refused.code)
-    detail = server_events.ErrorDetail(code=refused.code, message=refused.message)
-    return _last_error(detail) + close_frame(BAD_KEY, f"invalid_request_error.{refused.code}")
-
-
-def _last_error(detail: server_events.ErrorDetail) -> bytes:
-    return text_frame(server_events.encode(server_events.Error(error=detail), f"event_{uuid4().hex[:12]}"))
+        return error + close_frame(1013, refused.code)
+    return error + close_frame(BAD_KEY, f"{refused.type}.{refused.code}")
 
 
 def refuse_overloaded(services: Services) -> bytes:
-    """What a client gets to hear, on its open socket too, that no session is begun for now."""
+    """The close frame for a client whose session cannot begin, because the server is draining or full."""
     if services.draining.is_set():
         return close_frame(1012, "the server is restarting")
     services.metrics.connections_refused.labels("overload").inc()

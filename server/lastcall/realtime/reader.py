@@ -1,4 +1,4 @@
-"""A session's socket while it lasts: its messages, its close and its silence, and the ending that each means."""
+"""Reads one session's socket: its messages, its close and its silence, each with the end reason that it means."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from ..limits.limit import Limit
-from ..limits.session_limits import SessionLimits, shape_refusal
-from ..protocol import server_events
-from ..protocol.client_events import event_id_of, parsed_or_rejected
+from ..limits.session_limits import SessionLimits
+from ..protocol.client_events import AnyClientEvent, EventRejected, TooComplex, event_id_of, parse_event
+from ..protocol.errors import Error, error_event
+from ..protocol.json_bounds import JsonBounds
 from ..sessions.session import Session
 from ..store.records import EndReason
 from ..transport.stream import BufferedStream
@@ -17,11 +18,11 @@ from .inbox import Inbox
 from .outbox import Outbox
 from .services import Services
 
-STALL_SECONDS = 0.25  # of a ping's timeout: for a pong that waits to be read after this process stood still
+STALL_SECONDS = 0.25  # of a ping's timeout: to read a pong that arrived while this process was stalled
 
 
 class Reader:
-    """One session's. farewell: last bytes for the peer, where the library left the connection without a close frame."""
+    """farewell: the last bytes for the peer, where the library left the connection without a close frame."""
 
     def __init__(
         self,
@@ -39,11 +40,14 @@ class Reader:
         self._limits = limits
         self._outbox = outbox
         self._settings = services.settings
+        self._bounds = JsonBounds(services.settings.json_values_max, services.settings.json_depth_max)
         self._gate = services.gate
 
     async def run(self, inbox: Inbox) -> None:
-        """Takes messages off the socket until it closes or the session's time is up. Never waits for anything else:
-        pongs come this way too."""
+        """Reads messages until the socket closes or the session's time is up.
+
+        Never waits for anything else, because pongs are read here too.
+        """
         with trio.CancelScope() as timer:
             while True:
                 timer.deadline = self._limits.deadline
@@ -56,34 +60,41 @@ class Reader:
         self._stop_as_late()
 
     def _take(self, message: str | bytes, inbox: Inbox) -> None:
-        refused = self._limits.rate_refusal(message)
-        if refused is not None:
-            self._refuse_event(Limit.EVENT_RATE, refused)
+        """The way in: admitted by rate, parsed once, put into the inbox. Rejected events too, to keep the order."""
+        wait = self._limits.admit(len(message))
+        if wait is not None:
+            text = f"Too many events. Please try again in {wait:.3f} s."
+            self._refuse(Limit.EVENT_RATE, error_event("rate_limit_exceeded", text, event_id=event_id_of(message)))
             if self._limits.flooding:
                 self._gate.count(Limit.FLOODING)
                 self._session.stop(EndReason.FLOODING)
             return
-        event = shape_refusal(message, self._settings)
-        if event is not None:
-            self._gate.count(Limit.JSON_SHAPE)
-        if not inbox.put(event or parsed_or_rejected(message), len(message)):
-            text = "Too many events are waiting; this one was not handled."
-            detail = server_events.ErrorDetail(code="too_many_events", message=text, event_id=event_id_of(message))
-            self._refuse_event(Limit.INBOX, detail)
+        event = self._parsed(message)
+        if not inbox.put(event, len(message)):
+            text = "Too many events are waiting; this one was dropped."
+            self._refuse(Limit.INBOX, error_event("too_many_events", text, event_id=event.event_id))
 
-    def _refuse_event(self, limit: Limit, detail: server_events.ErrorDetail) -> None:
+    def _parsed(self, message: str | bytes) -> AnyClientEvent | EventRejected:
+        try:
+            return parse_event(message, self._bounds)
+        except EventRejected as rejection:
+            if isinstance(rejection, TooComplex):
+                self._gate.count(Limit.JSON_SHAPE)
+            return rejection
+
+    def _refuse(self, limit: Limit, error: Error) -> None:
         self._gate.count(limit)
-        self._outbox.emit(server_events.Error(error=detail))
+        self._outbox.emit(error)
 
     def _stop_as_late(self) -> None:
-        """The session's time is up: says so, and why. Nothing to be done where it was stopped already."""
+        """Tells the client which time is up, and ends the session unless it was stopped already."""
         if self._session.reason is None:
-            limit, detail = self._limits.time_is_up()
-            self._refuse_event(limit, detail)
+            limit, error = self._limits.time_is_up()
+            self._refuse(limit, error)
             self._session.stop(EndReason.EXPIRED if limit is Limit.SESSION_TIME else EndReason.IDLE)
 
     def _stop_as_closed(self) -> None:
-        """The socket is closed: names the reason."""
+        """Ends the session with the reason for which its socket is closed."""
         closed = self._ws.closed
         code = closed.code if closed is not None else 1006
         if self._stream.stalled:
@@ -101,18 +112,19 @@ class Reader:
             self._session.stop(EndReason.CLIENT_CLOSED, close_code=code)
 
     async def keep_alive(self) -> None:
-        """Finds a peer that is gone without a word. Its session ended with the last byte that came from it."""
+        """Pings a silent peer. One that does not reply is gone, and its session ended with its last byte."""
         while True:
-            # Counted from the last byte: a peer that goes between a ping and its pong would get a whole round more.
+            # Counted from the last byte, not from the last ping: else a peer that dies between a ping and its pong
+            # would stay for another round.
             await trio.sleep_until(self._stream.last_received + self._settings.ping_interval)
             asked = trio.current_time()
             try:
                 with trio.move_on_after(max(self._settings.ping_timeout - STALL_SECONDS, 0.0)) as limit:
                     await self._ws.ping()
             except ConnectionClosed:
-                return  # the reader is told so too, and knows better why
+                return  # the reader sees the close too, and knows its reason
             if limit.cancelled_caught:
-                # A stall of our own may have eaten the wait: the ping may not have left, the pong not been read.
+                # Where this process was stalled, the ping may not be sent yet, or the pong not be read.
                 await trio.sleep(STALL_SECONDS)
             if limit.cancelled_caught and self._stream.last_received <= asked:
                 self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)

@@ -16,7 +16,7 @@ from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.frame_protocol import CloseReason, FrameProtocol
 
-from ..limits.limit import TokenBucket
+from ..limits.token_bucket import TokenBucket
 
 QUEUE_MESSAGES = 16  # unread messages; a pong behind them waits too, so the reader must keep up
 RECEIVE_BYTES = 4_096

@@ -1,1 +1,1 @@
-"""The HTTP side: health, metrics, what is remembered of a user, and the chat page."""
+"""HTTP: the routes and what is around them."""

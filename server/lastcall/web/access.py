@@ -1,4 +1,4 @@
-"""Whose request it is: every route that is not for everybody asks here."""
+"""The services that the routes use, and the principal of a request."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from uuid import UUID
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
-from ..auth.identity import Presented, Principal, RequestRefused
+from ..auth.identity import Presented, Principal
 from ..limits.gate import Gate
+from ..protocol.errors import RequestRefused
 from ..store.errors import StoreUnavailable
 from ..store.records import ClientSecret, ConversationSummary, RememberedFact, StoredItem
 
 
 class Services(Protocol):
-    """What the routes need of the running server."""
+    """The parts of the running server that the routes use."""
 
     @property
     def metrics(self) -> CollectorRegistry: ...
@@ -26,12 +27,12 @@ class Services(Protocol):
 
     @property
     def was_open(self) -> bool:
-        """Whether nobody needed a key when that was last looked for."""
+        """Whether no credential was needed when that was last checked."""
         ...
 
     @property
     def instructions(self) -> str:
-        """What the agent is told where a session says nothing else."""
+        """The instructions of a session that sets none."""
         ...
 
     async def principal(self, presented: Presented) -> Principal:
@@ -39,7 +40,7 @@ class Services(Protocol):
         ...
 
     async def ready(self) -> str | None:
-        """None: send me traffic. Else why not, in a few words (`draining`, `database unreachable`)."""
+        """None where the server accepts sessions, else the reason (`draining`, `database unreachable`)."""
         ...
 
     async def recall(self, user_id: str) -> Sequence[RememberedFact]:
@@ -69,14 +70,17 @@ def services_of(request: Request) -> Services:
 
 
 async def principal_of(request: Request) -> Principal:
-    """Who makes the request. Raises `RequestRefused`, which the app answers, and `StoreUnavailable`."""
+    """Authenticates the request. Raises `RequestRefused` and `StoreUnavailable`, which the app answers."""
     presented = Presented(request.headers, request.query_params, request.headers.get("host", ""))
     return await services_of(request).principal(presented)
 
 
 async def operator_of(request: Request) -> Principal | None:
-    """Who asks for what only operators may see; None: anybody, while the database is out of reach and no keys are
-    known of. Metrics are most wanted in an outage. Raises `RequestRefused`, and `StoreUnavailable`."""
+    """Authenticates an operator. Raises `RequestRefused` and `StoreUnavailable`.
+
+    None: open access, while the database is unavailable and no keys existed before, because metrics are needed most
+    in an outage.
+    """
     try:
         principal = await principal_of(request)
     except StoreUnavailable:
@@ -84,5 +88,5 @@ async def operator_of(request: Request) -> Principal | None:
             return None
         raise
     if not principal.scope.operates:
-        raise RequestRefused(403, "forbidden", "Only keys of scope admin may see this.")
+        raise RequestRefused("forbidden", "This needs a key of scope admin.")
     return principal

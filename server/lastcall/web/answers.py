@@ -1,25 +1,16 @@
-"""What the HTTP routes answer, in shapes that OpenAI's clients know. `api.py` describes them by these very types."""
+"""Bodies of HTTP responses, in the shapes of OpenAI's clients. `openapi.py` describes the API by these types."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 from msgspec import Struct
 from starlette.responses import Response
 
+from ..protocol.errors import RequestRefused
 from ..protocol.items import Item
-
-
-class ErrorBody(Struct, kw_only=True):
-    message: str
-    type: Literal["invalid_request_error", "server_error"]
-    param: str | None
-    code: str
-
-
-class ErrorAnswer(Struct):
-    error: ErrorBody
 
 
 class Health(Struct):
@@ -46,7 +37,7 @@ class MemoryList(Struct, kw_only=True):
 
 
 class ItemList(Struct, kw_only=True):
-    """A page of items. has_more: there are further ones in the direction in which it was paged."""
+    """A page of items. has_more: whether more follow in the direction of paging."""
 
     object: Literal["list"] = "list"
     data: list[Item]
@@ -56,7 +47,7 @@ class ItemList(Struct, kw_only=True):
 
 
 class ConversationBody(Struct, kw_only=True):
-    """Times: seconds since 1970. last_active_at: of its newest item, else of its beginning."""
+    """Times are Unix seconds. last_active_at: of the newest item, else created_at."""
 
     id: str
     object: Literal["conversation"] = "conversation"
@@ -77,3 +68,8 @@ class ConversationList(Struct, kw_only=True):
 
 def answer(body: Struct, *, status: int = 200) -> Response:
     return Response(msgspec.json.encode(body), status_code=status, media_type="application/json")
+
+
+def error_answer(error: RequestRefused, headers: Mapping[str, str] | None = None) -> Response:
+    """headers: in addition to those of the error."""
+    return Response(error.body, status_code=error.status, headers={**error.headers, **(headers or {})})

@@ -14,32 +14,32 @@ from .schemas import CLIENT_EVENTS, PLACE, SERVER_EVENTS, Schema, event_type, re
 
 DESCRIPTION = (
     "The text subset of the OpenAI Realtime API, for its official clients and for others. "
-    "What an acknowledgement means, close codes, error codes and limits: docs/protocol.md."
+    "For acknowledgements, close codes, error codes and limits see docs/protocol.md."
 )
 CHANNEL = "#/channels/realtime"
 QUERY: Schema = {
     "type": "object",
     "properties": {
-        "model": {"type": "string", "description": f"Echoed; cut at {MODEL_CHARS_MAX} characters."},
+        "model": {"type": "string", "description": f"Echoed, cut to {MODEL_CHARS_MAX} characters."},
         "conversation": {
             "type": "string",
-            "description": "The conversation to go on in, conv_ and 32 hex digits; without it, a new one.",
+            "description": "The conversation to resume, conv_ and 32 hex digits; without it, a new one begins.",
         },
         "replay": {
             "type": "integer",
             "minimum": 0,
             "maximum": REPLAY_ITEMS_MAX,
             "default": REPLAY_ITEMS_MAX,
-            "description": "How many of its newest items are sent again at the client's first event.",
+            "description": "The number of its newest items that are sent again at the client's first event.",
         },
-        USER_QUERY: {"type": "string", "maxLength": USER_CHARS_MAX, "description": "Whose session it is."},
+        USER_QUERY: {"type": "string", "maxLength": USER_CHARS_MAX, "description": "The user of the session."},
     },
 }
 HEADERS: Schema = {
     "type": "object",
     "properties": {
-        "authorization": {"type": "string", "description": "Bearer and a key, client secret or token."},
-        USER_HEADER: {"type": "string", "maxLength": USER_CHARS_MAX, "description": "Wins over ?user=."},
+        "authorization": {"type": "string", "description": "Bearer, then a key, client secret or token."},
+        USER_HEADER: {"type": "string", "maxLength": USER_CHARS_MAX, "description": "Takes precedence over ?user=."},
     },
 }
 
@@ -65,7 +65,7 @@ def asyncapi() -> dict[str, Any]:
         },
         "components": {
             "messages": {event_type(event): _message(event) for event in events},
-            # What both directions share is described as it is received. OpenAPI's discriminator is another one.
+            # Types of both directions are described as received. AsyncAPI's discriminator is not that of OpenAPI.
             "schemas": without("discriminator", {**sent(SERVER_EVENTS), **received(CLIENT_EVENTS)}),
         },
     }

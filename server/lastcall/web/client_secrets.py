@@ -1,4 +1,4 @@
-"""Client secrets: what a backend, which has a key, hands to a browser, which must not have one."""
+"""Client secrets: a backend with a key creates them for browsers, which must not have the key."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..auth.identity import Principal, RequestRefused, Scope, check_user
-from ..auth.keys import new_client_secret
+from ..auth.identity import Principal, Scope, check_user
+from ..auth.secret import new_client_secret
 from ..protocol.client_events import SessionPatch, parse_session
+from ..protocol.errors import RequestRefused
 from ..protocol.ids import parse_public_id, public_id
 from ..store.errors import CredentialRevoked, InvalidRow
 from ..store.records import ClientSecret
 from .access import principal_of, services_of
 
-SECONDS_MIN, SECONDS_MAX, SECONDS = 10, 7200, 600  # that a secret may begin sessions
+SECONDS_MIN, SECONDS_MAX, SECONDS = 10, 7200, 600  # for which a secret may begin sessions
 SESSION_BYTES_MAX = 65_536
 
 
@@ -27,7 +28,7 @@ class ExpiresAfter(msgspec.Struct):
 
 
 class Wanted(msgspec.Struct):
-    """The request's body. user, conversation: ours; whom the secret is for, and the only conversation it opens."""
+    """The request's body. user, conversation: not in the public API; the only ones that the secret is for."""
 
     expires_after: ExpiresAfter = msgspec.field(default_factory=ExpiresAfter)
     session: msgspec.Raw = msgspec.Raw(b"{}")
@@ -36,10 +37,10 @@ class Wanted(msgspec.Struct):
 
 
 async def create_client_secret(request: Request) -> Response:
-    """`{"value": "ek_…", "expires_at", "session", "id"}`. id: ours, for `lastcall keys revoke`."""
+    """`{"value": "ek_…", "expires_at", "session", "id"}`. id: not in the public API; for `lastcall keys revoke`."""
     principal = await principal_of(request)
     if not (principal.scope is Scope.OPEN or (principal.key_id is not None and principal.scope is not Scope.CLIENT)):
-        raise RequestRefused(403, "forbidden", "Client secrets are made with an API key.")
+        raise RequestRefused("forbidden", "Creating a client secret needs an API key.")
     wanted = _parse(await request.body())
     patch = _session(wanted)
     made = new_client_secret()
@@ -54,11 +55,10 @@ async def create_client_secret(request: Request) -> Response:
     try:
         expires_at = await services_of(request).create_client_secret(secret)
     except CredentialRevoked:
-        raise RequestRefused(401, "invalid_api_key", "The key was revoked.") from None
+        raise RequestRefused("invalid_api_key", "The key was revoked.") from None
     except InvalidRow:
-        raise RequestRefused(
-            404, "conversation_not_found", "The user has no such conversation.", "conversation"
-        ) from None
+        message = "The user has no such conversation."
+        raise RequestRefused("conversation_not_found", message, "conversation") from None
     session = _shown(patch, services_of(request).instructions)
     answer = {"value": made.value, "expires_at": expires_at, "session": session, "id": str(secret.secret_id)}
     return JSONResponse(answer, headers={"cache-control": "no-store"})
@@ -68,23 +68,23 @@ def _parse(body: bytes) -> Wanted:
     try:
         wanted = msgspec.json.decode(body or b"{}", type=Wanted)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise RequestRefused(400, "invalid_value", f"Invalid body: {error}.") from None
+        raise RequestRefused("invalid_value", f"Invalid body: {error}.") from None
     if not SECONDS_MIN <= wanted.expires_after.seconds <= SECONDS_MAX:
-        message = f"A client secret lives for {SECONDS_MIN} to {SECONDS_MAX} seconds."
-        raise RequestRefused(400, "invalid_value", message, "expires_after.seconds")
+        message = f"expires_after.seconds must be from {SECONDS_MIN} to {SECONDS_MAX}."
+        raise RequestRefused("invalid_value", message, "expires_after.seconds")
     return wanted
 
 
 def _session(wanted: Wanted) -> SessionPatch:
     if len(wanted.session) > SESSION_BYTES_MAX:
-        raise RequestRefused(400, "invalid_value", f"The session is larger than {SESSION_BYTES_MAX} bytes.", "session")
+        raise RequestRefused("invalid_value", f"session must have at most {SESSION_BYTES_MAX} bytes.", "session")
     try:
         patch = parse_session(bytes(wanted.session))
     except ValueError as error:
-        raise RequestRefused(400, "invalid_value", str(error), "session") from None
+        raise RequestRefused("invalid_value", str(error), "session") from None
     if patch.type != "realtime":
-        message = f"Sessions of type {patch.type!r:.100} are not served."
-        raise RequestRefused(400, "invalid_value", message, "session.type")
+        message = f"Sessions of type {patch.type!r:.100} are not supported."
+        raise RequestRefused("invalid_value", message, "session.type")
     return patch
 
 
@@ -94,9 +94,9 @@ def _user(principal: Principal, wanted: Wanted) -> str:
     try:
         user_id = check_user(wanted.user.strip())
     except ValueError as error:
-        raise RequestRefused(400, "invalid_value", str(error), "user") from None
+        raise RequestRefused("invalid_value", str(error), "user") from None
     if user_id != principal.user_id and not principal.scope.names_users:
-        raise RequestRefused(403, "forbidden", "This key makes client secrets for its own user only.", "user")
+        raise RequestRefused("forbidden", "This key may create client secrets for its own user only.", "user")
     return user_id
 
 
@@ -106,12 +106,12 @@ def _conversation(wanted: Wanted) -> UUID | None:
     try:
         return parse_public_id("conv", wanted.conversation)
     except ValueError:
-        message = "A conversation's id looks like conv_ and 32 hex digits."
-        raise RequestRefused(400, "invalid_value", message, "conversation") from None
+        message = "conversation must be conv_ and 32 hex digits."
+        raise RequestRefused("invalid_value", message, "conversation") from None
 
 
 def _shown(patch: SessionPatch, instructions: str) -> dict[str, object]:
-    """The session as the protocol shows one: each session that is begun has an id of its own."""
+    """The session as in `session.created`. Its id is new: each session that begins has its own."""
     given = {key: value for key, value in msgspec.to_builtins(patch).items() if value is not None}
     return {
         "object": "realtime.session",

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..auth.identity import RequestRefused
 from ..conversation.items import restored_item
 from ..conversation.validation import ID_CHARS_MAX
+from ..protocol.errors import RequestRefused
 from ..protocol.ids import parse_public_id, public_id
 from ..store.errors import ItemNotFound
 from ..store.records import ConversationSummary
@@ -21,13 +21,13 @@ PAGE_MAX = 100
 
 
 async def conversation_items(request: Request) -> Response:
-    """A page of a conversation's items, in the shape that they have on the WebSocket."""
+    """A page of a conversation's items, in the same shape as on the WebSocket."""
     principal = await principal_of(request)
     limit = _limit(request)
     descending = _choice(request, "order", "desc", ("asc", "desc")) == "desc"
     after, before = _item_id(request, "after"), _item_id(request, "before")
     if after is not None and before is not None:
-        raise _invalid("Give either after or before.", "before")
+        raise _invalid("after and before cannot be used together.", "before")
     older = descending is (before is None)
     try:
         conversation_id = parse_public_id("conv", request.path_params["conversation_id"])
@@ -41,7 +41,7 @@ async def conversation_items(request: Request) -> Response:
         )
     except ItemNotFound:
         name = "after" if before is None else "before"
-        raise _invalid("The conversation has no item of this id.", name) from None
+        raise _invalid("The conversation has no item with this id.", name) from None
     if found is None:
         raise _unknown()
     page = [restored_item(stored) for stored in found[:limit]]
@@ -55,15 +55,15 @@ async def conversations(request: Request) -> Response:
     """A page of the user's conversations, newest first."""
     principal = await principal_of(request)
     if principal.conversation_id is not None:
-        raise RequestRefused(403, "forbidden", "This client secret is for one conversation only.")
+        raise RequestRefused("forbidden", "This client secret is for one conversation only.")
     limit = _limit(request)
     try:
         after = parse_public_id("conv", request.query_params["after"]) if "after" in request.query_params else None
     except ValueError:
-        raise _invalid("A conversation's id looks like conv_ and 32 hex digits.", "after") from None
+        raise _invalid("after must be conv_ and 32 hex digits.", "after") from None
     found = await services_of(request).list_conversations(principal.user_id, limit + 1, after=after)
     if found is None:
-        raise _invalid("There is no conversation of this id.", "after")
+        raise _invalid("The user has no conversation with this id.", "after")
     page = [_conversation(each) for each in found[:limit]]
     first_id, last_id = (page[0].id, page[-1].id) if page else (None, None)
     return answer(ConversationList(data=page, first_id=first_id, last_id=last_id, has_more=len(found) > limit))
@@ -79,30 +79,30 @@ def _conversation(each: ConversationSummary) -> ConversationBody:
 
 
 def _unknown() -> RequestRefused:
-    """The same answer for another user's conversation as for none."""
-    return RequestRefused(404, "conversation_not_found", "There is no such conversation of this user.")
+    """The same for another user's conversation as for none."""
+    return RequestRefused("conversation_not_found", "The user has no such conversation.")
 
 
 def _invalid(message: str, param: str) -> RequestRefused:
-    return RequestRefused(400, "invalid_value", message, param)
+    return RequestRefused("invalid_value", message, param)
 
 
 def _limit(request: Request) -> int:
     text = request.query_params.get("limit", str(PAGE_DEFAULT))
     if not (text.isascii() and text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= PAGE_MAX):
-        raise _invalid(f"limit is a number from 1 to {PAGE_MAX}.", "limit")
+        raise _invalid(f"limit must be a number from 1 to {PAGE_MAX}.", "limit")
     return int(text)
 
 
 def _choice(request: Request, name: str, default: str, choices: Sequence[str]) -> str:
     value = request.query_params.get(name, default)
     if value not in choices:
-        raise _invalid(f"{name} is {' or '.join(choices)}.", name)
+        raise _invalid(f"{name} must be {' or '.join(choices)}.", name)
     return value
 
 
 def _item_id(request: Request, name: str) -> str | None:
     value = request.query_params.get(name)
     if value is not None and (not 1 <= len(value) <= ID_CHARS_MAX or "\0" in value):
-        raise _invalid(f"An item's id has 1 to {ID_CHARS_MAX} characters, and no NUL.", name)
+        raise _invalid(f"{name} must have 1 to {ID_CHARS_MAX} characters, none of them NUL.", name)
     return value

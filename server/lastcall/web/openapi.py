@@ -1,4 +1,4 @@
-"""The OpenAPI document of the HTTP side, made from the application's routes and the types of their answers."""
+"""The OpenAPI document of the HTTP API, made from the routes and the types of their answers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from .. import __version__
 from ..auth.identity import USER_CHARS_MAX, USER_HEADER, USER_QUERY
+from ..protocol.errors import ErrorAnswer
 from . import answers
 from .conversations import PAGE_DEFAULT, PAGE_MAX
 from .schemas import ANSWERS, PLACE, Schema, sent
@@ -21,7 +22,7 @@ HTML, JAVASCRIPT, JSON, TEXT = "text/html", "text/javascript", "application/json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What the code does not tell of a route. answers: by status, a type of `answers.py` or a media type."""
+    """What cannot be derived from a route. answers: by status, a type of `answers.py` or a media type."""
 
     answers: dict[int, type[Struct] | str]
     parameters: Sequence[dict[str, Any]] = ()
@@ -40,34 +41,40 @@ def _parameter(name: str, where: str, description: str, **schema: Any) -> dict[s
 
 
 USER = (
-    _parameter(USER_HEADER, "header", "Whose request it is; else `?user=`, else anonymous.", maxLength=USER_CHARS_MAX),
-    _parameter(USER_QUERY, "query", "Whose request it is, where no header says so.", maxLength=USER_CHARS_MAX),
+    _parameter(USER_HEADER, "header", "The user; else `?user=`, else anonymous.", maxLength=USER_CHARS_MAX),
+    _parameter(USER_QUERY, "query", "The user, where no header names one.", maxLength=USER_CHARS_MAX),
 )
 LIMIT = _parameter(
-    "limit", "query", "How many at most.", type="integer", minimum=1, maximum=PAGE_MAX, default=PAGE_DEFAULT
+    "limit",
+    "query",
+    "The most entries.",
+    type="integer",
+    minimum=1,
+    maximum=PAGE_MAX,
+    default=PAGE_DEFAULT,
 )
 PAGE = (
     LIMIT,
-    _parameter("after", "query", "The page begins behind this id, in the order of the list."),
-    _parameter("before", "query", "The page ends before this id. Not together with `after`."),
-    _parameter("order", "query", "By position: oldest or newest first.", enum=["asc", "desc"], default="desc"),
+    _parameter("after", "query", "The page begins after this id, in the order of the list."),
+    _parameter("before", "query", "The page ends before this id. Not allowed together with `after`."),
+    _parameter("order", "query", "Oldest or newest first.", enum=["asc", "desc"], default="desc"),
 )
 CONVERSATION = _parameter("conversation_id", "path", "conv_ and 32 hex digits.")
-BAD_PARAMETER = "A parameter is refused; `error.param` names it."
-NO_DATABASE = "The database is out of reach."
+BAD_PARAMETER = "A parameter is not valid; `error.param` names it."
+NO_DATABASE = "The database is unavailable."
 NO_KEY = "There is no valid key, client secret or token."
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/"): Operation(answers={200: HTML}, summary="The chat page."),
     ("GET", "/static/{path}"): Operation(
         answers={200: JAVASCRIPT},
-        refused={404: "There is no such file."},
+        refused={404: "The file does not exist."},
         summary="The chat page's files.",
         parameters=[_parameter("path", "path", "A file's name.")],
     ),
     ("GET", "/healthz"): Operation(answers={200: answers.Health}),
     ("GET", "/readyz"): Operation(
-        answers={200: answers.Readiness, 503: answers.Readiness}, summary="Whether the server takes sessions."
+        answers={200: answers.Readiness, 503: answers.Readiness}, summary="Whether the server accepts sessions."
     ),
     ("GET", "/metrics"): Operation(answers={200: TEXT}),
     ("GET", "/v1/memories"): Operation(
@@ -75,14 +82,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/realtime/client_secrets"): Operation(
         answers={200: JSON},
-        refused={400: BAD_PARAMETER, 401: NO_KEY, 403: "The key may not do this.", 503: NO_DATABASE},
+        refused={400: BAD_PARAMETER, 401: NO_KEY, 403: "The key does not allow this.", 503: NO_DATABASE},
         summary="A client secret, for a browser.",
         parameters=USER,
     ),
     ("GET", "/v1/conversations"): Operation(
         answers={200: answers.ConversationList},
         refused={400: BAD_PARAMETER, 401: NO_KEY, 503: NO_DATABASE},
-        parameters=(*USER, LIMIT, _parameter("after", "query", "The page begins behind this conversation.")),
+        parameters=(*USER, LIMIT, _parameter("after", "query", "The page begins after this conversation.")),
     ),
     ("GET", "/v1/conversations/{conversation_id}/items"): Operation(
         answers={200: answers.ItemList},
@@ -114,7 +121,7 @@ def openapi(routes: Sequence[BaseRoute]) -> dict[str, Any]:
 
 
 def documented(routes: Sequence[BaseRoute]) -> Iterator[tuple[str, str, str]]:
-    """Method, path and first sentence of every route; HEAD goes without saying."""
+    """Method, path and first sentence of every route, without HEAD."""
     for route in routes:
         if isinstance(route, Mount):
             yield "GET", f"{route.path}/{{path}}", ""
@@ -134,14 +141,14 @@ def _describe(operation: Operation, sentence: str) -> dict[str, Any]:
 
 
 def _answer(status: int, body: type[Struct] | str) -> dict[str, Any]:
-    description = "As asked for." if status == 200 else "Not now."
+    description = "Success." if status == 200 else "Not ready."
     if isinstance(body, str):
         return {"description": description, "content": {body: {}}}
     return {"description": description, "content": {JSON: {"schema": _ref(body)}}}
 
 
 def _error(text: str) -> dict[str, Any]:
-    return {"description": text, "content": {JSON: {"schema": _ref(answers.ErrorAnswer)}}}
+    return {"description": text, "content": {JSON: {"schema": _ref(ErrorAnswer)}}}
 
 
 def _ref(body: type[Struct]) -> Schema:

@@ -1,4 +1,4 @@
-"""JSON Schemas of the wire's types, made from the types that encode and decode it."""
+"""JSON Schemas of the events and bodies, made from the types that encode and decode them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, get_args
 import msgspec
 from msgspec import NODEFAULT, Struct, UnsetType
 
-from ..protocol import items, server_events
+from ..protocol import errors, items, server_events
 from ..protocol.client_events import AnyClientEvent, ClientEvent
 from . import answers
 
@@ -17,20 +17,21 @@ Schema = dict[str, Any]
 PLACE = "#/components/schemas/"
 CLIENT_EVENTS: tuple[type[ClientEvent], ...] = get_args(AnyClientEvent)
 SERVER_EVENTS: tuple[type[server_events.ServerEvent], ...] = tuple(server_events.ServerEvent.__subclasses__())
-ANSWERS: tuple[type[Struct], ...] = tuple(
-    each for each in vars(answers).values() if isinstance(each, type) and each.__module__ == answers.__name__
+ANSWERS: tuple[type[Struct], ...] = (
+    errors.ErrorAnswer,
+    *(each for each in vars(answers).values() if isinstance(each, type) and each.__module__ == answers.__name__),
 )
 
 
 def received(types: Iterable[type[Struct]]) -> dict[str, Schema]:
-    """The schemas of what clients send, by name, with all that they refer to."""
+    """The schemas of types that clients send, by name, with the types that they refer to."""
     return msgspec.json.schema_components(types, ref_template=PLACE + "{name}")[1]
 
 
 def sent(types: Iterable[type[Struct]]) -> dict[str, Schema]:
-    """The schemas of what the server sends. A field is required that is always sent, with a default or without."""
+    """The schemas of types that the server sends. Required are all fields that are always sent."""
     schemas = received(types)
-    classes = {**_classes(items), **_classes(server_events), **_classes(answers)}
+    classes = {**_classes(items), **_classes(server_events), **_classes(errors), **_classes(answers)}
     return {name: _as_sent(schema, classes[name]) for name, schema in schemas.items()}
 
 

@@ -11,7 +11,8 @@ import structlog.testing
 import trio
 from lastcall import listener, logs
 from lastcall.config import Settings
-from lastcall.listener import SOCKETS_MIN, SPARE_DESCRIPTORS, SPARE_SOCKETS, sockets_allowed
+from lastcall.limits.limit import SPARE_SOCKETS
+from lastcall.listener import SOCKETS_MIN, SPARE_DESCRIPTORS, sockets_allowed
 from lastcall.store.postgres import PostgresStore
 
 from tests.support.clients import connect

@@ -13,8 +13,8 @@ import pytest
 import trio
 from lastcall.auth.identity import Principal, Scope
 from lastcall.config import Settings
-from lastcall.limits.gate import USER_CONNECTIONS, Gate
-from lastcall.limits.limit import Limit
+from lastcall.limits.gate import Gate
+from lastcall.limits.limit import USER_CONNECTIONS, Limit
 from lastcall.metrics import Metrics
 from lastcall.store.postgres import PostgresStore
 from trio.testing import MockClock

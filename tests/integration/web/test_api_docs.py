@@ -13,7 +13,10 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 from lastcall.cli.entry import lastcall
+from lastcall.config import Settings
 from lastcall.protocol.client_events import SUPPORTED_EVENTS, EventRejected, parse_event
+from lastcall.protocol.errors import ErrorAnswer
+from lastcall.protocol.json_bounds import JsonBounds
 from lastcall.store.postgres import PostgresStore
 from lastcall.web import answers
 from lastcall.web.app import ROUTES, api_document
@@ -25,6 +28,7 @@ from tests.support.clients import Event, connect
 from tests.support.scripted_agents import Slow
 from tests.support.servers import TestServer, open_server
 
+BOUNDS = JsonBounds(Settings().json_values_max, Settings().json_depth_max)
 OPENAPI: dict[str, Any] = json.loads(api_document("openapi"))
 ASYNCAPI: dict[str, Any] = json.loads(api_document("asyncapi"))
 # The schema of AsyncAPI itself, from the npm package @asyncapi/specs.
@@ -201,7 +205,7 @@ async def test_a_frame_that_breaks_the_document_is_noticed(frames: list[Event]) 
 @pytest.mark.parametrize("line", [*AGENTS_PYTHON.split("\n")[1:-1], *AGENTS_JAVASCRIPT.split("\n")[1:-1]])
 def test_what_official_clients_send_fits_the_document_and_the_server(line: str) -> None:
     check_event(ASYNCAPI, json.loads(line))
-    parse_event(line)
+    parse_event(line, BOUNDS)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +219,7 @@ def test_what_official_clients_send_fits_the_document_and_the_server(line: str) 
 )
 def test_what_the_server_refuses_for_its_shape_the_document_refuses_too(event: Event) -> None:
     with pytest.raises(EventRejected):
-        parse_event(json.dumps(event))
+        parse_event(json.dumps(event), BOUNDS)
     with pytest.raises(jsonschema.ValidationError):
         check_event(ASYNCAPI, event)
 
@@ -228,8 +232,8 @@ def test_what_the_server_refuses_for_its_shape_the_document_refuses_too(event: E
         ("/v1/memories", 200, answers.MemoryList),
         ("/v1/conversations", 200, answers.ConversationList),
         ("/v1/conversations/{conversation_id}/items", 200, answers.ItemList),
-        ("/v1/conversations/none/items", 404, answers.ErrorAnswer),
-        ("/v1/conversations?limit=0", 400, answers.ErrorAnswer),
+        ("/v1/conversations/none/items", 404, ErrorAnswer),
+        ("/v1/conversations?limit=0", 400, ErrorAnswer),
     ],
 )
 async def test_answers_over_http_are_as_the_document_says(

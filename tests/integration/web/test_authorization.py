@@ -18,8 +18,9 @@ import jwt
 import pytest
 import trio
 from lastcall.agents.select import EchoAgent
-from lastcall.auth import keyring
+from lastcall.auth import key_admin
 from lastcall.auth.identity import Scope
+from lastcall.auth.secret import digest
 from lastcall.protocol.client_events import SUPPORTED_EVENTS
 from lastcall.protocol.endpoint import PATH
 from lastcall.protocol.ids import parse_public_id, public_id
@@ -56,7 +57,7 @@ class World:
     ids: dict[str, UUID] = field(default_factory=dict)
 
     async def key(self, who: str, subject: str, scope: Scope) -> None:
-        made = await keyring.create_key(self.store, subject, scope)
+        made = await key_admin.create_key(self.store, subject, scope)
         self.tokens[who], self.ids[who] = made.key, made.key_id
 
     async def secret(self, who: str, maker: str = "service", **body: Any) -> None:
@@ -165,8 +166,8 @@ async def open_world(store: PostgresStore, tmp_path: Path) -> AsyncIterator[Worl
         await world.secret("expired secret", user="ada")
         await world.secret("revoked secret", user="ada")
         await world.secret("bound secret", user="ada", conversation=world.conversations["ada"])
-        await keyring.revoke(store, world.ids["revoked key"])
-        await keyring.revoke(store, world.ids["revoked secret"])
+        await key_admin.revoke(store, world.ids["revoked key"])
+        await key_admin.revoke(store, world.ids["revoked secret"])
         await expire(world, "expired secret")
         none = jwt.encode({"sub": "ada", "aud": AUDIENCE, "exp": time.time() + 600}, "", algorithm="none")
         world.tokens |= {
@@ -190,15 +191,9 @@ async def expire(world: World, who: str) -> None:
         "INSERT INTO client_secrets (key_id, user_id, secret_hash, expires_at)"
         " VALUES ($1, 'ada', $2, now() - interval '1 s')",
         world.ids["service"],
-        keyring_digest(f"ek_{who:x<43}"),
+        digest(f"ek_{who:x<43}"),
     )
     world.tokens[who] = f"ek_{who:x<43}"
-
-
-def keyring_digest(value: str) -> bytes:
-    from lastcall.auth.keys import digest
-
-    return digest(value)
 
 
 ADA, EVE = "ada", "eve"
@@ -463,9 +458,9 @@ async def sql(world: World, text: str, who: str) -> None:
 
 Deed = Callable[[World], Any]
 DEEDS: dict[str, tuple[str, Deed]] = {
-    "keys revoke": ("user key", lambda world: keyring.revoke(world.store, world.ids["user key"])),
-    "keys revoke of a secret": ("secret", lambda world: keyring.revoke(world.store, world.ids["secret"])),
-    "the key behind a secret": ("secret", lambda world: keyring.revoke(world.store, world.ids["service"])),
+    "keys revoke": ("user key", lambda world: key_admin.revoke(world.store, world.ids["user key"])),
+    "keys revoke of a secret": ("secret", lambda world: key_admin.revoke(world.store, world.ids["secret"])),
+    "the key behind a secret": ("secret", lambda world: key_admin.revoke(world.store, world.ids["service"])),
     "UPDATE by hand": (
         "user key",
         lambda world: sql(world, "UPDATE api_keys SET revoked_at = now() WHERE key_id = $1", "user key"),
@@ -544,7 +539,7 @@ async def test_the_first_key_closes_an_open_server_while_it_runs(postgres_store:
             assert await world.begin(who) == 401
         assert (await world.ask("GET", "/metrics", "nobody")).status_code == 401
         assert (await world.ask("GET", "/metrics", "admin")).status_code == 200
-        await keyring.revoke(postgres_store, world.ids["admin"])
+        await key_admin.revoke(postgres_store, world.ids["admin"])
         await trio.sleep(1.1)  # longer than a look is believed
         assert await world.begin("nobody") == 401  # revoking the last key opens nothing
 
@@ -573,7 +568,7 @@ async def test_a_foreign_page_gets_403_and_a_listed_one_may_connect(postgres_sto
 
 async def test_sessions_from_before_the_first_key_go_on(postgres_store: PostgresStore) -> None:
     async with open_server(postgres_store) as server, connect(server.url, user="ada") as client:
-        await keyring.create_key(postgres_store, "ada", Scope.USER)
+        await key_admin.create_key(postgres_store, "ada", Scope.USER)
         assert (await client.ask("Still there?"))["response"]["status"] == "completed"
 
 
@@ -601,7 +596,7 @@ def test_no_secret_is_in_what_a_server_logs_or_shows(
                 await world.ask("GET", f"/nothing/{who}", who)
                 await world.ask("POST", "/v1/realtime/client_secrets", who, content=b"{")
                 await world.begin(who, "?call_id=1")
-            await keyring.revoke(store, world.ids["service"])
+            await key_admin.revoke(store, world.ids["service"])
             secrets.extend(str(value) for value in world.tokens.values())
 
     async def clear() -> None:

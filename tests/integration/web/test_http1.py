@@ -13,7 +13,7 @@ import pytest
 import structlog.testing
 import trio
 from lastcall.transport.http1 import HEAD_BYTES_MAX, KEEP_ALIVE_SECONDS, HttpServer
-from lastcall.web.bounds import BODY_BYTES_MAX, REQUEST_SECONDS, Bounded
+from lastcall.web.middleware import BODY_BYTES_MAX, REQUEST_SECONDS, Bounded
 from starlette.types import Message, Receive, Scope, Send
 from trio.testing import MockClock, wait_all_tasks_blocked
 

@@ -23,7 +23,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.utils import base64url_encode
 from lastcall.auth import jwt as tokens
 from lastcall.auth.identity import Principal, Scope
-from lastcall.auth.jwt import InvalidToken, Keys, Tokens
+from lastcall.auth.jwt import InvalidToken, ProviderKeys, TokenVerifier
 from lastcall.config import BadSettings, Settings
 from trio.testing import MockClock
 
@@ -109,13 +109,13 @@ BAD: dict[str, Callable[[], str]] = {
 
 @pytest.mark.parametrize("kind", GOOD)
 async def test_a_good_token_is_its_subjects(settings: Settings, kind: str) -> None:
-    assert await Tokens(settings).principal(GOOD[kind]()) == Principal(user_id="ada", scope=Scope.USER)
+    assert await TokenVerifier(settings).principal(GOOD[kind]()) == Principal(user_id="ada", scope=Scope.USER)
 
 
 @pytest.mark.parametrize("kind", BAD)
 async def test_a_bad_token_is_refused(settings: Settings, kind: str) -> None:
     with pytest.raises(InvalidToken):
-        await Tokens(settings).principal(BAD[kind]())
+        await TokenVerifier(settings).principal(BAD[kind]())
 
 
 async def test_a_public_key_is_never_taken_for_a_shared_secret(settings: Settings) -> None:
@@ -129,7 +129,7 @@ async def test_a_public_key_is_never_taken_for_a_shared_secret(settings: Setting
             jwt_secret_file=secret_file, jwt_jwks=settings.jwt_jwks, jwt_audience=AUDIENCE, jwt_issuer=ISSUER
         )
         with pytest.raises(InvalidToken):
-            await Tokens(checked).principal(forged.decode())
+            await TokenVerifier(checked).principal(forged.decode())
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -151,12 +151,12 @@ def test_settings_that_would_let_strangers_in_are_refused(settings: Settings, tm
         (Settings(jwt_jwks=str(tmp_path / "oct.json"), jwt_audience=AUDIENCE), "no public key"),
     ):
         with pytest.raises(BadSettings, match=word):
-            Tokens(wrong)
+            TokenVerifier(wrong)
 
 
 async def test_a_secret_that_is_too_short_for_an_algorithm_is_not_used_with_it(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(SECRET[:32])
-    checks = Tokens(Settings(jwt_secret_file=tmp_path / "secret", jwt_audience=AUDIENCE))
+    checks = TokenVerifier(Settings(jwt_secret_file=tmp_path / "secret", jwt_audience=AUDIENCE))
     assert (await checks.principal(token(SECRET[:32]))).user_id == "ada"
     with pytest.warns(jwt.InsecureKeyLengthWarning):
         longer = token(SECRET[:32], "HS512")
@@ -209,7 +209,7 @@ def provider() -> Iterator[tuple[Provider, str]]:
 
 async def test_keys_are_fetched_when_they_are_needed_and_kept(provider: tuple[Provider, str]) -> None:
     asked, url = provider
-    keys = Keys(url)
+    keys = ProviderKeys(url)
     assert asked.asked == 0
     async with trio.open_nursery() as nursery:
         for _ in range(20):
@@ -222,7 +222,7 @@ async def test_unknown_keys_are_asked_for_at_a_bounded_rate(
     provider: tuple[Provider, str], mock_clock: MockClock
 ) -> None:
     asked, url = provider
-    keys = Keys(url)
+    keys = ProviderKeys(url)
     await keys.find("rsa")
 
     async def unknown() -> None:
@@ -242,7 +242,7 @@ async def test_a_new_key_is_found_and_a_withdrawn_one_is_not(
     provider: tuple[Provider, str], mock_clock: MockClock
 ) -> None:
     asked, url = provider
-    keys = Keys(url)
+    keys = ProviderKeys(url)
     await keys.find("rsa")
     asked.answer = lambda: json.dumps({"keys": [jwk(RSAAlgorithm, OTHER_RSA_KEY, "new")]}).encode()
     mock_clock.jump(tokens.REFRESH_SECONDS_MIN + 1)
@@ -255,7 +255,7 @@ async def test_a_withdrawn_key_is_noticed_though_nobody_names_a_new_one(
     provider: tuple[Provider, str], mock_clock: MockClock
 ) -> None:
     asked, url = provider
-    keys = Keys(url)
+    keys = ProviderKeys(url)
     await keys.find("rsa")
     asked.answer = lambda: json.dumps({"keys": [jwk(RSAAlgorithm, OTHER_RSA_KEY, "new")]}).encode()
     mock_clock.jump(tokens.KEYS_SECONDS + 1)
@@ -267,7 +267,7 @@ async def test_while_the_provider_fails_its_last_keys_serve_for_a_bounded_time(
     provider: tuple[Provider, str], mock_clock: MockClock
 ) -> None:
     asked, url = provider
-    keys = Keys(url)
+    keys = ProviderKeys(url)
     await keys.find("rsa")
     asked.answer = lambda: b"out of order"
     mock_clock.jump(tokens.KEYS_SECONDS + 1)
@@ -283,5 +283,5 @@ async def test_a_provider_that_does_not_answer_holds_up_nobody_for_long(monkeypa
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         began = trio.current_time()
         with pytest.raises(InvalidToken):
-            await Keys(f"http://127.0.0.1:{deaf.getsockname()[1]}/keys").find("rsa")
+            await ProviderKeys(f"http://127.0.0.1:{deaf.getsockname()[1]}/keys").find("rsa")
         assert trio.current_time() - began < 2.0

@@ -13,13 +13,13 @@ from lastcall.agents.agent import ContextItem, FunctionCall, FunctionOutput, Mes
 from lastcall.agents.select import EchoAgent
 from lastcall.agents.window import within_budget
 from lastcall.config import Settings
-from lastcall.limits import json_bounds
 from lastcall.limits.gate import Gate
-from lastcall.limits.limit import Limit, TokenBucket
+from lastcall.limits.limit import EVENT_BURST_SECONDS, Limit
 from lastcall.limits.quota import CallerQuotas, Quota, caller_of, is_this_machine
-from lastcall.limits.session_limits import BURST_SECONDS
+from lastcall.limits.token_bucket import TokenBucket
 from lastcall.metrics import Metrics
 from lastcall.protocol.client_events import ResponseCancel
+from lastcall.protocol.json_bounds import JsonBounds
 from lastcall.realtime.inbox import Inbox
 from trio.testing import MockClock
 from trio_websocket import ConnectionClosed
@@ -69,9 +69,9 @@ def table(callers_max: int = 100, **share: Any) -> CallerQuotas:
 
 async def test_one_callers_flood_takes_nothing_of_anothers_share(autojump_clock: MockClock) -> None:
     callers = table(per_second=1.0, burst=3.0)
-    assert [callers.ask("flood") is None for _ in range(10)] == [True] * 3 + [False] * 7
-    assert callers.ask("other") is None
-    refused = callers.ask("flood")
+    assert [callers.take("flood") is None for _ in range(10)] == [True] * 3 + [False] * 7
+    assert callers.take("other") is None
+    refused = callers.take("flood")
     assert refused is not None
     assert refused.limit is Limit.ADDRESS_RATE
     assert refused.retry_after == pytest.approx(1.0)
@@ -79,48 +79,48 @@ async def test_one_callers_flood_takes_nothing_of_anothers_share(autojump_clock:
 
 async def test_a_caller_has_no_more_open_than_its_share_and_gets_it_back() -> None:
     callers = table(at_once=1)
-    with callers.entered("a") as first, callers.entered("a") as second, callers.entered("b") as other:
+    with callers.held("a") as first, callers.held("a") as second, callers.held("b") as other:
         assert (first, other) == (None, None)
         assert second is not None
         assert second.limit is Limit.ADDRESS_CONNECTIONS
-    with callers.entered("a") as again:
+    with callers.held("a") as again:
         assert again is None
 
 
 async def test_what_a_caller_has_open_is_given_back_also_where_its_block_fails() -> None:
     callers = table(at_once=1)
-    with pytest.raises(ValueError, match="broken"), callers.entered("a"):
+    with pytest.raises(ValueError, match="broken"), callers.held("a"):
         raise ValueError("broken")
-    with callers.entered("a") as again:
+    with callers.held("a") as again:
         assert again is None
 
 
 async def test_a_flood_of_other_callers_gives_nobody_a_new_bucket(autojump_clock: MockClock) -> None:
     callers = table(callers_max=50, per_second=0.001, burst=1.0)
-    assert callers.ask("attacker") is None
+    assert callers.take("attacker") is None
     for number in range(1_000):
-        callers.ask(f"puppet {number}")
+        callers.take(f"puppet {number}")
     assert len(callers) <= 50
-    assert callers.ask("attacker") is not None
+    assert callers.take("attacker") is not None
 
 
 async def test_callers_beyond_the_table_share_one_bucket(autojump_clock: MockClock) -> None:
     callers = table(callers_max=2, per_second=0.001, burst=1.0)
-    assert [callers.ask(name) is None for name in ("a", "b", "c", "d")] == [True, True, True, False]
+    assert [callers.take(name) is None for name in ("a", "b", "c", "d")] == [True, True, True, False]
 
 
 async def test_callers_that_had_their_share_back_are_forgotten(autojump_clock: MockClock) -> None:
     callers = table(per_second=1.0, burst=1.0)
     for number in range(80):
-        callers.ask(f"old {number}")
+        callers.take(f"old {number}")
     await trio.sleep(10)
-    with callers.entered("kept"):
+    with callers.held("kept"):
         for number in range(80):
-            callers.ask(f"new {number}")
+            callers.take(f"new {number}")
         assert len(callers) <= 81
         await trio.sleep(10)
         for number in range(80):
-            callers.ask(f"newer {number}")
+            callers.take(f"newer {number}")
         assert len(callers) <= 82, "one more for whoever has something open"
 
 
@@ -203,7 +203,7 @@ async def rude_events(peer: Peer, count: int) -> list[dict[str, Any]]:
 
 async def test_a_client_above_its_rate_is_told_so_event_by_event_and_may_go_on(autojump_clock: MockClock) -> None:
     world = World(FakeStore(), EchoAgent(), events_per_second=2.0)
-    burst = int(2 * BURST_SECONDS)
+    burst = int(2 * EVENT_BURST_SECONDS)
     async with world.connected() as peer:
         await peer.receive("conversation.created")
         answers = await rude_events(peer, burst + 2)
@@ -225,7 +225,7 @@ async def test_a_client_that_never_stops_flooding_is_closed(autojump_clock: Mock
             for number in range(100):
                 await peer.send(type="session.update", event_id=f"e{number}", session={})
         assert await peer.closed() == 1008
-        assert peer.last_words.count("error") == 2 * BURST_SECONDS
+        assert peer.last_words.count("error") == 2 * EVENT_BURST_SECONDS
         await world.over.wait()
     assert world.row.end_reason == "flooding"
     assert len(world.services.registry) == 0
@@ -236,8 +236,8 @@ async def test_a_client_that_pauses_between_its_bursts_is_not_flooding(autojump_
     async with world.connected() as peer:
         await peer.receive("conversation.created")
         for _ in range(5):
-            await rude_events(peer, int(3 * BURST_SECONDS))
-            await trio.sleep(BURST_SECONDS)
+            await rude_events(peer, int(3 * EVENT_BURST_SECONDS))
+            await trio.sleep(EVENT_BURST_SECONDS)
         assert world.row.is_active
 
 
@@ -339,7 +339,7 @@ async def test_json_that_would_keep_everybody_waiting_is_refused_unread(autojump
     ids=lambda value: str(value)[:20],
 )
 def test_the_shape_of_json_is_judged_outside_of_its_strings(text: str, fine: bool) -> None:
-    assert (json_bounds.problem(text, Settings().json_values_max, Settings().json_depth_max) is None) is fine
+    assert (JsonBounds(Settings().json_values_max, Settings().json_depth_max).problem(text) is None) is fine
 
 
 # --- an inbox, and an agent's context
@@ -435,9 +435,9 @@ async def test_a_long_conversation_is_told_to_the_agent_within_its_budget(autoju
 
 
 def test_an_events_shape_is_bounded_by_what_is_set() -> None:
-    assert json_bounds.problem("[[1, 2]]", values_max=4, depth_max=2) is None
-    assert json_bounds.problem("[[1, 2]]", values_max=4, depth_max=1) is not None
-    assert json_bounds.problem("[[1, 2, 3, 4]]", values_max=4, depth_max=2) is not None
+    assert JsonBounds(values_max=4, depth_max=2).problem("[[1, 2]]") is None
+    assert JsonBounds(values_max=4, depth_max=1).problem("[[1, 2]]") is not None
+    assert JsonBounds(values_max=4, depth_max=2).problem("[[1, 2, 3, 4]]") is not None
 
 
 def test_plain_http_is_bounded_by_what_is_set_for_all_and_for_each_address() -> None:

@@ -1,12 +1,10 @@
-"""`docs/protocol.md` says what the code does: events, codes, limits and parameters."""
+"""`docs/protocol.md` matches the code: events, codes, limits and parameters."""
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
-import lastcall
 import pytest
 from lastcall.config import Settings
 from lastcall.conversation.response import OUTPUT_ITEMS_MAX
@@ -25,34 +23,20 @@ from lastcall.sessions.session import CLOSE_CODES
 from lastcall.web.conversations import PAGE_MAX
 from lastcall.web.schemas import SERVER_EVENTS, event_type
 
+from tests.support.docs_tables import error_codes, table_in
+
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/protocol.md").read_text()
 WORDS = set(re.findall(r"`([^`\s]+)`", PAGE))
-CODE = re.compile(r"[a-z]+(_[a-z]+)+")
-REFUSING = {"ErrorDetail", "RequestRefused", "AgentFailed", "_fail", "_refuse", "_refusal", "refusal", "error_response"}
-NOT_FOR_CLIENTS = {"memory_unreadable"}  # of the making of memory
-
-
-def codes_of_errors() -> set[str]:
-    """The codes in the calls by which the server's code refuses something."""
-    found = set()
-    for source in Path(lastcall.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(source.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in REFUSING:
-                values = [*node.args, *(each.value for each in node.keywords if each.arg == "code")]
-                texts = [each.value for each in values if isinstance(each, ast.Constant)]
-                found |= {text for text in texts if isinstance(text, str) and CODE.fullmatch(text)}
-    return found - {"server_error", "invalid_request_error"} - NOT_FOR_CLIENTS
 
 
 def test_it_names_every_event() -> None:
     assert {*SUPPORTED_EVENTS, *(event_type(event) for event in SERVER_EVENTS)} - WORDS == set()
 
 
-def test_it_names_every_error_code() -> None:
-    codes = {code for code in codes_of_errors() if not code.startswith("upstream_")}
-    assert {"invalid_value", "item_already_exists", "agent_error", "conversation_not_found"} <= codes
-    assert codes - WORDS == set()
+def test_its_error_codes_are_those_of_the_code() -> None:
+    """Where this fails, `python -m tests.support.docs_tables` writes the table anew."""
+    assert table_in("protocol.md", "error codes") == error_codes()
 
 
 def test_it_names_every_close_code() -> None:

@@ -22,6 +22,7 @@ from lastcall.protocol.client_events import (
     SessionUpdate,
     parse_event,
 )
+from lastcall.protocol.errors import Error, ErrorDetail, error_event
 from lastcall.protocol.items import (
     ContentPart,
     FunctionCallItem,
@@ -31,11 +32,12 @@ from lastcall.protocol.items import (
     MessageItem,
     OutputText,
 )
-from lastcall.protocol.server_events import ErrorDetail
+from lastcall.protocol.json_bounds import JsonBounds
 from msgspec import UNSET
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 
+ANY_SIZE = JsonBounds(10**9, 10**9)  # the bounds have tests of their own
 MESSAGE_CHARS_MAX = 1_000  # of a refusal, however large the refused message is
 STRICT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)  # what strict clients check every event with
 
@@ -125,7 +127,7 @@ VALID: list[dict[str, Any]] = [
 
 def refused(message: str | bytes) -> ErrorDetail:
     with pytest.raises(EventRejected) as caught:
-        parse_event(message)
+        parse_event(message, ANY_SIZE)
     return caught.value.detail
 
 
@@ -134,20 +136,22 @@ def refused(message: str | bytes) -> ErrorDetail:
 
 @pytest.mark.parametrize("event", VALID, ids=lambda event: event["type"])
 def test_every_event_that_clients_are_known_to_send_is_read(event: dict[str, Any]) -> None:
-    parsed = parse_event(json.dumps(event))
+    parsed = parse_event(json.dumps(event), ANY_SIZE)
     assert parsed.__struct_config__.tag == event["type"]
     assert parsed.event_id == event.get("event_id")
 
 
 def test_a_session_update_tells_absent_fields_from_cleared_ones() -> None:
-    event = parse_event('{"type":"session.update","session":{"type":"realtime","tools":[],"instructions":null}}')
+    event = parse_event(
+        '{"type":"session.update","session":{"type":"realtime","tools":[],"instructions":null}}', ANY_SIZE
+    )
     assert isinstance(event, SessionUpdate)
     assert event.session.tools == []
     assert event.session.instructions is None
     assert event.session.tool_choice is UNSET
     assert event.session.tracing is UNSET
     assert event.session.max_output_tokens is UNSET
-    partial = parse_event('{"type":"session.update","session":{"type":"realtime","tracing":"auto"}}')
+    partial = parse_event('{"type":"session.update","session":{"type":"realtime","tracing":"auto"}}', ANY_SIZE)
     assert isinstance(partial, SessionUpdate)
     assert partial.session.tools is UNSET
     assert partial.session.instructions is UNSET
@@ -156,7 +160,8 @@ def test_a_session_update_tells_absent_fields_from_cleared_ones() -> None:
 def test_an_item_keeps_its_own_id_its_role_and_its_parts() -> None:
     event = parse_event(
         '{"type":"conversation.item.create","previous_item_id":"item_0","item":{"id":"item_1","type":"message",'
-        '"status":"completed","role":"system","content":[{"type":"input_text","text":"a"},{"type":"input_text","text":"b"}]}}'
+        '"status":"completed","role":"system","content":[{"type":"input_text","text":"a"},{"type":"input_text","text":"b"}]}}',
+        ANY_SIZE,
     )
     assert isinstance(event, ItemCreate)
     assert (event.item.id, event.item.role, event.previous_item_id) == ("item_1", "system", "item_0")
@@ -166,7 +171,8 @@ def test_an_item_keeps_its_own_id_its_role_and_its_parts() -> None:
 def test_a_responses_own_fields_are_read_and_unknown_ones_ignored() -> None:
     event = parse_event(
         '{"type":"response.create","response":{"instructions":"i","conversation":"none","input":[],"metadata":{"a":"b"},'
-        '"max_output_tokens":"inf","parallel_tool_calls":true,"reasoning":{"effort":"low"}},"unknown":1}'
+        '"max_output_tokens":"inf","parallel_tool_calls":true,"reasoning":{"effort":"low"}},"unknown":1}',
+        ANY_SIZE,
     )
     assert isinstance(event, ResponseCreate)
     assert event.response == ResponseParams(
@@ -181,7 +187,8 @@ def test_a_responses_own_fields_are_read_and_unknown_ones_ignored() -> None:
 
 def test_nul_in_a_text_is_read_as_it_is() -> None:
     event = parse_event(
-        r'{"type":"conversation.item.create","item":{"role":"user","content":[{"type":"input_text","text":"a\u0000b"}]}}'
+        r'{"type":"conversation.item.create","item":{"role":"user","content":[{"type":"input_text","text":"a\u0000b"}]}}',
+        ANY_SIZE,
     )
     assert isinstance(event, ItemCreate)
     assert event.item.content == [InputText("a\0b")]
@@ -339,14 +346,14 @@ json_values = st.recursive(
 def outcome(message: str | bytes) -> AnyClientEvent | ErrorDetail:
     """The event, or the refusal; any other exception is a failure of the test that asks."""
     try:
-        return parse_event(message)
+        return parse_event(message, ANY_SIZE)
     except EventRejected as rejection:
         detail = rejection.detail
         assert detail.type == "invalid_request_error"
         assert detail.code in {"invalid_json", "invalid_value", "missing_required_parameter", "unsupported_event"}
         assert detail.message
         assert isinstance(detail.param, str | None)
-        STRICT.validate_json(server_events.encode(server_events.Error(error=detail), "event_1"))
+        STRICT.validate_json(server_events.encode(Error(error=detail), "event_1"))
         return detail
 
 
@@ -439,8 +446,8 @@ FAILED = server_events.StatusDetails(
 PART: dict[str, Any] = {"response_id": "resp_1", "item_id": "item_1"}
 
 EXAMPLES: list[server_events.ServerEvent] = [
-    server_events.Error(error=ErrorDetail(code="invalid_value", message="No.", param="type", event_id="e9")),
-    server_events.Error(error=ErrorDetail(type="server_error", code="store_unavailable", message="Later.")),
+    error_event("invalid_value", "No.", param="type", event_id="e9"),
+    error_event("store_unavailable", "Later."),
     server_events.SessionCreated(session=session()),
     server_events.SessionUpdated(
         session=session(

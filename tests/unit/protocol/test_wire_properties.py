@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lastcall.protocol import server_events
 from lastcall.protocol.client_events import AUDIO_EVENTS, SUPPORTED_EVENTS, AnyClientEvent, EventRejected, parse_event
+from lastcall.protocol.errors import Error, ErrorDetail
 from lastcall.protocol.items import FunctionCallItem, FunctionCallOutputItem, InputText, MessageItem, OutputText
-from lastcall.protocol.server_events import ErrorDetail
+from lastcall.protocol.json_bounds import JsonBounds
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 
 STRICT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)  # what strict clients check every event with
+ANY_SIZE = JsonBounds(10**9, 10**9)  # the bounds have tests of their own
 MESSAGE_CHARS_MAX = 1_000
 DEPTH_MAX = 400  # of nesting that is surely read; how much more is, depends on the caller's own depth
 
@@ -88,14 +90,14 @@ def messages(draw: st.DrawFn) -> str:
 def outcome(message: str | bytes) -> AnyClientEvent | ErrorDetail:
     """The event, or the refusal, which strict clients can read."""
     try:
-        event = parse_event(message)
+        event = parse_event(message, ANY_SIZE)
     except EventRejected as rejection:
         detail = rejection.detail
     else:
         assert type(event).__struct_config__.tag in SUPPORTED_EVENTS
         return event
     assert 0 < len(detail.message) <= MESSAGE_CHARS_MAX
-    sent = STRICT.validate_json(server_events.encode(server_events.Error(error=detail), "event_1"))
+    sent = STRICT.validate_json(server_events.encode(Error(error=detail), "event_1"))
     assert (sent.error.event_id, sent.error.message) == (detail.event_id, detail.message)
     return detail
 
@@ -258,10 +260,10 @@ def is_kept(sent: Any, read: Any) -> bool:
 @settings(max_examples=200)
 @given(valid_events, st.booleans())
 def test_a_valid_event_is_read_whole_and_read_again_from_what_was_read(event: dict[str, Any], ascii_only: bool) -> None:
-    parsed = parse_event(json.dumps(event, ensure_ascii=ascii_only))
+    parsed = parse_event(json.dumps(event, ensure_ascii=ascii_only), ANY_SIZE)
     again = msgspec.json.encode(parsed).decode()
     assert is_kept(event, json.loads(again))
-    assert parse_event(again) == parsed
+    assert parse_event(again, ANY_SIZE) == parsed
 
 
 # --- what is sent ---------------------------------------------------------------------------------------------------
@@ -338,7 +340,7 @@ sessions = st.builds(
     conversation_id=unicode,
 )
 error_details = st.builds(
-    server_events.ErrorDetail,
+    ErrorDetail,
     type=st.sampled_from(["invalid_request_error", "server_error"]),
     code=unicode,
     message=unicode,

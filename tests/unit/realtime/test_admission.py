@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lastcall.auth.identity import RequestRefused
 from lastcall.protocol.endpoint import MODEL_CHARS_MAX, REPLAY_ITEMS_MAX
-from lastcall.realtime.admission import Admission, admit, refusal_body
+from lastcall.protocol.errors import RequestRefused
+from lastcall.realtime.admission import Admission, admit
 
 HOST = "localhost:8000"
 CONVERSATION = UUID("0123456789abcdef0123456789abcdef")
@@ -157,7 +157,7 @@ def test_the_model_is_the_clients_word_cut_to_a_bound_or_our_name(query: str, mo
     ids=lambda refusal: refusal.param,
 )
 def test_a_refusals_body_has_the_shape_of_the_public_apis_errors(refusal: RequestRefused) -> None:
-    body = json.loads(refusal_body(refusal))
+    body = json.loads(refusal.body)
     assert list(body) == ["error"]
     assert body["error"] == {
         "message": refusal.message,
@@ -190,7 +190,7 @@ def test_any_handshake_is_admitted_or_refused(
     try:
         judgement = admit(target, host, headers, subprotocols)
     except RequestRefused as refused:
-        status, body = refused.status, json.loads(refusal_body(refused))
+        status, body = refused.status, json.loads(refused.body)
         assert (status, list(body)) in [(400, ["error"]), (404, ["error"])]
     else:
         assert 1 <= len(judgement.model) <= MODEL_CHARS_MAX

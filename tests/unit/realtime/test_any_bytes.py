@@ -16,7 +16,9 @@ import trio
 from hypothesis import event as note
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lastcall.protocol.client_events import ItemCreate, parsed_or_rejected
+from lastcall.config import Settings
+from lastcall.protocol.client_events import AnyClientEvent, EventRejected, ItemCreate, parse_event
+from lastcall.protocol.json_bounds import JsonBounds
 from lastcall.store.records import StoredItem
 
 from tests.support.fake_rows import SessionRecord
@@ -299,13 +301,20 @@ def _code_bytes(code: int | None) -> bytes:
     return b"" if code == 1005 else code.to_bytes(2, "big")
 
 
+def _parsed(message: str | bytes) -> AnyClientEvent | None:
+    try:
+        return parse_event(message, JsonBounds(Settings().json_values_max, Settings().json_depth_max))
+    except EventRejected:
+        return None
+
+
 def check_answers(events: list[dict[str, Any]], fate: Fate, stored: list[StoredItem]) -> None:
     """Every message has one answer, in order; what was acknowledged, and nothing that was not valid, is stored."""
     greeting = [event["type"] for event in events[:2]]
     assert greeting == ["session.created", "conversation.created"] or (fate.ends and not greeting)
     answers = [event for event in events if event["type"] in ANSWERS and not _of_the_agent(event)]
     acknowledged = [event["item"]["id"] for event in events if event["type"] == "conversation.item.done"]
-    valid = [parsed for parsed in map(parsed_or_rejected, fate.messages) if isinstance(parsed, ItemCreate)]
+    valid = [parsed for parsed in map(_parsed, fate.messages) if isinstance(parsed, ItemCreate)]
     said = ["".join(part.text for part in create.item.content or []) for create in valid]
     kept = [item.content for item in stored if item.role != "assistant"]
     if fate.ends:

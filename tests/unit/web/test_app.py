@@ -17,7 +17,9 @@ from lastcall.limits.gate import Gate
 from lastcall.metrics import Metrics
 from lastcall.store.errors import StoreUnavailable
 from lastcall.store.records import ClientSecret, RememberedFact
-from lastcall.web.app import SECURITY_HEADERS, STATIC, create_app
+from lastcall.web.app import create_app
+from lastcall.web.middleware import SECURITY_HEADERS
+from lastcall.web.pages import STATIC
 from prometheus_client import CollectorRegistry, Counter
 
 from tests.support.fake_store import FakeStore

@@ -1,4 +1,4 @@
-"""The operator's keys: made, listed and revoked in the database, whichever servers use it."""
+"""Creates, lists and revokes keys in the database, whichever servers use it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from uuid import UUID, uuid4
 
 from ..store.reports import Rows
 from .identity import Scope
-from .keys import new_key
+from .secret import new_key
 
 KEY_SCOPES = (Scope.SERVICE, Scope.USER, Scope.ADMIN)
 
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """key: shown once, and stored nowhere."""
+    """key: shown once and stored nowhere."""
 
     key_id: UUID
     key: str = field(repr=False)
@@ -26,7 +26,7 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """prefix: its first characters. active_sessions: its client secrets' too."""
+    """prefix: its first characters. active_sessions: with those of its client secrets."""
 
     key_id: UUID
     prefix: str
@@ -39,7 +39,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """id: of a key or client secret. revoked_at: when it was, the first time."""
+    """id: of a key or client secret. revoked_at: when it was first revoked."""
 
     id: UUID
     revoked_at: datetime
@@ -59,6 +59,6 @@ async def list_keys(store: Rows, limit: int) -> Sequence[Key]:
 
 
 async def revoke(store: Rows, identifier: UUID) -> Revoked | None:
-    """Revokes a key or client secret, and with it its sessions; None: there is none of this id."""
+    """Revokes a key or client secret and ends its sessions; None where the id is unknown."""
     rows = await store.fetch("revoke_credential", identifier)
     return Revoked(*(rows[0][each.name] for each in fields(Revoked))) if rows else None

@@ -1,0 +1,186 @@
+"""ASGI middleware: the bounds of one HTTP request, the rate of requests, the security headers."""
+
+from __future__ import annotations
+
+import math
+
+import structlog
+import trio
+from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..limits.gate import request_refused
+from ..limits.quota import caller_of
+from ..protocol.errors import RequestRefused
+from .answers import error_answer
+
+BODY_BYTES_MAX = 1_048_576
+REFUSED_BYTES_MAX = 8_388_608  # read and discarded, so that a client that is still writing sees the 413
+REFUSED_SECONDS = 1.0
+REQUEST_SECONDS = 30.0  # from the request's head to the last byte of the response
+
+SECURITY_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws: wss:; "
+        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+
+_log = structlog.get_logger(__name__)
+
+
+class SafeHeaders:
+    """The security headers for every response, and no caching of stale pages after an upgrade of the server.
+
+    No Strict-Transport-Security: it would bind the whole host name, other ports too, for longer than this server runs.
+    tls: whether the connection is encrypted, which Hypercorn does not see.
+    """
+
+    def __init__(self, app: ASGIApp, *, tls: bool) -> None:
+        self._app = app
+        self._tls = tls
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._tls:
+            scope["scheme"] = "https"
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(SECURITY_HEADERS)
+                # Files have an ETag and can be revalidated with a 304; nothing else may be cached at all.
+                headers.setdefault("cache-control", "no-cache" if "etag" in headers else "no-store")
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class Rated:
+    """The rate of requests by caller, for an application with `app.state.services`. Beyond it, closes the connection.
+
+    Closes it so that the next request has to pass the listener's limits, which cost less than a response.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = None
+        if scope["type"] == "http":
+            refused = scope["app"].state.services.gate.request(caller_of((scope.get("client") or ("",))[0]))
+        if refused is None:
+            await self._app(scope, receive, send)
+        else:
+            await error_answer(request_refused(refused), {"connection": "close"})(scope, receive, send)
+
+
+class BodyTooLargeError(Exception):
+    """The request's body is larger than `BODY_BYTES_MAX`."""
+
+
+class ClientGoneError(Exception):
+    """The client left before its request was complete."""
+
+
+class Bounded:
+    """Reads the whole body first, ends requests that take too long, and logs exceptions of the application.
+
+    `transport/http1.py` needs the body to be read: an unread one blocks its connection.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send)
+        with trio.move_on_after(REQUEST_SECONDS) as deadline:
+            await self._answer(exchange)
+        if deadline.cancelled_caught:
+            await exchange.refuse(exchange.too_slow())
+
+    async def _answer(self, exchange: Exchange) -> None:
+        try:
+            await exchange.read_body()
+            await self._app(exchange.scope, exchange.receive, exchange.send)
+        except ClientGoneError:
+            return
+        except BodyTooLargeError:
+            await exchange.discard(REFUSED_BYTES_MAX, REFUSED_SECONDS)
+            message = f"The body is larger than {BODY_BYTES_MAX} bytes."
+            await exchange.refuse(error_answer(RequestRefused("body_too_large", message)))
+        except Exception:  # noqa: BLE001 - the boundary of the application
+            _log.exception("http_request_failed", method=exchange.scope["method"], path=exchange.scope["path"])
+            await exchange.refuse(error_answer(RequestRefused("internal_error", "The server failed to answer.")))
+
+
+class Exchange:
+    """One request and its response, and which part of each has passed."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self._body: bytes | None = None
+        self._body_complete = False
+        self._answer_started = False
+
+    async def read_body(self) -> None:
+        """Raises `BodyTooLargeError` or `ClientGoneError`."""
+        body = bytearray()
+        while not self._body_complete:
+            body += await self._piece()
+            if len(body) > BODY_BYTES_MAX:
+                raise BodyTooLargeError
+        self._body = bytes(body)
+
+    async def discard(self, bytes_max: float, seconds: float) -> None:
+        """Reads and discards the rest of the body."""
+        with trio.move_on_after(seconds):
+            while not self._body_complete and bytes_max > 0:
+                try:
+                    bytes_max -= len(await self._piece())
+                except ClientGoneError:
+                    return
+
+    async def _piece(self) -> bytes:
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise ClientGoneError
+        self._body_complete = not message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        return piece
+
+    async def receive(self) -> Message:
+        """For the application: the body in one piece, then whatever follows."""
+        if self._body is None:
+            return await self._receive()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(self, message: Message) -> None:
+        self._answer_started = True
+        await self._send(message)
+
+    def too_slow(self) -> Response:
+        if self._body_complete:
+            message = f"The server did not answer within {REQUEST_SECONDS:g} seconds."
+            return error_answer(RequestRefused("timeout", message))
+        message = f"The request took longer than {REQUEST_SECONDS:g} seconds."
+        return error_answer(RequestRefused("request_timeout", message))
+
+    async def refuse(self, response: Response) -> None:
+        """Sends this response instead of the application's, unless that has begun: then the connection just ends."""
+        if self._answer_started:
+            return
+        async with trio.open_nursery() as nursery:
+            # The last `send` waits for room in the queue that the unread body fills; once sent, the discarding ends.
+            nursery.start_soon(self.discard, math.inf, math.inf)
+            response.headers["connection"] = "close"
+            await response(self.scope, self._receive, self.send)
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,61 @@
+"""The tables of docs/ that are made from the code. `python -m tests.support.docs_tables` writes them anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from lastcall.limits.limit import Limit
+from lastcall.protocol.errors import CODES
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def error_codes() -> str:
+    rows = ((f"`{name}`", str(code.status), code.when) for name, code in CODES.items())
+    return _table(("code", "status", "when"), rows)
+
+
+def limits() -> str:
+    rows = ((f"`{limit}`", _flags(limit), limit.default, limit.beyond) for limit in Limit)
+    return _table(("`limit`", "settings", "default", "beyond it"), rows)
+
+
+def _flags(limit: Limit) -> str:
+    return ", ".join(f"`--{setting.replace('_', '-')}`" for setting in limit.settings)
+
+
+def _table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [" | ".join(row) for row in (head, *rows)]
+    return "\n".join([f"| {lines[0]} |", "|" + "---|" * len(head), *(f"| {line} |" for line in lines[1:])])
+
+
+# By page and by the marker around the table.
+TABLES: Mapping[tuple[str, str], Callable[[], str]] = {
+    ("protocol.md", "error codes"): error_codes,
+    ("operations.md", "limits"): limits,
+}
+
+
+def table_in(page: str, marker: str) -> str:
+    """The table between two markers on a page."""
+    return _split(page, marker)[1]
+
+
+def write_tables() -> None:
+    for (page, marker), table in TABLES.items():
+        before, _, after = _split(page, marker)
+        (DOCS / page).write_text(f"{before}{table()}\n{after}")
+
+
+def _split(page: str, marker: str) -> tuple[str, str, str]:
+    """The page before a table, the table, and the page after it."""
+    begin, end = f"<!-- {marker} -->\n", f"<!-- end of {marker} -->"
+    before, _, rest = (DOCS / page).read_text().partition(begin)
+    table, found, after = rest.partition(end)
+    assert found, f"docs/{page} has no table between {begin!r} and {end!r}"
+    return before + begin, table.rstrip("\n"), found + after
+
+
+if __name__ == "__main__":
+    write_tables()
