@@ -1,4 +1,4 @@
-"""The gate over real sockets: who is refused hears why at once, and leaves nothing behind."""
+"""The gate over real sockets: refused clients get an immediate reply and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def sessions(store: PostgresStore) -> int:
 
 
 @pytest.mark.parametrize("data", [HANDSHAKE, GET, b""])
-async def test_an_address_with_too_many_connections_gets_429_before_it_is_read_and_leaves_no_row(
+async def test_an_address_with_too_many_connections_gets_429_and_no_row(
     postgres_store: PostgresStore, data: bytes
 ) -> None:
     async with open_server(postgres_store, address_connections_max=2) as server, AsyncExitStack() as stack:
@@ -81,7 +81,7 @@ async def test_an_address_that_connects_too_often_gets_429(postgres_store: Postg
         assert 1 <= int(headers["retry-after"]) <= 10
 
 
-async def test_an_address_that_asks_too_often_gets_429_and_its_connection_is_closed(
+async def test_an_address_beyond_its_request_rate_gets_429_and_a_closed_connection(
     postgres_store: PostgresStore,
 ) -> None:
     async with open_server(postgres_store, address_requests_per_second=0.2) as server:

@@ -1,4 +1,4 @@
-"""Shares of keys, client secrets and tokens' users: over real sockets, and the gate alone."""
+"""Quotas of keys, client secrets and users with tokens, over real sockets and with the gate alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trio.testing import MockClock
 
 from tests.support.servers import empty, open_server
 from tests.support.waiting import eventually
-from tests.unit.limits.test_limits import refusals
+from tests.unit.limits.test_gate import refusals
 
 from ..web.test_authorization import AUDIENCE, SECRET, World, token
 from .test_gate import answer_to, sessions
@@ -44,7 +44,7 @@ def handshake(key: str | None) -> bytes:
     ).encode()
 
 
-async def test_a_key_with_too_many_sessions_gets_429_in_place_of_the_upgrade_and_another_key_none(
+async def test_a_key_with_too_many_sessions_gets_429_and_another_key_does_not(
     store: PostgresStore,
 ) -> None:
     async with open_server(store, key_connections_max=2) as server, AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The API's two documents: valid, whole, and true of what the server sends and takes."""
+"""The two API documents: valid, complete, and matching what the server sends and accepts."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ async def frames(postgres_store: PostgresStore) -> AsyncIterator[list[Event]]:
         yield seen + client.events
 
 
-async def test_every_frame_of_a_session_is_as_the_document_says_with_no_field_beyond(frames: list[Event]) -> None:
+async def test_every_frame_of_a_session_matches_the_document_exactly(frames: list[Event]) -> None:
     document = closed(ASYNCAPI)
     for frame in frames:
         check_event(document, frame)

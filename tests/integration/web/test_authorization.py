@@ -1,4 +1,4 @@
-"""Who may do what: every credential there is, against every way in that the server has."""
+"""Authorization: every kind of credential against every route and event."""
 
 from __future__ import annotations
 
@@ -324,7 +324,7 @@ FOREIGN: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def test_every_event_has_its_place_among_those_that_name_what_is_somebody_elses() -> None:
+def test_every_event_is_listed_among_those_that_can_name_foreign_objects() -> None:
     assert set(FOREIGN) == set(SUPPORTED_EVENTS)
 
 
@@ -415,7 +415,7 @@ async def test_a_client_secret_begins_with_its_session_and_expires_when_it_says(
     assert created["max_output_tokens"] == 99
 
 
-async def test_the_official_client_makes_a_client_secret_and_a_client_of_a_browsers_kind_uses_it(world: World) -> None:
+async def test_the_official_client_creates_a_client_secret_that_browsers_can_use(world: World) -> None:
     conversation = world.conversations["ada"]
 
     def make() -> Any:
@@ -482,9 +482,7 @@ DEEDS: dict[str, tuple[str, Deed]] = {
 
 
 @pytest.mark.parametrize("name", DEEDS)
-async def test_revoking_closes_live_sockets_everywhere_within_a_second_and_nothing_else(
-    world: World, name: str
-) -> None:
+async def test_revoking_closes_only_its_live_sockets_within_a_second_everywhere(world: World, name: str) -> None:
     who, deed = DEEDS[name]
     async with open_server(world.store) as second, trio.open_nursery() as nursery:
         first_server, codes = world.server, []

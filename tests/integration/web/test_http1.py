@@ -244,7 +244,7 @@ async def send_without_end(client: trio.SocketStream) -> None:
         await trio.sleep_forever()
 
 
-async def test_a_body_in_many_pieces_that_the_app_does_not_read_keeps_the_connection_alive(server: Running) -> None:
+async def test_an_unread_body_in_many_pieces_keeps_the_connection_alive(server: Running) -> None:
     chunks = b"1\r\nz\r\n" * 50 + b"0\r\n\r\n"
     post = b"POST /hello HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
     assert (await ask(server, post + LAST_GET)).count(b"HTTP/1.1 200 ") == 2
@@ -293,7 +293,7 @@ async def test_stop_lets_a_running_request_finish_and_then_closes(server: Runnin
         assert (await read_to_end(client)).endswith(b"\r\n\r\nlast")
 
 
-async def test_cancelling_a_connection_does_not_wait_for_a_client_that_reads_nothing(clock: MockClock) -> None:
+async def test_cancelling_a_connection_does_not_wait_for_a_stalled_client(clock: MockClock) -> None:
     ours, theirs = await loopback_pair()
     async with theirs:
         with trio.CancelScope() as scope:

@@ -1,4 +1,4 @@
-"""Tokens of the users' own identity provider: which are taken, and how its keys are had."""
+"""Tokens of an identity provider: which are accepted, and how its keys are fetched."""
 
 from __future__ import annotations
 

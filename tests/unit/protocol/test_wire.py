@@ -1,4 +1,4 @@
-"""The wire protocol: what is read, what is refused and how, and what is sent."""
+"""The wire protocol: events that are parsed, rejected and sent."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ _PARAMS = '{"type":"response.create","event_id":"e","response":%s}'
     ],
     ids=lambda value: value[:60].encode("ascii", "replace").decode() if isinstance(value, str) else None,
 )
-def test_a_message_that_is_no_event_is_refused_with_its_code_its_param_and_its_event_id(
+def test_an_invalid_message_is_rejected_with_code_param_and_event_id(
     message: str | bytes, code: str, param: str | None, event_id: str | None
 ) -> None:
     detail = refused(message)
@@ -381,7 +381,7 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str |
 
 
 @given(st.data(), st.sampled_from(VALID), st.booleans(), json_values)
-def test_any_change_to_a_valid_event_is_an_event_or_a_refusal_that_echoes_its_event_id(
+def test_any_change_to_a_valid_event_parses_or_is_rejected_with_its_event_id(
     data: st.DataObject, event: dict[str, Any], removed: bool, value: object
 ) -> None:
     event = {"event_id": "mine", **json.loads(json.dumps(event))}
@@ -523,7 +523,7 @@ def test_nothing_is_null_but_what_the_reference_allows(event: server_events.Serv
     assert found <= NULL_ALLOWED
 
 
-def test_every_error_and_every_session_names_its_optional_fields_even_if_null() -> None:
+def test_errors_and_sessions_have_their_optional_fields_even_if_null() -> None:
     error = json.loads(server_events.encode(EXAMPLES[1], "event_1"))["error"]
     assert error["event_id"] is None
     assert error["param"] is None

@@ -1,4 +1,4 @@
-"""The wire protocol whatever comes: JSON of every kind is read or refused, and what is sent arrives as it was meant."""
+"""Properties of the wire protocol: any JSON parses or is rejected, and every event that is sent can be read."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_whatever_is_wrong_with_an_event_its_refusal_carries_its_event_id(messag
 
 
 @pytest.mark.parametrize("value", ["1e999", "-" + "9" * 400 + ".0e99", '[{"a":1e400}]'])
-def test_a_number_too_large_to_read_hides_neither_the_event_id_nor_what_is_wrong(value: str) -> None:
+def test_a_number_too_large_to_parse_hides_neither_the_event_id_nor_the_error(value: str) -> None:
     detail = outcome(f'{{"event_id":"mine","type":{value}}}')
     assert isinstance(detail, ErrorDetail)
     assert (detail.code, detail.param, detail.event_id) == ("invalid_value", "type", "mine")

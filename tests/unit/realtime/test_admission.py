@@ -1,4 +1,4 @@
-"""Who may open a session, judged by the handshake alone."""
+"""Admission of a session by its handshake."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def refused(query: str = "", **rest: bytes) -> RequestRefused:
     return judgement
 
 
-def test_a_handshake_without_anything_special_is_admitted_into_a_new_conversation() -> None:
+def test_a_plain_handshake_is_admitted_into_a_new_conversation() -> None:
     admission = admitted()
     assert (admission.conversation_id, admission.model, admission.subprotocol) == (None, "lastcall", None)
 
@@ -60,7 +60,7 @@ def test_other_paths_are_not_found(path: str) -> None:
     assert (judgement.status, judgement.code) == (404, "not_found")
 
 
-def test_a_replay_is_of_up_to_200_items_by_default_and_of_as_many_as_are_asked_for() -> None:
+def test_a_replay_has_up_to_200_items_or_as_many_as_requested() -> None:
     assert admitted().replay == REPLAY_ITEMS_MAX == 200
     assert [admitted(f"replay={number}").replay for number in ("0", "1", "007", "200")] == [0, 1, 7, 200]
 

@@ -1,4 +1,4 @@
-"""Any bytes on a connection: it is answered or closed within its bounds, its row says why, and nothing else changes."""
+"""Any bytes on a connection: a reply or a close within bounds, the right end reason, and no effect on anything else."""
 
 from __future__ import annotations
 
@@ -408,7 +408,7 @@ def test_any_frames_meet_the_fate_that_the_standard_gives_them(
 
 @settings(max_examples=80)
 @given(st.data(), conversations, st.sampled_from(ENDS))
-def test_any_bytes_after_the_handshake_end_with_a_reason_and_at_most_one_close_frame(
+def test_any_bytes_after_the_handshake_end_with_a_reason_and_one_close_frame(
     data: st.DataObject, frames: list[Frame], end: str
 ) -> None:
     sent = data.draw(damaged([b"".join(frame.encode() for frame in frames)]))

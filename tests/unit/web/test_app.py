@@ -1,4 +1,4 @@
-"""The HTTP routes, asked in memory: what each answers, and in which shape it refuses."""
+"""The HTTP routes in memory: their responses and the shape of their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversations over HTTP: pages of items and of conversations, asked in memory, on the store in memory."""
+"""Conversations over HTTP: pages of items and conversations, in memory, on the fake store."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ async def page(http: httpx2.AsyncClient, path: str, **query: str) -> tuple[list[
         ({"order": "asc", "limit": "9", "before": "i4"}, "123", False),
     ],
 )
-async def test_a_page_begins_behind_after_or_ends_before_before_in_the_order_that_is_asked_for(
+async def test_a_page_begins_after_or_ends_before_a_cursor_in_either_order(
     query: dict[str, str], ids: str, more: bool, http: httpx2.AsyncClient, path: str
 ) -> None:
     assert await page(http, path, **query) == ([f"i{digit}" for digit in ids], more)

@@ -1,0 +1,149 @@
+"""The limits of one session, over its socket and in virtual time."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import trio
+from lastcall.agents.agent import Turn
+from lastcall.agents.select import EchoAgent
+from lastcall.limits.limit import EVENT_BURST_SECONDS, Limit
+from trio.testing import MockClock
+from trio_websocket import ConnectionClosed
+
+from tests.support.fake_store import FakeStore
+from tests.support.scripted_agents import ScriptedAgent
+
+from ..realtime.test_connection import Peer, World
+from .test_gate import refusals
+
+
+async def rude_events(peer: Peer, count: int) -> list[dict[str, Any]]:
+    """Sends events at once; what is answered."""
+    for number in range(count):
+        await peer.send(type="session.update", event_id=f"e{number}", session={})
+    return [json.loads(await peer.ws.get_message()) for _ in range(count)]
+
+
+async def test_a_client_beyond_its_rate_gets_an_error_per_event_and_may_go_on(autojump_clock: MockClock) -> None:
+    world = World(FakeStore(), EchoAgent(), events_per_second=2.0)
+    burst = int(2 * EVENT_BURST_SECONDS)
+    async with world.connected() as peer:
+        await peer.receive("conversation.created")
+        answers = await rude_events(peer, burst + 2)
+        errors = [event["error"] for event in answers if event["type"] == "error"]
+        assert [(error["code"], error["event_id"]) for error in errors] == [
+            ("rate_limit_exceeded", f"e{burst}"),
+            ("rate_limit_exceeded", f"e{burst + 1}"),
+        ]
+        await trio.sleep(burst)
+        await peer.say("Hello")
+    assert refusals(world.services.metrics, Limit.EVENT_RATE) == 2
+
+
+async def test_a_client_that_never_stops_flooding_is_closed(autojump_clock: MockClock) -> None:
+    world = World(FakeStore(), EchoAgent(), events_per_second=2.0)
+    async with world.connected() as peer:
+        await peer.receive("conversation.created")
+        with suppress(ConnectionClosed):
+            for number in range(100):
+                await peer.send(type="session.update", event_id=f"e{number}", session={})
+        assert await peer.closed() == 1008
+        assert peer.last_words.count("error") == 2 * EVENT_BURST_SECONDS
+        await world.over.wait()
+    assert world.row.end_reason == "flooding"
+    assert len(world.services.registry) == 0
+
+
+async def test_a_client_that_pauses_between_its_bursts_is_not_flooding(autojump_clock: MockClock) -> None:
+    world = World(FakeStore(), EchoAgent(), events_per_second=2.0)
+    async with world.connected() as peer:
+        await peer.receive("conversation.created")
+        for _ in range(5):
+            await rude_events(peer, int(3 * EVENT_BURST_SECONDS))
+            await trio.sleep(EVENT_BURST_SECONDS)
+        assert world.row.is_active
+
+
+async def test_a_response_begins_with_what_is_left_of_the_rate(autojump_clock: MockClock) -> None:
+    world = World(FakeStore(), EchoAgent(), events_per_second=1.0)
+    async with world.connected() as peer:
+        await peer.say("Hello")
+        await peer.send(type="response.create")
+        await peer.receive("response.created")
+        limits = json.loads(await peer.ws.get_message())
+    assert limits["type"] == "rate_limits.updated"
+    assert limits["rate_limits"] == [{"name": "requests", "limit": 2, "remaining": 0, "reset_seconds": 2.0}]
+
+
+async def test_a_session_ends_when_its_time_is_up_and_said_when_that_would_be(autojump_clock: MockClock) -> None:
+    world = World(FakeStore(), EchoAgent(), session_seconds=600.0)
+    async with world.connected() as peer:
+        began = trio.current_time()
+        created = await peer.receive("session.created")
+        assert isinstance(created["session"]["expires_at"], int)
+        error = (await peer.receive("error"))["error"]
+        assert (error["code"], error["event_id"]) == ("session_expired", None)
+        assert trio.current_time() - began == pytest.approx(600.0)
+        assert await peer.closed() == 1001
+        await world.over.wait()
+    assert (world.row.end_reason, world.row.close_code) == ("expired", 1001)
+    assert refusals(world.services.metrics, Limit.SESSION_TIME) == 1
+
+
+async def test_a_session_without_events_is_closed_where_that_is_asked_for(autojump_clock: MockClock) -> None:
+    world = World(FakeStore(), EchoAgent(), idle_seconds=60.0)
+    async with world.connected() as peer:
+        await peer.receive("session.created")
+        for _ in range(5):
+            await trio.sleep(50)
+            await peer.say("Still here")
+        spoke = trio.current_time()
+        assert (await peer.receive("error"))["error"]["code"] == "session_idle"
+        assert trio.current_time() - spoke == pytest.approx(60.0)
+        assert await peer.closed() == 1001
+        await world.over.wait()
+    assert world.row.end_reason == "idle"
+
+
+async def test_an_answer_under_way_at_the_end_of_a_sessions_time_is_kept(autojump_clock: MockClock) -> None:
+    class Endless(ScriptedAgent):
+        async def reply(self, turn: Turn, /) -> Any:
+            yield "Well … "
+            await trio.sleep_forever()
+
+    world = World(FakeStore(), Endless(), session_seconds=30.0)
+    async with world.connected() as peer:
+        await peer.say("Hello")
+        await peer.send(type="response.create")
+        assert await peer.closed() == 1001
+        await world.over.wait()
+    assert [item.status for item in world.store.items(world.row.conversation_id)] == ["completed", "incomplete"]
+
+
+async def test_a_conversation_of_too_many_characters_takes_no_more(autojump_clock: MockClock) -> None:
+    world = World(FakeStore(), EchoAgent(), conversation_chars_max=100)
+    async with world.connected() as peer:
+        await peer.say("x" * 90)
+        item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x" * 20}]}
+        await peer.send(type="conversation.item.create", event_id="e", item=item)
+        error = (await peer.receive("error"))["error"]
+        assert (error["code"], error["event_id"]) == ("conversation_full", "e")
+    assert refusals(world.services.metrics, Limit.ITEMS) == 1
+
+
+async def test_json_beyond_the_bounds_is_rejected_before_it_is_parsed(autojump_clock: MockClock) -> None:
+    world = World(FakeStore(), EchoAgent())
+    async with world.connected() as peer:
+        await peer.receive("conversation.created")
+        wide = "[" + "[]," * 30_000 + "[]]"
+        deep = "[" * 65 + "]" * 65
+        for tracing in (wide, deep):
+            await peer.ws.send_message('{"type":"session.update","event_id":"e","session":{"tracing":' + tracing + "}}")
+            error = (await peer.receive("error"))["error"]
+            assert (error["code"], error["event_id"]) == ("invalid_value", "e")
+        await peer.say("Hello")
+    assert refusals(world.services.metrics, Limit.JSON_SHAPE) == 2
