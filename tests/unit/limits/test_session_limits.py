@@ -147,3 +147,32 @@ async def test_json_beyond_the_bounds_is_rejected_before_it_is_parsed(autojump_c
             assert (error["code"], error["event_id"]) == ("invalid_value", "e")
         await peer.say("Hello")
     assert refusals(world.services.metrics, Limit.JSON_SHAPE) == 2
+
+
+class SlowStore(FakeStore):
+    """Each append takes a second."""
+
+    async def append_items(self, *args: Any, **kwargs: Any) -> None:
+        await trio.sleep(1)
+        await super().append_items(*args, **kwargs)
+
+
+async def test_events_beyond_the_inbox_are_refused_with_their_event_ids(autojump_clock: MockClock) -> None:
+    """Invalid ones too; what was refused before keeps its place among what is handled."""
+    world = World(SlowStore(), EchoAgent(), inbox_events_max=2)
+    async with world.connected() as peer:
+        await peer.receive("conversation.created")
+        item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello"}]}
+        await peer.send(type="conversation.item.create", event_id="first", item=item)
+        for number in range(3):
+            await peer.send(type="no.event" if number % 2 else "session.update", event_id=f"e{number}", session={})
+        await peer.send(type="no.event", event_id="last")
+        refused = [await peer.receive("error") for _ in range(2)]
+        assert [(event["error"]["code"], event["error"]["event_id"]) for event in refused] == [
+            ("too_many_events", "e2"),
+            ("too_many_events", "last"),
+        ]
+        assert await peer.receive("session.updated")
+        rejected = (await peer.receive("error"))["error"]
+        assert (rejected["code"], rejected["event_id"]) == ("invalid_value", "e1")
+    assert refusals(world.services.metrics, Limit.INBOX) == 2
