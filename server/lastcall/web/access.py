@@ -16,7 +16,7 @@ from ..store.errors import StoreUnavailable
 from ..store.records import ClientSecret, ConversationSummary, RememberedFact, StoredItem
 
 
-class Services(Protocol):
+class HttpServices(Protocol):
     """The parts of the running server that the routes use."""
 
     @property
@@ -64,8 +64,8 @@ class Services(Protocol):
         ...
 
 
-def services_of(request: Request) -> Services:
-    services: Services = request.app.state.services
+def services_of(request: Request) -> HttpServices:
+    services: HttpServices = request.app.state.services
     return services
 
 

@@ -19,7 +19,7 @@ from starlette.types import ExceptionHandler
 from ..auth.identity import USER_HEADER
 from ..protocol.errors import RequestRefused
 from ..store.errors import StoreUnavailable
-from .access import Services
+from .access import HttpServices
 from .answers import error_answer
 from .asyncapi import asyncapi
 from .client_secrets import create_client_secret
@@ -31,7 +31,7 @@ from .openapi import openapi
 from .pages import STATIC, chat_page
 
 
-def create_app(services: Services, *, origins: Collection[str] = (), tls: bool = False) -> Starlette:
+def create_app(services: HttpServices, *, origins: Collection[str] = (), tls: bool = False) -> Starlette:
     """The HTTP application. Every response is JSON, except pages, files and metrics.
 
     origins: of other pages whose scripts may read responses. tls: whether connections are encrypted.
