@@ -58,7 +58,7 @@ async def test_an_address_with_too_many_connections_gets_429_and_no_row(
 
 
 async def is_refused(url: str) -> bool:
-    """Whether a connection that says nothing is told at once to go: the others are waited for."""
+    """Whether a silent connection gets an immediate refusal."""
     parts = urlsplit(url)
     async with await trio.open_tcp_stream(parts.hostname or "", parts.port or 0) as stream:
         with trio.move_on_after(REFUSED_SECONDS):

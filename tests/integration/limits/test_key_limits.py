@@ -64,7 +64,7 @@ async def test_a_key_with_too_many_sessions_gets_429_and_another_key_does_not(
         assert await sessions(store) == 3
 
 
-async def test_a_key_gets_its_share_back_with_the_end_of_each_session(store: PostgresStore) -> None:
+async def test_a_key_gets_its_quota_back_with_the_end_of_each_session(store: PostgresStore) -> None:
     async with open_server(store, key_connections_max=1) as server:
         world = World(server, store)
         await world.key("ada", "ada", Scope.USER)
@@ -81,7 +81,7 @@ async def test_a_key_that_connects_too_often_gets_429(store: PostgresStore) -> N
         assert (status, 1 <= int(headers["retry-after"]) <= 10) == (429, True)
 
 
-async def test_a_tokens_user_has_one_share_whatever_the_token(store: PostgresStore, tmp_path: Path) -> None:
+async def test_a_user_has_one_quota_for_all_tokens(store: PostgresStore, tmp_path: Path) -> None:
     secret_file = tmp_path / "secret"
     secret_file.write_text(SECRET)
     settings: dict[str, Any] = {"jwt_secret_file": secret_file, "jwt_audience": AUDIENCE, "key_connections_max": 1}
@@ -154,7 +154,7 @@ def let_in(doors: Gate, principals: Sequence[Principal]) -> list[bool]:
     ],
     ids=["a key", "its secrets", "users of tokens", "open access", "its secrets too", "a user called like a key"],
 )
-async def test_what_a_share_is_counted_by(principals: list[Principal], allowed: list[bool]) -> None:
+async def test_quotas_are_counted_by_key_or_user(principals: list[Principal], allowed: list[bool]) -> None:
     doors, metrics = gate(key_connections_max=1)
     assert let_in(doors, principals) == allowed
     assert refusals(metrics, Limit.KEY_CONNECTIONS) == allowed.count(False)

@@ -127,7 +127,7 @@ def test_every_event_is_a_message_of_one_operation() -> None:
     assert set(ASYNCAPI["channels"]["realtime"]["messages"]) == set(ASYNCAPI["components"]["messages"]) == known
 
 
-def test_what_is_always_sent_is_required_and_what_may_be_left_out_is_not() -> None:
+def test_fields_are_required_exactly_where_they_are_always_sent() -> None:
     schemas = ASYNCAPI["components"]["schemas"]
     assert set(schemas["SessionCreated"]["required"]) == {"type", "event_id", "session"}
     assert "usage" in schemas["Response"]["required"]
@@ -156,7 +156,7 @@ def test_a_command_prints_them(name: str, document: dict[str, Any]) -> None:
 
 @pytest.fixture
 async def frames(postgres_store: PostgresStore) -> AsyncIterator[list[Event]]:
-    """What the server sends in a session with an answer, a tool's turn, a cancelled one, an error, and a replay."""
+    """The frames of a session with a response, a tool call, a cancelled response, an error and a replay."""
     async with open_server(postgres_store) as server, connect(server.url, user="ada") as client:
         session = {"instructions": "Be terse.", "tracing": "auto", "tools": [{"type": "function", "name": "look_up"}]}
         await client.send({"type": "session.update", "session": session})
@@ -203,7 +203,7 @@ async def test_a_frame_that_breaks_the_document_is_noticed(frames: list[Event]) 
 
 
 @pytest.mark.parametrize("line", [*AGENTS_PYTHON.split("\n")[1:-1], *AGENTS_JAVASCRIPT.split("\n")[1:-1]])
-def test_what_official_clients_send_fits_the_document_and_the_server(line: str) -> None:
+def test_first_frames_of_official_clients_match_the_document(line: str) -> None:
     check_event(ASYNCAPI, json.loads(line))
     parse_event(line, BOUNDS)
 
@@ -217,7 +217,7 @@ def test_what_official_clients_send_fits_the_document_and_the_server(line: str) 
         {"type": "response.cancel", "event_id": 7},
     ],
 )
-def test_what_the_server_refuses_for_its_shape_the_document_refuses_too(event: Event) -> None:
+def test_events_that_the_server_rejects_do_not_match_the_document(event: Event) -> None:
     with pytest.raises(EventRejected):
         parse_event(json.dumps(event), BOUNDS)
     with pytest.raises(jsonschema.ValidationError):
@@ -236,9 +236,7 @@ def test_what_the_server_refuses_for_its_shape_the_document_refuses_too(event: E
         ("/v1/conversations?limit=0", 400, ErrorAnswer),
     ],
 )
-async def test_answers_over_http_are_as_the_document_says(
-    path: str, status: int, body: type[Any], server: TestServer
-) -> None:
+async def test_http_responses_match_the_document(path: str, status: int, body: type[Any], server: TestServer) -> None:
     async with connect(server.url, user="ada") as client, httpx2.AsyncClient() as http:
         await client.send({"type": "session.update", "session": {"tools": [{"type": "function", "name": "look_up"}]}})
         (call,) = (await client.ask("call look_up"))["response"]["output"]

@@ -251,7 +251,7 @@ async def world(postgres_store: PostgresStore, tmp_path: Path) -> AsyncIterator[
         yield world
 
 
-async def test_http_who_by_what(world: World) -> None:
+async def test_every_credential_on_every_http_route(world: World) -> None:
     expected = {(*route, who): statuses.get(who, 401) for route, statuses in HTTP.items() for who in EVERYBODY}
     assert set(world.tokens) == set(EVERYBODY)
     found: dict[tuple[str, str, str], int] = {}
@@ -277,7 +277,7 @@ async def test_a_conversations_items_are_for_its_own_user(world: World) -> None:
     assert {who: (await world.ask("GET", path, who)).status_code for who in EVERYBODY} == expected
 
 
-async def test_websocket_who_by_what_and_by_which_way(world: World) -> None:
+async def test_every_credential_on_the_websocket(world: World) -> None:
     own = public_id("conv", parse_public_id("conv", world.conversations["ada"]))
     others = world.conversations["eve"]
     unknown, not_found = public_id("conv", uuid4()), ("conversation_not_found", 1008)
@@ -304,7 +304,7 @@ async def test_websocket_who_by_what_and_by_which_way(world: World) -> None:
     assert found == expected
 
 
-# What comes of each event that names something of Ada's: the code of the error, or the type of the answer.
+# The result of each event that names one of Ada's objects: the code of the error, or the type of the reply.
 FOREIGN: dict[str, tuple[dict[str, Any], str]] = {
     "session.update": ({"session": {"type": "realtime"}}, "session.updated"),
     "conversation.item.create": (

@@ -195,7 +195,7 @@ async def ask_and_leave(server: Running, request: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("request_begun", [GET[:20], GET], ids=["half a head", "an answered request"])
-async def test_a_silent_client_is_let_go_after_the_keep_alive_time(
+async def test_a_silent_client_is_disconnected_after_the_keep_alive_time(
     server: Running, clock: MockClock, request_begun: bytes
 ) -> None:
     before = trio.current_time()
@@ -204,7 +204,7 @@ async def test_a_silent_client_is_let_go_after_the_keep_alive_time(
     assert KEEP_ALIVE_SECONDS <= trio.current_time() - before < KEEP_ALIVE_SECONDS + 2
 
 
-async def test_a_client_that_reads_nothing_is_let_go_after_the_send_deadline(server: Running, clock: MockClock) -> None:
+async def test_a_stalled_client_is_disconnected_after_the_send_deadline(server: Running, clock: MockClock) -> None:
     before = trio.current_time()
     async with connected(server) as client:
         await client.send_all(GET.replace(b"/hello", b"/large") * 20)

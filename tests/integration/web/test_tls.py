@@ -146,7 +146,9 @@ async def is_hung_up(stream: trio.SocketStream) -> bool:
 @pytest.mark.parametrize(
     "first", [b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\x00" * 64, b"\x16\x03\x01\xff\xff" + b"x" * 70_000, b""]
 )
-async def test_who_speaks_no_tls_is_hung_up_on_in_time(server: TestServer, authority: Authority, first: bytes) -> None:
+async def test_a_client_without_tls_is_disconnected_in_time(
+    server: TestServer, authority: Authority, first: bytes
+) -> None:
     async with await dial(server) as stream, call(server, authority.client()) as bystander:
         with suppress(trio.BrokenResourceError):
             await stream.send_all(first)
@@ -196,7 +198,7 @@ async def test_tls_below_1_2_is_refused(server: TestServer, authority: Authority
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_both_versions_that_are_taken_close_with_a_farewell(
+async def test_both_accepted_versions_close_with_close_notify(
     server: TestServer, authority: Authority, version: ssl.TLSVersion
 ) -> None:
     """A stream that is cut short would raise: the end of an answer must not be forged."""
@@ -283,7 +285,7 @@ def test_without_a_certificate_there_is_no_tls() -> None:
     assert tls_context(Settings()) is None
 
 
-def test_half_of_a_pair_and_files_that_do_not_belong_together_are_told(authority: Authority, tmp_path: Path) -> None:
+def test_incomplete_or_mismatched_certificate_files_are_reported(authority: Authority, tmp_path: Path) -> None:
     stranger = tmp_path / "stranger.pem"
     trustme.CA().issue_cert("localhost").private_key_pem.write_to_path(str(stranger))
     for settings, word in (

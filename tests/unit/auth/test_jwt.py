@@ -118,7 +118,7 @@ async def test_a_bad_token_is_refused(settings: Settings, kind: str) -> None:
         await TokenVerifier(settings).principal(BAD[kind]())
 
 
-async def test_a_public_key_is_never_taken_for_a_shared_secret(settings: Settings) -> None:
+async def test_a_public_key_is_never_used_as_a_shared_secret(settings: Settings) -> None:
     """The public key is known to all: a token that is signed with it as if it were a secret proves nothing."""
     header = {"alg": "HS256", "typ": "JWT", "kid": "rsa"}
     payload = {"sub": "ada", "aud": AUDIENCE, "iss": ISSUER, "exp": int(time.time()) + 600}
@@ -135,7 +135,7 @@ async def test_a_public_key_is_never_taken_for_a_shared_secret(settings: Setting
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
-def test_settings_that_would_let_strangers_in_are_refused(settings: Settings, tmp_path: Path) -> None:
+def test_insecure_settings_are_refused(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "short").write_text("x" * 31)
     (tmp_path / "empty.json").write_text('{"keys": []}')
     (tmp_path / "oct.json").write_text(json.dumps({"keys": [JWKS["keys"][-1]]}))
@@ -278,7 +278,7 @@ async def test_while_the_provider_fails_its_last_keys_serve_for_a_bounded_time(
         await keys.find("rsa")
 
 
-async def test_a_provider_that_does_not_answer_holds_up_nobody_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_provider_delays_a_request_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "FETCH_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         began = trio.current_time()

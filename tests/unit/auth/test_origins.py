@@ -48,7 +48,7 @@ def test_a_foreign_page_may_not_connect(origin: str) -> None:
 
 
 @pytest.mark.parametrize("origin", ["null", "", "file://"])
-def test_an_empty_host_is_nobodys_origin(origin: str) -> None:
+def test_an_empty_host_matches_no_origin(origin: str) -> None:
     assert not is_allowed_origin(origin, "", ())
 
 
@@ -83,7 +83,7 @@ def test_an_origin_is_written_as_browsers_write_it(text: str, origin: str) -> No
     "text",
     ["*", "null", "", "chat.example", "ftp://chat.example", "https://", "https://a@b", "https://a/b", "http://["],
 )
-def test_what_is_no_origin_is_refused(text: str) -> None:
+def test_an_invalid_origin_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         origin_of(text)
 

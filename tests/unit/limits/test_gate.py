@@ -63,7 +63,7 @@ async def test_a_process_that_holds_too_much_memory_takes_no_sessions(autojump_c
     assert gate()[0].session(0) is None
 
 
-def test_plain_http_is_bounded_by_what_is_set_for_all_and_for_each_address() -> None:
+def test_http_connections_are_bounded_by_the_settings() -> None:
     doors = Gate(Settings(http_connections_max=3, address_http_connections_max=2), Metrics().count_refusal)
     with ExitStack() as stack:
         mine = [stack.enter_context(doors.http_connection("192.0.2.1")) for _ in range(3)]

@@ -17,7 +17,7 @@ def table(callers_max: int = 100, **share: Any) -> CallerQuotas:
     return CallerQuotas(Quota(**share), Limit.ADDRESS_RATE, Limit.ADDRESS_CONNECTIONS, callers_max)
 
 
-async def test_one_callers_flood_takes_nothing_of_anothers_share(autojump_clock: MockClock) -> None:
+async def test_one_callers_flood_leaves_other_callers_quotas_untouched(autojump_clock: MockClock) -> None:
     callers = table(per_second=1.0, burst=3.0)
     assert [callers.take("flood") is None for _ in range(10)] == [True] * 3 + [False] * 7
     assert callers.take("other") is None
@@ -27,7 +27,7 @@ async def test_one_callers_flood_takes_nothing_of_anothers_share(autojump_clock:
     assert refused.retry_after == pytest.approx(1.0)
 
 
-async def test_a_caller_has_no_more_open_than_its_share_and_gets_it_back() -> None:
+async def test_a_caller_has_no_more_open_than_its_quota_and_gets_it_back() -> None:
     callers = table(at_once=1)
     with callers.held("a") as first, callers.held("a") as second, callers.held("b") as other:
         assert (first, other) == (None, None)
@@ -37,7 +37,7 @@ async def test_a_caller_has_no_more_open_than_its_share_and_gets_it_back() -> No
         assert again is None
 
 
-async def test_what_a_caller_has_open_is_given_back_also_where_its_block_fails() -> None:
+async def test_a_quota_is_given_back_where_the_block_raises() -> None:
     callers = table(at_once=1)
     with pytest.raises(ValueError, match="broken"), callers.held("a"):
         raise ValueError("broken")
@@ -59,7 +59,7 @@ async def test_callers_beyond_the_table_share_one_bucket(autojump_clock: MockClo
     assert [callers.take(name) is None for name in ("a", "b", "c", "d")] == [True, True, True, False]
 
 
-async def test_callers_that_had_their_share_back_are_forgotten(autojump_clock: MockClock) -> None:
+async def test_idle_callers_are_forgotten(autojump_clock: MockClock) -> None:
     callers = table(per_second=1.0, burst=1.0)
     for number in range(80):
         callers.take(f"old {number}")

@@ -68,7 +68,7 @@ async def test_a_client_that_pauses_between_its_bursts_is_not_flooding(autojump_
         assert world.row.is_active
 
 
-async def test_a_response_begins_with_what_is_left_of_the_rate(autojump_clock: MockClock) -> None:
+async def test_a_response_begins_with_the_rest_of_the_rate(autojump_clock: MockClock) -> None:
     world = World(FakeStore(), EchoAgent(), events_per_second=1.0)
     async with world.connected() as peer:
         await peer.say("Hello")
@@ -79,7 +79,7 @@ async def test_a_response_begins_with_what_is_left_of_the_rate(autojump_clock: M
     assert limits["rate_limits"] == [{"name": "requests", "limit": 2, "remaining": 0, "reset_seconds": 2.0}]
 
 
-async def test_a_session_ends_when_its_time_is_up_and_said_when_that_would_be(autojump_clock: MockClock) -> None:
+async def test_a_session_ends_at_its_expires_at(autojump_clock: MockClock) -> None:
     world = World(FakeStore(), EchoAgent(), session_seconds=600.0)
     async with world.connected() as peer:
         began = trio.current_time()
@@ -94,7 +94,7 @@ async def test_a_session_ends_when_its_time_is_up_and_said_when_that_would_be(au
     assert refusals(world.services.metrics, Limit.SESSION_TIME) == 1
 
 
-async def test_a_session_without_events_is_closed_where_that_is_asked_for(autojump_clock: MockClock) -> None:
+async def test_an_idle_session_is_closed_where_that_is_configured(autojump_clock: MockClock) -> None:
     world = World(FakeStore(), EchoAgent(), idle_seconds=60.0)
     async with world.connected() as peer:
         await peer.receive("session.created")

@@ -26,11 +26,11 @@ BOUNDS = JsonBounds(Settings().json_values_max, Settings().json_depth_max)
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_the_shape_of_json_is_judged_outside_of_its_strings(text: str, fine: bool) -> None:
+def test_json_is_bounded_outside_of_its_strings(text: str, fine: bool) -> None:
     assert (BOUNDS.problem(text) is None) is fine
 
 
-def test_an_events_shape_is_bounded_by_what_is_set() -> None:
+def test_the_bounds_of_json_are_configurable() -> None:
     assert JsonBounds(values_max=4, depth_max=2).problem("[[1, 2]]") is None
     assert JsonBounds(values_max=4, depth_max=1).problem("[[1, 2]]") is not None
     assert JsonBounds(values_max=4, depth_max=2).problem("[[1, 2, 3, 4]]") is not None

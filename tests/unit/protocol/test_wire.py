@@ -185,7 +185,7 @@ def test_a_responses_own_fields_are_read_and_unknown_ones_ignored() -> None:
     )
 
 
-def test_nul_in_a_text_is_read_as_it_is() -> None:
+def test_a_text_with_nul_parses_unchanged() -> None:
     event = parse_event(
         r'{"type":"conversation.item.create","item":{"role":"user","content":[{"type":"input_text","text":"a\u0000b"}]}}',
         ANY_SIZE,
@@ -291,7 +291,7 @@ def test_audio_events_are_refused_as_unsupported(name: str) -> None:
     assert name in detail.message
 
 
-def test_an_unknown_type_is_told_which_ones_there_are() -> None:
+def test_the_rejection_of_an_unknown_type_lists_the_supported_ones() -> None:
     message = refused('{"type":"foo.bar"}').message
     assert "'foo.bar'" in message
     assert all(name in message for name in SUPPORTED_EVENTS)
@@ -318,7 +318,7 @@ def test_half_a_surrogate_pair_is_refused(message: str) -> None:
     ],
     ids=["type", "role", "item type", "part type", "tokens", "type that is a list"],
 )
-def test_a_refusal_stays_short_however_long_the_refused_value_is(message: str) -> None:
+def test_a_rejection_is_short_however_long_the_value_is(message: str) -> None:
     assert len(refused(message).message) <= MESSAGE_CHARS_MAX
 
 

@@ -148,7 +148,7 @@ def test_a_number_too_large_to_parse_hides_neither_the_event_id_nor_the_error(va
 
 @settings(max_examples=200)
 @given(texts, st.sampled_from(["", "", ",", "]", "{}", "\ufeff", "\0"]))
-def test_json_is_told_from_what_is_none(text: str, rest: str) -> None:
+def test_json_is_distinguished_from_other_text(text: str, rest: str) -> None:
     result = outcome(text + rest)
     if not is_shallow(text):
         return
@@ -249,7 +249,7 @@ valid_events = st.one_of(
 
 
 def is_kept(sent: Any, read: Any) -> bool:
-    """Whether all that was sent is in what was read, which may name defaults beside it."""
+    """Whether everything sent was read; defaults may be added."""
     if isinstance(sent, dict) and isinstance(read, dict):
         return all(key in read and is_kept(value, read[key]) for key, value in sent.items())
     if isinstance(sent, list) and isinstance(read, list):
@@ -259,7 +259,7 @@ def is_kept(sent: Any, read: Any) -> bool:
 
 @settings(max_examples=200)
 @given(valid_events, st.booleans())
-def test_a_valid_event_is_read_whole_and_read_again_from_what_was_read(event: dict[str, Any], ascii_only: bool) -> None:
+def test_a_valid_event_parses_completely_and_round_trips(event: dict[str, Any], ascii_only: bool) -> None:
     parsed = parse_event(json.dumps(event, ensure_ascii=ascii_only), ANY_SIZE)
     again = msgspec.json.encode(parsed).decode()
     assert is_kept(event, json.loads(again))
@@ -385,7 +385,7 @@ def events_of(kind: type[server_events.ServerEvent]) -> st.SearchStrategy[server
 @settings(max_examples=25)
 @pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.__name__)
 @given(data=st.data(), event_id=unicode)
-def test_every_event_that_is_sent_is_what_the_official_types_read(
+def test_every_server_event_can_be_read_by_the_official_types(
     kind: type[server_events.ServerEvent], data: st.DataObject, event_id: str
 ) -> None:
     event = data.draw(events_of(kind))

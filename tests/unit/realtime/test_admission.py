@@ -48,7 +48,7 @@ def test_a_plain_handshake_is_admitted_into_a_new_conversation() -> None:
     assert (admission.conversation_id, admission.model, admission.subprotocol) == (None, "lastcall", None)
 
 
-def test_of_a_header_given_twice_the_first_counts_as_over_http() -> None:
+def test_the_first_of_repeated_headers_counts_as_over_http() -> None:
     headers = [(b"authorization", b"Bearer one"), (b"authorization", b"Bearer two")]
     assert admit("/v1/realtime", HOST, headers, ()).presented.token == "one"
 
@@ -66,7 +66,7 @@ def test_a_replay_has_up_to_200_items_or_as_many_as_requested() -> None:
 
 
 @pytest.mark.parametrize("number", ["", "-1", "201", "1e2", "%2B1", "1.0", "ten", "9" * 5000, "%D9%A1", "1%20", "0x1"])
-def test_a_replay_that_is_no_such_number_is_refused(number: str) -> None:
+def test_an_invalid_replay_is_refused(number: str) -> None:
     refusal = refused(f"replay={number}")
     assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_value", "replay")
 
@@ -111,7 +111,7 @@ def test_an_empty_conversation_is_a_new_one() -> None:
         "conv_conv_" + "a" * 32,
     ],
 )
-def test_a_conversation_id_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_conversation_id_is_refused(text: str) -> None:
     refusal = refused(f"conversation={text}")
     assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_value", "conversation")
 
@@ -144,7 +144,7 @@ def test_the_subprotocol_is_chosen_only_where_it_was_offered(offered: tuple[str,
         ("model=" + "m" * 500, "m" * MODEL_CHARS_MAX),
     ],
 )
-def test_the_model_is_the_clients_word_cut_to_a_bound_or_our_name(query: str, model: str) -> None:
+def test_the_model_is_echoed_cut_to_a_bound_with_a_default(query: str, model: str) -> None:
     assert admitted(query).model == model
 
 

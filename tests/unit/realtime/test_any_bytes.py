@@ -52,7 +52,7 @@ Pieces = Sequence[tuple[bytes, float]]
 
 @dataclass
 class Heard:
-    """What a client heard, and what its session left behind, if it got that far."""
+    """The bytes that a client received, and the rows of its session, if one began."""
 
     data: bytes
     row: SessionRecord | None
@@ -203,7 +203,7 @@ BY_END = {"half-close": ("client_lost", None), "close": ("client_lost", None), "
 
 @dataclass
 class Fate:
-    """What becomes of a connection by RFC 6455. ends: end reason and close code, any of these; none while it lasts.
+    """The outcome of a connection by RFC 6455. ends: end reason and close code, any of these; none while it lasts.
 
     messages: those that were complete before the end. pings: their payloads.
     """
@@ -280,7 +280,7 @@ class _Message:
 
 
 def check_frames(frames: Sequence[Frame], end: str, pieces: Pieces, bytes_max: int) -> Fate:
-    """What the server must do with these frames, and what must be left of them."""
+    """The outcome of these frames, and the items that must be stored."""
     heard = converse([(HANDSHAKE, 0.0), *pieces], end, message_bytes_max=bytes_max)
     head, _, data = heard.data.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 ")
@@ -398,9 +398,7 @@ conversations = st.lists(
 
 @settings(max_examples=200)
 @given(st.data(), conversations, st.sampled_from(ENDS))
-def test_any_frames_meet_the_fate_that_the_standard_gives_them(
-    data: st.DataObject, frames: list[Frame], end: str
-) -> None:
+def test_any_frames_are_handled_as_the_standard_says(data: st.DataObject, frames: list[Frame], end: str) -> None:
     pieces = data.draw(cut(b"".join(frame.encode() for frame in frames), (0.0, 0.0, 0.01)))
     fate = check_frames(frames, end, pieces, MESSAGE_BYTES_MAX)
     note(f"ends with {sorted(fate.ends, key=str)}")
@@ -481,5 +479,5 @@ MAX = SETTINGS.message_bytes_max
     ],
     ids=lambda frames: "+".join(f"{f.opcode:x}:{f.payload[:8].hex()}({len(f.payload)})" for f in frames[:3]),
 )  # fmt: skip
-def test_the_known_hard_cases_meet_their_fate_too(frames: list[Frame]) -> None:
+def test_known_hard_cases_are_handled_as_the_standard_says(frames: list[Frame]) -> None:
     check_frames(frames, "half-close", [(b"".join(frame.encode() for frame in frames), 0.0)], MAX)

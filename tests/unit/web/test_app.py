@@ -111,7 +111,7 @@ async def test_the_safety_identifier_wins_over_the_query(client: httpx2.AsyncCli
     assert services.asked_for == ["ana"]
 
 
-async def test_a_user_id_with_control_characters_is_refused(client: httpx2.AsyncClient) -> None:
+async def test_a_request_for_a_user_with_control_characters_is_refused(client: httpx2.AsyncClient) -> None:
     answer = await client.get("/v1/memories?user=a%00b")
     assert error_of(answer) == (400, "invalid_request_error", "invalid_value", "user")
 
@@ -159,7 +159,7 @@ async def test_a_file_that_did_not_change_is_not_sent_again(client: httpx2.Async
     assert (again.status_code, again.content) == (304, b"")
 
 
-async def test_what_is_remembered_is_not_cached(client: httpx2.AsyncClient) -> None:
+async def test_memories_are_not_cached(client: httpx2.AsyncClient) -> None:
     assert (await client.get("/v1/memories")).headers["cache-control"] == "no-store"
 
 

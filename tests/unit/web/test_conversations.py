@@ -182,7 +182,7 @@ async def test_items_have_the_shape_that_they_have_on_the_websocket(http: httpx2
         ({"user": "a\0b"}, "user"),
     ],
 )
-async def test_a_question_for_a_page_that_cannot_be_is_refused(
+async def test_invalid_parameters_of_a_page_are_refused(
     query: dict[str, str], param: str, http: httpx2.AsyncClient, path: str, store: FakeStore
 ) -> None:
     await converse(store, "ada", "elsewhere")
@@ -191,7 +191,7 @@ async def test_a_question_for_a_page_that_cannot_be_is_refused(
     assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_value", param)
 
 
-async def test_a_strangers_conversation_answers_like_none_at_all(
+async def test_another_users_conversation_is_answered_like_a_missing_one(
     http: httpx2.AsyncClient, path: str, store: FakeStore
 ) -> None:
     unknown = f"/v1/conversations/{public_id('conv', UUID(int=0))}/items"
