@@ -67,9 +67,9 @@ class Settings:
         10.0, "Seconds without a heartbeat after which other servers close this server's sessions."
     )
     drain_seconds: float = setting(10.0, "Seconds a shutdown may take in all, including running responses and memory.")
-    connections_max: int = setting(10_000, "Concurrent connections; further ones are refused.")
+    connections_max: int = setting(10_000, "Concurrent connections.")
     memory_mib_max: int | None = setting(
-        None, "MiB of memory above which new sessions are refused; default 80 % of what the server may use."
+        None, "MiB of memory that the server may use; default 80 % of what is available."
     )
     address_connections_max: int | None = setting(
         None, "Concurrent connections per address; default 256, no limit for this machine's own addresses."
@@ -93,15 +93,11 @@ class Settings:
         500.0, "Events per second and client, bursts of 2 seconds' worth; each 16 KiB of an event count as one more."
     )
     session_seconds: float = setting(86_400.0, "Seconds a session may last; the client may connect again.")
-    idle_seconds: float | None = setting(
-        None, "Seconds without an event from the client after which a session is closed; default no limit."
-    )
-    context_chars_max: int = setting(
-        200_000, "Characters of a conversation passed to the agent: the newest items, and all of role system."
-    )
+    idle_seconds: float | None = setting(None, "Seconds without an event from the client; default no limit.")
+    context_chars_max: int = setting(200_000, "Characters of a conversation passed to the agent.")
     conversation_chars_max: int = setting(4_194_304, "Characters that one session may hold of its conversation.")
     message_bytes_max: int = setting(1_048_576, "Largest message from a client, in bytes.")
-    json_values_max: int = setting(20_000, "JSON values in one event; more would delay other clients.")
+    json_values_max: int = setting(20_000, "JSON values in one event.")
     json_depth_max: int = setting(64, "Nesting depth of the JSON of an event.")
     http_connections_max: int = setting(256, "Concurrent connections that use plain HTTP, in all.")
     address_http_connections_max: int | None = setting(
@@ -117,8 +113,8 @@ class Settings:
         2_097_152, "Bytes of the received events of one client that wait; a single event may exceed it."
     )
     outbox_bytes_high: int = setting(262_144, "Unsent bytes at which senders wait for the client.", flag=False)
-    outbox_bytes_max: int = setting(8_388_608, "Unsent bytes at which a client that reads too slowly is disconnected.")
-    send_seconds: float = setting(10.0, "Seconds without accepting data after which a client is disconnected.")
+    outbox_bytes_max: int = setting(8_388_608, "Unsent bytes of one client.")
+    send_seconds: float = setting(10.0, "Seconds without the client accepting data.")
     begin_seconds: float = setting(5.0, "Seconds from accept to the session's committed row.", flag=False)
     end_seconds: float = setting(5.0, "Seconds for one session's end to be committed.", flag=False)
     close_seconds: float = setting(1.0, "Seconds for one session's closing handshake.", flag=False)
