@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,7 @@ from lastcall import logs
 from lastcall.embedded import postgres as embedded
 from lastcall.store.errors import StoreError, StoreUnavailable
 from lastcall.store.postgres import PostgresStore, open_store
+from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from lastcall.store.records import EndReason, SessionEnd, SessionStart
 
 from ..integration.store.world import item
@@ -403,7 +405,7 @@ async def test_a_begin_that_a_frozen_backend_runs_late_leaves_no_orphan(writer: 
 
 async def test_a_row_that_somebody_holds_holds_up_no_other_session(writer: Writer, cluster: Cluster) -> None:
     held, other = await writer.begin(), await writer.begin()
-    run = writer.store._call
+    run = partial(bounded_call, writer.store._loop, CALL_SECONDS)
     person = await run(asyncpg.connect, cluster.url)
     try:
         await run(person.execute, "BEGIN")

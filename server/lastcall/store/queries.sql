@@ -9,7 +9,7 @@ SELECT 1;
 INSERT INTO server_instances (instance_id, hostname, pid, version, lease_seconds, host_id, process_started)
 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (instance_id) DO NOTHING;
 
--- name: guard_instance
+-- name: take_lease_lock
 -- The lock is taken by the connection that renews. False: a connection of ours that is not quite gone still has it.
 -- Whoever lost its own guard may have shared that fate with all others: it is not steady.
 UPDATE server_instances SET guarded_at = now(), steady_since = now()

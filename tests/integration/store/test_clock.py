@@ -7,10 +7,11 @@ from typing import Any, cast
 
 import pytest
 import trio
+from lastcall.store.clock import DatabaseClock
 from lastcall.store.errors import StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.batch import FRESH_SECONDS, BatchStatement
-from lastcall.store.postgres.clock import DatabaseClock
+from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from trio.testing import MockClock
 
 from tests.support.instances import instance
@@ -78,7 +79,7 @@ async def test_a_first_answer_that_took_long_is_asked_for_again_but_not_for_ever
 
     connection = Connection()
     store = PostgresStore("", cast("Any", None), cast("Any", None))
-    await store._ask_clock(connection)
+    await store._read_clock(connection)
 
     assert connection.answers == asked
     known = store._clock.at(trio.current_time())
@@ -122,6 +123,6 @@ async def test_a_batch_that_was_sent_at_another_time_than_it_says_stores_nothing
             await batch.run(connection, trio.current_time(), at - timedelta(seconds=late_by))
 
     with pytest.raises(StoreUnavailable):
-        await postgres_store._call(send_late)
+        await bounded_call(postgres_store._loop, CALL_SECONDS, send_late)
     assert (await world.session(start.session_id)).is_active
     assert await world.items(start.conversation_id) == []

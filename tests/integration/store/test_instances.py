@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 import trio
 from lastcall.store.errors import InstanceGone, SessionClosed
-from lastcall.store.postgres import pool
+from lastcall.store.postgres import instances
 from lastcall.store.records import EVIDENCE_SECONDS, Suspect
 
 from tests.support import fake_tables as memory_tables
@@ -123,7 +123,7 @@ async def test_a_reaped_session_that_stored_nothing_ends_with_the_last_heartbeat
 async def test_a_dead_instances_sessions_are_reaped_a_bounded_number_at_a_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (pool, memory_tables):
+    for module in (instances, memory_tables):
         monkeypatch.setattr(module, "REAP_ROWS_MAX", 2)
     other = await judge(world)
     for _ in range(3):

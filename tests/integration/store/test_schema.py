@@ -19,6 +19,7 @@ from lastcall.embedded import cluster
 from lastcall.store import reports
 from lastcall.store.errors import InvalidRow, StoreError
 from lastcall.store.postgres import PostgresStore, open_store
+from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from lastcall.store.queries import SCHEMA
 
 from tests.support.instances import instance
@@ -64,7 +65,7 @@ class Database:
             async with self.store._connections.one() as connection:
                 return await operation(connection)
 
-        return await self.store._call(run)
+        return await bounded_call(self.store._loop, CALL_SECONDS, run)
 
     async def instance(self) -> UUID:
         instance_id = uuid4()

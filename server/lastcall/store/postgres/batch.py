@@ -142,7 +142,7 @@ class BatchStatement:
         return Closed({end.session_id}) if ended and self._first[end.session_id] is end else NONE
 
 
-async def commit_nothing(connection: Any) -> None:
+async def prepare_commit(connection: Any) -> None:
     """Has the connection compile and plan all that a commit may need: 30 ms that its first one would take longer."""
     await connection.fetch(QUERIES["commit_batch"], datetime.now(UTC), ANY_CLOCK_SECONDS, NOTHING_OF_EACH_KIND)
 
