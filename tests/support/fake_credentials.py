@@ -21,7 +21,7 @@ class FakeCredentials(FakeTables):
         self.credentials[credential.credential_id] = CredentialRecord(credential=credential, secret_hash=secret_hash)
 
     def revoke(self, credential_id: UUID) -> None:
-        """Does what `lastcall keys revoke` does: also revokes a key's client secrets, and closes the sessions of both."""
+        """Does what `lastcall keys revoke` does: revokes a key's secrets too, and closes the sessions of both."""
         for key, record in self.credentials.items():
             if credential_id in (key, record.credential.key_id) and not record.revoked:
                 record.revoked = True

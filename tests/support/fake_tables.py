@@ -66,9 +66,7 @@ class FakeTables:
         self.message_ids: dict[tuple[UUID, str], UUID] = {}  # by conversation and item
         self.ids_in_session: dict[UUID, list[UUID]] = {}  # of its messages
         self.ids_in_conversation: dict[UUID, list[UUID]] = {}
-        self.closings: list[
-            SessionRecord
-        ] = []  # one entry per closed row, in order: a row that is closed twice is here twice
+        self.closings: list[SessionRecord] = []  # a row that is closed twice is in it twice
         self.credentials: dict[UUID, CredentialRecord] = {}
         self.memories: dict[tuple[str, str, str], MemoryRecord] = {}
         self._memories_made = 0

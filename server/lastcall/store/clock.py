@@ -1,8 +1,8 @@
-"""An estimate of the database's clock, for telling a statement that comes late from one that is fresh.
+"""An estimate of the database's clock, by which the database recognises statements that arrive late.
 
-What is estimated says when a statement was sent. The database takes ages back from there, never from later than its
-own now, and refuses what is too far from that. So a bad estimate, or a step of its clock, makes an end early by no more
-than that, and otherwise costs a try.
+Every batch carries the time when it was sent, by this estimate. The database counts ages back from there, or from its
+own now if that is earlier, and refuses a batch whose time is too far from its own. So a bad estimate, or a step of its
+clock, dates an end too early by no more than that tolerance; beyond it, the batch is retried.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 
-DRIFT = 1e-3  # an estimate grows worse by a millisecond each second: clocks are slewed by half of that
+DRIFT = 1e-3  # seconds of error added per second of age; clocks are slewed by at most half of that
 
 
 class DatabaseClock:
-    """Maps Trio's clock to the database's. The answer that took least time counts, until it has aged.
+    """Maps Trio's clock to the database's.
 
-    One that cannot be true together with what is believed counts as well: the database's clock was set.
+    The fastest answer counts, until it has aged. An answer that contradicts the estimate counts too: the database's
+    clock was set.
     """
 
     def __init__(self) -> None:
@@ -25,7 +26,7 @@ class DatabaseClock:
         self._error = math.inf
 
     def observe(self, asked: float, answered: float, now: datetime) -> None:
-        """now: what the database's clock showed between `asked` and `answered`, which are on Trio's."""
+        """now: the database's clock at some moment between `asked` and `answered`, which are on Trio's clock."""
         error = (answered - asked) / 2
         moment = asked + error
         known, known_error = self.at(moment), self.error(moment)
@@ -33,9 +34,9 @@ class DatabaseClock:
             self._now, self._at, self._error = now, moment, error
 
     def error(self, moment: float) -> float:
-        """How far from the truth `at` may be, in seconds, while nobody sets the database's clock."""
+        """The possible error of `at`, in seconds, unless the database's clock is set."""
         return self._error + abs(moment - self._at) * DRIFT
 
     def at(self, moment: float) -> datetime | None:
-        """The database's time at a moment of Trio's clock; None where nothing was observed yet."""
+        """The database's time at a moment of Trio's clock; None before the first observation."""
         return None if self._now is None else self._now + timedelta(seconds=moment - self._at)

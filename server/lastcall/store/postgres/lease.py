@@ -28,7 +28,7 @@ CLOSED_MAX = 10_000  # notifications not yet read
 
 
 class PostgresLeaseConnection:
-    """Implements `store.LeaseConnection`. Not from the pool: a reset would drop its lock and its listener."""
+    """Implements `LeaseConnection`. Not from the pool: a reset would drop its lock and its listener."""
 
     def __init__(self, connection: Any, loop: trio_asyncio.BaseTrioEventLoop, instance_id: UUID) -> None:
         self._connection = connection
