@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -405,7 +404,10 @@ async def test_a_begin_that_a_frozen_backend_runs_late_leaves_no_orphan(writer: 
 
 async def test_a_row_that_somebody_holds_holds_up_no_other_session(writer: Writer, cluster: Cluster) -> None:
     held, other = await writer.begin(), await writer.begin()
-    run = partial(bounded_call, writer.store._loop, CALL_SECONDS)
+
+    async def run(operation: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> Any:
+        return await bounded_call(writer.store._loop, CALL_SECONDS, operation, *args)
+
     person = await run(asyncpg.connect, cluster.url)
     try:
         await run(person.execute, "BEGIN")
