@@ -30,7 +30,8 @@ def test_nothing_is_known_before_the_first_answer() -> None:
 
 
 @pytest.mark.parametrize("step", [-0.3, 0.3, 3600.0])
-def test_an_answer_that_contradicts_what_is_believed_counts_though_it_took_longer(step: float) -> None:
+def test_an_answer_that_contradicts_the_estimate_counts(step: float) -> None:
+    """Even if it was slower: the clock of the database was set."""
     clock = DatabaseClock()
     clock.observe(10.0, 10.02, NOON)
     clock.observe(12.0, 12.4, after(2.2 + step))
@@ -51,7 +52,8 @@ def test_an_answer_dates_the_middle_of_its_way() -> None:
     assert clock.at(12.25) == after(2.0)
 
 
-def test_a_quicker_answer_counts_at_once_and_a_slower_one_when_the_last_has_aged() -> None:
+def test_a_faster_answer_counts_at_once() -> None:
+    """A slower one counts once the last has aged."""
     clock = DatabaseClock()
     clock.observe(10.0, 10.2, NOON)
     clock.observe(11.0, 11.02, after(1.0))

@@ -24,7 +24,7 @@ async def test_a_store_that_was_asked_one_question_has_one_connection(postgres_s
     assert connections(postgres_store) == 1
 
 
-async def test_a_store_that_is_warm_has_all_its_connections_prepared_and_nothing_stored(
+async def test_warming_up_prepares_all_connections_and_stores_nothing(
     postgres_store: PostgresStore,
 ) -> None:
     await postgres_store.warm_up()

@@ -373,9 +373,8 @@ async def test_closing_by_hand_says_so_and_queues_the_memory_of_what_was_said(
 
 
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
-async def test_what_was_said_is_remembered_although_the_closing_transaction_is_older(
-    database: Database, level: str
-) -> None:
+async def test_memory_is_queued_although_the_closing_transaction_is_older(database: Database, level: str) -> None:
+    """Its snapshot does not show the last message."""
     session_id = await database.insert(1.0)
 
     async def close_late(connection: Any) -> None:
@@ -433,7 +432,7 @@ async def test_the_old_repair_statement_closes_every_row_truthfully(database: Da
         assert (row["end_reason"], row["memory_status"]) == ("by_hand", "pending" if hours > 2 else "none")
 
 
-async def test_the_old_repair_statement_closes_sessions_that_began_after_its_transaction(database: Database) -> None:
+async def test_the_repair_closes_sessions_that_began_after_its_transaction(database: Database) -> None:
     async def repair_late(connection: Any) -> None:
         async with connection.transaction():
             await connection.execute("SELECT now()")
@@ -552,7 +551,7 @@ async def a_key(database: Database) -> UUID:
     return UUID(str(rows[0][0]))
 
 
-async def test_a_begin_and_a_revocation_at_the_same_moment_leave_no_session_of_a_revoked_key(
+async def test_a_begin_during_a_revocation_leaves_no_active_session(
     database: Database,
 ) -> None:
     """The revocation waits for the begin that holds the key, and then sees its session."""
@@ -645,7 +644,7 @@ async def test_long_expired_client_secrets_go_but_for_those_with_a_live_session(
 # --- applying it
 
 
-async def test_applying_again_by_two_connections_at_once_while_sessions_are_written_loses_nothing(
+async def test_applying_again_twice_at_once_during_writes_loses_nothing(
     database: Database,
 ) -> None:
     instance_id = await database.instance()
