@@ -92,7 +92,7 @@ class Connections:
         self._pool.terminate()
 
 
-class Database:
+class Queries:
     """Asks PostgreSQL, from Trio. Readers wait their turn, so that they leave connections for writes."""
 
     def __init__(self, url: str, connections: Connections, loop: trio_asyncio.BaseTrioEventLoop) -> None:

@@ -9,13 +9,13 @@ import asyncpg
 
 from ..errors import ItemNotFound
 from ..records import ConversationSummary, StoredItem
-from .connections import Database
+from .connections import Queries
 
 BEFORE_ALL = (-(1 << 63), UUID(int=0))  # position and message id
 AFTER_ALL = ((1 << 63) - 1, UUID(int=(1 << 128) - 1))
 
 
-class ConversationQueries(Database):
+class ConversationQueries(Queries):
     """The part of `Store` about conversations."""
 
     async def load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:

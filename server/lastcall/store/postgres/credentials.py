@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ..errors import CredentialRevoked, InvalidRow
 from ..records import ClientSecret, Credential
-from .connections import Database
+from .connections import Queries
 
 
-class CredentialQueries(Database):
+class CredentialQueries(Queries):
     """The part of `Store` about credentials."""
 
     async def keys_exist(self) -> bool:

@@ -7,13 +7,13 @@ from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
 from ..records import EVIDENCE_SECONDS, Instance, Suspect
-from .connections import Database
+from .connections import Queries
 from .lease import GAP_SECONDS, PostgresLeaseConnection, open_lease_connection
 
 REAP_ROWS_MAX = 5_000  # in one statement: a quarter of a second
 
 
-class InstanceQueries(Database):
+class InstanceQueries(Queries):
     """The part of `Store` about instances. None of it waits behind readers: a lease depends on it."""
 
     async def register_instance(self, instance: Instance) -> None:

@@ -11,10 +11,10 @@ import asyncpg
 
 from ...agents.agent import Memory, Message, Transcript
 from ..records import MemoryClaim, RememberedFact
-from .connections import Database
+from .connections import Queries
 
 
-class MemoryQueries(Database):
+class MemoryQueries(Queries):
     """The part of `Store` about memories."""
 
     async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:

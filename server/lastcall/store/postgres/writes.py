@@ -27,7 +27,7 @@ from .batch import (
     session_of,
 )
 from .calls import CALL_SECONDS, bounded_call
-from .connections import Connections, Database
+from .connections import Connections, Queries
 
 CLOCK_EXACT_SECONDS = 0.02
 CLOCK_QUERIES_MAX = 3
@@ -35,7 +35,7 @@ CLOCK_QUERIES_MAX = 3
 _log = structlog.get_logger(__name__)
 
 
-class SessionWrites(Database):
+class SessionWrites(Queries):
     """The part of `Store` that writes sessions, their items and their ends."""
 
     def __init__(self, url: str, connections: Connections, loop: trio_asyncio.BaseTrioEventLoop) -> None:
