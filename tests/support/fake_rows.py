@@ -1,4 +1,4 @@
-"""The rows of the store's fake, and what the real one's CHECKs and types would refuse to hold."""
+"""The rows of the fake store, and the checks that the CHECKs and types of the real one would make."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID
 from lastcall.store.errors import InvalidRow
 from lastcall.store.records import Credential, Instance, StoredItem
 
-ITEM_ID_BYTES_MAX = 2600  # what fits an entry of a B-tree
+ITEM_ID_BYTES_MAX = 2600  # fits into a B-tree entry
 BIGINT = range(-(2**63), 2**63)
 SHAPES = {  # of an item: kind; whether the role is `tool`; without a call_id, without a name
     ("message", False, True, True),
@@ -72,7 +72,7 @@ class CredentialRecord:
 
 @dataclass(slots=True, kw_only=True)
 class MemoryRecord:
-    """A row of `user_memories`. order: what `memory_id` is in the database."""
+    """A row of `user_memories`. order: stands for `memory_id`."""
 
     order: int
     content: str
@@ -85,17 +85,17 @@ class MemoryRecord:
 def check_item(item: StoredItem) -> None:
     check_text(item.item_id + item.content + (item.call_id or "") + (item.name or ""))
     if len(item.item_id.encode()) > ITEM_ID_BYTES_MAX:
-        raise InvalidRow("the item's id is too long for an index")
+        raise InvalidRow("the item id is too long for an index")
     if item.position not in BIGINT:
-        raise InvalidRow("the position is no bigint")
+        raise InvalidRow("the position is not a bigint")
     if (item.kind, item.role == "tool", item.call_id is None, item.name is None) not in SHAPES:
-        raise InvalidRow("an item of no known shape")
+        raise InvalidRow("unknown combination of kind, role, call_id and name")
     if item.kind == "function_call" and item.role != "assistant":
-        raise InvalidRow("a call is the assistant's")
+        raise InvalidRow("a function call has the role assistant")
 
 
 def check_text(text: str, lengths: range | None = None) -> None:
-    """Refuses what PostgreSQL cannot hold: NUL, lone surrogates, and other lengths than a CHECK allows."""
+    """Refuses text that PostgreSQL cannot store: with NUL, lone surrogates, or a length that a CHECK refuses."""
     if "\0" in text or not (text.isascii() or all(not "\ud800" <= char <= "\udfff" for char in text)):
         raise InvalidRow("the text holds a character that cannot be stored")
     if lengths is not None and len(text) not in lengths:

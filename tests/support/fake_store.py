@@ -1,7 +1,7 @@
-"""The store without a database: what `PostgresStore` and `schema.sql` promise, in dictionaries, on Trio's clock.
+"""A `Store` in memory, on Trio's clock, that keeps the promises of `PostgresStore` and `schema.sql`.
 
-`store/` holds both stores to the same tests. Like the real one, it commits a session's writes in the order in
-which they were submitted, tries again after `StoreUnavailable`, and lets a write land whose caller has stopped waiting.
+tests/integration/store/ runs the same tests on both. Like the real store, it commits a session's writes in the order in
+which they were submitted, retries after `StoreUnavailable`, and completes a write whose caller has stopped waiting.
 """
 
 from __future__ import annotations
@@ -30,18 +30,20 @@ from lastcall.store.records import (
     Suspect,
 )
 
-from .fake_tables import FakeTables
+from .fake_conversations import FakeConversations
+from .fake_credentials import FakeCredentials
+from .fake_memories import FakeMemories
 
 T = TypeVar("T")
 
 LEAVING = ("close_instance_sessions", "stop_instance")
-ANSWER_SECONDS = 7.0  # as long as the real store waits for a database that does not answer
+ANSWER_SECONDS = 7.0  # the real store's CALL_SECONDS
 RETRY_SECONDS = 0.1
 
 
 @dataclass(eq=False, slots=True)
 class Write:
-    """A queued write. session_id: whose it is; None for what concerns all."""
+    """A queued write. session_id: None where it concerns all sessions of an instance."""
 
     name: str
     effect: Callable[[], Any]
@@ -52,7 +54,7 @@ class Write:
 
 
 class FakeLeaseConnection:
-    """`LeaseConnection` on a `FakeStore`. `lost` makes it fail like a connection that is gone."""
+    """A `LeaseConnection` on a `FakeStore`. Set `lost` to make it fail like a broken connection."""
 
     def __init__(self, store: FakeStore, instance_id: UUID) -> None:
         self._store = store
@@ -89,11 +91,11 @@ class FakeLeaseConnection:
         await self._news.wait()
 
 
-class FakeStore(FakeTables):
-    """`lastcall.store.store.Store` in memory. Every effect is synchronous, with a checkpoint before and after it.
+class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
+    """Implements `lastcall.store.store.Store`. Effects are synchronous, with a checkpoint before and after each.
 
     fail_before, fail_after: called with an operation's name; may raise `StoreUnavailable` before or after its effect.
-    delay: seconds that an operation takes before its effect, by name.
+    delay: called with an operation's name; the seconds that it takes before its effect.
     """
 
     def __init__(self) -> None:
@@ -203,7 +205,7 @@ class FakeStore(FakeTables):
     async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
         await self._ask("fail_memory", lambda: self._note_failure(session_id, error, retry_after))
 
-    # --- how an operation gets to its effect
+    # --- from an operation to its effect
 
     async def _ask(self, name: str, effect: Callable[[], T]) -> T:
         await trio.lowlevel.checkpoint()
@@ -221,7 +223,7 @@ class FakeStore(FakeTables):
         return result
 
     async def _submit(self, write: Write, within: float) -> Any:
-        """Queues a write, synchronously; a caller that goes away leaves it to the system task that commits."""
+        """Queues a write, synchronously; a system task commits it, also after its caller has stopped waiting."""
         self._queue.append(write)
         if not self._committing:
             self._committing = True
@@ -245,11 +247,11 @@ class FakeStore(FakeTables):
         self._committing = False
 
     def _next_write(self) -> Write:
-        """As in the real store's batches: what an instance leaves with comes last, each time anew."""
+        """Like the real store's batches: the writes of an instance that leaves come behind all others."""
         return next((each for each in self._queue if each.name not in LEAVING), self._queue[0])
 
     async def _commit(self, write: Write) -> bool:
-        """One attempt; False: to be tried again."""
+        """Attempts a write once. False: it has to be retried."""
         try:
             write.outcome = await self._attempt(write.name, write.effect)
         except StoreUnavailable:

@@ -107,7 +107,8 @@ async def test_it_is_left_running_for_a_client_that_is_connected(shared: Path, m
     assert embedded.stop(shared)
 
 
-async def test_it_is_left_running_once_its_url_was_asked_for_and_stop_takes_that_back(shared: Path) -> None:
+async def test_it_is_left_running_once_its_url_was_given_out(shared: Path) -> None:
+    """`database-url --stop` undoes that."""
     embedded.keep_running(shared)
     async with embedded.open_embedded(shared) as running:
         pass
@@ -152,7 +153,7 @@ def test_it_outlives_a_kill_of_ours_and_the_next_start_attaches(shared: Path) ->
     assert trio.run(attach).left_running is None  # the dead one does not count as a user
 
 
-def test_it_starts_over_the_pid_file_of_a_crash_whose_pid_another_program_has(shared: Path) -> None:
+def test_it_starts_over_a_pid_file_whose_pid_was_reused_after_a_crash(shared: Path) -> None:
     embedded.start(shared)
     data = embedded.place(shared).cluster
     left = (data / "postmaster.pid").read_text().splitlines()
@@ -253,9 +254,7 @@ def test_programs_that_others_cannot_reach_are_copied_and_keep_their_modes(
     assert modes(package / "pginstall18" / "bin") == before
 
 
-def test_a_start_waits_for_another_process_that_is_starting_and_then_gives_up(
-    shared: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_waits_a_bounded_time_for_another_start(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "LOCK_SECONDS", 0.05)
     where = embedded.place(shared)
     began = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from lastcall import logs
 from lastcall.embedded import postgres as embedded
 from lastcall.store.errors import StoreError, StoreUnavailable
 from lastcall.store.postgres import PostgresStore, open_store
+from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from lastcall.store.records import EndReason, SessionEnd, SessionStart
 
 from ..integration.store.world import item
@@ -149,9 +150,10 @@ async def closed(talk: Talk) -> list[int]:
 
 
 @pytest.mark.parametrize("same_host", [True, False])
-async def test_the_sessions_of_a_server_that_was_killed_end_within_seconds_and_those_of_its_neighbour_go_on(
+async def test_sessions_of_a_killed_server_end_within_seconds(
     same_host: bool, serve: Serve, store: PostgresStore, nursery: trio.Nursery
 ) -> None:
+    """Those of its neighbour go on."""
     with serve(10.0) as killed, serve(10.0) as neighbour:
         await settle(store, 2, one_host=same_host)
         theirs, ours = await Talk("killed", killed, nursery).join(), await Talk("ours", neighbour, nursery).join()
@@ -178,9 +180,10 @@ async def test_when_the_only_server_was_killed_the_next_start_closes_its_rows(
     assert [row["ended"] for row in found] == pytest.approx([died] * CLIENTS, abs=DEATH_ERROR_SECONDS_MAX)
 
 
-async def test_a_server_frozen_beyond_its_lease_loses_its_rows_and_on_waking_acknowledges_nothing_and_serves_anew(
+async def test_a_server_frozen_beyond_its_lease_loses_its_rows(
     serve: Serve, store: PostgresStore, nursery: trio.Nursery
 ) -> None:
+    """On waking it acknowledges nothing, and serves again under a new lease."""
     with serve() as frozen, serve():
         await settle(store, 2)
         idle = await Talk("idle", frozen, nursery).join()
@@ -265,9 +268,10 @@ async def leave(url: str, user: str, go: trio.Event, *, task_status: trio.TaskSt
     ("outage", "seconds"),
     [("crash", OUTAGE_SECONDS), ("freeze", OUTAGE_SECONDS)],
 )
-async def test_an_outage_of_postgresql_costs_turns_but_no_session_and_ends_meanwhile_are_dated_right(
+async def test_an_outage_of_postgresql_costs_turns_but_no_session(
     outage: str, seconds: float, serve: Serve, store: PostgresStore, cluster: Cluster
 ) -> None:
+    """Sessions that end meanwhile are dated right."""
     outcomes: list[str] = []
     go = trio.Event()
     with serve() as one, serve() as two:
@@ -403,7 +407,10 @@ async def test_a_begin_that_a_frozen_backend_runs_late_leaves_no_orphan(writer: 
 
 async def test_a_row_that_somebody_holds_holds_up_no_other_session(writer: Writer, cluster: Cluster) -> None:
     held, other = await writer.begin(), await writer.begin()
-    run = writer.store._call
+
+    async def run(operation: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> Any:
+        return await bounded_call(writer.store._loop, CALL_SECONDS, operation, *args)
+
     person = await run(asyncpg.connect, cluster.url)
     try:
         await run(person.execute, "BEGIN")
@@ -474,7 +481,7 @@ def database_away(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> trio.Event
     return back
 
 
-async def test_an_end_that_comes_while_a_bulk_close_waits_keeps_its_own_date_and_reason(
+async def test_an_end_during_a_waiting_bulk_close_keeps_its_date_and_reason(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start, back = await writer.begin(), database_away(writer, monkeypatch)
@@ -490,9 +497,10 @@ async def test_an_end_that_comes_while_a_bulk_close_waits_keeps_its_own_date_and
     assert row["ended"] == pytest.approx(left, abs=END_ERROR_SECONDS_MAX)
 
 
-async def test_a_bulk_close_that_waits_is_dated_when_it_was_asked_for_with_what_was_left_unsaid(
+async def test_a_bulk_close_that_waits_is_dated_when_it_was_requested(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Unfinished items are stored with it, and do not change its date."""
     start = await writer.begin()
     unsaid = item(start, "Well, ", role="assistant", status="incomplete")
     back, asked = database_away(writer, monkeypatch), time.time()

@@ -22,7 +22,6 @@ TO_BE_SPLIT = {
     "conversation/response.py",
     "conversation/responses.py",
     "memory/extract.py",
-    "store/postgres/pool.py",
 }
 
 

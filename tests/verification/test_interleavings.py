@@ -119,7 +119,7 @@ FAULTS = {
         None, {"AND role = 'user'": "AND role = 'nobody'"}, CLOSING, "I4: closed with memory none"
     ),
     "an end that can be rewritten": Fault(
-        None, {"IF (NEW.is_active, NEW.inst": "IF false AND (NEW.is_active, NEW.inst"}, CLOSING, "I3: the end"
+        None, {"IF NEW IS DISTINCT FROM permitted THEN": "IF false THEN"}, CLOSING, "I3: the end"
     ),
     "an end before its start": Fault(
         None, {"greatest(NEW.session_start, least(": "greatest(NULL, least("}, ("begin:A", "end-late:A"), "'refused'"

@@ -1,1 +1,1 @@
-"""What comes along from pip: a PostgreSQL and a small model."""
+"""The PostgreSQL and the small model that pip installs with the server."""

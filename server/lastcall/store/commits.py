@@ -1,4 +1,4 @@
-"""The group-commit writer: rows that arrive while commits are in flight form the next batch. It knows no SQL.
+"""The group-commit writer: rows that arrive while commits are in flight form the next batch. Independent of SQL.
 
 There is no timer: an idle writer commits a row at once, and batches grow only under load.
 """
@@ -17,7 +17,7 @@ from .queue import CommitQueue, Outcome, PendingWrite, WriteBatch
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
-COMMITS_MAX = 2  # at once: with one, half of the time until a session's end was committed was another batch's
+COMMITS_MAX = 2  # in flight; with one, an end waited for another batch half of the time until it was committed
 RETRY_WAIT_SECONDS_MIN = 0.02
 RETRY_WAIT_SECONDS_MAX = 0.5
 
@@ -26,13 +26,13 @@ _Settled: TypeAlias = Sequence[tuple[PendingWrite[Row, Result], Outcome[Result]]
 
 
 class CommitWriter(Generic[Row, Result]):
-    """Commits rows in batches, those of one key in the order in which they came. `Result`: what a row comes to.
+    """Commits rows in batches; rows with the same key are committed in the order in which they came.
 
-    commit: stores a batch whole or not at all and returns an outcome per row; a row whose outcome is
-        `StoreUnavailable` was left out, and is queued again. It must be idempotent. It raises
-        `StoreUnavailable` for a failure that passes (the batch is tried again) and `InvalidRow` where a row is at
-        fault (the batch is halved until that row stands alone). It is called for up to `COMMITS_MAX` batches at once.
-    key: what a row belongs to; None where it concerns all.
+    commit: stores a batch, all or nothing, and returns an outcome per row; a row whose outcome is `StoreUnavailable`
+        was left out and is queued again. It must be idempotent. It raises `StoreUnavailable` for a transient failure
+        (the batch is retried) and `InvalidRow` for a bad row (the batch is halved until that row stands alone). It is
+        called for up to `COMMITS_MAX` batches at once.
+    key: of a row; None where the row concerns all keys.
     """
 
     def __init__(self, commit: Commit[Row, Result], key: Callable[[Row], Hashable]) -> None:
@@ -45,8 +45,8 @@ class CommitWriter(Generic[Row, Result]):
     async def submit(self, row: Row, *, within: float) -> Result:
         """Queues a row, synchronously, and returns once its batch is committed.
 
-        A caller that is cancelled meanwhile does not stop the write; one whose `within` seconds pass gets
-        `StoreUnavailable`, and the row is dropped unless a commit holds it already: the outcome is then unknown.
+        Cancelling the caller does not stop the write. After `within` seconds it raises `StoreUnavailable` and drops the
+        row, unless a commit in flight has it already: whether it was committed is then unknown.
         """
         entry = self._enqueue(row)
         with trio.move_on_after(within):
@@ -59,9 +59,9 @@ class CommitWriter(Generic[Row, Result]):
         return entry.outcome
 
     async def submit_surely(self, *rows: Row) -> Sequence[Outcome[Result]]:
-        """Like `submit`, for rows that must land: tried until they are committed or the writer is closed.
+        """Like `submit`, but retries until the rows are committed or the writer is closed.
 
-        Returns the outcome of each, failures too: one row's fault is not the others'.
+        Returns an outcome per row, errors included: a bad row does not affect the others.
         """
         entries = [self._enqueue(row) for row in rows]
         for entry in entries:
@@ -74,17 +74,17 @@ class CommitWriter(Generic[Row, Result]):
         return entry
 
     def close(self, budget_seconds: float) -> None:
-        """No more rows; what is queued is committed by `run`, which gives up `budget_seconds` from now."""
+        """Accepts no more rows; `run` commits those that are queued, for at most `budget_seconds` from now."""
         self._give_up_at = trio.current_time() + budget_seconds
         for scope in self._under_way:
             scope.deadline = self._give_up_at
         self._queue.close()
 
     async def run(self) -> None:
-        """Commits until closed and empty.
+        """Commits until the writer is closed and its queue is empty.
 
-        Shielded: ends of sessions are submitted from cleanup code, which waits for this very task. It ends because
-        its queue is closed, never because it is cancelled.
+        Shielded, since cleanup code submits ends of sessions and waits for this very task. It ends because its queue is
+        closed, never because it is cancelled.
         """
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as self._tasks:
@@ -92,8 +92,8 @@ class CommitWriter(Generic[Row, Result]):
                     self._tasks.start_soon(self._commit_batches)
 
     async def _commit_batches(self) -> None:
-        """One batch after the other."""
-        # One for all of them, and not one each: it is part of a reference cycle.
+        """Commits one batch after another."""
+        # One object for all batches: each is part of a reference cycle, which would be left to the garbage collector.
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
             wait=wait_random_exponential(multiplier=RETRY_WAIT_SECONDS_MIN, max=RETRY_WAIT_SECONDS_MAX),
@@ -111,7 +111,7 @@ class CommitWriter(Generic[Row, Result]):
         entries: list[PendingWrite[Row, Result]],
         grows: WriteBatch[Row, Result] | None = None,
     ) -> None:
-        """grows: the batch to which each attempt adds what has come since the one before."""
+        """grows: the batch to which each attempt adds the rows that have arrived since."""
         try:
             settled: _Settled[Row, Result] = await attempts(self._commit_live, entries, grows)
         except InvalidRow as error:
@@ -121,7 +121,7 @@ class CommitWriter(Generic[Row, Result]):
                 await self._settle_batch(attempts, entries[middle:])
             else:
                 entries[0].settle(error)
-        except Exception as error:  # noqa: BLE001 - the writer outlives any one batch
+        except Exception as error:  # noqa: BLE001 - no batch may end the writer
             failure = error if isinstance(error, StoreError) else StoreUnavailable(f"commit failed: {error!r}")
             for entry in entries:
                 entry.settle(failure)
@@ -139,7 +139,7 @@ class CommitWriter(Generic[Row, Result]):
             self._tasks.start_soon(self._again, held)
 
     async def _again(self, held: Sequence[tuple[PendingWrite[Row, Result], StoreUnavailable]]) -> None:
-        """Queues rows again, in their order, that could not be committed now, while the rest of their batch was."""
+        """Queues the rows again, in their order, that were left out of their batch."""
         await trio.sleep(RETRY_WAIT_SECONDS_MAX)
         for entry, outcome in held:
             try:
@@ -154,7 +154,7 @@ class CommitWriter(Generic[Row, Result]):
     async def _commit_live(
         self, entries: list[PendingWrite[Row, Result]], grows: WriteBatch[Row, Result] | None
     ) -> _Settled[Row, Result]:
-        """Commits those rows that somebody still waits for."""
+        """Commits the rows that are still waited for."""
         if grows is not None:
             self._queue.fill(grows)
         live = [entry for entry in entries if not entry.abandoned]

@@ -1,14 +1,14 @@
-"""How the store fails."""
+"""The errors of the store."""
 
 from __future__ import annotations
 
 
 class StoreError(Exception):
-    """The store did not do it."""
+    """An operation of the store failed."""
 
 
 class StoreUnavailable(StoreError):
-    """Not now: the database is out of reach or too slow. Whether a write happened is unknown; trying again is safe."""
+    """The database is out of reach or too slow. Whether a write happened is unknown; retrying is safe."""
 
 
 class SessionClosed(StoreError):
@@ -16,20 +16,20 @@ class SessionClosed(StoreError):
 
 
 class InvalidRow(StoreError):
-    """The database refused the data itself; trying again will not help."""
+    """The database refused the data itself; retrying will not help."""
 
 
 class InstanceGone(InvalidRow):
-    """The instance was declared dead, or has stopped: it begins no sessions any more."""
+    """The instance was declared dead or has stopped, so it begins no more sessions."""
 
 
 class CredentialRevoked(InvalidRow):
-    """The key or client secret was revoked: it begins no sessions and makes no secrets any more."""
+    """The key or client secret was revoked, so it begins no more sessions and creates no more secrets."""
 
 
 class ItemExists(InvalidRow):
-    """Another item of the conversation has this id."""
+    """The conversation has another item with this id."""
 
 
 class ItemNotFound(InvalidRow):
-    """No item of the conversation has this id."""
+    """The conversation has no item with this id."""

@@ -1,4 +1,4 @@
-"""Reads `queries.sql` into statements by name, and `schema.sql` whole."""
+"""Reads `queries.sql`, as statements by name, and `schema.sql`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
 def load_queries(text: str) -> dict[str, str]:
-    """Splits SQL text at its `-- name:` lines: statement by name, comments kept, without the closing semicolon."""
+    """Splits SQL text at its `-- name:` lines into statements by name, without their closing semicolons."""
     parts = _NAME.split(text)[1:]
     names, bodies = parts[::2], parts[1::2]
     if len(set(names)) != len(names):
-        raise ValueError("a statement's name occurs twice")
+        raise ValueError("a statement name occurs twice")
     return {name: body.strip().removesuffix(";") for name, body in zip(names, bodies, strict=True)}
 
 

@@ -1,6 +1,6 @@
--- The statements of the server, but for those that one batch of writes consists of: they are functions of schema.sql.
--- `-- name:` begins one; queries.py reads them by that name.
--- Times: the database's clock only. The server passes ages in seconds, measured by its monotonic clock.
+-- The statements of the server. Those of a batch of writes are functions in schema.sql.
+-- A statement begins at its `-- name:` line; queries.py loads them by that name.
+-- All times are by the database's clock. The server passes ages in seconds, measured by its monotonic clock.
 
 -- name: ping
 SELECT 1;
@@ -9,14 +9,15 @@ SELECT 1;
 INSERT INTO server_instances (instance_id, hostname, pid, version, lease_seconds, host_id, process_started)
 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (instance_id) DO NOTHING;
 
--- name: guard_instance
--- The lock is taken by the connection that renews. False: a connection of ours that is not quite gone still has it.
--- Whoever lost its own guard may have shared that fate with all others: it is not steady.
+-- name: take_lease_lock
+-- Takes the lock for the connection that will renew the lease. No row: an earlier connection of this instance, not yet
+-- gone, still has it. steady_since restarts: an instance that lost its lease connection may have lost it in an outage
+-- that everybody had.
 UPDATE server_instances SET guarded_at = now(), steady_since = now()
  WHERE instance_id = $1 AND pg_try_advisory_lock(instance_lock_key($1)) RETURNING instance_id;
 
 -- name: renew_instance
--- No row: this instance was declared dead. $2: seconds without a heartbeat that count as a gap.
+-- No row: this instance was declared dead, or has stopped. $2: seconds without a heartbeat that count as a gap.
 UPDATE server_instances
    SET heartbeat_at = now(),
        steady_since = CASE WHEN heartbeat_at < now() - make_interval(secs => $2) THEN now() ELSE steady_since END
@@ -27,9 +28,9 @@ RETURNING instance_id;
 SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($1::uuid[]) AND NOT is_active;
 
 -- name: suspect_instances
--- Owners of active sessions, other than $1. `guard_gone`: the connection that held its lock is gone, and not because
--- the database was restarted. `steady_seconds`: how long the asker itself has reached the database without a gap ($2);
--- after an outage everybody's heartbeat is old, and the asker's own may not yet be renewed.
+-- Owners of active sessions, other than $1. `guard_gone`: the connection that held its lock has ended, and not because
+-- the database was restarted. `steady_seconds`: for how long the asking instance has had no gap ($2) in its own
+-- heartbeats; after an outage all heartbeats are old, and its own may not be renewed yet.
 SELECT i.instance_id, i.host_id, i.pid, i.process_started, i.heartbeat_at, i.lease_seconds,
        i.stopped_at IS NOT NULL OR i.reaped_at IS NOT NULL AS gone,
        extract(epoch FROM now() - i.heartbeat_at)::double precision AS silent_seconds,
@@ -44,11 +45,11 @@ SELECT i.instance_id, i.host_id, i.pid, i.process_started, i.heartbeat_at, i.lea
    AND i.instance_id IN (SELECT instance_id FROM conversation_sessions WHERE is_active);
 
 -- name: reap_instance
--- $2: the heartbeat by which it was judged; whoever renewed it since is alive. $3: the judge. $4: rows at most.
--- Its sessions ended when it was last known to live: at its heartbeat, or with the last item that it stored. But for $5
--- seconds at most: a frozen database may store on waking what it was sent by a process that is long dead. A row that
--- somebody holds is left for the next look, as is one that begins just now.
--- FOR UPDATE, unlike a renewal: it begins no sessions meanwhile.
+-- $2: the heartbeat on which the verdict is based; an instance that has renewed it since is alive. $3: who declares it
+-- dead. $4: the number of sessions at most. They ended when it was last known to be alive: at its heartbeat, or with
+-- the last item that it stored, but at most $5 seconds later: a frozen database may run on waking the statements of a
+-- process that is long dead. Rows that are locked, or being inserted, are left for the next pass.
+-- FOR UPDATE, which a renewal does not take: the instance begins no sessions meanwhile.
 WITH judged AS MATERIALIZED (
     SELECT instance_id FROM server_instances WHERE instance_id = $1 AND heartbeat_at = $2 FOR UPDATE
 ), dead AS (
@@ -67,13 +68,13 @@ UPDATE conversation_sessions s
 RETURNING s.session_id;
 
 -- name: stop_instance
--- FOR UPDATE, unlike a renewal: it begins no sessions meanwhile.
+-- FOR UPDATE, which a renewal does not take: the instance begins no sessions meanwhile.
 UPDATE server_instances SET stopped_at = now()
  WHERE instance_id = (SELECT instance_id FROM server_instances WHERE instance_id = $1 FOR UPDATE)
    AND stopped_at IS NULL AND reaped_at IS NULL;
 
 -- name: commit_batch
--- The schema's own function holds the statements; `queries.sql` has the rest.
+-- The statements of a batch are in this function of schema.sql.
 SELECT commit_batch($1, make_interval(secs => $2), $3) AS answer;
 
 -- name: clock
@@ -83,9 +84,9 @@ SELECT clock_timestamp() AS at;
 SELECT session_id FROM conversation_sessions WHERE instance_id = $1 AND is_active;
 
 -- name: close_instance_sessions
--- They ended $2 seconds ago, or with the last item that was stored of them, since one may have been on its way then.
--- What this transaction itself stores are words that were left unsaid by then.
--- A row that somebody else holds is left to its session's own end.
+-- They ended $2 seconds ago, or with their last stored item, since one may have been on its way at that moment. Items
+-- stored by this very transaction do not count: they were unfinished then.
+-- Rows that are locked are left to their session's own end.
 WITH free AS MATERIALIZED (
     SELECT session_id FROM conversation_sessions WHERE instance_id = $1 AND is_active
        FOR NO KEY UPDATE SKIP LOCKED
@@ -114,7 +115,7 @@ SELECT * FROM (
 ) newest ORDER BY position, message_id;
 
 -- name: find_item
--- A deleted one too: its place is still one to go on from.
+-- Deleted items too: a page can still begin at their place.
 SELECT position, message_id FROM messages WHERE conversation_id = $1 AND item_id = $2;
 
 -- name: items_after
@@ -128,7 +129,7 @@ SELECT message_id, session_id, conversation_id, item_id, position, role, content
  ORDER BY position DESC, message_id DESC LIMIT $4;
 
 -- name: list_conversations
--- Newest first. $2: NULL, or the conversation behind which to go on.
+-- Newest first. $2: the conversation after which to continue, or NULL.
 SELECT conversation_id, extract(epoch FROM c.created_at)::double precision AS created_at, title,
        extract(epoch FROM coalesce(last.created_at, c.created_at))::double precision AS last_active_at
   FROM conversations c LEFT JOIN LATERAL (
@@ -140,9 +141,9 @@ SELECT conversation_id, extract(epoch FROM c.created_at)::double precision AS cr
  ORDER BY c.created_at DESC, conversation_id DESC LIMIT $3;
 
 -- name: claim_memory
--- SKIP LOCKED: two servers that look at once take different sessions. An attempt counts when it begins, so that a
--- transcript which kills its server is not tried for ever. With each session comes what was said in it: no calls of
--- functions, and nothing that the user took back; a session in which nothing was said is one row without words.
+-- SKIP LOCKED: two servers at the same time claim different sessions. An attempt counts when it begins, so that a
+-- transcript that crashes its server is not retried forever. Returns the messages of each session, without function
+-- calls and deleted items; for a session without messages, one row with NULLs.
 WITH claimed AS (
     UPDATE conversation_sessions s
        SET memory_due_at = now() + make_interval(secs => $2), memory_attempts = memory_attempts + 1
@@ -157,7 +158,7 @@ SELECT session_id, claimed.user_id, memory_attempts, role, content, item_id
  ORDER BY session_id, position, created_at;
 
 -- name: finish_memory
--- The row's mark and its effect are one statement: whoever marks it applies it, nobody else does.
+-- Marking the row and storing its memories are one statement, so that only the server that marks it stores them.
 WITH done AS (
     UPDATE conversation_sessions
        SET memory_status = 'done', memory_finalized_at = now(), memory_due_at = NULL, memory_error = NULL
@@ -182,7 +183,7 @@ UPDATE conversation_sessions SET memory_due_at = now(), memory_attempts = greate
  WHERE session_id = $1 AND memory_status = 'pending';
 
 -- name: fail_memory
--- $3 NULL: no further try.
+-- $3: seconds until the next attempt; NULL: none.
 UPDATE conversation_sessions
    SET memory_error = $2,
        memory_status = CASE WHEN $3::double precision IS NULL THEN 'failed' ELSE 'pending' END,
@@ -190,11 +191,11 @@ UPDATE conversation_sessions
  WHERE session_id = $1 AND memory_status = 'pending';
 
 -- name: keys_exist
--- Revoked ones too: revoking the last key does not open the server to everybody.
+-- Revoked keys too: revoking the last one must not open the server to everybody.
 SELECT EXISTS (SELECT FROM api_keys) AS found;
 
 -- name: find_credential
--- By its hash: whoever measures how long this takes learns about the hash, not about the secret.
+-- By its hash: the time this takes tells an attacker about the hash, not about the secret.
 SELECT key_id AS credential_id, key_id, subject AS user_id, scope, NULL::uuid AS conversation_id, '{}' AS session
   FROM api_keys WHERE secret_hash = $1 AND revoked_at IS NULL
 UNION ALL
@@ -202,9 +203,9 @@ SELECT secret_id, key_id, user_id, 'client', conversation_id, session
   FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now();
 
 -- name: create_client_secret
--- allowed: its key is not revoked, and FOR SHARE keeps it from being. expires_at NULL: not made, for that, or because
--- the user has no such conversation. Long expired ones go, but for those that still
--- have live sessions, which a later revocation has to find.
+-- allowed: its key is not revoked; FOR SHARE prevents a revocation meanwhile. expires_at NULL: not created, for that
+-- reason or because the user has no such conversation. Also deletes secrets that expired over a day ago, except those
+-- of active sessions, which a later revocation must find.
 WITH parent AS MATERIALIZED (
     SELECT key_id FROM api_keys WHERE key_id = $2 AND revoked_at IS NULL FOR SHARE
 ), swept AS (
@@ -226,7 +227,7 @@ SELECT (SELECT extract(epoch FROM expires_at)::bigint FROM made) AS expires_at,
 INSERT INTO api_keys (key_id, subject, scope, prefix, secret_hash) VALUES ($1, $2, $3, $4, $5);
 
 -- name: list_keys
--- active_sessions: its client secrets' too.
+-- active_sessions: includes those of its client secrets.
 SELECT k.key_id, k.prefix, k.subject, k.scope, k.created_at, k.revoked_at,
        (SELECT count(*) FROM conversation_sessions s WHERE s.is_active AND s.credential_id IN (
             SELECT k.key_id UNION ALL SELECT secret_id FROM client_secrets c WHERE c.key_id = k.key_id))
@@ -234,7 +235,7 @@ SELECT k.key_id, k.prefix, k.subject, k.scope, k.created_at, k.revoked_at,
   FROM api_keys k ORDER BY created_at DESC LIMIT $1;
 
 -- name: revoke_credential
--- A key or a client secret. No row: there is none of this id. closed_sessions: as they were at the statement's begin.
+-- A key or a client secret. No row: no such id. closed_sessions: counted at the beginning of the statement.
 WITH mine AS MATERIALIZED (
     SELECT count(*) AS closed_sessions FROM conversation_sessions WHERE is_active AND credential_id IN (
         SELECT $1 UNION ALL SELECT secret_id FROM client_secrets WHERE key_id = $1)
@@ -246,7 +247,7 @@ WITH mine AS MATERIALIZED (
 SELECT id, revoked_at, closed_sessions FROM (SELECT * FROM key UNION ALL SELECT * FROM secret) revoked, mine;
 
 -- name: list_sessions
--- $1 user, $2 states, $3 reason, $4 seconds back: NULL takes all; $5: how many. lasted_seconds: so far, while active.
+-- $1: user, $2: states, $3: end reason, $4: seconds back; NULL: all. $5: limit. lasted_seconds: so far, while active.
 SELECT session_id, conversation_id, user_id, state, session_start, session_end, duration_seconds, end_reason,
        close_code, memory_status, hostname, pid,
        coalesce(duration_seconds, extract(epoch FROM now() - session_start)::double precision) AS lasted_seconds
@@ -268,13 +269,13 @@ SELECT session_id, conversation_id, user_id, instance_id, hostname, pid, session
 SELECT DISTINCT instance_id, owner_last_seen FROM orphaned_sessions WHERE instance_id IS NOT NULL;
 
 -- name: count_overdue
--- The alert's count, for any number of hours.
+-- The count of the operators' alert, for any age. $1: seconds.
 SELECT count(*) AS orphaned_count FROM conversation_sessions
  WHERE is_active AND session_start < now() - make_interval(secs => $1);
 
 -- name: close_orphans
--- Dated as reap_instance does it; without an owner, at the last stored item. $1, $2: owners and when they were last seen
--- at an earlier look; $3: as reap_instance's $5.
+-- Dated as by reap_instance; without an owner, at the last stored item. $1, $2: owners and when they were last seen, as
+-- of an earlier query. $3: as $5 of reap_instance.
 UPDATE conversation_sessions s
    SET is_active = false, end_reason = CASE WHEN o.instance_id IS NULL THEN 'by_hand' ELSE 'owner_died' END,
        session_end = greatest(o.owner_last_seen, least(o.owner_last_seen + make_interval(secs => $3), coalesce(
@@ -286,7 +287,7 @@ UPDATE conversation_sessions s
 RETURNING s.session_id, s.user_id, s.session_start, s.session_end, s.duration_seconds, s.end_reason;
 
 -- name: close_session
--- By hand. Dated now: whoever closes it saw it active.
+-- By hand. Dated now, since the operator has just seen it active.
 UPDATE conversation_sessions SET is_active = false WHERE session_id = $1 AND is_active
 RETURNING session_id, user_id, session_start, session_end, duration_seconds, end_reason;
 

@@ -1,7 +1,7 @@
-"""The rows that wait for a commit, taken in batches by several commits at once, in an order that means the same.
+"""The queue of rows to commit, from which several commits take batches at the same time.
 
-Rows of one key (a session's) are committed in the order in which they came, so they are never in two batches at once.
-A row without a key concerns all of them: it is committed after what came before it, and with nothing beside it.
+Rows with the same key (of one session) are committed in the order in which they came, so they are never in two batches
+at once. A row without a key concerns all keys: it is committed after all rows before it, with no other batch in flight.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Outcome: TypeAlias = Result | StoreError
 
 @dataclass(eq=False, slots=True)
 class PendingWrite(Generic[Row, Result]):
-    """A row and what became of it. key: None where it concerns all others. abandoned: nobody waits for it any more."""
+    """A row and its outcome. key: None where it concerns all keys. abandoned: nobody waits for it any more."""
 
     row: Row
     key: Hashable
@@ -35,20 +35,21 @@ class PendingWrite(Generic[Row, Result]):
     abandoned: bool = False
 
     def settle(self, outcome: Outcome[Result]) -> None:
+        """Sets the outcome and wakes the caller."""
         self.outcome = outcome
         self.settled.set()
 
 
 @dataclass(eq=False, slots=True)
 class WriteBatch(Generic[Row, Result]):
-    """Rows that are being committed, and their keys: others with the same wait."""
+    """Rows that are being committed, and their keys, for which further rows have to wait."""
 
     entries: list[PendingWrite[Row, Result]] = field(default_factory=list)
     keys: set[Hashable] = field(default_factory=set)
 
 
 class CommitQueue(Generic[Row, Result]):
-    """At most `QUEUE_ROWS_MAX` rows."""
+    """Holds at most `QUEUE_ROWS_MAX` rows."""
 
     def __init__(self) -> None:
         self._waiting: deque[PendingWrite[Row, Result]] = deque()
@@ -57,19 +58,19 @@ class CommitQueue(Generic[Row, Result]):
         self._closed = False
 
     def put(self, entry: PendingWrite[Row, Result]) -> None:
-        """Synchronously. Raises `StoreUnavailable` where there is no room, or no commit will come."""
+        """Appends a row, synchronously. Raises `StoreUnavailable` where the queue is full or closed."""
         if self._closed or len(self._waiting) >= QUEUE_ROWS_MAX:
             raise StoreUnavailable("the commit queue is full or closed")
         self._waiting.append(entry)
         self._takers.unpark()
 
     def close(self) -> None:
-        """No more rows."""
+        """Accepts no more rows."""
         self._closed = True
         self._takers.unpark_all()
 
     async def batch(self) -> WriteBatch[Row, Result] | None:
-        """The next rows that may be committed, once there are any; to be given to `done`. None: closed and empty."""
+        """Waits for rows that may be committed and takes them; pass them to `done`. None: closed and empty."""
         batch = WriteBatch[Row, Result]()
         while True:
             self.fill(batch)
@@ -81,7 +82,7 @@ class CommitQueue(Generic[Row, Result]):
             await self._takers.park()
 
     def fill(self, batch: WriteBatch[Row, Result]) -> None:
-        """Adds rows that have come since, up to `BATCH_ROWS_MAX`."""
+        """Adds rows that have arrived since, up to `BATCH_ROWS_MAX`."""
         others = [other.keys for other in self._out if other is not batch]
         passed: list[PendingWrite[Row, Result]] = []
         while self._waiting and len(batch.entries) < BATCH_ROWS_MAX and not any(None in keys for keys in others):
@@ -97,6 +98,6 @@ class CommitQueue(Generic[Row, Result]):
         self._waiting.extendleft(reversed(passed))
 
     def done(self, batch: WriteBatch[Row, Result]) -> None:
-        """All its rows are settled, or back in the queue: those that had to wait for it may be taken."""
+        """Releases the keys of a batch whose rows are all settled or queued again."""
         self._out.remove(batch)
         self._takers.unpark_all()

@@ -1,4 +1,4 @@
-"""What the store takes and returns: rows and what they come to. No SQL, no sockets."""
+"""The records that the store takes and returns."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from uuid import UUID, uuid4
 
 from ..agents.agent import Transcript
 
-EVIDENCE_SECONDS = (
-    1.0  # two heartbeats: what a dead owner stored later than that after its last one, it did not live to see
-)
+# Two heartbeats. An item stored later than this after its owner's last heartbeat does not show that the owner was still
+# alive: a frozen database may run a statement long after it was sent.
+EVIDENCE_SECONDS = 1.0
 
 
 class EndReason(StrEnum):
     """Why a session ended (`conversation_sessions.end_reason`)."""
 
-    CLIENT_CLOSED = "client_closed"  # a close frame of the client's
+    CLIENT_CLOSED = "client_closed"  # the client sent a close frame
     CLIENT_LOST = "client_lost"  # FIN or RST without a close frame
-    CLIENT_VANISHED = "client_vanished"  # no answer to pings; the end is the last byte received
-    PROTOCOL_ERROR = "protocol_error"  # bytes that are no WebSocket
+    CLIENT_VANISHED = "client_vanished"  # no pong; the end is the time of the last byte received
+    PROTOCOL_ERROR = "protocol_error"  # bytes that are not WebSocket
     MESSAGE_TOO_BIG = "message_too_big"
-    SLOW_READER = "slow_reader"  # took no bytes for too long, or left too many unread
-    FLOODING = "flooding"  # sent events at more than its rate, and went on
-    EXPIRED = "expired"  # the longest time that a session may last
+    SLOW_READER = "slow_reader"  # accepted no bytes for too long, or left too many unread
+    FLOODING = "flooding"  # kept sending events above its rate
+    EXPIRED = "expired"  # reached the longest time that a session may last
     IDLE = "idle"  # no event for too long
-    REFUSED = "refused"  # the session could not be begun as the client asked
-    SERVER_ERROR = "server_error"  # our fault
+    REFUSED = "refused"  # the session could not be begun as the client requested
+    SERVER_ERROR = "server_error"  # an error in the server or its agent
     SHUTDOWN = "shutdown"
     CLOSED_ELSEWHERE = "closed_elsewhere"  # somebody else closed the row
-    OWNER_DIED = "owner_died"  # closed on behalf of a server that is gone
-    REVOKED = "revoked"  # its key or client secret was revoked: written by the schema
-    BY_HAND = "by_hand"  # closed by a person: the schema's default
+    OWNER_DIED = "owner_died"  # closed on behalf of a dead instance
+    REVOKED = "revoked"  # written by the schema when its key or client secret is revoked
+    BY_HAND = "by_hand"  # written by the schema where whoever closes the row gives no reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """A server process.
 
-    lease_seconds: after so long without a heartbeat, others may declare it dead.
-    host_id: where `pid` and `process_started` mean something; None where that cannot be told.
+    lease_seconds: without a heartbeat for so long, it may be declared dead.
+    host_id: the host where `pid` and `process_started` are valid; None where it cannot be determined.
     """
 
     instance_id: UUID
@@ -55,13 +55,13 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspect:
-    """Another instance that owns active sessions, as one look at the database shows it.
+    """Another instance that owns active sessions, as of one query.
 
-    gone: it left in good order, or was declared dead before.
+    gone: it has shut down in order, or was declared dead before.
     silent_seconds: since its last heartbeat.
-    guard_gone: the connection that renewed its lease is gone, though the database was not restarted since.
-    steady_seconds: how long the one who looks has reached the database without a gap.
-    heartbeat: to be handed back with the verdict; whoever renews it meanwhile is not reaped.
+    guard_gone: its lease connection has ended, and not because the database was restarted.
+    steady_seconds: for how long the asking instance has had no gap in its own heartbeats.
+    heartbeat: passed back to `reap`; an instance that renews it in between is not reaped.
     """
 
     instance_id: UUID
@@ -78,9 +78,10 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStart:
-    """A session that begins. `started` is this process's monotonic clock (`trio.current_time()`).
+    """The beginning of a session.
 
-    credential_id: the key or client secret that it begins with; None: neither.
+    started: on this process's monotonic clock, `trio.current_time()`.
+    credential_id: the key or client secret that it was begun with; None: neither.
     """
 
     session_id: UUID
@@ -95,13 +96,13 @@ class SessionStart:
 class StoredItem:
     """One item of a conversation's transcript.
 
-    message_id: made by the server process, so that writing an item again is no second item.
-    item_id: what clients see; unique within the conversation, those that were deleted included.
-    position: orders the items of a conversation.
-    content: a message's text, a call's arguments, or what came of it.
-    role: of a call `assistant`, of its output `tool`: what a user said has the role `user` and is a message.
-    call_id, name: of a function call; its output has the `call_id` too.
-    deleted: no part of the conversation any more; the transcript keeps it all the same.
+    message_id: chosen by the server process, so that storing an item twice has no effect.
+    item_id: the id that clients see; unique within the conversation, deleted items included.
+    position: the order of items in a conversation.
+    content: the text of a message, the arguments of a call, or its output.
+    role: `assistant` for a function call and `tool` for its output.
+    call_id, name: of a function call; its output has the same `call_id`.
+    deleted: no longer part of the conversation, but still in the transcript.
     """
 
     message_id: UUID = field(default_factory=uuid4)
@@ -120,7 +121,7 @@ class StoredItem:
 
 @dataclass(frozen=True, slots=True)
 class ItemDeletion:
-    """An item that a session takes out of its conversation."""
+    """An item that a session deletes from its conversation."""
 
     session_id: UUID
     item_id: str
@@ -128,7 +129,11 @@ class ItemDeletion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEnd:
-    """A session that ended at `ended` on this process's monotonic clock, with what was left unsaid."""
+    """The end of a session.
+
+    ended: on this process's monotonic clock, `trio.current_time()`.
+    unfinished: items that were not stored by then.
+    """
 
     session_id: UUID
     instance_id: UUID
@@ -142,9 +147,10 @@ class SessionEnd:
 class Credential:
     """A key or client secret that is neither revoked nor expired.
 
-    key_id: of the key behind it, its own for a key; None for a secret that was made where no keys were set.
-    scope: a value of `identity.Scope`, which the authenticator makes of it.
-    conversation_id: the only one that it may go on in; None: any of the user's. session: JSON, see `ClientSecret`.
+    key_id: a key's own id, or the key that created the secret; None: no keys were set.
+    scope: the value of a `Scope`; the authenticator converts it.
+    conversation_id: the only conversation it may continue; None: any of the user.
+    session: JSON, see `ClientSecret`.
     """
 
     credential_id: UUID
@@ -159,8 +165,10 @@ class Credential:
 class ClientSecret:
     """A client secret to be stored.
 
-    key_id: the key that makes it; None where no keys are set. secret_hash: SHA-256 of what the client is given.
-    session: what its sessions begin with, as JSON of the protocol's session.
+    key_id: the key that creates it; None: no keys are set.
+    session: initial configuration of its sessions, as JSON of the protocol's session.
+    secret_hash: SHA-256 of the secret that the client is given.
+    seconds: until it expires.
     """
 
     secret_id: UUID = field(default_factory=uuid4)
@@ -182,7 +190,10 @@ class RememberedFact:
 
 @dataclass(frozen=True, slots=True)
 class ConversationSummary:
-    """A conversation in a list. Times: seconds since 1970; last_active_at: of its newest item, else its beginning."""
+    """A conversation in a list. Times are Unix seconds.
+
+    last_active_at: when its newest item was stored; where it has none, when it was created.
+    """
 
     conversation_id: UUID
     created_at: float
@@ -192,7 +203,7 @@ class ConversationSummary:
 
 @dataclass(frozen=True, slots=True)
 class MemoryClaim:
-    """A closed session whose memory the caller may finalize now. attempts: tries so far, this one included."""
+    """A closed session whose memory the caller may finalize now. attempts: so far, including this one."""
 
     transcript: Transcript
     attempts: int

@@ -1,4 +1,4 @@
-"""What an operator asks the database, as plain rows: the same ones become tables, JSON and pages."""
+"""Reports for operators: plain rows, which are shown as tables, JSON and pages."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ State = Literal["active", "ended", "orphaned"]
 _STATES: dict[State, list[str]] = {"active": ["live", "orphaned"], "ended": ["ended"], "orphaned": ["orphaned"]}
 _HOUR_SECONDS = 3600.0
 
-SECOND_LOOK_SECONDS = 2.0  # the living renew their leases within one, also after an outage
+SECOND_LOOK_SECONDS = 2.0  # living instances renew their leases within one second, also after an outage
 
 
 class Rows(Protocol):
-    """Where named queries are asked: `PostgresStore`."""
+    """The part of `PostgresStore` that reports need."""
 
     async def fetch(self, query: str, *args: object) -> list[Any]:
-        """Records: columns by name, as `record["name"]`."""
+        """Returns the rows of a named query; columns as `row["name"]`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SessionReport:
-    """state: live, orphaned or ended. lasted_seconds: so far, while it is active."""
+    """A session. state: live, orphaned or ended. lasted_seconds: its duration, so far while it is active."""
 
     session_id: UUID
     conversation_id: UUID
@@ -49,7 +49,7 @@ class SessionReport:
 
 @dataclass(frozen=True, slots=True)
 class DayReport:
-    """The sessions that began on one day. avg_duration: in seconds, of those that ended."""
+    """The sessions that began on one day. avg_duration: seconds, of those that have ended."""
 
     date: date
     total_sessions: int
@@ -61,7 +61,7 @@ class DayReport:
 
 @dataclass(frozen=True, slots=True)
 class OrphanReport:
-    """A session that is active although no living server owns it. instance_id None: no server ever did."""
+    """An active session without a living owner. instance_id None: it never had one."""
 
     session_id: UUID
     conversation_id: UUID
@@ -76,7 +76,7 @@ class OrphanReport:
 
 @dataclass(frozen=True, slots=True)
 class OrphansReport:
-    """orphans: the oldest ones. overdue: the sessions, orphaned or not, that are active for over `hours`."""
+    """Orphaned sessions, oldest first. overdue: number of sessions active for over `hours`, orphaned or not."""
 
     orphans: Sequence[OrphanReport]
     overdue: int
@@ -99,6 +99,8 @@ class ClosedReport:
 
 @dataclass(frozen=True, slots=True)
 class MemoryReport:
+    """A memory of a user."""
+
     user_id: str
     kind: str
     content: str
@@ -108,7 +110,7 @@ class MemoryReport:
 
 @dataclass(frozen=True, slots=True)
 class BacklogReport:
-    """Ended sessions whose memory is not made yet, and those where it was given up."""
+    """The number of ended sessions whose memory is pending, and of those where it has failed."""
 
     pending: int = 0
     failed: int = 0
@@ -118,6 +120,8 @@ class BacklogReport:
 
 @dataclass(frozen=True, slots=True)
 class MemoriesReport:
+    """Memories, and the backlog of all users."""
+
     memories: Sequence[MemoryReport]
     backlog: BacklogReport
 
@@ -131,17 +135,18 @@ async def list_sessions(
     since_seconds: float | None = None,
     limit: int,
 ) -> list[SessionReport]:
-    """The sessions that fit, newest first. None: whatever it is."""
+    """Returns the sessions that match all filters, newest first. None: no filter."""
     states = None if state is None else _STATES[state]
     return _rows(SessionReport, await store.fetch("list_sessions", user, states, reason, since_seconds, limit))
 
 
 async def daily_stats(store: Rows, days: int) -> list[DayReport]:
-    """The last `days` days that had sessions, today included, newest first."""
+    """Returns a report per day with sessions, for the last `days` days including today, newest first."""
     return _rows(DayReport, await store.fetch("daily_stats", days))
 
 
 async def find_orphans(store: Rows, *, hours: float, alert_above: int, limit: int) -> OrphansReport:
+    """Finds orphaned sessions, the oldest `limit`, and counts those that are active for over `hours`."""
     silent = await _silent_owners(store)
     orphans = [
         each
@@ -154,18 +159,19 @@ async def find_orphans(store: Rows, *, hours: float, alert_above: int, limit: in
 
 
 async def close_orphans(store: Rows) -> list[ClosedReport]:
-    """Closes them, dated at the last moment their owner is known to have lived."""
+    """Closes all orphaned sessions, dated at the last moment when their owner is known to have been alive."""
     silent = await _silent_owners(store)
     owners, last_seen = [owner for owner, _ in silent], [seen for _, seen in silent]
     return _rows(ClosedReport, await store.fetch("close_orphans", owners, last_seen, EVIDENCE_SECONDS))
 
 
 async def _silent_owners(store: Rows) -> set[tuple[UUID, datetime]]:
-    """The owners of orphans, with when they were last seen, some time ago: who is seen again since is alive.
+    """Returns the owners of orphans and when they were last seen, as of `SECOND_LOOK_SECONDS` ago.
 
-    One look could come right after an outage of the database, when every living server's lease seems to have run out.
+    An owner that has been seen since then is alive. A single query would take living servers for dead right after an
+    outage of the database, when all leases seem to have run out.
     """
-    import trio  # not at the top: `--help` can do without
+    import trio  # not at the top: `--help` does not need it
 
     owners = {(row["instance_id"], row["owner_last_seen"]) for row in await store.fetch("orphans_owners")}
     if owners:
@@ -174,7 +180,7 @@ async def _silent_owners(store: Rows) -> set[tuple[UUID, datetime]]:
 
 
 async def close_session(store: Rows, session_id: UUID) -> ClosedReport | bool | None:
-    """Closes one active session. False: it has ended already; None: there is none."""
+    """Closes one active session. False: it has ended already; None: there is no such session."""
     closed = _rows(ClosedReport, await store.fetch("close_session", session_id))
     if closed:
         return closed[0]
@@ -182,12 +188,12 @@ async def close_session(store: Rows, session_id: UUID) -> ClosedReport | bool | 
 
 
 async def retry_memories(store: Rows, user: str | None) -> int:
-    """Makes failed memory pending again; how many sessions'."""
+    """Makes failed memory pending again; returns the number of sessions."""
     return len(await store.fetch("retry_memories", user))
 
 
 async def list_memories(store: Rows, *, user: str | None, limit: int) -> MemoriesReport:
-    """Memories by user, newest first, and how much memory of all users is still to be made."""
+    """Returns memories by user, newest first, and the backlog of all users."""
     memories = _rows(MemoryReport, await store.fetch("list_memories", user, limit))
     return MemoriesReport(memories, _backlog(await store.fetch("memory_backlog")))
 

@@ -1,7 +1,6 @@
-"""The seam between the server and its database: the operations on what is stored.
+"""The seam between the server and its database: no code above it knows SQL, no code below it knows sockets.
 
-`postgres/` is the real store; `tests/support/fake_store.py` is a fake that passes the same tests. Nothing above this
-seam knows SQL, and nothing below it knows sockets.
+`postgres/` implements it; `tests/support/fake_store.py` is a fake that passes the same tests.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import Protocol
 from uuid import UUID
 
 from ..agents.agent import Memory
+from .lease import LeaseConnection
 from .records import (
     ClientSecret,
     ConversationSummary,
@@ -27,142 +27,205 @@ from .records import (
 )
 
 
-class LeaseConnection(Protocol):
-    """An instance's hold on its lease: one connection, whose end others can see."""
-
-    async def renew(self) -> bool:
-        """Sets the heartbeat. False: the instance was declared dead. Raises `StoreUnavailable`: open another guard."""
-        ...
-
-    async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
-        """Those of the sessions whose rows are closed. Raises `StoreUnavailable`."""
-        ...
-
-    def closed_by_others(self) -> Sequence[UUID] | None:
-        """The instance's sessions that others closed since the last call; None: too many to tell, look at all."""
-        ...
-
-    async def news(self) -> None:
-        """Returns when `closed_by_others` has something to say, or may have."""
-        ...
-
-
 class Store(Protocol):
-    """All operations are idempotent; all raise `StoreUnavailable` when the database does not answer in time."""
+    """All operations on the database.
+
+    All are idempotent, and all raise `StoreUnavailable` if the database does not answer in time: reads after some
+    seconds, writes after `within`. Writes without `within` are retried until they are committed or the store is closed.
+    Times of starts and ends are on this process's monotonic clock, `trio.current_time()`, in seconds; the database
+    turns them into its own time.
+    """
 
     async def ping(self) -> None:
-        """Returns where the database answers."""
+        """Returns if the database answers."""
         ...
 
-    async def register_instance(self, instance: Instance) -> None: ...
+    # --- instances
+
+    async def register_instance(self, instance: Instance) -> None:
+        """Adds an instance's row; a row that is there already stays as it is."""
+        ...
 
     def open_lease_connection(self, instance_id: UUID) -> AbstractAsyncContextManager[LeaseConnection]:
-        """Takes the instance's lock on a connection of its own, for as long as the block lasts."""
+        """Opens a connection that holds the instance's lock for as long as the block lasts.
+
+        Raises:
+            StoreUnavailable: No connection, or an earlier one still holds the lock.
+        """
         ...
 
     async def suspects(self, instance_id: UUID) -> Sequence[Suspect]:
-        """All other instances that own active sessions."""
+        """Returns all other instances that own active sessions; none where the asking instance is dead itself."""
         ...
 
     async def reap(self, suspect: Suspect, judge: UUID) -> int:
-        """Declares an instance dead, unless it renewed its lease since, and ends its sessions.
+        """Declares an instance dead and ends its sessions, unless it has renewed its lease since `suspects`.
 
-        Returns how many it ended: a bounded number; to be called again until it is 0.
+        Args:
+            suspect: The instance, as `suspects` returned it.
+            judge: The instance that declares it dead.
+
+        Returns:
+            The number of sessions that were ended. It is bounded: call again until it is 0.
         """
         ...
 
     async def stop_instance(self, instance_id: UUID) -> None:
-        """Notes that the instance left in good order, after everything that it had queued."""
+        """Marks the instance as shut down in order, behind all writes that it has queued."""
         ...
 
-    async def begin_session(self, start: SessionStart, *, within: float) -> None:
-        """Returns once the active row is committed; creates the conversation where it is new.
+    async def active_sessions(self, instance_id: UUID) -> Collection[UUID]:
+        """Returns the sessions of an instance whose rows are active."""
+        ...
 
-        Raises `InstanceGone`, `CredentialRevoked`, and `InvalidRow` where the conversation belongs to another user.
+    # --- sessions and their items
+
+    async def begin_session(self, start: SessionStart, *, within: float) -> None:
+        """Commits an active row; creates the conversation if it is new.
+
+        Args:
+            start: The session.
+            within: Seconds after which the caller gives up; whether the row was committed is then unknown.
+
+        Raises:
+            InstanceGone: The instance was declared dead or has stopped.
+            CredentialRevoked: The key or client secret was revoked.
+            InvalidRow: The conversation belongs to another user, or the database refused the data.
         """
         ...
 
     async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
-        """Returns once all are committed. Raises `SessionClosed` or `ItemExists`, and then stored none.
+        """Commits items, all or none.
 
-        items: one at least, all of one session.
+        Args:
+            items: At least one, all of one session.
+            within: Seconds after which the caller gives up; whether the items were committed is then unknown.
+
+        Raises:
+            SessionClosed: The session's row is closed.
+            ItemExists: The conversation has another item with such an id.
+            InvalidRow: The database refused the data.
         """
         ...
 
     async def delete_item(self, deletion: ItemDeletion, *, within: float) -> None:
-        """Returns once the item is marked as deleted, also where it was before.
+        """Commits that an item is deleted, also if it was before.
 
-        Raises `SessionClosed`, or `ItemNotFound` where the session's conversation has no such item.
+        Args:
+            deletion: The item.
+            within: Seconds after which the caller gives up; whether it was committed is then unknown.
+
+        Raises:
+            SessionClosed: The session's row is closed.
+            ItemNotFound: The session's conversation has no such item.
         """
         ...
 
     async def end_session(self, end: SessionEnd) -> bool:
-        """Returns once the row is closed; whether by this call. A caller that stops waiting does not stop the write."""
-        ...
+        """Commits the end of a session, and its unfinished items before. The write goes on if the caller is cancelled.
 
-    async def active_sessions(self, instance_id: UUID) -> Collection[UUID]:
-        """Those of an instance whose rows are active."""
+        Returns:
+            Whether this call closed the row; False: it was closed before.
+        """
         ...
 
     async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Collection[UUID]:
-        """One statement that ends all active sessions of an instance, reason `shutdown`; returns which.
+        """Ends all active sessions of an instance in one statement, with reason `shutdown`.
 
-        They ended now, however long the database takes to hear of it, or with the last item that was stored since.
-        Ends that were queued before come first. A caller that stops waiting does not stop the write.
+        They ended now, however long the commit takes, or with an item that was stored later than that. Ends that are
+        queued already come first. The write goes on if the caller is cancelled.
+
+        Args:
+            instance_id: The instance.
+            unfinished: Items of these sessions that are not stored yet; they are committed before.
+
+        Returns:
+            The sessions that it ended.
         """
         ...
 
+    # --- credentials
+
     async def keys_exist(self) -> bool:
-        """Whether there has ever been an API key; revoked ones count, deleted ones do not."""
+        """Returns whether there is any API key; revoked ones count, deleted ones do not."""
         ...
 
     async def find_credential(self, secret_hash: bytes) -> Credential | None:
-        """The valid key or client secret of this hash."""
+        """Returns the valid key or client secret with this SHA-256."""
         ...
 
     async def create_client_secret(self, secret: ClientSecret) -> int:
-        """Stores it; when it expires, in Unix seconds by the store's clock.
+        """Stores a client secret.
 
-        Raises `CredentialRevoked`, and `InvalidRow` where the user has no such conversation.
+        Returns:
+            When it expires, in Unix seconds on the database's clock.
+
+        Raises:
+            CredentialRevoked: The key that creates it was revoked.
+            InvalidRow: The user has no such conversation.
         """
         ...
 
-    async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
-        """The user's newest memories, oldest first."""
-        ...
+    # --- conversations
 
     async def load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
-        """The conversation's newest items, oldest first, but for deleted ones; None where the user has no such one."""
+        """Returns the conversation's newest `limit` items, oldest first, without deleted ones.
+
+        None: the user has no such conversation.
+        """
         ...
 
     async def page_items(
         self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None = None
     ) -> Sequence[StoredItem] | None:
-        """The items next to the item with the id `cursor`, nearest first: those before it, or those after it.
+        """Returns the items next to another one, nearest first, without deleted ones.
 
-        older: those before it. Without a cursor it is from the conversation's end, or from its beginning. None where
-        the user has no such conversation. Raises `ItemNotFound`.
+        Args:
+            conversation_id: The conversation.
+            user_id: Its user.
+            limit: The number of items at most.
+            older: Whether to return items before the cursor, not after it.
+            cursor: An item's id. None: the end of the conversation if `older`, else its beginning.
+
+        Returns:
+            The items; None where the user has no such conversation.
+
+        Raises:
+            ItemNotFound: The conversation has no item `cursor`.
         """
         ...
 
     async def list_conversations(
         self, user_id: str, limit: int, *, after: UUID | None = None
     ) -> Sequence[ConversationSummary] | None:
-        """The user's conversations, newest first, or those that are older than `after`; None where that is not one."""
+        """Returns the user's conversations, newest first, beginning behind `after`.
+
+        None: `after` is not a conversation of the user.
+        """
+        ...
+
+    # --- memories
+
+    async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
+        """Returns the user's newest `limit` memories, oldest first."""
         ...
 
     async def claim_memory(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
-        """Takes up to `limit` closed sessions with pending memory; nobody else gets them for `lease_seconds`."""
+        """Claims up to `limit` closed sessions with pending memory; nobody else gets them for `lease_seconds`."""
         ...
 
     async def finish_memory(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
-        """Applies the memories and marks the session done, in one transaction; False: it was done already."""
+        """Stores the memories of a session and marks it as done, in one statement.
+
+        Returns:
+            False where the session's memory was not pending any more; nothing was stored then.
+        """
         ...
 
     async def release_memory(self, session_id: UUID) -> None:
-        """Gives a claim back: due at once, and the try does not count."""
+        """Gives a claim back: the session is due at once, and the attempt does not count."""
         ...
 
     async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
-        """Notes a failed try: due again after `retry_after` seconds, or `failed` for good where that is None."""
+        """Records a failed attempt: due again after `retry_after` seconds, or `failed` for good if that is None."""
         ...

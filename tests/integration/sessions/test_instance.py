@@ -14,6 +14,7 @@ from lastcall.sessions.instance import GUARD_RETRY_SECONDS
 from lastcall.store.errors import InstanceGone, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.batch import BatchStatement, Outcome
+from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from lastcall.store.queries import QUERIES
 from lastcall.store.records import SessionStart
 from trio.testing import MockClock
@@ -301,7 +302,7 @@ async def test_begins_and_renewals_never_wait_for_each_other(first: str, postgre
                 await other(theirs)
             await theirs.execute("RESET lock_timeout")
 
-    await postgres_store._call(both)
+    await bounded_call(postgres_store._loop, CALL_SECONDS, both)
 
 
 async def test_who_is_being_declared_dead_begins_no_session_any_more(postgres_store: PostgresStore) -> None:
@@ -322,4 +323,4 @@ async def test_who_is_being_declared_dead_begins_no_session_any_more(postgres_st
                 assert not begin.done()
             return await begin
 
-    assert isinstance(await postgres_store._call(meet), InstanceGone)
+    assert isinstance(await bounded_call(postgres_store._loop, CALL_SECONDS, meet), InstanceGone)

@@ -7,10 +7,11 @@ from typing import Any, cast
 
 import pytest
 import trio
+from lastcall.store.clock import DatabaseClock
 from lastcall.store.errors import StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.batch import FRESH_SECONDS, BatchStatement
-from lastcall.store.postgres.clock import DatabaseClock
+from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from trio.testing import MockClock
 
 from tests.support.instances import instance
@@ -29,7 +30,8 @@ def test_nothing_is_known_before_the_first_answer() -> None:
 
 
 @pytest.mark.parametrize("step", [-0.3, 0.3, 3600.0])
-def test_an_answer_that_contradicts_what_is_believed_counts_though_it_took_longer(step: float) -> None:
+def test_an_answer_that_contradicts_the_estimate_counts(step: float) -> None:
+    """Even if it was slower: the clock of the database was set."""
     clock = DatabaseClock()
     clock.observe(10.0, 10.02, NOON)
     clock.observe(12.0, 12.4, after(2.2 + step))
@@ -50,7 +52,8 @@ def test_an_answer_dates_the_middle_of_its_way() -> None:
     assert clock.at(12.25) == after(2.0)
 
 
-def test_a_quicker_answer_counts_at_once_and_a_slower_one_when_the_last_has_aged() -> None:
+def test_a_faster_answer_counts_at_once() -> None:
+    """A slower one counts once the last has aged."""
     clock = DatabaseClock()
     clock.observe(10.0, 10.2, NOON)
     clock.observe(11.0, 11.02, after(1.0))
@@ -78,7 +81,7 @@ async def test_a_first_answer_that_took_long_is_asked_for_again_but_not_for_ever
 
     connection = Connection()
     store = PostgresStore("", cast("Any", None), cast("Any", None))
-    await store._ask_clock(connection)
+    await store._read_clock(connection)
 
     assert connection.answers == asked
     known = store._clock.at(trio.current_time())
@@ -122,6 +125,6 @@ async def test_a_batch_that_was_sent_at_another_time_than_it_says_stores_nothing
             await batch.run(connection, trio.current_time(), at - timedelta(seconds=late_by))
 
     with pytest.raises(StoreUnavailable):
-        await postgres_store._call(send_late)
+        await bounded_call(postgres_store._loop, CALL_SECONDS, send_late)
     assert (await world.session(start.session_id)).is_active
     assert await world.items(start.conversation_id) == []

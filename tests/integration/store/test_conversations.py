@@ -80,7 +80,7 @@ async def test_a_page_holds_items_of_every_kind_whole(world: World) -> None:
     assert await world.store.page_items(start.conversation_id, "ada", 9, older=True) == [output, call]
 
 
-async def test_a_page_is_only_for_the_conversations_own_user_and_from_its_own_items(world: World) -> None:
+async def test_a_page_needs_the_conversations_user_and_one_of_its_items(world: World) -> None:
     start, other = await world.begin(), await world.begin()
     await world.append(item(start, item_id="mine"))
     await world.append(item(other, item_id="elsewhere"))
@@ -92,7 +92,7 @@ async def test_a_page_is_only_for_the_conversations_own_user_and_from_its_own_it
             await world.store.page_items(start.conversation_id, "ada", 9, older=True, cursor=cursor)
 
 
-async def test_a_users_conversations_are_listed_newest_first_with_their_last_activity(world: World) -> None:
+async def test_conversations_are_listed_newest_first_with_their_last_activity(world: World) -> None:
     old = await world.begin()
     new = await world.begin()
     await world.begin("eve")

@@ -138,14 +138,14 @@ async def test_a_shutdown_closes_its_own_sessions_and_no_others(world: World) ->
     assert not await world.store.close_instance_sessions(world.instance_id, [unsaid])
 
 
-async def test_unsaid_words_that_cannot_be_stored_do_not_prevent_a_shutdowns_close(world: World) -> None:
+async def test_unfinished_items_that_are_invalid_do_not_prevent_a_bulk_close(world: World) -> None:
     starts = [await world.begin() for _ in range(2)]
     unsaid = [item(start, text, role="assistant") for start, text in zip(starts, ("bad \0", "fine"), strict=True)]
     assert len(await world.store.close_instance_sessions(world.instance_id, unsaid)) == 2
     assert not (await world.session(starts[0].session_id)).is_active
 
 
-async def test_the_end_that_a_session_writes_after_the_shutdowns_close_changes_nothing(world: World) -> None:
+async def test_an_end_after_the_bulk_close_changes_nothing(world: World) -> None:
     start = await world.begin()
     await world.store.close_instance_sessions(world.instance_id, [])
     assert await world.store.end_session(end(start)) is False

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 import trio
 from lastcall.store.errors import InstanceGone, SessionClosed
-from lastcall.store.postgres import pool
+from lastcall.store.postgres import instances
 from lastcall.store.records import EVIDENCE_SECONDS, Suspect
 
 from tests.support import fake_tables as memory_tables
@@ -54,7 +54,8 @@ async def judge(world: World) -> UUID:
     return instance_id
 
 
-async def test_an_instance_with_active_sessions_is_looked_at_and_its_guard_missed_once_it_is_gone(world: World) -> None:
+async def test_an_owner_of_active_sessions_is_a_suspect(world: World) -> None:
+    """That its lease connection is gone shows once it is closed."""
     other = await judge(world)
     await world.begin()
     async with world.store.open_lease_connection(world.instance_id) as guard:
@@ -99,9 +100,10 @@ async def test_a_reaped_instances_sessions_end_with_its_last_heartbeat(world: Wo
 @pytest.mark.parametrize(
     ("silent", "later"), [(0.5, 0.5), (60.0, EVIDENCE_SECONDS)], ids=["an item soon after it", "one long after it"]
 )
-async def test_a_reaped_session_ends_with_its_last_item_but_soon_after_the_last_heartbeat(
+async def test_a_reaped_session_ends_with_its_last_item_within_a_bound(
     world: World, silent: float, later: float
 ) -> None:
+    """At most EVIDENCE_SECONDS after the last heartbeat of its owner."""
     other = await judge(world)
     start = await world.begin(age=100.0)
     heartbeat = await world.silence(silent)
@@ -123,7 +125,7 @@ async def test_a_reaped_session_that_stored_nothing_ends_with_the_last_heartbeat
 async def test_a_dead_instances_sessions_are_reaped_a_bounded_number_at_a_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (pool, memory_tables):
+    for module in (instances, memory_tables):
         monkeypatch.setattr(module, "REAP_ROWS_MAX", 2)
     other = await judge(world)
     for _ in range(3):
@@ -150,7 +152,7 @@ async def passing(world: World) -> None:
         await trio.sleep(0.001)
 
 
-async def test_sessions_that_no_instance_owns_and_those_of_others_survive_a_reaping(world: World) -> None:
+async def test_reaping_leaves_sessions_of_others_and_of_nobody(world: World) -> None:
     other = await judge(world)
     await world.begin()
     healthy = await world.begin(instance_id=other)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import trio
 from lastcall.store.postgres import CONNECTIONS, PostgresStore
 
@@ -22,7 +24,7 @@ async def test_a_store_that_was_asked_one_question_has_one_connection(postgres_s
     assert connections(postgres_store) == 1
 
 
-async def test_a_store_that_is_warm_has_all_its_connections_prepared_and_nothing_stored(
+async def test_warming_up_prepares_all_connections_and_stores_nothing(
     postgres_store: PostgresStore,
 ) -> None:
     await postgres_store.warm_up()
@@ -36,7 +38,7 @@ async def test_a_store_that_is_warm_has_all_its_connections_prepared_and_nothing
 async def test_calls_that_are_cancelled_leave_their_connections_to_others(postgres_store: PostgresStore) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(CONNECTIONS - 1):
-            nursery.start_soon(postgres_store._first, f"SELECT pg_sleep({BUSY_SECONDS})")
+            nursery.start_soon(partial(postgres_store.select, f"SELECT pg_sleep({BUSY_SECONDS})", urgent=True))
         await eventually(lambda: busy(postgres_store), lambda count: count == CONNECTIONS - 1)
         nursery.cancel_scope.cancel()
     async with trio.open_nursery() as nursery:
@@ -46,5 +48,5 @@ async def test_calls_that_are_cancelled_leave_their_connections_to_others(postgr
 
 
 async def busy(store: PostgresStore) -> int:
-    [row] = await store._first(BUSY)
+    [row] = await store.select(BUSY, urgent=True)
     return int(row["count"])

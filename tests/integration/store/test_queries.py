@@ -12,7 +12,7 @@ from uuid import uuid4
 import lastcall
 import pytest
 from lastcall.store.postgres import PostgresStore
-from lastcall.store.postgres.calls import bounded
+from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from lastcall.store.queries import QUERIES, load_queries
 
 SOURCES = sorted(Path(lastcall.__file__).parent.rglob("*.py"))
@@ -58,11 +58,13 @@ async def test_every_statement_is_valid_on_the_schema(postgres_store: PostgresSt
                 except Exception as error:
                     raise AssertionError(f"{name}: {error}") from error
 
-    await postgres_store._call(prepare_all)
+    await bounded_call(postgres_store._loop, CALL_SECONDS, prepare_all)
 
 
 FILL = """
-INSERT INTO server_instances SELECT gen_random_uuid(), 'host', n, '0' FROM generate_series(1, 50) n;
+SET statement_timeout = 0;
+INSERT INTO server_instances (instance_id, hostname, pid, version)
+    SELECT gen_random_uuid(), 'host', n, '0' FROM generate_series(1, 50) n;
 INSERT INTO conversations (user_id) SELECT 'user-' || n FROM generate_series(1, 5000) n;
 INSERT INTO conversation_sessions (conversation_id, user_id, instance_id)
     SELECT c.conversation_id, c.user_id, i.instance_id
@@ -133,7 +135,7 @@ async def explain(store: PostgresStore, fill: str = FILL) -> dict[str, dict[str,
                 found[name] = plans[0]["Plan"]
             return found
 
-    return await bounded(store._loop, FILL_SECONDS, run)
+    return await bounded_call(store._loop, FILL_SECONDS, run)
 
 
 async def test_no_hot_statement_reads_a_table_from_end_to_end(postgres_store: PostgresStore) -> None:
@@ -188,4 +190,4 @@ async def test_a_batch_reads_no_table_from_end_to_end(postgres_store: PostgresSt
                 after = await connection.fetch(SCANS)
                 return {relname for relname, _ in set(map(tuple, after)) - set(map(tuple, before))}
 
-    assert await bounded(postgres_store._loop, FILL_SECONDS, count) - {"few", "server_instances"} == set()
+    assert await bounded_call(postgres_store._loop, FILL_SECONDS, count) - {"few", "server_instances"} == set()

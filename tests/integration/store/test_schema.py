@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 import trio
 import trio_asyncio
@@ -19,6 +20,7 @@ from lastcall.embedded import cluster
 from lastcall.store import reports
 from lastcall.store.errors import InvalidRow, StoreError
 from lastcall.store.postgres import PostgresStore, open_store
+from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from lastcall.store.queries import SCHEMA
 
 from tests.support.instances import instance
@@ -64,7 +66,7 @@ class Database:
             async with self.store._connections.one() as connection:
                 return await operation(connection)
 
-        return await self.store._call(run)
+        return await bounded_call(self.store._loop, CALL_SECONDS, run)
 
     async def instance(self) -> UUID:
         instance_id = uuid4()
@@ -219,6 +221,92 @@ async def test_an_end_in_the_past_is_kept_and_dated_as_written_now(database: Dat
     assert (row["ended_at"] - row["session_end"]).total_seconds() == pytest.approx(3600.0, abs=1.0)
 
 
+# --- each column
+
+# Another value for each column of conversation_sessions.
+CHANGES = {
+    "session_id": "gen_random_uuid()",
+    "conversation_id": "gen_random_uuid()",
+    "user_id": "'eve'",
+    "instance_id": "NULL",
+    "credential_id": "gen_random_uuid()",
+    "is_active": "NOT is_active",
+    "session_start": "session_start - interval '1 second'",
+    "session_end": "now() - interval '1 minute'",
+    "ended_at": "now() + interval '1 hour'",
+    "duration_seconds": "5",
+    "end_reason": "'client_lost'",
+    "close_code": "1011",
+    "closed_by": "gen_random_uuid()",
+    "memory_status": "'failed'",
+    "memory_attempts": "7",
+    "memory_due_at": "now()",
+    "memory_error": "'too long'",
+    "memory_finalized_at": "now()",
+}
+END_COLUMNS = {"session_end", "ended_at", "duration_seconds", "end_reason", "close_code", "closed_by"}
+MEMORY_COLUMNS = {"memory_status", "memory_attempts", "memory_due_at", "memory_error", "memory_finalized_at"}
+
+
+async def test_the_columns_that_are_tried_are_all_that_there_are(database: Database) -> None:
+    rows = await database.sql(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'conversation_sessions'::regclass AND attnum > 0"
+    )
+    assert {row["attname"] for row in rows} == set(CHANGES)
+
+
+async def can_change(database: Database, session_id: UUID, assignments: str) -> bool:
+    """Whether the guard lets a change through; a CHECK may still refuse it. Leaves the row as it was."""
+
+    async def attempt(connection: Any) -> bool:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            await connection.execute(
+                f"UPDATE conversation_sessions SET {assignments} WHERE session_id = $1", session_id
+            )
+        except asyncpg.CheckViolationError as error:
+            return error.constraint_name is not None  # the guard's own errors have none
+        finally:
+            await transaction.rollback()
+        return True
+
+    return bool(await database.together(attempt))
+
+
+@pytest.mark.parametrize("column", CHANGES)
+async def test_an_active_row_changes_only_by_ending(database: Database, column: str) -> None:
+    session_id = await database.insert(1.0, instance_id=await database.instance())
+    change = f"{column} = {CHANGES[column]}"
+    assert await can_change(database, session_id, change) is (column == "is_active")
+    if column != "is_active":
+        ending = f"is_active = false, {change}"
+        assert await can_change(database, session_id, ending) is (column in END_COLUMNS)
+
+
+@pytest.mark.parametrize("column", CHANGES)
+async def test_an_ended_row_changes_only_in_its_memory_columns(database: Database, column: str) -> None:
+    session_id = await database.insert(1.0, instance_id=await database.instance(), spoke=True)
+    await database.update("is_active = false, end_reason = 'client_closed', close_code = 1000", session_id)
+    change = f"{column} = {CHANGES[column]}"
+    assert await can_change(database, session_id, change) is (column in MEMORY_COLUMNS)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_column_added_later_is_refused_until_it_is_named(database: Database, ended: bool) -> None:
+    session_id = await database.insert(1.0)
+    if ended:
+        await database.update("is_active = false", session_id)
+
+    async def add_and_change(connection: Any) -> None:
+        async with connection.transaction():
+            await connection.execute("ALTER TABLE conversation_sessions ADD COLUMN extra text")
+            await connection.execute("UPDATE conversation_sessions SET extra = 'x'")
+
+    with pytest.raises(InvalidRow, match="has ended" if ended else "is active"):
+        await database.together(add_and_change)
+
+
 # --- beginnings
 
 IMPORTS = [
@@ -285,9 +373,8 @@ async def test_closing_by_hand_says_so_and_queues_the_memory_of_what_was_said(
 
 
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
-async def test_what_was_said_is_remembered_although_the_closing_transaction_is_older(
-    database: Database, level: str
-) -> None:
+async def test_memory_is_queued_although_the_closing_transaction_is_older(database: Database, level: str) -> None:
+    """Its snapshot does not show the last message."""
     session_id = await database.insert(1.0)
 
     async def close_late(connection: Any) -> None:
@@ -295,8 +382,9 @@ async def test_what_was_said_is_remembered_although_the_closing_transaction_is_o
         await connection.execute("SELECT count(*) FROM messages")
         async with database.store._connections.one() as other:
             await other.execute(
-                "INSERT INTO messages SELECT gen_random_uuid(), conversation_id, session_id, 'item_1', 1, 'user',"
-                " 'hello', 'completed' FROM conversation_sessions"
+                "INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content,"
+                " status) SELECT gen_random_uuid(), conversation_id, session_id, 'item_1', 1, 'user', 'hello',"
+                " 'completed' FROM conversation_sessions"
             )
         await connection.execute("UPDATE conversation_sessions SET is_active = false")
         await connection.execute("COMMIT")
@@ -318,7 +406,7 @@ async def test_the_owner_is_told_of_ends_that_others_wrote_and_only_of_those(dat
         close = "UPDATE conversation_sessions SET is_active = false, closed_by = $2 WHERE session_id = $1"
         await connection.execute(close, own, owner)
         await connection.execute(close, imported, None)
-        await connection.execute("UPDATE conversation_sessions SET memory_error = 'x' WHERE session_id = $1", silent)
+        await connection.execute("UPDATE conversation_sessions SET is_active = true WHERE session_id = $1", silent)
         await connection.execute(close, by_other, other)
         await connection.execute(close, by_hand, None)
         await connection.execute("UPDATE conversation_sessions SET memory_error = 'x' WHERE session_id = $1", by_hand)
@@ -344,7 +432,7 @@ async def test_the_old_repair_statement_closes_every_row_truthfully(database: Da
         assert (row["end_reason"], row["memory_status"]) == ("by_hand", "pending" if hours > 2 else "none")
 
 
-async def test_the_old_repair_statement_closes_sessions_that_began_after_its_transaction(database: Database) -> None:
+async def test_the_repair_closes_sessions_that_began_after_its_transaction(database: Database) -> None:
     async def repair_late(connection: Any) -> None:
         async with connection.transaction():
             await connection.execute("SELECT now()")
@@ -463,7 +551,7 @@ async def a_key(database: Database) -> UUID:
     return UUID(str(rows[0][0]))
 
 
-async def test_a_begin_and_a_revocation_at_the_same_moment_leave_no_session_of_a_revoked_key(
+async def test_a_begin_during_a_revocation_leaves_no_active_session(
     database: Database,
 ) -> None:
     """The revocation waits for the begin that holds the key, and then sees its session."""
@@ -556,7 +644,7 @@ async def test_long_expired_client_secrets_go_but_for_those_with_a_live_session(
 # --- applying it
 
 
-async def test_applying_again_by_two_connections_at_once_while_sessions_are_written_loses_nothing(
+async def test_applying_again_twice_at_once_during_writes_loses_nothing(
     database: Database,
 ) -> None:
     instance_id = await database.instance()
@@ -598,6 +686,88 @@ def test_psql_applies_the_file_as_it_is(database_url: str, tmp_path: Path) -> No
         psql(url, "-f", str(file))
     psql(url, "-c", "INSERT INTO conversation_sessions (user_id) VALUES ('ada')", "-c", REPAIR)
     psql(database_url, "-c", f"DROP DATABASE {name}")
+
+
+# --- a caller's search path
+
+HOSTILE = """
+CREATE SCHEMA hostile;
+CREATE TABLE hostile.server_instances (LIKE public.server_instances);
+CREATE TABLE hostile.api_keys (LIKE public.api_keys);
+CREATE TABLE hostile.client_secrets (LIKE public.client_secrets);
+CREATE TABLE hostile.conversations (LIKE public.conversations);
+CREATE TABLE hostile.conversation_sessions (LIKE public.conversation_sessions);
+CREATE TABLE hostile.messages (LIKE public.messages);
+CREATE TEMP TABLE messages (LIKE public.messages);
+CREATE FUNCTION hostile.begin_sessions(jsonb, timestamptz) RETURNS jsonb LANGUAGE sql AS $$ SELECT '{}'::jsonb $$;
+CREATE FUNCTION hostile.end_sessions(jsonb, timestamptz) RETURNS jsonb LANGUAGE sql AS $$ SELECT '{}'::jsonb $$;
+CREATE FUNCTION hostile.ids_of(jsonb, text) RETURNS uuid[] LANGUAGE sql AS $$ SELECT '{}'::uuid[] $$;
+CREATE FUNCTION hostile.pg_notify(text, text) RETURNS void LANGUAGE sql AS $$ SELECT $$;
+CREATE FUNCTION hostile.now() RETURNS timestamptz LANGUAGE sql AS $$ SELECT timestamptz '2000-01-01' $$;
+"""
+PATHS = ["''", "hostile", "hostile, public", "hostile, public, pg_catalog", "pg_temp, hostile, public, pg_catalog"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_callers_search_path_diverts_neither_the_guard_nor_a_batch(database: Database, path: str) -> None:
+    instance_id, session_id = await database.instance(), await database.insert(1.0, spoke=True)
+    [start] = begins = json.loads(starts(instance_id, ada=None))
+    ends = [{**start, "end_reason": "client_closed", "close_code": 1000}]
+    batch = json.dumps({"starts": begins, "ends": ends})
+
+    async def write(connection: Any) -> list[Any]:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            await connection.execute(HOSTILE)
+            await connection.execute(f"SET LOCAL search_path = {path}")
+            await connection.execute(
+                "UPDATE public.conversation_sessions SET is_active = false WHERE session_id = $1", session_id
+            )
+            answer = await connection.fetchval("SELECT public.commit_batch(pg_catalog.now(), '1 h', $1)", batch)
+            assert json.loads(answer)["ends"] == {start["session_id"]: True}
+            return list(
+                await connection.fetch(
+                    "SELECT end_reason, memory_status, ended_at > '2001-01-01' FROM public.conversation_sessions"
+                    " ORDER BY end_reason"
+                )
+            )
+        finally:
+            await transaction.rollback()
+
+    found = await database.together(write)
+    assert [tuple(row) for row in found] == [("by_hand", "pending", True), ("client_closed", "none", True)]
+
+
+async def test_every_function_keeps_its_own_search_path(database: Database) -> None:
+    rows = await database.sql(
+        "SELECT proname, proconfig FROM pg_proc JOIN pg_language l ON l.oid = prolang"
+        " WHERE pronamespace = 'public'::regnamespace AND lanname = 'plpgsql'"
+    )
+    assert len(rows) > 5
+    assert {row["proname"] for row in rows if "search_path=public, pg_temp" not in (row["proconfig"] or ())} == set()
+    bodies = await database.sql(
+        "SELECT proname FROM pg_proc JOIN pg_language l ON l.oid = prolang"
+        " WHERE pronamespace = 'public'::regnamespace AND lanname = 'sql' AND prosqlbody IS NULL"
+    )
+    assert bodies == [], "functions in plain SQL have their names bound when they are created: RETURN, not a string"
+
+
+async def test_the_schema_can_live_elsewhere_than_in_public(database: Database) -> None:
+    async def live_elsewhere(connection: Any) -> list[Any]:
+        await connection.execute('CREATE SCHEMA "Else where"; SET search_path = "Else where"')
+        try:
+            await connection.execute(SCHEMA)
+            await connection.execute("SET search_path = ''")
+            await connection.execute("""INSERT INTO "Else where".conversation_sessions (user_id) VALUES ('ada')""")
+            await connection.execute("""UPDATE "Else where".conversation_sessions SET is_active = false""")
+            return list(await connection.fetch("""SELECT end_reason FROM "Else where".conversation_sessions"""))
+        finally:
+            await connection.execute('DROP SCHEMA "Else where" CASCADE; RESET search_path')
+
+    [row] = await database.together(live_elsewhere)
+    assert row["end_reason"] == "by_hand"
+    assert await database.sql("SELECT FROM conversation_sessions") == []
 
 
 # --- any writer at all

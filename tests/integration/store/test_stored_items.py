@@ -31,7 +31,7 @@ async def test_appending_an_item_again_is_one_item(world: World) -> None:
     assert await world.items(start.conversation_id) == [stored]
 
 
-async def test_another_item_with_the_same_id_is_refused_and_nothing_of_its_call_is_stored(world: World) -> None:
+async def test_an_item_with_an_id_in_use_is_refused_with_all_of_its_call(world: World) -> None:
     start = await world.begin()
     first = item(start, "first")
     await world.append(first)
@@ -160,7 +160,7 @@ async def test_an_item_of_no_legal_shape_is_refused(world: World, changes: dict[
     assert await world.items(start.conversation_id) == []
 
 
-async def test_what_a_tool_answered_is_neither_remembered_nor_a_reason_to_remember(world: World) -> None:
+async def test_output_of_a_function_does_not_make_a_session_memorable(world: World) -> None:
     silent, spoken = await world.begin("ada"), await world.begin("bob")
     await world.append(call(silent, position=1), output(silent, position=2))
     await world.append(item(spoken, "hello", position=1), call(spoken, position=2), output(spoken, position=3))
@@ -171,7 +171,7 @@ async def test_what_a_tool_answered_is_neither_remembered_nor_a_reason_to_rememb
     assert [message.text for message in claim.transcript.messages] == ["hello"]
 
 
-async def test_a_deleted_item_leaves_the_conversation_and_stays_in_the_transcript(world: World) -> None:
+async def test_a_deleted_item_stays_in_the_transcript_only(world: World) -> None:
     start = await world.begin()
     rows = [item(start, text, position=n) for n, text in enumerate(("one", "two", "three"))]
     await world.append(*rows)

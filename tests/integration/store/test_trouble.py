@@ -42,7 +42,7 @@ async def test_an_end_that_waits_for_a_connection_is_dated_right_all_the_same(po
     start = await world.begin(age=10.0)
     async with trio.open_nursery() as nursery:
         for _ in range(CONNECTIONS):
-            nursery.start_soon(postgres_store._first, "SELECT pg_sleep(0.6)")
+            nursery.start_soon(partial(postgres_store.select, "SELECT pg_sleep(0.6)", urgent=True))
         await wait_all_tasks_blocked(0.05)
         ended = end(start)
         assert await world.store.end_session(ended) is True

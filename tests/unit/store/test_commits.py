@@ -138,7 +138,7 @@ async def test_rows_that_do_not_belong_together_are_committed_side_by_side(autoj
     assert callers.settled_at["d1"] - began == 2 * COMMIT_SECONDS
 
 
-async def test_rows_that_belong_together_wait_for_one_another_and_hold_up_no_others(autojump_clock: MockClock) -> None:
+async def test_rows_of_one_key_wait_for_each_other_and_delay_no_others(autojump_clock: MockClock) -> None:
     database = Database()
     async with open_writer(database, key=of_many) as callers:
         began = trio.current_time()
@@ -148,7 +148,7 @@ async def test_rows_that_belong_together_wait_for_one_another_and_hold_up_no_oth
     assert (["a1"], ["b1"]) in database.side_by_side
 
 
-async def test_a_row_that_concerns_all_is_committed_after_those_before_it_and_beside_none(
+async def test_a_row_without_a_key_is_committed_after_all_before_it_and_alone(
     autojump_clock: MockClock,
 ) -> None:
     database = Database()
@@ -165,7 +165,7 @@ async def test_a_row_that_concerns_all_is_committed_after_those_before_it_and_be
     seconds=st.lists(st.sampled_from([0.0, 0.1, 0.7]), min_size=1, max_size=10),
     failures=st.lists(st.booleans(), max_size=10),
 )
-def test_whatever_comes_and_fails_the_order_of_what_belongs_together_is_kept(
+def test_rows_of_one_key_keep_their_order_whatever_fails(
     rows: list[str], seconds: list[float], failures: list[bool]
 ) -> None:
     """Each row is committed once; before each comes what it belongs to, or where it concerns all, all that came."""
@@ -257,7 +257,7 @@ async def test_a_caller_waits_no_longer_than_it_said_and_its_row_is_dropped(auto
     assert database.rows == ["b"]
 
 
-async def test_a_row_whose_caller_left_is_dropped_from_a_batch_that_others_still_want(
+async def test_an_abandoned_row_is_dropped_from_the_batch_of_others(
     autojump_clock: MockClock,
 ) -> None:
     database = Database()
@@ -409,7 +409,7 @@ async def test_a_cancelled_callers_row_is_committed_all_the_same(autojump_clock:
     assert database.rows == ["first", "cancelled"]
 
 
-async def test_a_caller_that_is_cancelled_before_it_waits_has_still_queued_its_row(autojump_clock: MockClock) -> None:
+async def test_a_caller_cancelled_before_it_waits_has_queued_its_row(autojump_clock: MockClock) -> None:
     database = Database()
     async with open_writer(database) as callers:
         with trio.CancelScope() as scope:

@@ -21,12 +21,14 @@ from .world import NO_MEMORY, End, Item, Memory, World
 T = TypeVar("T")
 
 COMMAND_SECONDS = 5.0  # a statement that takes longer waits for ever, by our bounds; deadlocks are told after one
-# In front of pg_catalog on the search path, these are what `now()` means in every statement, default and trigger.
+# In front of pg_catalog on the search path, these are what `now()` means in every statement, default and trigger: also
+# within the schema's functions, whose own path has pg_catalog in front.
 CLOCK = """
 CREATE FUNCTION now() RETURNS timestamptz LANGUAGE sql STABLE AS
     $$ SELECT timestamptz '2001-01-01 00:00:00+00' + current_setting('interleavings.now')::interval $$;
 CREATE FUNCTION clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE AS $$ SELECT now() $$;
 """
+PATH, PATH_WITH_CLOCK = "|| ', pg_temp'", "|| ', pg_catalog, pg_temp'"
 TABLES = "user_memories, messages, conversation_sessions, conversations, server_instances"
 OTHERS = f"""
 concat((SELECT string_agg(o::text, ' ' ORDER BY session_id) FROM conversation_sessions o
@@ -98,7 +100,8 @@ async def database(url: str, source: Source) -> AsyncIterator[Database]:
         try:
             sql = await made.connect()
             await sql.raw.execute(CLOCK)
-            await sql.raw.execute(source.schema)
+            assert PATH in source.schema, "the schema sets another search path: the clock would not stand still"
+            await sql.raw.execute(source.schema.replace(PATH, PATH_WITH_CLOCK))
             yield made
         finally:
             await made.close()

@@ -86,10 +86,8 @@ class Direct(PostgresStore):
     def __init__(self, sql: Sql) -> None:
         self._sql = sql
 
-    async def select(self, sql: str, *args: object) -> list[Any]:
+    async def select(self, sql: str, *args: object, urgent: bool = False) -> list[Any]:
         return await self._sql.fetch(sql, *args)
-
-    _first = select
 
 
 def moment(micros: int) -> datetime:

@@ -28,6 +28,7 @@ LAST_RESORTS, CONNECTIONS = "tests/unit/realtime/test_last_resorts.py", "tests/u
 GATE = "server/lastcall/limits/gate.py"
 REAPER, MEMORY = "server/lastcall/sessions/reaper.py", "server/lastcall/memory/finalizer.py"
 STORE, TABLES = "tests/support/fake_store.py", "tests/support/fake_tables.py"
+CONVERSATIONS, MEMORIES = "tests/support/fake_conversations.py", "tests/support/fake_memories.py"
 
 ORPHAN, GHOST, END, REMEMBER = "I1 orphan", "I2 ghost", "I3 end", "I4 memory"
 LOST, SWEPT, BOUND, CONTAINED = "I5 lost", "I6 swept", "I7 unbounded", "I8 contained"
@@ -317,14 +318,14 @@ WORDS = (
     ),
     mutant(
         "a resumed conversation shows what was deleted",
-        TABLES,
-        "_last([item for item in self.items(conversation_id) if not item.deleted], limit)",
-        "_last(self.items(conversation_id), limit)",
+        CONVERSATIONS,
+        "newest([item for item in self.items(conversation_id) if not item.deleted], limit)",
+        "newest(self.items(conversation_id), limit)",
         LOST,
     ),
     mutant(
         "what was deleted is remembered",
-        TABLES,
+        MEMORIES,
         'if item.kind == "message" and not item.deleted]',
         'if item.kind == "message"]',
         REMEMBER,
@@ -584,14 +585,14 @@ REMEMBERING = (
     ),
     mutant(
         "memory is claimed without a lease",
-        TABLES,
+        MEMORIES,
         "            session.memory_due_at = now + lease_seconds\n",
         "            session.memory_due_at = now\n",
         REMEMBER,
     ),
     mutant(
         "memory is applied by everybody who worked on it",
-        TABLES,
+        MEMORIES,
         "        session = self._pending(session_id)\n        if session is None:\n            return False\n"
         "        session.memory_status",
         "        session = self.sessions[session_id]\n        session.memory_status",
@@ -599,7 +600,7 @@ REMEMBERING = (
     ),
     mutant(
         "memory is not marked as done",
-        TABLES,
+        MEMORIES,
         'session.memory_status, session.memory_error, session.memory_due_at = "done", None, None',
         "session.memory_error, session.memory_due_at = None, None",
         REMEMBER,

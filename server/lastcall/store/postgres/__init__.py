@@ -1,6 +1,7 @@
-"""PostgreSQL, by asyncpg under trio-asyncio. The only package that imports either."""
+"""The store in PostgreSQL, on asyncpg under trio-asyncio: the only package that imports either."""
 
 from .connect import DatabaseAddress, DatabaseUnusable, open_store
-from .pool import CONNECTIONS, PostgresStore
+from .connections import CONNECTIONS
+from .store import PostgresStore
 
 __all__ = ["CONNECTIONS", "DatabaseAddress", "DatabaseUnusable", "PostgresStore", "open_store"]

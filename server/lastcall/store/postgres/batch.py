@@ -1,7 +1,7 @@
-"""A batch of writes as one statement: starts, items, deletions, ends, since one batch may hold a whole session.
+"""A batch of writes as one statement, in this order: starts, items, deletions, ends.
 
-Last, in a transaction around it, what an instance leaves with: the bulk close of its sessions is for those that have no
-end of their own. In an outage the writer hands over again what could not be committed, with what has come meanwhile.
+The writes of an instance that leaves come last, in the same transaction: its bulk close is for sessions that have no
+end of their own. After an outage a batch may hold both, since the writer commits everything queued meanwhile.
 """
 
 from __future__ import annotations
@@ -21,39 +21,38 @@ from ..records import ItemDeletion, SessionEnd, SessionStart, StoredItem
 
 
 class BulkClose(msgspec.Struct, frozen=True):
-    """All active sessions of an instance ended at a moment on Trio's clock."""
+    """Ends all active sessions of an instance. ended: on Trio's clock."""
 
     instance_id: UUID
     ended: float
 
 
 class InstanceStop(msgspec.Struct, frozen=True):
-    """An instance leaves in good order."""
+    """Marks an instance as shut down in order."""
 
     instance_id: UUID
 
 
 Write = SessionStart | SessionEnd | tuple[StoredItem, ...] | ItemDeletion | BulkClose | InstanceStop
 Closed = frozenset[UUID]
-"""What a write comes to: the sessions whose rows it closed."""
+"""The result of a write: the sessions whose rows it closed."""
 Outcome: TypeAlias = commit_queue.Outcome[Closed]
 NONE: Closed = frozenset()
 
-NOTHING_OF_EACH_KIND = '{"starts": [], "items": [], "deletions": [], "ends": []}'
-ANY_CLOCK_SECONDS = 1e9  # for a commit of nothing, which may come at any time
-
-FRESH_SECONDS = 0.5  # a batch that reaches the database later than so is refused: ages cannot be counted from there
-
+EMPTY_BATCH = '{"starts": [], "items": [], "deletions": [], "ends": []}'
+EMPTY_BATCH_FRESH_SECONDS = 1e9  # an empty batch may come at any time
+FRESH_SECONDS = 0.5  # a batch that reaches the database later than this is refused: its ages would be wrong
 
 ItemOutcome = Literal["stored", "deleted", "held", "closed", "unknown"]
 
 
 class _Answer(msgspec.Struct):
-    """What `commit_batch` of the schema says.
+    """The answer of `commit_batch` in the schema.
 
-    at: when it was, by the database's clock, in Unix seconds. fresh: False where nothing was stored.
-    starts: instances, keys and client secrets that may begin sessions; ends: by session. False: somebody holds the row.
+    at: the database's time, in Unix seconds. fresh: False: the batch came too late, and nothing was stored.
+    starts: by instance, key or client secret that may begin sessions; False: its row is locked.
     items, deletions: in the order of the batch.
+    ends: by session; False: its row is locked. Missing: it was closed before.
     """
 
     at: float
@@ -70,14 +69,14 @@ _decode = msgspec.json.Decoder(_Answer).decode
 class BatchStatement:
     """Writes sorted by kind.
 
-    at: the database's clock as it ran them, or refused them; None before that.
+    at: the database's time when it ran or refused them; None before that.
     """
 
     def __init__(self, writes: Sequence[Write]) -> None:
         self.writes = writes
         self.at: datetime | None = None
         self._starts = [write for write in writes if isinstance(write, SessionStart)]
-        # The first end of a session is its end: one UPDATE with two would pick either, and answer both with True.
+        # Only the first end of a session: an UPDATE with two would use either, and both would be answered with True.
         ends = [write for write in writes if isinstance(write, SessionEnd)]
         self._first = {end.session_id: end for end in reversed(ends)}
         self._items = [item for write in writes if isinstance(write, tuple) for item in write]
@@ -85,9 +84,11 @@ class BatchStatement:
         self.leaving = [write for write in writes if isinstance(write, BulkClose | InstanceStop)]
 
     async def run(self, connection: Any, now: float, moment: datetime) -> Sequence[Outcome]:
-        """now: on Trio's clock; ages count back from there. moment: the same on the database's, as far as is known.
+        """Commits the batch and returns an outcome per write.
 
-        Raises `StoreUnavailable` where that is not what the database's clock shows, and then nothing was stored.
+        now: on Trio's clock; ages count back from there. moment: the estimate of the database's time then.
+
+        Raises `StoreUnavailable`, with nothing stored, where the database's clock is too far from `moment`.
         """
         rows = self._rows(now)
         answer = await self._commit(connection, moment, rows) if rows else _Answer(0.0, fresh=True)
@@ -136,25 +137,26 @@ class BatchStatement:
         return next((each for each in outcomes if isinstance(each, StoreError)), NONE)
 
     def _end_outcome(self, end: SessionEnd, ended: bool | None) -> Outcome:
-        """ended: as the statement answers; None where the row was closed before."""
+        """ended: as in the answer; None: the row was closed before."""
         if ended is False:
             return _held()
         return Closed({end.session_id}) if ended and self._first[end.session_id] is end else NONE
 
 
-async def commit_nothing(connection: Any) -> None:
-    """Has the connection compile and plan all that a commit may need: 30 ms that its first one would take longer."""
-    await connection.fetch(QUERIES["commit_batch"], datetime.now(UTC), ANY_CLOCK_SECONDS, NOTHING_OF_EACH_KIND)
+async def prepare_commit(connection: Any) -> None:
+    """Commits an empty batch, so that functions and plans are ready: the first commit would take 30 ms longer."""
+    await connection.fetch(QUERIES["commit_batch"], datetime.now(UTC), EMPTY_BATCH_FRESH_SECONDS, EMPTY_BATCH)
 
 
 def session_of(write: Write) -> UUID | None:
-    """Whose write it is; None for what concerns all sessions of an instance. Items come from one session at a time."""
+    """The session that a write belongs to; None where it concerns all sessions of an instance."""
     if isinstance(write, BulkClose | InstanceStop):
         return None
     return write[0].session_id if isinstance(write, tuple) else write.session_id
 
 
 def by_session(items: Sequence[StoredItem]) -> list[list[StoredItem]]:
+    """Groups items that are sorted by session."""
     return [list(group) for _, group in itertools.groupby(items, key=lambda item: item.session_id)]
 
 
@@ -185,7 +187,7 @@ def _start_outcome(start: SessionStart, allowed: dict[UUID, bool]) -> Outcome:
     if start.credential_id is None or allowed.get(start.credential_id):
         return NONE
     if start.credential_id in allowed:
-        return StoreUnavailable("somebody else holds the credential's row")
+        return StoreUnavailable("the credential's row is locked by another transaction")
     return CredentialRevoked("the key or client secret was revoked")
 
 
@@ -198,7 +200,7 @@ def _item_outcome(outcome: ItemOutcome) -> Outcome:
         case "closed":
             return SessionClosed("the session's row is closed")
         case "unknown":
-            return ItemNotFound("no such item")
+            return ItemNotFound("the conversation has no such item")
 
 
 async def _leave(connection: Any, write: BulkClose | InstanceStop, now: float) -> Closed:
@@ -210,4 +212,4 @@ async def _leave(connection: Any, write: BulkClose | InstanceStop, now: float) -
 
 
 def _held() -> StoreUnavailable:
-    return StoreUnavailable("somebody else holds the session's row, or the item's")
+    return StoreUnavailable("the row of the session or item is locked by another transaction")

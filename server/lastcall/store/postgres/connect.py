@@ -1,4 +1,4 @@
-"""Connecting: the asyncio loop, the pool, the schema, and what users are told when it cannot be done."""
+"""Opening the store: the asyncio loop, the pool, the schema, and error messages for users."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import trio_asyncio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from ..queries import SCHEMA, SCHEMA_DIGEST
-from .calls import bounded
-from .connections import CONNECT_SECONDS, Connections
+from .calls import bounded_call
+from .connections import COMMAND_SECONDS, CONNECT_SECONDS, CONNECTIONS, Connections
 from .lease import IDLE_SECONDS
 from .loop import open_loop
-from .pool import COMMAND_SECONDS, CONNECTIONS, PostgresStore
+from .store import PostgresStore
 
 VERSION_MIN = 140_000  # PostgreSQL 14, as server_version_num counts
 STATEMENT_SECONDS = 4.0  # below COMMAND_SECONDS: the server gives up first, and says why
@@ -40,19 +40,19 @@ _log = structlog.get_logger(__name__)
 
 
 class DatabaseUnusable(Exception):
-    """The database cannot be used at all; the message is one line for the user, with the fix in it."""
+    """The database cannot be used; the message is one line for the user that includes the fix."""
 
 
 class DatabaseNotReady(DatabaseUnusable):
-    """It cannot be used now, but perhaps in a moment: it starts or restarts, or nothing listens there yet."""
+    """The database cannot be used yet: it is starting or restarting, or nothing listens there so far."""
 
 
 class DatabaseAddress:
-    """A database URL for people: where it is, without user and password."""
+    """A database URL as shown to people: host, port and name, without user and password."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        # Not `hostname` and `port`: a URL may name several hosts, each with its port.
+        # Not `hostname` and `port`: a URL may have several hosts, each with its port.
         hosts = parts.netloc.rpartition("@")[2] or parse_qs(parts.query).get("host", ["localhost"])[-1]
         self._text = f"{hosts}{parts.path or '/'}"
 
@@ -64,12 +64,17 @@ class DatabaseAddress:
 async def open_store(
     url: str, *, close_seconds: float = CLOSE_SECONDS, patience: float = 0.0
 ) -> AsyncIterator[PostgresStore]:
-    """Connects, applies the schema where it is not this version's, and runs the writer until the block is left.
+    """Connects, applies the schema where it differs from this version's, and runs the writer until the block is left.
 
-    patience: seconds to go on trying where the database is not ready yet.
+    On leaving, queued writes are committed and then the pool is closed or, failing that, cut off.
 
-    Leaving it: what is queued is committed within `close_seconds`, then the pool is closed, or cut off. Raises
-    `DatabaseUnusable`.
+    Args:
+        url: Of the database, as asyncpg takes it.
+        close_seconds: For committing the queue, and again for closing the pool.
+        patience: Seconds to keep trying while the database is not ready yet.
+
+    Raises:
+        DatabaseUnusable: The database cannot be used; its message is one line for the user.
     """
     async with open_loop() as loop:
         connections = Connections(await _connect_patiently(loop, url, patience))
@@ -84,8 +89,8 @@ async def open_store(
         finally:
             with trio.move_on_after(close_seconds, shield=True):
                 with contextlib.suppress(Exception):
-                    await bounded(loop, close_seconds, connections.close)
-            # Always: leaving the loop with a query in flight would hang for ever.
+                    await bounded_call(loop, close_seconds, connections.close)
+            # Always: leaving the loop with a query in flight would hang forever.
             connections.terminate()
 
 
@@ -94,14 +99,14 @@ async def _connect_patiently(loop: trio_asyncio.BaseTrioEventLoop, url: str, pat
         retry=retry_if_exception_type(DatabaseNotReady),
         wait=wait_random_exponential(multiplier=RETRY_WAIT_SECONDS_MIN, max=RETRY_WAIT_SECONDS_MAX),
         stop=stop_after_delay(patience),
-        before_sleep=_say_once,
+        before_sleep=_log_first_attempt,
         sleep=trio.sleep,
         reraise=True,
     )
     return await attempts(trio_asyncio.aio_as_trio(_connect, loop=loop), url)
 
 
-def _say_once(attempt: RetryCallState) -> None:
+def _log_first_attempt(attempt: RetryCallState) -> None:
     failure = attempt.outcome.exception() if attempt.outcome is not None else None
     if attempt.attempt_number == 1 and failure is not None:
         _log.warning("waiting_for_database", reason=str(failure.__cause__))
@@ -118,13 +123,13 @@ async def _connect(url: str) -> asyncpg.Pool:
     try:
         pool = await asyncpg.create_pool(
             url,
-            min_size=1,  # the others when they are needed: a command asks one question and goes
+            min_size=1,  # others when they are needed: a command asks one question and exits
             max_size=CONNECTIONS,
-            max_inactive_connection_lifetime=0.0,  # seconds; none: a quiet hour would cost the next sessions their time
+            max_inactive_connection_lifetime=0.0,  # no limit: after a quiet hour the first sessions would have to wait
             timeout=CONNECT_SECONDS,
             command_timeout=COMMAND_SECONDS,
             server_settings=settings,
-            reset=_keep_as_is,
+            reset=_skip_reset,
         )
         try:
             await _prepare_database(pool)
@@ -133,7 +138,7 @@ async def _connect(url: str) -> asyncpg.Pool:
             raise
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        # An unknown host is more likely a mistake than a matter of moments.
+        # An unknown host is more likely a typing error than a database that is about to start.
         not_ready = isinstance(error, NOT_READY) and not isinstance(error, socket.gaierror)
         kind = DatabaseNotReady if not_ready else DatabaseUnusable
         raise kind(f"cannot use the database: {reason} (check --database-url)") from error
@@ -141,7 +146,7 @@ async def _connect(url: str) -> asyncpg.Pool:
 
 
 async def _apply_schema(pool: asyncpg.Pool) -> None:
-    """A server that writes meanwhile takes the same locks in its own order: then one of us begins again."""
+    """Applies `schema.sql`; retried after a deadlock with other writers, who may take its locks in another order."""
     for attempt in range(1, APPLY_ATTEMPTS_MAX + 1):
         try:
             await pool.execute(SCHEMA)
@@ -152,19 +157,15 @@ async def _apply_schema(pool: asyncpg.Pool) -> None:
             return
 
 
-async def _keep_as_is(connection: Any) -> None:
-    """No connection's state is ever changed: the pool's reset query would be a round trip for nothing."""
+async def _skip_reset(connection: Any) -> None:
+    """The state of a connection is never changed, so the pool's reset query would be a wasted round trip."""
 
 
 async def _prepare_database(pool: asyncpg.Pool) -> None:
     version = int(await pool.fetchval("SHOW server_version_num"))
     if version < VERSION_MIN:
         raise DatabaseUnusable(f"PostgreSQL {version // 10_000} is too old: lastcall needs 14 or newer")
-    known = await pool.fetchval("SELECT to_regclass('lastcall_schema') IS NOT NULL")
-    if (
-        known
-        and await pool.fetchval("SELECT digest FROM lastcall_schema ORDER BY version DESC LIMIT 1") == SCHEMA_DIGEST
-    ):
+    if await _has_current_schema(pool):
         return
     try:
         await _apply_schema(pool)
@@ -174,3 +175,11 @@ async def _prepare_database(pool: asyncpg.Pool) -> None:
         )
     except asyncpg.PostgresError as error:
         raise DatabaseUnusable(f"cannot apply schema.sql: {str(error).splitlines()[0]}") from error
+
+
+async def _has_current_schema(pool: asyncpg.Pool) -> bool:
+    """Whether a server has applied this very file; applying it again would block writers for a moment."""
+    if not await pool.fetchval("SELECT to_regclass('lastcall_schema') IS NOT NULL"):
+        return False
+    digest = await pool.fetchval("SELECT digest FROM lastcall_schema ORDER BY version DESC LIMIT 1")
+    return bool(digest == SCHEMA_DIGEST)

@@ -1,0 +1,36 @@
+"""Instances: their own rows, their lease connections, and the reaping of dead ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager
+from uuid import UUID
+
+from ..records import EVIDENCE_SECONDS, Instance, Suspect
+from .connections import Queries
+from .lease import GAP_SECONDS, PostgresLeaseConnection, open_lease_connection
+
+REAP_ROWS_MAX = 5_000  # in one statement: a quarter of a second
+
+
+class InstanceQueries(Queries):
+    """The part of `Store` about instances. None of it waits behind readers: a lease depends on it."""
+
+    async def register_instance(self, instance: Instance) -> None:
+        names = ("instance_id", "hostname", "pid", "version", "lease_seconds", "host_id", "process_started")
+        await self.fetch("register_instance", *(getattr(instance, name) for name in names), urgent=True)
+
+    def open_lease_connection(self, instance_id: UUID) -> AbstractAsyncContextManager[PostgresLeaseConnection]:
+        return open_lease_connection(self._url, self._loop, instance_id)
+
+    async def suspects(self, instance_id: UUID) -> Sequence[Suspect]:
+        rows = await self.fetch("suspect_instances", instance_id, GAP_SECONDS, urgent=True)
+        names = [name for name in Suspect.__slots__ if name != "heartbeat"]
+        return [Suspect(**{name: row[name] for name in names}, heartbeat=row["heartbeat_at"]) for row in rows]
+
+    async def reap(self, suspect: Suspect, judge: UUID) -> int:
+        verdict = (suspect.instance_id, suspect.heartbeat, judge, REAP_ROWS_MAX, EVIDENCE_SECONDS)
+        return len(await self.fetch("reap_instance", *verdict, urgent=True))
+
+    async def active_sessions(self, instance_id: UUID) -> Collection[UUID]:
+        return [row["session_id"] for row in await self.fetch("active_sessions", instance_id, urgent=True)]

@@ -1,0 +1,41 @@
+"""Memories of users, and the work that makes them from closed sessions."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from operator import itemgetter
+from uuid import UUID
+
+import asyncpg
+
+from ...agents.agent import Memory, Message, Transcript
+from ..records import MemoryClaim, RememberedFact
+from .connections import Queries
+
+
+class MemoryQueries(Queries):
+    """The part of `Store` about memories."""
+
+    async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
+        return [RememberedFact(row["kind"], row["content"]) for row in await self.fetch("recall", user_id, limit)]
+
+    async def claim_memory(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
+        rows = await self.fetch("claim_memory", limit, lease_seconds)
+        return [_memory_claim(list(group)) for _, group in itertools.groupby(rows, key=itemgetter("session_id"))]
+
+    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
+        columns = [[getattr(m, name) for m in memories] for name in ("kind", "content", "quote", "item_id")]
+        return bool(await self.fetch("finish_memory", session_id, *columns))
+
+    async def release_memory(self, session_id: UUID) -> None:
+        await self.fetch("release_memory", session_id)
+
+    async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
+        await self.fetch("fail_memory", session_id, error, retry_after)
+
+
+def _memory_claim(rows: Sequence[asyncpg.Record]) -> MemoryClaim:
+    """The claim of one session, from a row per message; a session without messages has one row without text."""
+    messages = [Message(row["role"], row["content"], row["item_id"]) for row in rows if row["role"] is not None]
+    return MemoryClaim(Transcript(str(rows[0]["session_id"]), rows[0]["user_id"], messages), rows[0]["memory_attempts"])

@@ -1,0 +1,116 @@
+"""Writes to sessions, through the group-commit writer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import structlog
+import trio
+import trio_asyncio
+
+from ..clock import DatabaseClock
+from ..commits import CommitWriter
+from ..errors import InvalidRow, StoreError
+from ..queries import QUERIES
+from ..records import ItemDeletion, SessionEnd, SessionStart, StoredItem
+from .batch import (
+    BatchStatement,
+    BulkClose,
+    Closed,
+    InstanceStop,
+    Outcome,
+    Write,
+    by_session,
+    prepare_commit,
+    session_of,
+)
+from .calls import CALL_SECONDS, bounded_call
+from .connections import Connections, Queries
+
+CLOCK_EXACT_SECONDS = 0.02
+CLOCK_QUERIES_MAX = 3
+
+_log = structlog.get_logger(__name__)
+
+
+class SessionWrites(Queries):
+    """The part of `Store` that writes sessions, their items and their ends."""
+
+    def __init__(self, url: str, connections: Connections, loop: trio_asyncio.BaseTrioEventLoop) -> None:
+        super().__init__(url, connections, loop)
+        self._clock = DatabaseClock()
+        self._writer: CommitWriter[Write, Closed] = CommitWriter(self._commit, session_of)
+        self.run_writer = self._writer.run
+        self.close_writer = self._writer.close
+
+    async def warm_up(self) -> None:
+        """Opens all connections, one after the other, and prepares each for its first commit. Raises `StoreError`.
+
+        Left to the first sessions it would be a burst at the very moment when a server becomes ready, and ends of
+        sessions on other servers would wait for it.
+        """
+        await bounded_call(self._loop, CALL_SECONDS, self._connections.open_all, prepare_commit)
+
+    async def begin_session(self, start: SessionStart, *, within: float) -> None:
+        await self._writer.submit(start, within=within)
+
+    async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
+        await self._writer.submit(tuple(items), within=within)
+
+    async def delete_item(self, deletion: ItemDeletion, *, within: float) -> None:
+        await self._writer.submit(deletion, within=within)
+
+    async def end_session(self, end: SessionEnd) -> bool:
+        return bool(await self._submit_end(end, end.unfinished))
+
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Closed:
+        return await self._submit_end(BulkClose(instance_id, trio.current_time()), unfinished)
+
+    async def stop_instance(self, instance_id: UUID) -> None:
+        await self._submit_end(InstanceStop(instance_id), ())
+
+    async def _submit_end(self, end: Write, unfinished: Sequence[StoredItem]) -> Closed:
+        """Submits an end behind the items that were unfinished by then; where these fail, the end still counts."""
+        groups = by_session(unfinished)
+        *stored, outcome = await self._writer.submit_surely(*(tuple(items) for items in groups), end)
+        for items, failure in zip(groups, stored, strict=True):
+            if isinstance(failure, InvalidRow):
+                _log.warning("unfinished_items_refused", session_id=str(items[0].session_id), error=str(failure))
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return outcome
+
+    async def _commit(self, writes: Sequence[Write]) -> Sequence[Outcome]:
+        """Commits a batch of the writer in one transaction; returns an outcome per write."""
+        return await bounded_call(self._loop, CALL_SECONDS, self._commit_batch, BatchStatement(writes))
+
+    async def _commit_batch(self, batch: BatchStatement) -> Sequence[Outcome]:
+        async with self._connections.one() as connection:
+            if self._clock.at(0.0) is None:
+                await self._read_clock(connection)
+            now = trio.current_time()
+            if not batch.leaving:
+                return await self._run_batch(batch, connection, now)
+            async with connection.transaction():
+                return await self._run_batch(batch, connection, now)
+
+    async def _read_clock(self, connection: Any) -> None:
+        """Reads it again where the answer was slow: on a busy machine the first may be a tenth of a second off."""
+        for _ in range(CLOCK_QUERIES_MAX):
+            asked = trio.current_time()
+            at = await connection.fetchval(QUERIES["clock"])
+            answered = trio.current_time()
+            self._clock.observe(asked, answered, at)
+            if self._clock.error(answered) <= CLOCK_EXACT_SECONDS:
+                break
+
+    async def _run_batch(self, batch: BatchStatement, connection: Any, now: float) -> Sequence[Outcome]:
+        moment = self._clock.at(now)
+        assert moment is not None
+        try:
+            return await batch.run(connection, now, moment)
+        finally:
+            if batch.at is not None:
+                self._clock.observe(now, trio.current_time(), batch.at)

@@ -1,0 +1,61 @@
+"""The fake's statements on API keys and client secrets."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import trio
+from lastcall.auth.identity import Scope
+from lastcall.store.errors import CredentialRevoked, InvalidRow
+from lastcall.store.records import ClientSecret, Credential, EndReason
+
+from .fake_rows import USER_CHARS, CredentialRecord, check_text
+from .fake_tables import FakeTables
+
+
+class FakeCredentials(FakeTables):
+    """API keys and client secrets, in one table."""
+
+    def create_key(self, credential: Credential, secret_hash: bytes) -> None:
+        """Does what `lastcall keys create` does."""
+        self.credentials[credential.credential_id] = CredentialRecord(credential=credential, secret_hash=secret_hash)
+
+    def revoke(self, credential_id: UUID) -> None:
+        """Does what `lastcall keys revoke` does: revokes a key's secrets too, and closes the sessions of both."""
+        for key, record in self.credentials.items():
+            if credential_id in (key, record.credential.key_id) and not record.revoked:
+                record.revoked = True
+                self._close_sessions_of(key)
+
+    def _close_sessions_of(self, credential_id: UUID) -> None:
+        for session in self.sessions.values():
+            if session.is_active and session.credential_id == credential_id:
+                self._close(session, trio.current_time(), EndReason.REVOKED, None, None)
+
+    def _keys_exist(self) -> bool:
+        return any(record.credential.scope in ("service", "user", "admin") for record in self.credentials.values())
+
+    def _find_credential(self, secret_hash: bytes) -> Credential | None:
+        record = next((each for each in self.credentials.values() if each.secret_hash == secret_hash), None)
+        valid = record is not None and not record.revoked and record.expires_at > trio.current_time()
+        return record.credential if record is not None and valid else None
+
+    def _create_client_secret(self, secret: ClientSecret) -> int:
+        check_text(secret.user_id, USER_CHARS)
+        if secret.key_id is not None and not self._may_begin(secret.key_id):
+            raise CredentialRevoked("the key was revoked")
+        if secret.conversation_id and self.conversations.get(secret.conversation_id) != secret.user_id:
+            raise InvalidRow("the user has no such conversation")
+        credential = Credential(
+            credential_id=secret.secret_id,
+            key_id=secret.key_id,
+            user_id=secret.user_id,
+            scope=Scope.CLIENT,
+            conversation_id=secret.conversation_id,
+            session=secret.session,
+        )
+        expires_at = trio.current_time() + secret.seconds
+        self.credentials[secret.secret_id] = CredentialRecord(
+            credential=credential, secret_hash=secret.secret_hash, expires_at=expires_at
+        )
+        return int(expires_at)

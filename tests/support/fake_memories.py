@@ -1,0 +1,89 @@
+"""The fake's statements on memories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+from uuid import UUID
+
+import trio
+from lastcall.agents.agent import Memory, Message, Role, Transcript
+from lastcall.store.records import MemoryClaim, RememberedFact
+
+from .fake_rows import CONTENT_CHARS, KIND_CHARS, MemoryRecord, SessionRecord, check_text
+from .fake_tables import FakeTables, in_order, newest
+
+
+class FakeMemories(FakeTables):
+    """Memories of users, and the work that makes them from closed sessions."""
+
+    def _recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
+        known = [(m.updated_at, m.order, key[1], m.content) for key, m in self.memories.items() if key[0] == user_id]
+        return [RememberedFact(kind, content) for _, _, kind, content in newest(sorted(known), limit)]
+
+    def _pending(self, session_id: UUID) -> SessionRecord | None:
+        session = self.sessions.get(session_id)
+        return session if session is not None and session.memory_status == "pending" else None
+
+    def _claim(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
+        now = trio.current_time()
+        due = [
+            (session.memory_due_at, order, session)
+            for order, session in enumerate(self.sessions.values())
+            if session.memory_status == "pending" and session.memory_due_at is not None and session.memory_due_at <= now
+        ]
+        taken = [session for _, _, session in sorted(due, key=lambda entry: entry[:2])[:limit]]
+        for session in taken:
+            session.memory_due_at = now + lease_seconds
+            session.memory_attempts += 1
+        return [MemoryClaim(self._transcript(session), session.memory_attempts) for session in taken]
+
+    def _transcript(self, session: SessionRecord) -> Transcript:
+        items = in_order(self.said_in(session.session_id))
+        said = [item for item in items if item.kind == "message" and not item.deleted]
+        messages = [Message(cast("Role", item.role), item.content, item.item_id) for item in said]
+        return Transcript(str(session.session_id), session.user_id, messages)
+
+    def _finish(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
+        for memory in memories:
+            check_text(memory.kind, KIND_CHARS)
+            check_text(memory.content, CONTENT_CHARS)
+            check_text(memory.quote + memory.item_id)
+        session = self._pending(session_id)
+        if session is None:
+            return False
+        session.memory_status, session.memory_error, session.memory_due_at = "done", None, None
+        session.memory_finalized_at = trio.current_time()
+        seen: set[tuple[str, str, str]] = set()
+        for memory in memories:
+            key = (session.user_id, memory.kind, memory.content.lower())
+            if key not in seen:
+                seen.add(key)
+                self._remember(key, memory, session_id)
+        return True
+
+    def _release(self, session_id: UUID) -> None:
+        session = self._pending(session_id)
+        if session is not None:
+            session.memory_due_at = trio.current_time()
+            session.memory_attempts = max(session.memory_attempts - 1, 0)
+
+    def _note_failure(self, session_id: UUID, error: str, retry_after: float | None) -> None:
+        check_text(error)
+        session = self._pending(session_id)
+        if session is not None:
+            session.memory_error = error
+            session.memory_status = "failed" if retry_after is None else "pending"
+            session.memory_due_at = None if retry_after is None else trio.current_time() + retry_after
+
+    def _remember(self, key: tuple[str, str, str], memory: Memory, session_id: UUID) -> None:
+        self._memories_made += 1
+        known = self.memories.get(key)
+        self.memories[key] = MemoryRecord(
+            order=known.order if known else self._memories_made,
+            content=known.content if known else memory.content,
+            quote=memory.quote,
+            source_session_id=session_id,
+            source_item_id=memory.item_id,
+            updated_at=trio.current_time(),
+        )
