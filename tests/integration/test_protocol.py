@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import trio
@@ -17,6 +16,7 @@ from ..support.scripted_agents import Crashing, Slow
 from ..support.servers import TestServer, open_server
 from ..support.waiting import eventually
 
+UNKNOWN = f"conv_{0:032x}"
 STRICT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 TURN = [
     "response.created",
@@ -236,7 +236,7 @@ async def test_a_conversation_goes_on_with_a_replay_at_the_clients_first_event(s
         assert previous == [None, replayed[0]["id"]]
 
 
-@pytest.mark.parametrize("conversation", [f"conv_{uuid4().hex}", "another user's"])
+@pytest.mark.parametrize("conversation", [UNKNOWN, "another user's"])
 async def test_nobody_goes_on_in_a_conversation_that_is_not_theirs(conversation: str, server: TestServer) -> None:
     async with connect(server.url, user="ada") as ada:
         theirs = ada.conversation_id if conversation == "another user's" else conversation

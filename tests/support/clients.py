@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -16,6 +16,23 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 Event = dict[str, Any]
 REPLY_SECONDS = 10.0
 DEAF_BUFFER_BYTES = 16_384
+
+
+def user_item(text: str, item_id: str) -> Event:
+    """The event that creates a user's message."""
+    content = [{"type": "input_text", "text": text}]
+    item = {"type": "message", "id": item_id, "role": "user", "content": content}
+    return {"type": "conversation.item.create", "event_id": f"create_{item_id}", "item": item}
+
+
+def texts(events: Sequence[Event]) -> list[str]:
+    """The text of each event's item."""
+    return [event["item"]["content"][0]["text"] for event in events]
+
+
+def answer_text(done: Event) -> str:
+    """The text of a `response.done`."""
+    return str(done["response"]["output"][0]["content"][0]["text"])
 
 
 class Client:
@@ -64,6 +81,12 @@ class Client:
         await self.say(text)
         await self.send({"type": "response.create"})
         return await self.until("response.done")
+
+    async def replayed(self) -> list[Event]:
+        """Sends the connection's first event, and returns the items that were replayed before its answer."""
+        await self.send({"type": "session.update", "session": {"type": "realtime"}})
+        await self.until("session.updated")
+        return [event for event in self.events if event["type"] == "conversation.item.done"]
 
     async def closed(self) -> int:
         """Reads to the end and returns the close code."""
