@@ -1,9 +1,13 @@
-"""Fixtures: a real PostgreSQL, stores on it and beside it, and servers in this process and in one of their own."""
+"""How tests run side by side, and their fixtures: a real PostgreSQL, stores on it, servers in and beside this process.
+
+Each worker of pytest-xdist has a PostgreSQL of its own.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +27,33 @@ if TYPE_CHECKING:
 # Fresh examples in every run, also where hypothesis would choose its own profile for CI, which repeats the same ones.
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
 hypothesis.settings.load_profile("ci")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--skip-slow", action="store_true", help="skip tests marked slow, as scripts/test does by default")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `alone` come last, all in one worker; tests marked `slow` are skipped where that was asked for."""
+    for item in items:
+        if item.get_closest_marker("alone"):
+            item.add_marker(pytest.mark.xdist_group("alone"))
+        if item.get_closest_marker("slow") and config.option.skip_slow:
+            item.add_marker(pytest.mark.skip(reason="slow; scripts/test --all runs it"))
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """While a test marked `alone` runs, no other worker runs one."""
+    kind = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    with Path(__file__).open() as file:
+        fcntl.flock(file, kind)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # a process that a test forked may hold the file open
 
 
 @pytest.fixture(autouse=True)

@@ -40,7 +40,7 @@ async def stored(store: PostgresStore) -> list[tuple[str, str, str]]:
         ({"replay": "9"}, ["one", "two", "three"]),
     ],
 )
-async def test_as_many_items_are_replayed_as_were_asked_for_and_the_agent_sees_all(
+async def test_replay_limits_what_the_client_gets_and_not_what_the_agent_sees(
     query: dict[str, str], expected: list[str], postgres_store: PostgresStore
 ) -> None:
     async with open_server(postgres_store, Listening()) as server:
@@ -87,7 +87,8 @@ async def test_a_replay_that_is_no_number_is_refused_with_a_json_error(server: T
 # --- older items over HTTP
 
 
-async def test_what_was_not_replayed_is_paged_from_where_the_replay_began(server: TestServer) -> None:
+async def test_items_that_were_not_replayed_are_paged_over_http(server: TestServer) -> None:
+    """Paging continues where the replay began."""
     async with connect(server.url, user="ada") as client:
         for number in range(7):
             await client.say(str(number))
@@ -115,9 +116,10 @@ async def test_what_was_not_replayed_is_paged_from_where_the_replay_began(server
 # --- two places at once
 
 
-async def test_two_sessions_in_one_conversation_lose_nothing_and_are_replayed_in_the_order_of_the_clock(
+async def test_two_sessions_in_one_conversation_lose_nothing(
     server: TestServer,
 ) -> None:
+    """Their items are replayed in the order of the clock."""
     async with connect(server.url, user="ada") as client:
         await client.say("before")
         conversation = client.conversation_id

@@ -48,7 +48,7 @@ async def test_a_second_signal_does_not_wait_for_memory_that_hangs(serve: Serve)
     assert took < HURRY_WITHIN_SECONDS
 
 
-async def test_a_connection_that_never_says_a_word_does_not_hold_up_the_exit(serve: Serve) -> None:
+async def test_a_silent_connection_does_not_delay_the_exit(serve: Serve) -> None:
     with serve() as server:
         parts = urlsplit(server.url)
         assert parts.hostname is not None

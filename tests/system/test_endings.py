@@ -126,7 +126,7 @@ async def memories(store: PostgresStore) -> int:
 
 
 @pytest.mark.parametrize(("prelude", "ending", "agent", "responding", "reason"), ENDINGS)
-async def test_two_hundred_connections_leave_closed_rows_dated_right_and_finalized_memory(
+async def test_connections_leave_closed_rows_and_finalized_memory(
     prelude: Ending,
     ending: Ending,
     agent: str,
@@ -135,6 +135,7 @@ async def test_two_hundred_connections_leave_closed_rows_dated_right_and_finaliz
     database_url: str,
     postgres_store: PostgresStore,
 ) -> None:
+    """However 200 connections end, their rows have the right reason and dates."""
     ledger = Ledger()
     flags = ("--database-url", database_url, "--agent", agent, "--message-bytes-max", str(MESSAGE_BYTES_MAX))
     with run_server(*flags) as server:
@@ -170,9 +171,10 @@ async def handler_crash(client: Client) -> None:
     assert await client.closed() == 1011
 
 
-async def test_two_hundred_crashed_handlers_leave_closed_rows_dated_right_and_finalized_memory(
+async def test_crashed_handlers_leave_closed_rows_and_finalized_memory(
     postgres_store: PostgresStore,
 ) -> None:
+    """The rows of 200 sessions are dated when their handlers crashed."""
     ledger = Ledger()
     async with open_server(cast("Store", FragileStore(postgres_store))) as server:
         await ledger.run_clients(server.url, nothing, handler_crash, responding=False)

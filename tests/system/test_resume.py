@@ -16,9 +16,10 @@ async def stored(store: PostgresStore) -> list[tuple[str, str, str]]:
     return [(row["role"], row["content"], row["status"]) for row in rows]
 
 
-async def test_an_answer_cut_off_by_a_restart_is_replayed_as_incomplete_elsewhere_and_asked_for_again(
+async def test_an_answer_cut_off_by_a_restart_is_replayed_as_incomplete(
     database_url: str, postgres_store: PostgresStore
 ) -> None:
+    """Another server replays it, and the client asks for a new answer."""
     slow = ("--database-url", database_url, "--agent", "tests.support.scripted_agents:Slow", "--drain-seconds", "2")
     with run_server(*slow) as going, run_server("--database-url", database_url, "--agent", "echo") as staying:
         async with connect(going.url, user="ada") as client:
@@ -46,9 +47,8 @@ async def test_an_answer_cut_off_by_a_restart_is_replayed_as_incomplete_elsewher
     ]
 
 
-async def test_an_item_that_was_stored_and_not_acknowledged_may_be_sent_again(
-    database_url: str, postgres_store: PostgresStore
-) -> None:
+async def test_an_unacknowledged_item_may_be_sent_again(database_url: str, postgres_store: PostgresStore) -> None:
+    """It was stored once, so the repetition gets item_already_exists."""
     serve = ("--database-url", database_url, "--agent", "echo")
     with run_server(*serve) as going, run_server(*serve) as staying:
         async with connect(going.url, user="ada") as client:
