@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 from lastcall import logs
+from lastcall.embedded import cluster
 from lastcall.embedded import postgres as embedded
 from lastcall.store.postgres import PostgresStore, open_store
 
@@ -64,12 +65,16 @@ def quiet_logs() -> None:
 
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
-    """The URL of an embedded PostgreSQL that all tests of this run share."""
+    """The URL of an embedded PostgreSQL that all tests of this worker share."""
     with tempfile.TemporaryDirectory(prefix="lastcall-") as directory:
         # pytest's own temporary folders are private, and as root PostgreSQL runs as another user.
         Path(directory).chmod(0o755)
         try:
-            yield embedded.start(Path(directory))
+            url = embedded.start(Path(directory))
+            # No test cuts the power: a commit need not wait for the disk.
+            answer = cluster.run("psql", "-qc", "ALTER SYSTEM SET fsync = off", "-c", "SELECT pg_reload_conf()", url)
+            assert answer.returncode == 0, answer.stderr
+            yield url
         finally:
             embedded.stop(Path(directory))
 

@@ -18,6 +18,8 @@ from ..support.processes import run_server
 from ..support.servers import open_server
 from ..support.waiting import eventually
 
+pytestmark = pytest.mark.alone
+
 CONNECTIONS = 200
 STAGGER_SECONDS = 0.01  # between the ends: their dates are compared one by one
 END_ERROR_SECONDS_MAX = 0.1

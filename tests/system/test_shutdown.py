@@ -65,6 +65,7 @@ async def rows(store: PostgresStore) -> list[Any]:
     return await store.select(ROWS)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_two_hundred_clients_in_mid_response_are_closed_in_bulk_and_told_1012(
     number: signal.Signals, serve: Serve, postgres_store: PostgresStore
@@ -91,6 +92,7 @@ async def test_two_hundred_clients_in_mid_response_are_closed_in_bulk_and_told_1
     assert ends.pop() == pytest.approx(sent + grace, abs=1.0)
 
 
+@pytest.mark.alone
 async def test_clients_that_never_read_cost_a_shutdown_nothing_but_its_budget(
     serve: Serve, postgres_store: PostgresStore
 ) -> None:
