@@ -80,6 +80,12 @@ def database_url() -> Iterator[str]:
 
 
 @pytest.fixture
+def crowd(pytestconfig: pytest.Config) -> int:
+    """How many clients a test of many has; fewer where slow tests are skipped."""
+    return 20 if pytestconfig.option.skip_slow else 200
+
+
+@pytest.fixture
 async def postgres_store(database_url: str) -> AsyncIterator[PostgresStore]:
     """The real store, on empty tables."""
     async with open_store(database_url) as store:
