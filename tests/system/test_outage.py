@@ -32,6 +32,7 @@ from ..support.waiting import LOOK_SECONDS, eventually
 
 pytestmark = [
     pytest.mark.alone,
+    pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="freezes PostgreSQL by its pids"),
 ]
 

@@ -13,6 +13,8 @@ from openai import OpenAI
 from tests.support.processes import ServerProcess, run_server
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 MODEL_REPLY_SECONDS = 60.0
 
 
