@@ -13,8 +13,7 @@ from lastcall.store.errors import StoreUnavailable
 from trio.testing import MockClock
 
 from tests.support.fake_store import FakeStore
-
-from ..realtime.test_connection import World
+from tests.support.virtual_server import World
 
 REPLY_CHARS_MAX = 30
 
