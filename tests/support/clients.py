@@ -1,4 +1,4 @@
-"""A plain Realtime client for tests: real sockets, and the rude endings that official clients do not offer."""
+"""A Realtime client for tests. It can also end a connection in ways that official clients cannot."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def answer_text(done: Event) -> str:
 
 
 class Client:
-    """One connection. `created` is the session.created event; `events` all that were received."""
+    """One connection. `created` is its session.created event, `events` has every event received."""
 
     def __init__(self, ws: WebSocketConnection, stream: trio.SocketStream) -> None:
         self.ws = ws
@@ -63,13 +63,13 @@ class Client:
         return event
 
     async def until(self, kind: str) -> Event:
-        """Receives up to the next event of a type."""
+        """Receives until the next event of this type, and returns it."""
         while (event := await self.receive())["type"] != kind:
             pass
         return event
 
     async def say(self, text: str, item_id: str | None = None) -> Event:
-        """Creates a user's item and waits until it is acknowledged."""
+        """Creates a user's message and waits for its acknowledgement."""
         item: Event = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
         if item_id:
             item["id"] = item_id
@@ -97,7 +97,7 @@ class Client:
             return closed.reason.code if closed.reason else 0
 
     def deafen(self) -> None:
-        """Stops reading from the socket, for good; sending still works."""
+        """Stops reading from the socket for good; sending still works."""
         self.ws._reader_running = False
         self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DEAF_BUFFER_BYTES)
 
@@ -109,7 +109,7 @@ class Client:
 
 @asynccontextmanager
 async def connect(url: str, **query: str) -> AsyncIterator[Client]:
-    """Connects to a server's base URL (http://…) and receives session.created. Leaving closes as a client would."""
+    """Connects to a server's base URL (http://…) and receives session.created; closes the WebSocket on leaving."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None

@@ -1,4 +1,4 @@
-"""The official `openai` client and what is remembered of its user; tests/system/official has all the clients."""
+"""The official `openai` client, and what the server remembers about its user."""
 
 from __future__ import annotations
 

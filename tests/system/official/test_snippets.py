@@ -1,4 +1,4 @@
-"""Every program in the README and in docs/ runs as it stands, but for the server's address and key."""
+"""Every program in the README and in docs/ runs as written, except for the server's address and key."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ IN_A_PAGE = {name for name, (language, text) in PROGRAMS.items() if language == 
 
 
 def expected(text: str) -> str:
-    """What a program shows in the end, by what it does."""
+    """The text that a program must print."""
     if "client_secrets" in text:
         return "ek_"
     if "get_weather" in text:
