@@ -25,22 +25,24 @@ from .support.servers import TestServer, empty, open_server
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+PROVERS = Path(__file__).parent / "verification"
+
 # Fresh examples in every run, also where hypothesis would choose its own profile for CI, which repeats the same ones.
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
 hypothesis.settings.load_profile("ci")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--skip-slow", action="store_true", help="skip tests marked slow, as scripts/test does by default")
+    parser.addoption("--skip-slow", action="store_true", help="skip tests marked slow, and those of the provers")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked `alone` come last, all in one worker; tests marked `slow` are skipped where that was asked for."""
+    """Tests marked `alone` come last, all in one worker. Slow tests, and those of the provers, can be skipped."""
     for item in items:
         if item.get_closest_marker("alone"):
             item.add_marker(pytest.mark.xdist_group("alone"))
-        if item.get_closest_marker("slow") and config.option.skip_slow:
+        if config.option.skip_slow and (item.get_closest_marker("slow") or PROVERS in item.path.parents):
             item.add_marker(pytest.mark.skip(reason="slow; scripts/test --all runs it"))
     items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
 
