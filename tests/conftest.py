@@ -36,12 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--skip-slow", action="store_true", help="skip tests marked slow, and those of the provers")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked `alone` come last, all in one worker. Slow tests, and those of the provers, can be skipped."""
+    """Tests marked `alone` come last. Slow tests, and those of the provers, can be skipped."""
     for item in items:
-        if item.get_closest_marker("alone"):
-            item.add_marker(pytest.mark.xdist_group("alone"))
         if config.option.skip_slow and (item.get_closest_marker("slow") or PROVERS in item.path.parents):
             item.add_marker(pytest.mark.skip(reason="slow; scripts/test --all runs it"))
     items.sort(key=lambda item: item.get_closest_marker("alone") is not None)

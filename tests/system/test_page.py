@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the page tests need playwright (extra: dev)")
 expect = sync_api.expect
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("page")]  # they share one browser
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

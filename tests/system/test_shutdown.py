@@ -16,6 +16,8 @@ from ..support.clients import Client, connect
 from ..support.processes import ServerProcess, run_server
 from ..support.waiting import eventually
 
+pytestmark = pytest.mark.alone
+
 DRAIN_SECONDS = 6.0
 START_UP_AND_EXIT_SECONDS = 1.5  # for the interpreter, beside the budget of the shutdown
 SLOW, FLOODING = "tests.support.scripted_agents:Slow", "tests.support.scripted_agents:Flooding"
@@ -64,7 +66,6 @@ async def rows(store: PostgresStore) -> list[Any]:
     return await store.select(ROWS)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_clients_in_mid_response_are_closed_in_bulk_with_1012(
     number: signal.Signals, crowd: int, serve: Serve, postgres_store: PostgresStore
@@ -91,7 +92,6 @@ async def test_clients_in_mid_response_are_closed_in_bulk_with_1012(
     assert ends.pop() == pytest.approx(sent + grace, abs=1.0)
 
 
-@pytest.mark.alone
 async def test_clients_that_never_read_cost_a_shutdown_nothing_but_its_budget(
     crowd: int, serve: Serve, postgres_store: PostgresStore
 ) -> None:

@@ -16,11 +16,12 @@ from .hostile.peers import Tally
 from .hostile.run import ROOT, Run
 
 RUN_SECONDS_MAX = 120
+pytestmark = pytest.mark.alone
+
 OPTIONS: dict[str, Any] = {"seed": 1, "inputs": 3, "clients": 1, "seconds": 10}
 SMALL = ("--inputs", "40", "--clients", "5", "--seconds", "5", "--seed", "7")
 
 
-@pytest.mark.alone
 def test_a_short_attack_costs_the_healthy_clients_nothing() -> None:
     command = [sys.executable, "-m", "tests.verification.hostile", "--json", *SMALL]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=RUN_SECONDS_MAX, check=False)

@@ -21,7 +21,7 @@ from .servers import Servers
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("official")]  # they share servers and a browser
+pytestmark = pytest.mark.slow
 
 # Where it runs, what it is, and the scheme that it speaks: the openai package for JavaScript insists on TLS.
 CLIENTS = {

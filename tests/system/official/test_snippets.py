@@ -20,7 +20,7 @@ from .servers import Servers
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("official")]  # they share servers and a browser
+pytestmark = pytest.mark.slow
 
 RUN_SECONDS = 180.0  # the SDKs take seconds of a processor to import
 PATIENCE_MS = 15_000.0
