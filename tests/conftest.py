@@ -1,15 +1,20 @@
-"""Fixtures: a real PostgreSQL, stores on it and beside it, and servers in this process and in one of their own."""
+"""How tests run side by side, and their fixtures: a real PostgreSQL, stores on it, servers in and beside this process.
+
+Each worker of pytest-xdist has a PostgreSQL of its own.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 from lastcall import logs
+from lastcall.embedded import cluster
 from lastcall.embedded import postgres as embedded
 from lastcall.store.postgres import PostgresStore, open_store
 
@@ -20,9 +25,35 @@ from .support.servers import TestServer, empty, open_server
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+PROVERS = Path(__file__).parent / "verification"
+
 # Fresh examples in every run, also where hypothesis would choose its own profile for CI, which repeats the same ones.
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
 hypothesis.settings.load_profile("ci")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--skip-slow", action="store_true", help="skip tests marked slow, and those of the provers")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `alone` come last. Slow tests, and those of the provers, can be skipped."""
+    for item in items:
+        if config.option.skip_slow and (item.get_closest_marker("slow") or PROVERS in item.path.parents):
+            item.add_marker(pytest.mark.skip(reason="slow; scripts/test --all runs it"))
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """While a test marked `alone` runs, no other worker runs one."""
+    kind = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    with Path(__file__).open() as file:
+        fcntl.flock(file, kind)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # a process that a test forked may hold the file open
 
 
 @pytest.fixture(autouse=True)
@@ -33,14 +64,24 @@ def quiet_logs() -> None:
 
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
-    """The URL of an embedded PostgreSQL that all tests of this run share."""
+    """The URL of an embedded PostgreSQL that all tests of this worker share."""
     with tempfile.TemporaryDirectory(prefix="lastcall-") as directory:
         # pytest's own temporary folders are private, and as root PostgreSQL runs as another user.
         Path(directory).chmod(0o755)
         try:
-            yield embedded.start(Path(directory))
+            url = embedded.start(Path(directory))
+            # No test cuts the power: a commit need not wait for the disk.
+            answer = cluster.run("psql", "-qc", "ALTER SYSTEM SET fsync = off", "-c", "SELECT pg_reload_conf()", url)
+            assert answer.returncode == 0, answer.stderr
+            yield url
         finally:
             embedded.stop(Path(directory))
+
+
+@pytest.fixture
+def crowd(pytestconfig: pytest.Config) -> int:
+    """How many clients a test of many has; fewer where slow tests are skipped."""
+    return 20 if pytestconfig.option.skip_slow else 200
 
 
 @pytest.fixture

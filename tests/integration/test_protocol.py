@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import trio
@@ -17,6 +16,7 @@ from ..support.scripted_agents import Crashing, Slow
 from ..support.servers import TestServer, open_server
 from ..support.waiting import eventually
 
+UNKNOWN = f"conv_{0:032x}"
 STRICT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 TURN = [
     "response.created",
@@ -70,7 +70,7 @@ async def test_every_frame_of_a_session_passes_the_sdks_strict_validation(server
         assert len({event["event_id"] for event in client.events}) == len(client.events)
 
 
-async def test_an_answer_streams_in_several_deltas_that_add_up_to_it(server: TestServer) -> None:
+async def test_an_answer_is_streamed_in_several_deltas(server: TestServer) -> None:
     async with connect(server.url) as client:
         done = await client.ask("What a lovely day it is today")
         deltas = [event["delta"] for event in client.events if event["type"] == "response.output_text.delta"]
@@ -116,7 +116,7 @@ async def test_an_agent_that_raises_fails_its_response_and_nothing_else(postgres
             assert "broken" not in json.dumps(done), "what an agent raises is not for clients"
 
 
-async def test_a_second_response_is_refused_while_one_is_active(postgres_store: PostgresStore) -> None:
+async def test_a_second_response_is_rejected_while_one_is_active(postgres_store: PostgresStore) -> None:
     async with open_server(postgres_store, Slow()) as server, connect(server.url) as client:
         await client.say("Hello")
         await client.send({"type": "response.create"})
@@ -125,7 +125,7 @@ async def test_a_second_response_is_refused_while_one_is_active(postgres_store: 
         assert detail["event_id"] == "second"
 
 
-async def test_what_is_said_during_an_answer_stands_behind_it_in_the_transcript(postgres_store: PostgresStore) -> None:
+async def test_an_item_sent_during_an_answer_comes_after_it(postgres_store: PostgresStore) -> None:
     async with open_server(postgres_store, Slow()) as server, connect(server.url) as client:
         await client.say("first")
         await client.send({"type": "response.create"})
@@ -158,7 +158,7 @@ async def test_what_is_said_during_an_answer_stands_behind_it_in_the_transcript(
         ({"type": "response.create", "response": {"metadata": {"k": "v" * 513}}}, "invalid_value", "response.metadata"),
     ],
 )
-async def test_a_refused_event_is_named_in_its_error_and_the_session_goes_on(
+async def test_an_error_names_the_rejected_event_and_the_session_goes_on(
     event: Event, code: str, param: str | None, server: TestServer
 ) -> None:
     async with connect(server.url) as client:
@@ -167,7 +167,7 @@ async def test_a_refused_event_is_named_in_its_error_and_the_session_goes_on(
         assert (await client.ask("Still there?"))["response"]["status"] == "completed"
 
 
-async def test_bytes_that_are_no_event_are_refused_and_the_session_goes_on(server: TestServer) -> None:
+async def test_bytes_that_are_no_event_are_rejected_and_the_session_goes_on(server: TestServer) -> None:
     async with connect(server.url) as client:
         for message, code in (("{", "invalid_json"), ("[]", "invalid_value"), ("", "invalid_json")):
             assert (await refused(client, message))["code"] == code
@@ -177,7 +177,7 @@ async def test_bytes_that_are_no_event_are_refused_and_the_session_goes_on(serve
 
 
 @pytest.mark.parametrize("text", ["nul \0 inside", ""])
-async def test_text_that_postgresql_cannot_hold_is_refused_and_other_text_is_not(text: str, server: TestServer) -> None:
+async def test_only_text_that_postgresql_cannot_store_is_refused(text: str, server: TestServer) -> None:
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
     async with connect(server.url) as client:
         await client.send({"type": "conversation.item.create", "item": item})
@@ -185,7 +185,7 @@ async def test_text_that_postgresql_cannot_hold_is_refused_and_other_text_is_not
         await client.until(expected)
 
 
-async def test_a_client_made_item_id_is_kept_and_its_repetition_refused(
+async def test_a_clients_item_id_is_kept_and_its_repetition_rejected(
     server: TestServer, postgres_store: PostgresStore
 ) -> None:
     async with connect(server.url, user="ada") as client:
@@ -198,7 +198,7 @@ async def test_a_client_made_item_id_is_kept_and_its_repetition_refused(
     assert [content for _, content, _ in await items(postgres_store)] == ["once"]
 
 
-async def test_session_updates_keep_what_they_do_not_name(server: TestServer) -> None:
+async def test_session_updates_keep_fields_that_they_do_not_name(server: TestServer) -> None:
     tool = {"type": "function", "name": "f", "parameters": {}}
     async with connect(server.url) as client:
         await client.send({"type": "session.update", "session": {"type": "realtime", "tools": [tool]}})
@@ -220,7 +220,7 @@ async def test_metadata_is_echoed(server: TestServer) -> None:
         assert (await client.until("response.done"))["response"]["metadata"] == {"turn": "1"}
 
 
-async def test_a_conversation_goes_on_with_a_replay_at_the_clients_first_event(server: TestServer) -> None:
+async def test_a_resumed_conversation_is_replayed_at_the_clients_first_event(server: TestServer) -> None:
     async with connect(server.url, user="ada") as client:
         done = await client.ask("Hello")
         conversation = client.conversation_id
@@ -236,8 +236,8 @@ async def test_a_conversation_goes_on_with_a_replay_at_the_clients_first_event(s
         assert previous == [None, replayed[0]["id"]]
 
 
-@pytest.mark.parametrize("conversation", [f"conv_{uuid4().hex}", "another user's"])
-async def test_nobody_goes_on_in_a_conversation_that_is_not_theirs(conversation: str, server: TestServer) -> None:
+@pytest.mark.parametrize("conversation", [UNKNOWN, "another user's"])
+async def test_nobody_resumes_a_conversation_of_another_user(conversation: str, server: TestServer) -> None:
     async with connect(server.url, user="ada") as ada:
         theirs = ada.conversation_id if conversation == "another user's" else conversation
         async with connect(server.url, user="bob", conversation=theirs) as bob:
@@ -246,7 +246,7 @@ async def test_nobody_goes_on_in_a_conversation_that_is_not_theirs(conversation:
         assert (await ada.ask("Still there?"))["response"]["status"] == "completed"
 
 
-async def test_nothing_is_acknowledged_once_somebody_else_closed_the_row(
+async def test_nothing_is_acknowledged_after_the_row_was_closed_elsewhere(
     server: TestServer, postgres_store: PostgresStore
 ) -> None:
     async with connect(server.url) as client:
@@ -277,7 +277,7 @@ async def test_an_answer_cut_off_by_a_disconnect_is_kept_as_incomplete(postgres_
         assert kept[1] == ("assistant", "word0 ", "incomplete")
 
 
-async def test_events_beyond_the_inbox_are_refused_one_by_one(postgres_store: PostgresStore) -> None:
+async def test_events_beyond_the_inbox_are_rejected_one_by_one(postgres_store: PostgresStore) -> None:
     async with open_server(postgres_store, inbox_events_max=4) as server, connect(server.url) as client:
         await client.receive()
         async with trio.open_nursery() as nursery:

@@ -89,7 +89,7 @@ async def test_6_no_orphan_is_left_after_a_shutdown(postgres_store: PostgresStor
 
 
 @pytest.mark.parametrize("agent", [HangingMemory(), RaisingMemory()])
-async def test_7_an_error_or_hang_in_the_memory_step_costs_nothing_but_itself(
+async def test_7_an_error_or_hang_in_the_memory_step_affects_nothing_else(
     agent: HangingMemory | RaisingMemory, postgres_store: PostgresStore
 ) -> None:
     async with open_server(postgres_store, agent, memory_seconds=60.0) as server:

@@ -1,4 +1,4 @@
-"""A real browser: the Chromium that is on the PATH, driven by Playwright."""
+"""The Chromium on the PATH, driven by Playwright."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PATIENCE_MS = 15_000.0
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
-# Without these, the browser asks hosts of its maker's, and as root it does not start.
+# Without these flags Chromium contacts its maker's hosts, and refuses to start as root.
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -36,7 +36,7 @@ def open_browser() -> Iterator[Browser]:
         pytest.skip(f"the tests in a browser need a Chromium on the PATH: {', '.join(CHROMIUMS)}")
     sync_api.expect.set_options(timeout=PATIENCE_MS)
     with pytest.MonkeyPatch.context() as patch:
-        # trio-asyncio, once imported, makes loops of its own here, and Playwright's cannot be one of those.
+        # Once imported, trio-asyncio replaces the event loops that asyncio makes, and Playwright needs a plain one.
         patch.setattr(asyncio, "new_event_loop", asyncio.SelectorEventLoop)
         playwright = sync_api.sync_playwright().start()
     browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)

@@ -1,11 +1,11 @@
-"""A plain Realtime client for tests: real sockets, and the rude endings that official clients do not offer."""
+"""A Realtime client for tests. It can also end a connection in ways that official clients cannot."""
 
 from __future__ import annotations
 
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -18,8 +18,25 @@ REPLY_SECONDS = 10.0
 DEAF_BUFFER_BYTES = 16_384
 
 
+def user_item(text: str, item_id: str) -> Event:
+    """The event that creates a user's message."""
+    content = [{"type": "input_text", "text": text}]
+    item = {"type": "message", "id": item_id, "role": "user", "content": content}
+    return {"type": "conversation.item.create", "event_id": f"create_{item_id}", "item": item}
+
+
+def texts(events: Sequence[Event]) -> list[str]:
+    """The text of each event's item."""
+    return [event["item"]["content"][0]["text"] for event in events]
+
+
+def answer_text(done: Event) -> str:
+    """The text of a `response.done`."""
+    return str(done["response"]["output"][0]["content"][0]["text"])
+
+
 class Client:
-    """One connection. `created` is the session.created event; `events` all that were received."""
+    """One connection. `created` is its session.created event, `events` has every event received."""
 
     def __init__(self, ws: WebSocketConnection, stream: trio.SocketStream) -> None:
         self.ws = ws
@@ -46,13 +63,13 @@ class Client:
         return event
 
     async def until(self, kind: str) -> Event:
-        """Receives up to the next event of a type."""
+        """Receives until the next event of this type, and returns it."""
         while (event := await self.receive())["type"] != kind:
             pass
         return event
 
     async def say(self, text: str, item_id: str | None = None) -> Event:
-        """Creates a user's item and waits until it is acknowledged."""
+        """Creates a user's message and waits for its acknowledgement."""
         item: Event = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
         if item_id:
             item["id"] = item_id
@@ -65,6 +82,12 @@ class Client:
         await self.send({"type": "response.create"})
         return await self.until("response.done")
 
+    async def replayed(self) -> list[Event]:
+        """Sends the connection's first event, and returns the items that were replayed before its answer."""
+        await self.send({"type": "session.update", "session": {"type": "realtime"}})
+        await self.until("session.updated")
+        return [event for event in self.events if event["type"] == "conversation.item.done"]
+
     async def closed(self) -> int:
         """Reads to the end and returns the close code."""
         try:
@@ -74,7 +97,7 @@ class Client:
             return closed.reason.code if closed.reason else 0
 
     def deafen(self) -> None:
-        """Stops reading from the socket, for good; sending still works."""
+        """Stops reading from the socket for good; sending still works."""
         self.ws._reader_running = False
         self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DEAF_BUFFER_BYTES)
 
@@ -86,7 +109,7 @@ class Client:
 
 @asynccontextmanager
 async def connect(url: str, **query: str) -> AsyncIterator[Client]:
-    """Connects to a server's base URL (http://…) and receives session.created. Leaving closes as a client would."""
+    """Connects to a server's base URL (http://…) and receives session.created; closes the WebSocket on leaving."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None

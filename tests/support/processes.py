@@ -1,4 +1,4 @@
-"""`lastcall serve` as a process of its own, as its users run it."""
+"""`lastcall serve` in a process of its own, as users run it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ END_SECONDS = 30.0
 
 
 class ServerProcess:
-    """A running server. `url` is like http://127.0.0.1:PORT; `ready` is its `ready` event."""
+    """A running server. `url` is http://127.0.0.1:PORT, `ready` the `ready` event of its log."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -34,7 +34,7 @@ class ServerProcess:
         self._events.put(None)
 
     def wait_for(self, name: str) -> dict[str, Any]:
-        """The next event of a name in the server's log."""
+        """Waits for the next event of this name in the server's log, and returns it."""
         while True:
             event = self._events.get(timeout=START_SECONDS)
             if event is None:

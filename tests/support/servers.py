@@ -1,4 +1,4 @@
-"""Servers in this process, on any store."""
+"""Servers in the process of the tests, on any store."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TestServer:
         return self.url.replace("http", "ws", 1) + "/v1/realtime"
 
     async def stop(self) -> None:
-        """Shuts down as a signal would, and waits for the end."""
+        """Shuts down as a signal would, and waits until the server has ended."""
         self.signals.begin()
         await self.ended.wait()
 

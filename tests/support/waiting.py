@@ -1,4 +1,4 @@
-"""The one way in which tests wait for what no event tells them."""
+"""Polling, for conditions that no event announces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOOK_SECONDS = 0.01
 
 
 async def eventually(look: Callable[[], Awaitable[T]], wanted: Callable[[T], object], *, within: float = 5.0) -> T:
-    """Looks until what is seen is wanted, and returns it. Fails after `within` seconds, with what was seen last."""
+    """Polls `look` until `wanted` accepts its result; returns it. Fails with the last one after `within` seconds."""
     seen: list[T] = []
     with trio.move_on_after(within):
         while True:

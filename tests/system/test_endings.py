@@ -1,4 +1,4 @@
-"""However a connection ends, its row is closed at once, dated right, and its memory finalized: 200 of each kind."""
+"""However a connection ends, its row is closed at once, dated right, and its memory finalized: a crowd of each kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from ..support.processes import run_server
 from ..support.servers import open_server
 from ..support.waiting import eventually
 
-CONNECTIONS = 200
+pytestmark = pytest.mark.alone
+
 STAGGER_SECONDS = 0.01  # between the ends: their dates are compared one by one
 END_ERROR_SECONDS_MAX = 0.1
 MEMORY_SECONDS_MAX = 15.0
@@ -72,7 +73,8 @@ ENDINGS = [
 class Ledger:
     """When each session really ended, by the client that ended it, and when that client had seen the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, crowd: int) -> None:
+        self.crowd = crowd
         self.ended: dict[str, float] = {}
         self.seen: dict[str, float] = {}
         self.everyone_speaks = trio.Event()
@@ -81,7 +83,7 @@ class Ledger:
     async def run_clients(self, url: str, prelude: Ending, ending: Ending, *, responding: bool) -> None:
         with trio.fail_after(60):
             async with trio.open_nursery() as clients:
-                for number in range(CONNECTIONS):
+                for number in range(self.crowd):
                     clients.start_soon(self._run_client, url, number, prelude, ending, responding)
 
     async def _run_client(self, url: str, number: int, prelude: Ending, ending: Ending, responding: bool) -> None:
@@ -91,7 +93,7 @@ class Ledger:
                 await client.send({"type": "response.create"})
                 await client.until("response.output_text.delta")
             self.speaking += 1
-            if self.speaking == CONNECTIONS:
+            if self.speaking == self.crowd:
                 self.everyone_speaks.set()
             await self.everyone_speaks.wait()
             await trio.sleep(number * STAGGER_SECONDS)
@@ -126,27 +128,29 @@ async def memories(store: PostgresStore) -> int:
 
 
 @pytest.mark.parametrize(("prelude", "ending", "agent", "responding", "reason"), ENDINGS)
-async def test_two_hundred_connections_leave_closed_rows_dated_right_and_finalized_memory(
+async def test_connections_leave_closed_rows_and_finalized_memory(
     prelude: Ending,
     ending: Ending,
     agent: str,
     responding: bool,
     reason: str,
+    crowd: int,
     database_url: str,
     postgres_store: PostgresStore,
 ) -> None:
-    ledger = Ledger()
+    """However connections end, their rows have the right reason and dates."""
+    ledger = Ledger(crowd)
     flags = ("--database-url", database_url, "--agent", agent, "--message-bytes-max", str(MESSAGE_BYTES_MAX))
     with run_server(*flags) as server:
         await ledger.run_clients(server.url, prelude, ending, responding=responding)
         found = await settled(postgres_store)
-    assert len(found) == CONNECTIONS
+    assert len(found) == crowd
     assert {row["end_reason"] for row in found} == {reason}
     for row in found:
         assert abs(row["ended"] - ledger.ended[row["session_id"].hex]) <= END_ERROR_SECONDS_MAX
         assert row["duration_seconds"] == pytest.approx(row["ended"] - row["started"], abs=1e-5)
         assert row["cut_off"] == (1 if responding else 0)
-    assert await memories(postgres_store) == CONNECTIONS
+    assert await memories(postgres_store) == crowd
 
 
 class FragileStore:
@@ -170,17 +174,19 @@ async def handler_crash(client: Client) -> None:
     assert await client.closed() == 1011
 
 
-async def test_two_hundred_crashed_handlers_leave_closed_rows_dated_right_and_finalized_memory(
+async def test_crashed_handlers_leave_closed_rows_and_finalized_memory(
+    crowd: int,
     postgres_store: PostgresStore,
 ) -> None:
-    ledger = Ledger()
+    """The rows are dated when their handlers crashed."""
+    ledger = Ledger(crowd)
     async with open_server(cast("Store", FragileStore(postgres_store))) as server:
         await ledger.run_clients(server.url, nothing, handler_crash, responding=False)
         found = await settled(postgres_store)
-    assert len(found) == CONNECTIONS
+    assert len(found) == crowd
     assert {row["end_reason"] for row in found} == {"server_error"}
     for row in found:  # it ended when its handler crashed: after the client spoke, and before it saw the close
         session = row["session_id"].hex
         earliest, latest = ledger.ended[session] - END_ERROR_SECONDS_MAX, ledger.seen[session] + END_ERROR_SECONDS_MAX
         assert earliest <= row["ended"] <= latest
-    assert await memories(postgres_store) == CONNECTIONS
+    assert await memories(postgres_store) == crowd

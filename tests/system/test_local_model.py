@@ -15,6 +15,7 @@ from lastcall.embedded import model as local_model
 from openai import AsyncOpenAI, AsyncStream, AuthenticationError
 from openai.types.chat import ChatCompletionChunk
 
+pytestmark = pytest.mark.slow
 needs_model = pytest.mark.skipif(not local_model.available(), reason="the local model is not installed")
 
 WAIT_SECONDS = 30.0

@@ -31,7 +31,11 @@ from ..support.processes import ServerProcess, run_server
 from ..support.servers import empty
 from ..support.waiting import LOOK_SECONDS, eventually
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="freezes PostgreSQL by its pids")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="freezes PostgreSQL by its pids"),
+]
 
 LEASE_SECONDS = 3.0
 KILLED_WITHIN_SECONDS = 3.0

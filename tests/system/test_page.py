@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the page tests need playwright (extra: dev)")
 expect = sync_api.expect
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_shift_and_enter_start_a_new_line(open_page: Callable[..., Page], chat_s
     assert page.locator("[data-role=user] .said").inner_text() == "one\ntwo"
 
 
-def test_what_is_said_is_never_taken_for_markup(open_page: Callable[..., Page], chat_server: ServerProcess) -> None:
+def test_messages_are_never_taken_for_markup(open_page: Callable[..., Page], chat_server: ServerProcess) -> None:
     page = open_page(chat_server.url, "page-markup")
     text = "<img src=x onerror=alert(1)><b>bold</b>"
     say(page, text)
@@ -111,9 +112,8 @@ def test_a_reload_goes_on_in_the_same_conversation(open_page: Callable[..., Page
     expect_conversation(page, "first", "You said: first", "second", "You said: second")
 
 
-def test_a_restart_of_the_server_costs_neither_the_conversation_nor_a_message(
-    open_page: Callable[..., Page], database_url: str
-) -> None:
+def test_a_restart_of_the_server_loses_no_message(open_page: Callable[..., Page], database_url: str) -> None:
+    """The page reconnects to the same conversation and sends what was typed meanwhile."""
     with run_server("--database-url", database_url, "--agent", "echo") as first:
         page = open_page(first.url, "page-restart")
         say(page, "before")
@@ -184,7 +184,7 @@ def test_no_width_scrolls_sideways(open_page: Callable[..., Page], chat_server: 
     assert messages.evaluate("each => each.scrollWidth") <= messages.evaluate("each => each.clientWidth")
 
 
-def test_the_page_asks_for_a_key_where_one_is_needed_and_keeps_it_for_this_tab_only(
+def test_the_page_asks_for_a_key_and_keeps_it_for_this_tab_only(
     browser: Browser, database_url: str, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"

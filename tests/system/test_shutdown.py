@@ -16,7 +16,8 @@ from ..support.clients import Client, connect
 from ..support.processes import ServerProcess, run_server
 from ..support.waiting import eventually
 
-CONNECTIONS = 200
+pytestmark = pytest.mark.alone
+
 DRAIN_SECONDS = 6.0
 START_UP_AND_EXIT_SECONDS = 1.5  # for the interpreter, beside the budget of the shutdown
 SLOW, FLOODING = "tests.support.scripted_agents:Slow", "tests.support.scripted_agents:Flooding"
@@ -66,21 +67,21 @@ async def rows(store: PostgresStore) -> list[Any]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_two_hundred_clients_in_mid_response_are_closed_in_bulk_and_told_1012(
-    number: signal.Signals, serve: Serve, postgres_store: PostgresStore
+async def test_clients_in_mid_response_are_closed_in_bulk_with_1012(
+    number: signal.Signals, crowd: int, serve: Serve, postgres_store: PostgresStore
 ) -> None:
     clients: list[Client] = []
     with serve(SLOW) as server:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                for user in range(CONNECTIONS):
+                for user in range(crowd):
                     await answering(server.url, user, clients, nursery)
                 code, sent, took = await terminate(server, number)
     assert code == 0
     assert took < DRAIN_SECONDS + START_UP_AND_EXIT_SECONDS
     assert {client.close_code for client in clients} == {1012}
     found = await rows(postgres_store)
-    assert len(found) == CONNECTIONS
+    assert len(found) == crowd
     assert not any(row["is_active"] for row in found)
     assert {row["end_reason"] for row in found} == {"shutdown"}
     assert {row["memory_status"] for row in found} == {"done"}
@@ -92,27 +93,27 @@ async def test_two_hundred_clients_in_mid_response_are_closed_in_bulk_and_told_1
 
 
 async def test_clients_that_never_read_cost_a_shutdown_nothing_but_its_budget(
-    serve: Serve, postgres_store: PostgresStore
+    crowd: int, serve: Serve, postgres_store: PostgresStore
 ) -> None:
     with serve(FLOODING) as server:
         with trio.fail_after(90):
             async with trio.open_nursery() as nursery:
-                for user in range(CONNECTIONS):
+                for user in range(crowd):
                     await connect_deaf(server.url, nursery, user)
-                await eventually(lambda: all_spoke(postgres_store), bool, within=30)
+                await eventually(lambda: all_spoke(postgres_store, crowd), bool, within=30)
                 code, _, took = await terminate(server)
                 nursery.cancel_scope.cancel()
     assert code == 0
     assert took < DRAIN_SECONDS + START_UP_AND_EXIT_SECONDS
     found = await rows(postgres_store)
-    assert len(found) == CONNECTIONS
+    assert len(found) == crowd
     assert not any(row["is_active"] for row in found)
     assert {row["memory_status"] for row in found} == {"done"}
 
 
-async def all_spoke(store: PostgresStore) -> bool:
+async def all_spoke(store: PostgresStore, crowd: int) -> bool:
     count = await store.select("SELECT count(DISTINCT session_id) FROM messages WHERE role = 'user'")
-    return bool(count[0][0] == CONNECTIONS)
+    return bool(count[0][0] == crowd)
 
 
 async def connect_deaf(url: str, nursery: trio.Nursery, number: int) -> None:

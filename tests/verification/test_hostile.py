@@ -16,6 +16,8 @@ from .hostile.peers import Tally
 from .hostile.run import ROOT, Run
 
 RUN_SECONDS_MAX = 120
+pytestmark = pytest.mark.alone
+
 OPTIONS: dict[str, Any] = {"seed": 1, "inputs": 3, "clients": 1, "seconds": 10}
 SMALL = ("--inputs", "40", "--clients", "5", "--seconds", "5", "--seed", "7")
 

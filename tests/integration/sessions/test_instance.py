@@ -24,8 +24,8 @@ from tests.support.fake_store import FakeStore
 from tests.support.fake_tables import GAP_SECONDS
 from tests.support.instances import instance
 from tests.support.servers import TestServer
+from tests.support.virtual_server import Peer, World
 from tests.support.waiting import eventually
-from tests.unit.realtime.test_connection import Peer, World
 
 HEARTBEAT_SECONDS_MAX = 1.0
 A_HAIR = 0.01  # seconds, of virtual time

@@ -20,8 +20,8 @@ from tests.support.clients import connect
 from tests.support.fake_rows import SessionRecord
 from tests.support.fake_store import FakeStore
 from tests.support.servers import open_server
+from tests.support.virtual_server import World
 from tests.support.waiting import eventually
-from tests.unit.realtime.test_connection import World
 
 CLOSED_WITHIN = 2 * LOOK_SECONDS + 1.0
 STAY_SECONDS = 3.0

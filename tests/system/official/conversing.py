@@ -1,4 +1,4 @@
-"""What the Python programs share: the loop that does what the test asks for, and the words used in it.
+"""The command loop that the Python client programs share.
 
 A program reads one JSON object a line, `{"do": verb, "with": [arguments]}`, and answers `{"done": result}` or
 `{"failed": why}`; its first answer, unasked, is `"ready"`. Every frame that its client receives goes out before that,
@@ -30,7 +30,7 @@ TOOL: Any = {
 
 
 def weather(city: str) -> str:
-    """What the tool says."""
+    """The tool's output."""
     return f"sunny in {city}"
 
 
@@ -40,7 +40,7 @@ def item(text: str) -> Any:
 
 
 def tell(kind: str, content: object) -> None:
-    """One line for the test."""
+    """Writes a line for the test."""
     sys.stdout.write(json.dumps({kind: content}) + "\n")
     sys.stdout.flush()
 
@@ -60,7 +60,7 @@ def read_request() -> tuple[str, list[Any]] | None:
 
 
 def converse(client: object) -> None:
-    """Does what it is asked for with a synchronous client's methods, until the test has no more wishes."""
+    """Calls a synchronous client's methods as requested, until the end of the input."""
     tell("done", "ready")
     while (request := read_request()) is not None:
         verb, arguments = request
@@ -72,7 +72,7 @@ def converse(client: object) -> None:
 
 
 async def converse_async(client: object) -> None:
-    """The same with an asynchronous client's. Its loop runs on while the next request is awaited."""
+    """Does the same with an asynchronous client. Its loop keeps running between requests."""
     tell("done", "ready")
     while (request := await asyncio.to_thread(read_request)) is not None:
         verb, arguments = request

@@ -1,4 +1,4 @@
-"""What every frame of the server must be: valid by the official client's own strict types, and without a stray null."""
+"""Checks frames of the server: valid by the official client's strict types, and null only where that is allowed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NULLABLE = {
 
 
 def check(frame: Mapping[str, Any]) -> None:
-    """Raises for a frame that a strict client would refuse or silently drop."""
+    """Raises for a frame that a strict client would reject or silently drop."""
     STRICT.validate_python(frame, strict=False)
     stray = [path for path in _nulls(frame) if not _may_be_null(path)]
     assert not stray, f"null at {stray} of {frame}"

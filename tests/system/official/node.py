@@ -15,7 +15,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[1] / "node"
 PACKAGE = FOLDER / "package.json"
 MODULES = FOLDER / "node_modules"
-MARKER = MODULES / "installed-package.json"  # what is installed; a copy, so that a change of the wish is seen
+MARKER = MODULES / "installed-package.json"  # a copy of package.json as installed, so that a change to it is noticed
 INSTALL_SECONDS = 300.0
 # No lock: it would name the host that the packages came from. The few packages are pinned by version.
 INSTALL = ("install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")

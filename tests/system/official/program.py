@@ -22,11 +22,11 @@ END_SECONDS = 5.0
 
 
 class Failed(AssertionError):
-    """What was asked for could not be done; the message is the client's own."""
+    """The client failed to do it; the message is the client's own."""
 
 
 class Client(Protocol):
-    """A client that does what it is asked for."""
+    """A client of any kind, driven by verbs."""
 
     frames: list[dict[str, Any]]
 
@@ -50,7 +50,7 @@ class Program:
         self._lines.put(None)
 
     def do(self, verb: str, *arguments: object) -> Any:
-        """Has the client do something; returns its result. Raises `Failed`, and for any frame that breaks the rules."""
+        """Makes the client do something. Returns its result; raises `Failed`, or AssertionError for a bad frame."""
         if not self._is_ready:
             self._is_ready = self._next("start", START_SECONDS)["done"] == "ready"
         assert self._process.stdin is not None

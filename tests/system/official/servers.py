@@ -1,4 +1,4 @@
-"""The servers that the clients talk to: one that speaks plain WebSockets, and one on TLS, for clients that insist."""
+"""The servers that the clients connect to: one without TLS, and one with TLS for clients that insist on it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ AGENT = "tests.system.official.agent:Patient"
 
 
 class Servers:
-    """`urls` of both by scheme, http and https. A restart keeps them: another server comes in each one's place.
+    """Both servers. `urls` has their URLs by scheme, http and https; a restart keeps them.
 
-    key: an API key of a backend's, which names the user of each session.
+    key: an API key of a backend, which names the user of each session.
     """
 
     def __init__(self, key: str, flags: tuple[str, ...], tls: tuple[str, ...], stack: ExitStack) -> None:
@@ -45,13 +45,13 @@ class Servers:
         self.urls[scheme] = server.url
 
     def restart(self) -> None:
-        """SIGTERM to each, and a new server on the same database and port."""
+        """Stops each server with SIGTERM and starts another on the same database and port."""
         for scheme, server in self._running.items():
             assert server.stop() == 0
             self._start(scheme)
 
     def client_secret(self, user: str) -> str:
-        """What the backend would hand to a browser for a user."""
+        """A client secret, as a backend would make one for a user's browser."""
         body = json.dumps({"user": user}).encode()
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         with urlopen(Request(f"{self.urls['http']}/v1/realtime/client_secrets", body, headers)) as answer:
@@ -61,9 +61,9 @@ class Servers:
 
 @contextmanager
 def run_servers(database_url: str, pages: str, folder: Path) -> Iterator[Servers]:
-    """Starts both, for clients on `pages` too. The authority of the certificate is left in `folder`, as ca.pem.
+    """Starts both. Pages of the origin `pages` may connect. Writes the certificate's authority to ca.pem in `folder`.
 
-    They have a database of their own beside `database_url`: keys in it close a server to all who have none.
+    They use a database of their own beside `database_url`, because its keys close a server to clients without one.
     """
     database_url = asyncio.run(_new_database(database_url, f"clients_{uuid4().hex}"))
     authority = trustme.CA()
@@ -88,7 +88,7 @@ async def _new_database(url: str, name: str) -> str:
 
 
 def create_key(database_url: str) -> str:
-    """A backend's key, as its operator makes it."""
+    """Makes a backend's key on the command line."""
     command = [sys.executable, "-m", "lastcall", "keys", "create", "backend", "--scope", "service"]
     answer = subprocess.run([*command, "--database-url", database_url], capture_output=True, text=True, check=True)
     return answer.stdout.strip()

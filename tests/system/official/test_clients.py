@@ -21,6 +21,8 @@ from .servers import Servers
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+pytestmark = pytest.mark.slow
+
 # Where it runs, what it is, and the scheme that it speaks: the openai package for JavaScript insists on TLS.
 CLIENTS = {
     "openai-python-sync": ("python", "openai_sync", "http"),
@@ -111,12 +113,12 @@ def test_a_cancelled_answer_ends_and_the_next_one_comes(talk: Talk) -> None:
     assert "".join(talk.do("turn", "Still there?")["deltas"]) == "You said: Still there?"
 
 
-def test_a_tool_of_the_clients_is_called_and_its_output_answered(talk: Talk) -> None:
+def test_a_clients_tool_is_called_and_its_output_answered(talk: Talk) -> None:
     turn = talk.do("tool", 'What is it like? call get_weather {"city": "Oslo"}')
     assert turn == {"calls": [{"city": "Oslo"}], "text": "The tool said: sunny in Oslo"}
 
 
-def test_an_error_names_the_event_it_is_about_and_the_conversation_goes_on(talk: Talk) -> None:
+def test_an_error_names_its_event_and_the_conversation_goes_on(talk: Talk) -> None:
     assert talk.do("error") == {"code": "response_cancel_not_active", "event_id": "mine"}
     assert "".join(talk.do("turn", "Still there?")["deltas"]) == "You said: Still there?"
 
@@ -161,7 +163,7 @@ def restarted(find_client: Callable[[str], Client], servers: Servers) -> dict[st
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-def test_a_restart_of_the_server_costs_the_client_nothing_but_a_moment(name: str, restarted: dict[str, Any]) -> None:
+def test_a_client_goes_on_after_a_restart_of_the_server(name: str, restarted: dict[str, Any]) -> None:
     outcome = restarted[name]
     if isinstance(outcome, Exception):
         raise outcome

@@ -1,4 +1,4 @@
-"""The official `openai` client and what is remembered of its user; tests/system/official has all the clients."""
+"""The official `openai` client, and what the server remembers about its user."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from openai import OpenAI
 
 from tests.support.processes import ServerProcess, run_server
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 MODEL_REPLY_SECONDS = 60.0
 
@@ -36,7 +38,7 @@ def turn(server: ServerProcess, user: str, text: str) -> tuple[str, list[str], A
     raise AssertionError("the connection ended before the response did")
 
 
-async def test_the_synchronous_client_holds_a_streamed_turn_and_is_remembered(
+async def test_the_synchronous_client_streams_a_turn_and_is_remembered(
     database_url: str, postgres_store: PostgresStore
 ) -> None:
     with run_server("--database-url", database_url, "--agent", "echo") as server:
@@ -54,7 +56,8 @@ async def test_the_synchronous_client_holds_a_streamed_turn_and_is_remembered(
 
 
 @pytest.mark.skipif(not local_model.available(), reason="the bundled model is not installed")
-def test_the_bundled_model_answers_and_a_restarted_server_remembers_the_user(database_url: str) -> None:
+def test_the_bundled_model_answers_and_the_user_is_remembered(database_url: str) -> None:
+    """The memory survives a restart of the server."""
     flags = ("--database-url", database_url, "--agent", "local")
     with run_server(*flags) as server:
         _, deltas, response = turn(server, "grace", "My name is Grace and I live in Rome. Say hello in one sentence.")

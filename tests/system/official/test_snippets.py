@@ -1,4 +1,4 @@
-"""Every program in the README and in docs/ runs as it stands, but for the server's address and key."""
+"""Every program in the README and in docs/ runs as written, except for the server's address and key."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from .servers import Servers
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+pytestmark = pytest.mark.slow
+
 RUN_SECONDS = 180.0  # the SDKs take seconds of a processor to import
 PATIENCE_MS = 15_000.0
 LANGUAGES = {"python", "js", "html"}
@@ -40,7 +42,7 @@ IN_A_PAGE = {name for name, (language, text) in PROGRAMS.items() if language == 
 
 
 def expected(text: str) -> str:
-    """What a program shows in the end, by what it does."""
+    """The text that a program must print."""
     if "client_secrets" in text:
         return "ek_"
     if "get_weather" in text:

@@ -17,7 +17,7 @@ from trio_websocket import ConnectionClosed
 from tests.support.fake_store import FakeStore
 from tests.support.scripted_agents import ScriptedAgent
 
-from ..realtime.test_connection import Peer, World
+from tests.support.virtual_server import Peer, World
 from .test_gate import refusals
 
 

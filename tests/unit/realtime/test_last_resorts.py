@@ -14,8 +14,7 @@ from lastcall.store.records import EndReason
 from trio.testing import MockClock
 
 from tests.support.fake_store import FakeStore
-
-from .test_connection import World
+from tests.support.virtual_server import World
 
 GHOST_SECONDS = 1.0
 NEVER_SECONDS = 1_000.0

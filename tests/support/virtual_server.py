@@ -1,0 +1,128 @@
+"""One server's connections in virtual time: real connection code over in-memory streams, a fake store and clock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, cast
+
+import trio
+import trio.testing
+from lastcall.agents.agent import Agent
+from lastcall.auth.authenticator import Authenticator
+from lastcall.config import Settings
+from lastcall.limits.gate import Gate
+from lastcall.memory.finalizer import Finalizer
+from lastcall.metrics import Metrics
+from lastcall.realtime.connection import serve_websocket
+from lastcall.realtime.services import Services
+from lastcall.sessions.instance import InstanceLease
+from lastcall.sessions.reconciler import Reconciler
+from lastcall.sessions.session import Registry
+from lastcall.transport.stream import BufferedStream
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+
+from tests.support.fake_store import FakeStore
+
+SETTINGS = Settings()
+QUEUE_MESSAGES = 10_000
+REPLY_SECONDS = 1_000.0  # virtual
+
+
+class World:
+    """A server's services without a server: one connection at a time, in virtual time."""
+
+    def __init__(self, store: FakeStore, agent: Agent, **changes: Any) -> None:
+        self.store = store
+        self.settings = replace(SETTINGS, **changes)
+        finalizer = Finalizer(store, agent, self.settings)
+        registry = Registry()
+        self.lease = InstanceLease(store, self.settings, registry)
+        metrics = Metrics()
+        self.services = Services(
+            self.lease,
+            self.settings,
+            store,
+            agent,
+            finalizer,
+            registry,
+            metrics,
+            Authenticator(store, self.settings),
+            Gate(self.settings, metrics.count_refusal),
+            Reconciler(store, self.lease, registry, metrics),
+        )
+        self.over = trio.Event()
+
+    @asynccontextmanager
+    async def connected(self, query: str = "") -> AsyncIterator[Peer]:
+        """A client whose server side runs in a nursery of its own."""
+        if self.lease.instance_id not in self.store.instances:
+            await self.lease.register()
+        theirs, ours = trio.testing.memory_stream_pair()
+        stream = BufferedStream(
+            ours,
+            send_seconds=self.settings.send_seconds,
+            bytes_high=self.settings.outbox_bytes_high,
+            bytes_max=self.settings.outbox_bytes_max,
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._serve, stream, ours)
+            async with trio.open_nursery() as client:
+                # A client that reads on while its user is silent: its queue holds all that the server says here.
+                ws = await wrap_client_stream(
+                    client, cast("Any", theirs), "localhost", f"/v1/realtime{query}", message_queue_size=QUEUE_MESSAGES
+                )
+                yield Peer(ws, theirs, ours)
+                client.cancel_scope.cancel()
+
+    async def _serve(self, stream: BufferedStream, transport: trio.abc.Stream) -> None:
+        async with trio.open_nursery() as replies, trio.open_nursery() as writer:
+            writer.start_soon(stream.run_writer)
+            await stream.finish(await serve_websocket(stream, self.services, replies))
+            replies.cancel_scope.cancel()
+        await trio.aclose_forcefully(transport)
+        self.over.set()
+
+    @property
+    def row(self) -> Any:
+        (row,) = self.store.sessions.values()
+        return row
+
+
+class Peer:
+    """The client's end. `theirs` and `ours` are the two ends of the wire."""
+
+    def __init__(self, ws: WebSocketConnection, theirs: Any, ours: Any) -> None:
+        self.ws = ws
+        self.theirs = theirs
+        self.ours = ours
+        self.last_words: list[str] = []
+
+    async def receive(self, kind: str) -> dict[str, Any]:
+        with trio.fail_after(REPLY_SECONDS):
+            while (event := json.loads(await self.ws.get_message()))["type"] != kind:
+                pass
+        return dict(event)
+
+    async def send(self, **event: Any) -> None:
+        await self.ws.send_message(json.dumps(event))
+
+    async def say(self, text: str) -> None:
+        item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+        await self.send(type="conversation.item.create", item=item)
+        await self.receive("conversation.item.done")
+
+    async def closed(self) -> int:
+        try:
+            while True:
+                self.last_words.append(json.loads(await self.ws.get_message())["type"])
+        except ConnectionClosed as closed:
+            return closed.reason.code if closed.reason else 0
+
+    def vanish(self) -> None:
+        """From now on nothing that the server sends is read or answered, and nothing is closed."""
+        self.theirs.receive_stream.receive_some_hook = None
+        self.ws._reader_running = False
+        self.ours.send_stream.send_all_hook = None
