@@ -22,12 +22,12 @@ from ..support.fake_store import FakeStore
 from .simulation import coverage
 from .simulation.checker import Checker
 from .simulation.clients import Crowd
+from .simulation.clock import until
 from .simulation.database import Lag
 from .simulation.network import CLOSE, HEAD, TEXT, FrameReader, MemoryListener, Wire, masked_frame
 from .simulation.plan import Manner, Person, plan_of
 from .simulation.report import Total, figures, replay
 from .simulation.run import run_seed
-from .simulation.seeding import until
 from .simulation.watch import Watch
 from .simulation.world import World, simulate
 

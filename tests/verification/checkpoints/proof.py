@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ..simulation.clock import Stuck
 from ..simulation.processes import workers
-from ..simulation.seeding import Stuck
 from ..simulation.world import simulate
 from .run import Ending
 from .scenarios import SCENARIOS
@@ -54,7 +54,7 @@ def run_once(scenario: str, seed: int, strike: Strike | None = None, *, trace: b
     """One run of a scenario. Without a strike, `moments` are its checkpoints."""
     ending, outcome = Ending(SCENARIOS[scenario], strike), Outcome(scenario, strike)
     try:
-        world = simulate(seed, ending.run, counts_steps=True)
+        world = simulate(seed, ending.run)
     except Exception as error:  # noqa: BLE001 - whatever got out of the servers is a finding
         promise = "I7 unbounded" if isinstance(error, Stuck) else "I8 contained"
         outcome.broken[promise] += 1

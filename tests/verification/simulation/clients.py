@@ -10,9 +10,9 @@ from uuid import UUID
 import msgspec
 import trio
 
+from .clock import until
 from .network import CLOSE, HEAD, PING, PONG, TEXT, Frame, Wire, masked_frame
 from .plan import Manner, Person
-from .seeding import until
 from .world import Server, World
 
 PATIENCE_SECONDS = 5.0  # for an answer, and for the server to end what the client does not

@@ -11,9 +11,9 @@ from lastcall.store.records import EndReason
 
 from .checker import Checker
 from .clients import Crowd, Visit
+from .clock import Stuck, until
 from .database import Trouble
 from .plan import CLIENT_CAUSES, Fault, Plan, plan_of
-from .seeding import Stuck, until
 from .timed_faults import (
     UNSEEN_SECONDS,
     WRITES,

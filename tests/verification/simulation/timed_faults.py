@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .clock import until
 from .database import Lag
-from .seeding import until
 
 if TYPE_CHECKING:
     from .clients import Crowd

@@ -28,10 +28,12 @@ from lastcall.shutdown import FORCE_MARGIN_SECONDS, Schedule, Signals
 from tests.support.fake_store import FakeStore
 
 from .agent import SimulatedAgent
+from .clock import Stuck, VirtualClock
 from .database import Link
 from .network import Frame, MemoryListener, Wire
-from .seeding import OWNER, Scheduler, Stuck, VirtualClock, deterministic
+from .seeding import OWNER, deterministic
 from .trace import Trace, listening_to_logs
+from .trio_internals import RunQueue, use_run_queue
 
 EPOCH = 1_000.0  # virtual seconds; before it nothing has happened
 PID_FIRST = 100
@@ -174,7 +176,7 @@ class Server:
             return
         self._gone(how)
         if self.frozen:
-            self.world.scheduler.thaw(self)
+            self.world.run_queue.thaw(self)
             self.frozen = False
             self.freezes[-1][1] = trio.current_time()
         self._scope.cancel()
@@ -188,7 +190,7 @@ class Server:
         self.troubled_at.append(trio.current_time())
         self._begin_trouble()
         self.link.freeze(True)
-        self.world.scheduler.freeze(self)
+        self.world.run_queue.freeze(self)
         self.world.trace.add(self.name, "frozen")
 
     def thaw(self) -> None:
@@ -198,7 +200,7 @@ class Server:
             self.frozen, self.cut_until = False, trio.current_time()
             self.freezes[-1][1] = trio.current_time()
             self.link.freeze(False)
-            self.world.scheduler.thaw(self)
+            self.world.run_queue.thaw(self)
             self._end_trouble()
 
     def set_trouble(self, trouble: Any) -> None:
@@ -234,10 +236,9 @@ class World:
     logged: the servers' own log lines, as (when, event, fields).
     """
 
-    def __init__(self, seed: int, scheduler: Scheduler) -> None:
+    def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = Random(seed)
-        self.scheduler = scheduler
         self.database = FakeStore()
         self.servers: list[Server] = []
         self.processes: dict[tuple[str, int], int] = {}
@@ -246,6 +247,7 @@ class World:
         self.counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.logged: list[tuple[float, str, dict[str, Any]]] = []
         self._nursery: trio.Nursery | None = None
+        self._run_queue: RunQueue | None = None
 
     def count(self, kind: str, name: str) -> None:
         self.counts[kind][name] += 1
@@ -270,7 +272,13 @@ class World:
             self.logged.append((trio.current_time(), event, fields))
             self.trace.add(name, f"log {event}", fields)
 
+    @property
+    def run_queue(self) -> RunQueue:
+        assert self._run_queue is not None
+        return self._run_queue
+
     async def run(self, main: Callable[[World], Awaitable[None]]) -> None:
+        self._run_queue = use_run_queue(lambda task: task.context.get(OWNER))
         async with trio.open_nursery() as self._nursery:
             await main(self)
             self._nursery.cancel_scope.cancel()
@@ -301,24 +309,21 @@ def _forget_what_is_stuck() -> None:
         sys.unraisablehook = hook
 
 
-def simulate(seed: int, main: Callable[[World], Awaitable[None]], *, counts_steps: bool = False) -> World:
+def simulate(seed: int, main: Callable[[World], Awaitable[None]]) -> World:
     """Runs `main` in a new world, in virtual time, until it returns. Not to be called inside a Trio run.
 
-    counts_steps: `main` has an instrument that counts the steps of tasks.
-
-    Raises `Stuck` where nothing would ever happen again, and yet tasks are left.
+    Raises:
+        Stuck: Tasks are left, and none of them will ever run again.
     """
-    clock = VirtualClock(EPOCH)
-    with deterministic(seed, clock, counts_steps=counts_steps) as scheduler:
-        world = World(seed, scheduler)
-        with listening_to_logs(world.heard), _surroundings(world):
-            try:
-                trio.run(world.run, main, clock=clock)
-            except trio.TrioInternalError as error:
-                if not isinstance(error.__cause__, Stuck):
-                    raise
-                stuck = str(error.__cause__)
-            else:
-                return world
-            _forget_what_is_stuck()
-            raise Stuck(stuck)
+    clock, world = VirtualClock(EPOCH), World(seed)
+    with deterministic(seed, clock), listening_to_logs(world.heard), _surroundings(world):
+        try:
+            trio.run(world.run, main, clock=clock)
+        except trio.TrioInternalError as error:
+            if not isinstance(error.__cause__, Stuck):
+                raise
+            stuck = str(error.__cause__)
+        else:
+            return world
+        _forget_what_is_stuck()
+        raise Stuck(stuck)
