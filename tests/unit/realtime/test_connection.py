@@ -34,7 +34,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from tests.support.fake_store import FakeStore
 from tests.support.scripted_agents import HangingMemory, Slow, Unstoppable
-from tests.verification.simulation.network import TEXT, MemoryListener, Wire, masked_frame
+from tests.verification.simulation.fakes.network import TEXT, MemoryListener, Wire, masked_frame
 
 SETTINGS = Settings()
 QUEUE_MESSAGES = 10_000

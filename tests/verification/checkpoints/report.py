@@ -1,4 +1,4 @@
-"""What the proof says: progress while it lasts, then its figures, for people or for machines."""
+"""Reports a proof: progress while it runs, then its figures, for people or for machines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXAMPLES_MAX = 20
 
 
 def command(strike: Strike) -> str:
-    """What replays a strike."""
+    """The command that replays a strike."""
     seed = f" --seed {strike.seed}" if strike.seed else ""
     name = shlex.quote(strike.scenario)
     return f"scripts/simulate --checkpoints --scenario {name} --at {strike.at} --with {strike.kind}{seed}"
@@ -59,7 +59,7 @@ def figures(proof: Proof, seconds: float, processes: int) -> dict[str, Any]:
 
 def say(result: dict[str, Any], console: Console) -> None:
     """The end of a proof, for people."""
-    table = Table("what ends the session", "checkpoints", "strikes", "how the rows ended", "broken")
+    table = Table("scenario", "checkpoints", "strikes", "end reasons", "broken")
     for line in result["table"]:
         figures = [str(line["checkpoints"]), str(sum(line["strikes"].values())), _words(line["end_reasons"])]
         table.add_row(line["scenario"], *figures, str(line["broken"]), style="red" if line["broken"] else None)
@@ -77,7 +77,7 @@ def _words(counts: dict[str, int]) -> str:
 
 
 def verdict(result: dict[str, Any]) -> str:
-    """The whole in one line."""
+    """Sums the proof up in one line."""
     mean = result["checkpoints"] / result["scenarios"]
     return (
         f"{result['scenarios']} scenarios × {mean:.0f} checkpoints each ({result['checkpoints']}),"
