@@ -27,6 +27,8 @@ class Promise(StrEnum):
     CONTAINED = "I8 contained"
     VIEWS_AGREE = "views agree"
     SECRETS_KEPT = "secrets kept"
+    AS_MODELLED = "as modelled"
+    SERIALIZABLE = "serializable"
     REPEATABLE = "repeatable"
 
 
@@ -81,9 +83,17 @@ PROMISES: Mapping[Promise, Entry] = MappingProxyType(
             "chaos",
         ),
         Promise.SECRETS_KEPT: _entry("No secret is written to the log.", "hostile"),
+        Promise.AS_MODELLED: _entry(
+            "Each SQL statement does and answers what a model of the promises, which knows no SQL, expects.",
+            "interleavings",
+        ),
+        Promise.SERIALIZABLE: _entry(
+            "SQL statements at the same moment have the effect of some order, one after the other.",
+            "interleavings",
+        ),
         Promise.REPEATABLE: _entry(
-            "A run that is repeated goes the same way; a run that does not proves nothing.",
-            "checkpoints",
+            "What is repeated goes the same way; a proof that does not repeat proves nothing.",
+            "checkpoints", "interleavings",
         ),
     }
 )  # fmt: skip

@@ -33,7 +33,10 @@ class Outcome:
 
 @dataclass(slots=True)
 class Proof:
-    """All results, by scenario. planned: strikes, by kind. reasons: why the subject's rows ended."""
+    """All results, by scenario. planned: strikes, by kind. broken: runs. reasons: why the subject's rows ended.
+
+    promises: how often each was broken, in all scenarios.
+    """
 
     seed: int
     checkpoints: dict[str, int] = field(default_factory=dict)
@@ -41,11 +44,13 @@ class Proof:
     runs: int = 0
     broken: Counter[str] = field(default_factory=Counter)
     reasons: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    promises: Counter[Promise] = field(default_factory=Counter)
     failing: list[Outcome] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
         self.runs += 1
         self.reasons[outcome.scenario].update(outcome.reasons)
+        self.promises.update(outcome.broken)
         if outcome.broken:
             self.broken[outcome.scenario] += 1
             self.failing.append(outcome)

@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..promises import PROMISES
 from .proof import Outcome, Proof
 from .strike import KINDS, Strike
 
 EXAMPLES_MAX = 20
+CHECKED = [promise for promise, entry in PROMISES.items() if "checkpoints" in entry.provers]
 
 
 def command(strike: Strike) -> str:
@@ -36,7 +38,8 @@ def figures(proof: Proof, seconds: float, processes: int) -> dict[str, Any]:
         "checkpoints": sum(proof.checkpoints.values()),
         "strikes": {kind: sum(counts[kind] for counts in proof.planned.values()) for kind in KINDS},
         "runs": proof.runs,
-        "broken": len(proof.failing),
+        "broken": {promise: proof.promises[promise] for promise in CHECKED},
+        "broken_runs": len(proof.failing),
         "seconds": round(seconds, 3),
         "processes": processes,
         "table": [
@@ -45,7 +48,7 @@ def figures(proof: Proof, seconds: float, processes: int) -> dict[str, Any]:
                 "checkpoints": checkpoints,
                 "strikes": {kind: proof.planned[name][kind] for kind in KINDS},
                 "end_reasons": dict(proof.reasons[name].most_common()),
-                "broken": proof.broken[name],
+                "broken_runs": proof.broken[name],
             }
             for name, checkpoints in proof.checkpoints.items()
         ],
@@ -62,7 +65,9 @@ def say(result: dict[str, Any], console: Console) -> None:
     table = Table("scenario", "checkpoints", "strikes", "end reasons", "broken")
     for line in result["table"]:
         figures = [str(line["checkpoints"]), str(sum(line["strikes"].values())), _words(line["end_reasons"])]
-        table.add_row(line["scenario"], *figures, str(line["broken"]), style="red" if line["broken"] else None)
+        table.add_row(
+            line["scenario"], *figures, str(line["broken_runs"]), style="red" if line["broken_runs"] else None
+        )
     console.print(table)
     for example in result["examples"]:
         console.print(f"replay: {example['replay']}", highlight=False, soft_wrap=True, markup=False)
@@ -81,5 +86,5 @@ def verdict(result: dict[str, Any]) -> str:
     mean = result["checkpoints"] / result["scenarios"]
     return (
         f"{result['scenarios']} scenarios × {mean:.0f} checkpoints each ({result['checkpoints']}),"
-        f" {result['runs']} runs in {result['seconds']:.0f} s, {result['broken']} broken"
+        f" {result['runs']} runs in {result['seconds']:.0f} s, {result['broken_runs']} broken"
     )
