@@ -63,7 +63,7 @@ class Client:
     async def _talk(self, conversation: str) -> None:
         behaviour = self._visit.behaviour
         await self._shake_hands(conversation)
-        if await self._hear("session.created") is None:
+        if await self._receive("session.created") is None:
             return
         for number, mark in enumerate(behaviour.turns):
             last = number == len(behaviour.turns) - 1
@@ -72,12 +72,12 @@ class Client:
             await self._ask_for_answer(behaviour.request if last else "")
             if last and behaviour.during != "after":
                 if behaviour.during == "answering":
-                    await self._hear("response.output_text.delta")
+                    await self._receive("response.output_text.delta")
                 return
             if last and behaviour.interrupts:
-                await self._hear("response.output_text.delta")
+                await self._receive("response.output_text.delta")
                 await self._send_event({"type": "response.cancel"})
-            done = await self._hear("response.done", _in_conversation)
+            done = await self._receive("response.done", _in_conversation)
             if last and done is not None:
                 await self._follow_up(behaviour.request, done["response"]["output"])
             await self._listen(behaviour.thinks)
@@ -91,7 +91,7 @@ class Client:
             await self._send_event({"type": "response.create", "response": {"conversation": "none", "input": words}})
         await self._send_event({"type": "response.create"} | ({"response": TOOLS} if request == "tool" else {}))
         if request == "delete_open":
-            shown = await self._hear("response.output_item.added")
+            shown = await self._receive("response.output_item.added")
             if shown is not None:
                 await self._delete(shown["item"]["id"])
 
@@ -99,14 +99,14 @@ class Client:
         """Follows the answer up: with the called tool's output and another answer, or with a deletion."""
         if request == "delete" and self._said is not None:
             await self._delete(self._said)
-            await self._hear("conversation.item.deleted")
+            await self._receive("conversation.item.deleted")
         calls = [item["call_id"] for item in output if item["type"] == "function_call"]
         for call_id in calls:
             item = {"type": "function_call_output", "call_id": call_id, "output": "Sunny"}
             await self._send_event({"type": "conversation.item.create", "item": item})
         if calls:
             await self._ask_for_answer("")
-            await self._hear("response.done")
+            await self._receive("response.done")
 
     async def _delete(self, item_id: str) -> None:
         self._visit.deleting.add(item_id)
@@ -142,7 +142,7 @@ class Client:
         item = {"type": "message", "role": "user", "content": [words]}
         await self._send_event({"type": "conversation.item.create", "item": item})
         before = len(visit.errors)
-        done = await self._hear("conversation.item.done", lambda event: event["item"].get("content") == [words])
+        done = await self._receive("conversation.item.done", lambda event: event["item"].get("content") == [words])
         self._said = None if done is None else done["item"]["id"]
         return len(visit.errors) == before
 
@@ -162,9 +162,9 @@ class Client:
         if self._visit.behaviour.busy:
             await trio.sleep(seconds)
         elif seconds:
-            await self._hear("nothing", seconds=seconds)
+            await self._receive("nothing", seconds=seconds)
 
-    async def _hear(
+    async def _receive(
         self,
         kind: str,
         wanted: Callable[[dict[str, Any]], bool] = lambda _: True,
@@ -201,7 +201,7 @@ class Client:
     async def _end(self, how: str) -> None:
         visit, wire = self._visit, self._wire
         if how == "stay" or (visit.session_id is None and visit.status != 101):
-            await self._hear("nothing")
+            await self._receive("nothing")
             if wire.ended is not None or visit.closed_at is not None:
                 return
             how = "close" if visit.status == 101 else "fin"
@@ -219,7 +219,7 @@ class Client:
         else:
             self._do(how)
         if how in ("close", "oversize", "garbage", "flood", "fin"):
-            await self._hear("nothing", seconds=CLOSE_SECONDS)
+            await self._receive("nothing", seconds=CLOSE_SECONDS)
 
     def _do(self, how: str) -> None:
         self._wire.send(LAST_WORDS.get(how, b""))

@@ -133,7 +133,7 @@ class Visit:
         self.server.world.count("ending", what)
 
     def end_now(self, how: str) -> None:
-        """Has the client end the visit in another behaviour than it meant to, at once."""
+        """Has the client end the visit at once, and in this way."""
         self.ending = how
         self.scope.cancel()
 
@@ -149,7 +149,7 @@ class Visit:
         elif opcode == CLOSE:
             self.closed_at = trio.current_time()
             self.close_code = int.from_bytes(payload[:2], "big") if payload else 1005
-            self.server.world.trace.add(self.name, "hears close", self.close_code)
+            self.server.world.trace.add(self.name, "receives close", self.close_code)
 
     def on_end(self, how: str) -> None:
         self.server.world.trace.add(self.name, "connection ended", how)
@@ -175,7 +175,7 @@ class Visit:
             self._on_response(event["response"])
         elif kind == "error":
             self.errors.append(event["error"]["code"])
-            self.server.world.trace.add(self.name, "hears error", event["error"]["code"])
+            self.server.world.trace.add(self.name, "receives error", event["error"]["code"])
             self.server.world.count("error", event["error"]["code"])
 
     def _on_response(self, response: dict[str, Any]) -> None:
