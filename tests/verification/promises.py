@@ -76,7 +76,7 @@ PROMISES: Mapping[Promise, Entry] = MappingProxyType(
         ),
         Promise.CONTAINED: _entry(
             "No client, agent or failure ends another connection or the server.",
-            "simulation", "checkpoints", "interleavings", "chaos", "hostile", "mutants",
+            "simulation", "checkpoints", "chaos", "hostile", "mutants",
         ),
         Promise.VIEWS_AGREE: _entry(
             "What `session_truth` and `lastcall orphans` say of a session is true, outside the published bounds.",
