@@ -1,4 +1,4 @@
-"""The only place that uses private names of Trio: for the order of tasks, frozen processes, and stuck runs.
+"""The only place that uses private names of Trio: for the order of tasks, and for frozen processes.
 
 Trio promises none of them to anybody, so they are looked up on import: a release that renames one fails here, by name.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any
 
@@ -87,16 +87,3 @@ def use_run_queue(owner_of: Callable[[trio.lowlevel.Task], object]) -> RunQueue:
     runner = _RUN.GLOBAL_RUN_CONTEXT.runner
     runner.runq = queue = RunQueue(runner.runq, owner_of)
     return queue
-
-
-def abandon(root: trio.lowlevel.Task) -> None:
-    """Closes what is left of a run that ended with an internal error. Otherwise, it would complain when collected."""
-    tasks, nurseries = [root], list[trio.Nursery]()
-    for task in tasks:
-        nurseries += task.child_nurseries
-        tasks += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
-    for task in tasks:
-        with suppress(BaseException):  # its clean-up finds no run to wait in
-            task.coro.close()
-    for nursery in nurseries:
-        getattr(nursery, "_children", set()).clear()  # asserted to be empty when the nursery is collected
