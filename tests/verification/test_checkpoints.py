@@ -1,4 +1,4 @@
-"""A share of the strikes at every checkpoint in the suite, and what keeps that proof from being fooled."""
+"""A sample of the strikes at checkpoints, and tests that the proof reports broken promises."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ from .checkpoints.proof import Proof, prove, run_once, run_strike, strikes
 from .checkpoints.report import command, figures, replay
 from .checkpoints.scenarios import SCENARIOS
 from .checkpoints.strike import KINDS, Kind, Strike
+from .promises import PROMISES, Promise
 
 STRIDE = 100
 PROCESS_SECONDS = 60
 
 
-def told(proof: Proof) -> str:
+def failures(proof: Proof) -> str:
     return "\n".join(f"{replay(outcome, proof.seed)}\n    {outcome.examples[0]}" for outcome in proof.failing)
 
 
-def test_every_promise_holds_at_the_same_checkpoints_as_ever() -> None:
+def test_every_promise_holds_at_fixed_checkpoints() -> None:
     proof = prove(stride=STRIDE)
-    assert not proof.failing, told(proof)
+    assert not proof.failing, failures(proof)
 
 
-def test_every_promise_holds_at_checkpoints_that_nobody_chose_and_in_another_order_of_tasks() -> None:
+def test_every_promise_holds_at_random_checkpoints_and_orders_of_tasks() -> None:
     random = SystemRandom()
     proof = prove(seed=random.randrange(2**32), stride=STRIDE, offset=random.randrange(STRIDE))
-    assert not proof.failing, told(proof)
+    assert not proof.failing, failures(proof)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_every_promise_holds_at_checkpoints_that_nobody_chose_and_in_another_ord
         ("session crash", "server_error"),
         ("crash in mid-answer", "server_error"),
         ("begin refused", "no row"),
-        ("turned away", "no row"),
+        ("overloaded", "no row"),
         ("row closed elsewhere", "by_hand"),
         ("SIGTERM in mid-answer", "shutdown"),
         ("second SIGTERM", "shutdown"),
@@ -63,39 +64,39 @@ def test_every_promise_holds_at_checkpoints_that_nobody_chose_and_in_another_ord
         ("frozen and reaped", "owner_died"),
     ],
 )
-def test_a_scenario_ends_in_the_way_that_it_is_named_after(scenario: str, reason: str) -> None:
+def test_a_scenario_ends_as_its_name_says(scenario: str, reason: str) -> None:
     assert dict(run_once(scenario, 0).reasons) == {reason: 1}
 
 
-def test_each_scenario_has_checkpoints_and_each_kind_of_strike_has_scenarios() -> None:
+def test_scenarios_have_checkpoints_and_kinds_of_strikes_have_scenarios() -> None:
     seen: set[Kind] = set()
     for name in SCENARIOS:
         counted = run_once(name, 0)
-        assert len(counted.moments) >= 10, name
+        assert len(counted.checkpoints) >= 10, name
         seen.update(strike.kind for strike in strikes(counted, 0))
     assert seen == set(KINDS)
 
 
-def test_a_checkpoint_is_the_same_moment_in_every_run() -> None:
+def test_a_checkpoint_is_at_the_same_time_in_every_run() -> None:
     first, again = run_once("memory", 0, trace=True), run_once("memory", 0, trace=True)
-    assert first.moments == again.moments
+    assert first.checkpoints == again.checkpoints
     assert first.trace == again.trace
     struck = run_strike(Strike("memory", "crash", 20, 0))
-    assert struck.moment == (first.moments[19].at, first.moments[19].task)
+    assert struck.struck_at == (first.checkpoints[19].at, first.checkpoints[19].task)
 
 
-def test_a_strike_at_another_moment_than_the_one_that_was_counted_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_strike_at_another_checkpoint_than_planned_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "tests.verification.checkpoints.proof.run_strike", lambda strike: run_once(strike.scenario, 1, strike)
     )
     proof = prove(["close frame"], kinds=["cancel"], stride=20)
-    assert any(outcome.broken["unrepeatable"] for outcome in proof.failing)
+    assert any(outcome.broken[Promise.REPEATABLE] for outcome in proof.failing)
 
 
-# --- the proof is not to be fooled
+# --- broken promises are reported
 
 
-def leaves_only_uncancelled(patch: pytest.MonkeyPatch) -> None:
+def skips_the_exit_when_cancelled(patch: pytest.MonkeyPatch) -> None:
     run = ExitPath.run
 
     async def run_unless_cancelled(exit_path: ExitPath) -> None:
@@ -113,7 +114,7 @@ def ends_unshielded(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ExitPath, "_end_in_time", end)
 
 
-def waits_for_its_peer_although_cancelled(patch: pytest.MonkeyPatch) -> None:
+def waits_for_its_peer_when_cancelled(patch: pytest.MonkeyPatch) -> None:
     close = ExitPath._close
 
     async def close_shielded(exit_path: ExitPath) -> None:
@@ -127,11 +128,11 @@ def reaps_nobody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("lastcall.sessions.reaper.cause_of_death", lambda *_: None)
 
 
-def hears_nothing(patch: pytest.MonkeyPatch) -> None:
+def ignores_notifications(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("lastcall.sessions.instance.InstanceLease._stop_session", lambda *_: None)
 
 
-def gives_answers_all_the_time_they_want(patch: pytest.MonkeyPatch) -> None:
+def waits_for_answers_without_limit(patch: pytest.MonkeyPatch) -> None:
     async def wait(services: Any, _signals: Any) -> None:
         for session in services.registry:
             await session.answered.wait()
@@ -139,7 +140,7 @@ def gives_answers_all_the_time_they_want(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("lastcall.shutdown._let_answers_finish", wait)
 
 
-def falls_over_an_error_of_the_store(patch: pytest.MonkeyPatch) -> None:
+def crashes_on_a_store_error(patch: pytest.MonkeyPatch) -> None:
     class Never(StoreError):
         pass
 
@@ -159,21 +160,21 @@ def remembers_twice(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("breaks", "kind", "scenario", "promise"),
     [
-        (leaves_only_uncancelled, "cancel", "close frame", "I1 orphan"),
-        (ends_unshielded, "cancel", "FIN", "I1 orphan"),
-        (waits_for_its_peer_although_cancelled, "cancel", "vanished", "I7 unbounded"),
-        (reaps_nobody, "crash", "FIN", "I1 orphan"),
-        (hears_nothing, "by-hand", "agent hangs", "I2 ghost"),
-        (gives_answers_all_the_time_they_want, "signal", "agent hangs", "I3 end"),
-        (falls_over_an_error_of_the_store, "error-before", "lease lost", "I8 contained"),
-        (remembers_twice, "error-after", "memory", "I4 memory"),
+        (skips_the_exit_when_cancelled, "cancel", "close frame", Promise.NO_ORPHAN),
+        (ends_unshielded, "cancel", "FIN", Promise.NO_ORPHAN),
+        (waits_for_its_peer_when_cancelled, "cancel", "vanished", Promise.BOUNDED),
+        (reaps_nobody, "crash", "FIN", Promise.NO_ORPHAN),
+        (ignores_notifications, "by-hand", "agent hangs", Promise.NO_GHOST),
+        (waits_for_answers_without_limit, "signal", "agent hangs", Promise.ONE_END),
+        (crashes_on_a_store_error, "error-before", "lease lost", Promise.CONTAINED),
+        (remembers_twice, "error-after", "memory", Promise.MEMORY_ONCE),
     ],
 )
-def test_a_broken_promise_is_seen_though_nothing_is_wrong_until_the_strike(
+def test_a_promise_that_only_a_strike_breaks_is_reported(
     breaks: Callable[[pytest.MonkeyPatch], None],
     kind: Kind,
     scenario: str,
-    promise: str,
+    promise: Promise,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     breaks(monkeypatch)
@@ -182,12 +183,13 @@ def test_a_broken_promise_is_seen_though_nothing_is_wrong_until_the_strike(
     assert any(outcome.broken[promise] for outcome in proof.failing)
 
 
-def test_a_broken_promise_comes_with_the_command_that_replays_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    leaves_only_uncancelled(monkeypatch)
+def test_a_broken_promise_is_reported_with_the_command_that_replays_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    skips_the_exit_when_cancelled(monkeypatch)
     proof = prove(["close frame"], kinds=["cancel"], stride=15)
     result = figures(proof, 1.0, 1)
     assert not result["ok"]
-    assert result["broken"] == len(proof.failing) == result["table"][0]["broken"]
+    assert result["broken_runs"] == len(proof.failing) == result["table"][0]["broken_runs"]
+    assert sum(result["broken"].values()) > 0
     strike = proof.failing[0].strike
     assert strike is not None
     assert result["examples"][0]["replay"] == command(strike)
@@ -206,10 +208,10 @@ def test_a_broken_promise_comes_with_the_command_that_replays_it(monkeypatch: py
         (["--at", "1", "--with", "crash"], "--scenario"),
         (["--scenario", "FIN", "--at", "5000", "--with", "crash"], "checkpoints"),
         (["--scenario", "none such"], "close frame"),
-        (["--with", "love"], "crash"),
+        (["--with", "none such"], "crash"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(
+def test_wrong_usage_is_one_line_and_exit_code_2(
     arguments: list[str], fix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["checkpoints", *arguments])
@@ -231,12 +233,13 @@ def in_a_process(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_proof_ends_in_its_figures_and_a_strike_shows_what_happened() -> None:
+def test_a_proof_prints_its_figures_and_one_strike_its_trace() -> None:
     run = in_a_process("--scenario", "half a handshake", "--json")
     result = json.loads(run.stdout.splitlines()[-1])
     assert run.returncode == 0
     assert result["ok"]
-    assert result["broken"] == 0
+    assert result["broken_runs"] == sum(result["broken"].values()) == 0
+    assert set(result["broken"]) == {promise for promise, entry in PROMISES.items() if "checkpoints" in entry.provers}
     assert result["checkpoints"] == result["table"][0]["checkpoints"] > 0
     assert result["runs"] == sum(result["strikes"].values()) + 1
     shown = in_a_process("--scenario", "close frame", "--at", "40", "--with", "crash")

@@ -1,4 +1,4 @@
-"""The frame of the proofs' commands: what each ending exits with, and what it says."""
+"""What all provers' commands share: exit codes, interrupts, and output."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from ..support.command_line import (
 )
 
 
-class Hopeless(Exception):
-    pass
+class NoResult(Exception):
+    """A failure that keeps a command from its result."""
 
 
 async def failing(error: BaseException) -> None:
@@ -42,10 +42,10 @@ async def failing_in_a_nursery(error: BaseException) -> None:
 @json_option
 def prove(*, ending: str, as_json: bool) -> int:
     match ending:
-        case "hopeless":
-            raise Hopeless("no database")
-        case "hopeless in a nursery":
-            trio.run(failing_in_a_nursery, Hopeless("no database"))
+        case "no result":
+            raise NoResult("no database")
+        case "no result in a nursery":
+            trio.run(failing_in_a_nursery, NoResult("no database"))
         case "crash":
             trio.run(failing_in_a_nursery, ZeroDivisionError())
         case "Ctrl-C":
@@ -55,14 +55,14 @@ def prove(*, ending: str, as_json: bool) -> int:
         case "SIGTERM":
             signal.raise_signal(signal.SIGTERM)
         case "mistake":
-            raise click.UsageError("That cannot be.")
+            raise click.UsageError("--ending has no such value.")
     say = lambda result, console: console.print(f"held: {result['ok']}")  # noqa: E731
     return conclude({"ok": ending == "held"}, say, Console(stderr=as_json))
 
 
 def proved(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["prove", *arguments])
-    return run(prove, Hopeless)
+    return run(prove, NoResult)
 
 
 @pytest.mark.parametrize(
@@ -70,15 +70,15 @@ def proved(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     [
         ("held", 0, ""),
         ("broken", EXIT_BROKEN, ""),
-        ("hopeless", EXIT_BROKEN, "scripts/prove: no database\n"),
-        ("hopeless in a nursery", EXIT_BROKEN, "scripts/prove: no database\n"),
-        ("mistake", EXIT_USAGE, "scripts/prove: That cannot be. See scripts/prove --help.\n"),
+        ("no result", EXIT_BROKEN, "scripts/prove: no database\n"),
+        ("no result in a nursery", EXIT_BROKEN, "scripts/prove: no database\n"),
+        ("mistake", EXIT_USAGE, "scripts/prove: --ending has no such value. See scripts/prove --help.\n"),
         ("Ctrl-C", EXIT_INTERRUPTED, "\n"),
         ("Ctrl-C in a nursery", EXIT_INTERRUPTED, ""),
         ("SIGTERM", EXIT_INTERRUPTED, "\n"),
     ],
 )
-def test_each_ending_has_its_exit_code_and_at_most_one_line_on_stderr(
+def test_each_ending_has_an_exit_code_and_at_most_one_line_on_stderr(
     ending: str, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -87,13 +87,13 @@ def test_each_ending_has_its_exit_code_and_at_most_one_line_on_stderr(
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_what_nobody_foresaw_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_exception_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ExceptionGroup) as caught:
         proved(monkeypatch, "--ending", "crash")
     assert caught.group_contains(ZeroDivisionError)
 
 
-def test_figures_are_the_last_line_for_machines_and_sentences_for_people(
+def test_figures_are_the_last_line_of_json_or_sentences(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert proved(monkeypatch, "--json") == 0
@@ -103,7 +103,7 @@ def test_figures_are_the_last_line_for_machines_and_sentences_for_people(
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_folder_stays_only_where_it_is_kept_and_then_is_named(
+def test_a_folder_stays_only_if_it_is_kept_and_then_is_printed(
     keep: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

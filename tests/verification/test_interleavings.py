@@ -1,4 +1,4 @@
-"""The interleavings of the SQL: a share of them holds, and each fault that is put into the SQL is told of.
+"""The interleavings of the SQL: a sample of them holds, and each fault that is put into the SQL is reported.
 
 `scripts/simulate --interleavings` goes through all of them.
 """
@@ -15,12 +15,13 @@ from lastcall.store.queries import QUERIES, SCHEMA
 from .interleavings.__main__ import interleavings
 from .interleavings.database import Source, run
 from .interleavings.orders import Failure, explore
+from .interleavings.overlaps import explore_overlaps
 from .interleavings.replay import again, parse
-from .interleavings.together import meet_all
+from .promises import Promise
 
 LENGTH = 3
 BY_ITSELF = ("begin:A", "append-user:A", "end:A", "repair:hand", "claim:A", "finish:A", "redate:hand", "stop:A")
-SCENES = ("begin:A append-user:A", "begin:A append-reply:A silence judge:B look:hand")
+SETUPS = ("begin:A append-user:A", "begin:A append-reply:A silence judge:B look:hand")
 MEETING = ("append-user:A", "begin-append:A", "end-late:A", "leave:A", "renew:A", "reap:A-by-B", "repair:hand")
 
 
@@ -32,7 +33,7 @@ def test_every_order_of_a_few_statements_keeps_the_promises(database_url: str) -
     assert found.compared > 0
 
 
-def test_orders_that_lead_to_the_same_are_as_good_as_each_by_itself(database_url: str) -> None:
+def test_merged_orders_cover_the_same_as_each_order_by_itself(database_url: str) -> None:
     apart = run(explore(database_url, Source(), length=LENGTH, names=BY_ITSELF, apart=True, lanes=2))
     merged = run(explore(database_url, Source(), length=LENGTH, names=BY_ITSELF, lanes=2))
     assert (apart.failures, merged.failures) == ([], [])
@@ -40,26 +41,30 @@ def test_orders_that_lead_to_the_same_are_as_good_as_each_by_itself(database_url
     assert merged.steps < apart.steps
 
 
-def test_statements_at_the_same_moment_come_to_what_some_order_comes_to(database_url: str) -> None:
-    found = run(meet_all(database_url, Source(), scenes=SCENES, names=MEETING, lanes=2))
+def test_overlapping_statements_have_the_effect_of_some_order(database_url: str) -> None:
+    found = run(explore_overlaps(database_url, Source(), setups=SETUPS, names=MEETING, lanes=2))
     assert found.failures == []
     assert found.pairs > 2 * len(MEETING) ** 2
-    assert set(found.outcomes) == {"went through", "waited", "passed over"}
+    assert set(found.outcomes) == {"went through", "waited", "skipped"}
 
 
 @dataclass(frozen=True)
 class Fault:
     """A change of the SQL, and where it shows.
 
-    query: the statement that is changed; None: the schema. told: what the first failure says, among other things.
+    query: the statement that is changed; None: the schema. promise, reported: of a line of the first failure.
     """
 
     query: str | None
     swaps: Mapping[str, str]
     names: Sequence[str]
-    told: str
-    scenes: Sequence[str] = ()
+    promise: Promise
+    reported: str
+    setups: Sequence[str] = ()
     length: int = 4
+
+    def is_in(self, failure: Failure) -> bool:
+        return any(each.promise is self.promise and self.reported in each.how for each in failure.broken)
 
     @property
     def source(self) -> Source:
@@ -79,96 +84,143 @@ PENDING = " AND memory_status = 'pending'"
 
 FAULTS = {
     "an append to a closed row": Fault(
-        None, {"AND is_active\n         ORDER BY session_id FOR SHARE": "FOR SHARE"}, CLOSING,
-        "I2: an item was stored after the row closed",
+        None,
+        {"AND is_active\n         ORDER BY session_id FOR SHARE": "FOR SHARE"},
+        CLOSING,
+        Promise.NO_GHOST,
+        "an item was stored after the row closed",
     ),
     "an append without its lock": Fault(
-        None, {"FOR SHARE SKIP LOCKED": ""}, ("append-user:A", "end:A"), "no order of them", ("begin:A",)
+        None,
+        {"FOR SHARE SKIP LOCKED": ""},
+        ("append-user:A", "end:A"),
+        Promise.SERIALIZABLE,
+        "no order of them",
+        ("begin:A",),
     ),
     "an end of an ended row": Fault(
-        None, {"AND is_active\n         ORDER BY session_id FOR NO": "FOR NO", "AND s.is_active": ""}, CLOSING,
+        None,
+        {"AND is_active\n         ORDER BY session_id FOR NO": "FOR NO", "AND s.is_active": ""},
+        CLOSING,
+        Promise.AS_MODELLED,
         "answered 'refused'",
     ),
     "a bulk close of everybody": Fault(
-        "close_instance_sessions", {"instance_id = $1": "$1::uuid IS NOT NULL"}, ("leave:A",), "I6: somebody else's row"
+        "close_instance_sessions",
+        {"instance_id = $1": "$1::uuid IS NOT NULL"},
+        ("leave:A",),
+        Promise.NONE_SWEPT,
+        "somebody else's row",
     ),
     "a reap on an old judgement": Fault(
-        "reap_instance", {"heartbeat_at = $2": "$2::timestamptz IS NOT NULL"}, REAPING, "I6: declared dead, though",
+        "reap_instance",
+        {"heartbeat_at = $2": "$2::timestamptz IS NOT NULL"},
+        REAPING,
+        Promise.NONE_SWEPT,
+        "declared dead, though",
         length=5,
     ),
     "a reap that leaves the rows": Fault(
-        "reap_instance", {"WHERE is_active\n": "WHERE NOT is_active\n"}, REAPING, "I1: its owner was declared dead"
+        "reap_instance",
+        {"WHERE is_active\n": "WHERE NOT is_active\n"},
+        REAPING,
+        Promise.NO_ORPHAN,
+        "its owner was declared dead",
     ),
     "a reap that dates a silent session late": Fault(
-        "reap_instance", {"coalesce(\n": "(\n", ", free.heartbeat_at)))": ")))"}, REAPING, "model: end is"
+        "reap_instance", {"coalesce(\n": "(\n", ", free.heartbeat_at)))": ")))"}, REAPING, Promise.AS_MODELLED, "end is"
     ),
     "a sweep of who was seen again": Fault(
-        "close_orphans", {"o.instance_id IS NULL OR": "true OR"}, SWEEPING, "model: answered 'closed 1'", length=6
+        "close_orphans",
+        {"o.instance_id IS NULL OR": "true OR"},
+        SWEEPING,
+        Promise.AS_MODELLED,
+        "answered 'closed 1'",
+        length=6,
     ),
     "a lease renewed after death": Fault(
-        "renew_instance", {LIVING: ""}, ("stop:A", "renew:A"), "answers: 'renewed'"
+        "renew_instance", {LIVING: ""}, ("stop:A", "renew:A"), Promise.NO_GHOST, "answered 'renewed'"
     ),
     "a session begun after death": Fault(
-        None, {LIVING: ""}, ("stop:A", "begin:A"), "I6: a dead instance began a session"
+        None, {LIVING: ""}, ("stop:A", "begin:A"), Promise.NO_ORPHAN, "a dead instance began a session"
     ),
     "a session begun during death": Fault(
-        "reap_instance", {"heartbeat_at = $2 FOR UPDATE": "heartbeat_at = $2"}, ("begin:A", "reap:A-by-B"),
-        "no order of them", ("silence suspect:B",),
+        "reap_instance",
+        {"heartbeat_at = $2 FOR UPDATE": "heartbeat_at = $2"},
+        ("begin:A", "reap:A-by-B"),
+        Promise.SERIALIZABLE,
+        "no order of them",
+        ("silence suspect:B",),
     ),
     "an end without its memory": Fault(
-        None, {"AND role = 'user'": "AND role = 'nobody'"}, CLOSING, "I4: closed with memory none"
+        None, {"AND role = 'user'": "AND role = 'nobody'"}, CLOSING, Promise.MEMORY_ONCE, "closed with memory none"
     ),
     "an end that can be rewritten": Fault(
-        None, {"IF NEW IS DISTINCT FROM permitted THEN": "IF false THEN"}, CLOSING, "I3: the end"
+        None, {"IF NEW IS DISTINCT FROM permitted THEN": "IF false THEN"}, CLOSING, Promise.ONE_END, "the end"
     ),
     "an end before its start": Fault(
-        None, {"greatest(NEW.session_start, least(": "greatest(NULL, least("}, ("begin:A", "end-late:A"), "'refused'"
+        None,
+        {"greatest(NEW.session_start, least(": "greatest(NULL, least("},
+        ("begin:A", "end-late:A"),
+        Promise.AS_MODELLED,
+        "'refused'",
     ),
     "memory that is claimed twice": Fault(
-        "claim_memory", {"AND memory_due_at <= now()": ""}, MEMORY, "answered 'claimed 2'"
+        "claim_memory", {"AND memory_due_at <= now()": ""}, MEMORY, Promise.AS_MODELLED, "answered 'claimed 2'"
     ),
     "memory that is applied twice": Fault(
-        "finish_memory", {PENDING: ""}, (*MEMORY, "silence"), "I4: memory is done, applied 2 times", length=6
+        "finish_memory",
+        {PENDING: ""},
+        (*MEMORY, "silence"),
+        Promise.MEMORY_ONCE,
+        "memory is done, applied 2 times",
+        length=6,
     ),
     "memory that is applied without its mark": Fault(
-        "finish_memory", {"memory_status = 'done', memory_finalized_at = now(), ": ""}, MEMORY, "I4: memory is pending"
+        "finish_memory",
+        {"memory_status = 'done', memory_finalized_at = now(), ": ""},
+        MEMORY,
+        Promise.MEMORY_ONCE,
+        "memory is pending",
     ),
-}  # fmt: skip
+}
 
 
 def failures_of(url: str, fault: Fault, source: Source) -> list[Failure]:
-    if fault.scenes:
-        return run(meet_all(url, source, scenes=fault.scenes, names=fault.names, lanes=1, failures_max=1)).failures
+    if fault.setups:
+        return run(
+            explore_overlaps(url, source, setups=fault.setups, names=fault.names, lanes=1, failures_max=1)
+        ).failures
     return run(explore(url, source, length=fault.length, names=fault.names, lanes=1, failures_max=1)).failures
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_in_the_sql_is_told_of(database_url: str, name: str) -> None:
+def test_a_fault_in_the_sql_is_reported(database_url: str, name: str) -> None:
     fault = FAULTS[name]
     failure, *_ = failures_of(database_url, fault, fault.source)
-    assert fault.told in "\n".join(failure.broken)
+    assert fault.is_in(failure)
 
 
 @pytest.mark.parametrize("name", ["an end that can be rewritten", "a session begun during death"])
-def test_what_a_failure_names_fails_again_and_holds_without_the_fault(database_url: str, name: str) -> None:
+def test_a_failure_can_be_replayed_and_holds_without_the_fault(database_url: str, name: str) -> None:
     fault, steps = FAULTS[name], list[str]()
     failure, *_ = failures_of(database_url, fault, fault.source)
     once_more, *_ = run(again(database_url, fault.source, parse(failure.order), steps.append))
-    assert fault.told in "\n".join(once_more.broken)
+    assert fault.is_in(once_more)
     assert len(steps) >= len(parse(failure.order))
     assert run(again(database_url, Source(), parse(failure.order), steps.append)) == []
 
 
 @pytest.mark.parametrize(
-    ("only", "told"),
+    ("only", "reported"),
     [
         ("begin:A fly:A", "there is no statement 'fly:A'"),
-        ("begin:A / end:A", "a meeting is written"),
+        ("begin:A / end:A", "an overlap is written"),
         ("begin:A / end:A / commit", "two or three statements"),
         ("begin:A / end:A@1 & end:A / commit", "cannot be paused"),
     ],
 )
-def test_an_order_that_cannot_be_is_refused_in_words(only: str, told: str) -> None:
+def test_an_order_that_cannot_be_parsed_is_refused(only: str, reported: str) -> None:
     answer = CliRunner().invoke(interleavings, ["--only", only])
     assert answer.exit_code == 2
-    assert told in answer.output
+    assert reported in answer.output

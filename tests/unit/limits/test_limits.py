@@ -14,8 +14,8 @@ from trio.testing import MockClock
 
 from tests.support.fake_store import FakeStore
 from tests.support.scripted_agents import ScriptedAgent
-
 from tests.support.virtual_server import World
+
 from .test_gate import refusals
 
 

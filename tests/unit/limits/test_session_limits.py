@@ -16,8 +16,8 @@ from trio_websocket import ConnectionClosed
 
 from tests.support.fake_store import FakeStore
 from tests.support.scripted_agents import ScriptedAgent
-
 from tests.support.virtual_server import Peer, World
+
 from .test_gate import refusals
 
 

@@ -20,7 +20,7 @@ from trio.testing import MockClock
 from tests.support.fake_store import FakeStore
 from tests.support.scripted_agents import HangingMemory, Slow, Unstoppable
 from tests.support.virtual_server import World
-from tests.verification.simulation.network import TEXT, MemoryListener, Wire, masked_frame
+from tests.verification.simulation.fakes.network import TEXT, MemoryListener, Wire, masked_frame
 
 SOCKETS_MAX = 1_000
 HANDSHAKE = (

@@ -1,1 +1,1 @@
-"""Every way in which a session ends, struck at each of its checkpoints. See `scripts/simulate --checkpoints --help`."""
+"""Strikes every way in which a session ends at each of its checkpoints. See `scripts/simulate --checkpoints`."""

@@ -1,4 +1,4 @@
-"""All scenarios, all their checkpoints, all kinds of strikes."""
+"""Strikes all scenarios at all their checkpoints in all kinds of ways."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ..promises import Promise
 from ..simulation.processes import workers
-from ..simulation.seeding import Stuck
+from ..simulation.run import escaped
 from ..simulation.world import simulate
-from .run import Ending
+from .run import ScenarioRun
 from .scenarios import SCENARIOS
-from .strike import KINDS, Kind, Moment, Strike
+from .strike import KINDS, Checkpoint, Kind, Strike
 
 CHUNK_STRIKES = 16  # handed to a process at once
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a run. strike: None in the run that only counts. moment: when and where it struck."""
+    """The result of a run. strike: None in the run that counts checkpoints. struck_at: its time and task."""
 
     scenario: str
     strike: Strike | None
-    moments: list[Moment] = field(default_factory=list)
-    moment: tuple[float, str] | None = None
-    broken: Counter[str] = field(default_factory=Counter)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    struck_at: tuple[float, str] | None = None
+    broken: Counter[Promise] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     trace: list[str] = field(default_factory=list)
@@ -32,7 +33,10 @@ class Outcome:
 
 @dataclass(slots=True)
 class Proof:
-    """What was done and found, by scenario. planned: strikes, by kind. reasons: of the subject's rows."""
+    """All results, by scenario. planned: strikes, by kind. broken: runs. reasons: why the subject's rows ended.
+
+    promises: how often each was broken, in all scenarios.
+    """
 
     seed: int
     checkpoints: dict[str, int] = field(default_factory=dict)
@@ -40,45 +44,47 @@ class Proof:
     runs: int = 0
     broken: Counter[str] = field(default_factory=Counter)
     reasons: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    promises: Counter[Promise] = field(default_factory=Counter)
     failing: list[Outcome] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
         self.runs += 1
         self.reasons[outcome.scenario].update(outcome.reasons)
+        self.promises.update(outcome.broken)
         if outcome.broken:
             self.broken[outcome.scenario] += 1
             self.failing.append(outcome)
 
 
 def run_once(scenario: str, seed: int, strike: Strike | None = None, *, trace: bool = False) -> Outcome:
-    """One run of a scenario. Without a strike, `moments` are its checkpoints."""
-    ending, outcome = Ending(SCENARIOS[scenario], strike), Outcome(scenario, strike)
+    """Runs a scenario once. Without a strike, it counts its checkpoints."""
+    run, outcome = ScenarioRun(SCENARIOS[scenario], strike), Outcome(scenario, strike)
     try:
-        world = simulate(seed, ending.run, counts_steps=True)
-    except Exception as error:  # noqa: BLE001 - whatever got out of the servers is a finding
-        promise = "I7 unbounded" if isinstance(error, Stuck) else "I8 contained"
+        world = simulate(seed, run.run)
+    except Exception as error:  # noqa: BLE001 - what escapes a server is a finding
+        promise, example = escaped(error)
         outcome.broken[promise] += 1
-        outcome.examples.append(f"{promise}: {error!r}")
-        world = ending.world
-    findings = ending.watch.findings
+        outcome.examples.append(example)
+        world = run.world
+    findings = run.checks.findings
     outcome.broken += findings.broken
     outcome.examples += findings.examples
-    outcome.reasons = Counter(row.end_reason or "active" for row in ending.rows()) or Counter({"no row": 1})
+    outcome.reasons = Counter(row.end_reason or "active" for row in run.rows()) or Counter({"no row": 1})
     if strike is None:
-        outcome.moments = ending.steps.moments
-    elif len(ending.steps.moments) >= strike.at:
-        moment = ending.steps.moments[strike.at - 1]
-        outcome.moment = moment.at, moment.task
+        outcome.checkpoints = run.steps.checkpoints
+    elif len(run.steps.checkpoints) >= strike.at:
+        checkpoint = run.steps.checkpoints[strike.at - 1]
+        outcome.struck_at = checkpoint.at, checkpoint.task
     if trace:
         outcome.trace = world.trace.render()
     return outcome
 
 
 def strikes(counted: Outcome, seed: int, kinds: Sequence[Kind] = KINDS) -> Iterator[Strike]:
-    """Every strike that changes anything, at each checkpoint of a scenario."""
-    for at, moment in enumerate(counted.moments, start=1):
+    """Yields every strike that has an effect, at each checkpoint of a scenario."""
+    for at, checkpoint in enumerate(counted.checkpoints, start=1):
         for kind in kinds:
-            if moment.can(kind):
+            if checkpoint.can(kind):
                 yield Strike(counted.scenario, kind, at, seed)
 
 
@@ -90,35 +96,37 @@ def prove(
     stride: int = 1,
     offset: int = 0,
     processes: int = 1,
-    told: Callable[[Proof, Outcome, int], None] = lambda _proof, _outcome, _total: None,
+    on_outcome: Callable[[Proof, Outcome, int], None] = lambda _proof, _outcome, _total: None,
 ) -> Proof:
     """Counts the checkpoints of the scenarios, then strikes at each of them.
 
-    stride, offset: only every so manieth strike, from that one on. told: called after each run, with the number of
-    all runs.
+    stride, offset: take only every `stride`-th strike, from that one on.
+    on_outcome: called after each run, with the number of all runs.
     """
     proof, counted = Proof(seed), {name: run_once(name, seed) for name in names}
     planned = [strike for outcome in counted.values() for strike in strikes(outcome, seed, kinds)]
     planned = planned[offset % stride :: stride]
     for name, outcome in counted.items():
-        proof.checkpoints[name] = len(outcome.moments)
+        proof.checkpoints[name] = len(outcome.checkpoints)
         proof.add(outcome)
     for strike in planned:
         proof.planned[strike.scenario][strike.kind] += 1
     for outcome in outcomes(planned, processes):
-        _check_moment(outcome, counted[outcome.scenario])
+        _check_repeated(outcome, counted[outcome.scenario])
         proof.add(outcome)
-        told(proof, outcome, len(planned) + len(names))
+        on_outcome(proof, outcome, len(planned) + len(names))
     return proof
 
 
-def _check_moment(outcome: Outcome, counted: Outcome) -> None:
-    """A strike at another moment than the one that was counted proves nothing."""
+def _check_repeated(outcome: Outcome, counted: Outcome) -> None:
+    """A strike at another checkpoint than the one that was counted proves nothing."""
     assert outcome.strike is not None
-    moment = counted.moments[outcome.strike.at - 1]
-    if outcome.moment != (moment.at, moment.task):
-        outcome.broken["unrepeatable"] += 1
-        outcome.examples.append(f"unrepeatable: meant {moment.task} at {moment.at:.4f}, met {outcome.moment}")
+    planned = counted.checkpoints[outcome.strike.at - 1]
+    if outcome.struck_at != (planned.at, planned.task):
+        outcome.broken[Promise.REPEATABLE] += 1
+        outcome.examples.append(
+            f"{Promise.REPEATABLE}: planned {planned.task} at {planned.at:.4f}, struck {outcome.struck_at}"
+        )
 
 
 def run_strike(strike: Strike) -> Outcome:
@@ -126,7 +134,7 @@ def run_strike(strike: Strike) -> Outcome:
 
 
 def outcomes(planned: Sequence[Strike], processes: int) -> Iterator[Outcome]:
-    """One after the other, as they come. A run on one processor stays in this process."""
+    """Yields outcomes as they come. With one processor, everything runs in this process."""
     if processes == 1:
         yield from map(run_strike, planned)
         return

@@ -1,4 +1,4 @@
-"""What the proof says: progress while it lasts, then its figures, for people or for machines."""
+"""Reports a proof: progress while it runs, then its figures, for people or for machines."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..promises import PROMISES
 from .proof import Outcome, Proof
 from .strike import KINDS, Strike
 
 EXAMPLES_MAX = 20
+CHECKED = [promise for promise, entry in PROMISES.items() if "checkpoints" in entry.provers]
 
 
 def command(strike: Strike) -> str:
-    """What replays a strike."""
+    """The command that replays a strike."""
     seed = f" --seed {strike.seed}" if strike.seed else ""
     name = shlex.quote(strike.scenario)
     return f"scripts/simulate --checkpoints --scenario {name} --at {strike.at} --with {strike.kind}{seed}"
@@ -36,7 +38,8 @@ def figures(proof: Proof, seconds: float, processes: int) -> dict[str, Any]:
         "checkpoints": sum(proof.checkpoints.values()),
         "strikes": {kind: sum(counts[kind] for counts in proof.planned.values()) for kind in KINDS},
         "runs": proof.runs,
-        "broken": len(proof.failing),
+        "broken": {promise: proof.promises[promise] for promise in CHECKED},
+        "broken_runs": len(proof.failing),
         "seconds": round(seconds, 3),
         "processes": processes,
         "table": [
@@ -45,7 +48,7 @@ def figures(proof: Proof, seconds: float, processes: int) -> dict[str, Any]:
                 "checkpoints": checkpoints,
                 "strikes": {kind: proof.planned[name][kind] for kind in KINDS},
                 "end_reasons": dict(proof.reasons[name].most_common()),
-                "broken": proof.broken[name],
+                "broken_runs": proof.broken[name],
             }
             for name, checkpoints in proof.checkpoints.items()
         ],
@@ -59,10 +62,12 @@ def figures(proof: Proof, seconds: float, processes: int) -> dict[str, Any]:
 
 def say(result: dict[str, Any], console: Console) -> None:
     """The end of a proof, for people."""
-    table = Table("what ends the session", "checkpoints", "strikes", "how the rows ended", "broken")
+    table = Table("scenario", "checkpoints", "strikes", "end reasons", "broken")
     for line in result["table"]:
         figures = [str(line["checkpoints"]), str(sum(line["strikes"].values())), _words(line["end_reasons"])]
-        table.add_row(line["scenario"], *figures, str(line["broken"]), style="red" if line["broken"] else None)
+        table.add_row(
+            line["scenario"], *figures, str(line["broken_runs"]), style="red" if line["broken_runs"] else None
+        )
     console.print(table)
     for example in result["examples"]:
         console.print(f"replay: {example['replay']}", highlight=False, soft_wrap=True, markup=False)
@@ -77,9 +82,9 @@ def _words(counts: dict[str, int]) -> str:
 
 
 def verdict(result: dict[str, Any]) -> str:
-    """The whole in one line."""
+    """Sums the proof up in one line."""
     mean = result["checkpoints"] / result["scenarios"]
     return (
         f"{result['scenarios']} scenarios × {mean:.0f} checkpoints each ({result['checkpoints']}),"
-        f" {result['runs']} runs in {result['seconds']:.0f} s, {result['broken']} broken"
+        f" {result['runs']} runs in {result['seconds']:.0f} s, {result['broken_runs']} broken"
     )

@@ -1,4 +1,4 @@
-"""One run of a scenario, with a strike or without."""
+"""Runs a scenario, with a strike or without."""
 
 from __future__ import annotations
 
@@ -13,70 +13,63 @@ from lastcall.listener import Listener
 
 from tests.support.fake_rows import SessionRecord
 
-from ..simulation.clients import Crowd, Visit
-from ..simulation.network import ServerEnd, Wire
+from ..simulation.fakes.clock import until
+from ..simulation.fakes.network import ServerEnd, Wire
 from ..simulation.plan import Fault
-from ..simulation.run import SETTLE_SECONDS, Conduct
-from ..simulation.watch import Watch
-from ..simulation.world import Server, World
-from .oracle import Judge
+from ..simulation.run import SETTLE_SECONDS, Run
+from ..simulation.server import Server
+from ..simulation.visits import Visit
+from ..simulation.world import World
+from .oracle import check_struck_world
 from .scenarios import SUBJECT, Scenario
-from .strike import Counted, Kind, Strike, StruckLink
+from .strike import Kind, StepCounter, Strike, StruckLink
 
 SERVED_SECONDS = 5.0  # within which the subject is served, or never
 LOOK_SECONDS = 0.05
+REST_ROUNDS = 2
 
 
-class Ending(Conduct):
+class ScenarioRun(Run):
     """A scenario in a world.
 
-    scopes: of the subject's open connections. left: when the task of each was over. cancelled: when each of its visits
-    was. broke_down: when the bug struck. remembered: how often each session's memory was applied.
+    scopes: of the subject's open connections. left: when the task of each ended.
+    cancelled: when each of its visits was cancelled. bug_at: when the scenario's bug struck.
+    finalized: how often each session's memory was applied.
     """
 
     def __init__(self, scenario: Scenario, strike: Strike | None) -> None:
         super().__init__(scenario.plan)
         self.scenario = scenario
-        self.steps = Counted(self, strike)
+        self.steps = StepCounter(self, strike)
         self.scopes: dict[Wire, trio.CancelScope] = {}
         self.left: dict[Wire, float] = {}
         self.cancelled: dict[str, float] = {}
-        self.broke_down: float | None = None
+        self.bug_at: float | None = None
         self.struck: Kind | None = None
-        self.remembered: Counter[UUID] = Counter()
-        self._calls = 0
+        self.finalized: Counter[UUID] = Counter()
+        self._appends = 0
         self._server: Server | None = None
 
     async def run(self, world: World) -> None:
-        self.world, self.watch = world, Watch(world)
-        self.crowd = Crowd(world, self.watch)
+        self._enter(world)
         trio.lowlevel.add_instrument(self.steps)
         with self._connections_in_scopes():
-            async with trio.open_nursery() as nursery:
-                for host in self._plan.hosts:
-                    self._launch(host)
-                for person in self._plan.people:
-                    nursery.start_soon(self.crowd.live, person)
-                for fault in self._plan.faults:
-                    nursery.start_soon(self._fault, fault)
-            await self._rest()
+            await self._carry_out()
+            await self._come_to_rest()
         if self.steps.error is not None:
             raise self.steps.error
-        Judge(self).run()
+        check_struck_world(self)
 
-    async def _rest(self) -> None:
-        """As in the simulation, but a strike may still end a server that was told to, and start another one."""
-        for server in self._alive():
+    async def _come_to_rest(self) -> None:
+        """As in the simulation, but a strike may still end a server, and start another one, meanwhile."""
+        for server in self.world.alive:
             server.set_trouble(None)
-        for _ in range(2):
-            if not self._alive():
-                await self._start(self._plan.hosts[0])
-            with trio.move_on_after(SETTLE_SECONDS):
-                while not self._quiet():  # noqa: ASYNC110 - tables announce nothing
-                    await trio.sleep(LOOK_SECONDS)
-            while self._alive():
-                await self._end_servers(self._alive())
-            if self._quiet():
+        for _ in range(REST_ROUNDS):
+            await self._ensure_server()
+            await until(self._at_rest, SETTLE_SECONDS, LOOK_SECONDS)
+            while self.world.alive:
+                await self._end_servers(self.world.alive)
+            if self._at_rest():
                 return
 
     async def _end_servers(self, servers: list[Server]) -> None:
@@ -89,13 +82,13 @@ class Ending(Conduct):
     def _launch(self, host: str) -> Server:
         server = self.world.start_server(host=host, memory_workers=1, **self.scenario.settings)
         server.link = link = StruckLink(self.world.database, server, self.world.random)
-        link.ending = self
+        link.run = self
         return server
 
     @contextmanager
     def _connections_in_scopes(self) -> Iterator[None]:
-        """Each connection's task inside a scope of its own: cancelled from outside, it sees what it sees when its
-        nursery is."""
+        """Runs each connection's task inside a scope: cancelled from outside, it sees what it sees when its nursery
+        is."""
         serve = Listener._serve
 
         async def serve_in_scope(listener: Listener, transport: ServerEnd) -> None:
@@ -115,20 +108,20 @@ class Ending(Conduct):
     # --- the subject
 
     def visits(self) -> list[Visit]:
-        return [visit for visit in self.crowd.visits if visit.user == SUBJECT]
+        return [visit for visit in self.clients.visits if visit.user == SUBJECT]
 
     def rows(self) -> list[SessionRecord]:
         return [row for row in self.world.database.sessions.values() if row.user_id == SUBJECT]
 
     @property
     def server(self) -> Server | None:
-        """The one that serves the subject, or did."""
+        """The server that serves the subject, or did."""
         if self._server is None:
             self._server = next((visit.server for visit in self.visits()), None)
         return self._server
 
     def counts(self) -> bool:
-        """Whether the steps are now those that the scenario is about."""
+        """Whether the steps that the scenario is about have begun."""
         server = self.server
         assert server is not None
         match self.scenario.steps:
@@ -139,33 +132,32 @@ class Ending(Conduct):
             case "memory":
                 return any(not row.is_active for row in self.rows())
             case "anew":
-                return bool(self.watch.declared)
+                return bool(self.checks.declared)
             case "awake":
                 return bool(server.freezes) and not server.frozen
 
-    # --- what befalls it
+    # --- faults and strikes
 
-    async def _fault(self, fault: Fault) -> None:
-        with trio.move_on_after(SERVED_SECONDS):
-            while not any(visit.session_id for visit in self.visits()):  # noqa: ASYNC110 - clients announce nothing
-                await trio.sleep(LOOK_SECONDS)
+    async def _inject(self, fault: Fault) -> None:
+        """Waits until the subject is served, so that the fault is its own."""
+        await until(lambda: any(visit.session_id for visit in self.visits()), SERVED_SECONDS, LOOK_SECONDS)
         visit, server = next(iter(self.visits()), None), self.server
         if visit is None or server is None or visit.session_id is None:
             return
         await trio.sleep(fault.at)
         if fault.kind == "by_hand":
-            self._close_by_hand(visit)
+            self.faults.close_by_hand(visit.session_id)
         elif fault.kind == "declared_dead":
-            self._declare_dead(server)
+            self.faults.declare_dead(server)
         elif server.over_at is None:
-            await self._break(server, fault)
+            await self.faults.break_server(server, fault)
 
-    def break_down(self, session_id: UUID) -> None:
-        """An item is about to be stored: the scenario's bug, if it has one here."""
+    def maybe_fail(self, session_id: UUID) -> None:
+        """Raises the scenario's bug, if it has one, where an item is about to be stored."""
         if self.scenario.bug and session_id in [row.session_id for row in self.rows()]:
-            self._calls += 1
-            if self._calls == self.scenario.bug:
-                self.broke_down = trio.current_time()
+            self._appends += 1
+            if self._appends == self.scenario.bug:
+                self.bug_at = trio.current_time()
                 raise RuntimeError("a bug")
 
     def strike(self, kind: Kind, task: trio.lowlevel.Task) -> None:
@@ -186,10 +178,10 @@ class Ending(Conduct):
                     self._launch(server.host)
             case "by-hand":
                 for row in self.rows():
-                    self._close_row(row)
+                    self.faults.close_by_hand(row.session_id)
             case "error-before" | "error-after":
                 assert isinstance(server.link, StruckLink)
-                server.link.doomed, server.link.after = task, kind == "error-after"
+                server.link.failing_task, server.link.after = task, kind == "error-after"
 
     def _cancel(self) -> None:
         for visit in self.visits():
@@ -197,9 +189,3 @@ class Ending(Conduct):
             if scope is not None:
                 self.cancelled[visit.name] = trio.current_time()
                 scope.cancel()
-
-    def _close_row(self, row: SessionRecord) -> None:
-        if row.is_active:
-            self.watch.by_hand[row.session_id] = trio.current_time()
-            self.world.database.close_by_hand(row.session_id)
-            self.watch.stored(None, "by_hand")

@@ -1,7 +1,7 @@
-"""A strike: what is done to a server, exactly before one step of one of its tasks.
+"""A strike: something that happens to a server exactly before one step of one of its tasks.
 
-A step is what a task does between two checkpoints. What is done before step k therefore meets the checkpoint at which
-that step ends; every other task of the server is hit at the one where it waits.
+A step is what a task does between two checkpoints. A strike before step k therefore takes effect at the checkpoint
+where that step ends; every other task of the server is hit at the checkpoint where it waits.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from lastcall.memory.finalizer import Finalizer
 
 from tests.support.fake_store import Write
 
-from ..simulation.database import Link
-from ..simulation.seeding import OWNER
+from ..simulation.fakes.link import Link
+from ..simulation.fakes.seeding import OWNER
 
 if TYPE_CHECKING:
-    from .run import Ending
+    from .run import ScenarioRun
 
 T = TypeVar("T")
 FINALIZER = Finalizer.work.__qualname__
 Kind = Literal["cancel", "crash", "error-before", "error-after", "signal", "by-hand"]
-"""cancel: the scope around the connection's task, as its nursery would. crash: SIGKILL, and another server starts.
-error-before, error-after: the task's next operation on the store fails once, without its effect or in spite of it.
-signal: SIGTERM; the second one where one came before. by-hand: somebody closes the session's row."""
+"""cancel: cancels the scope around the connection's task, as its nursery would. crash: SIGKILL, and another server
+starts. error-before, error-after: the task's next operation on the store fails once, before or after its effect.
+signal: SIGTERM, perhaps the second one. by-hand: a person closes the session's row."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """kind, before the step number `at`, counted from 1, in the world of this seed."""
+    """at: number of the step, from 1, before which it happens. seed: of the order of tasks."""
 
     scenario: str
     kind: Kind
@@ -43,8 +43,11 @@ class Strike:
 
 
 @dataclass(slots=True)
-class Moment:
-    """Before a step. What can be struck then: open: a connection; active: a row. operation: begins in this step."""
+class Checkpoint:
+    """The beginning of a step. open: there is a connection. active: there is an active row.
+
+    operation: on the store, that begins in this step.
+    """
 
     at: float
     task: str
@@ -53,7 +56,7 @@ class Moment:
     operation: str = ""
 
     def can(self, kind: Kind) -> bool:
-        """Whether a strike of this kind changes anything here. An error does where an operation begins."""
+        """Whether a strike of this kind has any effect here. An error needs an operation that begins."""
         match kind:
             case "cancel":
                 return self.open
@@ -65,14 +68,14 @@ class Moment:
 
 
 class StruckLink(Link):
-    """A link that fails one operation when told to, and says which ones begin.
+    """A link that can fail one operation, and reports which ones begin.
 
-    doomed: the task whose next operation fails. failed: that operation's name and when it began. writers: the tasks
-    that stand for the real store's writer.
+    failing_task: the task whose next operation fails. failed: that operation's name and when it began.
+    writers: the tasks that play the real store's writer.
     """
 
-    ending: Ending
-    doomed: trio.lowlevel.Task | None = None
+    run: ScenarioRun
+    failing_task: trio.lowlevel.Task | None = None
     after = False
     failed: tuple[str, float] | None = None
     _effect: Callable[[], Any] | None = None
@@ -82,7 +85,7 @@ class StruckLink(Link):
         self.writers: set[trio.lowlevel.Task] = set()
 
     async def append_items(self, items: Any, *, within: float) -> None:
-        self.ending.break_down(items[0].session_id)
+        self.run.maybe_fail(items[0].session_id)
         await super().append_items(items, within=within)
 
     async def _ask(self, name: str, effect: Callable[[], T]) -> T:
@@ -99,14 +102,14 @@ class StruckLink(Link):
 
     def _finish(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
         applied = super()._finish(session_id, memories)
-        self.ending.remembered[session_id] += applied
+        self.run.finalized[session_id] += applied
         return applied
 
     def _begins(self, name: str, effect: Callable[[], Any]) -> None:
         task = trio.lowlevel.current_task()
-        self.ending.steps.operation(task, name)
-        if task is self.doomed:
-            self.doomed, self._effect, self.failed = None, effect, (name, trio.current_time())
+        self.run.steps.operation(task, name)
+        if task is self.failing_task:
+            self.failing_task, self._effect, self.failed = None, effect, (name, trio.current_time())
 
     async def _attempt(self, name: str, effect: Callable[[], T]) -> T:
         if effect is not self._effect:
@@ -120,16 +123,16 @@ class StruckLink(Link):
         raise AssertionError
 
 
-class Counted(trio.abc.Instrument):
+class StepCounter(trio.abc.Instrument):
     """Counts the steps of a scenario's tasks, and strikes before one of them.
 
-    error: what went wrong in here. Trio would only log it, and go on without us.
+    error: the first exception in here. Trio would only log it, and continue without the instrument.
     """
 
-    def __init__(self, ending: Ending, strike: Strike | None) -> None:
-        self.moments: list[Moment] = []
+    def __init__(self, run: ScenarioRun, strike: Strike | None) -> None:
+        self.checkpoints: list[Checkpoint] = []
         self.error: Exception | None = None
-        self._ending = ending
+        self._run = run
         self._strike = strike
         self._of_connection: dict[trio.lowlevel.Task, bool] = {}
         self._stepping: trio.lowlevel.Task | None = None
@@ -143,13 +146,13 @@ class Counted(trio.abc.Instrument):
             self.error = self.error or error
 
     def _counts(self, task: trio.lowlevel.Task) -> bool:
-        ending = self._ending
-        server = ending.server
-        if server is None or server.over_at is not None or not ending.counts():
+        run = self._run
+        server = run.server
+        if server is None or server.over_at is not None or not run.counts():
             return False
         if isinstance(server.link, StruckLink) and task in server.link.writers:
             return True
-        match ending.scenario.steps:
+        match run.scenario.steps:
             case "connection":
                 return self.belongs(task)
             case "memory":
@@ -157,19 +160,19 @@ class Counted(trio.abc.Instrument):
         return task.context.get(OWNER) is server
 
     def _count(self, task: trio.lowlevel.Task) -> None:
-        ending = self._ending
-        active = any(row.is_active for row in ending.rows())
-        self.moments.append(Moment(trio.current_time(), task.name, bool(ending.scopes), active))
-        if self._strike is not None and len(self.moments) == self._strike.at:
-            ending.strike(self._strike.kind, task)
+        run = self._run
+        active = any(row.is_active for row in run.rows())
+        self.checkpoints.append(Checkpoint(trio.current_time(), task.name, bool(run.scopes), active))
+        if self._strike is not None and len(self.checkpoints) == self._strike.at:
+            run.strike(self._strike.kind, task)
 
     def operation(self, task: trio.lowlevel.Task, name: str) -> None:
         """A task begins an operation on the store."""
         if task is self._stepping:
-            self.moments[-1].operation = name
+            self.checkpoints[-1].operation = name
 
     def root(self, task: trio.lowlevel.Task) -> None:
-        """It and all that it starts are the connection."""
+        """Takes a task for the connection: its steps count, and those of all tasks that it starts."""
         self._of_connection[task] = True
 
     def belongs(self, task: trio.lowlevel.Task) -> bool:

@@ -1,1 +1,1 @@
-"""Every interleaving of the SQL: all orders of the lifecycle's statements, and what they do at the same moment."""
+"""All interleavings of the SQL: all orders of the lifecycle's statements, and pairs of them at the same moment."""

@@ -20,16 +20,17 @@ from tests.support.command_line import EXIT_BROKEN, command, conclude, folder, j
 
 from .database import Source, run
 from .orders import Orders, explore
+from .overlap_lane import Overlap, Overlaps
+from .overlaps import explore_overlaps
 from .replay import again, parse
 from .report import figures, say, show
-from .together import Meeting, Meetings, meet_all
 
 SECONDS_MAX = 86_400
 LENGTH_MAX = 1_000
-COMPARED = 0.05  # of the states that were taken for others
+COMPARED = 0.05  # share of the merged states
 
 
-def parse_only(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Meeting | list[str] | None:
+def parse_only(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Overlap | list[str] | None:
     try:
         return None if value is None else parse(value)
     except ValueError as error:
@@ -38,16 +39,26 @@ def parse_only(_context: click.Context, _parameter: click.Parameter, value: str 
 
 @command("scripts/simulate --interleavings")
 @click.option(
-    "--length", type=click.IntRange(1, LENGTH_MAX), help="Of the longest orders; default: until nothing new comes."
+    "--length",
+    type=click.IntRange(1, LENGTH_MAX),
+    help="Statements in the longest orders; default: all.",
 )
 @click.option(
-    "--seconds", type=click.FloatRange(1, SECONDS_MAX), default=600, show_default=True, help="What it may take at most."
+    "--seconds", type=click.FloatRange(1, SECONDS_MAX), default=600, show_default=True, help="Stop after this time."
 )
 @json_option
-@click.option("--only", callback=parse_only, metavar="ORDER", help="Only what a failure named, with every step told.")
-def interleavings(*, as_json: bool, only: Meeting | list[str] | None, **options: Any) -> int:
-    """All orders of the lifecycle's statements on one session, and all pairs of them at the same moment, on the real
-    schema in a real PostgreSQL, against the promises. Exits with 0 only if every promise held."""
+@click.option(
+    "--only",
+    callback=parse_only,
+    metavar="ORDER",
+    help="Replay one order of a failure, step by step.",
+)
+def interleavings(*, as_json: bool, only: Overlap | list[str] | None, **options: Any) -> int:
+    """Plays all orders of the lifecycle's statements on one session, and all pairs of them at the same moment, with the
+    real schema in a real PostgreSQL.
+
+    Exits with 0 if every promise held, with 1 if not, and with 2 on wrong usage.
+    """
     logs.configure(json_logs=False, level="error")
     console = Console(stderr=as_json)
     with cluster(console) as url:
@@ -61,7 +72,7 @@ def interleavings(*, as_json: bool, only: Meeting | list[str] | None, **options:
 
 @contextmanager
 def cluster(console: Console) -> Iterator[str]:
-    """The URL of a PostgreSQL of our own."""
+    """Runs a PostgreSQL of our own; its URL."""
     with folder("lastcall-interleavings-", console) as directory:
         try:
             yield embedded.start(directory)
@@ -70,22 +81,22 @@ def cluster(console: Console) -> Iterator[str]:
 
 
 async def everything(url: str, console: Console, *, length: int | None, seconds: float) -> dict[str, Any]:
-    """A whole run; its figures."""
+    """A whole run. Returns its figures."""
     until = time.monotonic() + seconds
-    orders, meetings = Orders(), Meetings()
-    display = asyncio.ensure_future(show(console, orders, meetings))
+    orders, overlaps = Orders(), Overlaps()
+    display = asyncio.ensure_future(show(console, orders, overlaps))
     try:
         await explore(url, Source(), length=length, until=until, compare=COMPARED, found=orders)
-        await meet_all(url, Source(), until=until, with_triples=True, found=meetings)
+        await explore_overlaps(url, Source(), until=until, with_triples=True, found=overlaps)
     finally:
         display.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await display
-    return figures(orders, meetings)
+    return figures(orders, overlaps)
 
 
-def repeat(url: str, only: Meeting | list[str], console: Console) -> int:
-    """One order, step by step."""
+def repeat(url: str, only: Overlap | list[str], console: Console) -> int:
+    """Replays one order, step by step. Returns the exit code."""
 
     def tell(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -94,7 +105,7 @@ def repeat(url: str, only: Meeting | list[str], console: Console) -> int:
     for failure in failures:
         for line in failure.broken:
             tell(f"BROKEN  {line}")
-    tell("promises were broken" if failures else "every promise held")
+    tell("PROMISES WERE BROKEN" if failures else "every promise held")
     return EXIT_BROKEN if failures else 0
 
 

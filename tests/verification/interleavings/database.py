@@ -1,6 +1,6 @@
-"""Databases with the real schema whose clock stands still until it is set: `now()` is a function of our own.
+"""Databases with the real schema and a clock that stands still until it is set: `now()` is a function of our own.
 
-So every order of statements has its own exact times, and goes the same way whenever it is repeated.
+So every order of statements has exact times, and goes the same way whenever it is repeated.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from uuid import uuid4
 import asyncpg
 from lastcall.store.queries import QUERIES, SCHEMA
 
+from .state import NO_MEMORY, End, Item, Memory, Snapshot
 from .statements import SESSION, USER, A, Sql, micros
-from .world import NO_MEMORY, End, Item, Memory, World
 
 T = TypeVar("T")
 
-COMMAND_SECONDS = 5.0  # a statement that takes longer waits for ever, by our bounds; deadlocks are told after one
+COMMAND_SECONDS = 5.0  # a statement that takes longer counts as stuck; deadlocks are reported after one second
 # In front of pg_catalog on the search path, these are what `now()` means in every statement, default and trigger: also
 # within the schema's functions, whose own path has pg_catalog in front.
 CLOCK = """
@@ -51,14 +51,14 @@ SELECT a.heartbeat_at, a.stopped_at, a.reaped_at, s.*, {OTHERS} AS others,
 
 @dataclass(frozen=True)
 class Source:
-    """What is under test: the schema and the statements by name; those of the project unless changed."""
+    """The code under test: the schema, and the statements by name; the project's own unless changed."""
 
     schema: str = SCHEMA
     queries: Mapping[str, str] = field(default_factory=lambda: QUERIES)
 
     @property
     def texts(self) -> dict[str, str]:
-        """What is sent instead of which statement."""
+        """Texts to send instead, by the project's own text."""
         return {QUERIES[name]: text for name, text in self.queries.items() if text != QUERIES[name]}
 
 
@@ -83,7 +83,7 @@ class Database:
 
 @asynccontextmanager
 async def database(url: str, source: Source) -> AsyncIterator[Database]:
-    """A new database in the cluster of `url`, gone when the block is left."""
+    """Creates a database in the cluster of `url`, and drops it at the end of the block."""
     name = f"interleavings_{uuid4().hex}"
     admin = await asyncpg.connect(url)
     try:
@@ -95,7 +95,7 @@ async def database(url: str, source: Source) -> AsyncIterator[Database]:
             "plan_cache_mode = force_generic_plan",
         ):
             await admin.execute(f"ALTER DATABASE {name} SET {setting}")
-        await admin.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")  # no crash is played here
+        await admin.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")  # no crash is tested here
         made = Database(url, name, source)
         try:
             sql = await made.connect()
@@ -111,23 +111,23 @@ async def database(url: str, source: Source) -> AsyncIterator[Database]:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Runs it on asyncio's own loop: there is no Trio here, and trio-asyncio's loop would take twice the time."""
+    """Runs it on asyncio's own loop: Trio is not needed here, and trio-asyncio's loop would take twice the time."""
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         return runner.run(work)
 
 
 def clock(now: int) -> str:
-    """The statement that sets the clock for what comes next on a connection."""
+    """The SQL that sets a connection's clock for its next statements."""
     return f"SET interleavings.now = '{now} microseconds'"
 
 
-async def observe(sql: Sql, others: str | None) -> tuple[World, str]:
-    """The world as it stands, and everybody else's rows, which were `others`."""
+async def observe(sql: Sql, others: str | None) -> tuple[Snapshot, str]:
+    """Returns the snapshot, and a text of all other rows, which was `others` before."""
     (row,) = await sql.raw.fetch(LOOK)
     return _world(row, others), row["others"]
 
 
-def _world(row: Any, others: str | None) -> World:
+def _world(row: Any, others: str | None) -> Snapshot:
     duration = row["duration_seconds"]
     end = End(
         _micros(row["session_end"]),
@@ -146,7 +146,7 @@ def _world(row: Any, others: str | None) -> World:
     )
     there = row["session_id"] is not None
     items = _items(row["item_ids"] or (), row["roles"] or (), row["stored"] or ())
-    return World(
+    return Snapshot(
         micros(row["heartbeat_at"]),
         _micros(row["stopped_at"]),
         _micros(row["reaped_at"]),

@@ -1,4 +1,4 @@
-"""What each statement must do and answer, by the promises, in plain Python that knows no SQL."""
+"""The model: what each statement must do and answer, by the promises, in plain Python without SQL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 
 from lastcall.store.records import EVIDENCE_SECONDS
 
-from .world import (
+from .state import (
     ATTEMPTS_MAX,
     CLAIM,
     END_AGE,
@@ -20,111 +20,115 @@ from .world import (
     End,
     Item,
     Memory,
+    Snapshot,
     State,
-    World,
 )
 
 EVIDENCE = round(EVIDENCE_SECONDS * 1e6)
-Result = tuple[World, str]
+Result = tuple[Snapshot, str]
 Rule = Callable[[State], Result]
 
 
-def close(world: World, at: int, now: int, reason: str, code: int | None = None, by: str | None = None) -> World:
-    """The one way in which a row closes. Its end is held between its start and now."""
-    assert world.start is not None
-    at = max(world.start, min(at, now))
-    memory = Memory("pending", due=now) if world.spoke else NO_MEMORY
-    return replace(world, active=False, end=End(at, max(at, now), at - world.start, reason, code, by), memory=memory)
+def close(
+    snapshot: Snapshot, at: int, now: int, reason: str, code: int | None = None, by: str | None = None
+) -> Snapshot:
+    """The one way in which a row closes. Its end is clamped between its start and now."""
+    assert snapshot.start is not None
+    at = max(snapshot.start, min(at, now))
+    memory = Memory("pending", due=now) if snapshot.spoke else NO_MEMORY
+    return replace(
+        snapshot, active=False, end=End(at, max(at, now), at - snapshot.start, reason, code, by), memory=memory
+    )
 
 
 def begin(state: State) -> Result:
-    world, _, now = state
-    if not world.living:
-        return world, "gone"
-    if world.start is None:
-        world = replace(world, start=now - START_AGE, active=True)
-    return world, "begun"
+    snapshot, _, now = state
+    if not snapshot.living:
+        return snapshot, "gone"
+    if snapshot.start is None:
+        snapshot = replace(snapshot, start=now - START_AGE, active=True)
+    return snapshot, "begun"
 
 
 def append(state: State, prefix: str, role: str) -> Result:
-    world, _, now = state
-    if not world.active:
-        return world, "closed"
-    return replace(world, items=(*world.items, Item(f"{prefix}-{now}", role, now))), "stored"
+    snapshot, _, now = state
+    if not snapshot.active:
+        return snapshot, "closed"
+    return replace(snapshot, items=(*snapshot.items, Item(f"{prefix}-{now}", role, now))), "stored"
 
 
 def append_again(state: State) -> Result:
-    return state.world, "stored" if state.world.active else "closed"
+    return state.snapshot, "stored" if state.snapshot.active else "closed"
 
 
 def end(state: State) -> Result:
-    world, _, now = state
-    if not world.active:
-        return world, "not ended"
-    return close(world, now - END_AGE, now, "client_closed", 1000, "A"), "ended"
+    snapshot, _, now = state
+    if not snapshot.active:
+        return snapshot, "not ended"
+    return close(snapshot, now - END_AGE, now, "client_closed", 1000, "A"), "ended"
 
 
 def end_unsaid(state: State) -> Result:
-    world, _, now = state
-    if not world.active:
-        return world, "not ended"
-    return close(world, now - LATE_AGE, now, "client_vanished", None, "A"), "ended"
+    snapshot, _, now = state
+    if not snapshot.active:
+        return snapshot, "not ended"
+    return close(snapshot, now - LATE_AGE, now, "client_vanished", None, "A"), "ended"
 
 
 def in_turn(state: State, names: Sequence[str]) -> Result:
-    """Statements of one batch."""
-    world, words = state.world, []
+    """The statements of one batch."""
+    snapshot, words = state.snapshot, []
     for name in names:
-        world, word = RULES[name](state._replace(world=world))
+        snapshot, word = RULES[name](state._replace(snapshot=snapshot))
         words.append(word)
-    return world, ", ".join(words)
+    return snapshot, ", ".join(words)
 
 
 def leave(state: State) -> Result:
-    world, _, now = state
-    if not world.active:
-        return world, "closed 0"
-    return close(world, max(now - END_AGE, world.newest or 0), now, "shutdown", 1012, "A"), "closed 1"
+    snapshot, _, now = state
+    if not snapshot.active:
+        return snapshot, "closed 0"
+    return close(snapshot, max(now - END_AGE, snapshot.newest or 0), now, "shutdown", 1012, "A"), "closed 1"
 
 
 def renew(state: State) -> Result:
-    world, _, now = state
-    return (replace(world, heartbeat=now), "renewed") if world.living else (world, "lost")
+    snapshot, _, now = state
+    return (replace(snapshot, heartbeat=now), "renewed") if snapshot.living else (snapshot, "lost")
 
 
 def stop(state: State) -> Result:
-    world, _, now = state
-    return (replace(world, stopped=now) if world.living else world), "done"
+    snapshot, _, now = state
+    return (replace(snapshot, stopped=now) if snapshot.living else snapshot), "done"
 
 
 def silence(state: State) -> Result:
-    return state.world, "done"
+    return state.snapshot, "done"
 
 
 def judge(state: State) -> Result:
-    return suspect(state) if state.world.active else (state.world, "none")
+    return suspect(state) if state.snapshot.active else (state.snapshot, "none")
 
 
 def suspect(state: State) -> Result:
-    """B's verdict because of another session of A's, which is not on this stage."""
-    world, _, now = state
-    dead = not world.living or now - world.heartbeat >= LEASE
-    return world, f"dead {world.heartbeat}" if dead else "none"
+    """B's verdict because of another session of A's, which has no row here."""
+    snapshot, _, now = state
+    dead = not snapshot.living or now - snapshot.heartbeat >= LEASE
+    return snapshot, f"dead {snapshot.heartbeat}" if dead else "none"
 
 
 def reap(state: State, by: str) -> Result:
-    world, known, now = state
-    if known.verdict != world.heartbeat:
-        return world, "closed 0"
-    world = replace(world, reaped=world.reaped if world.reaped is not None else now)
-    if not world.active:
-        return world, "closed 0"
-    return close(world, last_known_alive(world), now, "owner_died", None, by), "closed 1"
+    snapshot, known, now = state
+    if known.verdict != snapshot.heartbeat:
+        return snapshot, "closed 0"
+    snapshot = replace(snapshot, reaped=snapshot.reaped if snapshot.reaped is not None else now)
+    if not snapshot.active:
+        return snapshot, "closed 0"
+    return close(snapshot, last_known_alive(snapshot), now, "owner_died", None, by), "closed 1"
 
 
-def last_known_alive(world: World) -> int:
-    """At the last heartbeat, or with an item that was stored soon after it."""
-    return max(world.heartbeat, min(world.heartbeat + EVIDENCE, world.newest or world.heartbeat))
+def last_known_alive(snapshot: Snapshot) -> int:
+    """The last heartbeat, or an item that was stored soon after it."""
+    return max(snapshot.heartbeat, min(snapshot.heartbeat + EVIDENCE, snapshot.newest or snapshot.heartbeat))
 
 
 def look(state: State) -> Result:
@@ -132,89 +136,89 @@ def look(state: State) -> Result:
 
 
 def sweep(state: State) -> Result:
-    world, known, now = state
+    snapshot, known, now = state
     _, seen = judge(state)
-    if seen == "none" or known.looked != world.heartbeat:
-        return world, "closed 0"
-    return close(world, last_known_alive(world), now, "owner_died"), "closed 1"
+    if seen == "none" or known.looked != snapshot.heartbeat:
+        return snapshot, "closed 0"
+    return close(snapshot, last_known_alive(snapshot), now, "owner_died"), "closed 1"
 
 
 def close_by_hand(state: State) -> Result:
-    world, _, now = state
-    if not world.active:
-        return world, "closed 0"
-    return close(world, now, now, "by_hand"), "closed 1"
+    snapshot, _, now = state
+    if not snapshot.active:
+        return snapshot, "closed 0"
+    return close(snapshot, now, now, "by_hand"), "closed 1"
 
 
 def plain(state: State) -> Result:
     """`SET is_active = false` without asking whether it is."""
-    world, _, now = state
-    if world.start is None:
-        return world, "UPDATE 0"
-    return (close(world, now, now, "by_hand") if world.active else world), "UPDATE 1"
+    snapshot, _, now = state
+    if snapshot.start is None:
+        return snapshot, "UPDATE 0"
+    return (close(snapshot, now, now, "by_hand") if snapshot.active else snapshot), "UPDATE 1"
 
 
 def redate(state: State) -> Result:
-    world, _, now = state
-    if world.start is None:
-        return world, "UPDATE 0"
-    return (close(world, now, now, "redated"), "UPDATE 1") if world.active else (world, "refused")
+    snapshot, _, now = state
+    if snapshot.start is None:
+        return snapshot, "UPDATE 0"
+    return (close(snapshot, now, now, "redated"), "UPDATE 1") if snapshot.active else (snapshot, "refused")
 
 
 def recode(state: State) -> Result:
-    """Another end, of which only the close code shows it."""
-    world, _, now = state
-    if world.start is None:
-        return world, "UPDATE 0"
-    return (close(world, now, now, "by_hand", 1), "UPDATE 1") if world.active else (world, "refused")
+    """Another end, which differs only by its close code."""
+    snapshot, _, now = state
+    if snapshot.start is None:
+        return snapshot, "UPDATE 0"
+    return (close(snapshot, now, now, "by_hand", 1), "UPDATE 1") if snapshot.active else (snapshot, "refused")
 
 
 def reopen(state: State) -> Result:
-    world = state.world
-    if world.start is None:
-        return world, "UPDATE 0"
-    return world, "UPDATE 1" if world.active else "refused"
+    snapshot = state.snapshot
+    if snapshot.start is None:
+        return snapshot, "UPDATE 0"
+    return snapshot, "UPDATE 1" if snapshot.active else "refused"
 
 
 def claim(state: State) -> Result:
-    world, _, now = state
-    memory = world.memory
+    snapshot, _, now = state
+    memory = snapshot.memory
     if memory.status != "pending" or memory.due is None or memory.due > now:
-        return world, "none"
+        return snapshot, "none"
     memory = memory._replace(attempts=memory.attempts + 1, due=now + CLAIM)
-    return replace(world, memory=memory), f"claimed {memory.attempts}"
+    return replace(snapshot, memory=memory), f"claimed {memory.attempts}"
 
 
 def finish(state: State, by: str) -> Result:
-    world, _, now = state
-    if world.memory.status != "pending":
-        return world, "not done"
-    memory = world.memory._replace(status="done", due=None, error=None, done=now)
-    return replace(world, memory=memory, effects=(*world.effects, f"told {by} at {now}")), "done"
+    snapshot, _, now = state
+    if snapshot.memory.status != "pending":
+        return snapshot, "not done"
+    memory = snapshot.memory._replace(status="done", due=None, error=None, done=now)
+    return replace(snapshot, memory=memory, effects=(*snapshot.effects, f"told {by} at {now}")), "done"
 
 
 def settle(state: State, **changes: object) -> Result:
     """A change of pending memory; `due` counts from now."""
-    world, _, now = state
-    if world.memory.status != "pending":
-        return world, "done"
+    snapshot, _, now = state
+    if snapshot.memory.status != "pending":
+        return snapshot, "done"
     due = changes.pop("due")
-    memory = world.memory._replace(due=None if due is None else now + int(str(due)), **changes)  # type: ignore[arg-type]
-    return replace(world, memory=memory), "done"
+    memory = snapshot.memory._replace(due=None if due is None else now + int(str(due)), **changes)  # type: ignore[arg-type]
+    return replace(snapshot, memory=memory), "done"
 
 
 def release(state: State) -> Result:
-    return settle(state, due=0, attempts=max(state.world.memory.attempts - 1, 0))
+    return settle(state, due=0, attempts=max(state.snapshot.memory.attempts - 1, 0))
 
 
 def retry(state: State) -> Result:
-    world, _, now = state
-    if world.memory.status != "failed":
-        return world, "retried 0"
-    return replace(world, memory=world.memory._replace(status="pending", attempts=0, due=now)), "retried 1"
+    snapshot, _, now = state
+    if snapshot.memory.status != "failed":
+        return snapshot, "retried 0"
+    return replace(snapshot, memory=snapshot.memory._replace(status="pending", attempts=0, due=now)), "retried 1"
 
 
-# What the group-commit writer may send as one batch: the statements that it comes to.
+# What the group-commit writer may send as one batch, and its statements.
 BATCHES = {
     "begin-append:A": ("begin:A", "append-user:A"),
     "visit:A": ("begin:A", "append-user:A", "end:A"),
@@ -260,15 +264,15 @@ NAMES = tuple(name for name in RULES if name not in ("unsaid:A", "end-unsaid:A")
 
 
 def possible(name: str, state: State) -> bool:
-    """Whether anybody would send the statement: a reap needs a verdict, a memory's end its claim."""
-    world, known, _ = state
+    """Whether anybody would send the statement: a reap needs a verdict, finishing a memory needs its claim."""
+    snapshot, known, _ = state
     verb, _, who = name.partition(":")
     if verb == "append-again":
-        return bool(world.items)
+        return bool(snapshot.items)
     if verb in ("finish", "fail", "give-up", "release"):
         return who in known.claims
-    if verb == "claim" and world.memory.status == "pending":
-        return world.memory.attempts < ATTEMPTS_MAX
+    if verb == "claim" and snapshot.memory.status == "pending":
+        return snapshot.memory.attempts < ATTEMPTS_MAX
     return not ((verb == "reap" and known.verdict is None) or (verb == "sweep" and known.looked is None))
 
 

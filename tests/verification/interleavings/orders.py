@@ -1,8 +1,8 @@
 """All orders of the statements, one after the other.
 
-Orders that lead to the same essence (`world.py`) are gone on from once: so it is all orders of any length that are
-covered, where the states come to an end. Nothing is ever committed: a savepoint before each statement brings the state
-before it back. What one transaction cannot show, since nobody skips or waits for its own locks, is in `together.py`.
+Orders that lead to the same essence (`state.py`) are continued once: when no new states are left, all orders of any
+length are covered. Nothing is ever committed: a savepoint before each statement restores the state. What one
+transaction cannot show, since it never waits for its own locks, is in `overlaps.py`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from ..promises import Promise
+from .checks import Broken, broken
 from .database import Source, clock, database, observe
 from .model import NAMES, expected, possible
-from .promises import broken
-from .statements import Sql, furnish, send
-from .world import SILENCE, TICK, Known, State, World, essence, learned
+from .state import SILENCE, TICK, Known, Snapshot, State, essence, learned
+from .statements import Sql, create_servers, send
 
 LANES = 3  # connections, each with a database of its own
-CHUNK = 6  # neighbours, which share most of their way
-FAILURES_MAX = 20
+CHUNK = 6  # neighbouring states, which share most of their order
+FAILURES_MAX = 20  # after which it stops
 Essence = tuple[object, ...]
 
 
@@ -56,12 +57,12 @@ class Failure:
     """An order whose last statement broke something."""
 
     order: str
-    broken: Sequence[str]
+    broken: Sequence[Broken]
 
 
 @dataclass
 class Orders:
-    """What was found. arrows: where each statement leads to from an essence, and what it answers in one word."""
+    """All results. arrows: what each statement answers (in one word) and leads to, by essence."""
 
     root: Essence = ()
     known: set[Essence] = field(default_factory=set)
@@ -101,7 +102,7 @@ def following(name: str, now: int) -> int:
 
 
 class Lane:
-    """A connection in one long transaction, which stands at some state and can go to any other."""
+    """A connection in one long transaction, which is at some state and can go to any other."""
 
     def __init__(self, sql: Sql) -> None:
         self._sql = sql
@@ -114,17 +115,17 @@ class Lane:
         async def set_clock(now: int) -> None:
             await self._sql.raw.execute(clock(now))
 
-        await furnish(self._sql, set_clock)
+        await create_servers(self._sql, set_clock)
         await self._sql.raw.execute(f"{clock(TICK)}; SAVEPOINT s0")
-        world, self.others = await observe(self._sql, None)
-        return Node(State(world, Known(), 0))
+        snapshot, self.others = await observe(self._sql, None)
+        return Node(State(snapshot, Known(), 0))
 
     def stand_at(self, root: Node) -> None:
-        """Where all lanes begin."""
+        """Begins at the state that all lanes share."""
         self._chain = [root]
 
     async def go_to(self, node: Node) -> None:
-        """Back to where the ways part, and on from there by the statements themselves."""
+        """Goes back to the last common state, and on from there by sending the statements."""
         chain = node.chain
         shared = sum(1 for _ in _shared(self._chain, chain))
         self._chain = chain[:shared]
@@ -132,12 +133,12 @@ class Lane:
         for each in chain[shared:]:
             await self.try_out(each.name)
             self._chain.append(each)
-            # Within the savepoint's reach: whoever comes back to it has the clock for the next statement.
+            # The clock is set before the savepoint, so that a rollback to it has the next statement's time.
             ahead = clock(each.state.now + TICK)
             await self._sql.raw.execute(f"{ahead}; SAVEPOINT s{len(self._chain) - 1}")
 
     async def try_out(self, name: str) -> str:
-        """What a statement answers here."""
+        """Sends a statement. Returns its answer."""
         at = self._chain[-1].state
         now = following(name, at.now)
         if name == "silence":
@@ -147,7 +148,7 @@ class Lane:
             await self.undo()
         return answer
 
-    async def look(self) -> World:
+    async def look(self) -> Snapshot:
         return (await observe(self._sql, self.others))[0]
 
     async def undo(self) -> None:
@@ -165,25 +166,28 @@ def _shared(one: Sequence[Node], other: Sequence[Node]) -> Iterator[Node]:
         yield left
 
 
-def differences(before: State, name: str, answer: str, after: State) -> list[str]:
-    """What a statement broke: promises first, then where it did other than the model."""
-    state = State(before.world, before.known, after.now)
-    world, word = expected(name, state)
-    found = broken(before, name, answer, after.world, after.now)
+def differences(before: State, name: str, answer: str, after: State) -> list[Broken]:
+    """What a statement broke: promises first, then its differences from the model."""
+    state = State(before.snapshot, before.known, after.now)
+    snapshot, word = expected(name, state)
+    found = broken(before, name, answer, after.snapshot, after.now)
     if answer != word:
-        found.append(f"model: answered {answer!r}, expected {word!r}")
-    for part in World.__slots__:
-        is_, should = getattr(after.world, part), getattr(world, part)
+        found.append(Broken(Promise.AS_MODELLED, f"answered {answer!r}, expected {word!r}"))
+    for part in Snapshot.__slots__:
+        is_, should = getattr(after.snapshot, part), getattr(snapshot, part)
         if is_ != should:
-            found.append(f"model: {part} is {is_!r}, expected {should!r}")
+            found.append(Broken(Promise.AS_MODELLED, f"{part} is {is_!r}, expected {should!r}"))
     return found
 
 
 class Explorer:
     """Goes through all states, nearest first.
 
-    length: of the longest orders; None: until no statement leads to anything new. apart: states of one essence are not
-    taken together, and each order is gone through by itself. until: when to stop, on the monotonic clock.
+    Args:
+        length: Statements in the longest orders; None: until no statement leads to a new state.
+        until: When to stop, on the monotonic clock, in seconds.
+        apart: Do not merge states of one essence: each order is played by itself.
+        failures_max: After so many failures, it stops.
     """
 
     def __init__(
@@ -220,12 +224,12 @@ class Explorer:
         return self.found
 
     async def compare(self, share: float, random: Random) -> None:
-        """Goes on from states that were taken for others: they must have the same futures."""
+        """Continues from states that were merged into others: they must have the same futures."""
         merged = [node for node in self.found.merged if self._essence(node) in self.found.arrows]
         await self._through(random.sample(merged, round(len(merged) * share)), self._compare_one)
 
     async def _through(self, nodes: Sequence[Node], visit: Callable[[Lane, Node], Awaitable[None]]) -> bool:
-        """Visits all nodes; False where there was no time for all, or no use in it."""
+        """Visits all nodes. Returns False if it stopped before, for lack of time or after too many failures."""
         waiting = iter([nodes[at : at + CHUNK] for at in range(0, len(nodes), CHUNK)])
 
         async def work(lane: Lane) -> bool:
@@ -246,7 +250,7 @@ class Explorer:
             if essence_of not in self.found.known:
                 self.found.known.add(essence_of)
                 self._next.append(child)
-            elif child.state.world != node.state.world:
+            elif child.state.snapshot != node.state.snapshot:
                 self.found.merged.append(child)
         self.found.arrows[self._essence(node)] = arrows
 
@@ -258,11 +262,11 @@ class Explorer:
         known = self.found.arrows[self._essence(node)]
         for name in known.keys() | arrows.keys():
             if arrows.get(name) != known.get(name) and not self.found.failures:
-                told = f"merged: {arrows.get(name)} where a state of the same essence has {known.get(name)}"
-                self.found.failures.append(Failure(f"{node.order} {name}", [told]))
+                how = f"{arrows.get(name)}, where a state of the same essence has {known.get(name)}"
+                self.found.failures.append(Failure(f"{node.order} {name}", [Broken(Promise.REPEATABLE, how)]))
 
     async def _children(self, lane: Lane, node: Node) -> AsyncIterator[tuple[str, str, Node]]:
-        """Every statement from here, with its answer; those that break something lead nowhere."""
+        """Tries every statement from here. Those that break something are not continued."""
         await lane.go_to(node)
         for name in self._names:
             if not possible(name, node.state):
@@ -276,22 +280,22 @@ class Explorer:
                 yield name, answer, child
 
     async def _try(self, lane: Lane, name: str, at: State) -> tuple[str, State]:
-        """What a statement answers and leads to; the lane stays where it was."""
+        """Returns the answer of a statement and the state that it leads to. The lane stays where it was."""
         self.found.executed[name] += 1
         answer = await lane.try_out(name)
-        world = at.world if _failed(answer) else await lane.look()
-        if world != at.world or name == "silence":
+        snapshot = at.snapshot if _failed(answer) else await lane.look()
+        if snapshot != at.snapshot or name == "silence":
             await lane.undo()
-        return answer, State(world, learned(at.known, name, answer), following(name, at.now))
+        return answer, State(snapshot, learned(at.known, name, answer), following(name, at.now))
 
     def _essence(self, node: Node) -> Essence:
         return (node.order,) if self._apart else essence(node.state)
 
 
 async def explore(url: str, source: Source, *, compare: float = 0.0, lanes: int = LANES, **options: Any) -> Orders:
-    """All orders, on databases of their own.
+    """Plays all orders, on databases of their own.
 
-    compare: the share of merged states that are gone on from. options: of `Explorer`.
+    compare: share of the merged states from which it continues once more. options: of `Explorer`.
     """
     began = time.monotonic()
     async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""One order, or one meeting, again: as a failure names it, with every step told."""
+"""Replays one order or one overlap, as a failure names it, and tells every step."""
 
 from __future__ import annotations
 
@@ -7,41 +7,45 @@ from collections.abc import Callable
 from .database import Source, database
 from .model import BATCHES, NAMES
 from .orders import Failure
-from .together import Meeting, Meetings, Stage
+from .overlap_lane import Overlap, OverlapLane, Overlaps
 
 Tell = Callable[[str], None]
 
 
-def parse(text: str) -> Meeting | list[str]:
-    """`order`, or `scene / X & Y / commit`. Raises `ValueError`."""
-    scene, *rest = (part.strip() for part in text.split("/"))
-    _check(scene.split())
+def parse(text: str) -> Overlap | list[str]:
+    """Parses `order`, or `setup / X & Y / commit`.
+
+    Raises:
+        ValueError: It is neither; the message says why.
+    """
+    setup, *rest = (part.strip() for part in text.split("/"))
+    _check(setup.split())
     if not rest:
-        return scene.split()
+        return setup.split()
     if len(rest) != 2 or rest[1] not in ("commit", "rollback"):
-        raise ValueError("a meeting is written: scene / X & Y / commit (or rollback)")
+        raise ValueError("an overlap is written as: setup / X & Y / commit (or rollback)")
     first, *others = (name.strip() for name in rest[0].split("&"))
     name, _, paused = first.partition("@")
     _check([name, *others])
     if paused and paused not in map(str, range(1, len(BATCHES.get(name, ())))):
         raise ValueError(f"{name} cannot be paused at {paused!r}")
     if len(others) not in (1, 2):
-        raise ValueError("a meeting is of two or three statements")
-    return Meeting(scene, (name, *others), int(paused) if paused else None, rest[1] == "commit")
+        raise ValueError("an overlap has two or three statements")
+    return Overlap(setup, (name, *others), int(paused) if paused else None, rest[1] == "commit")
 
 
 def _check(names: list[str]) -> None:
     for name in names:
         if name not in NAMES:
-            raise ValueError(f"there is no statement {name!r}; there are {', '.join(NAMES)}")
+            raise ValueError(f"there is no statement {name!r}; the statements are {', '.join(NAMES)}")
 
 
-async def again(url: str, source: Source, what: Meeting | list[str], tell: Tell) -> list[Failure]:
-    """Plays it on a database of its own; what it broke."""
+async def again(url: str, source: Source, what: Overlap | list[str], tell: Tell) -> list[Failure]:
+    """Plays it on a database of its own. Returns what it broke."""
     async with database(url, source) as made:
-        stage = await Stage.set_up(made, tell)
-        if not isinstance(what, Meeting):
-            return await stage.prepare(" ".join(what))
-        found = Meetings(failures=await stage.prepare(what.scene))
-        await stage.meet(what, found)
+        lane = await OverlapLane.open(made, tell)
+        if not isinstance(what, Overlap):
+            return await lane.set_up(" ".join(what))
+        found = Overlaps(failures=await lane.set_up(what.setup))
+        await lane.play(what, found)
         return found.failures

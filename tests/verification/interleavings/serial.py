@@ -1,6 +1,6 @@
-"""What statements that overlap may come to: the same as in some order, one after the other.
+"""The allowed results of statements that overlap: those of some order, one after the other.
 
-Who finds the row held may pass it over instead, and say so; it then tries again, or looks again.
+A statement that finds the row locked may skip it instead, and say so; its server then tries again.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from itertools import combinations, permutations
 from typing import NamedTuple
 
 from .model import BATCHES, RULES, Result
-from .world import State, World
+from .state import Snapshot, State
 
 
 class Sent(NamedTuple):
-    """A statement and when it was sent."""
+    """A statement, and when it was sent (microseconds)."""
 
     name: str
     now: int
@@ -31,53 +31,53 @@ class Sent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """A way in which it may have gone. answers: by statement. passed_over: whether any left the row to who held it."""
+    """One allowed result. answers: one of each statement. skipped: whether any skipped a locked row."""
 
     answers: tuple[str, ...]
-    world: World
-    passed_over: bool
+    snapshot: Snapshot
+    skipped: bool
 
 
-# Those who append share the row.
+# Statements that share the row's lock.
 SHARING = ("begin", "append-user", "append-reply", "append-again", "begin-append")
 SHARING_PIECES = ("append-user:A", "append-reply:A", "append-again:A", "unsaid:A")
-# They lock the row even where they change nothing.
+# Statements that lock the row even if they change nothing.
 ALWAYS_LOCKING = ("plain", "reopen", "append-again")
 
 
 def _mark_dead(state: State) -> Result:
-    world, known, now = state
-    if known.verdict == world.heartbeat and world.reaped is None:
-        world = replace(world, reaped=now)
-    return world, "closed 0"
+    snapshot, known, now = state
+    if known.verdict == snapshot.heartbeat and snapshot.reaped is None:
+        snapshot = replace(snapshot, reaped=now)
+    return snapshot, "closed 0"
 
 
-PASSING_OVER: dict[str, Callable[[State], Result]] = {
+WHEN_SKIPPING: dict[str, Callable[[State], Result]] = {
     **dict.fromkeys(
         ("append-user:A", "append-reply:A", "append-again:A", "unsaid:A", "end:A", "end-unsaid:A"),
-        lambda state: (state.world, "held"),
+        lambda state: (state.snapshot, "held"),
     ),
-    "leave:A": lambda state: (state.world, "closed 0"),
-    "claim:A": lambda state: (state.world, "none"),
-    "claim:B": lambda state: (state.world, "none"),
+    "leave:A": lambda state: (state.snapshot, "closed 0"),
+    "claim:A": lambda state: (state.snapshot, "none"),
+    "claim:B": lambda state: (state.snapshot, "none"),
     "reap:A-by-B": _mark_dead,
     "reap:A-by-C": _mark_dead,
 }
 
 
-def endings(scene: State, sent: Sequence[Sent], *, whole: bool, undone: bool, waited: bool) -> Iterator[Ending]:
-    """All ways in which statements that were sent to a scene may go.
+def endings(setup: State, sent: Sequence[Sent], *, whole: bool, undone: bool, waited: bool) -> Iterator[Ending]:
+    """Yields all allowed results of statements that overlap after a setup.
 
-    whole: nothing comes between what the first sends. undone: the first was rolled back; what it answered is left open.
-    waited: somebody waited for the first.
+    whole: nothing comes between the parts of the first. undone: the first was rolled back; any answer of it will do.
+    waited: another statement waited for the first.
     """
-    may_pass = _who_may_pass_over(scene, sent, waited=waited)
+    may_skip = _pieces_that_may_skip(setup, sent, waited=waited)
     lengths = [len(each.pieces) for each in sent]
     lengths[0] = 0 if undone else 1 if whole else lengths[0]
     for order in _orders(lengths):
-        for count in range(len(may_pass) + 1):
-            for passing in combinations(may_pass, count):
-                yield _play(scene, sent, order, passing, whole=whole)
+        for count in range(len(may_skip) + 1):
+            for skipping in combinations(may_skip, count):
+                yield _play(setup, sent, order, skipping, whole=whole)
 
 
 def _orders(lengths: Sequence[int]) -> set[tuple[int, ...]]:
@@ -85,37 +85,37 @@ def _orders(lengths: Sequence[int]) -> set[tuple[int, ...]]:
 
 
 def _play(
-    scene: State, sent: Sequence[Sent], order: Sequence[int], passing: Sequence[tuple[int, str]], *, whole: bool
+    setup: State, sent: Sequence[Sent], order: Sequence[int], skipping: Sequence[tuple[int, str]], *, whole: bool
 ) -> Ending:
-    """order: who sends next. passing: which pieces of whom pass the row over."""
-    world, words = scene.world, [list[str]() for _ in sent]
+    """order: indices of the statements, by turn. skipping: index and piece of those that skip the row."""
+    snapshot, words = setup.snapshot, [list[str]() for _ in sent]
     for index in order:
         each = sent[index]
         todo = each.pieces if whole and index == 0 else each.pieces[len(words[index]) :][:1]
         for piece in todo:
-            rule = PASSING_OVER[piece] if (index, piece) in passing else RULES[piece]
-            world, word = rule(State(world, scene.known, each.now))
+            rule = WHEN_SKIPPING[piece] if (index, piece) in skipping else RULES[piece]
+            snapshot, word = rule(State(snapshot, setup.known, each.now))
             words[index].append(word)
-    return Ending(tuple(", ".join(each) for each in words), world, bool(passing))
+    return Ending(tuple(", ".join(each) for each in words), snapshot, bool(skipping))
 
 
-def _who_may_pass_over(scene: State, sent: Sequence[Sent], *, waited: bool) -> list[tuple[int, str]]:
-    """The pieces that may find the row held by somebody else.
+def _pieces_that_may_skip(setup: State, sent: Sequence[Sent], *, waited: bool) -> list[tuple[int, str]]:
+    """The pieces that may find the row locked by another statement.
 
-    Nobody sees a row that begins just now; but who declares its owner dead has waited for it: none begins later.
+    A row that is being inserted is invisible to all; but a statement that declares its owner dead has waited for it.
     """
-    holders = [each for each in sent if _touches(scene, each) and (waited or each.verb != "begin")]
+    holders = [each for each in sent if _touches(setup, each) and (waited or each.verb != "begin")]
     found: list[tuple[int, str]] = []
     for index, mine in enumerate(sent):
         others = [each for each in holders if each is not mine]
         apart = [each for each in others if each.verb not in SHARING]
-        pieces = [piece for piece in mine.pieces if piece in PASSING_OVER]
+        pieces = [piece for piece in mine.pieces if piece in WHEN_SKIPPING]
         found += [(index, piece) for piece in pieces if (apart if piece in SHARING_PIECES else others)]
     return found
 
 
-def _touches(scene: State, each: Sent) -> bool:
-    """Whether it holds the session's row."""
-    world, _ = RULES[each.name](State(scene.world, scene.known, each.now))
-    before = replace(scene.world, heartbeat=world.heartbeat, stopped=world.stopped, reaped=world.reaped)
-    return world != before or each.verb in ALWAYS_LOCKING
+def _touches(setup: State, each: Sent) -> bool:
+    """Whether it locks the session's row."""
+    snapshot, _ = RULES[each.name](State(setup.snapshot, setup.known, each.now))
+    before = replace(setup.snapshot, heartbeat=snapshot.heartbeat, stopped=snapshot.stopped, reaped=snapshot.reaped)
+    return snapshot != before or each.verb in ALWAYS_LOCKING

@@ -1,4 +1,4 @@
-"""The statements by name, each sent as the server sends it: through `Batch` and the store's own methods.
+"""The statements by name, each sent as the server sends it: through `BatchStatement` and the store's own methods.
 
 `now` is the database's clock, in microseconds; ages count back from it.
 """
@@ -23,7 +23,7 @@ from lastcall.store.queries import QUERIES
 from lastcall.store.records import EVIDENCE_SECONDS, EndReason, Instance, SessionEnd, SessionStart, StoredItem, Suspect
 
 from .model import expected
-from .world import CLAIM, END_AGE, LATE_AGE, LEASE, RETRY_AFTER, START_AGE, State
+from .state import CLAIM, END_AGE, LATE_AGE, LEASE, RETRY_AFTER, START_AGE, State
 
 EPOCH = datetime(2001, 1, 1, tzinfo=UTC)
 A, B, C = (UUID(int=number) for number in (1, 2, 3))
@@ -31,7 +31,7 @@ SERVERS = {"A": A, "B": B, "C": C}
 SESSION, CONVERSATION = UUID(int=10), UUID(int=11)
 OTHER_SESSION, OTHER_CONVERSATION = UUID(int=20), UUID(int=21)
 USER, OTHER_USER = "ada", "eve"
-PATIENT_SECONDS = 1e9  # no gap is that long: B and C renewed their leases all the time
+PATIENT_SECONDS = 1e9  # no gap is that long: B and C count as steady
 
 ROW = f"session_id = '{SESSION}'"
 BY_HAND = {
@@ -49,7 +49,7 @@ Pause = Callable[[], Awaitable[None]]
 
 
 class Sql:
-    """A connection. texts: statements that are sent instead of others. `between` is awaited before each next one."""
+    """A connection. texts: statements to send instead of others. between: awaited between two statements."""
 
     def __init__(self, connection: asyncpg.Connection[Any], texts: Mapping[str, str]) -> None:
         self.raw = connection
@@ -63,7 +63,7 @@ class Sql:
         return [await self._in_parts(text, *args)]  # type: ignore[arg-type]
 
     async def _in_parts(self, text: str, moment: object, patience: object, writes: str) -> dict[str, str]:
-        """A batch's starts, items and ends one by one: others come between them, as inside the schema's function."""
+        """Sends a batch's starts, items and ends one by one, so that others come between them."""
         answer: dict[str, Any] = {}
         for kind, rows in json.loads(writes).items():
             (row,) = await self._send(text, moment, patience, json.dumps({kind: rows}))
@@ -110,7 +110,7 @@ def start(now: int, session_id: UUID = SESSION, instance_id: UUID = A) -> Sessio
 
 
 def item(item_id: str, session_id: UUID = SESSION) -> StoredItem:
-    """Made from its id alone, so that it can be sent again."""
+    """An item that depends only on its id, so that it can be sent again."""
     kind, _, position = item_id.rpartition("-")
     return StoredItem(
         message_id=uuid5(session_id, item_id),
@@ -136,7 +136,7 @@ def writes(verb: str, state: State, now: int) -> Sequence[Write]:
         "begin": lambda: [start(now)],
         "append-user": lambda: [said],
         "append-reply": lambda: [(item(f"reply-{now}"),)],
-        "append-again": lambda: [(item(state.world.items[-1].item_id),)],
+        "append-again": lambda: [(item(state.snapshot.items[-1].item_id),)],
         "begin-append": lambda: [start(now), said],
         "visit": lambda: [start(now), said, ended],
         "end": lambda: [ended],
@@ -148,7 +148,7 @@ def writes(verb: str, state: State, now: int) -> Sequence[Write]:
 
 
 async def batch(sql: Sql, verb: str, state: State, now: int) -> str:
-    """The outcomes, in words."""
+    """Sends a batch. Returns its outcomes in words."""
     sent = writes(verb, state, now)
     outcomes = await BatchStatement(sent).run(sql, now / 1e6, moment(now))
     words = [_word(write, outcome) for write, outcome in zip(sent, outcomes, strict=True)]
@@ -183,13 +183,13 @@ async def silence(sql: Sql, _state: State, _now: int) -> str:
 
 
 async def judge(sql: Sql, _state: State, _now: int) -> str:
-    """B's look at all suspects, with the reaper's own judgement."""
+    """Looks at all suspects as B, with the reaper's own judgement."""
     dead = [each for each in await Direct(sql).suspects(B) if cause_of_death(each, None) is not None]
     return " ".join(f"dead {micros(each.heartbeat)}" for each in dead) or "none"
 
 
 async def suspect(_sql: Sql, state: State, now: int) -> str:
-    """Outside of this database's rows: A's death as seen by another of its sessions."""
+    """Sends nothing: A's death is judged by another of its sessions, which has no row here."""
     return expected("suspect:B", state._replace(now=now))[1]
 
 
@@ -273,7 +273,7 @@ _SENDERS: dict[str, Sender] = {
 
 
 async def send(sql: Sql, name: str, state: State, now: int) -> str:
-    """Executes a statement by name; its answer in words. What the database refuses is an answer as well."""
+    """Sends a statement by name. Returns its answer in words; a refusal by the database is an answer as well."""
     try:
         return await _send(sql, name, state, now)
     except asyncpg.CheckViolationError:
@@ -297,8 +297,8 @@ async def _send(sql: Sql, name: str, state: State, now: int) -> str:
     return await batch(sql, verb, state, now)
 
 
-async def furnish(sql: Sql, set_clock: Callable[[int], Awaitable[None]]) -> None:
-    """Three servers, and a session of B's that nobody may touch. B and C have lived for an hour."""
+async def create_servers(sql: Sql, set_clock: Callable[[int], Awaitable[None]]) -> None:
+    """Registers three servers, and a session of B's that nobody may touch. B and C have lived for an hour."""
     store = Direct(sql)
     for now, servers in ((-3_600_000_000, "BC"), (0, "A")):
         await set_clock(now)

@@ -1,1 +1,1 @@
-"""The real server in made-up worlds: many clients, virtual time, seeded order and faults. See `scripts/simulate`."""
+"""The real server in simulated worlds: many clients, virtual time, a seeded order of tasks, and faults."""

@@ -22,33 +22,40 @@ SEEDS_MAX = 10_000_000
 
 
 @command("scripts/simulate")
-@click.option("--seeds", type=click.IntRange(1, SEEDS_MAX), default=200, show_default=True, help="How many worlds.")
-@click.option("--first-seed", type=click.IntRange(0, SEED_MAX), help="They count up from here; default: a random one.")
-@click.option("--seed", type=click.IntRange(0, SEED_MAX), help="Only this one.")
-@click.option("--trace", is_flag=True, help="With --seed: everything that happened in it, in order.")
+@click.option("--seeds", type=click.IntRange(1, SEEDS_MAX), default=200, show_default=True, help="Number of worlds.")
+@click.option(
+    "--first-seed",
+    type=click.IntRange(0, SEED_MAX),
+    help="Seed of the first world, others count up from it; default: random.",
+)
+@click.option("--seed", type=click.IntRange(0, SEED_MAX), help="Run only this world.")
+@click.option("--trace", is_flag=True, help="With --seed: print everything that happened, in order.")
 @json_option
 @click.pass_context
 def simulate(
     context: click.Context, *, seeds: int, first_seed: int | None, seed: int | None, trace: bool, as_json: bool
 ) -> int:
-    """The real server in made-up worlds: many clients, virtual time, seeded order of tasks and seeded faults; every
-    promise is checked at every step. Exits with 0 only if every promise held."""
+    """Runs the real server in simulated worlds: many clients, virtual time, and a seeded order of tasks and faults.
+    Every promise is checked at every step.
+
+    Exits with 0 if every promise held, with 1 if not, and with 2 on wrong usage.
+    """
     console = Console(stderr=as_json)
     logs.configure(json_logs=False, level="error")  # stdout's last line stays the figures
     if seed is None:
         if trace:
-            raise click.UsageError("--trace needs --seed: it shows one world", context)
+            raise click.UsageError("--trace needs --seed: it prints one world", context)
         first = first_seed if first_seed is not None else SystemRandom().randrange(SEED_MAX - SEEDS_MAX)
         result = run_many(first, seeds, console)
     elif context.get_parameter_source("seeds") is click.core.ParameterSource.COMMANDLINE or first_seed is not None:
-        raise click.UsageError("--seed is one world; leave --seeds and --first-seed out", context)
+        raise click.UsageError("--seed runs one world: leave out --seeds and --first-seed", context)
     else:
         result = run_one(seed, console, trace=trace)
     return conclude(result, say, console)
 
 
 def run_one(seed: int, console: Console, *, trace: bool) -> dict[str, Any]:
-    """One world, in this process. Its figures, with the digest of its trace."""
+    """Runs one world in this process. Returns its figures, with the digest of its trace."""
     total, began = Total(), time.perf_counter()
     outcome = run_seed(seed, trace=True)
     total.add(outcome)
@@ -59,7 +66,7 @@ def run_one(seed: int, console: Console, *, trace: bool) -> dict[str, Any]:
 
 
 def run_many(first: int, seeds: int, console: Console) -> dict[str, Any]:
-    """Seeds from `first` on, on all processors."""
+    """Runs seeds from `first` on, on all processors. Returns their figures."""
     processes = min(processors(), seeds)
     console.print(f"seeds {first} to {first + seeds - 1}", highlight=False)
     total, began = Total(), time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a simulation has to reach to be worth its name, and what it did not."""
+"""What enough seeds have to reach: kinds of endings, faults, requests and errors."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 from lastcall.store.records import EndReason
 
-from .agent import MEMORY_MARKS, REPLY_MARKS
+from .fakes.agent import MEMORY_MARKS, REPLY_MARKS
 from .plan import CLIENT_CAUSES, ENDINGS, FAULTS, OPENINGS, REQUESTS, SERVER_CAUSES
 from .timed_faults import STATES
 
-SEEDS_MIN = 1_500  # below that, chance alone may leave something out
-# A row that is closed, or that never was, says neither of the first two; the worlds have no keys to revoke.
+SEEDS_MIN = 1_500  # with fewer, something may be missing by chance
+# A row that is closed already, or that was never written, keeps neither of the first two; worlds have no keys.
 NEVER_WRITTEN = {EndReason.CLOSED_ELSEWHERE, EndReason.REFUSED, EndReason.REVOKED}
 ERRORS = ("before", "after", "refused", "slow")
 OPERATIONS_HIT = (
@@ -41,7 +41,7 @@ def expected() -> dict[str, frozenset[str]]:
 
 
 def missing(counts: Mapping[str, Counter[str]]) -> list[str]:
-    """What was expected and did not occur, as "kind: name"."""
+    """The names that were expected and did not occur, as "kind: name"."""
     return [
         f"{kind}: {name}"
         for kind, names in expected().items()

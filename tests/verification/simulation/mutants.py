@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..promises import Promise
+
 CONNECTION, READER, EXIT_PATH = (
     "server/lastcall/realtime/connection.py",
     "server/lastcall/realtime/reader.py",
@@ -30,8 +32,8 @@ REAPER, MEMORY = "server/lastcall/sessions/reaper.py", "server/lastcall/memory/f
 STORE, TABLES = "tests/support/fake_store.py", "tests/support/fake_tables.py"
 CONVERSATIONS, MEMORIES = "tests/support/fake_conversations.py", "tests/support/fake_memories.py"
 
-ORPHAN, GHOST, END, REMEMBER = "I1 orphan", "I2 ghost", "I3 end", "I4 memory"
-LOST, SWEPT, BOUND, CONTAINED = "I5 lost", "I6 swept", "I7 unbounded", "I8 contained"
+ORPHAN, GHOST, END, REMEMBER = Promise.NO_ORPHAN, Promise.NO_GHOST, Promise.ONE_END, Promise.MEMORY_ONCE
+LOST, SWEPT, BOUND, CONTAINED = Promise.NOTHING_LOST, Promise.NONE_SWEPT, Promise.BOUNDED, Promise.CONTAINED
 
 
 HINTS = {

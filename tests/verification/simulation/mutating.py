@@ -22,9 +22,9 @@ from rich.table import Table
 
 from tests.support.command_line import command, conclude, json_option, progress, run
 
+from ..promises import Promise
 from .mutants import MUTANTS, Mutant
 from .processes import processors
-from .watch import PROMISES
 
 ROOT = Path(__file__).resolve().parents[3]
 COPIED = ("server", "tests", "schema.sql", "pyproject.toml")
@@ -154,7 +154,7 @@ async def try_sound(seeds: Sequence[int], tests: Collection[str], processes: int
     parts: list[Verdict] = []
 
     async def part(share: Sequence[int]) -> None:
-        parts.append(await look("(none)", ROOT, share, PROMISES))
+        parts.append(await look("(none)", ROOT, share, tuple(Promise)))
 
     async with trio.open_nursery() as nursery:
         for first in range(min(processes, len(seeds))):

@@ -1,4 +1,4 @@
-"""Many seeds at once, in one process per processor."""
+"""Runs many seeds at once, in one process per processor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def processors() -> int:
 
 @contextmanager
 def outcomes(seeds: range, processes: int) -> Iterator[Iterator[Outcome]]:
-    """One after the other, as they come. A run on one processor stays in this process."""
+    """Yields outcomes as they come. With one processor, everything runs in this process."""
     if processes == 1:
         yield map(run_seed, seeds)
         return
@@ -30,15 +30,15 @@ def outcomes(seeds: range, processes: int) -> Iterator[Iterator[Outcome]]:
 
 
 def ignore_interrupts() -> None:
-    """In a worker: who began it ends it, by a SIGTERM, for which a fork may have inherited a handler."""
+    """In a worker: leaves Ctrl-C to the parent, which ends it by SIGTERM; a fork may have inherited a handler."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager
 def workers(processes: int) -> Iterator[Any]:
-    """Forked where this process has no threads, whose locks a fork would copy: to import everything takes a worker as
-    long as ten worlds. What all share is frozen: collections leave it alone. Ctrl-C is this process's to handle."""
+    """A pool of workers. They are forked if this process has no threads, whose locks a fork would copy: importing
+    everything would take a worker as long as ten worlds. Shared objects are frozen, so that collections skip them."""
     alone = sys.platform == "linux" and threading.active_count() == 1
     gc.freeze()
     context = multiprocessing.get_context("fork" if alone else "spawn")

@@ -1,4 +1,4 @@
-"""What a simulation says: progress while it lasts, then its figures, for people or for machines."""
+"""Reports a simulation: progress while it runs, then its figures, for people or for machines."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..promises import PROMISES, Promise
 from .coverage import SEEDS_MIN, missing
 from .run import Outcome
-from .watch import PROMISES
 
 EXAMPLES_MAX = 20
+CHECKED = [promise for promise, entry in PROMISES.items() if "simulation" in entry.provers]
 TABLES = {
     "reason": "end reasons",
-    "ending": "what clients did",
-    "opening": "how clients came",
-    "request": "what clients asked for",
+    "ending": "clients' endings",
+    "opening": "clients' openings",
+    "request": "clients' requests",
     "fault": "faults",
-    "agent": "what agents were told",
+    "agent": "agents' behaviour",
     "overlap": "two endings at once",
-    "store": "what the store met",
-    "process": "ends of processes",
-    "memory": "memory",
-    "state": "moments",
-    "error": "errors that clients heard",
-    "log": "the servers' log lines",
+    "store": "trouble of store operations",
+    "process": "process exits",
+    "memory": "memory status",
+    "state": "timed faults",
+    "error": "error events to clients",
+    "log": "servers' log lines",
 }
 
 
 class Total:
-    """The sum of all outcomes."""
+    """Adds up the outcomes of all seeds."""
 
     def __init__(self) -> None:
         self.seeds = 0
@@ -40,7 +41,7 @@ class Total:
         self.visits = 0
         self.acknowledged = 0
         self.virtual_seconds = 0.0
-        self.broken: Counter[str] = Counter(dict.fromkeys(PROMISES, 0))
+        self.broken: Counter[Promise] = Counter(dict.fromkeys(CHECKED, 0))
         self.counts: dict[str, Counter[str]] = {}
         self.failing: dict[int, list[str]] = {}
 
@@ -58,7 +59,7 @@ class Total:
 
     @property
     def missing(self) -> list[str] | None:
-        """What was never reached; None where there were too few seeds to tell."""
+        """What was never reached; None if there were too few seeds to expect it."""
         return missing(self.counts) if self.seeds >= SEEDS_MIN else None
 
     @property
@@ -67,7 +68,7 @@ class Total:
 
 
 def replay(seed: int) -> str:
-    """What replays a seed."""
+    """The command that replays a seed."""
     return f"scripts/simulate --seed {seed} --trace"
 
 
@@ -100,7 +101,7 @@ def counts_of(total: Total) -> str:
 
 def say(result: dict[str, Any], console: Console) -> None:
     """The end of a run, for people."""
-    table = Table("what", "how often each")
+    table = Table("kind", "occurrences")
     for kind, title in TABLES.items():
         names = result["coverage"].get(kind, {})
         table.add_row(title, ", ".join(f"{escape(name)} {count}" for name, count in names.items()))
@@ -114,5 +115,9 @@ def say(result: dict[str, Any], console: Console) -> None:
     for replay in result["replay"]:
         console.print(f"replay: {replay}", highlight=False, soft_wrap=True)
     rate = f"{result['sessions_per_second']:g} a second in {result['processes']} processes"
-    verdict = "every promise held" if result["ok"] else "IT DID NOT HOLD"
+    verdict = "every promise held" if result["ok"] else _failure(result)
     console.print(f"{result['seeds']} seeds, {result['sessions']} sessions, {rate}: {verdict}", highlight=False)
+
+
+def _failure(result: dict[str, Any]) -> str:
+    return "PROMISES WERE BROKEN" if result["broken_promises"] else "NOT EVERYTHING WAS REACHED"

@@ -1,4 +1,4 @@
-"""Faults that wait for their moment: what chance alone brings together once in thousands of worlds."""
+"""Faults that wait for the right moment: chance alone would bring such a case once in thousands of worlds."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .database import Lag
-from .seeding import until
+from .fakes.clock import until
+from .fakes.link import Lag
 
 if TYPE_CHECKING:
-    from .clients import Crowd
-    from .world import Server, World
+    from .clients import Clients
+    from .server import Server
+    from .world import World
 
-ARRIVAL_SECONDS = 3.0  # for somebody to come
-RECALL_SECONDS = 0.05  # what is asked before a row is begun takes so long then, and the bulk close a little longer
+ARRIVAL_SECONDS = 3.0  # to wait for a client
+RECALL_SECONDS = 0.05  # of the query before a session's row is written; the bulk close takes a little longer
 BULK_LAG_SECONDS = 0.1
 COMEBACK_SECONDS = 6.0  # for the others to take a frozen server for dead
 REAP_SECONDS = 0.3  # from their last look to the statement that closes its rows
-CROWDED_SECONDS = 3.0  # for somebody to be served where there are others to take a server for dead
-CROWDED_LOOK_SECONDS = 0.05
-REAPERS_SECONDS = 1.5  # in which every reaper looks
+SERVING_SECONDS = 3.0  # to wait for a server that has a session, and others beside it
+SERVING_LOOK_SECONDS = 0.05
+REAPERS_SECONDS = 1.5  # in which every reaper makes a pass
 UNSEEN_SECONDS = 6.0  # for the others to close a dead server's rows, before its successor does
-WRITES = ("begin_session", "append_items", "append_items")  # that a trouble may meet half way
-WRITE_SECONDS = 0.1  # what one takes then; less than any trouble lasts
-WRITING_SECONDS = 1.5  # for somebody to write
+WRITES = ("begin_session", "append_items", "append_items")  # that trouble may catch half way
+WRITE_SECONDS = 0.1  # of such a write; shorter than any trouble
+WRITING_SECONDS = 1.5  # to wait for a write
 STANDSTILL_SECONDS = 3.6
-REMEMBERING_SECONDS = 2.0  # for somebody to have work on a memory
-FINISH_SECONDS = 0.1  # what it takes then to store it
-WAKING_SECONDS = 0.8  # between one and the next; enough to look twice
+FINALIZING_SECONDS = 2.0  # to wait for a server that stores a memory
+FINISH_SECONDS = 0.1  # that this takes then
+WAKING_SECONDS = 0.8  # between one server and the next; enough for two passes of a reaper
 STATES = frozenset({
     "begun behind the bulk close",
-    "closed by hand without a guard",
+    "closed by hand without a lease connection",
     "came back while being reaped",
     "died after an error of the others' reapers",
     "spoke past a ping",
@@ -41,8 +42,8 @@ STATES = frozenset({
 })  # fmt: skip
 
 
-async def arrival_at_a_shutdown(server: Server) -> None:
-    """Two SIGTERMs while somebody's session is about to begin: its row lands behind the bulk close."""
+async def arrive_at_shutdown(server: Server) -> None:
+    """Sends two SIGTERMs while a session is about to begin: its row arrives behind the bulk close."""
     recall = Lag("recall", RECALL_SECONDS, trio.Event())
     _arm([server], recall)
     with trio.move_on_after(ARRIVAL_SECONDS):
@@ -55,8 +56,8 @@ async def arrival_at_a_shutdown(server: Server) -> None:
     _disarm([server], bulk)
 
 
-async def somebody_writes(name: str, servers: Sequence[Server]) -> None:
-    """Returns when such a write is on its way to the database; or there is none."""
+async def wait_for_write(name: str, servers: Sequence[Server]) -> None:
+    """Returns when such a write is on its way to the database, or none came in time."""
     lag = Lag(name, WRITE_SECONDS, trio.Event())
     _arm(servers, lag)
     with trio.move_on_after(WRITING_SECONDS):
@@ -64,68 +65,68 @@ async def somebody_writes(name: str, servers: Sequence[Server]) -> None:
     _disarm(servers, lag)
 
 
-async def one_among_others(world: World, crowd: Crowd) -> Server | None:
-    """A server with a session that others can take for dead, as soon as there is one."""
+async def server_among_others(world: World, clients: Clients) -> Server | None:
+    """Waits for a server that has a session, and others that can take it for dead. None if there is none in time."""
 
     def serving() -> list[Server]:
         sound = [server for server in world.servers if server.accepting and server.healthy]
-        return [server for server in sound if serves(server, crowd)] if len(sound) > 1 else []
+        return [server for server in sound if serves(server, clients)] if len(sound) > 1 else []
 
-    found = await until(lambda: bool(serving()), CROWDED_SECONDS, CROWDED_LOOK_SECONDS)
+    found = await until(lambda: bool(serving()), SERVING_SECONDS, SERVING_LOOK_SECONDS)
     return world.random.choice(serving()) if found else None
 
 
-def serves(server: Server, crowd: Crowd) -> bool:
-    return any(visit.server is server and visit.served for visit in crowd.visits)
+def serves(server: Server, clients: Clients) -> bool:
+    return any(visit.server is server and visit.served for visit in clients.visits)
 
 
-async def one_that_remembers(world: World) -> Server | None:
-    """A server whose work on a session's memory is on its way to the database, as soon as there is one; only where
-    another one may do the same work when the claim has run out."""
+async def server_finalizing(world: World) -> Server | None:
+    """Waits for a server that is about to store a session's memory, beside another one that may do the same work once
+    the claim has expired. None if there is none in time."""
     lags = {server: Lag("finish_memory", FINISH_SECONDS, trio.Event()) for server in world.servers if server.accepting}
     if len(lags) < 2:
         return None
     for server, lag in lags.items():
         _arm([server], lag)
-    await until(lambda: any(lag.began.is_set() for lag in lags.values()), REMEMBERING_SECONDS, FINISH_SECONDS / 5)
+    await until(lambda: any(lag.began.is_set() for lag in lags.values()), FINALIZING_SECONDS, FINISH_SECONDS / 5)
     for server, lag in lags.items():
         _disarm([server], lag)
     return next((server for server, lag in lags.items() if lag.began.is_set()), None)
 
 
-async def crash_unseen(world: World, crowd: Crowd, server: Server) -> None:
-    """A server with a session crashes when everybody else's reaper has met an error, and has to look again."""
-    judges = _judges(world, server)
-    lags = [Lag("suspects", 0.0, trio.Event(), fails=True) for _ in judges]
-    for judge, lag in zip(judges, lags, strict=True):
-        _arm([judge], lag)
+async def crash_after_reapers_failed(world: World, clients: Clients, server: Server) -> None:
+    """Crashes a server with a session after the reapers of all others met an error, and have to look again."""
+    others = _others(world, server)
+    lags = [Lag("suspects", 0.0, trio.Event(), fails=True) for _ in others]
+    for other, lag in zip(others, lags, strict=True):
+        _arm([other], lag)
     with trio.move_on_after(REAPERS_SECONDS):
         for lag in lags:
             await lag.began.wait()
         world.count("state", "died after an error of the others' reapers")
-    for judge, lag in zip(judges, lags, strict=True):
-        _disarm([judge], lag)
-    await until(lambda: serves(server, crowd), CROWDED_SECONDS, CROWDED_LOOK_SECONDS)
+    for other, lag in zip(others, lags, strict=True):
+        _disarm([other], lag)
+    await until(lambda: serves(server, clients), SERVING_SECONDS, SERVING_LOOK_SECONDS)
     server.crash()
 
 
-async def comeback(world: World, server: Server) -> None:
-    """A frozen server wakes just when another one, which has seen that it is dead, is about to close its rows."""
-    judges = _judges(world, server)
+async def come_back_while_reaped(world: World, server: Server) -> None:
+    """Freezes a server, and wakes it just when another one has found it dead and is about to close its rows."""
+    others = _others(world, server)
     lag = Lag("reap", REAP_SECONDS, trio.Event())
-    _arm(judges, lag)
+    _arm(others, lag)
     server.freeze()
     with trio.move_on_after(COMEBACK_SECONDS):
         await lag.began.wait()
         world.count("state", "came back while being reaped")
     server.thaw()
     await trio.sleep(REAP_SECONDS)
-    _disarm(judges, lag)
+    _disarm(others, lag)
 
 
-async def standstill(world: World, last: Server) -> None:
-    """All servers stand still, as paused virtual machines do, for longer than their leases; one wakes last."""
-    still = [*_judges(world, last), last]
+async def stand_still_together(world: World, last: Server) -> None:
+    """Freezes all servers for longer than their leases, as paused virtual machines are; `last` wakes last."""
+    still = [*_others(world, last), last]
     world.count("state", "stood still together")
     for server in still:
         server.freeze()
@@ -135,8 +136,8 @@ async def standstill(world: World, last: Server) -> None:
         await trio.sleep(WAKING_SECONDS)
 
 
-def _judges(world: World, server: Server) -> list[Server]:
-    """Who may take a server for dead."""
+def _others(world: World, server: Server) -> list[Server]:
+    """The servers that may take it for dead."""
     return [other for other in world.servers if other is not server and other.accepting]
 
 
@@ -146,7 +147,7 @@ def _arm(servers: Sequence[Server], lag: Lag) -> None:
 
 
 def _disarm(servers: Sequence[Server], lag: Lag) -> None:
-    """Leaves alone what another moment has begun meanwhile."""
+    """Leaves alone what another timed fault has armed meanwhile."""
     for server in servers:
         if server.link.lag is lag:
             server.link.lag = None

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
+from ..promises import Promise
 from .run import run_seed
 
 SEED_SECONDS = 30.0  # of processor time, for one world; it takes a fifth of a second
@@ -37,8 +38,8 @@ def until_broken(seeds: Sequence[int], promises: frozenset[str]) -> dict[str, ob
 
 def _hangs(seeds: int) -> None:
     """A world that turns in circles cannot be left from inside."""
-    example = f"I7 unbounded: a world did not end within {SEED_SECONDS:g} s of processor time"
-    _leave({"seeds": seeds, "promise": "I7 unbounded", "example": example, "others": {}})
+    example = f"{Promise.BOUNDED}: a world did not end within {SEED_SECONDS:g} s of processor time"
+    _leave({"seeds": seeds, "promise": Promise.BOUNDED, "example": example, "others": {}})
 
 
 def _leave(verdict: dict[str, object]) -> NoReturn:

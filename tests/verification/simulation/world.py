@@ -1,20 +1,19 @@
-"""The made-up world: one database, any number of servers that run the real code, virtual time, one seed.
+"""The simulated world: one database, any number of servers that run the real code, virtual time, one seed.
 
-Real is everything from the listener's accept to the store's methods: `server.main.serve_sessions` and all below it.
-Made up are the sockets (`network`), the database (`database`), the clock, the order of tasks (`seeding`) and what a
-kernel knows of processes. Signals call what the server's own signal task calls.
+Real is everything from the listener's accept to the store's methods: `lastcall.main.serve_sessions` and all below it.
+Simulated (in `fakes`) are sockets, the link to the database, the clock, the order of tasks and what a kernel knows of
+processes. Signals call what the server's own signal task calls.
 """
 
 from __future__ import annotations
 
 import gc
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from random import Random
-from typing import Any, cast
+from typing import Any
 
 import lastcall.memory.finalizer
 import lastcall.sessions.instance
@@ -22,19 +21,18 @@ import lastcall.sessions.reaper
 import trio
 from lastcall.agents.agent import Agent
 from lastcall.config import Settings
-from lastcall.main import serve_sessions
-from lastcall.shutdown import FORCE_MARGIN_SECONDS, Schedule, Signals
 
 from tests.support.fake_store import FakeStore
 
-from .agent import SimulatedAgent
-from .database import Link
-from .network import Frame, MemoryListener, Wire
-from .seeding import OWNER, Scheduler, Stuck, VirtualClock, deterministic
-from .trace import Trace, listening_to_logs
+from .fakes.agent import SimulatedAgent
+from .fakes.clock import Stuck, VirtualClock
+from .fakes.link import Link
+from .fakes.seeding import OWNER, deterministic
+from .fakes.trace import Trace, listening_to_logs
+from .fakes.trio_internals import RunQueue, use_run_queue
+from .server import Server
 
-EPOCH = 1_000.0  # virtual seconds; before it nothing has happened
-PID_FIRST = 100
+EPOCH = 1_000.0  # virtual seconds at which a world begins
 CLAIM_MARGIN_SECONDS = 1.5
 SETTINGS = Settings(
     agent="simulated",
@@ -61,191 +59,32 @@ SETTINGS = Settings(
 )
 
 
-class Server:
-    """A simulated server process, from its start to its end.
-
-    host: where its pid means something. trouble: spans of virtual time in which it was frozen or without a sound link.
-    over_at: when the process was gone. how: "exited", "crashed", "forced" (by the watchdog) or "failed" (to start).
-    """
-
-    def __init__(self, world: World, number: int, host: str, settings: Settings, agent: Agent) -> None:
-        self.world = world
-        self.number = number
-        self.pid = PID_FIRST + number
-        self.host = host
-        self.name = f"server{number}"
-        self.settings = settings
-        self.agent = agent
-        self.link = Link(world.database, self, world.random)
-        self.listener = MemoryListener()
-        self.signals = Signals(settings.drain_seconds)
-        self.ready = trio.Event()
-        self.over = trio.Event()
-        self.frozen = False
-        self.started_at = trio.current_time()
-        self.ready_at: float | None = None
-        self.signalled_at: float | None = None
-        self.hurried_at: float | None = None
-        self.over_at: float | None = None
-        self.how = ""
-        self.trouble: list[list[float]] = []
-        self.troubled_at: list[float] = []  # each time that it froze, or its link got worse
-        self.freezes: list[list[float]] = []
-        self.cut_until = 0.0  # frozen, or without a link that loses nothing
-        self.wires: list[Wire] = []
-        self._scope = trio.CancelScope()
-
-    # --- what the world sees of it
-
-    @property
-    def accepting(self) -> bool:
-        return self.ready_at is not None and self.listener.open and self.over_at is None
-
-    @property
-    def healthy(self) -> bool:
-        return self.over_at is None and not self.frozen and self.link.trouble is None
-
-    def connect(self, on_frame: Callable[[Frame], None], on_end: Callable[[str], None]) -> Wire | None:
-        """A connection to it; None: refused."""
-        wire = Wire(on_frame, on_end)
-        if not self.listener.connect(wire):
-            return None
-        self.wires.append(wire)
-        return wire
-
-    # --- its life
-
-    async def run(self) -> None:
-        OWNER.set(self)
-        with self._scope:
-            try:
-                await serve_sessions(
-                    self.settings, self.link, self.agent, cast("Any", [self.listener]), self.signals, self._announce
-                )
-                with trio.move_on_after(Schedule(self.settings.drain_seconds).last_commits_seconds):
-                    await self.link.drained()
-                self._gone("exited")
-            except Exception as error:  # noqa: BLE001 - what leaves `serve_sessions` ends the process
-                self.world.trace.add(self.name, "process failed", repr(error))
-                self._gone("failed")
-
-    def _announce(self) -> None:
-        self.ready_at = trio.current_time()
-        self.ready.set()
-        self.world.trace.add(self.name, "ready")
-
-    def _gone(self, how: str) -> None:
-        """The process is gone: from here on nothing that is left of it has any effect."""
-        if self.over_at is not None:
-            return
-        self.over_at, self.how = trio.current_time(), how
-        self.world.trace.add(self.name, how)
-        self.world.processes.pop((self.host, self.pid), None)
-        self.link.die()
-        self.listener.open = False
-        for wire in self.wires:
-            wire.end("reset")
-        self._end_trouble()
-        self.over.set()
-
-    # --- what is done to it
-
-    def terminate(self) -> None:
-        """SIGTERM; the second time, the waiting is cut short."""
-        if self.over_at is not None:
-            return
-        self.world.trace.add(self.name, "SIGTERM", "again" if self.signalled_at is not None else "")
-        if self.signalled_at is None:
-            self.signalled_at = trio.current_time()
-            self.signals.begin()
-            self.world.start_soon(self._watchdog)
-        else:
-            self.hurried_at = self.hurried_at or trio.current_time()
-            self.signals._hurry_up()
-
-    async def _watchdog(self) -> None:
-        with trio.move_on_after(self.settings.drain_seconds + FORCE_MARGIN_SECONDS):
-            await self.over.wait()
-        self.crash("forced")
-
-    def crash(self, how: str = "crashed") -> None:
-        """SIGKILL: no code of the process has any effect after this."""
-        if self.over_at is not None:
-            return
-        self._gone(how)
-        if self.frozen:
-            self.world.scheduler.thaw(self)
-            self.frozen = False
-            self.freezes[-1][1] = trio.current_time()
-        self._scope.cancel()
-
-    def freeze(self) -> None:
-        """SIGSTOP."""
-        if self.frozen or self.over_at is not None:
-            return
-        self.frozen, self.cut_until = True, float("inf")
-        self.freezes.append([trio.current_time(), float("inf")])
-        self.troubled_at.append(trio.current_time())
-        self._begin_trouble()
-        self.link.freeze(True)
-        self.world.scheduler.freeze(self)
-        self.world.trace.add(self.name, "frozen")
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        if self.frozen:
-            self.world.trace.add(self.name, "thawed")
-            self.frozen, self.cut_until = False, trio.current_time()
-            self.freezes[-1][1] = trio.current_time()
-            self.link.freeze(False)
-            self.world.scheduler.thaw(self)
-            self._end_trouble()
-
-    def set_trouble(self, trouble: Any) -> None:
-        """Begins or (None) ends a trouble of its link to the database."""
-        if self.over_at is not None:
-            return
-        self.world.trace.add(self.name, "link", "sound" if trouble is None else trouble.kind)
-        if self.link.trouble is not None and self.link.trouble.kind != "slow":
-            self.cut_until = trio.current_time()
-        self.link.set_trouble(trouble)
-        if trouble is not None:
-            if trouble.kind != "slow":
-                self.cut_until = float("inf")
-            self.troubled_at.append(trio.current_time())
-            self._begin_trouble()
-        else:
-            self._end_trouble()
-
-    def _begin_trouble(self) -> None:
-        if not self.trouble or self.trouble[-1][1] != float("inf"):
-            self.trouble.append([trio.current_time(), float("inf")])
-
-    def _end_trouble(self) -> None:
-        if self.trouble and self.trouble[-1][1] == float("inf") and (self.healthy or self.over_at is not None):
-            self.trouble[-1][1] = trio.current_time()
-
-
 class World:
-    """A world and all that is in it. Everything random in it comes from `random`.
+    """A world and everything in it. All that is random in it comes from `random`.
 
-    stored: called after each effect of a store operation, with the link and the operation's name.
-    counts: how often what is worth counting happened, by kind.
+    processes: numbers of the running servers, by host and pid.
+    on_effect: called after each effect of a store operation, with the link and the operation's name.
+    counts: how often something happened, by kind and name.
     logged: the servers' own log lines, as (when, event, fields).
     """
 
-    def __init__(self, seed: int, scheduler: Scheduler) -> None:
+    def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = Random(seed)
-        self.scheduler = scheduler
         self.database = FakeStore()
         self.servers: list[Server] = []
         self.processes: dict[tuple[str, int], int] = {}
         self.trace = Trace()
-        self.stored: Callable[[Link, str], None] = lambda _link, _name: None
+        self.on_effect: Callable[[Link, str], None] = lambda _link, _name: None
         self.counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.logged: list[tuple[float, str, dict[str, Any]]] = []
         self._nursery: trio.Nursery | None = None
+        self._run_queue: RunQueue | None = None
+
+    @property
+    def alive(self) -> list[Server]:
+        """The servers whose process exists."""
+        return [server for server in self.servers if server.over_at is None]
 
     def count(self, kind: str, name: str) -> None:
         self.counts[kind][name] += 1
@@ -262,15 +101,21 @@ class World:
         self.start_soon(server.run)
         return server
 
-    def heard(self, event: str, fields: dict[str, Any]) -> None:
-        """A log line of a server."""
+    def on_log(self, event: str, fields: dict[str, Any]) -> None:
+        """Keeps a server's log line, unless its process is gone."""
         owner = OWNER.get()
         if owner is None or owner.over_at is None:
             name = owner.name if owner is not None else "?"
             self.logged.append((trio.current_time(), event, fields))
             self.trace.add(name, f"log {event}", fields)
 
+    @property
+    def run_queue(self) -> RunQueue:
+        assert self._run_queue is not None
+        return self._run_queue
+
     async def run(self, main: Callable[[World], Awaitable[None]]) -> None:
+        self._run_queue = use_run_queue(lambda task: task.context.get(OWNER))
         async with trio.open_nursery() as self._nursery:
             await main(self)
             self._nursery.cancel_scope.cancel()
@@ -278,7 +123,7 @@ class World:
 
 @contextmanager
 def _surroundings(world: World) -> Iterator[None]:
-    """What the servers' host tells about processes; and a claim on memory that runs out as soon as all else does."""
+    """Replaces what the kernel tells servers about processes; and lets a claim on memory run out within a world."""
     instance: Any = lastcall.sessions.instance
     death, memory = lastcall.sessions.reaper.cause_of_death, lastcall.memory.finalizer
     before = instance.host_id, instance.process_started, death.__defaults__, memory.CLAIM_MARGIN_SECONDS
@@ -292,33 +137,21 @@ def _surroundings(world: World) -> Iterator[None]:
         instance.host_id, instance.process_started, death.__defaults__, memory.CLAIM_MARGIN_SECONDS = before
 
 
-def _forget_what_is_stuck() -> None:
-    """Has the tasks of a world that was given up collected here, where nobody hears what they still say."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    try:
-        gc.collect()
-    finally:
-        sys.unraisablehook = hook
-
-
-def simulate(seed: int, main: Callable[[World], Awaitable[None]], *, counts_steps: bool = False) -> World:
+def simulate(seed: int, main: Callable[[World], Awaitable[None]]) -> World:
     """Runs `main` in a new world, in virtual time, until it returns. Not to be called inside a Trio run.
 
-    counts_steps: `main` has an instrument that counts the steps of tasks.
-
-    Raises `Stuck` where nothing would ever happen again, and yet tasks are left.
+    Raises:
+        Stuck: Tasks are left, and none of them will ever run again.
     """
-    clock = VirtualClock(EPOCH)
-    with deterministic(seed, clock, counts_steps=counts_steps) as scheduler:
-        world = World(seed, scheduler)
-        with listening_to_logs(world.heard), _surroundings(world):
-            try:
-                trio.run(world.run, main, clock=clock)
-            except trio.TrioInternalError as error:
-                if not isinstance(error.__cause__, Stuck):
-                    raise
-                stuck = str(error.__cause__)
-            else:
-                return world
-            _forget_what_is_stuck()
-            raise Stuck(stuck)
+    clock, world = VirtualClock(EPOCH), World(seed)
+    with deterministic(seed, clock), listening_to_logs(world.on_log), _surroundings(world):
+        try:
+            trio.run(world.run, main, clock=clock)
+        except trio.TrioInternalError as error:
+            if not isinstance(error.__cause__, Stuck):
+                raise
+            stuck = str(error.__cause__)
+        else:
+            return world
+        gc.freeze()  # its tasks cannot be ended: collected, each would complain that it finds no run to end in
+        raise Stuck(stuck)

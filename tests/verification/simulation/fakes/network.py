@@ -9,8 +9,8 @@ import trio
 from wsproto.frame_protocol import Opcode
 
 HEAD_END = b"\r\n\r\n"
-HEAD = -1  # stands for an opcode: the answer to the handshake
-DOWN_BYTES_MAX = 16_384  # what a peer's kernel takes for a peer that does not read
+HEAD = -1  # in place of an opcode: the response to the handshake
+DOWN_BYTES_MAX = 16_384  # that a kernel buffers for a peer that does not read
 UP_BYTES_MAX = 65_536
 
 Frame = tuple[int, bytes]
@@ -30,7 +30,7 @@ def masked_frame(opcode: int, payload: bytes) -> bytes:
 
 
 class FrameReader:
-    """Cuts a server's bytes into the handshake's answer and frames, however they are torn."""
+    """Splits a server's bytes into the handshake's response and frames, however they arrive."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -67,10 +67,11 @@ class FrameReader:
 class Wire:
     """One connection. The client's side is its methods; the server's side is `ServerEnd`.
 
-    What the server sends is read off the wire at once (`on_frame`), so that its time is exact; the client takes the
-    frames from `frames` when it likes, and until it does (`take`) their bytes count against `down_bytes_max`.
+    What the server sends is seen at once by `on_frame`, so that its time is exact. The client takes frames later, and
+    until it does, their bytes count against `down_bytes_max`.
 
-    ended: None, "fin" or "reset", and `ended_at`: what the server's side did to the connection, and when.
+    ended, ended_at: what the server's side did to the connection (None, "fin" or "reset"), and when.
+    full_at: since when the client's buffer has no room. delivered_at: when the client sent its last byte.
     """
 
     def __init__(self, on_frame: Callable[[Frame], None], on_end: Callable[[str], None]) -> None:
@@ -78,8 +79,8 @@ class Wire:
         self.down_bytes_max = DOWN_BYTES_MAX
         self.ended: str | None = None
         self.ended_at = 0.0
-        self.full_at: float | None = None  # since when the client's buffer has no room
-        self.delivered_at = trio.current_time()  # the client's last byte
+        self.full_at: float | None = None
+        self.delivered_at = trio.current_time()
         self._on_frame = on_frame
         self._on_end = on_end
         self._reader = FrameReader()
@@ -93,7 +94,7 @@ class Wire:
     # --- the client's side
 
     def send(self, data: bytes) -> None:
-        """Delivers bytes, unless the connection is over or the server's buffer is full: then they are lost."""
+        """Delivers bytes; they are lost if the connection is over or the server's buffer is full."""
         if data and self.ended != "reset" and not self._up_eof and not self._reset and len(self._up) <= UP_BYTES_MAX:
             self._up += data
             self.delivered_at = trio.current_time()
@@ -108,7 +109,7 @@ class Wire:
         self._for_server.unpark_all()
 
     def take(self) -> Frame | None:
-        """The next frame, if one is there. With the last one, the buffer is empty again."""
+        """Takes the next frame, if there is one. The last one empties the buffer."""
         if self.frames:
             frame = self.frames.popleft()
             if not self.frames:
@@ -134,7 +135,7 @@ class Wire:
     # --- the server's side
 
     def end(self, how: str) -> None:
-        """The server's side is closed, or gone."""
+        """The server's side was closed, or its process is gone."""
         if self.ended is None:
             self.ended, self.ended_at = how, trio.current_time()
             self._on_end(how)
@@ -144,7 +145,7 @@ class Wire:
         self._for_server.unpark_all()
 
     def _deliver(self, data: memoryview) -> int:
-        """Takes what there is room for; the number of bytes taken."""
+        """Takes as much as there is room for. Returns the number of bytes."""
         taken = data[: max(self.down_bytes_max - self._unread_bytes, 0)]
         if taken:
             self._unread_bytes += len(taken)
@@ -158,7 +159,7 @@ class Wire:
 
 
 class ServerEnd(trio.abc.HalfCloseableStream):
-    """The server's side of a wire, with the manners of a `trio.SocketStream`: who need not wait yields once."""
+    """The server's side of a wire. Like `trio.SocketStream`, it has one checkpoint where it need not wait."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -210,7 +211,7 @@ class ServerEnd(trio.abc.HalfCloseableStream):
         self._wire.end("fin")
 
     async def aclose(self) -> None:
-        """Closing a socket that holds unread input resets it."""
+        """Closes the socket; with unread input, the peer sees a reset."""
         if not self._closed:
             self._closed = True
             self._wire.end("reset" if self._wire._up else "fin")
@@ -218,7 +219,7 @@ class ServerEnd(trio.abc.HalfCloseableStream):
 
 
 class MemoryListener(trio.abc.Listener[ServerEnd]):
-    """Where a simulated server accepts. `connect` fails once it is closed."""
+    """The listener of a simulated server."""
 
     def __init__(self) -> None:
         self._backlog: deque[ServerEnd] = deque()
@@ -226,7 +227,7 @@ class MemoryListener(trio.abc.Listener[ServerEnd]):
         self.open = True
 
     def connect(self, wire: Wire) -> bool:
-        """Whether the connection was taken into the backlog."""
+        """Queues a connection. Returns False once the listener is closed."""
         if self.open:
             self._backlog.append(ServerEnd(wire))
             self._waiting.unpark()

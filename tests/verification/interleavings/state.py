@@ -1,4 +1,4 @@
-"""One session of server A as the database shows it, and what the servers and people around it keep in mind."""
+"""One session of server A as the database shows it, and what servers and people know about it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Item(NamedTuple):
 
 
 class End(NamedTuple):
-    """What a row says about its session's end; all None while there is none."""
+    """What a row says about its session's end; all None while it is open."""
 
     at: int | None = None
     written: int | None = None
@@ -52,10 +52,10 @@ NO_MEMORY = Memory()
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """The database. Times: microseconds since the beginning. `start`: None where there is no row.
+class Snapshot:
+    """The database. Times are microseconds since the beginning. start: None if there is no row.
 
-    effects: the user's memories. others: whether everybody else's rows are as they were.
+    effects: the user's memories. others: whether all other rows are unchanged.
     """
 
     heartbeat: int = 0
@@ -85,8 +85,8 @@ class World:
 class Known(NamedTuple):
     """What is known outside the database.
 
-    verdict: the heartbeat by which A was last found dead; looked: the one at which a person last saw it orphaned.
-    claims: who works at the session's memory, or believes so.
+    verdict: A's heartbeat when another server last found it dead. looked: when a person last saw it orphaned.
+    claims: servers that work on the session's memory, or believe so.
     """
 
     verdict: int | None = None
@@ -95,7 +95,7 @@ class Known(NamedTuple):
 
 
 class State(NamedTuple):
-    world: World
+    snapshot: Snapshot
     known: Known
     now: int
 
@@ -115,39 +115,39 @@ def learned(known: Known, name: str, answer: str) -> Known:
 
 
 def essence(state: State) -> tuple[object, ...]:
-    """All that can make a difference to what is still to come: two states of one essence have the same futures.
+    """Everything that can matter to the future: two states of one essence have the same futures.
 
-    Statements compare times only with each other and with the lengths above. Which of them still matter is decided here
-    by reading the statements; `Explorer.compare` tests it by going on from states that were taken for one.
+    Statements compare times only with each other and with the lengths above. Which of these still matter was decided by
+    reading the statements; `Explorer.compare` tests it by continuing from states that were merged.
     """
-    world, known, _ = state
+    snapshot, known, _ = state
     return (
-        world.stopped is None,
-        world.reaped is None,
+        snapshot.stopped is None,
+        snapshot.reaped is None,
         known.verdict is not None,
-        known.verdict == world.heartbeat and world.reaped is None,
+        known.verdict == snapshot.heartbeat and snapshot.reaped is None,
         known.looked is not None,
-        (world.living or world.active) and state.now - world.heartbeat > LEASE,
+        (snapshot.living or snapshot.active) and state.now - snapshot.heartbeat > LEASE,
         known.claims,
-        world.start is None,
-        world.active,
-        world.items != (),
-        world.spoke,
-        _lease(state) if world.end == NO_END else (),
+        snapshot.start is None,
+        snapshot.active,
+        snapshot.items != (),
+        snapshot.spoke,
+        _lease(state) if snapshot.end == NO_END else (),
         _memory(state),
     )
 
 
 def _lease(state: State) -> tuple[object, ...]:
-    """Of a row that may still be closed on behalf of its owner: by what, and dated when."""
-    world, known, _ = state
-    if world.start is None:
+    """What matters to a row that may still be closed on behalf of its owner."""
+    snapshot, known, _ = state
+    if snapshot.start is None:
         return ()
-    newest = world.newest if world.newest is not None else world.start
-    order = (world.heartbeat < world.start, world.heartbeat < newest, world.heartbeat + SILENCE < newest)
-    return (known.looked == world.heartbeat, *order)
+    newest = snapshot.newest if snapshot.newest is not None else snapshot.start
+    order = (snapshot.heartbeat < snapshot.start, snapshot.heartbeat < newest, snapshot.heartbeat + SILENCE < newest)
+    return (known.looked == snapshot.heartbeat, *order)
 
 
 def _memory(state: State) -> tuple[object, ...]:
-    memory = state.world.memory
+    memory = state.snapshot.memory
     return memory.status, memory.attempts, memory.due is not None and memory.due <= state.now

@@ -1,4 +1,4 @@
-"""What happened, in order: kept for every run, put into words only where somebody asks."""
+"""The trace of a world: everything that happened, in order; rendered only on request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import structlog
 import trio
 
-Heard: TypeAlias = Callable[[str, dict[str, Any]], None]
+OnLog: TypeAlias = Callable[[str, dict[str, Any]], None]
 
 
 class Trace:
@@ -27,7 +27,7 @@ class Trace:
         return [f"{at:10.4f}  {who:<8} {what:<22} {_words(details)}".rstrip() for at, who, what, details in self.lines]
 
     def digest(self) -> str:
-        """The same for two runs in which the same happened in the same order."""
+        """A hash that is the same for two runs in which the same things happened in the same order."""
         return hashlib.sha256("\n".join(self.render()).encode()).hexdigest()
 
 
@@ -38,24 +38,24 @@ def _words(details: object) -> str:
 
 
 class LogTap:
-    """structlog's last processor: hands the server's own log lines to the world of the running simulation."""
+    """The last processor of structlog: passes the servers' log lines on, instead of printing them."""
 
-    def __init__(self, heard: Heard) -> None:
-        self._heard = heard
+    def __init__(self, on_log: OnLog) -> None:
+        self._on_log = on_log
 
     def __call__(self, _logger: object, _level: str, event: Any) -> Any:
         if event.pop("exc_info", None):
             event["crashed"] = True
-        self._heard(event.pop("event"), event)
+        self._on_log(event.pop("event"), event)
         raise structlog.DropEvent
 
 
 @contextmanager
-def listening_to_logs(heard: Heard) -> Iterator[None]:
-    """heard: called with event and fields for every log line of the servers from info upwards."""
+def listening_to_logs(on_log: OnLog) -> Iterator[None]:
+    """Calls `on_log` with event and fields for each of the servers' log lines, from level info upwards."""
     before = structlog.get_config()
     structlog.configure(
-        processors=[LogTap(heard)],
+        processors=[LogTap(on_log)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=False,
     )

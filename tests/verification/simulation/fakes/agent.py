@@ -1,4 +1,4 @@
-"""The agent of the simulation: an echo that does what the user's words ask of it, the misdeeds included."""
+"""The agent of the simulation: an echo that misbehaves in the way that marks in the user's words ask for."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lastcall.agents.agent import AgentFailed, Memory, Piece, ToolArguments, Too
 PIECES = 3
 SLOW_SECONDS = 0.25  # after each piece
 LONG_SECONDS = 60.0
-DEAF_SECONDS = 3.0  # without heeding cancellation
-STUBBORN_SECONDS = 30.0  # the same, past every budget
+DEAF_SECONDS = 3.0  # during which it ignores cancellation
+STUBBORN_SECONDS = 30.0  # the same, beyond every budget
 FLOOD_PIECES = 16
 FLOOD_CHARS = 512
 
@@ -20,7 +20,7 @@ MEMORY_MARKS = ("#forget", "#dawdle", "#numb", "#never")
 
 
 class SimulatedAgent:
-    """One for all servers of a world, like a service that they share."""
+    """Shared by all servers of a world, like a service."""
 
     describe = "simulated"
 
@@ -59,7 +59,7 @@ class SimulatedAgent:
                     await trio.sleep(DEAF_SECONDS if mark == "#deaf" else STUBBORN_SECONDS)
 
     async def finalize(self, transcript: Transcript, /) -> Sequence[Memory]:
-        """One memory for each of the user's items."""
+        """Makes one memory of each of the user's items."""
         said = [message for message in transcript.messages if message.role == "user"]
         words = " ".join(message.text for message in said)
         if "#never" in words:

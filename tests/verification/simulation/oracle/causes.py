@@ -1,4 +1,4 @@
-"""What the plan's deeds and the clients' own notes say about a session: why, when and how soon it had to end."""
+"""The causes of a session's end: why, when and how soon it had to end, by the plan's faults and its client's notes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from lastcall.shutdown import ANSWERS_UNTIL, BULK_SECONDS
 from tests.support.fake_rows import SessionRecord
 from tests.support.fake_store import RETRY_SECONDS
 
-from .world import Server
+from ..server import Server
+from .findings import overlap
 
 if TYPE_CHECKING:
-    from .clients import Visit
-    from .watch import Watch
+    from ..visits import Visit
+    from .step_checks import StepChecks
 
-EXACT_SECONDS = 0.001  # virtual: an end is dated by the very moment in which it is seen
+ROUNDING_SECONDS = 0.001  # virtual time is exact: an end is dated by the moment in which it is seen
 LATENCY_SECONDS = 0.1  # a statement there and back, with what is queued before it
-IN_FLIGHT_SECONDS = 0.01  # a statement that its process did not live to see done
+IN_FLIGHT_SECONDS = 0.01  # a statement whose process died before its answer
 HEARTBEAT_SECONDS = 0.5 + LATENCY_SECONDS
 INFINITE = float("inf")
-AT_ONCE = {
+SEEN_AT_ONCE = {
     "close": "client_closed",
     "fin": "client_lost",
     "reset": "client_lost",
@@ -31,15 +32,15 @@ AT_ONCE = {
     "oversize": "message_too_big",
     "flood": "flooding",
 }
-"""What the server sees the moment it happens, and the reason that it writes."""
+"""Endings by a client that the server sees the moment they happen, and the reason that it then writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Something that ends a session.
 
-    at: when it happened. reasons: what the row may say then. low, high: between them lies `session_end` where this is
-    what ended the session. until: by then the session was over for this, if not for something else before.
+    at: when it happened. reasons: what the row may then say. low, high: `session_end` lies between them if this is what
+    ended the session. until: by then the session was over because of this, if not for something else before.
     """
 
     kind: str
@@ -50,15 +51,15 @@ class Cause:
     until: float
 
 
-class Truth:
-    """The causes of one session's end."""
+class Causes:
+    """The causes of one session's end, earliest first, in `found`."""
 
-    def __init__(self, watch: Watch, server: Server, row: SessionRecord, visit: Visit | None) -> None:
-        self._watch = watch
+    def __init__(self, checks: StepChecks, server: Server, row: SessionRecord, visit: Visit | None) -> None:
+        self._checks = checks
         self._server = server
         self._row = row
-        self._visit = visit
-        self.causes = sorted(self._all(), key=lambda cause: (cause.at, cause.kind))
+        self.visit = visit
+        self.found = sorted(self._all(), key=lambda cause: (cause.at, cause.kind))
 
     def _all(self) -> Iterator[Cause]:
         yield from self._of_client()
@@ -69,8 +70,8 @@ class Truth:
         yield from self._of_trouble()
 
     def seen(self, at: float) -> float:
-        """When the server could see what a client did: not while it was frozen, and not while the session began."""
-        begun = self._visit.created_at if self._visit is not None else None
+        """When the server could see what a client did: not while it was frozen or while the session was beginning."""
+        begun = self.visit.created_at if self.visit is not None else None
         if begun is None:
             begun = self._row.session_start + self._server.settings.begin_seconds
         return self._thawed(max(at, begun))
@@ -82,7 +83,7 @@ class Truth:
         return at
 
     def _after(self, start: float, seconds: float) -> float:
-        """The latest end of a wait of so many seconds: one that a freeze interrupts may begin again."""
+        """The latest end of a timeout: one that a freeze interrupts may start again."""
         until = start + seconds
         for begin, end in self._server.freezes:
             if begin <= until and end >= start:
@@ -91,50 +92,50 @@ class Truth:
 
     def _of_client(self) -> Iterator[Cause]:
         settings = self._server.settings
-        for at, what in self._visit.causes if self._visit is not None else ():
+        for at, what in self.visit.causes if self.visit is not None else ():
             seen = self.seen(at)
-            if what in AT_ONCE:
-                yield Cause(what, at, (AT_ONCE[what],), at, seen, seen)
+            if what in SEEN_AT_ONCE:
+                yield Cause(what, at, (SEEN_AT_ONCE[what],), at, seen, seen)
             else:
                 noticed = self._after(seen, settings.ping_interval + settings.ping_timeout)
-                last = self._visit.wire.delivered_at if self._visit is not None and self._visit.wire is not None else at
-                talks = what == "slow" and self._visit is not None and self._visit.manner.busy
+                last = self.visit.wire.delivered_at if self.visit is not None and self.visit.wire is not None else at
+                talks = what == "slow" and self.visit is not None and self.visit.behaviour.busy
                 if not talks:
                     yield Cause(what, at, ("client_vanished",), last, self.seen(last), noticed)
 
-        for at in self._visit.silences if self._visit is not None else ():
-            # Over, if a ping came sooner than its client thought; the socket may have waited for the row ever since.
+        for at in self.visit.silences if self.visit is not None else ():
+            # It ended if a ping came sooner than the client expected; the socket may have waited for the row since.
             yield Cause("silence", at, ("client_vanished",), at, self.seen(at), INFINITE)
 
     def _of_buffers(self) -> Iterator[Cause]:
-        """One who reads no more is let go so long after its buffer was full, however long the agent took to fill it."""
-        full_at = self._visit.wire.full_at if self._visit is not None and self._visit.wire is not None else None
+        """A client that stops reading is disconnected `send_seconds` after its buffer was full."""
+        full_at = self.visit.wire.full_at if self.visit is not None and self.visit.wire is not None else None
         if full_at is not None:
             stalled = self._after(self.seen(full_at), self._server.settings.send_seconds)
             yield Cause("full", full_at, ("slow_reader",), full_at, stalled, stalled)
 
     def _of_time(self) -> Iterator[Cause]:
-        """A session lasts for so long, and so long after its last event."""
+        """The limits on a session's length and on its idle time."""
         settings, started = self._server.settings, self._row.session_start
         at = started + settings.session_seconds
         over = self.seen(at)
         yield Cause("expired", at, ("expired",), at, over, over)
         if settings.idle_seconds is None:
             return
-        said = [started, *(self._visit.said_at if self._visit is not None else ())]
+        said = [started, *(self.visit.said_at if self.visit is not None else ())]
         for before, after in pairwise([*said, INFINITE]):
             at, over = before + settings.idle_seconds, self.seen(self.seen(before) + settings.idle_seconds)
-            if self.seen(after) >= at - EXACT_SECONDS:
-                # Where the next event met a server that stood still, either may have come first.
-                yield Cause("idle", at, ("idle",), at, over, over if after > over + EXACT_SECONDS else INFINITE)
+            if self.seen(after) >= at - ROUNDING_SECONDS:
+                # If the next event reached a frozen server, either may have been seen first.
+                yield Cause("idle", at, ("idle",), at, over, over if after > over + ROUNDING_SECONDS else INFINITE)
 
     def _of_row(self) -> Iterator[Cause]:
         key, instance = self._row.session_id, self._row.instance_id
-        if key in self._watch.by_hand:
-            at = self._watch.by_hand[key]
+        if key in self._checks.by_hand:
+            at = self._checks.by_hand[key]
             yield Cause("by_hand", at, ("by_hand",), at, at, at)
-        if instance in self._watch.declared:
-            at = self._watch.declared[instance]
+        if instance in self._checks.declared:
+            at = self._checks.declared[instance]
             yield Cause("declared_dead", at, ("owner_died",), at - HEARTBEAT_SECONDS, at, at)
 
     def _of_server(self) -> Iterator[Cause]:
@@ -148,26 +149,27 @@ class Truth:
         if server.over_at is not None:
             at = server.over_at
             kind = "crash" if server.how in ("crashed", "forced") else "exit"
-            landed = at + IN_FLIGHT_SECONDS  # an item under way may be the last evidence
+            landed = at + IN_FLIGHT_SECONDS  # an item in flight may be the last evidence
             yield Cause(kind, at, ("owner_died",), at - HEARTBEAT_SECONDS, landed, landed)
 
     def _bulk(self, begins: float) -> float:
-        """When the statement that closes all rows came to the database at the latest: its sessions end then."""
-        latest = begins + RETRY_SECONDS + LATENCY_SECONDS  # one try may have failed
+        """The latest time at which the bulk close reached the database: the sessions end then."""
+        latest = begins + RETRY_SECONDS + LATENCY_SECONDS  # one attempt may have failed
         for begin, end in sorted(self._server.trouble):
             if begin <= latest and end >= begins:
                 latest = max(latest, end + RETRY_SECONDS + LATENCY_SECONDS)
-        given_up = self._thawed(begins + BULK_SECONDS)  # whoever is frozen then gives it up on waking
+        given_up = self._thawed(begins + BULK_SECONDS)  # a frozen server gives it up on waking
         return min(latest, given_up + LATENCY_SECONDS)
 
     def _of_trouble(self) -> Iterator[Cause]:
-        """A server without its database may fail to begin or to go on, and is declared dead when its lease ends."""
+        """Without its database, a server fails to begin or continue sessions, and is declared dead after its lease."""
         for start, end in self._server.trouble:
-            # Until its next heartbeat, a server that came back may still be taken for dead, new sessions and all.
+            # Until its next heartbeat, a server that is back may still be declared dead, with its new sessions.
             if end + HEARTBEAT_SECONDS >= self._row.session_start and start <= (self._row.ended_at or INFINITE):
                 reasons = ("server_error", "owner_died", "client_vanished")
                 late = end + self._server.settings.begin_seconds
                 yield Cause("trouble", start, reasons, start - HEARTBEAT_SECONDS, late, INFINITE)
 
     def troubled(self, start: float, end: float) -> bool:
-        return any(begin <= end and start <= over for begin, over in self._server.trouble)
+        """Whether the server had trouble at any time from start to end."""
+        return overlap(self._server.trouble, start, end)

@@ -1,8 +1,8 @@
-"""Each server's own way to the database that all share: the verified fake of the store, and what can go wrong between.
+"""Each server's link to the shared database: the verified fake of the store, with everything that can go wrong.
 
-A `Link` is a `FakeStore` on the tables of another one. What a real database's client can meet, it meets: answers
-that take long or never come, errors before an effect and after it, a connection that is gone, a process that dies
-with its writes queued or under way.
+A `Link` is a `FakeStore` on the tables of another one. It has all the trouble of a real connection: answers that are
+late or never come, errors before and after an effect, a lost connection, a process that dies with its writes queued or
+in flight.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.fake_rows import InstanceRecord
 from tests.support.fake_store import LEAVING, FakeLeaseConnection, FakeStore, Write
 
 if TYPE_CHECKING:
-    from .world import Server
+    from ..server import Server
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ Kind = Literal["refused", "silent", "errors", "slow"]
 class Trouble:
     """What is wrong with a link. refused: no connection; silent: no answer; errors, slow: now and then.
 
-    seconds: of the longest delay where it is slow. share: of operations that are hit by errors or delays.
+    seconds: the longest delay, if it is slow. share: of the operations that have errors or delays.
     """
 
     kind: Kind
@@ -47,12 +47,13 @@ class Trouble:
 
     @property
     def cut(self) -> bool:
+        """Whether nothing gets through."""
         return self.kind in ("refused", "silent")
 
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """An operation that is late by so many seconds. began: it was asked for. fails: once, instead of being done."""
+    """Delays an operation by so many seconds. began: set when it is asked for. fails: it fails once, without effect."""
 
     name: str
     seconds: float
@@ -60,8 +61,8 @@ class Lag:
     fails: bool = False
 
 
-class LinkGuard(FakeLeaseConnection):
-    """A guard whose connection can be gone."""
+class LeaseLink(FakeLeaseConnection):
+    """A lease connection that can be lost."""
 
     def __init__(self, link: Link, instance_id: UUID) -> None:
         super().__init__(link, instance_id)
@@ -75,8 +76,8 @@ class LinkGuard(FakeLeaseConnection):
 class Link(FakeStore):
     """One server's access to the shared tables.
 
-    frozen, dead: set by the process that it belongs to. A dead one's operations never return.
-    closed_in_bulk: a shutdown's statement has closed the rows.
+    frozen, dead: set by the process that it belongs to. Operations of a dead process never return.
+    closed_in_bulk: the bulk close of a shutdown has had its effect.
     """
 
     def __init__(self, database: FakeStore, server: Server, random: Random) -> None:
@@ -98,7 +99,7 @@ class Link(FakeStore):
         return self.trouble is not None and self.trouble.cut
 
     def set_trouble(self, trouble: Trouble | None) -> None:
-        """Begins a trouble, or ends it. The guard's connection breaks with the first word that gets no answer."""
+        """Begins trouble, or ends it. The lease connection is lost with the first query that gets no answer."""
         self.trouble = trouble
         if self.cut:
             for guard in self._guards():
@@ -123,11 +124,11 @@ class Link(FakeStore):
         self._changed = trio.Event()
 
     async def _never(self) -> None:
-        """What a dead process waits for."""
+        """Waits as a dead process does."""
         await trio.sleep_forever()
 
-    def _guards(self) -> list[LinkGuard]:
-        return [guard for guard in self.guards.values() if isinstance(guard, LinkGuard) and guard._link is self]
+    def _guards(self) -> list[LeaseLink]:
+        return [guard for guard in self.guards.values() if isinstance(guard, LeaseLink) and guard._link is self]
 
     def _drop_guards(self) -> None:
         for guard in self._guards():
@@ -135,7 +136,7 @@ class Link(FakeStore):
             del self.guards[guard._instance_id]
 
     async def drained(self) -> None:
-        """Returns once no write is queued or under way."""
+        """Returns once no write is queued or in flight."""
         while self._committing:
             await self._changed.wait()
 
@@ -144,7 +145,7 @@ class Link(FakeStore):
         self._change()
 
     def _next_write(self) -> Write:
-        """The real store keeps a session's writes in their order, and has two commits under way at once."""
+        """Picks as the real store may: a session's writes keep their order, and two commits are in flight at once."""
         if len(self._queue) == 1:
             return self._queue[0]
         firsts: dict[UUID | None, Write] = {}
@@ -153,7 +154,7 @@ class Link(FakeStore):
                 firsts.setdefault(write.session_id, write)
         return self._random.choice(list(firsts.values())) if firsts else self._queue[0]
 
-    # --- what differs from a store of one's own
+    # --- what differs from a store with its own tables
 
     async def register_instance(self, instance: Instance) -> None:
         await super().register_instance(
@@ -165,7 +166,7 @@ class Link(FakeStore):
         def take() -> FakeLeaseConnection:
             if instance_id in self.guards:
                 raise StoreUnavailable("the lock of an earlier connection is still held")
-            guard = self.guards[instance_id] = LinkGuard(self, instance_id)
+            guard = self.guards[instance_id] = LeaseLink(self, instance_id)
             self.instances[instance_id].steady_since = trio.current_time()
             return guard
 
@@ -173,7 +174,7 @@ class Link(FakeStore):
         try:
             yield await self._ask("open_lease_connection", take)
         finally:
-            # Also where the answer was lost: the lock goes with the connection.
+            # Even if the answer was lost: the lock goes with the connection.
             if self.guards.get(instance_id) is not before:
                 self.guards.pop(instance_id, None)
 
@@ -182,9 +183,9 @@ class Link(FakeStore):
         return [record for record in self.instances.values() if record.instance.process_started == self.server.number]
 
     async def _ask(self, name: str, effect: Callable[[], T]) -> T:
-        """An answer's limit is watched only where it may be reached: its scope would cost more than all the rest.
+        """Sets a timeout only if it may expire: a cancel scope would cost more than all the rest.
 
-        No trouble that begins meanwhile lasts as long.
+        No trouble that begins meanwhile lasts that long.
         """
         if self.trouble is None and self.lag is None and not self.frozen:
             await trio.lowlevel.checkpoint()
@@ -192,7 +193,8 @@ class Link(FakeStore):
         return await super()._ask(name, effect)
 
     async def _attempt(self, name: str, effect: Callable[[], T]) -> T:
-        """One statement: there, its effect, and back. What is cancelled on the way may be done all the same."""
+        """One statement: there, its effect, and back. If it is cancelled on the way, it may have its effect all the
+        same."""
 
         def act() -> T:
             try:
@@ -201,7 +203,7 @@ class Link(FakeStore):
                 if name == "begin_session" and self.closed_in_bulk:
                     self.server.world.count("state", "begun behind the bulk close")
                 self.closed_in_bulk |= name == "close_instance_sessions"
-                self.server.world.stored(self, name)
+                self.server.world.on_effect(self, name)
 
         try:
             await self._go(name)
@@ -250,7 +252,7 @@ class Link(FakeStore):
             self._fail(lag.name, "the connection was lost")
 
     async def _travel(self) -> None:
-        """One way to the database or back. Where that takes no time, what asks yields already."""
+        """One way to the database or back. If it takes no time, the caller has its checkpoint elsewhere."""
         seconds = LATENCIES[int(self._random.random() * len(LATENCIES))]
         if seconds:
             await trio.sleep(seconds)
@@ -270,7 +272,7 @@ class Link(FakeStore):
             await self._travel()
             return
         self._count(name, "slow")
-        # With a share of all, it is a database that stalls: everything waits, and nothing is lost.
+        # A share of 1 is a database that stalls: everything waits, and nothing is lost.
         least = trouble.seconds if trouble.share == 1.0 else 0.0
         with trio.move_on_after(self._random.uniform(least, trouble.seconds)):
             while self.trouble is trouble and not self.dead:

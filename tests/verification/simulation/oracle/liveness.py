@@ -1,0 +1,68 @@
+"""Whether a server could be taken for dead by another one: silent for long enough, in front of a steady observer."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from lastcall.sessions.instance import GUARD_RETRY_SECONDS
+from lastcall.sessions.reaper import CRASH_STEADY_SECONDS
+
+from ..server import Server
+from ..world import World
+from .causes import LATENCY_SECONDS
+from .findings import Span, overlap
+from .step_checks import StepChecks
+
+JUDGED_SECONDS = 0.6  # from a reaper's look at a lease to the statement that closes the rows
+GAP_SECONDS = 1.5  # of trouble, up to which an observer still counts as steady
+BACK_SECONDS = GUARD_RETRY_SECONDS + LATENCY_SECONDS  # from the end of a server's trouble to its next heartbeat
+LEASE_LOST_SECONDS = 1.4  # shorter trouble costs nobody the lease
+
+
+def looked_dead(owner: Server, at: float, world: World, checks: StepChecks) -> bool:
+    """Whether a server gave no sign of life for long, while another one had its database all the time.
+
+    An observer's look may be a little older than the sweep that follows from it; if trouble of its own begins in
+    between, it is older by as much as that lasts.
+    """
+    for observer in world.servers:
+        if observer is owner or (observer.over_at is not None and observer.over_at < at - JUDGED_SECONDS):
+            continue
+        looks = [at]
+        if overlap(observer.trouble, at - JUDGED_SECONDS, at):
+            looks += [when for when in observer.troubled_at if when <= at]
+        if any(
+            was_silent(owner.trouble, look) and (_had_its_database(observer, look) or _renewed(observer, look, checks))
+            for look in looks
+        ):
+            return True
+    return False
+
+
+def was_silent(trouble: list[Span], at: float) -> bool:
+    """Whether a server with such trouble had lost its lease by then. Between two troubles it may have had no time
+    to renew it."""
+    spans: list[Span] = []
+    for begin, end in trouble:
+        if spans and begin - spans[-1][1] <= BACK_SECONDS:
+            spans[-1][1] = end
+        else:
+            spans.append([begin, end])
+    return any(begin <= at and end >= at - JUDGED_SECONDS and min(end, at) - begin >= LEASE_LOST_SECONDS
+               for begin, end in spans)  # fmt: skip
+
+
+def _renewed(observer: Server, at: float, checks: StepChecks) -> bool:
+    """Whether it renewed its lease all the time: trouble that lets every other statement through leaves no gap."""
+    since = at - CRASH_STEADY_SECONDS
+    beats = [beat for beat in checks.beats.get(observer, ()) if since - GAP_SECONDS <= beat <= at]
+    return bool(beats) and all(
+        later - earlier <= GAP_SECONDS for earlier, later in pairwise([since, *beats, at]) if later > since
+    )
+
+
+def _had_its_database(observer: Server, at: float) -> bool:
+    since = at - CRASH_STEADY_SECONDS + JUDGED_SECONDS
+    return observer.started_at <= since and not any(
+        min(end, at) - max(begin, since) > GAP_SECONDS for begin, end in observer.trouble
+    )
