@@ -8,7 +8,7 @@ from uuid import UUID
 
 import trio
 from lastcall.agents.agent import Memory, Message, Role, Transcript
-from lastcall.store.records import MemoryClaim, RememberedFact
+from lastcall.store.records import RECENT_SECONDS, MemoryClaim, Recollection, RememberedFact
 
 from .fake_rows import CONTENT_CHARS, KIND_CHARS, MemoryRecord, SessionRecord, check_text
 from .fake_tables import FakeTables, in_order, newest
@@ -17,20 +17,28 @@ from .fake_tables import FakeTables, in_order, newest
 class FakeMemories(FakeTables):
     """Memories of users, and the work that makes them from closed sessions."""
 
-    def _recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
+    def _recall(self, user_id: str, limit: int) -> Recollection:
         known = [(m.updated_at, m.order, key[1], m.content) for key, m in self.memories.items() if key[0] == user_id]
-        return [RememberedFact(kind, content) for _, _, kind, content in newest(sorted(known), limit)]
+        facts = [RememberedFact(kind, content) for _, _, kind, content in newest(sorted(known), limit)]
+        recent = trio.current_time() - RECENT_SECONDS
+        pending = any(
+            session.user_id == user_id and session.memory_status == "pending" and session.memory_error is None
+            for session in self.sessions.values()
+            if session.memory_due_at is not None and session.memory_due_at > recent
+        )
+        return Recollection(facts, pending)
 
     def _pending(self, session_id: UUID) -> SessionRecord | None:
         session = self.sessions.get(session_id)
         return session if session is not None and session.memory_status == "pending" else None
 
-    def _claim(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
+    def _claim(self, limit: int, lease_seconds: float, session_id: UUID | None) -> Sequence[MemoryClaim]:
         now = trio.current_time()
         due = [
             (session.memory_due_at, order, session)
             for order, session in enumerate(self.sessions.values())
             if session.memory_status == "pending" and session.memory_due_at is not None and session.memory_due_at <= now
+            if session_id in (None, session.session_id)
         ]
         taken = [session for _, _, session in sorted(due, key=lambda entry: entry[:2])[:limit]]
         for session in taken:

@@ -23,7 +23,7 @@ from lastcall.store.records import (
     Instance,
     ItemDeletion,
     MemoryClaim,
-    RememberedFact,
+    Recollection,
     SessionEnd,
     SessionStart,
     StoredItem,
@@ -174,7 +174,7 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
     async def create_client_secret(self, secret: ClientSecret) -> int:
         return await self._ask("create_client_secret", lambda: self._create_client_secret(secret))
 
-    async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
+    async def recall(self, user_id: str, limit: int) -> Recollection:
         return await self._ask("recall", lambda: self._recall(user_id, limit))
 
     async def load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
@@ -193,8 +193,10 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
     ) -> Sequence[ConversationSummary] | None:
         return await self._ask("list_conversations", lambda: self._list_conversations(user_id, limit, after))
 
-    async def claim_memory(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
-        return await self._ask("claim_memory", lambda: self._claim(limit, lease_seconds))
+    async def claim_memory(
+        self, limit: int, lease_seconds: float, *, session_id: UUID | None = None
+    ) -> Sequence[MemoryClaim]:
+        return await self._ask("claim_memory", lambda: self._claim(limit, lease_seconds, session_id))
 
     async def finish_memory(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
         return await self._ask("finish_memory", lambda: self._finish(session_id, memories))

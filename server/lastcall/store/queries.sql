@@ -99,10 +99,15 @@ UPDATE conversation_sessions s
 RETURNING session_id;
 
 -- name: recall
-SELECT kind, content FROM (
-    SELECT kind, content, updated_at, memory_id FROM user_memories WHERE user_id = $1
-     ORDER BY updated_at DESC, memory_id DESC LIMIT $2
-) newest ORDER BY updated_at, memory_id;
+-- One row at least: without memories, one whose kind is NULL. pending: a session of the user ended less than $3 seconds
+-- ago, or is claimed, and is not finalized yet. In the order of memory_due_at, that looks past any backlog.
+SELECT pending, kind, content
+  FROM (SELECT EXISTS (SELECT FROM conversation_sessions
+                        WHERE user_id = $1 AND memory_status = 'pending' AND memory_error IS NULL
+                          AND memory_due_at > now() - make_interval(secs => $3)) AS pending) pending
+  LEFT JOIN (SELECT kind, content, updated_at, memory_id FROM user_memories WHERE user_id = $1
+              ORDER BY updated_at DESC, memory_id DESC LIMIT $2) newest ON true
+ ORDER BY updated_at, memory_id;
 
 -- name: find_conversation
 SELECT conversation_id FROM conversations WHERE conversation_id = $1 AND user_id = $2;
@@ -144,13 +149,18 @@ SELECT conversation_id, extract(epoch FROM c.created_at)::double precision AS cr
 -- SKIP LOCKED: two servers at the same time claim different sessions. An attempt counts when it begins, so that a
 -- transcript that crashes its server is not retried forever. Returns the messages of each session, without function
 -- calls and deleted items; for a session without messages, one row with NULLs.
-WITH claimed AS (
+-- $3: NULL, or the only session to claim: found by its key, however long the queue is.
+WITH oldest AS MATERIALIZED (
+    SELECT session_id FROM conversation_sessions
+     WHERE $3::uuid IS NULL AND memory_status = 'pending' AND memory_due_at <= now()
+     ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED
+), this AS MATERIALIZED (
+    SELECT session_id FROM conversation_sessions
+     WHERE session_id = $3::uuid AND memory_status = 'pending' AND memory_due_at <= now() FOR UPDATE SKIP LOCKED
+), claimed AS (
     UPDATE conversation_sessions s
        SET memory_due_at = now() + make_interval(secs => $2), memory_attempts = memory_attempts + 1
-     WHERE session_id IN (
-        SELECT session_id FROM conversation_sessions
-         WHERE memory_status = 'pending' AND memory_due_at <= now()
-         ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+     WHERE session_id IN (SELECT session_id FROM oldest UNION ALL SELECT session_id FROM this)
     RETURNING session_id, user_id, memory_attempts
 )
 SELECT session_id, claimed.user_id, memory_attempts, role, content, item_id

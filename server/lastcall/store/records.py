@@ -13,6 +13,8 @@ from ..agents.agent import Transcript
 # Two heartbeats. An item stored later than this after its owner's last heartbeat does not show that the owner was still
 # alive: a frozen database may run a statement long after it was sent.
 EVIDENCE_SECONDS = 1.0
+# A session that ended earlier and is still pending is part of a backlog: no begin waits for its memory.
+RECENT_SECONDS = 10.0
 
 
 class EndReason(StrEnum):
@@ -186,6 +188,18 @@ class RememberedFact:
 
     kind: str
     content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recollection:
+    """What is known of a user.
+
+    facts: the newest memories, oldest first. pending: a session of the user ended a moment ago, or is being finalized,
+    so that there may be more soon. Memory that waits for another try does not count.
+    """
+
+    facts: Sequence[RememberedFact]
+    pending: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from .records import (
     Instance,
     ItemDeletion,
     MemoryClaim,
-    RememberedFact,
+    Recollection,
     SessionEnd,
     SessionStart,
     StoredItem,
@@ -206,12 +206,17 @@ class Store(Protocol):
 
     # --- memories
 
-    async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
-        """Returns the user's newest `limit` memories, oldest first."""
+    async def recall(self, user_id: str, limit: int) -> Recollection:
+        """Returns the user's newest `limit` memories, oldest first, and whether more are about to be added."""
         ...
 
-    async def claim_memory(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
-        """Claims up to `limit` closed sessions with pending memory; nobody else gets them for `lease_seconds`."""
+    async def claim_memory(
+        self, limit: int, lease_seconds: float, *, session_id: UUID | None = None
+    ) -> Sequence[MemoryClaim]:
+        """Claims up to `limit` closed sessions with pending memory; nobody else gets them for `lease_seconds`.
+
+        session_id: claims this one only, if it is pending and free.
+        """
         ...
 
     async def finish_memory(self, session_id: UUID, memories: Sequence[Memory]) -> bool:

@@ -60,6 +60,26 @@ async def test_a_claim_takes_no_more_than_its_limit(world: World) -> None:
     assert await world.store.claim_memory(2, 60.0) == []
 
 
+async def test_a_claim_by_session_takes_that_one_only_and_only_where_it_is_free(world: World) -> None:
+    older, own, active = await world.spoken(), await world.spoken(), await world.begin()
+    (claim,) = await world.store.claim_memory(1, 60.0, session_id=own.session_id)
+    assert (claim.transcript.session_id, claim.attempts) == (str(own.session_id), 1)
+    assert [(each.role, each.item_id) for each in claim.transcript.messages] != []
+    for taken in (own, active):
+        assert await world.store.claim_memory(1, 60.0, session_id=taken.session_id) == []
+    (other,) = await world.store.claim_memory(5, 60.0)
+    assert other.transcript.session_id == str(older.session_id)
+    await world.store.finish_memory(own.session_id, [])
+    assert await world.store.claim_memory(1, 60.0, session_id=own.session_id) == []
+
+
+async def test_a_session_is_claimed_once_by_its_own_server_and_all_others(world: World) -> None:
+    start = await world.spoken()
+    claims = [lambda: world.store.claim_memory(1, 60.0, session_id=start.session_id)] * 3
+    claims += [lambda: world.store.claim_memory(1, 60.0)] * 3
+    assert sorted(map(len, await gather(*claims))) == [0, 0, 0, 0, 0, 1]
+
+
 async def test_a_claim_that_runs_out_is_anothers(world: World, clock: MockClock | None) -> None:
     await world.spoken()
     claimed = trio.current_time()
@@ -75,7 +95,7 @@ async def test_memory_is_applied_once_by_whoever_is_first(world: World) -> None:
     calls = [lambda text=text: world.store.finish_memory(start.session_id, [memory(text)]) for text in "ab"]
     results = await gather(*calls)
     assert sorted(results) == [False, True]
-    facts = await world.store.recall("ada", 10)
+    facts = (await world.store.recall("ada", 10)).facts
     assert facts == [RememberedFact("note", "ab"[results.index(True)])]
     row = await world.session(start.session_id)
     assert (row.memory_status, row.memory_error) == ("done", None)
@@ -89,39 +109,60 @@ async def test_a_memory_that_cannot_be_stored_leaves_all_of_them_pending(world: 
         with pytest.raises(InvalidRow):
             await world.store.finish_memory(start.session_id, [memory("fine"), bad])
     assert (await world.session(start.session_id)).memory_status == "pending"
-    assert await world.store.recall("ada", 10) == []
+    assert (await world.store.recall("ada", 10)).facts == []
 
 
 async def test_memory_of_an_active_session_is_not_finished(world: World) -> None:
     start = await world.begin()
     assert await world.store.finish_memory(start.session_id, [memory("fine")]) is False
-    assert await world.store.recall("ada", 10) == []
+    assert (await world.store.recall("ada", 10)).facts == []
 
 
 async def test_the_same_memory_again_is_one_memory_the_newest(world: World) -> None:
     for facts in ([memory("Likes tea"), memory("LIKES TEA")], [memory("Has a cat")], [memory("likes tea")]):
         start = await world.spoken()
         assert await world.store.finish_memory(start.session_id, facts)
-    recalled = [fact.content.lower() for fact in await world.store.recall("ada", 10)]
+    recalled = [fact.content.lower() for fact in (await world.store.recall("ada", 10)).facts]
     assert recalled == ["has a cat", "likes tea"]
     start = await world.spoken()
     await world.store.finish_memory(start.session_id, [memory("likes tea", "like")])
-    assert len(await world.store.recall("ada", 10)) == 3
+    assert len((await world.store.recall("ada", 10)).facts) == 3
 
 
 async def test_the_newest_memories_are_recalled_oldest_first_and_no_one_elses(world: World) -> None:
     for user, text in (("ada", "one"), ("eve", "hers"), ("ada", "two"), ("ada", "three")):
         start = await world.spoken(user)
         await world.store.finish_memory(start.session_id, [memory(text)])
-    assert [fact.content for fact in await world.store.recall("ada", 2)] == ["two", "three"]
-    assert await world.store.recall("bob", 2) == []
+    assert [fact.content for fact in (await world.store.recall("ada", 2)).facts] == ["two", "three"]
+    assert (await world.store.recall("bob", 2)).facts == []
+
+
+async def test_memory_is_pending_for_its_user_from_the_end_until_it_is_done(world: World) -> None:
+    start = await world.begin("ada")
+    await world.append(item(start))
+    assert not (await world.store.recall("ada", 10)).pending
+    await world.store.end_session(end(start))
+    assert (await world.store.recall("ada", 10)).pending
+    assert not (await world.store.recall("eve", 10)).pending
+    await world.store.claim_memory(1, 60.0)
+    assert (await world.store.recall("ada", 10)).pending
+    await world.store.finish_memory(start.session_id, [memory("tea"), memory("cats")])
+    recalled = await world.store.recall("ada", 10)
+    assert ([fact.content for fact in recalled.facts], recalled.pending) == (["tea", "cats"], False)
+
+
+async def test_memory_that_waits_for_another_try_is_not_pending_for_its_user(world: World) -> None:
+    start = await world.spoken("ada")
+    await world.store.claim_memory(1, 60.0)
+    await world.store.fail_memory(start.session_id, "no model", retry_after=60.0)
+    assert not (await world.store.recall("ada", 10)).pending
 
 
 async def test_one_sessions_memories_are_recalled_in_the_agents_order(world: World) -> None:
     start = await world.spoken()
     texts = ["north", "east", "south", "west", "up", "down"]
     await world.store.finish_memory(start.session_id, [memory(text) for text in texts])
-    assert [fact.content for fact in await world.store.recall("ada", 10)] == texts
+    assert [fact.content for fact in (await world.store.recall("ada", 10)).facts] == texts
 
 
 async def test_a_failed_try_is_due_again_after_its_back_off(world: World, clock: MockClock | None) -> None:

@@ -10,18 +10,22 @@ from uuid import UUID
 import asyncpg
 
 from ...agents.agent import Memory, Message, Transcript
-from ..records import MemoryClaim, RememberedFact
+from ..records import RECENT_SECONDS, MemoryClaim, Recollection, RememberedFact
 from .connections import Queries
 
 
 class MemoryQueries(Queries):
     """The part of `Store` about memories."""
 
-    async def recall(self, user_id: str, limit: int) -> Sequence[RememberedFact]:
-        return [RememberedFact(row["kind"], row["content"]) for row in await self.fetch("recall", user_id, limit)]
+    async def recall(self, user_id: str, limit: int) -> Recollection:
+        rows = await self.fetch("recall", user_id, limit, RECENT_SECONDS)
+        facts = [RememberedFact(row["kind"], row["content"]) for row in rows if row["kind"] is not None]
+        return Recollection(facts, rows[0]["pending"])
 
-    async def claim_memory(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
-        rows = await self.fetch("claim_memory", limit, lease_seconds)
+    async def claim_memory(
+        self, limit: int, lease_seconds: float, *, session_id: UUID | None = None
+    ) -> Sequence[MemoryClaim]:
+        rows = await self.fetch("claim_memory", limit, lease_seconds, session_id)
         return [_memory_claim(list(group)) for _, group in itertools.groupby(rows, key=itemgetter("session_id"))]
 
     async def finish_memory(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
