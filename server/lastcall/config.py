@@ -118,6 +118,7 @@ class Settings:
     begin_seconds: float = setting(5.0, "Seconds from accept to the session's committed row.", flag=False)
     end_seconds: float = setting(5.0, "Seconds for one session's end to be committed.", flag=False)
     close_seconds: float = setting(1.0, "Seconds for one session's closing handshake.", flag=False)
+    finalize_seconds: float = setting(1.0, "Seconds that one session's exit waits for its memory.", flag=False)
     append_seconds: float = setting(5.0, "Seconds from an item's arrival to its commit, with retries.", flag=False)
     history_items_max: int = setting(256, "Items of a resumed conversation that the agent is given.", flag=False)
     items_max: int = setting(10_000, "Items that one session may hold of its conversation.")

@@ -22,13 +22,12 @@ from lastcall.auth.authenticator import Authenticator
 from lastcall.config import Settings
 from lastcall.limits.gate import Gate
 from lastcall.listener import Listener
-from lastcall.main import HttpSide
 from lastcall.memory.finalizer import Finalizer
 from lastcall.metrics import Metrics
 from lastcall.realtime.services import Services
 from lastcall.sessions.instance import InstanceLease
 from lastcall.sessions.reconciler import Reconciler
-from lastcall.sessions.session import Registry
+from lastcall.sessions.registry import Registry
 from lastcall.transport.http1 import HttpServer
 from lastcall.transport.stream import LINGER_SECONDS
 from lastcall.web.app import create_app
@@ -106,7 +105,7 @@ class World:
             Gate(self.settings, metrics.count_refusal),
             Reconciler(self.store, self.lease, self.registry, metrics),
         )
-        app = create_app(HttpSide(services))
+        app = create_app(services)
         # Files are read in threads, and virtual time would run away meanwhile.
         app.router.routes = [route for route in app.routes if getattr(route, "path", "") not in {"/", "/static"}]
         self._listener = Listener(services, HttpServer(app), SOCKETS_MAX)

@@ -20,7 +20,7 @@ from lastcall.realtime.connection import serve_websocket
 from lastcall.realtime.services import Services
 from lastcall.sessions.instance import InstanceLease
 from lastcall.sessions.reconciler import Reconciler
-from lastcall.sessions.session import Registry
+from lastcall.sessions.registry import Registry
 from lastcall.transport.stream import BufferedStream
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 

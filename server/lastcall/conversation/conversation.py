@@ -108,7 +108,7 @@ class Conversation:
             expires_at=opening.expires_at,
             conversation_id=public_id("conv", session.conversation_id),
         )
-        self.cut = session.cut = self._responses.cut
+        session.stop_responses_with(self._responses.cut)
 
     def send_created(self) -> None:
         """The first events of a session."""

@@ -25,6 +25,8 @@ class Ledger:
         """Stores all items or none. Raises `SessionClosed`, `ItemExists` and other `StoreError`s."""
         self._check()
         rows = self.rows(entries)
+        if any(row.role == "user" for row in rows):
+            self._session.user_spoke()  # before the commit: its outcome may stay unknown
         if rows:  # a response that failed may have none
             await self._store.append_items(rows, within=self._settings.append_seconds)
 

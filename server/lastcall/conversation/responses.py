@@ -112,7 +112,6 @@ class Responses:
         self._rates = rates
         self._active: ActiveResponse | None = None  # the conversation's own
         self._out_of_band: dict[str, ActiveResponse] = {}
-        self._under_way = 0
 
     def create(self, event: ResponseCreate, config: server_events.RealtimeSession) -> None:
         """Takes the context and the answer's place before the next event is read.
@@ -151,8 +150,8 @@ class Responses:
     def cut(self) -> Sequence[StoredItem]:
         """No further response; those under way are stopped, and what the conversation's own one said is returned.
 
-        Synchronous, and the same answer each time. Where an item's own commit is already under way, it carries the
-        same `message_id`, so it is not stored twice.
+        Called by `Session.take_unfinished` only. Where an item's own commit is already under way, it carries the same
+        `message_id`, so it is not stored twice.
         """
         self._ledger.over = True
         for other in self._out_of_band.values():
@@ -223,9 +222,7 @@ class Responses:
     # --- while they last
 
     def _add(self, active: ActiveResponse, out_of_band: bool) -> None:
-        if self._under_way == 0:
-            self._session.answered = trio.Event()
-        self._under_way += 1
+        self._session.response_began()
         if out_of_band:
             self._out_of_band[active.response.id] = active
         else:
@@ -233,11 +230,9 @@ class Responses:
 
     def _remove(self, active: ActiveResponse) -> None:
         self._out_of_band.pop(active.response.id, None)
-        if self._active is active and not self._ledger.over:  # else `cut` may be asked again
+        if self._active is active:
             self._active = None
-        self._under_way -= 1
-        if self._under_way == 0:
-            self._session.answered.set()
+        self._session.response_ended()
 
     async def _respond(self, active: ActiveResponse, turn: Turn) -> None:
         """The response's task. Its failures end at most this session."""

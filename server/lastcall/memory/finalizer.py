@@ -1,13 +1,15 @@
-"""Memory: what a session leaves behind, and what the next one begins with.
+"""The memory finalizer: turns the transcripts of closed sessions into memories.
 
-The queue of work is the database itself: the statement that closes a session's row marks its memory pending, whoever
-closes it, and finalizers claim pending sessions. So nothing is lost with a process, and no session waits for it.
+Its queue is the database itself: the statement that closes a session's row marks its memory pending, whoever closes
+it, and the workers of all servers claim pending sessions. So no memory is lost with a process.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
@@ -17,75 +19,129 @@ from ..agents.agent import Agent, AgentFailed, Memory
 from ..agents.containment import contained
 from ..config import Settings
 from ..store.errors import InvalidRow, StoreError
-from ..store.records import MemoryClaim, RememberedFact
+from ..store.records import MemoryClaim
 from ..store.store import Store
 
 CLAIM_MARGIN_SECONDS = 15.0  # a claim outlives the work that it covers
-RELEASE_SECONDS = 2.0  # for the shielded word that a claim is given back
+RELEASE_SECONDS = 2.0  # for giving a claim back, shielded
 BACKOFF_SECONDS_MIN = 2.0
 BACKOFF_SECONDS_MAX = 300.0
 KIND_CHARS_MAX = 32
 CONTENT_CHARS_MAX = 1000
 MEMORIES_MAX = 50  # per session
-REST_SECONDS_MAX = 0.1
+REST_SECONDS_MAX = 0.1  # of a worker, between two sessions
 
 _log = structlog.get_logger(__name__)
 
 
-def briefing(facts: Sequence[RememberedFact]) -> str:
-    """What an agent is told about a user it has met before; empty for a stranger."""
-    if not facts:
-        return ""
-    lines = "\n".join(f"- {' '.join(fact.content.split())}" for fact in facts)
-    return f"Facts about the user you are talking to, in the user's own words, from earlier conversations:\n{lines}"
+@dataclass(eq=False, slots=True)
+class _Request:
+    """A session that was asked for by its exit path. done: it was finalized, or could not be for now."""
+
+    session_id: UUID
+    done: trio.Event = field(default_factory=trio.Event)
 
 
 class Finalizer:
-    """Turns the transcripts of closed sessions into memories, `memory_workers` at a time."""
+    """Finalizes the memory of closed sessions, `memory_workers` at a time.
+
+    A session whose exit path asks for it comes first, where a worker is idle. All others are found by passes over what
+    is pending: one is made when a session is announced, and one per sweep interval.
+    """
 
     def __init__(self, store: Store, agent: Agent, settings: Settings) -> None:
         self._store = store
         self._agent = agent
         self._settings = settings
         self._idle = trio.lowlevel.ParkingLot()
+        self._requests: deque[_Request] = deque()  # no more than there are workers
+        self._waiting: set[trio.Event] = set()
         self._announced = 0
+        self._swept = 0  # what was announced before the latest pass that found nothing
+        self._draining = False
         self._closing = False
 
-    def wake(self) -> None:
-        """Says that a session was closed. Never waits; a word that gets lost costs one sweep interval."""
+    async def finalize(self, session_id: UUID) -> None:
+        """Finalizes one closed session and returns when that is done, or at once where no worker is idle.
+
+        What is not done here stays pending and is found by a pass. A caller that stops waiting does not stop the work.
+        """
+        if self._draining or not self._idle:
+            self.announce()
+            return
+        request = _Request(session_id)
+        self._requests.append(request)
+        self._idle.unpark()
+        self._waiting.add(request.done)
+        try:
+            await request.done.wait()
+        finally:
+            self._waiting.discard(request.done)
+
+    def announce(self) -> None:
+        """Has a worker make a pass. Never waits; an announcement that is lost costs one sweep interval."""
         self._announced += 1
         self._idle.unpark()
 
+    def drain(self) -> None:
+        """From now on no session waits for its memory: a shutdown has a phase of its own for it."""
+        self._draining = True
+        for done in self._waiting:
+            done.set()
+
     def close(self) -> None:
-        """Lets the workers end as soon as nothing is pending."""
+        """Lets the workers end as soon as a pass finds nothing."""
         self._closing = True
+        self._announced += 1
         self._idle.unpark_all()
 
     async def work(self) -> None:
-        """One worker: claims and finalizes until closed and nothing is pending."""
+        """One worker: finalizes until closed and nothing is pending."""
+        due = True
         while True:
-            announced, began = self._announced, trio.current_time()
-            if await self._finalize_next():
-                await self._rest(trio.current_time() - began)
-                continue
-            # A session that ended during the look was announced to nobody: look again before sleeping or ending.
-            if announced != self._announced:
-                continue
-            if self._closing:
+            began = trio.current_time()
+            if self._requests:
+                found = await self._serve(self._requests.popleft())
+            elif due or self._announced != self._swept:
+                found = due = await self._pass()
+            elif self._closing:
                 return
-            with trio.move_on_after(self._settings.memory_sweep_seconds):
-                await self._idle.park()
+            else:
+                due = await self._sweep_is_due()
+                continue
+            if found:
+                await self._rest(trio.current_time() - began)
+
+    async def _serve(self, request: _Request) -> bool:
+        try:
+            return await self._finalize_next(request.session_id)
+        finally:
+            request.done.set()
+
+    async def _pass(self) -> bool:
+        """Finalizes one pending session, if there is one."""
+        announced = self._announced  # a session that is announced during the pass needs another one
+        found = await self._finalize_next()
+        if not found:
+            self._swept = max(self._swept, announced)
+        return found
+
+    async def _sweep_is_due(self) -> bool:
+        """Waits for something to do. True: for nothing but the sweep interval to pass."""
+        with trio.move_on_after(self._settings.memory_sweep_seconds) as interval:
+            await self._idle.park()
+        return interval.cancelled_caught
 
     async def _rest(self, worked_seconds: float) -> None:
         """As long as the work took. When many sessions end at once, those that go on need the database more."""
         if not self._closing:
             await trio.sleep(min(worked_seconds, REST_SECONDS_MAX))
 
-    async def _finalize_next(self) -> bool:
-        """Finalizes one pending session, if there is one to be had."""
+    async def _finalize_next(self, session_id: UUID | None = None) -> bool:
+        """Claims and finalizes this session, or the one that has been pending the longest. False: none was free."""
         try:
             lease = self._settings.memory_seconds + CLAIM_MARGIN_SECONDS
-            claims = await self._store.claim_memory(1, lease)
+            claims = await self._store.claim_memory(1, lease, session_id=session_id)
         except StoreError as error:
             _log.warning("memory_not_claimed", error=str(error))
             return False
@@ -94,7 +150,7 @@ class Finalizer:
         return bool(claims)
 
     async def _finalize(self, claim: MemoryClaim) -> None:
-        """One claimed session, to the end or to a noted failure. Raises nothing but cancellation."""
+        """Finalizes one claimed session, or notes the failure. Raises nothing but cancellation."""
         if claim.attempts > self._settings.memory_attempts_max:
             await self._note_failure(claim, "every try ended with its server")
             return
@@ -103,14 +159,14 @@ class Finalizer:
             await self._try(claim)
             settled = True
         finally:
-            # The budget of a shutdown is over: give the claim back, so that the next server need not wait it out.
-            # Not `except Cancelled`: out of an agent's own tasks it comes as a group, or as what its clean-up raised.
+            # The budget of a shutdown is over: give the claim back, so that the next server need not wait for its end.
+            # Not `except Cancelled`: from an agent's own tasks it comes in a group, or as what their clean-up raised.
             if not settled:
                 with trio.move_on_after(RELEASE_SECONDS, shield=True):
                     await self._release(claim)
 
     async def _try(self, claim: MemoryClaim) -> None:
-        """Finalizes, or notes why not. Raises only where it was cut off."""
+        """Finalizes, or notes why that failed. Raises only where it was cancelled."""
         session_id = UUID(claim.transcript.session_id)
         try:
             with trio.fail_after(self._settings.memory_seconds):
@@ -143,12 +199,12 @@ class Finalizer:
         try:
             await self._store.fail_memory(session_id, reason[:CONTENT_CHARS_MAX], retry_after=retry_after)
         except StoreError as error:
-            # The claim runs out by itself, and the session is tried again then.
+            # The claim expires by itself, and the session is tried again then.
             _log.warning("memory_failure_not_noted", session_id=str(session_id), error=str(error))
 
 
 def _acceptable(memories: Sequence[Memory]) -> list[Memory]:
-    """Holds an agent's memories to the schema's bounds."""
+    """An agent's memories, within the bounds of the schema."""
     cleaned = (
         Memory(
             memory.kind.replace("\0", "")[:KIND_CHARS_MAX] or "note",
@@ -163,7 +219,7 @@ def _acceptable(memories: Sequence[Memory]) -> list[Memory]:
 
 @asynccontextmanager
 async def open_finalizer(store: Store, agent: Agent, settings: Settings) -> AsyncIterator[Finalizer]:
-    """Runs the workers until the block is left, and then until nothing is pending. Who leaves it sets the deadline."""
+    """Runs the workers until the block is left, and then until nothing is pending; the caller sets the deadline."""
     finalizer = Finalizer(store, agent, settings)
     async with trio.open_nursery() as workers:
         for _ in range(settings.memory_workers):

@@ -1,4 +1,4 @@
-"""One WebSocket connection's life, from its handshake over its session to the one exit path."""
+"""One WebSocket connection, from its handshake through its session to the exit path."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trio_websocket import ConnectionClosed
 from ..auth.identity import Principal
 from ..conversation.conversation import Conversation, Opening
 from ..limits.session_limits import SessionLimits
-from ..memory.finalizer import briefing
+from ..memory.recall import briefing, recall
 from ..protocol.client_events import parse_session
 from ..protocol.errors import RequestRefused, error_event
 from ..sessions.session import Session
@@ -26,8 +26,7 @@ from ..transport.websocket import WebSocket
 from .admission import Admission
 from .exit_path import ExitPath
 from .handshake import BAD_KEY, refuse_on_socket, refuse_overloaded, shake_hands
-from .inbox import Inbox
-from .outbox import Outbox
+from .mailbox import Inbox, Outbox
 from .reader import Reader
 from .services import Services
 
@@ -41,10 +40,15 @@ class UnknownConversation(Exception):
 async def serve_websocket(stream: BufferedStream, services: Services, replies: trio.Nursery) -> bytes:
     """Serves one WebSocket connection from its handshake to its end.
 
-    replies: where its responses run. The session's end cuts them; none is waited for.
+    Args:
+        stream: A session's exit path finishes it, but the transport below is left to the caller.
+        services: What all connections share.
+        replies: Where its responses run. The end of the session stops them; none is waited for.
 
-    Returns the last bytes for the peer, where the library left the connection without a close frame. Does not close
-    the stream. Raises nothing but cancellation: whatever goes wrong in here ends this one connection.
+    Returns:
+        The last bytes for a client that was refused on its open socket.
+
+    Raises nothing but cancellation: whatever goes wrong in here ends this one connection.
     """
     try:
         async with trio.open_nursery() as tasks:
@@ -56,7 +60,7 @@ async def serve_websocket(stream: BufferedStream, services: Services, replies: t
         _log.debug("connection_lost", error=repr(gone.exceptions[0]))
     except* (trio.BrokenResourceError, trio.ClosedResourceError):
         _log.debug("connection_broken")
-    except* Exception:  # noqa: BLE001 - the connection's boundary
+    except* Exception:  # noqa: BLE001 - one connection's failure ends no other
         _log.exception("connection_crashed")
     return b""
 
@@ -73,7 +77,8 @@ async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery
             return refuse_on_socket(principal, services)
         if services.draining.is_set() or services.gate.session(len(services.registry)):
             return refuse_overloaded(services)
-        return await _Connection(ws, stream, services, replies, admission, principal).run()
+        await _Connection(ws, stream, services, replies, admission, principal).run()
+        return b""
 
 
 class _Connection:
@@ -89,6 +94,7 @@ class _Connection:
         principal: Principal,
     ) -> None:
         self._ws = ws
+        self._stream = stream
         self._services = services
         self._settings = services.settings
         self._replies = replies
@@ -102,19 +108,24 @@ class _Connection:
         self._reader = Reader(ws, stream, self._session, self._limits, self._outbox, services)
         self._instance_id = services.lease.instance_id
 
-    async def run(self) -> bytes:
-        """The session from its begin to its end; returns what the peer should still hear."""
+    async def run(self) -> None:
+        """The session from its begin to its end."""
         self._services.registry.add(self._session)
         self._services.metrics.sessions_active.inc()
         try:
             with self._session.scope:
                 await self._converse()
-        except Exception:  # noqa: BLE001 - the session's boundary: it ends, and says why
+        except Exception:  # noqa: BLE001 - one session's failure ends no other
             _log.exception("session_crashed", session_id=str(self._session.session_id))
             self._session.stop(EndReason.SERVER_ERROR)
         finally:
-            await ExitPath(self._session, self._instance_id, self._ws, self._services).run()
-        return self._reader.farewell
+            await ExitPath(self._session, self._instance_id, self._close_socket, self._services).run()
+
+    async def _close_socket(self) -> None:
+        """The close frame and the closing handshake, then the last bytes; each within its bound."""
+        with trio.move_on_after(self._settings.close_seconds):
+            await self._ws.aclose(self._session.close_code or 1000, self._session.reason)
+        await self._stream.finish(self._reader.farewell)
 
     async def _converse(self) -> None:
         opening = await self._begin()
@@ -144,7 +155,7 @@ class _Connection:
     # --- begin
 
     async def _begin(self) -> Opening | None:
-        """Commits the session's row and gathers what it starts with; None where that could not be done."""
+        """Commits the session's row and loads what the conversation starts with; None where that failed."""
         try:
             with trio.fail_after(self._settings.begin_seconds):
                 return await self._open()
@@ -167,7 +178,7 @@ class _Connection:
             if known is None:
                 raise UnknownConversation
             history = known
-        facts = await store.recall(session.user_id, settings.recall_memories_max)
+        facts = await recall(store, self._services.registry, session.user_id, settings.recall_memories_max)
         start = SessionStart(
             session_id=session.session_id,
             conversation_id=session.conversation_id,
@@ -176,7 +187,8 @@ class _Connection:
             started=session.started,
             credential_id=self._principal.credential_id,
         )
-        session.has_row = True
+        await trio.lowlevel.checkpoint_if_cancelled()  # a session that was stopped meanwhile begins no row
+        session.began()
         await store.begin_session(start, within=settings.begin_seconds)
         return Opening(
             model=self._model,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -11,7 +11,6 @@ import trio
 
 from ..sessions.session import Session
 from ..store.records import EndReason, SessionEnd, StoredItem
-from ..transport.websocket import WebSocket
 from .services import Services
 
 CLOSED_ALREADY = {EndReason.CLOSED_ELSEWHERE, EndReason.OWNER_DIED}
@@ -20,43 +19,55 @@ _log = structlog.get_logger(__name__)
 
 
 class ExitPath:
-    """One session's. instance_id: in whose name it was begun; this process may have become another since."""
+    """One session's way out: its row is ended, its memory finalized, its socket closed.
 
-    def __init__(self, session: Session, instance_id: UUID, ws: WebSocket, services: Services) -> None:
+    Args:
+        session: It leaves the registry here.
+        instance_id: The instance that the session began under. This process may have become another one since.
+        close_socket: Sends the close frame and what else is pending, and ends the connection; bounded.
+    """
+
+    def __init__(
+        self, session: Session, instance_id: UUID, close_socket: Callable[[], Awaitable[None]], services: Services
+    ) -> None:
         self._session = session
         self._instance_id = instance_id
-        self._ws = ws
+        self._close_socket = close_socket
         self._services = services
 
     async def run(self) -> None:
-        """Every ending comes through here, in this order; a step that fails or hangs costs nothing but itself.
+        """Ends the row, then finalizes the session's memory; the close frame goes out beside that.
 
-        The row first: a dead peer must not eat the time of the database write. Memory is only announced: the closed
-        row is its work order. The close handshake last and unshielded: whoever cancels us may not wait for a peer.
-        Where somebody else has closed the row, there is nothing to write first, and the socket may not outlive it.
+        A step that fails or hangs costs nothing but itself. The row comes first: a dead peer must not use up the time
+        of the database write. Where somebody else has closed it, the socket may not outlive it: the close frame does
+        not wait. It is not shielded: whoever cancels the connection does not wait for its peer.
         """
-        session, services = self._session, self._services
-        services.registry.discard(session)
-        services.metrics.sessions_active.dec()
-        if session.reason is None:
-            session.stop(EndReason.SERVER_ERROR)
-        if session.reason in CLOSED_ALREADY:
-            try:
-                await self._close()
-            finally:
-                await self._end()
-        else:
-            await self._end()
-            await self._close()
-        session.cut = tuple  # part of a cycle: the session's objects would wait for a garbage collection
+        self._leave_registry()
+        closed_already = self._session.reason in CLOSED_ALREADY
+        try:
+            async with trio.open_nursery() as beside:
+                if closed_already:
+                    beside.start_soon(self._close)
+                await self._end_session()
+                if not closed_already:
+                    beside.start_soon(self._close)
+                await self._finalize_memory()
+        finally:
+            self._session.left()
 
-    async def _end(self) -> None:
-        if self._session.row_closed:  # with all others at a shutdown
+    def _leave_registry(self) -> None:
+        self._services.registry.discard(self._session)
+        self._services.metrics.sessions_active.dec()
+        if self._session.reason is None:
+            self._session.stop(EndReason.SERVER_ERROR)
+
+    # --- the row
+
+    async def _end_session(self) -> None:
+        if self._session.row_closed:  # by the bulk close of a shutdown
             self._note_end()
-        elif self._session.has_row:  # else, in an outage, those who try to connect would fill the real ends' queue
+        elif self._session.has_row:  # else, in an outage, refused clients would fill the queue of the real ends
             await self._end_in_time()
-        with self._step("announce_memory"):
-            self._services.finalizer.wake()
 
     async def _end_in_time(self) -> None:
         seconds = self._services.settings.end_seconds
@@ -68,8 +79,8 @@ class ExitPath:
     async def _end_row(self) -> None:
         session, services = self._session, self._services
         unfinished: Sequence[StoredItem] = ()
-        with self._step("cut"):
-            unfinished = session.cut()
+        with self._step("take_unfinished"):
+            unfinished = session.take_unfinished()
         end = SessionEnd(
             session_id=session.session_id,
             instance_id=self._instance_id,
@@ -79,13 +90,11 @@ class ExitPath:
             unfinished=unfinished,
         )
         services.reconciler.expect(end)
-        await services.store.end_session(end)
+        with services.registry.leaving(session):
+            await services.store.end_session(end)
         services.reconciler.stored(end.session_id)
+        session.row_was_closed()
         self._note_end()
-
-    async def _close(self) -> None:
-        with self._step("close"), trio.move_on_after(self._services.settings.close_seconds):
-            await self._ws.aclose(self._session.close_code or 1000, self._session.reason)
 
     def _note_end(self) -> None:
         session, metrics = self._session, self._services.metrics
@@ -100,9 +109,22 @@ class ExitPath:
             seconds=round(session.ended - session.started, 3),
         )
 
+    # --- its memory, and the socket beside it
+
+    async def _finalize_memory(self) -> None:
+        """Waits for this session's memory within its budget. What takes longer is left to the finalizer."""
+        if self._session.spoke and self._session.row_closed:
+            seconds = self._services.settings.finalize_seconds
+            with self._step("finalize_memory"), trio.move_on_after(seconds, shield=True):
+                await self._services.finalizer.finalize(self._session.session_id)
+
+    async def _close(self) -> None:
+        with self._step("close"):
+            await self._close_socket()
+
     @contextmanager
     def _step(self, name: str) -> Iterator[None]:
-        """A step of the exit path: its failure is logged, and the next step comes all the same."""
+        """Logs a step's failure: the next step comes all the same."""
         try:
             yield
         except Exception:  # noqa: BLE001 - one step's failure must not cost the next

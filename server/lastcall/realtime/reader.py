@@ -14,8 +14,7 @@ from ..sessions.session import Session
 from ..store.records import EndReason
 from ..transport.stream import BufferedStream
 from ..transport.websocket import WebSocket, close_frame
-from .inbox import Inbox
-from .outbox import Outbox
+from .mailbox import Inbox, Outbox
 from .services import Services
 
 STALL_SECONDS = 0.25  # of a ping's timeout: to read a pong that arrived while this process was stalled

@@ -1,4 +1,4 @@
-"""What all connections of a server share."""
+"""The services that all connections of a server share."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from ..memory.finalizer import Finalizer
 from ..metrics import Metrics
 from ..sessions.instance import InstanceLease
 from ..sessions.reconciler import Reconciler
-from ..sessions.session import Registry
+from ..sessions.registry import Registry
+from ..store.errors import StoreError
 from ..store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """All of it outlives the connections."""
+    """All of them outlive the connections."""
 
     lease: InstanceLease
     settings: Settings
@@ -33,3 +34,13 @@ class Services:
     gate: Gate
     reconciler: Reconciler
     draining: trio.Event = field(default_factory=trio.Event)
+
+    async def ready(self) -> str | None:
+        """None where the server accepts sessions, else the reason in a few words."""
+        if self.draining.is_set():
+            return "draining"
+        try:
+            await self.store.ping()
+        except StoreError:
+            return "database unreachable"
+        return None if self.lease.held else "lease not renewed"

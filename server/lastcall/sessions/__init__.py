@@ -1,1 +1,1 @@
-"""Rows and who owns them."""
+"""Sessions, their rows, and the instance that owns them."""

@@ -1,4 +1,4 @@
-"""This server process as the database knows it: a lease renewed every second, and what happens when it is lost."""
+"""This server process as an instance in the database: its lease, renewed every second, and the loss of it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from ..store.errors import StoreError
 from ..store.lease import LeaseConnection
 from ..store.records import EndReason, Instance
 from ..store.store import Store
-from .session import Registry
+from .registry import Registry
 
 STOP_SECONDS = 2.0
-GUARD_RETRY_SECONDS = 0.25
+RECONNECT_SECONDS = 0.25  # after a lease connection was lost
 
 _log = structlog.get_logger(__name__)
 
 
 class InstanceLease:
-    """This process's current instance. Losing its lease is an ordinary event: it goes on under a new one.
+    """The lease of this process's current instance. After losing it, the process goes on as a new instance.
 
-    instance_id: changes when a lease is lost; a session keeps the one that it began under.
-    guarded: whether the lease is being renewed, as far as is known.
-    renewed: set once it was renewed for the first time.
+    Attributes:
+        instance_id: Changes when a lease is lost. A session keeps the one that it began under.
+        held: Whether the lease is being renewed, as far as this process knows.
+        renewed: Set when the lease is renewed for the first time.
     """
 
     def __init__(self, store: Store, settings: Settings, registry: Registry) -> None:
@@ -40,7 +41,7 @@ class InstanceLease:
         self._registry = registry
         self.host_id = host_id()
         self.instance_id = uuid4()
-        self.guarded = False
+        self.held = False
         self.renewed = trio.Event()
 
     async def register(self) -> None:
@@ -60,39 +61,39 @@ class InstanceLease:
         self.instance_id = instance_id
 
     async def keep(self) -> None:
-        """Holds the lease for ever: a lost guard is replaced, a lost lease followed by a new instance."""
+        """Renews the lease for ever. A lost connection is replaced, a lost lease followed by a new instance."""
         while True:
             try:
-                async with self._store.open_lease_connection(self.instance_id) as guard:
-                    await self._renew(guard)
+                async with self._store.open_lease_connection(self.instance_id) as connection:
+                    await self._renew(connection)
                 await self._start_anew()
             except StoreError as error:
                 _log.warning("lease_not_renewed", error=str(error))
             finally:
-                self.guarded = False
-            await trio.sleep(GUARD_RETRY_SECONDS)
+                self.held = False
+            await trio.sleep(RECONNECT_SECONDS)
 
-    async def _renew(self, guard: LeaseConnection) -> None:
-        """Renews until the lease is lost."""
+    async def _renew(self, connection: LeaseConnection) -> None:
+        """Renews until the lease is lost, and stops sessions whose rows others closed."""
         closed: Sequence[UUID] | None = None
-        while await guard.renew():
-            self.guarded = True
+        while await connection.renew():
+            self.held = True
             self.renewed.set()
             if closed is None:
-                closed = await self._closed_meanwhile(guard)
+                closed = await self._closed_meanwhile(connection)
             for session_id in closed:
                 self._stop_session(session_id)
             with trio.move_on_after(self._settings.heartbeat_seconds):
-                await guard.news()
-            closed = guard.closed_by_others()
+                await connection.news()
+            closed = connection.closed_by_others()
 
-    async def _closed_meanwhile(self, guard: LeaseConnection) -> Sequence[UUID]:
-        """Looks at all rows: notifications of the time without a guard are lost.
+    async def _closed_meanwhile(self, connection: LeaseConnection) -> Sequence[UUID]:
+        """Checks the rows of all open sessions: notifications of the time without a connection are lost.
 
-        On the guard's own connection: after an outage, those of the pool may be stuck for seconds.
+        On the lease connection: after an outage, those of the pool may be stuck for seconds.
         """
         open_here = [session.session_id for session in self._registry]
-        return await guard.closed_among(open_here) if open_here else []
+        return await connection.closed_among(open_here) if open_here else []
 
     def _stop_session(self, session_id: UUID) -> None:
         session = self._registry.get(session_id)
@@ -100,7 +101,7 @@ class InstanceLease:
             session.stop(EndReason.CLOSED_ELSEWHERE)
 
     async def _start_anew(self) -> None:
-        """Declared dead: the rows are closed, so no socket may stay. Clients come back, to the new instance too."""
+        """Stops all sessions, since whoever declared this instance dead closed their rows, and registers a new one."""
         _log.error("lease_lost", instance_id=str(self.instance_id), sessions=len(self._registry))
         for session in self._registry:
             session.stop(EndReason.OWNER_DIED)
@@ -109,7 +110,11 @@ class InstanceLease:
 
 @asynccontextmanager
 async def open_instance(store: Store, settings: Settings, registry: Registry) -> AsyncIterator[InstanceLease]:
-    """Registers this process and keeps its lease until the block is left, then notes that it stopped."""
+    """Registers this process, keeps its lease until the block is left, and then marks the instance as stopped.
+
+    Raises:
+        StoreError: The instance could not be registered.
+    """
     lease = InstanceLease(store, settings, registry)
     await lease.register()
     async with trio.open_nursery() as services:
@@ -126,4 +131,4 @@ async def _stop(store: Store, instance_id: UUID) -> None:
     try:
         await store.stop_instance(instance_id)
     except StoreError as error:
-        _log.warning("instance_stop_not_noted", error=str(error))
+        _log.warning("instance_not_marked_as_stopped", error=str(error))

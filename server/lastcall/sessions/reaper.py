@@ -1,4 +1,4 @@
-"""The reaper: closes the sessions of servers that are provably dead, and no others."""
+"""The reaper: closes the sessions of instances that are provably dead, and no others."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ..store.records import Suspect
 from ..store.store import Store
 from .instance import InstanceLease
 
-CRASH_SILENT_SECONDS = 2.0  # two heartbeats missed, with the guard's connection gone
-CRASH_STEADY_SECONDS = 3.0  # after an outage, the living have so long to come back before their guard is missed
+CRASH_SILENT_SECONDS = 2.0  # two heartbeats missed, and the lease connection gone
+CRASH_STEADY_SECONDS = 3.0  # that living instances have after an outage to open their lease connections again
 
 _log = structlog.get_logger(__name__)
 
@@ -27,9 +27,14 @@ def cause_of_death(
 ) -> str | None:
     """Why an instance is certainly dead, or None where that is not proven.
 
-    After an outage of the database everybody's heartbeat is old. So silence counts only for as long as the one who
-    looks has reached the database itself without a gap (`steady_seconds`); a process that is gone from this very host
-    is gone whatever the database knows.
+    After an outage of the database every heartbeat is old. So silence counts only for as long as this instance itself
+    has reached the database without a gap (`steady_seconds`). A process that is gone from this host is gone whatever
+    the database says.
+
+    Args:
+        suspect: Another instance that owns active sessions.
+        host_id: Of the host that this process runs on; None where it cannot be told.
+        started: When the process of a pid started; None where there is none.
     """
     if suspect.gone:
         return "it left"
@@ -48,34 +53,34 @@ def cause_of_death(
 
 
 class Reaper:
-    """Looks for dead instances. Its own last look is a metric; a look that fails is followed by the next."""
+    """Sweeps the sessions of dead instances, again and again. The time of its last sweep is a metric."""
 
     def __init__(self, store: Store, lease: InstanceLease, settings: Settings, metrics: Metrics) -> None:
         self._store = store
-        self._presence = lease
+        self._lease = lease
         self._settings = settings
         self._metrics = metrics
 
     async def run(self) -> None:
         while True:
             try:
-                await self.look()
+                await self.sweep()
             except StoreError as error:
                 self._metrics.reaper_failures.inc()
                 _log.warning("reaper_failed", error=str(error))
             await trio.sleep(self._settings.reap_seconds)
 
-    async def look(self) -> None:
-        """One look at all suspects; those proven dead are declared so and their sessions closed."""
-        me = self._presence.instance_id
+    async def sweep(self) -> None:
+        """Declares the instances that are proven dead to be so, and closes their sessions."""
+        me = self._lease.instance_id
         for suspect in await self._store.suspects(me):
-            cause = cause_of_death(suspect, self._presence.host_id)
+            cause = cause_of_death(suspect, self._lease.host_id)
             if cause is not None:
                 await self._reap(suspect, me, cause)
         self._metrics.reaper_last_look.set_to_current_time()
 
     async def _reap(self, suspect: Suspect, me: UUID, cause: str) -> None:
-        """One that cannot be reaped now does not keep the others waiting."""
+        """Reaps one instance. A failure is logged and leaves the others to be reaped."""
         closed = 0
         try:
             while batch := await self._store.reap(suspect, me):  # it begins no more sessions: they come to an end

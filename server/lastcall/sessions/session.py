@@ -1,9 +1,8 @@
-"""A session as the server holds it, and the registry of all that are open."""
+"""One connection's session and its state."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from uuid import UUID, uuid4
 
 import trio
@@ -25,73 +24,206 @@ CLOSE_CODES = {
     EndReason.OWNER_DIED: 1012,
     EndReason.CLOSED_ELSEWHERE: 4001,
 }
-"""The WebSocket close code by reason; without one, no close frame is exchanged."""
+"""The WebSocket close code of each reason. Reasons without one end without a close frame."""
 
 
-def _set_event() -> trio.Event:
-    event = trio.Event()
-    event.set()
-    return event
+class ImpossibleTransition(Exception):
+    """A session was told of something that cannot happen in its state: a bug in the server."""
 
 
-@dataclass(eq=False, slots=True)
 class Session:
-    """One connection's session.
+    """One connection's session. It alone changes its state; everything else reports events and reads properties.
 
-    scope: everything the session does runs inside it; only its one exit path runs after it.
-    answered: set while no response is under way.
-    cut: stops the response under way, for good, and returns what must still be stored of it.
-    has_row: it has a row, or may have: the outcome of a begin can be unknown.
-    row_closed: its end is in the database; set by whoever closed all rows at once.
+    The order of a full life: `began`, any number of responses, `stop`, `take_unfinished`, `row_was_closed`, `left`.
+
+    Attributes:
+        scope: Everything that the session does runs inside it. Only the exit path runs after it.
+        started: When the session was created, on Trio's clock (seconds).
     """
 
-    user_id: str
-    conversation_id: UUID
-    session_id: UUID = field(default_factory=uuid4)
-    started: float = field(default_factory=trio.current_time)
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    answered: trio.Event = field(default_factory=_set_event)
-    cut: Callable[[], Sequence[StoredItem]] = tuple
-    reason: EndReason | None = None
-    close_code: int | None = None
-    ended: float = 0.0
-    has_row: bool = False
-    row_closed: bool = False
+    __slots__ = (
+        "_answered",
+        "_close_code",
+        "_ended",
+        "_has_left",
+        "_has_row",
+        "_reason",
+        "_responses",
+        "_row_closed",
+        "_spoke",
+        "_stop_responses",
+        "_unfinished",
+        "conversation_id",
+        "scope",
+        "session_id",
+        "started",
+        "user_id",
+    )
 
-    def stop(self, reason: EndReason, *, close_code: int | None = None, ended: float | None = None) -> None:
-        """Ends the session. Synchronous; the first caller's reason stands.
+    def __init__(self, user_id: str, conversation_id: UUID) -> None:
+        self.user_id = user_id
+        self.conversation_id = conversation_id
+        self.session_id = uuid4()
+        self.started = trio.current_time()
+        self.scope = trio.CancelScope()
+        self._has_row = False
+        self._row_closed = False
+        self._spoke = False
+        self._responses = 0
+        self._answered = trio.Event()
+        self._answered.set()
+        self._stop_responses: Callable[[], Sequence[StoredItem]] | None = None
+        self._unfinished: Sequence[StoredItem] | None = None
+        self._reason: EndReason | None = None
+        self._close_code: int | None = None
+        self._ended = self.started
+        self._has_left = False
 
-        close_code: default, the one of the reason. ended: on the monotonic clock; default, now.
-        """
-        if self.reason is None:
-            self.reason = reason
-            self.close_code = close_code if close_code is not None else CLOSE_CODES.get(reason)
-            self.ended = max(self.started, ended if ended is not None else trio.current_time())
-        self.scope.cancel()
+    # --- state
 
     @property
     def public_id(self) -> str:
         return public_id("sess", self.session_id)
 
+    @property
+    def has_row(self) -> bool:
+        """Whether a row exists, or may: the outcome of a begin can be unknown."""
+        return self._has_row
 
-class Registry:
-    """The sessions that are open in this process."""
+    @property
+    def spoke(self) -> bool:
+        """Whether the user said something, so that there may be something to remember."""
+        return self._spoke
 
-    def __init__(self) -> None:
-        self._sessions: dict[UUID, Session] = {}
+    @property
+    def answering(self) -> bool:
+        """Whether a response is running."""
+        return self._responses > 0
 
-    def __len__(self) -> int:
-        return len(self._sessions)
+    @property
+    def reason(self) -> EndReason | None:
+        """Why the session was stopped; None while it goes on."""
+        return self._reason
 
-    def __iter__(self) -> Iterator[Session]:
-        """A snapshot: sessions may come and go meanwhile."""
-        return iter(tuple(self._sessions.values()))
+    @property
+    def close_code(self) -> int | None:
+        """The WebSocket close code that the client gets; None: no close frame."""
+        return self._close_code
 
-    def get(self, session_id: UUID) -> Session | None:
-        return self._sessions.get(session_id)
+    @property
+    def ended(self) -> float:
+        """When the session ended, on Trio's clock (seconds); before `stop`, when it started."""
+        return self._ended
 
-    def add(self, session: Session) -> None:
-        self._sessions[session.session_id] = session
+    @property
+    def row_closed(self) -> bool:
+        """Whether the row's end is known to be in the database, whoever wrote it."""
+        return self._row_closed
 
-    def discard(self, session: Session) -> None:
-        self._sessions.pop(session.session_id, None)
+    async def wait_answered(self) -> None:
+        """Returns when no response is running."""
+        await self._answered.wait()
+
+    # --- transitions
+
+    def began(self) -> None:
+        """From now on the session has a row, or may have one. To be called before the row is written.
+
+        Raises:
+            ImpossibleTransition: It began before, or was stopped.
+        """
+        self._refuse_if(self._has_row, "it began already")
+        self._refuse_if(self._reason is not None, "it was stopped")
+        self._has_row = True
+
+    def stop_responses_with(self, stop_responses: Callable[[], Sequence[StoredItem]]) -> None:
+        """Sets what `take_unfinished` calls: it stops all responses and returns their unfinished items.
+
+        A shutdown may have taken them while the begin was under way: then there will be no responses at all.
+
+        Raises:
+            ImpossibleTransition: It was set before, or the session left.
+        """
+        self._refuse_if(self._stop_responses is not None, "its responses have an owner already")
+        self._refuse_if(self._has_left, "it left already")
+        self._stop_responses = stop_responses
+        if self._unfinished is not None:
+            stop_responses()
+
+    def user_spoke(self) -> None:
+        """The user says something, so that the row's end will make memory pending.
+
+        Raises:
+            ImpossibleTransition: The session has no row.
+        """
+        self._refuse_if(not self._has_row, "it has no row")
+        self._spoke = True
+
+    def response_began(self) -> None:
+        """A response is running now. Several may run at once.
+
+        Raises:
+            ImpossibleTransition: The unfinished items were taken, so this response's would be lost.
+        """
+        self._refuse_if(self._unfinished is not None, "its unfinished items were taken")
+        if self._responses == 0:
+            self._answered = trio.Event()
+        self._responses += 1
+
+    def response_ended(self) -> None:
+        """A response is over.
+
+        Raises:
+            ImpossibleTransition: No response is running.
+        """
+        self._refuse_if(self._responses == 0, "no response is running")
+        self._responses -= 1
+        if self._responses == 0:
+            self._answered.set()
+
+    def stop(self, reason: EndReason, *, close_code: int | None = None, ended: float | None = None) -> None:
+        """Ends the session. Synchronous, and possible at any time: the first caller's reason stands.
+
+        Args:
+            reason: Written to the row, unless somebody else closes it first.
+            close_code: The WebSocket close code. By default the one of the reason.
+            ended: When the session ended, on Trio's clock (seconds). By default now; never before its start.
+        """
+        if self._reason is None:
+            self._reason = reason
+            self._close_code = close_code if close_code is not None else CLOSE_CODES.get(reason)
+            self._ended = max(self.started, ended if ended is not None else trio.current_time())
+        self.scope.cancel()
+
+    def take_unfinished(self) -> Sequence[StoredItem]:
+        """Stops all responses for good and returns what must still be stored of them: the same answer each time."""
+        if self._unfinished is None:
+            self._unfinished = tuple(self._stop_responses()) if self._stop_responses is not None else ()
+        return self._unfinished
+
+    def row_was_closed(self) -> None:
+        """The row's end is in the database.
+
+        Raises:
+            ImpossibleTransition: The session has no row, or its end is known already.
+        """
+        self._refuse_if(not self._has_row, "it has no row")
+        self._refuse_if(self._row_closed, "its row is closed already")
+        self._row_closed = True
+
+    def left(self) -> None:
+        """The exit path is over.
+
+        Breaks the reference cycle with the conversation, whose objects would wait for a garbage collection.
+
+        Raises:
+            ImpossibleTransition: It was not stopped, or left before.
+        """
+        self._refuse_if(self._reason is None, "it was not stopped")
+        self._refuse_if(self._has_left, "it left already")
+        self._unfinished = self._unfinished or ()
+        self._has_left, self._stop_responses = True, None
+
+    def _refuse_if(self, impossible: bool, why: str) -> None:
+        if impossible:
+            raise ImpossibleTransition(f"session {self.session_id}: {why}")

@@ -37,6 +37,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         self._sending = trio.CancelScope()
         self._receiving: trio.CancelScope | None = None
         self._closed = False
+        self._finished = False
         self.broken = False
         self.stalled = False
         self.last_received = trio.current_time()
@@ -152,12 +153,16 @@ class BufferedStream(trio.abc.HalfCloseableStream):
     async def finish(self, farewell: bytes = b"") -> None:
         """Flushes the buffer and `farewell`, sends EOF and lingers while the peer reads.
 
-        Bounded by `send_seconds` and `LINGER_SECONDS`. Closing a socket with unread input resets it, and the peer could
-        lose our last bytes; so its input is read and discarded first.
+        Ends the library's use, as `aclose` does; a second call does nothing. Bounded by `send_seconds` and
+        `LINGER_SECONDS`. Closing a socket with unread input resets it, and the peer could lose our last bytes; so its
+        input is read and discarded first.
         """
+        if self._finished:
+            return
+        self._finished = True
         self._closed = False
         self.put(farewell)
-        self._closed = True
+        await self.aclose()  # the library's reader may still be waiting for bytes, which are read here from now on
         with trio.move_on_after(self._send_seconds):
             while self._pending and not self.broken:
                 await self._wait_drained()

@@ -1,4 +1,4 @@
-"""A server's lease: its lease, what it hears of its rows, and going on after a lost lease or a lost connection."""
+"""The lease: renewals, rows that others close, and going on after a lost lease or a lost lease connection."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 import trio
 from lastcall.agents.select import EchoAgent
-from lastcall.main import HttpSide
-from lastcall.sessions.instance import GUARD_RETRY_SECONDS
+from lastcall.sessions.instance import RECONNECT_SECONDS
 from lastcall.store.errors import InstanceGone, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.batch import BatchStatement, Outcome
@@ -93,7 +92,7 @@ async def test_a_row_that_somebody_closes_closes_its_socket_at_once_and_no_other
         await two.say("Still here")
 
 
-async def test_an_end_of_ones_own_is_no_news(world: World, autojump_clock: MockClock) -> None:
+async def test_an_end_of_its_own_is_not_reported_as_closed_by_others(world: World, autojump_clock: MockClock) -> None:
     async with world.connected() as peer:
         await created(peer)
         await peer.ws.aclose()
@@ -101,9 +100,7 @@ async def test_an_end_of_ones_own_is_no_news(world: World, autojump_clock: MockC
     assert guard_of(world).closed_by_others() == []
 
 
-async def test_a_lost_lease_closes_all_sockets_with_1012_and_service_goes_on_under_a_new_one(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_a_lost_lease_closes_all_sockets_and_a_new_one_is_taken(world: World, autojump_clock: MockClock) -> None:
     before = world.lease.instance_id
     async with world.connected() as one, world.connected() as two:
         await created(one)
@@ -112,17 +109,17 @@ async def test_a_lost_lease_closes_all_sockets_with_1012_and_service_goes_on_und
         with trio.fail_after(world.settings.heartbeat_seconds + A_HAIR):
             assert [await one.closed(), await two.closed()] == [1012, 1012]
     assert {row.end_reason for row in world.store.sessions.values()} == {"owner_died"}
-    await trio.sleep(GUARD_RETRY_SECONDS + A_HAIR)
+    await trio.sleep(RECONNECT_SECONDS + A_HAIR)
     after = world.lease.instance_id
     assert after != before
-    assert world.lease.guarded
+    assert world.lease.held
     async with world.connected() as again:
         session_id = await created(again)
         await again.say("Hello again")
         assert world.store.sessions[session_id].instance_id == after
 
 
-async def test_a_lost_lease_is_followed_by_a_new_one_also_where_registering_fails_at_first(
+async def test_a_lost_lease_is_replaced_although_registering_fails_at_first(
     world: World, autojump_clock: MockClock
 ) -> None:
     before = world.lease.instance_id
@@ -137,14 +134,16 @@ async def test_a_lost_lease_is_followed_by_a_new_one_also_where_registering_fail
         assert (await early.receive("error"))["error"]["code"] == "store_unavailable"
         assert await early.closed() == 1013
     world.store.fail_before = no()
-    await trio.sleep(2 * GUARD_RETRY_SECONDS)
+    await trio.sleep(2 * RECONNECT_SECONDS)
     assert world.lease.instance_id != before
     async with world.connected() as peer:
         await created(peer)
 
 
-async def test_a_guard_that_is_lost_is_replaced_and_sessions_live_on(world: World, autojump_clock: MockClock) -> None:
-    before, health = world.lease.instance_id, HttpSide(world.services)
+async def test_a_lost_lease_connection_is_replaced_and_sessions_live_on(
+    world: World, autojump_clock: MockClock
+) -> None:
+    before, health = world.lease.instance_id, world.services
     async with world.connected() as peer:
         await created(peer)
         assert await health.ready() is None
@@ -152,14 +151,14 @@ async def test_a_guard_that_is_lost_is_replaced_and_sessions_live_on(world: Worl
         lost.lost = True
         await trio.sleep(world.settings.heartbeat_seconds + A_HAIR)
         assert await health.ready() == "lease not renewed"
-        await trio.sleep(GUARD_RETRY_SECONDS)
+        await trio.sleep(RECONNECT_SECONDS)
         assert await health.ready() is None
         assert guard_of(world) is not lost
         await peer.say("Hello")
     assert world.lease.instance_id == before
 
 
-async def test_rows_that_were_closed_while_no_guard_listened_are_found_when_it_is_back(
+async def test_rows_closed_while_no_connection_listened_are_found_when_it_is_back(
     world: World, autojump_clock: MockClock
 ) -> None:
     async with world.connected() as one, world.connected() as two:
@@ -170,12 +169,12 @@ async def test_rows_that_were_closed_while_no_guard_listened_are_found_when_it_i
         assert not world.store.guards
         world.store.close_by_hand(closed)
         world.store.fail_before = no()
-        with trio.fail_after(GUARD_RETRY_SECONDS + A_HAIR):
+        with trio.fail_after(RECONNECT_SECONDS + A_HAIR):
             assert await one.closed() == 4001
         await two.say("Still here")
 
 
-async def test_news_of_more_rows_than_can_be_told_makes_it_look_at_all(world: World, autojump_clock: MockClock) -> None:
+async def test_an_overflow_of_notifications_makes_it_check_all_rows(world: World, autojump_clock: MockClock) -> None:
     async with world.connected() as one, world.connected() as two:
         closed, _ = await created(one), await created(two)
         await trio.sleep(world.settings.heartbeat_seconds)
@@ -192,7 +191,7 @@ async def test_news_of_more_rows_than_can_be_told_makes_it_look_at_all(world: Wo
         await two.say("Still here")
 
 
-async def test_a_slow_look_at_the_rows_does_not_hold_up_the_heartbeat_of_a_new_guard(
+async def test_a_slow_check_of_the_rows_does_not_delay_a_new_connections_heartbeat(
     world: World, autojump_clock: MockClock
 ) -> None:
     record = world.store.instances[world.lease.instance_id]
@@ -200,14 +199,14 @@ async def test_a_slow_look_at_the_rows_does_not_hold_up_the_heartbeat_of_a_new_g
         await created(peer)
         world.store.delay = lambda operation: 5.0 if operation == "closed_among" else 0.0
         guard_of(world).lost = True
-        await trio.sleep(world.settings.heartbeat_seconds + GUARD_RETRY_SECONDS + A_HAIR)
+        await trio.sleep(world.settings.heartbeat_seconds + RECONNECT_SECONDS + A_HAIR)
         assert trio.current_time() - record.heartbeat_at < GAP_SECONDS
 
 
 # --- on PostgreSQL, with real sockets
 
 
-async def test_every_row_closed_by_sql_closes_its_socket_within_a_second_though_no_client_says_a_word(
+async def test_a_row_closed_by_sql_closes_the_socket_of_a_silent_client_in_time(
     server: TestServer, record_property: Any
 ) -> None:
     took: list[float] = []
@@ -236,7 +235,7 @@ async def silent_client(url: str, ended: list[float], *, task_status: trio.TaskS
         ended.append(trio.current_time())
 
 
-async def test_a_guards_connection_that_is_cut_is_replaced_and_the_lease_and_all_sessions_are_kept(
+async def test_a_lease_connection_that_is_cut_is_replaced_and_the_lease_is_kept(
     server: TestServer,
 ) -> None:
     select = server.store.select  # type: ignore[attr-defined]
@@ -256,7 +255,7 @@ async def test_a_guards_connection_that_is_cut_is_replaced_and_the_lease_and_all
         assert row["is_active"]
 
 
-async def test_a_row_that_is_closed_in_the_very_moment_in_which_no_guard_listens_closes_its_socket_all_the_same(
+async def test_a_row_closed_just_when_no_connection_listens_closes_its_socket(
     server: TestServer,
 ) -> None:
     select = server.store.select  # type: ignore[attr-defined]
@@ -305,7 +304,7 @@ async def test_begins_and_renewals_never_wait_for_each_other(first: str, postgre
     await bounded_call(postgres_store._loop, CALL_SECONDS, both)
 
 
-async def test_who_is_being_declared_dead_begins_no_session_any_more(postgres_store: PostgresStore) -> None:
+async def test_an_instance_that_is_being_declared_dead_begins_no_session(postgres_store: PostgresStore) -> None:
     """The begin waits for the verdict, and is refused."""
     me, judge = uuid4(), uuid4()
     for each in (me, judge):

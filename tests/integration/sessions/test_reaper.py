@@ -1,4 +1,4 @@
-"""Who is taken for dead, and what becomes of their sessions: the rules alone, in virtual time, and on PostgreSQL."""
+"""The reaper: which instances count as dead, and what becomes of their sessions; the rules, and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lastcall.metrics import Metrics
 from lastcall.runtime.host import host_id, process_started
 from lastcall.sessions.instance import InstanceLease
 from lastcall.sessions.reaper import CRASH_SILENT_SECONDS, CRASH_STEADY_SECONDS, Reaper, cause_of_death
-from lastcall.sessions.session import Registry
+from lastcall.sessions.registry import Registry
 from lastcall.store.errors import StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.records import SessionStart, Suspect
@@ -73,7 +73,7 @@ def another_process(pid: int) -> int | None:
 # --- the rules
 
 
-def test_who_has_left_is_gone_however_lately_it_was_heard_of() -> None:
+def test_an_instance_that_left_is_gone_however_recent_its_heartbeat() -> None:
     left = replace(SUSPECT, gone=True, silent_seconds=0.0, steady_seconds=0.0)
     assert cause_of_death(left, HERE, alive) == LEFT
 
@@ -90,7 +90,7 @@ def test_who_has_left_is_gone_however_lately_it_was_heard_of() -> None:
         pytest.param(HERE, None, no_process, None, id="our host is not known"),
     ],
 )
-def test_a_process_is_missed_only_on_the_host_where_it_ran(
+def test_a_missing_process_counts_only_on_the_host_where_it_ran(
     suspects_host: str | None, our_host: str | None, started: Any, cause: str | None
 ) -> None:
     suspect = replace(SUSPECT, host_id=suspects_host, silent_seconds=0.0, steady_seconds=0.0)
@@ -111,7 +111,7 @@ def test_a_process_is_missed_only_on_the_host_where_it_ran(
         (True, 3_600.0, 0.0, None),
     ],
 )
-def test_silence_proves_a_death_only_to_one_who_is_steady_for_as_long(
+def test_silence_is_proof_only_to_an_instance_that_was_steady_for_as_long(
     guard_gone: bool, silent: float, steady: float, cause: str | None
 ) -> None:
     suspect = replace(SUSPECT, guard_gone=guard_gone, silent_seconds=silent, steady_seconds=steady)
@@ -184,7 +184,7 @@ async def scene(nursery: trio.Nursery) -> MemoryScene:
     return scene
 
 
-async def test_the_sessions_of_a_dead_instance_end_with_its_last_heartbeat_and_no_others(
+async def test_only_a_dead_instances_sessions_end_with_its_last_heartbeat(
     scene: MemoryScene, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     healthy, dead = await scene.other(), await scene.other()
@@ -192,7 +192,7 @@ async def test_the_sessions_of_a_dead_instance_end_with_its_last_heartbeat_and_n
     theirs, orphan, mine = [await scene.session_of(owner) for owner in (healthy, dead, scene.lease.instance_id)]
     last_heartbeat = scene.store.instances[dead].heartbeat_at
     await trio.sleep(LEASE_SECONDS)
-    await scene.reaper.look()
+    await scene.reaper.sweep()
     assert scene.row(orphan).session_end == pytest.approx(max(last_heartbeat, scene.row(orphan).session_start))
     assert scene.row(orphan).ended_at == pytest.approx(trio.current_time())
     assert (scene.row(orphan).end_reason, scene.row(orphan).closed_by) == ("owner_died", scene.lease.instance_id)
@@ -200,7 +200,7 @@ async def test_the_sessions_of_a_dead_instance_end_with_its_last_heartbeat_and_n
     assert scene.row(mine).is_active
 
 
-async def test_a_crash_is_seen_by_the_missing_guard_long_before_the_lease_ends(
+async def test_a_crash_is_seen_by_the_missing_lease_connection_before_the_lease_ends(
     scene: MemoryScene, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     crashing = await scene.other()
@@ -216,7 +216,7 @@ async def test_a_crash_is_seen_by_the_missing_guard_long_before_the_lease_ends(
     assert not scene.row(orphan).is_active
 
 
-async def test_after_an_outage_nobody_sweeps_those_who_are_not_back_yet(
+async def test_after_an_outage_instances_that_are_not_back_yet_are_not_swept(
     scene: MemoryScene, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     slow_to_return = await scene.other()
@@ -239,7 +239,7 @@ def out_of_reach(operation: str) -> None:
     raise StoreUnavailable("no database")
 
 
-async def test_the_first_look_after_an_outage_does_not_count_on_a_steadiness_of_before_it(
+async def test_the_first_sweep_after_an_outage_does_not_count_on_earlier_steadiness(
     scene: MemoryScene,
     autojump_clock: MockClock,
 ) -> None:
@@ -252,11 +252,11 @@ async def test_the_first_look_after_an_outage_does_not_count_on_a_steadiness_of_
 
     scene.store.fail_before = no_guard
     await trio.sleep(2 * LEASE_SECONDS)
-    await scene.reaper.look()
+    await scene.reaper.sweep()
     assert scene.row(session).is_active, "the judge had not even renewed its own lease"
 
 
-async def test_who_was_declared_dead_judges_nobody(
+async def test_an_instance_that_was_declared_dead_sweeps_nothing(
     scene: MemoryScene, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     me = scene.lease.instance_id
@@ -268,7 +268,7 @@ async def test_who_was_declared_dead_judges_nobody(
     assert not await scene.store.suspects(me)
 
 
-async def test_an_instance_that_comes_back_between_the_look_and_the_verdict_lives_on(
+async def test_an_instance_that_renews_before_the_verdict_lives_on(
     scene: MemoryScene, autojump_clock: MockClock
 ) -> None:
     other = await scene.other()
@@ -280,12 +280,12 @@ async def test_an_instance_that_comes_back_between_the_look_and_the_verdict_live
             scene.store.instances[other].heartbeat_at = trio.current_time()
 
     scene.store.fail_before = back_in_time
-    await scene.reaper.look()
+    await scene.reaper.sweep()
     assert scene.row(session).is_active
     assert not scene.store.instances[other].gone
 
 
-async def test_a_look_that_fails_is_counted_and_the_next_one_comes(
+async def test_a_sweep_that_fails_is_counted_and_followed_by_the_next(
     scene: MemoryScene, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     orphan = await scene.session_of(await scene.other())
@@ -307,7 +307,7 @@ async def test_a_look_that_fails_is_counted_and_the_next_one_comes(
     assert scene.metric("lastcall_reaper_last_look_timestamp_seconds") > 0
 
 
-async def test_one_instance_that_cannot_be_reaped_keeps_no_other_waiting(
+async def test_an_instance_that_cannot_be_reaped_does_not_delay_the_others(
     scene: MemoryScene, autojump_clock: MockClock
 ) -> None:
     orphans = [await scene.session_of(await scene.other()) for _ in range(3)]
@@ -321,10 +321,10 @@ async def test_one_instance_that_cannot_be_reaped_keeps_no_other_waiting(
                 raise StoreUnavailable("somebody holds its row")
 
     scene.store.fail_before = first_fails
-    await scene.reaper.look()
+    await scene.reaper.sweep()
     assert sorted(scene.row(orphan).is_active for orphan in orphans) == [False, False, True]
     assert scene.metric("lastcall_reaper_failures_total") == 1
-    await scene.reaper.look()
+    await scene.reaper.sweep()
     assert not any(scene.row(orphan).is_active for orphan in orphans)
 
 
@@ -340,7 +340,7 @@ def only_new_garbage() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("only_new_garbage")
-async def test_ten_thousand_orphans_are_reaped_in_one_look_and_the_loop_goes_on(
+async def test_ten_thousand_orphans_are_reaped_in_one_sweep_and_the_loop_goes_on(
     postgres_store: PostgresStore,
 ) -> None:
     scene = Scene(postgres_store)
@@ -353,7 +353,7 @@ async def test_ten_thousand_orphans_are_reaped_in_one_look_and_the_loop_goes_on(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tick, gaps)
         began = trio.current_time()
-        await scene.reaper.look()
+        await scene.reaper.sweep()
         took = trio.current_time() - began
         nursery.cancel_scope.cancel()
     assert scene.metric("lastcall_sessions_reaped_total") == ORPHANS
@@ -366,7 +366,7 @@ async def test_ten_thousand_orphans_are_reaped_in_one_look_and_the_loop_goes_on(
     assert (left["active"], left["ends"], left["reaped"]) == (0, 1, ORPHANS)
 
 
-async def test_on_postgresql_an_asker_that_has_not_renewed_its_lease_is_not_steady(
+async def test_on_postgresql_an_instance_that_has_not_renewed_is_not_steady(
     postgres_store: PostgresStore,
 ) -> None:
     scene = Scene(postgres_store)
@@ -377,11 +377,11 @@ async def test_on_postgresql_an_asker_that_has_not_renewed_its_lease_is_not_stea
     (suspect,) = await postgres_store.suspects(scene.lease.instance_id)
     assert suspect.silent_seconds >= 3_600
     assert suspect.steady_seconds == 0
-    await scene.reaper.look()
+    await scene.reaper.sweep()
     assert scene.metric("lastcall_sessions_reaped_total") == 0
 
 
-async def test_on_postgresql_whoever_replaces_its_guard_is_steady_only_from_then_on(
+async def test_on_postgresql_a_new_lease_connection_restarts_steadiness(
     postgres_store: PostgresStore,
 ) -> None:
     scene = Scene(postgres_store)

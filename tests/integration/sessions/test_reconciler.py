@@ -1,4 +1,4 @@
-"""A row that no session of its server is behind does not stay active, whatever kept its end from being stored."""
+"""The reconciler: no row without a live session stays active, whatever prevented its end from being stored."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from uuid import uuid4
 import pytest
 import trio
 from lastcall.agents.select import EchoAgent
-from lastcall.runtime.background import in_background
-from lastcall.sessions import reconciler as reconciler
-from lastcall.sessions.reconciler import LOOK_SECONDS
+from lastcall.sessions import reconciler
+from lastcall.sessions.reconciler import PASS_SECONDS
 from lastcall.store.errors import StoreError, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.records import EndReason, SessionStart
@@ -21,9 +20,9 @@ from tests.support.fake_rows import SessionRecord
 from tests.support.fake_store import FakeStore
 from tests.support.servers import open_server
 from tests.support.virtual_server import World
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, in_background
 
-CLOSED_WITHIN = 2 * LOOK_SECONDS + 1.0
+CLOSED_WITHIN = 2 * PASS_SECONDS + 1.0
 STAY_SECONDS = 3.0
 WITHIN = 10.0
 
@@ -72,7 +71,7 @@ async def test_an_end_that_the_database_refused_is_stored_as_soon_as_it_takes_it
         await trio.sleep(100.0)
         assert world.row.is_active
         allow_all(world.store)
-        await trio.sleep(LOOK_SECONDS + 1.0)
+        await trio.sleep(PASS_SECONDS + 1.0)
     assert not world.row.is_active
     assert world.row.session_end == ended
     assert world.row.end_reason == EndReason.CLIENT_CLOSED
@@ -80,7 +79,7 @@ async def test_an_end_that_the_database_refused_is_stored_as_soon_as_it_takes_it
     assert world.services.metrics.registry.get_sample_value("lastcall_stray_sessions_closed_total") == 1
 
 
-async def test_a_row_that_nobody_remembers_ends_when_it_was_first_seen_without_its_session(
+async def test_a_row_whose_end_is_unknown_ends_when_it_was_first_seen_sessionless(
     autojump_clock: MockClock,
 ) -> None:
     world = World(FakeStore(), EchoAgent())
@@ -90,14 +89,14 @@ async def test_a_row_that_nobody_remembers_ends_when_it_was_first_seen_without_i
         await trio.sleep(CLOSED_WITHIN)
     assert not row.is_active
     assert row.end_reason == EndReason.SERVER_ERROR
-    assert row.session_end == began + LOOK_SECONDS
+    assert row.session_end == began + PASS_SECONDS
 
 
-async def test_neither_an_open_session_nor_one_that_ends_just_now_is_a_stray(autojump_clock: MockClock) -> None:
+async def test_neither_an_open_session_nor_one_that_ends_just_now_is_sessionless(autojump_clock: MockClock) -> None:
     world = World(FakeStore(), EchoAgent())
     async with in_background(world.services.reconciler.run), world.connected() as peer:
         await peer.receive("session.created")
-        await trio.sleep(5 * LOOK_SECONDS - 0.5)
+        await trio.sleep(5 * PASS_SECONDS - 0.5)
         assert world.row.is_active
         ends: list[str] = []
         world.store.fail_before = lambda operation: ends.append(operation) if operation == "end_session" else None
@@ -120,7 +119,7 @@ async def test_the_rows_of_another_server_are_none_of_our_business(autojump_cloc
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("away"), StoreError("odd")])
-async def test_a_look_that_fails_is_followed_by_the_next(error: StoreError, autojump_clock: MockClock) -> None:
+async def test_a_pass_that_fails_is_followed_by_the_next(error: StoreError, autojump_clock: MockClock) -> None:
     world = World(FakeStore(), EchoAgent())
     row = await forgotten(world)
 
@@ -130,7 +129,7 @@ async def test_a_look_that_fails_is_followed_by_the_next(error: StoreError, auto
 
     world.store.fail_before = fail
     async with in_background(world.services.reconciler.run):
-        await trio.sleep(10 * LOOK_SECONDS)
+        await trio.sleep(10 * PASS_SECONDS)
         assert row.is_active
         allow_all(world.store)
         await trio.sleep(CLOSED_WITHIN)
@@ -145,15 +144,15 @@ async def test_what_is_remembered_is_forgotten_once_the_row_is_closed_by_whomeve
         await trio.sleep(CLOSED_WITHIN)
         assert world.services.reconciler._ends
         world.store.close_by_hand(world.row.session_id)
-        await trio.sleep(LOOK_SECONDS)
+        await trio.sleep(PASS_SECONDS)
         assert not world.services.reconciler._ends
 
 
-async def test_in_a_session_table_that_refuses_ends_for_a_while_they_land_dated_right(
+async def test_ends_that_the_table_refused_for_a_while_land_with_their_own_date(
     postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over the real store: somebody's own trigger, which is dropped again."""
-    monkeypatch.setattr(reconciler, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(reconciler, "PASS_SECONDS", 0.2)
     async with open_server(postgres_store) as server:
         async with connect(server.url) as client:
             await client.ask("hello")

@@ -349,13 +349,14 @@ def test_responses_out_of_band_run_beside_the_conversations_own_and_leave_no_tra
 def test_a_response_out_of_band_ends_with_its_session_and_a_shutdown_waits_for_it() -> None:
     async def scenario(world: World, client: Client) -> None:
         (session,) = [each for each in world.registry if each.user_id == "ada"]
-        assert session.answered.is_set()
+        answering = [session.answering]
         await client.send({"type": "response.create", "response": {"conversation": "none", "input": []}})
         await client.until("response.output_text.delta")
-        assert not session.answered.is_set()
-        assert session.cut() == ()
+        answering.append(session.answering)
+        assert session.take_unfinished() == ()
         await wait_all_tasks_blocked()
-        assert session.answered.is_set()
+        answering.append(session.answering)
+        assert answering == [False, True, False]
 
     talk(scenario, Patient("Well"))
 

@@ -9,7 +9,7 @@ from lastcall.agents.agent import ContextItem, FunctionCall, FunctionOutput, Mes
 from lastcall.agents.window import within_budget
 from lastcall.limits.limit import Limit
 from lastcall.protocol.client_events import ResponseCancel
-from lastcall.realtime.inbox import Inbox
+from lastcall.realtime.mailbox import Inbox
 from trio.testing import MockClock
 
 from tests.support.fake_store import FakeStore

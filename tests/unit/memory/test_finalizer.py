@@ -1,4 +1,4 @@
-"""Memory: the briefing, and the workers that finalize closed sessions."""
+"""The memory finalizer: passes over pending sessions, and sessions whose exit path waits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from lastcall.memory.finalizer import (
     KIND_CHARS_MAX,
     MEMORIES_MAX,
     RELEASE_SECONDS,
-    briefing,
     open_finalizer,
 )
 from lastcall.store.errors import InvalidRow, StoreUnavailable
-from lastcall.store.records import MemoryClaim, RememberedFact
+from lastcall.store.records import MemoryClaim
 from lastcall.store.store import Store
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -50,15 +49,19 @@ class ScriptedStore:
 
     def __init__(self, *works: Work) -> None:
         self.works = list(works)
-        self.looks: list[float] = []
+        self.passes: list[float] = []
         self.before_claim: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self.before_finish: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self.before_fail: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
-    async def claim_memory(self, limit: int, lease_seconds: float) -> Sequence[MemoryClaim]:
+    async def claim_memory(
+        self, limit: int, lease_seconds: float, *, session_id: UUID | None = None
+    ) -> Sequence[MemoryClaim]:
         now = trio.current_time()
-        self.looks.append(now)
-        found = [work for work in self.works if self._is_free(work, now)][:limit]
+        if session_id is None:
+            self.passes.append(now)
+        asked_for = [work for work in self.works if session_id in (None, work.session_id)]
+        found = [work for work in asked_for if self._is_free(work, now)][:limit]
         for work in found:
             work.attempts += 1
             work.claimed_until = now + lease_seconds
@@ -124,22 +127,10 @@ def finalizing(
     return open_finalizer(cast("Store", store), agent, replace(SETTINGS, **changes))
 
 
-# --- the briefing ---------------------------------------------------------------------------------------------------
-
-
-def test_a_stranger_has_no_briefing() -> None:
-    assert briefing([]) == ""
-
-
-def test_a_briefing_names_every_fact_on_a_line_of_its_own() -> None:
-    text = briefing([RememberedFact("name", "Called Ada."), RememberedFact("note", "Two\nlines,\r\n  and\tmore.")])
-    assert text.splitlines()[1:] == ["- Called Ada.", "- Two lines, and more."]
-
-
 # --- finalizing -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_session_that_is_announced_is_finalized_without_waiting_for_the_sweep(
+async def test_an_announced_session_does_not_wait_for_the_sweep(
     autojump_clock: MockClock,
 ) -> None:
     store = ScriptedStore()
@@ -148,7 +139,7 @@ async def test_a_session_that_is_announced_is_finalized_without_waiting_for_the_
         work = Work()
         store.works.append(work)
         began = trio.current_time()
-        finalizer.wake()
+        finalizer.announce()
         await wait_all_tasks_blocked()
         assert work.memories == [FACT]
         assert trio.current_time() == began
@@ -165,37 +156,37 @@ async def test_a_session_that_nobody_announced_is_finalized_by_the_sweep(autojum
         assert work.memories == [FACT]
 
 
-async def test_idle_workers_look_once_per_sweep(autojump_clock: MockClock) -> None:
+async def test_idle_workers_make_one_pass_per_sweep_interval(autojump_clock: MockClock) -> None:
     store = ScriptedStore()
     async with finalizing(store, memory_sweep_seconds=5.0, memory_workers=1):
         await trio.sleep(12.0)
-        looks = [*store.looks]
-    assert [look - looks[0] for look in looks] == [0.0, 5.0, 10.0]
+        passes = [*store.passes]
+    assert [each - passes[0] for each in passes] == [0.0, 5.0, 10.0]
 
 
-async def test_a_word_that_comes_during_an_empty_look_is_not_lost(autojump_clock: MockClock) -> None:
+async def test_an_announcement_during_an_empty_pass_is_not_lost(autojump_clock: MockClock) -> None:
     store, gate = ScriptedStore(), trio.Event()
     store.before_claim = gate.wait
     async with finalizing(store) as finalizer:
         await wait_all_tasks_blocked()
         work = Work()
-        store.works.append(work)  # after both looks were taken, before they are answered
+        store.works.append(work)  # after both passes began, before they are answered
         began = trio.current_time()
-        finalizer.wake()
+        finalizer.announce()
         gate.set()
         await wait_all_tasks_blocked()
         assert work.memories == [FACT]
         assert trio.current_time() == began
 
 
-async def test_a_word_that_comes_during_the_last_look_before_a_shutdown_is_not_lost(autojump_clock: MockClock) -> None:
+async def test_an_announcement_during_the_last_pass_of_a_shutdown_is_not_lost(autojump_clock: MockClock) -> None:
     store, gate = ScriptedStore(), trio.Event()
     store.before_claim = gate.wait
     work = Work()
     async with finalizing(store) as finalizer:
         await wait_all_tasks_blocked()
         store.works.append(work)
-        finalizer.wake()
+        finalizer.announce()
         finalizer.close()
         gate.set()
     assert work.memories == [FACT]
@@ -319,6 +310,114 @@ async def test_a_very_long_error_is_cut(autojump_clock: MockClock) -> None:
     assert len(work.failures[0][0]) <= CONTENT_CHARS_MAX
 
 
+# --- sessions whose exit path waits ---------------------------------------------------------------------------------
+
+
+async def test_a_session_that_asks_is_finalized_at_once_by_a_claim_of_its_own(
+    autojump_clock: MockClock,
+) -> None:
+    older, own = Work(due=1_000.0), Work()
+    store = ScriptedStore(older)
+    async with finalizing(store) as finalizer:
+        await wait_all_tasks_blocked()
+        passes, older.due = len(store.passes), 0.0
+        store.works.append(own)
+        await finalizer.finalize(own.session_id)
+        assert own.memories == [FACT]
+        await wait_all_tasks_blocked()
+        assert older.memories is None, "a session claims no other's memory"
+        assert len(store.passes) == passes, "and costs no pass"
+
+
+async def test_sessions_beyond_the_workers_do_not_wait_and_are_left_to_passes(autojump_clock: MockClock) -> None:
+    works, release = [Work() for _ in range(5)], trio.Event()
+    running = 0
+    most = 0
+
+    async def slowly(transcript: Transcript) -> Sequence[Memory]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await release.wait()
+        running -= 1
+        return await remember(transcript)
+
+    store = ScriptedStore()
+    async with finalizing(store, slowly) as finalizer:
+        await wait_all_tasks_blocked()
+        store.works.extend(works)
+        async with trio.open_nursery() as exits:
+            for work in works[:2]:
+                exits.start_soon(finalizer.finalize, work.session_id)
+            await wait_all_tasks_blocked()
+            with trio.fail_after(0.01):
+                for work in works[2:]:
+                    await finalizer.finalize(work.session_id)
+            assert [work.attempts for work in works] == [1, 1, 0, 0, 0]
+            release.set()
+        await trio.sleep(1)
+    assert all(work.memories == [FACT] and work.attempts == 1 for work in works)
+    assert most == SETTINGS.memory_workers
+
+
+async def test_a_session_that_stops_waiting_does_not_stop_the_work(autojump_clock: MockClock) -> None:
+    work = Work()
+
+    async def slowly(transcript: Transcript) -> Sequence[Memory]:
+        await trio.sleep(5)
+        return await remember(transcript)
+
+    store = ScriptedStore()
+    async with finalizing(store, slowly) as finalizer:
+        await wait_all_tasks_blocked()
+        store.works.append(work)
+        with trio.move_on_after(1) as waiting:
+            await finalizer.finalize(work.session_id)
+        assert waiting.cancelled_caught
+        await trio.sleep(5)
+        assert work.memories == [FACT]
+    assert work.attempts == 1
+
+
+async def test_a_shutdown_releases_the_sessions_that_wait_and_those_to_come(autojump_clock: MockClock) -> None:
+    first, second = Work(), Work()
+
+    async def slowly(transcript: Transcript) -> Sequence[Memory]:
+        await trio.sleep(5)
+        return await remember(transcript)
+
+    store = ScriptedStore()
+    async with finalizing(store, slowly) as finalizer:
+        await wait_all_tasks_blocked()
+        store.works.extend([first, second])
+        async with trio.open_nursery() as exits:
+            exits.start_soon(finalizer.finalize, first.session_id)
+            await wait_all_tasks_blocked()
+            with trio.fail_after(0.01):
+                finalizer.drain()
+                await finalizer.finalize(second.session_id)
+    assert [work.memories for work in (first, second)] == [[FACT], [FACT]]
+
+
+@pytest.mark.parametrize("trouble", ["no claim", "no memory"])
+async def test_a_session_waits_no_longer_than_until_its_try_has_failed(trouble: str, autojump_clock: MockClock) -> None:
+    async def unavailable() -> None:
+        raise StoreUnavailable("no database")
+
+    async def fail(_transcript: Transcript) -> Sequence[Memory]:
+        raise AgentFailed("model_error", "no model")
+
+    work, store = Work(), ScriptedStore()
+    async with finalizing(store, fail) as finalizer:
+        await wait_all_tasks_blocked()
+        store.works.append(work)
+        if trouble == "no claim":
+            store.before_claim = unavailable
+        with trio.fail_after(0.01):
+            await finalizer.finalize(work.session_id)
+    assert work.memories is None
+
+
 # --- the budget of a shutdown ---------------------------------------------------------------------------------------
 
 
@@ -376,7 +475,7 @@ async def test_a_store_that_hangs_at_the_end_holds_up_a_shutdown_only_so_long(au
 # --- a store that fails ---------------------------------------------------------------------------------------------
 
 
-async def test_a_look_that_fails_does_not_end_the_worker(autojump_clock: MockClock) -> None:
+async def test_a_pass_that_fails_does_not_end_the_worker(autojump_clock: MockClock) -> None:
     work = Work(due=1.0)
     store = ScriptedStore(work)
 
@@ -386,7 +485,7 @@ async def test_a_look_that_fails_does_not_end_the_worker(autojump_clock: MockClo
     store.before_claim = unavailable
     async with finalizing(store, memory_sweep_seconds=5.0):
         await trio.sleep(20)
-        assert len(store.looks) <= 2 * 5  # 2 workers; no busy loop
+        assert len(store.passes) <= 2 * 5  # 2 workers; no busy loop
         store.before_claim = trio.lowlevel.checkpoint
         await trio.sleep(SETTINGS.memory_seconds + 30)
         assert work.memories == [FACT]

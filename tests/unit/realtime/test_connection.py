@@ -34,7 +34,7 @@ def world() -> World:
     return World(FakeStore(), EchoAgent())
 
 
-async def test_a_client_that_vanishes_is_found_by_the_pings_and_its_end_is_its_last_byte(
+async def test_a_client_that_vanished_is_found_by_pings_and_ended_with_its_last_byte(
     world: World, autojump_clock: MockClock
 ) -> None:
     async with world.connected() as peer:
@@ -60,7 +60,7 @@ async def test_a_client_that_answers_pings_may_be_silent_for_an_hour(world: Worl
         await peer.say("Good morning")
 
 
-async def test_an_end_waits_for_the_store_no_longer_than_its_bound_and_lands_all_the_same(
+async def test_an_exit_waits_for_the_end_no_longer_than_its_bound(
     autojump_clock: MockClock,
 ) -> None:
     store = FakeStore()
@@ -74,7 +74,7 @@ async def test_an_end_waits_for_the_store_no_longer_than_its_bound_and_lands_all
         assert trio.current_time() - left <= 5.0 + world.settings.close_seconds + LINGER_SECONDS
 
 
-async def test_an_end_that_the_store_refuses_stops_neither_the_close_nor_the_registry(
+async def test_an_end_that_the_store_refuses_does_not_stop_the_exit_path(
     world: World, autojump_clock: MockClock
 ) -> None:
     class Refusing(FakeStore):
@@ -135,7 +135,7 @@ async def test_an_agent_that_never_ends_is_cut_at_its_bound(autojump_clock: Mock
         assert done["output"][0]["status"] == "incomplete"
 
 
-async def test_an_agent_that_ignores_cancellation_does_not_delay_the_end_of_its_session(
+async def test_an_agent_that_ignores_cancellation_does_not_delay_the_end(
     autojump_clock: MockClock,
 ) -> None:
     world = World(FakeStore(), Unstoppable())
@@ -167,7 +167,7 @@ async def test_an_agent_that_ignores_cancellation_does_not_keep_its_socket_open(
         wire.send(masked_frame(TEXT, b'{"type": "response.create"}'))
         await trio.sleep(1)
         (session,) = world.services.registry
-        assert not session.answered.is_set(), "the agent is at it"
+        assert session.answering, "the agent is at it"
         session.stop(EndReason.SHUTDOWN)
         if cancelled:
             connections.cancel_scope.cancel()
@@ -286,7 +286,7 @@ async def test_after_a_shutdowns_close_no_answer_is_acknowledged(autojump_clock:
     assert world.row.end_reason == EndReason.SHUTDOWN
 
 
-async def test_a_shutdown_closes_all_rows_by_itself_and_the_sessions_write_no_end_of_their_own(
+async def test_a_shutdown_closes_all_rows_and_sessions_write_no_end_of_their_own(
     autojump_clock: MockClock,
 ) -> None:
     store = FakeStore()

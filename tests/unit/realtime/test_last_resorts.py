@@ -8,7 +8,7 @@ import pytest
 import trio
 from lastcall.agents.select import EchoAgent
 from lastcall.sessions.session import Session
-from lastcall.shutdown import BULK_SECONDS, Signals, close_sessions
+from lastcall.shutdown import CLOSE_ROWS, Signals, close_sessions
 from lastcall.store.errors import InvalidRow
 from lastcall.store.records import EndReason
 from trio.testing import MockClock
@@ -52,10 +52,10 @@ async def test_a_bulk_close_that_hangs_is_given_up_at_its_bound(autojump_clock: 
         store.delay = lambda operation: NEVER_SECONDS if operation == "close_instance_sessions" else 0.0
         began = trio.current_time()
         await shut_down(world)
-        assert trio.current_time() - began == pytest.approx(BULK_SECONDS)
+        assert trio.current_time() - began == pytest.approx(CLOSE_ROWS.seconds_max)
 
 
-async def test_a_socket_whose_row_somebody_else_closed_does_not_wait_for_the_database(
+async def test_a_socket_whose_row_another_closed_does_not_wait_for_the_database(
     autojump_clock: MockClock,
 ) -> None:
     store = FakeStore()
@@ -75,7 +75,7 @@ async def test_after_the_cut_nothing_more_is_stored_and_nothing_acknowledged(aut
     async with world.connected() as peer:
         await peer.receive("session.created")
         (session,) = world.services.registry
-        assert not session.cut()
+        assert not session.take_unfinished()
         item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Too late"}]}
         await peer.send(type="conversation.item.create", item=item)
         with trio.move_on_after(GHOST_SECONDS) as unheard:

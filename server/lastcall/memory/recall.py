@@ -1,0 +1,41 @@
+"""What a session begins with: the memories of its user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from ..sessions.registry import Registry
+from ..store.records import RememberedFact
+from ..store.store import Store
+
+PENDING_SECONDS_MAX = 0.3  # that a begin waits for memory of the user that is still being finalized
+PENDING_POLL_SECONDS = 0.02
+
+
+async def recall(store: Store, registry: Registry, user_id: str, limit: int) -> Sequence[RememberedFact]:
+    """The user's newest memories, oldest first, with what was said in a session that ended a moment ago.
+
+    Where that is still being finalized, on any server, this waits at most `PENDING_SECONDS_MAX` for it.
+
+    Raises:
+        StoreUnavailable: The database does not answer.
+    """
+    # Asked before the store: an end that is committed in between is pending in the store's answer.
+    leaving = registry.is_leaving(user_id)
+    found = await store.recall(user_id, limit)
+    with trio.move_on_after(PENDING_SECONDS_MAX):
+        while leaving or found.pending:
+            await trio.sleep(PENDING_POLL_SECONDS)
+            leaving = registry.is_leaving(user_id)
+            found = await store.recall(user_id, limit)
+    return found.facts
+
+
+def briefing(facts: Sequence[RememberedFact]) -> str:
+    """The part of an agent's instructions that holds what is known of the user; empty for a stranger."""
+    if not facts:
+        return ""
+    lines = "\n".join(f"- {' '.join(fact.content.split())}" for fact in facts)
+    return f"Facts about the user you are talking to, in the user's own words, from earlier conversations:\n{lines}"

@@ -1,0 +1,71 @@
+"""A connection's two queues: the client's events that wait to be handled, and the server's on their way out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from itertools import count
+from typing import Self
+from uuid import uuid4
+
+import trio
+
+from ..protocol import server_events
+from ..protocol.client_events import AnyClientEvent, EventRejected
+from ..transport.stream import BufferedStream
+from ..transport.websocket import WebSocket, text_frame
+
+Event = AnyClientEvent | EventRejected
+
+
+class Inbox(AsyncIterator[Event]):
+    """The client's events that wait to be handled. Iterated over by one task.
+
+    Args:
+        events_max: Events that may wait.
+        bytes_max: Bytes of messages that may wait; a single message may be larger.
+    """
+
+    def __init__(self, events_max: int, bytes_max: int) -> None:
+        self._events_max = events_max
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._waiting: deque[tuple[Event, int]] = deque()
+        self._news = trio.Event()
+
+    def put(self, event: Event, size: int) -> bool:
+        """Returns False, at once, where there is no room. size: bytes of the event's message."""
+        waiting = len(self._waiting)
+        if waiting >= self._events_max or (waiting and self._bytes + size > self._bytes_max):
+            return False
+        self._bytes += size
+        self._waiting.append((event, size))
+        self._news.set()
+        return True
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        await self._news.wait()
+        event, size = self._waiting.popleft()
+        if not self._waiting:
+            self._news = trio.Event()
+        self._bytes -= size
+        return event
+
+
+class Outbox:
+    """The events for the client: encodes and numbers them, and hands their frames to the stream."""
+
+    def __init__(self, stream: BufferedStream, ws: WebSocket) -> None:
+        self._stream = stream
+        self._ws = ws
+        self._prefix = f"event_{uuid4().hex[:12]}_"
+        self._numbers = count(1)
+        self.room = stream.room
+
+    def emit(self, event: server_events.ServerEvent) -> None:
+        # No frame may follow a close frame, and the library's own state is the first to know of one.
+        if self._ws.closed is None:
+            self._stream.put(text_frame(server_events.encode(event, f"{self._prefix}{next(self._numbers)}")))

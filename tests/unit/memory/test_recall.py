@@ -1,0 +1,99 @@
+"""What a session begins with: the briefing, and memory that is still being finalized when its user comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import uuid4
+
+import pytest
+import trio
+from lastcall.memory.recall import PENDING_POLL_SECONDS, PENDING_SECONDS_MAX, briefing, recall
+from lastcall.sessions.registry import Registry
+from lastcall.sessions.session import Session
+from lastcall.store.records import Recollection, RememberedFact
+from trio.testing import MockClock
+
+from tests.support.fake_store import FakeStore
+
+FACT = RememberedFact("name", "Called Ada.")
+A_HAIR = 1e-6  # seconds
+
+
+class ScriptedStore(FakeStore):
+    """Answers `recall` as its list says; the last answer stays."""
+
+    def __init__(self, *answers: Recollection) -> None:
+        super().__init__()
+        self.answers = list(answers)
+        self.asked = 0
+        self.seconds = 0.0
+
+    async def recall(self, user_id: str, limit: int) -> Recollection:
+        self.asked += 1
+        await trio.sleep(self.seconds)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+PENDING, DONE, NOTHING = Recollection([], True), Recollection([FACT], False), Recollection([], False)
+
+
+async def recalled(store: ScriptedStore, *leaving: Registry) -> tuple[Sequence[RememberedFact], float]:
+    """The facts, and how long they took in virtual seconds."""
+    began = trio.current_time()
+    with trio.fail_after(100 * PENDING_SECONDS_MAX):
+        facts = await recall(store, leaving[0] if leaving else Registry(), "ada", 10)
+    return facts, trio.current_time() - began
+
+
+def test_a_stranger_has_no_briefing() -> None:
+    assert briefing([]) == ""
+
+
+def test_a_briefing_names_every_fact_on_a_line_of_its_own() -> None:
+    text = briefing([RememberedFact("name", "Called Ada."), RememberedFact("note", "Two\nlines,\r\n  and\tmore.")])
+    assert text.splitlines()[1:] == ["- Called Ada.", "- Two lines, and more."]
+
+
+@pytest.mark.parametrize("answer", [NOTHING, DONE], ids=["stranger", "known"])
+async def test_without_pending_memory_there_is_one_statement_and_no_wait(
+    answer: Recollection, autojump_clock: MockClock
+) -> None:
+    store = ScriptedStore(answer)
+    assert await recalled(store) == (answer.facts, 0.0)
+    assert store.asked == 1
+
+
+async def test_pending_memory_is_waited_for_until_it_is_there(autojump_clock: MockClock) -> None:
+    facts, took = await recalled(ScriptedStore(PENDING, PENDING, PENDING, DONE))
+    assert facts == [FACT]
+    assert took == pytest.approx(3 * PENDING_POLL_SECONDS)
+
+
+async def test_memory_that_hangs_is_waited_for_no_longer_than_the_bound(autojump_clock: MockClock) -> None:
+    facts, took = await recalled(ScriptedStore(Recollection([FACT], True)))
+    assert facts == [FACT]
+    assert took <= PENDING_SECONDS_MAX + A_HAIR
+
+
+async def test_a_store_that_is_slow_is_not_cut_off_by_the_bound(autojump_clock: MockClock) -> None:
+    store = ScriptedStore(DONE)
+    store.seconds = 10 * PENDING_SECONDS_MAX
+    assert await recalled(store) == ([FACT], store.seconds)
+
+
+async def test_an_end_that_is_still_being_written_counts_as_pending(autojump_clock: MockClock) -> None:
+    """The store does not know of it yet, and its commit may come between the two questions."""
+    registry, store, session = Registry(), ScriptedStore(NOTHING, PENDING, DONE), Session("ada", uuid4())
+    session.began()
+    session.user_spoke()
+    async with trio.open_nursery() as exits:
+
+        async def leave(task_status: trio.TaskStatus[None]) -> None:
+            with registry.leaving(session):
+                task_status.started()
+                await trio.sleep(PENDING_POLL_SECONDS / 2)
+
+        await exits.start(leave)
+        facts, _ = await recalled(store, registry)
+    assert facts == [FACT]
+    assert store.asked == 3
