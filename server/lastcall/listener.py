@@ -1,4 +1,4 @@
-"""One port: WebSocket upgrades go to `connection.py`, every other request to the HTTP server."""
+"""The listener: one port, where WebSocket upgrades go to `realtime/` and all other requests to the HTTP server."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from .config import Settings
     from .transport.http1 import HttpServer
 
-SPARE_DESCRIPTORS = 128  # beyond the sockets: the database's connections, files, the agent's own
-SOCKETS_MIN = 16  # even where there are no descriptors for them: fewer would serve nobody
-REFUSALS_AT_ONCE_MAX = 64  # beyond them, who is refused is told nothing
-REFUSED_HANDSHAKES_PER_SECOND = 50.0  # of TLS, for refusals alone: each costs the processor a millisecond
-REFUSAL_SECONDS = 1.0  # for its peer to read a refusal
-REFUSAL_BYTES = 65_536  # of the peer's, read meanwhile: unread bytes would make the kernel take the refusal back
+SPARE_DESCRIPTORS = 128  # beyond the sockets: for database connections, files and the agent
+SOCKETS_MIN = 16  # even where there are no descriptors for them: with fewer, a server is of no use
+REFUSALS_AT_ONCE_MAX = 64  # further refused clients get no reply
+REFUSED_HANDSHAKES_PER_SECOND = 50.0  # TLS handshakes for refusals alone: each costs a millisecond of CPU
+REFUSAL_SECONDS = 1.0  # for a client to read a refusal
+REFUSAL_BYTES = 65_536  # of its request, read meanwhile: closing with unread bytes would discard the refusal
 
 _log = structlog.get_logger(__name__)
-# Only a guess at which parser the head is for: each reads it for itself, and answers 400 where the guess was wrong.
+# Only a guess at which parser the head is for: each parses it again, and replies 400 where the guess was wrong.
 _UPGRADE = re.compile(rb"^upgrade:[ \t]*websocket", re.IGNORECASE | re.MULTILINE)
 
 
 def sockets_allowed(settings: Settings) -> int:
-    """The sockets that the settings' connections need, or as many of them as the process may have files open.
+    """How many sockets may be open at once: what the settings need, within the limit of open files.
 
-    Refusing a socket is no trouble; a process without descriptors would also fail at its files and its database.
+    Refusing a socket is harmless; a process out of descriptors would also fail to open files and database connections.
     """
     wanted = settings.connections_max + SPARE_SOCKETS
     allowed = allow_descriptors(wanted + SPARE_DESCRIPTORS) - SPARE_DESCRIPTORS
@@ -51,7 +51,14 @@ def sockets_allowed(settings: Settings) -> int:
 
 
 class Listener:
-    """Accepts connections and serves each to its end. sockets_max: at once. tls: None takes plain ones."""
+    """Accepts connections and serves each to its end.
+
+    Args:
+        services: What all connections share.
+        http: Serves the requests that are not WebSocket upgrades.
+        sockets_max: Sockets that may be open at once; further ones are closed when they are accepted.
+        tls: None: connections are plain.
+    """
 
     def __init__(
         self, services: Services, http: HttpServer, sockets_max: int, tls: ssl.SSLContext | None = None
@@ -69,7 +76,7 @@ class Listener:
         await trio.serve_listeners(self._serve, list(listeners), handler_nursery=connections)
 
     async def _serve(self, transport: trio.SocketStream) -> None:
-        """One socket, from accept to close. Raises nothing but cancellation: one connection's failure is its own."""
+        """Serves one socket from accept to close. Raises nothing but cancellation."""
         if self._sockets >= self._sockets_max:
             self._services.metrics.connections_refused.labels("sockets").inc()
             self._services.gate.count(Limit.SOCKETS)
@@ -79,7 +86,7 @@ class Listener:
         try:
             async with trio.open_nursery() as replies:
                 await self._serve_and_close(transport, replies)
-        except Exception:  # noqa: BLE001 - the socket's boundary
+        except Exception:  # noqa: BLE001 - one socket's failure ends no other
             _log.exception("socket_crashed")
         finally:
             self._sockets -= 1
@@ -94,7 +101,7 @@ class Listener:
                 await trio.aclose_forcefully(transport)
 
     async def _serve_caller(self, transport: trio.SocketStream, caller: str, replies: trio.Nursery) -> None:
-        """Serves one socket, if its caller may have it. Refusal before a byte is read: that costs next to nothing."""
+        """Serves one socket within its caller's quota. It is refused before a byte is read: that costs very little."""
         with self._services.gate.socket(caller) as refused:
             if refused is None:
                 secured = await self._secured(transport)
@@ -108,7 +115,7 @@ class Listener:
                 self._refusals -= 1
 
     async def _refuse(self, transport: trio.SocketStream, refused: Refusal) -> None:
-        """Says why, and gives the peer a moment to read it. Within TLS, where that is spoken: else nobody reads it."""
+        """Sends the reason and gives the client a moment to read it, within TLS where that is on."""
         if self._tls is not None and not self._refused_handshakes.take():
             return
         with trio.move_on_after(REFUSAL_SECONDS):
@@ -117,7 +124,7 @@ class Listener:
                 await _tell(secured, refused)
 
     async def _secured(self, transport: trio.SocketStream) -> trio.abc.HalfCloseableStream | None:
-        """The stream within TLS, where that is spoken here; None where there was no handshake in time."""
+        """Does the TLS handshake, where TLS is on. None: it failed, or took too long."""
         if self._tls is None:
             return transport
         stream = TlsStream(transport, self._tls)
@@ -146,16 +153,15 @@ class Listener:
             head = await self._read_head(stream)
             if head is not None:
                 stream.unread(head)
-                farewell = b""
                 if _UPGRADE.search(head):
-                    farewell = await serve_websocket(stream, self._services, replies)
+                    last_bytes = await serve_websocket(stream, self._services, replies)
                 else:
-                    farewell = await self._serve_http(stream, caller)
-                await stream.finish(farewell)
+                    last_bytes = await self._serve_http(stream, caller)
+                await stream.finish(last_bytes)
             writer.cancel_scope.cancel()
 
     async def _serve_http(self, stream: BufferedStream, caller: str) -> bytes:
-        """HTTP to its end; returns what the peer should still hear."""
+        """Serves HTTP requests; returns the reply to a client that is refused."""
         with self._services.gate.http_connection(caller) as refused:
             if refused is not None:
                 return refusal_bytes(refused)
@@ -163,7 +169,7 @@ class Listener:
             return b""
 
     async def _read_head(self, stream: BufferedStream) -> bytes | None:
-        """The request's head, or what came of it up to the limit; None where it did not come in time, or at all."""
+        """The request's head, or as much of it as the limit allows; None where it did not arrive in time."""
         settings, head = self._services.settings, b""
         with trio.move_on_after(settings.handshake_seconds):
             while b"\r\n\r\n" not in head and len(head) < settings.head_bytes_max:
@@ -180,10 +186,10 @@ class Listener:
 
 
 def _caller(transport: trio.SocketStream) -> str:
-    """Whose socket it is; an empty string where that cannot be told."""
+    """The caller that a socket counts for; empty where its address is not known."""
     try:
         address = transport.socket.getpeername()
-    except (OSError, AttributeError):  # gone already; or a stream of a test's, which has no socket
+    except (OSError, AttributeError):  # it is gone already; or a test's stream, which has no socket
         return ""
     return caller_of(str(address[0])) if isinstance(address, tuple) else ""
 

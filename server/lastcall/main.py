@@ -1,7 +1,4 @@
-"""The picture: the server's nested lifetimes, from the database to the last connection.
-
-No other module opens a nursery that outlives one connection, but for the services that it asks for here.
-"""
+"""The server's nested lifetimes, from the database to the last connection. What is opened last ends first."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ import trio
 from .agents.agent import Agent
 from .agents.select import open_agent
 from .auth.authenticator import Authenticator, require_credentials_unless_loopback
-from .auth.identity import Presented, Principal
 from .config import Settings
 from .embedded.postgres import open_embedded
 from .limits.gate import Gate
@@ -24,23 +20,29 @@ from .listener import Listener, sockets_allowed
 from .memory.finalizer import open_finalizer
 from .metrics import Metrics
 from .realtime.services import Services
-from .runtime.background import in_background
 from .sessions.instance import open_instance
 from .sessions.reaper import Reaper
 from .sessions.reconciler import Reconciler
-from .sessions.session import Registry
-from .shutdown import HURRY_SECONDS, Schedule, Signals, close_sessions, forced_exit
+from .sessions.registry import Registry
+from .shutdown import (
+    END_SESSIONS,
+    FINALIZE_MEMORY,
+    LAST_COMMITS,
+    RELEASE_LEASE,
+    STOP_ACCEPTING,
+    Signals,
+    close_sessions,
+)
 from .store.errors import StoreError
 from .store.postgres import DatabaseAddress, open_store
-from .store.records import ClientSecret, RememberedFact
 from .store.store import Store
 from .transport.http1 import HttpServer
 from .transport.tls import tls_context
 from .web.app import create_app
 
 BACKLOG_CONNECTIONS = 1024
-DATABASE_PATIENCE_SECONDS = 5.0  # where it starts or restarts, as in a deploy of both
-FIRST_RENEWAL_SECONDS = 3.0  # before it is said that the server is ready
+DATABASE_PATIENCE_SECONDS = 5.0  # for a database that is starting, as in a deployment of both
+FIRST_RENEWAL_SECONDS = 3.0  # that the ready line waits for the lease to be renewed once
 
 _log = structlog.get_logger(__name__)
 
@@ -51,7 +53,7 @@ class CannotListen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What is told once the server takes connections. note: where the data is, if that is a surprise."""
+    """What is announced once the server accepts connections. note: where the data is, if not where it was asked for."""
 
     url: str
     database: str
@@ -60,31 +62,29 @@ class Ready:
 
 
 async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
-    """Runs the server until SIGTERM or SIGINT. Lifetimes nest: what is opened last ends first.
+    """Runs the server until SIGTERM or SIGINT.
 
-    Raises the user errors of its parts: `BadSettings`, `EmbeddedError`, `DatabaseUnusable`, `AgentUnavailable`,
-    `CannotListen`.
+    Raises:
+        BadSettings, EmbeddedError, DatabaseUnusable, AgentUnavailable, CannotListen: The user's mistakes.
     """
-    tls_context(settings)  # before the rest is started: mistakes are told at once
+    tls_context(settings)  # first, so that a wrong certificate is reported before anything is started
     signals = Signals(settings.drain_seconds)
     async with trio.open_nursery() as outermost:
         outermost.start_soon(signals.watch)
-        with forced_exit(signals):
+        with signals.forced_exit():
             async with (
                 open_database(settings) as database,
                 open_store(
-                    database.url,
-                    close_seconds=Schedule(settings.drain_seconds).last_commits_seconds,
-                    patience=DATABASE_PATIENCE_SECONDS,
+                    database.url, close_seconds=signals.last_commits_seconds, patience=DATABASE_PATIENCE_SECONDS
                 ) as store,
-                _kept_from_strangers(store, settings),
-                open_agent(settings) as agent,
             ):
-                with suppress(StoreError):  # it only saves the first sessions time
-                    await store.warm_up()
-                sockets = await listen(settings)
-                ready = Ready(url_of(settings, sockets), database.describe, agent.describe, database.note)
-                await serve_sessions(settings, store, agent, sockets, signals, lambda: announce(ready))
+                await require_credentials_unless_loopback(Authenticator(store, settings), settings)
+                async with open_agent(settings) as agent:
+                    with suppress(StoreError):  # it only makes the first sessions faster
+                        await store.warm_up()
+                    sockets = await listen(settings)
+                    ready = Ready(url_of(settings, sockets), database.describe, agent.describe, database.note)
+                    await serve_sessions(settings, store, agent, sockets, signals, lambda: announce(ready))
         outermost.cancel_scope.cancel()
 
 
@@ -96,23 +96,25 @@ async def serve_sessions(
     signals: Signals,
     announce: Callable[[], None],
 ) -> None:
-    """From this instance's registration to its last memory."""
+    """From this instance's registration to its last memory. A shutdown goes through it in the order of `PHASES`."""
     registry, metrics = Registry(), Metrics(Limit)
     gate = Gate(settings, metrics.count_refusal)
     async with open_instance(store, settings, registry) as lease:
         reconciler = Reconciler(store, lease, registry, metrics)
-        with trio.CancelScope() as memory_budget:
-            async with (
-                in_background(Reaper(store, lease, settings, metrics).run),
-                open_finalizer(store, agent, settings) as finalizer,
-                in_background(reconciler.run),
-            ):
-                authenticator = Authenticator(store, settings)
-                services = Services(
-                    lease, settings, store, agent, finalizer, registry, metrics, authenticator, gate, reconciler
-                )
-                await serve_connections(services, sockets, signals, announce)
-                signals.limit(memory_budget, signals.schedule.memory_until, 0.0)
+        async with trio.open_nursery() as repairs:
+            repairs.start_soon(Reaper(store, lease, settings, metrics).run)
+            repairs.start_soon(reconciler.run)
+            with trio.CancelScope() as memory_budget:
+                async with open_finalizer(store, agent, settings) as finalizer:
+                    authenticator = Authenticator(store, settings)
+                    services = Services(
+                        lease, settings, store, agent, finalizer, registry, metrics, authenticator, gate, reconciler
+                    )
+                    await serve_connections(services, sockets, signals, announce)
+                    signals.enter(FINALIZE_MEMORY, memory_budget)
+            repairs.cancel_scope.cancel()
+        signals.enter(RELEASE_LEASE)
+    signals.enter(LAST_COMMITS)
 
 
 async def serve_connections(
@@ -120,7 +122,7 @@ async def serve_connections(
 ) -> None:
     """Accepts connections until the first signal, then lets the open ones end."""
     settings = services.settings
-    app = create_app(HttpSide(services), origins=settings.allow_origin, tls=settings.tls_cert is not None)
+    app = create_app(services, origins=settings.allow_origin, tls=settings.tls_cert is not None)
     http = HttpServer(app)
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
@@ -130,54 +132,13 @@ async def serve_connections(
                 await services.lease.renewed.wait()
             announce()
             await signals.stop.wait()
+            signals.enter(STOP_ACCEPTING)
             accepting.cancel_scope.cancel()
         services.draining.set()
+        services.finalizer.drain()
         await http.stop()
         await close_sessions(services, signals)
-        signals.limit(connections.cancel_scope, signals.schedule.sockets_until(), HURRY_SECONDS)
-
-
-class HttpSide:
-    """What the HTTP routes see of the server."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self.metrics = services.metrics.registry
-        self.page_items = services.store.page_items
-        self.list_conversations = services.store.list_conversations
-        self.gate = services.gate
-
-    async def ready(self) -> str | None:
-        if self._services.draining.is_set():
-            return "draining"
-        try:
-            await self._services.store.ping()
-        except StoreError:
-            return "database unreachable"
-        return None if self._services.lease.guarded else "lease not renewed"
-
-    async def principal(self, presented: Presented) -> Principal:
-        return await self._services.authenticator.principal(presented)
-
-    @property
-    def was_open(self) -> bool:
-        return self._services.authenticator.was_open
-
-    @property
-    def instructions(self) -> str:
-        return self._services.settings.instructions
-
-    async def create_client_secret(self, secret: ClientSecret) -> int:
-        return await self._services.store.create_client_secret(secret)
-
-    async def recall(self, user_id: str) -> Sequence[RememberedFact]:
-        return await self._services.store.recall(user_id, self._services.settings.recall_memories_max)
-
-
-@asynccontextmanager
-async def _kept_from_strangers(store: Store, settings: Settings) -> AsyncIterator[None]:
-    await require_credentials_unless_loopback(Authenticator(store, settings), settings)
-    yield
+        signals.enter(END_SESSIONS, connections.cancel_scope)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,65 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
-from uuid import UUID
 
-from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
+from ..auth.authenticator import Authenticator
 from ..auth.identity import Presented, Principal
+from ..config import Settings
 from ..limits.gate import Gate
+from ..metrics import Metrics
 from ..protocol.errors import RequestRefused
 from ..store.errors import StoreUnavailable
-from ..store.records import ClientSecret, ConversationSummary, RememberedFact, StoredItem
+from ..store.store import Store
 
 
 class HttpServices(Protocol):
-    """The parts of the running server that the routes use."""
+    """The parts of the running server that the routes use; `realtime.services.Services` has them."""
 
     @property
-    def metrics(self) -> CollectorRegistry: ...
+    def settings(self) -> Settings: ...
+
+    @property
+    def metrics(self) -> Metrics: ...
 
     @property
     def gate(self) -> Gate: ...
 
     @property
-    def was_open(self) -> bool:
-        """Whether no credential was needed when that was last checked."""
-        ...
+    def store(self) -> Store: ...
 
     @property
-    def instructions(self) -> str:
-        """The instructions of a session that sets none."""
-        ...
-
-    async def principal(self, presented: Presented) -> Principal:
-        """Raises `RequestRefused`, and `StoreUnavailable`."""
-        ...
+    def authenticator(self) -> Authenticator: ...
 
     async def ready(self) -> str | None:
         """None where the server accepts sessions, else the reason (`draining`, `database unreachable`)."""
-        ...
-
-    async def recall(self, user_id: str) -> Sequence[RememberedFact]:
-        """The user's memories, oldest first. Raises `StoreUnavailable`."""
-        ...
-
-    async def page_items(
-        self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None
-    ) -> Sequence[StoredItem] | None:
-        """Raises `ItemNotFound`, and `StoreUnavailable`; see `lastcall.store.store.Store`."""
-        ...
-
-    async def list_conversations(
-        self, user_id: str, limit: int, *, after: UUID | None
-    ) -> Sequence[ConversationSummary] | None:
-        """Raises `StoreUnavailable`; see `lastcall.store.store.Store`."""
-        ...
-
-    async def create_client_secret(self, secret: ClientSecret) -> int:
-        """When it expires, in Unix seconds. Raises `StoreError`, see `lastcall.store.store.Store`."""
         ...
 
 
@@ -72,7 +47,7 @@ def services_of(request: Request) -> HttpServices:
 async def principal_of(request: Request) -> Principal:
     """Authenticates the request. Raises `RequestRefused` and `StoreUnavailable`, which the app answers."""
     presented = Presented(request.headers, request.query_params, request.headers.get("host", ""))
-    return await services_of(request).principal(presented)
+    return await services_of(request).authenticator.principal(presented)
 
 
 async def operator_of(request: Request) -> Principal | None:
@@ -84,7 +59,7 @@ async def operator_of(request: Request) -> Principal | None:
     try:
         principal = await principal_of(request)
     except StoreUnavailable:
-        if services_of(request).was_open:
+        if services_of(request).authenticator.was_open:
             return None
         raise
     if not principal.scope.operates:

@@ -53,13 +53,13 @@ async def create_client_secret(request: Request) -> Response:
         seconds=wanted.expires_after.seconds,
     )
     try:
-        expires_at = await services_of(request).create_client_secret(secret)
+        expires_at = await services_of(request).store.create_client_secret(secret)
     except CredentialRevoked:
         raise RequestRefused("invalid_api_key", "The key was revoked.") from None
     except InvalidRow:
         message = "The user has no such conversation."
         raise RequestRefused("conversation_not_found", message, "conversation") from None
-    session = _shown(patch, services_of(request).instructions)
+    session = _shown(patch, services_of(request).settings.instructions)
     answer = {"value": made.value, "expires_at": expires_at, "session": session, "id": str(secret.secret_id)}
     return JSONResponse(answer, headers={"cache-control": "no-store"})
 

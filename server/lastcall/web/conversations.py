@@ -36,7 +36,7 @@ async def conversation_items(request: Request) -> Response:
     if not principal.may_enter(conversation_id):
         raise _unknown()
     try:
-        found = await services_of(request).page_items(
+        found = await services_of(request).store.page_items(
             conversation_id, principal.user_id, limit + 1, older=older, cursor=after or before
         )
     except ItemNotFound:
@@ -61,7 +61,7 @@ async def conversations(request: Request) -> Response:
         after = parse_public_id("conv", request.query_params["after"]) if "after" in request.query_params else None
     except ValueError:
         raise _invalid("after must be conv_ and 32 hex digits.", "after") from None
-    found = await services_of(request).list_conversations(principal.user_id, limit + 1, after=after)
+    found = await services_of(request).store.list_conversations(principal.user_id, limit + 1, after=after)
     if found is None:
         raise _invalid("The user has no conversation with this id.", "after")
     page = [_conversation(each) for each in found[:limit]]

@@ -27,4 +27,4 @@ async def metrics(request: Request) -> Response:
     """The Prometheus text format, or OpenMetrics for a client that asks for it. For operators, once keys exist."""
     await operator_of(request)
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(services_of(request).metrics), headers={"content-type": content_type})
+    return Response(encode(services_of(request).metrics.registry), headers={"content-type": content_type})

@@ -11,5 +11,6 @@ from .answers import MemoryBody, MemoryList, answer
 
 async def memories(request: Request) -> Response:
     """The user's memories, oldest first."""
-    facts = await services_of(request).recall((await principal_of(request)).user_id)
-    return answer(MemoryList(data=[MemoryBody(fact.kind, fact.content) for fact in facts]))
+    user_id, services = (await principal_of(request)).user_id, services_of(request)
+    recalled = await services.store.recall(user_id, services.settings.recall_memories_max)
+    return answer(MemoryList(data=[MemoryBody(fact.kind, fact.content) for fact in recalled.facts]))

@@ -142,7 +142,7 @@ async def speak(world: World, user: str) -> str:
         await ws.send_message(json.dumps({"type": "conversation.item.create", "item": item}))
         while json.loads(await ws.get_message())["type"] != "conversation.item.done":
             pass
-    await eventually(lambda: world.store.recall(user, 10), bool)
+    await eventually(lambda: world.store.recall(user, 10), lambda found: bool(found.facts))
     return str(conversation)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,16 +11,16 @@ import httpx2
 import pytest
 import structlog.testing
 from lastcall.auth.authenticator import Authenticator
-from lastcall.auth.identity import USER_CHARS_MAX, Presented, Principal, user_of
+from lastcall.auth.identity import USER_CHARS_MAX, user_of
 from lastcall.config import Settings
 from lastcall.limits.gate import Gate
 from lastcall.metrics import Metrics
 from lastcall.store.errors import StoreUnavailable
-from lastcall.store.records import ClientSecret, RememberedFact
+from lastcall.store.records import Recollection, RememberedFact
 from lastcall.web.app import create_app
 from lastcall.web.middleware import SECURITY_HEADERS
 from lastcall.web.pages import STATIC
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import Counter
 
 from tests.support.fake_store import FakeStore
 
@@ -30,33 +30,30 @@ class FakeServices:
     """A running server, as the routes see it: in trouble where a test says so."""
 
     unready: str | None = None
-    failure: Exception | None = None
-    metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
+    settings: Settings = field(default_factory=lambda: Settings(instructions="Be brief."))
+    metrics: Metrics = field(default_factory=Metrics)
     gate: Gate = field(default_factory=lambda: Gate(Settings(), Metrics().count_refusal))
-    asked_for: list[str] = field(default_factory=list)
+    store: Recalling = field(default_factory=lambda: Recalling())
     authenticator: Authenticator = field(default_factory=lambda: Authenticator(FakeStore(), Settings()))
-    instructions: str = "Be brief."
-    was_open: bool = False
-
-    async def principal(self, presented: Presented) -> Principal:
-        return await self.authenticator.principal(presented)
-
-    async def create_client_secret(self, secret: ClientSecret) -> int:
-        raise NotImplementedError
 
     async def ready(self) -> str | None:
         return self.unready
 
-    async def recall(self, user_id: str) -> Sequence[RememberedFact]:
+
+class Recalling(FakeStore):
+    """Remembers two facts of everybody, or fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failure: Exception | None = None
+        self.asked_for: list[str] = []
+
+    async def recall(self, user_id: str, limit: int) -> Recollection:
         self.asked_for.append(user_id)
         if self.failure is not None:
             raise self.failure
-        return [RememberedFact("name", f"The user is called {user_id}."), RememberedFact("place", "Lives in Oslo.")]
-
-    async def page_items(self, *_: object, **__: object) -> None:
-        """See tests/unit/web/test_conversations.py."""
-
-    async def list_conversations(self, *_: object, **__: object) -> None: ...
+        facts = [RememberedFact("name", f"The user is called {user_id}."), RememberedFact("place", "Lives in Oslo.")]
+        return Recollection(facts, pending=False)
 
 
 @pytest.fixture
@@ -91,7 +88,7 @@ async def test_readiness_tells_why_the_server_is_unready(client: httpx2.AsyncCli
 
 
 async def test_metrics_come_from_the_servers_registry(client: httpx2.AsyncClient, services: FakeServices) -> None:
-    Counter("sessions_begun", "Sessions begun.", registry=services.metrics).inc(3)
+    Counter("sessions_begun", "Sessions begun.", registry=services.metrics.registry).inc(3)
     answer = await client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
     assert "sessions_begun_total 3.0" in answer.text
@@ -108,7 +105,7 @@ async def test_memories_are_those_of_the_user_in_the_query(client: httpx2.AsyncC
 
 async def test_the_safety_identifier_wins_over_the_query(client: httpx2.AsyncClient, services: FakeServices) -> None:
     await client.get("/v1/memories?user=eve", headers={"OpenAI-Safety-Identifier": "ana"})
-    assert services.asked_for == ["ana"]
+    assert services.store.asked_for == ["ana"]
 
 
 async def test_a_request_for_a_user_with_control_characters_is_refused(client: httpx2.AsyncClient) -> None:
@@ -117,14 +114,14 @@ async def test_a_request_for_a_user_with_control_characters_is_refused(client: h
 
 
 async def test_a_store_out_of_reach_is_503(client: httpx2.AsyncClient, services: FakeServices) -> None:
-    services.failure = StoreUnavailable("host=secret")
+    services.store.failure = StoreUnavailable("host=secret")
     answer = await client.get("/v1/memories")
     assert error_of(answer) == (503, "server_error", "store_unavailable", None)
     assert "secret" not in answer.text
 
 
 async def test_an_exception_is_500_logged_and_not_told(client: httpx2.AsyncClient, services: FakeServices) -> None:
-    services.failure = RuntimeError("secret")
+    services.store.failure = RuntimeError("secret")
     with structlog.testing.capture_logs() as logs:
         answer = await client.get("/v1/memories")
     assert error_of(answer) == (500, "server_error", "internal_error", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,10 +16,9 @@ from lastcall.limits.gate import Gate
 from lastcall.metrics import Metrics
 from lastcall.protocol.ids import parse_public_id, public_id
 from lastcall.protocol.items import MessageItem
-from lastcall.store.records import ClientSecret, RememberedFact, SessionStart, StoredItem
+from lastcall.store.records import SessionStart, StoredItem
 from lastcall.web.app import create_app
 from lastcall.web.conversations import PAGE_MAX
-from prometheus_client import CollectorRegistry
 
 from tests.support.fake_store import FakeStore
 from tests.support.instances import instance
@@ -29,31 +28,27 @@ ITEMS = 5
 Answer = dict[str, Any]
 
 
+class OneConversation(Authenticator):
+    """only: the conversation that every client's secret is for."""
+
+    only: UUID | None = None
+
+    async def principal(self, presented: Presented) -> Principal:
+        return replace(await super().principal(presented), conversation_id=self.only)
+
+
 class Services:
     """A running server, as the routes see it, on a store in memory."""
 
-    was_open = True
-    instructions = ""
-
     def __init__(self, store: FakeStore) -> None:
-        self.metrics = CollectorRegistry()
-        self.only: UUID | None = None  # the conversation that the client's secret is for
-        self._authenticator = Authenticator(store, Settings())
-        self.gate = Gate(Settings(), Metrics().count_refusal)
-        self.page_items = store.page_items
-        self.list_conversations = store.list_conversations
-
-    async def principal(self, presented: Presented) -> Principal:
-        return replace(await self._authenticator.principal(presented), conversation_id=self.only)
-
-    async def create_client_secret(self, secret: ClientSecret) -> int:
-        raise NotImplementedError
+        self.settings = Settings()
+        self.metrics = Metrics()
+        self.gate = Gate(self.settings, self.metrics.count_refusal)
+        self.store = store
+        self.authenticator = OneConversation(store, self.settings)
 
     async def ready(self) -> str | None:
         return None
-
-    async def recall(self, user_id: str) -> Sequence[RememberedFact]:
-        return []
 
 
 @pytest.fixture
@@ -210,7 +205,7 @@ async def test_a_secret_for_one_conversation_shows_no_other(
     http: httpx2.AsyncClient, path: str, store: FakeStore, services: Services
 ) -> None:
     other = await converse(store, "ada", "other")
-    services.only = parse_public_id("conv", path.split("/")[3])
+    services.authenticator.only = parse_public_id("conv", path.split("/")[3])
     assert len((await page(http, path))[0]) == ITEMS
     hidden = await http.get(f"/v1/conversations/{other}/items", params={"user": "ada"})
     assert (hidden.status_code, hidden.json()["error"]["code"]) == (404, "conversation_not_found")
