@@ -175,7 +175,7 @@ async def test_an_answer_that_ends_within_the_grace_is_completed(serve: Serve, p
     assert [item["status"] for item in items] == ["completed"]
 
 
-async def test_an_agent_that_ignores_cancellation_delays_neither_the_rows_nor_the_exit(
+async def test_an_agent_that_ignores_cancellation_delays_no_row_and_no_exit(
     serve: Serve, postgres_store: PostgresStore
 ) -> None:
     clients: list[Client] = []

@@ -135,7 +135,7 @@ def ignores_notifications(patch: pytest.MonkeyPatch) -> None:
 def waits_for_answers_without_limit(patch: pytest.MonkeyPatch) -> None:
     async def wait(services: Any, _signals: Any) -> None:
         for session in services.registry:
-            await session.answered.wait()
+            await session.wait_answered()
 
     patch.setattr("lastcall.shutdown._let_answers_finish", wait)
 

@@ -50,7 +50,7 @@ async def test_the_synchronous_client_streams_a_turn_and_is_remembered(
         assert response.status == "completed"
         assert len(deltas) > 1
         assert "".join(deltas) == response.output[0].content[0].text
-        await eventually(lambda: postgres_store.recall("ada", 10), bool)
+        await eventually(lambda: postgres_store.recall("ada", 10), lambda found: bool(found.facts))
         instructions, _, _ = await talk("What is my name?")
         assert "My name is Ada and I live in Oslo." in instructions
 

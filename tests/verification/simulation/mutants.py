@@ -27,6 +27,8 @@ MAIN, SHUTDOWN, INSTANCE = (
     "server/lastcall/sessions/instance.py",
 )
 LAST_RESORTS, CONNECTIONS = "tests/unit/realtime/test_last_resorts.py", "tests/unit/realtime/test_connection.py"
+EXITS, RECALLS = "tests/unit/realtime/test_exit_path.py", "tests/unit/memory/test_recall.py"
+FINALIZING, RECALL = "tests/unit/memory/test_finalizer.py", "server/lastcall/memory/recall.py"
 GATE = "server/lastcall/limits/gate.py"
 REAPER, MEMORY = "server/lastcall/sessions/reaper.py", "server/lastcall/memory/finalizer.py"
 STORE, TABLES = "tests/support/fake_store.py", "tests/support/fake_tables.py"
@@ -73,23 +75,23 @@ EXIT = (
     mutant(
         "the socket is closed before the row",
         EXIT_PATH,
-        "            await self._end()\n            await self._close()\n",
-        "            await self._close()\n            await self._end()\n",
+        "                await self._end_session()\n",
+        "                await self._close()\n                await self._end_session()\n",
         ORPHAN,
     ),
     mutant(
         "the row is written before the socket is closed though somebody else closed it",
         EXIT_PATH,
-        "        if session.reason in CLOSED_ALREADY:\n",
-        "        if False:\n",
+        "closed_already = self._session.reason in CLOSED_ALREADY",
+        "closed_already = False",
         GHOST,
-        test=f"{LAST_RESORTS}::test_a_socket_whose_row_somebody_else_closed_does_not_wait_for_the_database",
+        test=f"{LAST_RESORTS}::test_a_socket_whose_row_another_closed_does_not_wait_for_the_database",
     ),
     mutant(
         "an end may lie before its session",
         SESSION,
-        "self.ended = max(self.started, ended if ended is not None else trio.current_time())",
-        "self.ended = ended if ended is not None else trio.current_time()",
+        "self._ended = max(self.started, ended if ended is not None else trio.current_time())",
+        "self._ended = ended if ended is not None else trio.current_time()",
         END,
         test=f"{LAST_RESORTS}::test_a_session_never_ends_before_it_began",
     ),
@@ -103,7 +105,7 @@ EXIT = (
     mutant(
         "a session stays in the registry",
         EXIT_PATH,
-        "        services.registry.discard(session)\n",
+        "        self._services.registry.discard(self._session)\n",
         "",
         CONTAINED,
         BOUND,
@@ -111,8 +113,8 @@ EXIT = (
     mutant(
         "a row whose begin was not heard of is forgotten",
         CONNECTION,
-        "        session.has_row = True\n        await store.begin_session(start, within=settings.begin_seconds)\n",
-        "        await store.begin_session(start, within=settings.begin_seconds)\n        session.has_row = True\n",
+        "        session.began()\n        await store.begin_session(start, within=settings.begin_seconds)\n",
+        "        await store.begin_session(start, within=settings.begin_seconds)\n        session.began()\n",
         ORPHAN,
         END,
     ),
@@ -352,8 +354,8 @@ STOPPING = (
     mutant(
         "the bulk close counts as done though it failed",
         SHUTDOWN,
-        "session.row_closed = session.session_id in closed",
-        "session.row_closed = True",
+        "        if session.session_id in closed:\n",
+        "        if session.has_row:\n",
         ORPHAN,
         END,
     ),
@@ -374,15 +376,15 @@ STOPPING = (
     mutant(
         "answers get all the time that they want",
         SHUTDOWN,
-        "with trio.move_on_at(signals.schedule.answers_until) as grace:",
-        "with trio.CancelScope() as grace:",
+        "        signals.enter(FINISH_RESPONSES, grace)\n",
+        "        signals.enter(FINISH_RESPONSES)\n",
         END,
         BOUND,
     ),
     mutant(
         "the bulk close without a deadline",
         SHUTDOWN,
-        "trio.move_on_after(BULK_SECONDS, shield=True) as limit",
+        "trio.move_on_after(CLOSE_ROWS.seconds_max, shield=True) as limit",
         "trio.CancelScope(shield=True) as limit",
         BOUND,
         test=f"{LAST_RESORTS}::test_a_bulk_close_that_hangs_is_given_up_at_its_bound",
@@ -399,22 +401,22 @@ STOPPING = (
     mutant(
         "sockets get all the time that they want",
         MAIN,
-        "        signals.limit(connections.cancel_scope, signals.schedule.sockets_until(), HURRY_SECONDS)\n",
-        "",
+        "signals.enter(END_SESSIONS, connections.cancel_scope)",
+        "signals.enter(END_SESSIONS)",
         BOUND,
     ),
     mutant(
         "memory gets all the time that it wants",
         MAIN,
-        "                signals.limit(memory_budget, signals.schedule.memory_until, 0.0)\n",
-        "",
+        "signals.enter(FINALIZE_MEMORY, memory_budget)",
+        "signals.enter(FINALIZE_MEMORY)",
         BOUND,
     ),
     mutant(
         "a second signal changes nothing",
         SHUTDOWN,
-        "        self.hurry.set()\n",
-        "",
+        "        self.hurry.set()\n        self._shorten()\n",
+        "        pass\n",
         END,
     ),
     mutant(
@@ -440,14 +442,14 @@ OTHERS = (
     mutant(
         "notifications are ignored",
         INSTANCE,
-        "            closed = guard.closed_by_others()\n",
+        "            closed = connection.closed_by_others()\n",
         "            closed = ()\n",
         GHOST,
     ),
     mutant(
         "a new guard does not ask what it missed",
         INSTANCE,
-        "closed = await self._closed_meanwhile(guard)",
+        "closed = await self._closed_meanwhile(connection)",
         "closed = ()",
         GHOST,
     ),
@@ -559,9 +561,10 @@ REMEMBERING = (
     mutant(
         "memory is neither announced nor looked for",
         MEMORY,
-        "            with trio.move_on_after(self._settings.memory_sweep_seconds):\n"
-        "                await self._idle.park()\n",
-        "            await trio.sleep_forever()\n",
+        "        with trio.move_on_after(self._settings.memory_sweep_seconds) as interval:\n"
+        "            await self._idle.park()\n"
+        "        return interval.cancelled_caught\n",
+        "        await trio.sleep_forever()\n",
         REMEMBER,
     ),
     mutant(
@@ -620,6 +623,66 @@ REMEMBERING = (
         "except Exception as error:  # noqa: BLE001 - whatever an agent raises costs this one try",
         "except OSError as error:",
         CONTAINED,
+    ),
+    mutant(
+        "a session claims the memory of another",
+        MEMORY,
+        "await self._store.claim_memory(1, lease, session_id=session_id)",
+        "await self._store.claim_memory(1, lease)",
+        REMEMBER,
+        test=f"{FINALIZING}::test_a_session_that_asks_is_finalized_at_once_by_a_claim_of_its_own",
+    ),
+    mutant(
+        "an exit waits for memory without a bound",
+        EXIT_PATH,
+        "trio.move_on_after(seconds, shield=True):",
+        "trio.CancelScope(shield=True):",
+        BOUND,
+        test=f"{EXITS}::test_an_exit_waits_for_memory_no_longer_than_its_budget",
+    ),
+    mutant(
+        "a connection that is cancelled forgets its memory",
+        EXIT_PATH,
+        "trio.move_on_after(seconds, shield=True):",
+        "trio.move_on_after(seconds):",
+        REMEMBER,
+        test=f"{EXITS}::test_a_connection_that_is_cancelled_finalizes_its_memory_all_the_same",
+    ),
+    mutant(
+        "a client waits for memory",
+        EXIT_PATH,
+        "                if not closed_already:\n"
+        "                    beside.start_soon(self._close)\n"
+        "                await self._finalize_memory()\n",
+        "                await self._finalize_memory()\n"
+        "                if not closed_already:\n"
+        "                    beside.start_soon(self._close)\n",
+        BOUND,
+        test=f"{EXITS}::test_no_client_waits_for_memory_that_hangs",
+    ),
+    mutant(
+        "a begin waits for memory without a bound",
+        RECALL,
+        "with trio.move_on_after(PENDING_SECONDS_MAX):",
+        "with trio.CancelScope():",
+        BOUND,
+        test=f"{RECALLS}::test_memory_that_hangs_is_waited_for_no_longer_than_the_bound",
+    ),
+    mutant(
+        "a begin does not wait for memory",
+        RECALL,
+        "while leaving or found.pending:",
+        "while False:",
+        REMEMBER,
+        test=f"{RECALLS}::test_pending_memory_is_waited_for_until_it_is_there",
+    ),
+    mutant(
+        "a begin does not know of an end on its way",
+        RECALL,
+        "while leaving or found.pending:",
+        "while found.pending:",
+        REMEMBER,
+        test=f"{RECALLS}::test_an_end_that_is_still_being_written_counts_as_pending",
     ),
     mutant(
         "a memory's agent may take for ever",

@@ -9,7 +9,7 @@ import trio
 from lastcall.agents.agent import Agent
 from lastcall.config import Settings
 from lastcall.main import serve_sessions
-from lastcall.shutdown import FORCE_MARGIN_SECONDS, Schedule, Signals
+from lastcall.shutdown import FORCE_MARGIN_SECONDS, Signals
 
 from .fakes.link import Link, Trouble
 from .fakes.network import Frame, MemoryListener, Wire
@@ -89,7 +89,7 @@ class Server:
                 await serve_sessions(
                     self.settings, self.link, self.agent, cast("Any", [self.listener]), self.signals, self._announce
                 )
-                with trio.move_on_after(Schedule(self.settings.drain_seconds).last_commits_seconds):
+                with trio.move_on_after(self.signals.last_commits_seconds):
                     await self.link.drained()
                 self._gone("exited")
             except Exception as error:  # noqa: BLE001 - an exception out of `serve_sessions` ends the process
@@ -133,7 +133,7 @@ class Server:
             self.world.start_soon(self._watchdog)
         else:
             self.hurried_at = self.hurried_at or trio.current_time()
-            self.signals._hurry_up()
+            self.signals.hurry_up()
 
     async def _watchdog(self) -> None:
         with trio.move_on_after(self.settings.drain_seconds + FORCE_MARGIN_SECONDS):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from lastcall.shutdown import ANSWERS_UNTIL, BULK_SECONDS
+from lastcall.shutdown import CLOSE_ROWS, FINISH_RESPONSES
 
 from tests.support.fake_rows import SessionRecord
 from tests.support.fake_store import RETRY_SECONDS
@@ -141,7 +141,7 @@ class Causes:
     def _of_server(self) -> Iterator[Cause]:
         server = self._server
         if server.signalled_at is not None:
-            latest = server.signalled_at + ANSWERS_UNTIL * server.settings.drain_seconds
+            latest = server.signalled_at + FINISH_RESPONSES.until * server.settings.drain_seconds
             if server.hurried_at is not None:
                 latest = min(latest, server.hurried_at)
             high = self._bulk(max(self._thawed(latest), self._thawed(server.signalled_at)))
@@ -158,7 +158,7 @@ class Causes:
         for begin, end in sorted(self._server.trouble):
             if begin <= latest and end >= begins:
                 latest = max(latest, end + RETRY_SECONDS + LATENCY_SECONDS)
-        given_up = self._thawed(begins + BULK_SECONDS)  # a frozen server gives it up on waking
+        given_up = self._thawed(begins + CLOSE_ROWS.seconds_max)  # a frozen server gives it up on waking
         return min(latest, given_up + LATENCY_SECONDS)
 
     def _of_trouble(self) -> Iterator[Cause]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from lastcall.sessions.instance import GUARD_RETRY_SECONDS
+from lastcall.sessions.instance import RECONNECT_SECONDS
 from lastcall.sessions.reaper import CRASH_STEADY_SECONDS
 
 from ..server import Server
@@ -15,7 +15,7 @@ from .step_checks import StepChecks
 
 JUDGED_SECONDS = 0.6  # from a reaper's look at a lease to the statement that closes the rows
 GAP_SECONDS = 1.5  # of trouble, up to which an observer still counts as steady
-BACK_SECONDS = GUARD_RETRY_SECONDS + LATENCY_SECONDS  # from the end of a server's trouble to its next heartbeat
+BACK_SECONDS = RECONNECT_SECONDS + LATENCY_SECONDS  # from the end of a server's trouble to its next heartbeat
 LEASE_LOST_SECONDS = 1.4  # shorter trouble costs nobody the lease
 
 

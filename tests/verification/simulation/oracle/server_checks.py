@@ -6,7 +6,7 @@ from itertools import accumulate
 from uuid import UUID
 
 from lastcall.sessions.instance import STOP_SECONDS
-from lastcall.shutdown import FORCE_MARGIN_SECONDS, HURRY_SECONDS, Schedule
+from lastcall.shutdown import END_SESSIONS, FORCE_MARGIN_SECONDS
 
 from ...promises import Promise
 from ..fakes.agent import DEAF_SECONDS
@@ -54,8 +54,8 @@ class ServerChecks:
         excused = self._ignored_cancellation(server, signalled_at) or overlap(server.trouble, signalled_at, over_at)
         limit = drain_seconds + (FORCE_MARGIN_SECONDS if excused else LATENCY_SECONDS)
         if server.hurried_at is not None and not excused:
-            hurried = server.hurried_at - signalled_at + HURRY_SECONDS
-            commits = Schedule(drain_seconds).last_commits_seconds
+            hurried = server.hurried_at - signalled_at + END_SESSIONS.hurry_seconds
+            commits = server.signals.last_commits_seconds
             limit = min(limit, hurried + commits + LATENCY_SECONDS)
         if overlap(server.freezes, signalled_at, over_at):
             limit += STOP_SECONDS + sum(end - start for start, end in server.freezes)

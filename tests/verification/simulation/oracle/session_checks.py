@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from lastcall.sessions.instance import GUARD_RETRY_SECONDS
+from lastcall.sessions.instance import RECONNECT_SECONDS
 from lastcall.transport.stream import LINGER_SECONDS
 
 from tests.support.fake_rows import SessionRecord
@@ -202,5 +202,5 @@ def socket_until(owner: Server, closed_at: float, seconds: float) -> float:
     limit = closed_at + seconds
     for begin, end in owner.trouble:
         if begin <= limit + LATENCY_SECONDS and end >= closed_at:
-            limit = max(limit, end + seconds + GUARD_RETRY_SECONDS)
+            limit = max(limit, end + seconds + RECONNECT_SECONDS)
     return limit
