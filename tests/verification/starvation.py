@@ -9,17 +9,31 @@ import os
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import trio
 
+from tests.support.command_line import TooBusy, unwrapped
+
 TICK_SECONDS = 0.02
 NOTICED_SECONDS = 0.01  # a tick that is less late than this is not recorded
 QUEUE_SECONDS = 0.05  # between two looks at the run queue
 FAMILY_SECONDS = 2.0  # between two looks for a process's children
+
+
+class Failed(Exception):
+    """The run cannot go on, and nothing that it does on purpose explains why. The message is one line."""
+
+
+class TimedOut(Failed):
+    """Something that a run waits for took too long. began: since when, in Unix seconds."""
+
+    def __init__(self, message: str, began: float) -> None:
+        super().__init__(message)
+        self.began = began
 
 
 class Loss(NamedTuple):
@@ -76,6 +90,18 @@ class Starvation:
             total["total"] = round(total["total"] + sum(loss.seconds for loss in losses), 3)
             total["longest"] = round(max(total["longest"], *(loss.seconds for loss in losses)), 3)
         return totals
+
+
+@contextmanager
+def timeouts_judged(starvation: Starvation) -> Iterator[None]:
+    """Turns a timeout of the run into `TooBusy` where its processes lost at least half of that time."""
+    try:
+        yield
+    except (TimedOut, ExceptionGroup) as error:
+        timeout, now = unwrapped(error, TimedOut), time.time()
+        if timeout is None or starvation.lost(timeout.began, now, starvation.sources()) < (now - timeout.began) / 2:
+            raise
+        raise TooBusy(f"the machine was too busy to judge: {timeout}") from error
 
 
 class Heartbeat:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any
@@ -14,13 +13,14 @@ import trio
 from lastcall.store.postgres import open_store
 from rich.console import Console
 
-from tests.support.command_line import SEED_MAX, TooBusy, command, conclude, folder, json_option, run, unwrapped
+from tests.support.command_line import SEED_MAX, command, conclude, folder, json_option, run
 
+from ..starvation import Failed, timeouts_judged
 from .audit import Audit
 from .faults import ChaosRun
 from .findings import Findings
 from .plan import FAULTS, Pace
-from .processes import Database, Failed, Server, TimedOut
+from .processes import Database, Server
 from .records import install, read
 from .report import Display, figures, say
 from .run import cause_chaos, free_ports
@@ -94,25 +94,12 @@ async def run_on(
         display = Display(console, pace.seconds)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(display.show, run)
-            await _cause_chaos(run, display)
+            with timeouts_judged(run.ledger.starvation):
+                await cause_chaos(run, display.phase)
             display.phase("auditing")
             records = await read(store)
             nursery.cancel_scope.cancel()
         return run, Audit(run.ledger, records, run.samples, run.listings, pace).run()
-
-
-async def _cause_chaos(run: ChaosRun, display: Display) -> None:
-    """A run that ended in a timeout has no result. Raises `TooBusy` where processes waited for half of that time."""
-    try:
-        await cause_chaos(run, display.phase)
-    except (TimedOut, ExceptionGroup) as error:
-        timeout = unwrapped(error, TimedOut)
-        if timeout is None:
-            raise
-        starvation, waited = run.ledger.starvation, time.time() - timeout.began
-        if starvation.lost(timeout.began, time.time(), starvation.sources()) < waited / 2:
-            raise
-        raise TooBusy(f"the machine was too busy to judge: {timeout}") from error
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ import trio
 from lastcall.store.errors import StoreError
 from lastcall.store.postgres import PostgresStore
 
+from ..starvation import TimedOut
 from .ledger import ClientsEnd, Ledger
 from .plan import Pace, Step
 from .process_pool import ClientProcess
-from .processes import START_SECONDS, Database, Server, TimedOut
+from .processes import START_SECONDS, Database, Server
 from .records import OrphanListing, Sample
 
 STOPPED_SECONDS = 8.0  # until a stopped client process is killed; its sessions are closed long before

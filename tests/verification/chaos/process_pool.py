@@ -19,18 +19,10 @@ import msgspec
 import trio
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
+from ..starvation import Failed, TimedOut
 from .clients import Settings
 from .ledger import Ledger
-from .processes import (
-    KILLED_SECONDS,
-    SMALL_SHARE,
-    Failed,
-    TimedOut,
-    clients_command,
-    each_line,
-    open_process,
-    set_share,
-)
+from .processes import KILLED_SECONDS, SMALL_SHARE, clients_command, each_line, open_process, set_share
 
 STARTED_SECONDS = 30.0
 LOOK_SECONDS = 0.002  # between two looks whether a killed process is gone

@@ -18,6 +18,7 @@ import trio
 from lastcall.embedded import cluster
 from lastcall.embedded import postgres as embedded
 
+from ..starvation import Failed
 from .agent import FAILED_ONCE
 from .ledger import ServerLife
 from .plan import Pace
@@ -30,18 +31,6 @@ AUTOGROUP = "/proc/{}/autogroup"
 SMALL_SHARE = 10  # as a nice value
 NICE = ("sh", "-c", f'echo {SMALL_SHARE} 2>/dev/null >/proc/self/autogroup; exec nice -n {SMALL_SHARE} "$@"', "sh")
 ROOT = Path(__file__).resolve().parents[3]
-
-
-class Failed(Exception):
-    """The run cannot go on, and no fault of its schedule explains why. The message is one line: where to look."""
-
-
-class TimedOut(Failed):
-    """Something that the run waits for took too long. began: since when, in Unix seconds."""
-
-    def __init__(self, message: str, began: float) -> None:
-        super().__init__(message)
-        self.began = began
 
 
 class Database:
