@@ -11,7 +11,10 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+from trio_websocket import ConnectionClosed, WebSocketConnection
+from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
+from wsproto.events import Ping
 
 Event = dict[str, Any]
 REPLY_SECONDS = 10.0
@@ -33,6 +36,15 @@ def texts(events: Sequence[Event]) -> list[str]:
 def answer_text(done: Event) -> str:
     """The text of a `response.done`."""
     return str(done["response"]["output"][0]["content"][0]["text"])
+
+
+class Connection(WebSocketConnection):
+    """trio-websocket's client connection, which survives a ping that crosses its own close frame (its issue 184)."""
+
+    async def _handle_ping_event(self, event: Ping) -> None:
+        # No pong may follow a close frame: the library would try, and raise in the reader.
+        if self._wsproto.state is ConnectionState.OPEN:
+            await super()._handle_ping_event(event)
 
 
 class Client:
@@ -117,7 +129,9 @@ async def connect(url: str, **query: str) -> AsyncIterator[Client]:
     try:
         async with trio.open_nursery() as nursery:
             path = f"/v1/realtime?{urlencode(query)}"
-            ws = await wrap_client_stream(nursery, stream, parts.netloc, path)
+            ws = Connection(stream, WSConnection(ConnectionType.CLIENT), host=parts.netloc, path=path)
+            nursery.start_soon(ws._reader_task)
+            await ws._open_handshake.wait()
             client = Client(ws, stream)
             client.created = await client.receive()
             yield client

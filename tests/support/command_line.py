@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -18,12 +18,18 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeE
 
 EXIT_BROKEN = 1  # also where there is no result
 EXIT_USAGE = 2
+EXIT_TOO_BUSY = 3
 EXIT_INTERRUPTED = 130
 SEED_MAX = 2**32
+Wanted = TypeVar("Wanted", bound=BaseException)
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Progress on stderr, and every figure in stdout's last line."
 )
+
+
+class TooBusy(Exception):
+    """There is no result because the machine had no time for the run; the message is one line."""
 
 
 def command(name: str) -> Callable[[Callable[..., int]], click.Command]:
@@ -41,25 +47,33 @@ def run(called: click.Command, *failures: type[Exception]) -> int:
             return int(called.main(standalone_mode=False) or 0)
     except BaseException as error:
         # At any depth: nurseries wrap what ends them in groups.
-        if _first(error, (KeyboardInterrupt, click.Abort)):
+        if unwrapped(error, KeyboardInterrupt, click.Abort):
             return EXIT_INTERRUPTED
-        if mistake := _first(error, (click.ClickException,)):
+        if mistake := unwrapped(error, click.ClickException):
             assert isinstance(mistake, click.ClickException)
             _say(called, f"{mistake.format_message().rstrip('.')}. See {called.name} --help.")
             return EXIT_USAGE
-        if failure := _first(error, failures):
+        if busy := unwrapped(error, TooBusy):
+            _say(called, str(busy))
+            return EXIT_TOO_BUSY
+        if failure := unwrapped(error, *failures):
             _say(called, str(failure))
             return EXIT_BROKEN
         raise
 
 
 def conclude(result: dict[str, Any], say: Callable[[dict[str, Any], Console], None], console: Console) -> int:
-    """Says what came out: for machines in stdout's last line, where the console is stderr. The exit code, by `ok`."""
+    """Says what came out: for machines in stdout's last line, where the console is stderr.
+
+    The exit code follows from `ok` and, where a command has it, `too_busy`.
+    """
     if console.stderr:
         click.echo(json.dumps(result))
     else:
         say(result, console)
-    return 0 if result["ok"] else EXIT_BROKEN
+    if result["ok"]:
+        return 0
+    return EXIT_TOO_BUSY if result.get("too_busy") else EXIT_BROKEN
 
 
 def progress(console: Console, *columns: ProgressColumn) -> Progress:
@@ -94,10 +108,10 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _first(error: BaseException, kinds: tuple[type[BaseException], ...]) -> BaseException | None:
+def unwrapped(error: BaseException, *kinds: type[Wanted]) -> Wanted | None:
     """The first exception of these kinds in a group of groups."""
     if isinstance(error, BaseExceptionGroup):
-        return next((found for each in error.exceptions if (found := _first(each, kinds))), None)
+        return next((found for each in error.exceptions if (found := unwrapped(each, *kinds))), None)
     return error if isinstance(error, kinds) else None
 
 

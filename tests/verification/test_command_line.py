@@ -15,7 +15,9 @@ from rich.console import Console
 from ..support.command_line import (
     EXIT_BROKEN,
     EXIT_INTERRUPTED,
+    EXIT_TOO_BUSY,
     EXIT_USAGE,
+    TooBusy,
     command,
     conclude,
     folder,
@@ -37,27 +39,31 @@ async def failing_in_a_nursery(error: BaseException) -> None:
         nursery.start_soon(failing, error)
 
 
+IN_A_NURSERY: dict[str, BaseException] = {
+    "no result in a nursery": NoResult("no database"),
+    "no time in a nursery": TooBusy("no time"),
+    "crash": ZeroDivisionError(),
+    "Ctrl-C in a nursery": KeyboardInterrupt(),
+}
+
+
 @command("scripts/prove")
 @click.option("--ending", default="held")
 @json_option
 def prove(*, ending: str, as_json: bool) -> int:
+    if ending in IN_A_NURSERY:
+        trio.run(failing_in_a_nursery, IN_A_NURSERY[ending])
     match ending:
         case "no result":
             raise NoResult("no database")
-        case "no result in a nursery":
-            trio.run(failing_in_a_nursery, NoResult("no database"))
-        case "crash":
-            trio.run(failing_in_a_nursery, ZeroDivisionError())
         case "Ctrl-C":
             raise KeyboardInterrupt
-        case "Ctrl-C in a nursery":
-            trio.run(failing_in_a_nursery, KeyboardInterrupt())
         case "SIGTERM":
             signal.raise_signal(signal.SIGTERM)
         case "mistake":
             raise click.UsageError("--ending has no such value.")
     say = lambda result, console: console.print(f"held: {result['ok']}")  # noqa: E731
-    return conclude({"ok": ending == "held"}, say, Console(stderr=as_json))
+    return conclude({"ok": ending == "held", "too_busy": ending == "too busy"}, say, Console(stderr=as_json))
 
 
 def proved(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -70,6 +76,8 @@ def proved(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     [
         ("held", 0, ""),
         ("broken", EXIT_BROKEN, ""),
+        ("too busy", EXIT_TOO_BUSY, ""),
+        ("no time in a nursery", EXIT_TOO_BUSY, "scripts/prove: no time\n"),
         ("no result", EXIT_BROKEN, "scripts/prove: no database\n"),
         ("no result in a nursery", EXIT_BROKEN, "scripts/prove: no database\n"),
         ("mistake", EXIT_USAGE, "scripts/prove: --ending has no such value. See scripts/prove --help.\n"),
@@ -97,7 +105,7 @@ def test_figures_are_the_last_line_of_json_or_sentences(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert proved(monkeypatch, "--json") == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"ok": True}
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"ok": True, "too_busy": False}
     assert proved(monkeypatch) == 0
     assert capsys.readouterr().out == "held: True\n"
 

@@ -1,4 +1,4 @@
-"""What happened, as the clients and the hand that did the faults saw it. Times are Unix seconds of this machine."""
+"""What happened, as seen by the clients and by the run that caused the faults. Times are Unix seconds."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import bisect
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..starvation import Starvation
+
 
 @dataclass(slots=True)
 class Ack:
-    """An item that a client saw acknowledged."""
+    """An item that a client saw acknowledged. at: when that reached the client's socket, read or not."""
 
     item_id: str
     role: str
@@ -19,18 +21,19 @@ class Ack:
 
 @dataclass(slots=True)
 class Visit:
-    """One connection, as its client saw it. What is None has not happened.
+    """One connection, as its client saw it. A field is None until it happens.
 
-    words: the texts that the client sent as its own, acknowledged or not.
-    sent: when it last sent a frame; sending: when it last was about to.
-    leaving: just before it made its end (`how`); left: when that was on its way. gone: when it saw the server's
-    end, with its close code (0: none).
+    client_process: by its number in this run.
+    sent: when the client last sent a frame; sending: when it last was about to.
+    leaving: just before the client made its end (`how`); left: when that was on its way.
+    gone: when the client saw the server's end, with its close code (0: none); gone_earliest: when that may have
+    reached its socket.
     """
 
     visit_id: str
     user_id: str
     port: int
-    people: int  # the client's process, by its number in this run
+    client_process: int
     opened: float
     session_id: str | None = None
     created: float | None = None
@@ -41,12 +44,13 @@ class Visit:
     left: float | None = None
     how: str = ""
     gone: float | None = None
+    gone_earliest: float = 0.0
     code: int = 0
     turns: int = 0
 
-    def note(self, what: str, at: float, *rest: Any) -> None:
+    def note(self, kind: str, at: float, *rest: Any) -> None:
         """Takes one line of its client."""
-        match what:
+        match kind:
             case "created":
                 self.session_id, self.created = rest[0], at
             case "sending":
@@ -58,7 +62,11 @@ class Visit:
             case "left":
                 self.leaving, self.left = rest[0], at
             case "gone":
-                self.gone, self.code = at, rest[0]
+                self.gone, self.code, self.gone_earliest = at, *rest
+
+    @property
+    def is_open(self) -> bool:
+        return self.created is not None and self.socket_ended is None
 
     @property
     def socket_ended(self) -> float | None:
@@ -66,10 +74,19 @@ class Visit:
         ends = [end for end in (self.left, self.gone) if end is not None]
         return min(ends) if ends else None
 
+    @property
+    def socket_ended_earliest(self) -> float | None:
+        """The earliest moment at which the socket may have been over."""
+        ended = self.socket_ended
+        if ended is None:
+            return None
+        began = self.leaving if ended == self.left else self.gone_earliest
+        return ended if began is None else min(ended, began)
+
 
 @dataclass(slots=True)
 class Fault:
-    """target: whom it was done to: a process, a session. end: when it was over, or healed."""
+    """target: the process or session that it struck. end: when it was over, or healed."""
 
     kind: str
     target: str
@@ -78,8 +95,8 @@ class Fault:
 
 
 @dataclass(slots=True)
-class PeopleEnd:
-    """What was done to a process of clients. how: killed or stopped. gone: when a killed one was; at least `at`."""
+class ClientsEnd:
+    """What was done to a client process. how: killed or stopped. gone: when a killed one was; at least `at`."""
 
     how: str
     at: float
@@ -87,10 +104,10 @@ class PeopleEnd:
 
 
 @dataclass(slots=True)
-class Life:
+class ServerLife:
     """One server process, from its start to its exit. ready, died: None until then.
 
-    terminated: when it was told to end; killed: when it was killed; frozen: from when to when, each time.
+    terminated: when it got SIGTERM; killed: when it was killed; frozen: from when to when, each time.
     """
 
     pid: int
@@ -105,7 +122,7 @@ class Life:
 
     @property
     def crashed(self) -> float | None:
-        """When it ended without being told to: killed, or by itself."""
+        """When it ended without a SIGTERM: killed, or by itself."""
         return self.killed if self.killed is not None or self.terminated is not None else self.died
 
 
@@ -115,43 +132,49 @@ class Ledger:
 
     visits: dict[str, Visit] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
-    lives: list[Life] = field(default_factory=list)
-    refused: int = 0  # visits that no server took in time
-    people_ended: dict[int, PeopleEnd] = field(default_factory=dict)  # by the process's number
+    lives: list[ServerLife] = field(default_factory=list)
+    refused: int = 0  # visits that no server accepted in time
+    clients_ended: dict[int, ClientsEnd] = field(default_factory=dict)  # by the client process's number
+    starvation: Starvation = field(default_factory=Starvation)
 
     def note(self, line: list[Any]) -> None:
-        """Takes one line of a client process: [what, visit, time, …]."""
-        what, visit_id, at, *rest = line
-        if what == "open":
-            self.visits[visit_id] = Visit(visit_id, rest[0], rest[1], rest[2], at)
+        """Takes one line of a client process: [kind, visit, time, …], or [late, process, end, begin]."""
+        kind, subject, at, *rest = line
+        if kind == "late":
+            self.starvation.record(f"clients:{subject}", rest[0], at)
             return
-        visit = self.visits[visit_id]
-        if what == "ack":
+        if kind == "open":
+            self.visits[subject] = Visit(subject, rest[0], rest[1], rest[2], at)
+            return
+        visit = self.visits[subject]
+        if kind == "ack":
             visit.acks.setdefault(rest[0], Ack(rest[0], rest[1], rest[2], at))
-            visit.turns += rest[0].startswith(f"item_{visit_id}_")
-        elif what == "refused":
+            visit.turns += rest[0].startswith(f"item_{subject}_")
+        elif kind == "refused":
             self.refused += 1
         else:
-            visit.note(what, at, *rest)
+            visit.note(kind, at, *rest)
 
     def resolve(self) -> None:
         """Gives the visits of killed and stopped client processes their end. Once, after the last line was noted."""
         for visit in self.visits.values():
-            end = self.people_ended.get(visit.people)
+            end = self.clients_ended.get(visit.client_process)
             if visit.socket_ended is None and end is not None:
                 visit.how = end.how
-                if end.how == "killed":  # the system closes its sockets somewhere in between
+                if end.how == "killed":  # the kernel closes its sockets somewhere in between
                     visit.leaving, visit.left = end.at, max(end.at, end.gone)
                 else:
                     visit.left = visit.sent
+                    if visit.sending > visit.sent:  # this frame left before the process stopped, or never
+                        visit.sending = end.at
 
     def outages(self) -> list[tuple[float, float]]:
         """When the database did not answer."""
         kinds = ("database_restarted", "database_frozen")
         return sorted((fault.begin, fault.end) for fault in self.faults if fault.kind in kinds)
 
-    def life_of(self, visit: Visit) -> Life | None:
-        """The server process that a visit was served by: the last of its port that was ready when it began."""
+    def life_of(self, visit: Visit) -> ServerLife | None:
+        """The server process of a visit: the last of its port that was ready when the visit began."""
         lives = [life for life in self.lives if life.port == visit.port and life.ready is not None]
         starts = [life.started for life in lives]
         index = bisect.bisect_right(starts, visit.created or visit.opened) - 1

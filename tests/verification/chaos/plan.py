@@ -1,4 +1,4 @@
-"""What a run does: its measures in seconds, the names of its faults, and their seeded schedule. Pure."""
+"""The plan of a run: its times, the names of its faults, their seeded schedule, and how clients behave. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ SERVER_FAULTS = ("server_terminated", "server_killed", "servers_killed", "server
 DATABASE_FAULTS = ("database_restarted", "database_frozen")
 CLIENT_FAULTS = ("client_killed", "client_stopped")
 ROW_FAULTS = ("row_closed",)
-MANNER_FAULTS = ("client_reset", "agent")  # not done to the clients, but by them
-FAULTS = SERVER_FAULTS + DATABASE_FAULTS + CLIENT_FAULTS + ROW_FAULTS + MANNER_FAULTS
+BEHAVIOUR_FAULTS = ("client_reset", "agent")  # caused by the clients' own behaviour
+FAULTS = SERVER_FAULTS + DATABASE_FAULTS + CLIENT_FAULTS + ROW_FAULTS + BEHAVIOUR_FAULTS
 
 WEIGHTS = {
     "server_terminated": 3,
@@ -28,27 +28,28 @@ WEIGHTS = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pace:
-    """A run's times, in seconds. Those of the servers are shorter than the defaults, so that a run sees many ends."""
+    """A run's times, in seconds. The servers' are shorter than their defaults, so that a run sees many ends."""
 
     seconds: float = 60.0
     lease: float = 3.0
     ping_interval: float = 2.0
     ping_timeout: float = 2.0
     drain: float = 3.0
-    settle: float = 100.0  # for what the faults left behind; a dead server's claim on memory may take long to run out
-    sample: float = 0.5
+    settle: float = 100.0  # until nothing is active or pending; a dead server's claim on memory expires late
+    sample: float = 0.5  # between two samples of session_truth
 
     @property
     def answer_grace(self) -> float:
-        """What a shutdown gives to running answers: server/lastcall/shutdown.py's share of the drain."""
+        """How long a shutdown waits for running responses: the share of the drain in server/lastcall/shutdown.py."""
         return 0.4 * self.drain
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
-    """One fault: how long after the one before it in its lane, what, and for how long where it lasts.
+    """One fault of a lane.
 
-    alone: not while a server is frozen, or the database away: their effects could not be told apart.
+    after: seconds since the fault before it. lasts: seconds, for a fault that has a duration.
+    alone: not while a server is frozen or the database is away, as their effects could not be told apart.
     """
 
     after: float
@@ -58,9 +59,9 @@ class Step:
 
 
 def lanes(seed: int, only: Sequence[str], pace: Pace) -> dict[str, Iterator[Step]]:
-    """The schedule: endless, the same for the same seed. Lanes run side by side; within one, a fault ends first.
+    """The schedule: endless, the same for the same seed. Lanes run side by side; within a lane, one fault at a time.
 
-    Servers have one lane: but for `servers_killed`, one of them is always left in good health.
+    All servers share one lane, so that one of them is always healthy, except in `servers_killed`.
     """
     kinds = {
         "servers": (SERVER_FAULTS, (0.3, 0.8)),
@@ -92,31 +93,32 @@ def _lasts(random: Random, fault: str, pace: Pace) -> float:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Manner:
+class Behaviour:
     """How one visit goes.
 
-    turns: the words of each, with the marks that the agent obeys. thinks: seconds of silence after each turn.
-    ending: close, fin, reset, garbage, or stay (for as long as the server lets it).
+    turns: a mark for each turn that the agent obeys, or "". think_seconds: of silence after each turn.
+    ending: close, fin, reset, garbage, or stay (for as long as the server allows).
+    returns: the visit goes on with the same user and conversation as the one before.
     """
 
     turns: Sequence[str]
-    thinks: float
+    think_seconds: float
     ending: str
-    returns: bool  # the same person, in the same conversation
+    returns: bool
 
 
 MARKS = ("#slow", "#raise", "#hang", "#forget")
 
 
-def manner(random: Random, only: Sequence[str], *, patient: bool) -> Manner:
-    """A visit's course. patient: one that chats until something is done to it."""
+def behaviour(random: Random, only: Sequence[str], *, patient: bool) -> Behaviour:
+    """One visit's course. patient: it chats until a fault ends it."""
     count = 40 if patient else random.choice((1, 1, 1, 2))
     turns = [_mark(random, only) for _ in range(count)]
     endings = ["close"] * 12 + ["fin"] * 2 + ["garbage"] * 2 + ["stay"] * 2
     if "client_reset" in only:
         endings += ["reset"] * 4
-    thinks = random.uniform(1.0, 3.0) if patient else random.choice((0.2, 0.5, 1.0, 2.0))
-    return Manner(turns, thinks, random.choice(endings), random.random() < 0.25)
+    think_seconds = random.uniform(1.0, 3.0) if patient else random.choice((0.2, 0.5, 1.0, 2.0))
+    return Behaviour(turns, think_seconds, random.choice(endings), random.random() < 0.25)
 
 
 def _mark(random: Random, only: Sequence[str]) -> str:

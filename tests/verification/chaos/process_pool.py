@@ -1,6 +1,6 @@
-"""Processes of clients: each one that the system really stops and kills, none that has to be started anew.
+"""Client processes that the run can really stop and kill, without starting an interpreter for each.
 
-One process has imported what clients need, and forks: a start would take as much of the processor as a hundred visits.
+One process imports what clients need and forks the others; each start would cost as much time as a hundred visits.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import msgspec
 import trio
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
+from ..starvation import Failed, TimedOut
 from .clients import Settings
 from .ledger import Ledger
-from .processes import KILLED_SECONDS, SMALL_SHARE, Failed, each_line, open_process, people_command, set_share
+from .processes import KILLED_SECONDS, SMALL_SHARE, clients_command, each_line, open_process, set_share
 
-BORN_SECONDS = 30.0
+STARTED_SECONDS = 30.0
 LOOK_SECONDS = 0.002  # between two looks whether a killed process is gone
 WHOLE_SHARE = 0
 SHARE_TRIES = 5
@@ -31,17 +32,17 @@ SHARE_WAIT_SECONDS = 0.1
 
 
 @dataclass(slots=True)
-class People:
-    """One process of clients. over: it was killed, or all its clients have gone home."""
+class ClientProcess:
+    """One process of clients. over: it was killed, or all its clients have finished."""
 
     number: int
-    house: House
-    born: trio.Event = field(default_factory=trio.Event)
+    pool: ProcessPool
+    started: trio.Event = field(default_factory=trio.Event)
     over: trio.Event = field(default_factory=trio.Event)
     pid: int = 0
 
-    def lives(self) -> bool:
-        """False once it is gone: who forks here leaves it to the system to bury them."""
+    def is_alive(self) -> bool:
+        """False once it is gone: the kernel reaps it at once."""
         if not self.over.is_set():
             with suppress(ProcessLookupError):
                 os.kill(self.pid, 0)
@@ -54,56 +55,59 @@ class People:
                 os.kill(self.pid, number)
 
     async def kill(self) -> tuple[float, float]:
-        """Between which moments its sockets were closed: when it was killed, and when it was gone."""
-        return await self.house.kill(self)
+        """Returns the two moments between which its sockets were closed: when it was killed, and when it was gone."""
+        return await self.pool.kill(self)
 
 
-class House:
-    """Where the clients of a run live. What they write goes to the ledger."""
+class ProcessPool:
+    """The client processes of a run. What they write goes to the ledger."""
 
     def __init__(self, process: trio.Process, ledger: Ledger, log: Path) -> None:
         self._process = process
         self._ledger = ledger
         self._log = log
-        self._people: dict[int, People] = {}
+        self._clients: dict[int, ClientProcess] = {}
         self._asking = trio.Lock()
         self._killing = trio.Lock()
         self._closing = False
 
-    async def move_in(self, settings: Settings) -> People:
-        """A new process of clients. Raises `Failed`."""
+    async def start(self, settings: Settings) -> ClientProcess:
+        """Returns a new process of clients. Raises `Failed`."""
         assert self._process.stdin is not None
-        people = self._people[settings.number] = People(settings.number, self)
+        began = time.time()
+        clients = self._clients[settings.number] = ClientProcess(settings.number, self)
         async with self._asking:
             await self._process.stdin.send_all(msgspec.json.encode(settings) + b"\n")
-        with trio.move_on_after(BORN_SECONDS):
-            await people.born.wait()
-            return people
-        raise self._failed(f"no process of clients within {BORN_SECONDS:.0f} s")
+        with trio.move_on_after(STARTED_SECONDS):
+            await clients.started.wait()
+            return clients
+        raise TimedOut(self._see_log(f"no client process started within {STARTED_SECONDS:.0f} s"), began)
 
-    async def kill(self, people: People) -> tuple[float, float]:
-        """See `People.kill`. Raises `Failed` where it goes on living.
+    async def kill(self, clients: ClientProcess) -> tuple[float, float]:
+        """See `ClientProcess.kill`. Raises `Failed` where the process survives.
 
-        To die takes the processor, too: out of the small share that clients have, up to a fifth of a second, in which
-        their sockets were open.
+        Dying takes processor time, too: with the small share of a client up to a fifth of a second, in which its
+        sockets stay open. So the clients get a whole share meanwhile.
         """
         async with self._killing:
             await self._share(WHOLE_SHARE)
             at = time.time()
-            people.send(signal.SIGKILL)
-            await self._gone(people)
+            clients.send(signal.SIGKILL)
+            await self._gone(clients, at)
             gone = time.time()
             await self._share(SMALL_SHARE)
-        people.over.set()
+        clients.over.set()
         return at, gone
 
-    async def _gone(self, people: People) -> None:
+    async def _gone(self, clients: ClientProcess, killed: float) -> None:
         with trio.move_on_after(KILLED_SECONDS):
             while True:
-                if not people.lives():
+                if not clients.is_alive():
                     return
                 await trio.sleep(LOOK_SECONDS)
-        raise self._failed(f"process {people.pid} did not end within {KILLED_SECONDS:.0f} s of SIGKILL")
+        raise TimedOut(
+            self._see_log(f"process {clients.pid} did not end within {KILLED_SECONDS:.0f} s of SIGKILL"), killed
+        )
 
     async def _share(self, nice: int) -> None:
         """Only root may set it more than ten times a second."""
@@ -120,10 +124,10 @@ class House:
                     set_share(self._process.pid, nice)
 
     async def listen(self) -> None:
-        """Until the house is closed. Raises `Failed` where it ends before."""
+        """Reads until the pool is closed. Raises `Failed` where its process ends earlier."""
         await each_line(self._process, self._take)
         if not self._closing:
-            raise self._failed("the processes of clients ended by themselves")
+            raise Failed(self._see_log("the client processes ended by themselves"))
 
     async def close(self) -> None:
         """Ends all clients."""
@@ -132,32 +136,32 @@ class House:
         await trio.aclose_forcefully(self._process.stdin)
 
     def _take(self, line: bytes) -> None:
-        what, who, *rest = note = json.loads(line)
-        match what:
-            case "born":
-                self._people[who].pid = rest[1]
-                self._people[who].born.set()
+        kind, subject, *rest = note = json.loads(line)
+        match kind:
+            case "started":
+                self._clients[subject].pid = rest[1]
+                self._clients[subject].started.set()
             case "failed":
-                raise self._failed("a process of clients ended by itself")
-            case "home":
-                self._people[who].over.set()
+                raise Failed(self._see_log("a client process ended by itself"))
+            case "finished":
+                self._clients[subject].over.set()
             case _:
                 self._ledger.note(note)
 
-    def _failed(self, what: str) -> Failed:
-        return Failed(f"{what}; see {self._log} (with --keep)")
+    def _see_log(self, problem: str) -> str:
+        return f"{problem}; see {self._log} (with --keep)"
 
 
 @asynccontextmanager
-async def open_house(ledger: Ledger, logs: Path) -> AsyncIterator[House]:
-    """Leaving the block ends all clients; every line of theirs is in the ledger then."""
-    path = logs / "people.log"
+async def open_process_pool(ledger: Ledger, logs: Path) -> AsyncIterator[ProcessPool]:
+    """Leaving the block ends all clients; the ledger then has every line they wrote."""
+    path = logs / "clients.log"
     with path.open("ab") as log:
-        async with open_process(people_command(), stdin=subprocess.PIPE, stderr=log) as process:
-            house = House(process, ledger, path)
+        async with open_process(clients_command(), stdin=subprocess.PIPE, stderr=log) as process:
+            pool = ProcessPool(process, ledger, path)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(house.listen)
+                nursery.start_soon(pool.listen)
                 try:
-                    yield house
+                    yield pool
                 finally:
-                    await house.close()
+                    await pool.close()

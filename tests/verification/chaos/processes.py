@@ -1,4 +1,4 @@
-"""The processes of a run: PostgreSQL, servers, clients. Each is ended by its id, whatever becomes of the run."""
+"""The processes of a run: PostgreSQL, servers, clients. Each is ended by its id, however the run ends."""
 
 from __future__ import annotations
 
@@ -18,25 +18,23 @@ import trio
 from lastcall.embedded import cluster
 from lastcall.embedded import postgres as embedded
 
-from .agent import FORGOTTEN
-from .ledger import Life
+from ..starvation import Failed
+from .agent import FAILED_ONCE
+from .ledger import ServerLife
 from .plan import Pace
 
 START_SECONDS = 30.0
 KILLED_SECONDS = 5.0  # from SIGKILL to the exit
 LINE_BYTES_MAX = 1 << 20
-# Who stands for a machine of its own must not take the servers' time. Linux may share it out between sessions first.
+# Clients stand for other machines and must not take the servers' time. Linux may divide it by session before niceness.
+AUTOGROUP = "/proc/{}/autogroup"
 SMALL_SHARE = 10  # as a nice value
 NICE = ("sh", "-c", f'echo {SMALL_SHARE} 2>/dev/null >/proc/self/autogroup; exec nice -n {SMALL_SHARE} "$@"', "sh")
 ROOT = Path(__file__).resolve().parents[3]
 
 
-class Failed(Exception):
-    """The run cannot go on, through no fault of its schedule; the message is one line that says where to look."""
-
-
 class Database:
-    """An embedded PostgreSQL of the run's own. It can be restarted as after a crash, and frozen."""
+    """The run's own embedded PostgreSQL. It can be crashed and restarted, and frozen."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -46,21 +44,27 @@ class Database:
 
     def start(self) -> None:
         self.url = embedded.start(self._data_dir)
-        # The moment of each commit is what the audit measures by.
+        # The audit measures by the time of each commit.
         self._psql("ALTER SYSTEM SET track_commit_timestamp = on")
         self.restart()
 
     def restart(self) -> None:
-        """Immediate: every backend dies at once, and the log is replayed. Returns when it takes connections again."""
+        """Kills every backend at once and replays the log. Returns once connections are accepted again."""
         log = self._cluster / "server.log"
         arguments = ("restart", "-w", "-m", "immediate", "-t", str(int(START_SECONDS)), "-D", self._cluster, "-l", log)
         answer = cluster.run("pg_ctl", *arguments, user=self._cluster.stat().st_uid)
         if answer.returncode != 0:
             raise Failed(f"PostgreSQL did not restart: {answer.stderr.strip()}")
 
+    def postmaster(self) -> int:
+        """The process id of the postmaster; 0 while there is none."""
+        with suppress(OSError, ValueError, IndexError):
+            return int((self._cluster / "postmaster.pid").read_text().splitlines()[0])
+        return 0
+
     def freeze(self) -> None:
         """Stops the postmaster first, so that it makes no further children."""
-        postmaster = int((self._cluster / "postmaster.pid").read_text().splitlines()[0])
+        postmaster = self.postmaster()
         os.kill(postmaster, signal.SIGSTOP)
         self._frozen = [postmaster]
         for child in _children(postmaster):
@@ -92,7 +96,7 @@ def _children(pid: int) -> list[int]:
 
 @asynccontextmanager
 async def open_process(command: list[str], **options: Any) -> AsyncIterator[trio.Process]:
-    """A process in a session of its own, deaf to the terminal's Ctrl-C; killed on leaving, with all in its session."""
+    """A process in its own session, out of reach of the terminal's Ctrl-C. On leaving, the whole session is killed."""
     options = {"stdin": subprocess.DEVNULL, **options}
     process = await trio.lowlevel.open_process(
         command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True, **options
@@ -109,7 +113,7 @@ async def open_process(command: list[str], **options: Any) -> AsyncIterator[trio
 
 
 async def each_line(process: trio.Process, take: Callable[[bytes], None]) -> None:
-    """Hands every line of a process's stdout on, until its end."""
+    """Passes on every line of a process's stdout until its end."""
     pending = b""
     assert process.stdout is not None
     async for data in process.stdout:
@@ -121,21 +125,21 @@ async def each_line(process: trio.Process, take: Callable[[bytes], None]) -> Non
 
 
 class Server:
-    """A place for server processes, one after the other, on one port."""
+    """One port, and the server processes that run on it one after the other."""
 
     def __init__(self, port: int, database_url: str, pace: Pace, logs: Path) -> None:
         self.port = port
-        self.life: Life | None = None
+        self.life: ServerLife | None = None
         self.process: trio.Process | None = None
         self._logs = logs
         self._command = [sys.executable, "-m", "lastcall", "serve", "--port", str(port), "--json-logs"]
         self._command += ["--database-url", database_url, "--agent", "tests.verification.chaos.agent:ChaosAgent"]
         self._command += ["--ping-interval", str(pace.ping_interval), "--ping-timeout", str(pace.ping_timeout)]
         self._command += ["--drain-seconds", str(pace.drain)]
-        forgotten = logs / "forgotten"
-        forgotten.mkdir(exist_ok=True)
+        failed_once = logs / "failed-once"
+        failed_once.mkdir(exist_ok=True)
         settings = {
-            FORGOTTEN: str(forgotten),
+            FAILED_ONCE: str(failed_once),
             "LASTCALL_LEASE_SECONDS": str(pace.lease),
             "LASTCALL_LOG_LEVEL": "warning",
         }
@@ -143,12 +147,12 @@ class Server:
         self._ready = trio.Event()
         self._over = trio.Event()
 
-    async def live(self, lives: list[Life], *, task_status: trio.TaskStatus[None]) -> None:
-        """One process, from its start to its exit. Started once it takes connections, or has ended before it did."""
+    async def live(self, lives: list[ServerLife], *, task_status: trio.TaskStatus[None]) -> None:
+        """Runs one process until it exits. Reports as started once it accepts connections, or exited before it did."""
         self._ready, self._over = trio.Event(), trio.Event()
         with (self._logs / f"server-{self.port}.log").open("ab") as log:
             async with open_process(self._command, env=self._environment, stderr=log) as process:
-                life = self.life = Life(process.pid, self.port, time.time())
+                life = self.life = ServerLife(process.pid, self.port, time.time())
                 self.process = process
                 lives.append(life)
                 async with trio.open_nursery() as nursery:
@@ -163,7 +167,7 @@ class Server:
         await self._ready.wait()
         task_status.started()
 
-    def _take(self, life: Life, write: Callable[[bytes], int], line: bytes) -> None:
+    def _take(self, life: ServerLife, write: Callable[[bytes], int], line: bytes) -> None:
         write(line + b"\n")
         with suppress(ValueError):
             if life.ready is None and json.loads(line).get("event") == "ready":
@@ -175,16 +179,21 @@ class Server:
             self.process.send_signal(number)
 
     async def ended(self) -> None:
-        """Waits until its process is gone, and the ledger knows."""
+        """Waits until its process has exited and the ledger says so."""
         await self._over.wait()
 
 
 def set_share(pid: int, nice: int) -> None:
-    """Gives a process's session its share. Raises `BlockingIOError`, not now, or another `OSError`, there are none."""
-    Path(f"/proc/{pid}/autogroup").write_text(str(nice))
+    """Sets the share of a process's session.
+
+    Raises:
+        BlockingIOError: it was changed too recently.
+        OSError: this kernel does not group processes by session.
+    """
+    Path(AUTOGROUP.format(pid)).write_text(str(nice))
 
 
-def people_command() -> list[str]:
+def clients_command() -> list[str]:
     return [*NICE, sys.executable, "-m", "tests.verification.chaos.clients"]
 
 

@@ -1,4 +1,4 @@
-"""What the database says: samples during the run, and all of it afterwards. Times are Unix seconds."""
+"""What the database says: samples during the run, and everything afterwards. Times are Unix seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lastcall.store.postgres import PostgresStore
 
 INSTALL = (
     "CREATE SCHEMA chaos",
-    # Nobody can write an end past this: each one is kept, with the transaction whose commit made it true.
+    # Every write of an end passes here. The transaction id leads to the time of its commit.
     """CREATE TABLE chaos.closings (session_id uuid NOT NULL, made_at timestamptz NOT NULL DEFAULT clock_timestamp(),
            transaction xid NOT NULL DEFAULT pg_current_xact_id()::xid, session_end timestamptz, ended_at timestamptz,
            end_reason text)""",
@@ -60,8 +60,8 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What `lastcall orphans` called orphaned, asked from `began` to `ended`."""
+class OrphanListing:
+    """What `lastcall orphans` listed. The command ran from `began` to `ended`."""
 
     began: float
     ended: float
@@ -70,9 +70,10 @@ class Look:
 
 @dataclass(slots=True)
 class Row:
-    """One session. pid: of its owner's process, 0 for none. closings: when each write of its end was committed.
+    """One session.
 
-    last_item: when its last item was stored, but for what was left unsaid: that comes with its end.
+    pid: of the server process that owns it, 0 for none. closings: when each write of its end was committed.
+    last_item: when its last item was stored, not counting a cut-off answer that is stored with the end.
     """
 
     session_id: str
@@ -100,7 +101,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class MemoryRecord:
     session_id: str | None
     item_id: str | None
     user_id: str
@@ -109,16 +110,16 @@ class Remembered:
 
 @dataclass(slots=True)
 class Records:
-    """All of it. items: by item id. effects: how often a memory was applied, by session and content."""
+    """Everything. items: by item id. effects: how often a memory was applied, by session and content."""
 
     rows: dict[str, Row] = field(default_factory=dict)
     items: dict[str, list[Item]] = field(default_factory=lambda: defaultdict(list))
-    memories: list[Remembered] = field(default_factory=list)
+    memories: list[MemoryRecord] = field(default_factory=list)
     effects: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
 async def install(store: PostgresStore) -> None:
-    """Puts the triggers of the audit into a database whose schema is applied."""
+    """Adds the audit's triggers to a database whose schema is applied."""
     for statement in INSTALL:
         await store.select(statement)
 
@@ -129,7 +130,7 @@ async def sample(store: PostgresStore) -> Sample:
 
 
 async def remaining(store: PostgresStore) -> tuple[int, int]:
-    """How many sessions are active, and how many wait for their memory."""
+    """Returns how many sessions are active, and how many have pending memory."""
     row = (await store.select(REMAINING))[0]
     return row["active"], row["pending"]
 
@@ -142,6 +143,6 @@ async def read(store: PostgresStore) -> Records:
         records.rows[row["session_id"]].closings.append(row["committed"])
     for row in await store.select(ITEMS):
         records.items[row["item_id"]].append(Item(**dict(row)))
-    records.memories = [Remembered(**dict(row)) for row in await store.select(MEMORIES)]
+    records.memories = [MemoryRecord(**dict(row)) for row in await store.select(MEMORIES)]
     records.effects = {(row["session_id"], row["content"]): row["times"] for row in await store.select(EFFECTS)}
     return records

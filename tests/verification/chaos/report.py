@@ -1,4 +1,4 @@
-"""What a run says: progress while it lasts, the table and the broken promises at its end."""
+"""The output of a run: progress while it lasts, then the table, the broken promises and the verdict."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from rich.table import Table
 
 from tests.support.command_line import progress
 
-from .audit import Findings, within
-from .faults import Run
+from .expected_end import lines
+from .faults import ChaosRun
+from .findings import FINDINGS, Findings
 from .plan import DATABASE_FAULTS, ROW_FAULTS, SERVER_FAULTS
-from .truth import lines
 
 LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
 REFRESH_SECONDS = 0.5
 
 
 class Display:
-    """A progress bar on a terminal, and a line now and then elsewhere."""
+    """Shows a progress bar on a terminal, and a line every ten seconds elsewhere."""
 
     def __init__(self, console: Console, seconds: float) -> None:
         self._console = console
@@ -40,7 +40,7 @@ class Display:
         if not self._console.is_terminal:
             self._console.print(name, highlight=False)
 
-    async def show(self, run: Run) -> None:
+    async def show(self, run: ChaosRun) -> None:
         if not self._console.is_terminal:
             while True:
                 await trio.sleep(LINE_SECONDS)
@@ -53,23 +53,22 @@ class Display:
                 await trio.sleep(REFRESH_SECONDS)
 
 
-def _counts(run: Run) -> str:
+def _counts(run: ChaosRun) -> str:
     visits = run.ledger.visits.values()
     sessions = sum(visit.created is not None for visit in visits)
-    ended = run.ledger.people_ended
-    live = sum(bool(visit.created) and visit.socket_ended is None and visit.people not in ended for visit in visits)
+    ended = run.ledger.clients_ended
+    live = sum(visit.is_open and visit.client_process not in ended for visit in visits)
     faults = sum(fault.kind in SERVER_FAULTS + DATABASE_FAULTS for fault in run.ledger.faults)
     rows = sum(fault.kind in ROW_FAULTS for fault in run.ledger.faults)
     return f"{sessions} sessions, {live} open, {faults} server and database faults, {rows} rows closed by hand"
 
 
-def figures(run: Run, findings: Findings) -> dict[str, Any]:
-    """Every figure of a run, for machines. Times in seconds; a line without samples has measured None."""
+def figures(run: ChaosRun, findings: Findings) -> dict[str, Any]:
+    """Returns every figure of a run. Times in seconds; a line without samples has measured None."""
     visits = [visit for visit in run.ledger.visits.values() if visit.created is not None]
     faults = Counter(fault.kind for fault in run.ledger.faults)
     faults["client_reset"] = sum(visit.how == "reset" for visit in visits)
-    table = _table(run, findings)
-    kept = not any(findings.broken.values()) and all(line["within"] is not False for line in table)
+    broken, unjudged = any(findings.broken.values()), any(findings.unjudged.values())
     return {
         "seconds": run.pace.seconds,
         "seed": run.seed,
@@ -78,17 +77,22 @@ def figures(run: Run, findings: Findings) -> dict[str, Any]:
         "acknowledged_items": sum(len(visit.acks) for visit in visits),
         "faults": dict(sorted(faults.items())),
         "server_or_database_faults": sum(faults[kind] for kind in SERVER_FAULTS + DATABASE_FAULTS),
-        "broken": dict(findings.broken),
+        "broken": {str(promise): count for promise, count in findings.promises().items()},
+        "findings": dict(findings.broken),
         "examples": dict(findings.examples),
+        "unjudged": dict(findings.unjudged),
+        "unjudged_examples": dict(findings.unjudged_examples),
+        "lost_seconds": run.ledger.starvation.totals(),
         "unmeasured_ends": findings.unmeasured,
         "samples": len(run.samples),
-        "looks": len(run.looks),
-        "table": table,
-        "ok": kept,
+        "listings": len(run.listings),
+        "table": _table(run, findings),
+        "ok": not broken and not unjudged,
+        "too_busy": unjudged and not broken,
     }
 
 
-def _table(run: Run, findings: Findings) -> list[dict[str, Any]]:
+def _table(run: ChaosRun, findings: Findings) -> list[dict[str, Any]]:
     rows = []
     for name, line in lines(run.pace).items():
         measured = findings.table[name]
@@ -104,27 +108,43 @@ def _table(run: Run, findings: Findings) -> list[dict[str, Any]]:
                 "bound_end": line.bound_end,
                 "measured_end": round(measured.end, 3) if seen and line.bound_end is not None else None,
                 "samples": measured.samples,
-                "within": within(line, measured),
+                "unjudged": measured.unjudged,
+                "within": measured.within,
             }
         )
     return rows
 
 
 def say(result: dict[str, Any], console: Console) -> None:
-    """The end of a run, for people."""
-    table = Table("what happens", "row true again within", "measured", "end off by at most", "measured", "ends")
+    """Prints the result for people."""
+    table = Table("what happens", "row true again within", "measured", "session_end off by at most", "measured", "ends")
     for line in result["table"]:
-        style = "red" if line["within"] is False else None
+        style = "red" if line["within"] is False else "yellow" if line["unjudged"] else None
         seconds = [_seconds(line[key]) for key in ("bound_row", "measured_row", "bound_end", "measured_end")]
         table.add_row(line["line"], *seconds, str(line["samples"]), style=style)
     console.print(table)
     for promise, count in result["broken"].items():
-        console.print(f"{promise}: {count}", style="red" if count else None, highlight=False)
-        for example in result["examples"].get(promise, ()):
-            console.print(f"    {escape(example)}", highlight=False)
-    verdict = "every promise held" if result["ok"] else "PROMISES WERE BROKEN"
+        console.print(f"{promise}: {f'broken {count} times' if count else 'held'}", style="red" if count else None)
+        for kind, examples in result["examples"].items():
+            if FINDINGS[kind] == promise:
+                _say_kind(kind, result["findings"][kind], examples, console)
+    for kind, examples in result["unjudged_examples"].items():
+        _say_kind(f"too busy to judge: {kind}", result["unjudged"][kind], examples, console)
     faults, sessions = result["server_or_database_faults"], result["sessions"]
-    console.print(f"{sessions} sessions, {faults} server and database faults, seed {result['seed']}: {verdict}")
+    summary = f"{sessions} sessions, {faults} server and database faults, seed {result['seed']}"
+    console.print(f"{summary}: {_verdict(result)}", highlight=False)
+
+
+def _say_kind(kind: str, count: int, examples: list[str], console: Console) -> None:
+    console.print(f"  {kind}: {count}", highlight=False)
+    for example in examples:
+        console.print(f"    {escape(example)}", highlight=False)
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    if result["ok"]:
+        return "every promise held"
+    return "the machine was too busy to judge" if result["too_busy"] else "PROMISES WERE BROKEN"
 
 
 def _seconds(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The run: starts everything, does the faults of the schedule, keeps the ledger, samples the database, heals."""
+"""One run: starts everything, causes the scheduled faults, samples the database, and heals."""
 
 from __future__ import annotations
 
@@ -13,33 +13,52 @@ from functools import partial
 import trio
 from lastcall.store.errors import StoreError
 
+from ..starvation import Family, Heartbeat, RunQueue
 from .clients import Settings
-from .faults import DEEDS, Run, kill_people, start_all, terminate
+from .expected_end import BACK_SECONDS
+from .faults import FAULT_ACTIONS, ChaosRun, kill_clients, start_all, terminate
 from .ledger import Fault
 from .plan import SERVER_FAULTS, Step, lanes
-from .process_pool import House, open_house
+from .process_pool import ProcessPool, open_process_pool
 from .processes import ROOT, orphans_command
-from .records import Look, remaining, sample
-from .truth import BACK_SECONDS
+from .records import OrphanListing, remaining, sample
 
-EXTRA_PROCESSES = 3  # of clients that are killed and stopped
-EXTRA_CLIENTS = 8  # in each
-ORPHAN_SECONDS = 5.0  # past the lease, what is still active stays so
-LEAVE_SECONDS = 12.0  # for the clients to come to an end after the faults
-APART_SECONDS = 0.5  # between two such processes that are sent home: one crowd vanishes at a time
-LOOK_SECONDS = 15.0  # between two runs of `lastcall orphans`
-LOOK_TAKES_SECONDS_MAX = 30.0
+TARGET_PROCESSES = 3  # client processes that get killed and stopped
+TARGET_CLIENTS = 8  # in each
+ORPHAN_SECONDS = 5.0  # past the lease, a session that is still active stays so
+LEAVE_SECONDS = 12.0  # for the clients to finish after the faults
+BETWEEN_KILLS_SECONDS = 0.5  # so that only one process's clients vanish at a time
+LISTING_SECONDS = 15.0  # between two runs of `lastcall orphans`
+LISTING_TAKES_SECONDS_MAX = 30.0
 
 
-async def conduct(run: Run, progress: Callable[[str], None]) -> None:
-    """From the first server to the last. Raises nothing of the faults' making."""
+async def cause_chaos(run: ChaosRun, progress: Callable[[str], None]) -> None:
+    """Runs from the first server's start to the last one's exit. The faults themselves raise nothing here."""
+    async with trio.open_nursery() as measuring:
+        _measure_starvation(run, measuring)
+        await _run(run, progress)
+        measuring.cancel_scope.cancel()
+
+
+def _measure_starvation(run: ChaosRun, measuring: trio.Nursery) -> None:
+    starvation, database = run.ledger.starvation, Family()
+
+    def processes() -> dict[int, str]:
+        servers = {life.pid: f"server:{life.pid}" for life in run.ledger.lives if life.died is None}
+        return {**servers, **dict.fromkeys(database.of(run.database.postmaster()), "database")}
+
+    measuring.start_soon(Heartbeat(partial(starvation.record, "runner")).run)
+    measuring.start_soon(RunQueue(starvation, processes).run)
+
+
+async def _run(run: ChaosRun, progress: Callable[[str], None]) -> None:
     async with trio.open_nursery() as lives:
         progress("starting")
         await start_all(run, lives)
         async with trio.open_nursery() as watching:
             watching.start_soon(_sample, run)
-            watching.start_soon(_look, run)
-            await _trouble(run, progress, lives)
+            watching.start_soon(_list_orphans, run)
+            await _disturb(run, progress, lives)
             progress("settling")
             await _settle(run)
             watching.cancel_scope.cancel()
@@ -48,12 +67,12 @@ async def conduct(run: Run, progress: Callable[[str], None]) -> None:
             await terminate(run, server)
 
 
-async def _trouble(run: Run, progress: Callable[[str], None], lives: trio.Nursery) -> None:
-    """The faults, with the clients that suffer them."""
-    async with open_house(run.ledger, run.logs) as house, trio.open_nursery() as clients:
-        clients.start_soon(partial(_people, run, house, run.clients, extra=False))
-        for _ in range(EXTRA_PROCESSES):
-            clients.start_soon(_extras, run, house)
+async def _disturb(run: ChaosRun, progress: Callable[[str], None], lives: trio.Nursery) -> None:
+    """Runs the clients and, beside them, the faults."""
+    async with open_process_pool(run.ledger, run.logs) as pool, trio.open_nursery() as clients:
+        clients.start_soon(partial(_run_clients, run, pool, run.clients, targets=False))
+        for _ in range(TARGET_PROCESSES):
+            clients.start_soon(_run_targets, run, pool)
         progress("running")
         async with trio.open_nursery() as faults:
             stop = trio.current_time() + run.pace.seconds
@@ -62,67 +81,67 @@ async def _trouble(run: Run, progress: Callable[[str], None], lives: trio.Nurser
             await trio.sleep_until(stop)
         progress("healing")
         await start_all(run, lives)
-        await _send_home(run)
+        await _stop_clients(run)
 
 
 # --- clients
 
 
-async def _send_home(run: Run) -> None:
-    """Lets the crowd come to the end of its visits, and ends those who cannot."""
-    run.leaving = True
-    for crowd in run.crowd.values():
-        crowd.send(signal.SIGTERM)
-    for people in list(run.extras.values()):
-        if people.number not in run.ledger.people_ended:  # those that are stopped are killed in their time
-            await kill_people(run, people)
-            await trio.sleep(APART_SECONDS)
+async def _stop_clients(run: ChaosRun) -> None:
+    """Lets the regular clients finish their visits, and kills those that do not."""
+    run.stopping = True
+    for regular in run.regular.values():
+        regular.send(signal.SIGTERM)
+    for target in list(run.targets.values()):
+        if target.number not in run.ledger.clients_ended:  # a stopped one is killed later, in any case
+            await kill_clients(run, target)
+            await trio.sleep(BETWEEN_KILLS_SECONDS)
     with trio.move_on_after(LEAVE_SECONDS):
         await run.all_left.wait()
-    for crowd in list(run.crowd.values()):
-        await kill_people(run, crowd)
+    for regular in list(run.regular.values()):
+        await kill_clients(run, regular)
 
 
-async def _people(run: Run, house: House, clients: int, *, extra: bool) -> None:
+async def _run_clients(run: ChaosRun, pool: ProcessPool, clients: int, *, targets: bool) -> None:
     ports = [server.port for server in run.servers]
     number = next(run.numbers)
-    people = await house.move_in(
-        Settings(run.seed, number, ports, clients, list(run.only), patient=extra, log_sends=extra)
+    process = await pool.start(
+        Settings(run.seed, number, ports, clients, list(run.only), patient=targets, log_sends=targets)
     )
-    group = run.extras if extra else run.crowd
-    group[number] = people
-    if run.leaving:  # it came after the others were sent home
-        await kill_people(run, people)
-    await people.over.wait()
+    group = run.targets if targets else run.regular
+    group[number] = process
+    if run.stopping:  # it started after the others were stopped
+        await kill_clients(run, process)
+    await process.over.wait()
     del group[number]
-    if not run.crowd:
+    if not run.regular:
         run.all_left.set()
 
 
-async def _extras(run: Run, house: House) -> None:
-    """Clients in a process of their own, and others when those are gone."""
-    while not run.leaving:
-        await _people(run, house, EXTRA_CLIENTS, extra=True)
+async def _run_targets(run: ChaosRun, pool: ProcessPool) -> None:
+    """Runs a process of clients for faults to strike, and the next one when that is gone."""
+    while not run.stopping:
+        await _run_clients(run, pool, TARGET_CLIENTS, targets=True)
 
 
 # --- faults
 
 
-async def _lane(run: Run, steps: Iterator[Step], stop: float, lives: trio.Nursery) -> None:
+async def _lane(run: ChaosRun, steps: Iterator[Step], stop: float, lives: trio.Nursery) -> None:
     for step in steps:
         if trio.current_time() + step.after + step.lasts > stop:
             return
         await trio.sleep(step.after)
-        await _do(run, step, lives)
+        await _cause(run, step, lives)
 
 
-async def _do(run: Run, step: Step, lives: trio.Nursery) -> None:
+async def _cause(run: ChaosRun, step: Step, lives: trio.Nursery) -> None:
     """One fault, healed before this returns."""
     async with run.one_at_a_time if step.alone else nullcontext():
         if step.fault in SERVER_FAULTS:
-            await start_all(run, lives)  # one may have ended by itself: the audit reports it
+            await start_all(run, lives)  # one may have exited by itself; the audit reports it
         begin = time.time()
-        target = await DEEDS[step.fault](run, step, lives)
+        target = await FAULT_ACTIONS[step.fault](run, step, lives)
         end = time.time()
         if step.alone:
             await trio.sleep(BACK_SECONDS)
@@ -133,28 +152,30 @@ async def _do(run: Run, step: Step, lives: trio.Nursery) -> None:
 # --- watching
 
 
-async def _sample(run: Run) -> None:
+async def _sample(run: ChaosRun) -> None:
     while True:
         with suppress(StoreError):
             run.samples.append(await sample(run.store))
         await trio.sleep(run.pace.sample)
 
 
-async def _look(run: Run) -> None:
-    """Asks as an operator would. A command that fails, as it may while the database is away, claims nothing."""
+async def _list_orphans(run: ChaosRun) -> None:
+    """Asks as an operator would. A command that fails, as it may while the database is away, proves nothing."""
     command = orphans_command(run.database.url)
     while True:
-        await trio.sleep(LOOK_SECONDS)
+        await trio.sleep(LISTING_SECONDS)
         began = time.time()
-        with trio.move_on_after(LOOK_TAKES_SECONDS_MAX):
+        with trio.move_on_after(LISTING_TAKES_SECONDS_MAX):
             answer = await trio.run_process(command, cwd=ROOT, check=False, capture_stdout=True, capture_stderr=True)
             with suppress(ValueError):
                 found = json.loads(answer.stdout)
-                run.looks.append(Look(began, time.time(), [each["session_id"] for each in found["orphans"]]))
+                run.listings.append(
+                    OrphanListing(began, time.time(), [each["session_id"] for each in found["orphans"]])
+                )
 
 
-async def _settle(run: Run) -> None:
-    """Waits until nothing is active and no memory pending, or as long as each may take."""
+async def _settle(run: ChaosRun) -> None:
+    """Waits until no session is active and no memory pending, or until their time is up."""
     orphaned = trio.current_time() + run.pace.lease + ORPHAN_SECONDS
     with trio.move_on_after(run.pace.settle):
         while True:
@@ -166,7 +187,7 @@ async def _settle(run: Run) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Free ports of the loopback, all different."""
+    """Returns different free ports of the loopback interface."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:

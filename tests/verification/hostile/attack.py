@@ -1,6 +1,7 @@
 """The bad peers, in a process of their own: `python -m tests.verification.hostile.attack PORT SEED INPUTS SECONDS`.
 
-What is sent and what comes first in answer goes to stdout, a JSON object a line; the last one has all of it.
+Writes a JSON object per line to stdout: how many inputs were sent and what the first answers were, so far; and when
+this process itself was late.
 """
 
 from __future__ import annotations
@@ -16,21 +17,22 @@ from contextlib import suppress
 
 import trio
 
+from ..starvation import Heartbeat
 from .inputs import Input, inputs
 
 AT_ONCE = 150
 ADDRESSES = [f"127.0.0.{number}" for number in range(2, 51)]  # the healthy clients are at 127.0.0.1
-INPUT_SECONDS_MAX = 8.0  # one input, whatever the server does with it
-SILENCE_SECONDS = 1.5  # what a peer that says nothing more waits
+INPUT_SECONDS_MAX = 8.0  # for one input, whatever the server does
+SILENCE_SECONDS = 1.5  # how long a silent peer stays
 READ_SECONDS = 0.5  # from the last byte sent to the end
-ANSWER_SECONDS = 2.0  # for an answer to come, where a peer waits for one: to its handshake, or to what it asked
+ANSWER_SECONDS = 2.0  # for the answer to a handshake or a request
 READ_BYTES = 65_536
-TELL_SECONDS = 0.5
+REPORT_SECONDS = 0.5
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
 class Attack:
-    """Sends all inputs, so many at a time."""
+    """Sends all inputs, 150 at a time."""
 
     def __init__(self, port: int, inputs: Iterator[Input]) -> None:
         self._port = port
@@ -41,22 +43,22 @@ class Attack:
 
     async def run(self, seconds: float) -> None:
         until = trio.current_time() + seconds
-        async with trio.open_nursery() as telling:
-            telling.start_soon(self._tell)
+        async with trio.open_nursery() as reporting:
+            reporting.start_soon(self._report_regularly)
+            reporting.start_soon(Heartbeat(lambda begin, end: _write({"late": [begin, end]})).run)
             async with trio.open_nursery() as nursery:
                 for _ in range(AT_ONCE):
                     nursery.start_soon(self._work, until)
-            telling.cancel_scope.cancel()
-        self.tell()
+            reporting.cancel_scope.cancel()
+        self.report()
 
-    async def _tell(self) -> None:
+    async def _report_regularly(self) -> None:
         while True:
-            await trio.sleep(TELL_SECONDS)
-            self.tell()
+            await trio.sleep(REPORT_SECONDS)
+            self.report()
 
-    def tell(self) -> None:
-        sys.stdout.write(json.dumps({"sent": self.sent, "answered": self.answered}) + "\n")
-        sys.stdout.flush()
+    def report(self) -> None:
+        _write({"sent": self.sent, "answered": self.answered})
 
     async def _work(self, until: float) -> None:
         for each in self._inputs:
@@ -81,7 +83,7 @@ class Attack:
                     for data, seconds in each.pieces:
                         await trio.sleep(seconds)
                         await stream.send_all(data)
-                        # Frames that are sent before the handshake is answered are never read as such.
+                        # Frames that come before the handshake's answer are not read as frames.
                         if each.reads and (each.opens or each.end == "read"):
                             with trio.move_on_after(ANSWER_SECONDS):
                                 await answered.wait()
@@ -97,6 +99,11 @@ class Attack:
                     self.answered[_status(data)] += 1
                 answered.set()
         answered.set()
+
+
+def _write(report: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(report) + "\n")
+    sys.stdout.flush()
 
 
 def _status(data: bytes) -> str:
