@@ -1,8 +1,9 @@
-"""What an agent is: it answers turns, and it turns a finished session into memories."""
+"""The agent protocol, and the values that agents take and return."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -11,7 +12,7 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One text item of a conversation, as agents see it."""
+    """A text message of the conversation."""
 
     role: Role
     text: str
@@ -20,7 +21,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class FunctionCall:
-    """A call of one of the client's tools that an agent made earlier. arguments: JSON, as the agent wrote it."""
+    """An earlier call of one of the client's tools. arguments: JSON, as the agent wrote it."""
 
     name: str
     arguments: str
@@ -30,7 +31,7 @@ class FunctionCall:
 
 @dataclass(frozen=True, slots=True)
 class FunctionOutput:
-    """What the client answered to the call of the same `call_id`."""
+    """The client's output for the call of the same `call_id`."""
 
     call_id: str
     output: str
@@ -42,7 +43,7 @@ ContextItem: TypeAlias = Message | FunctionCall | FunctionOutput
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function of the client's that an agent may call. parameters: the JSON schema of its arguments."""
+    """A function of the client's that the agent may call. parameters: the JSON schema of its arguments."""
 
     name: str
     description: str
@@ -51,15 +52,15 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What an agent answers to.
+    """The input of one answer.
 
-    instructions: the system prompt, what is remembered of the user included.
+    instructions: the system prompt, including what is remembered of the user.
     messages: the conversation so far, oldest first; the last one is usually the user's.
-    max_output_tokens: None for no limit of the client's.
-    items: the messages with the calls of tools and their outputs between them, for agents that call tools.
-    tools: what may be called in this turn.
-    tool_choice: whether to call one is the agent's choice, forbidden or required; a tool: this one must be called.
-    parallel_tool_calls: whether there may be several calls; None where the client does not say.
+    max_output_tokens: the client's limit, in tokens; None for no limit.
+    items: the messages with tool calls and their outputs in between, for agents that call tools.
+    tools: the tools that may be called in this turn.
+    tool_choice: "auto", "none", "required", or the tool that must be called.
+    parallel_tool_calls: whether several calls are allowed; None if the client does not say.
     """
 
     user_id: str
@@ -75,9 +76,9 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """Begins the call of a tool of the turn's, whose name it is; `ToolArguments` go on with it.
+    """Begins a call of one of the turn's tools; `ToolArguments` continue it.
 
-    arguments: the beginning of the JSON, or all of it. call_id: None, and one is made.
+    arguments: the start of the JSON, or all of it. call_id: None to have one generated.
     """
 
     name: str
@@ -87,14 +88,14 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolArguments:
-    """A further piece of the arguments of the call that was begun last."""
+    """A further piece of the arguments of the last call."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a turn cost, as whoever counted it says. cached_tokens: of the input, read from a cache."""
+    """The tokens of a turn. cached_tokens: input tokens that were read from a cache."""
 
     input_tokens: int
     output_tokens: int
@@ -103,18 +104,18 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class CutOff:
-    """The answer ends here although it is not finished."""
+    """The answer ends here, unfinished."""
 
     reason: Literal["max_output_tokens", "content_filter"]
 
 
 Piece: TypeAlias = str | ToolCall | ToolArguments | Usage | CutOff
-"""What an answer is made of; an agent that only speaks yields nothing but `str`."""
+"""A part of an answer; agents that only produce text yield nothing but `str`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """A closed session's own items, oldest first."""
+    """The messages of one closed session, oldest first."""
 
     session_id: str
     user_id: str
@@ -123,11 +124,12 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Something worth knowing about a user at the next meeting.
+    """A fact worth knowing when the user returns.
 
     kind: name, place, need, like, dislike, note, or a word of the agent's own (at most 32 characters).
     content: one sentence, at most 1,000 characters.
-    item_id: the item it comes from; its text holds `quote` word for word.
+    item_id: the item that it comes from.
+    quote: the words of that item that say it, at most 1,000 characters.
     """
 
     kind: str
@@ -137,32 +139,103 @@ class Memory:
 
 
 class AgentFailed(Exception):
-    """The agent cannot answer. `code` and the message go to the client in `response.done`."""
+    """The agent cannot answer. The client gets `code` and the message in `response.done`."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
 
 
-class Agent(Protocol):
-    """One small protocol; `--agent module:factory` calls `factory()` for an object that has it.
+class RequestUnsupported(AgentFailed):
+    """The model's endpoint does not accept this kind of request; trying again will not help."""
 
-    `describe` is shown at start. An agent with an `aclose` coroutine method has it awaited at shutdown.
+
+class AgentUnavailable(Exception):
+    """The configured agent cannot be started. The message is one line that says what to change."""
+
+
+class AgentBroken(Exception):
+    """An agent raised something other than an `Exception`, such as `SystemExit`."""
+
+
+class Agent(Protocol):
+    """What answers the user. With `--agent module:factory`, `factory()` returns an object of this protocol.
+
+    An agent may also have:
+
+    - `async def finalize(self, transcript: Transcript) -> Sequence[Memory]`, to extract the memories of a closed
+      session itself. It may be called again for the same session after a crash, and is cancelled after
+      `memory_seconds`. Whatever it raises is recorded, and the session is tried again later, a limited number of times.
+    - `extractor`, for agents without `finalize`: `"rules"` (the default) keeps the user's own sentences about
+      themselves; a `JsonModel` is asked for the memories.
+    - `async def aclose(self) -> None`, called at shutdown, with a limit of 2 seconds.
     """
 
     @property
-    def describe(self) -> str: ...
+    def describe(self) -> str:
+        """The agent's name in one line, shown at start."""
+        ...
 
     def reply(self, turn: Turn, /) -> AsyncGenerator[Piece, None]:
-        """Yields the answer in pieces. Raises `AgentFailed` with what the client should know.
+        """Answers a turn, as an async generator.
 
-        An answer that calls tools ends with the calls: the client sends what came of them, and asks for the next.
+        The answer is bounded by the settings `reply_seconds` and `reply_chars_max` and to 64 items. An answer that
+        calls tools ends with its calls: the client sends their outputs and requests the next response.
 
-        Cancellation is how a client's cancel, a disconnect and a shutdown reach it: release what you hold and let
-        `trio.Cancelled` pass.
+        The generator is cancelled when the client cancels or disconnects, and at shutdown: release what you hold, and
+        let `trio.Cancelled` pass.
+
+        Args:
+            turn: The conversation so far, and what the client asks for.
+
+        Yields:
+            Text, and the parts of tool calls, in order; `Usage` and `CutOff` where they apply.
+
+        Raises:
+            AgentFailed: The client gets its code and message. Of other exceptions, it only hears "agent_error".
         """
         ...
 
-    async def finalize(self, transcript: Transcript, /) -> Sequence[Memory]:
-        """What to remember of a closed session. May be called again for the same session after a crash."""
+
+class JsonModel(Protocol):
+    """A language model that answers in JSON. Memory extraction uses it."""
+
+    async def complete_json(
+        self, instructions: str, prompt: str, *, schema: Mapping[str, object], max_tokens: int
+    ) -> str:
+        """Asks the model once, without a conversation.
+
+        Args:
+            instructions: The system prompt.
+            prompt: The user's message.
+            schema: The JSON schema of the answer.
+            max_tokens: Limit of the answer, in tokens.
+
+        Returns:
+            The model's answer. It should be JSON of this schema, but callers must check it.
+
+        Raises:
+            RequestUnsupported: The model cannot answer in a JSON schema.
+            AgentFailed: The model cannot be reached or failed; trying again later may help.
+        """
         ...
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Lets nothing out of an agent's code but `Exception`s and cancellation.
+
+    A `yield` inside an agent's own nursery raises a group around `GeneratorExit` when the generator is closed. No
+    `except Exception` catches that, and it would end the server.
+    """
+    from trio import Cancelled  # not above: commands that only need the values must not wait for trio's import
+
+    try:
+        yield
+    except (Exception, Cancelled):
+        raise
+    except BaseException as error:
+        cancelled = error.subgroup(Cancelled) if isinstance(error, BaseExceptionGroup) else None
+        if cancelled is not None:
+            raise cancelled from None
+        raise AgentBroken(repr(error)) from error

@@ -1,1 +1,1 @@
-"""One conversation: its items, its events and its responses."""
+"""One conversation: its timeline, its events and its responses."""

@@ -1,4 +1,4 @@
-"""The conversation of one session: takes the client's events one by one, answers each, and starts responses."""
+"""The conversation of one session: handles the client's events one by one, and starts responses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import structlog
 import trio
-from msgspec import UNSET
 
 from ..agents.agent import Agent
 from ..config import Settings
@@ -27,16 +26,18 @@ from ..protocol.client_events import (
     SessionUpdate,
 )
 from ..protocol.ids import public_id
+from ..protocol.items import Item
 from ..sessions.session import Session
 from ..store.errors import ItemExists, ItemNotFound, SessionClosed, StoreError
 from ..store.records import StoredItem
 from ..store.store import Store
-from .items import ROOT, ConversationEntry, Items, NoRoom
-from .ledger import Ledger
-from .response import EventSink
-from .responses import Responses, with_briefing
-from .room import Room
-from .validation import item_exists, item_not_found, known_choice, new_item, offered_tools, refusal
+from .configuration import apply_patch, check_patch
+from .journal import Journal
+from .responder import Responder
+from .sinks import EventSink
+from .timeline import ROOT, ConversationEntry, NoFreePosition, Timeline, UnknownItem
+from .turns import with_briefing
+from .validation import item_exists, item_not_found, new_item, refusal
 
 _log = structlog.get_logger(__name__)
 
@@ -46,9 +47,9 @@ class Opening:
     """What a conversation starts with.
 
     briefing: what is remembered of the user; it stays in the instructions whatever the client sets.
-    history: the newest stored items, oldest first: the agent's context.
-    replay: how many of the newest of these the client is sent again.
-    expires_at: when the session's time will be up, in Unix seconds.
+    history: the newest stored items, oldest first, as context for the agent.
+    replay: how many of the newest history items are sent to the client.
+    expires_at: when the session expires, in Unix seconds.
     """
 
     model: str
@@ -62,8 +63,9 @@ class Opening:
 class Conversation:
     """One session's conversation.
 
-    start_reply: runs a response's coroutine outside the session's scope, so that no agent can hold up its end.
-    rates: what is left of the client's rate of events. count: counts what a limit refuses.
+    start_reply: runs a response in a task outside the session's scope, so that no agent can delay the session's end.
+    rates: what is left of the client's event rate.
+    count: counts refusals per limit.
     """
 
     def __init__(
@@ -83,16 +85,14 @@ class Conversation:
         self._session = session
         self._outbox = outbox
         self._settings = settings
-        self._items = Items(opening.history)
-        self._replay: Sequence[ConversationEntry] = list(self._items)[-opening.replay :] if opening.replay else ()
+        self._timeline = Timeline(opening.history)
+        self._replay: Sequence[ConversationEntry] = list(self._timeline)[-opening.replay :] if opening.replay else ()
         self._briefing = opening.briefing
-        self._room = Room(self._items, settings, count)
-        self._ledger = Ledger(session, store, settings)
-        self._responses = Responses(
+        self._journal = Journal(session, self._timeline, store, settings, count)
+        self._responder = Responder(
             session,
-            self._items,
-            self._ledger,
-            self._room,
+            self._timeline,
+            self._journal,
             agent=agent,
             briefing=opening.briefing,
             outbox=outbox,
@@ -100,6 +100,7 @@ class Conversation:
             draining=draining,
             start_reply=start_reply,
             rates=rates,
+            count=count,
         )
         self._config = server_events.RealtimeSession(
             id=session.public_id,
@@ -108,10 +109,10 @@ class Conversation:
             expires_at=opening.expires_at,
             conversation_id=public_id("conv", session.conversation_id),
         )
-        session.stop_responses_with(self._responses.cut)
+        session.stop_responses_with(self._responder.stop)
 
     def send_created(self) -> None:
-        """The first events of a session."""
+        """Sends the first events of the session."""
         self._outbox.emit(server_events.SessionCreated(session=self._config))
         self._outbox.emit(
             server_events.ConversationCreated(
@@ -120,23 +121,23 @@ class Conversation:
         )
 
     async def run(self, inbox: AsyncIterable[AnyClientEvent | EventRejected]) -> None:
-        """Handles events in their order, until the inbox ends or the session does."""
+        """Handles events in order, until the inbox ends or the session does."""
         async for event in inbox:
             try:
                 await self._handle(event)
             except EventRejected as rejection:
                 self._outbox.emit(rejection.error)
             except SessionClosed:
-                self._responses.row_is_closed()
+                self._responder.row_is_closed()
             await self._outbox.room()
 
     async def _handle(self, event: AnyClientEvent | EventRejected) -> None:
         await self._send_replay()
         if isinstance(event, EventRejected):
             raise event
-        await self._answer(event)
+        await self._dispatch(event)
 
-    async def _answer(self, event: AnyClientEvent) -> None:
+    async def _dispatch(self, event: AnyClientEvent) -> None:
         match event:
             case SessionUpdate():
                 self._update(event)
@@ -147,102 +148,70 @@ class Conversation:
             case ItemDelete():
                 await self._delete_item(event)
             case ResponseCreate():
-                self._responses.create(event, self._config)
+                self._responder.create(event, self._config)
             case ResponseCancel():
-                self._responses.cancel(event)
+                self._responder.cancel(event)
 
     async def _send_replay(self) -> None:
-        """Sends stored items again. Not before the client's first event: one client forgets what comes earlier."""
+        """Replays stored items. Not before the client's first event: one client drops what arrives earlier."""
         replay, self._replay = self._replay, ()
         for entry in replay:
             self._outbox.emit(server_events.ItemAdded(previous_item_id=entry.previous_item_id, item=entry.item))
             self._outbox.emit(server_events.ItemDone(previous_item_id=entry.previous_item_id, item=entry.item))
             await self._outbox.room()
 
-    # --- session.update
-
     def _update(self, event: SessionUpdate) -> None:
-        self._check_patch(event, event.session)
+        check_patch(event)
         self.configure(event.session)
         self._outbox.emit(server_events.SessionUpdated(session=self._config))
 
     def configure(self, patch: SessionPatch) -> None:
-        """Takes over what is given; what is absent stays as it is."""
-        config = self._config
-        if patch.instructions is not UNSET:
-            base = patch.instructions or self._settings.instructions
-            config.instructions = with_briefing(base, self._briefing)
-        if patch.tools is not UNSET:
-            config.tools = patch.tools or []
-        if patch.tool_choice is not UNSET:
-            config.tool_choice = patch.tool_choice or "auto"
-        if patch.max_output_tokens is not UNSET:
-            config.max_output_tokens = patch.max_output_tokens or "inf"
-        if patch.tracing is not UNSET:
-            config.tracing = patch.tracing or None
-        if patch.truncation is not UNSET:
-            config.truncation = patch.truncation or "auto"
-
-    def _check_patch(self, event: SessionUpdate, patch: SessionPatch) -> None:
-        if patch.type != "realtime":
-            message = f"Sessions of type {patch.type!r:.100} are not supported."
-            raise refusal(event, "invalid_value", message, "session.type")
-        if patch.tools:
-            offered_tools(event, patch.tools, "session.tools")
-        if patch.tool_choice:
-            known_choice(event, patch.tool_choice, "session.tool_choice")
+        """Sets the values that are present; absent ones stay."""
+        apply_patch(self._config, patch, instructions=self._settings.instructions, briefing=self._briefing)
 
     # --- items
 
     async def _create_item(self, event: ItemCreate) -> None:
-        entry = self._placed(event)
+        item = self._checked_item(event)
         try:
             with self._storing(event):
-                await self._ledger.append([entry])
-            self._items.add(entry)
-            self._room.take([entry])
-        except ItemExists:  # beyond what this session has loaded, or deleted
-            raise item_exists(event, entry.item.id) from None
-        finally:
-            if not entry.known:
-                self._items.remove(entry)
+                entry = await self._journal.append(event, item)
+        except ItemExists:  # stored before what this session has loaded, or deleted
+            raise item_exists(event, item.id) from None
+        except UnknownItem:
+            raise item_not_found(event, event.previous_item_id or "", "previous_item_id") from None
+        except NoFreePosition:
+            message = f"No further item fits after '{event.previous_item_id:.200}'; choose another place, or the end."
+            raise refusal(event, "no_room", message, "previous_item_id") from None
         self._outbox.emit(server_events.ItemAdded(previous_item_id=entry.previous_item_id, item=entry.item))
         self._outbox.emit(server_events.ItemDone(previous_item_id=entry.previous_item_id, item=entry.item))
 
-    def _placed(self, event: ItemCreate) -> ConversationEntry:
-        """The new item at its place. Taken before the commit: what a response adds meanwhile goes elsewhere."""
+    def _checked_item(self, event: ItemCreate) -> Item:
         if event.item.id == ROOT:
             raise refusal(event, "invalid_value", f"The id '{ROOT}' is reserved.", "item.id")
         if event.item.type == "item_reference":
             message = "item_reference is only allowed in the input of a response."
             raise refusal(event, "invalid_value", message, "item.type")
         item = new_item(event, event.item, "item")
-        if item.id in self._items:
+        if item.id in self._timeline:
             raise item_exists(event, item.id)
-        self._room.check(event, len(ConversationEntry(item).text))
-        try:
-            return self._items.place(item, event.previous_item_id)
-        except KeyError:
-            raise item_not_found(event, event.previous_item_id or "", "previous_item_id") from None
-        except NoRoom:
-            message = f"No further item fits after '{event.previous_item_id:.200}'; choose another place, or the end."
-            raise refusal(event, "no_room", message, "previous_item_id") from None
+        return item
 
     def _retrieve_item(self, event: ItemRetrieve) -> None:
-        entry = self._items.get(event.item_id)
+        entry = self._timeline.get(event.item_id)
         if entry is None:
             raise item_not_found(event, event.item_id, "item_id")
         self._outbox.emit(server_events.ItemRetrieved(item=entry.item))
 
     async def _delete_item(self, event: ItemDelete) -> None:
-        """Takes an item out of the conversation; the transcript keeps it, marked."""
-        entry = self._items.get(event.item_id)
+        """Removes an item from the conversation; the transcript keeps it, marked as deleted."""
+        entry = self._timeline.get(event.item_id)
         if entry is not None and entry.item.status == "in_progress":
-            entry.deleted = True  # its response goes on, and stores it with the mark
+            entry.deleted = True  # its response goes on, and stores it as deleted
         else:
             await self._mark_deleted(event, entry)
         if entry is not None:
-            self._items.remove(entry)
+            self._timeline.remove(entry)
         self._outbox.emit(server_events.ItemDeleted(item_id=event.item_id))
 
     async def _mark_deleted(self, event: ItemDelete, entry: ConversationEntry | None) -> None:
@@ -250,14 +219,14 @@ class Conversation:
             raise item_not_found(event, event.item_id, "item_id")
         try:
             with self._storing(event):
-                await self._ledger.delete(event.item_id)
+                await self._journal.delete(event.item_id)
         except ItemNotFound:
-            if entry is None:  # else one that could not be stored: it is in the context alone
+            if entry is None:  # else a reply that could not be stored: only the context has it
                 raise item_not_found(event, event.item_id, "item_id") from None
 
     @contextmanager
     def _storing(self, event: ClientEvent) -> Iterator[None]:
-        """Tells the client of a store that does not do it now."""
+        """Rejects the event where the store cannot do it now."""
         try:
             yield
         except (SessionClosed, ItemExists, ItemNotFound):

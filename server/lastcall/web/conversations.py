@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..conversation.items import restored_item
+from ..conversation.timeline import restored_item
 from ..conversation.validation import ID_CHARS_MAX
 from ..protocol.errors import RequestRefused
 from ..protocol.ids import parse_public_id, public_id

@@ -13,7 +13,7 @@ from hypothesis import event as note
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lastcall.agents.agent import AgentFailed, Turn
-from lastcall.conversation.responses import OUT_OF_BAND_MAX
+from lastcall.conversation.responder import OUT_OF_BAND_MAX
 from trio.testing import wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed
 
@@ -579,13 +579,13 @@ def creation(said: str, **fields: object) -> Step:
 @example([update(tracing="auto", tools=[{"type": "function", "name": "f"}]), update(), update(tracing=None)])
 @example([creation("Hello", id="nul\0"), creation("nul\0"), creation("Hello", id="a"), creation("Hello", id="a")])
 @given(steps)
-def test_any_order_of_events_is_answered_as_a_small_model_says(sequence: list[Step]) -> None:
+def test_any_order_of_events_is_answered_as_the_model_predicts(sequence: list[Step]) -> None:
     patient(sequence)
 
 
 @settings(max_examples=80)
 @given(steps.map(lambda sequence: [step for step in sequence if not step.seconds]), st.booleans())
-def test_events_that_nobody_waits_for_are_each_answered_once_in_their_order(sequence: list[Step], stay: bool) -> None:
+def test_pipelined_events_are_each_answered_once_and_in_order(sequence: list[Step], stay: bool) -> None:
     async def scenario(world: World) -> None:
         async with trio.open_nursery() as nursery:
             talk = await begin(world, nursery)
@@ -650,7 +650,7 @@ any_text = st.lists(st.characters() | st.sampled_from(["\0", "\ud83d", "\ude00",
 @example(["Hi \ud83d", "\ude00", "\0"], None)
 @example([], "\ud83d")
 @given(st.lists(any_text, max_size=4), st.none() | any_text)
-def test_whatever_an_agent_says_its_response_ends_and_its_session_goes_on(
+def test_whatever_the_agent_yields_its_response_ends_and_the_session_goes_on(
     pieces: list[str], failure: str | None
 ) -> None:
     async def scenario(world: World) -> None:

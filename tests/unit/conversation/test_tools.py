@@ -18,8 +18,8 @@ from lastcall.agents.agent import (
     Turn,
     Usage,
 )
-from lastcall.conversation import items
-from lastcall.conversation.responses import OUT_OF_BAND_MAX
+from lastcall.conversation import timeline
+from lastcall.conversation.responder import OUT_OF_BAND_MAX
 from trio.testing import wait_all_tasks_blocked
 
 from tests.support.raw_wire import STRICT, Client, Event, World, connect, in_a_world
@@ -121,7 +121,7 @@ class Patient(Scripted):
 # --- tools
 
 
-def test_a_tool_turn_has_the_canonical_order_and_goes_on_with_the_clients_output() -> None:
+def test_a_tool_turn_has_the_canonical_order_of_events() -> None:
     async def scenario(world: World, client: Client) -> None:
         await offer(client)
         await say(client, 'call look_up {"city": "Oslo"}')
@@ -165,7 +165,7 @@ def test_text_before_a_call_is_an_item_of_its_own() -> None:
     talk(scenario)
 
 
-def test_an_agent_may_call_several_tools_and_is_told_what_came_of_each() -> None:
+def test_an_agent_may_call_several_tools_and_gets_each_output() -> None:
     agent = Scripted(ToolCall("look_up", '{"a"', "call_1"), ToolArguments(":1}"), ToolCall("greet"))
 
     async def scenario(world: World, client: Client) -> None:
@@ -197,7 +197,7 @@ def test_a_tool_that_was_not_offered_or_was_forbidden_fails_the_response() -> No
     talk(scenario, Scripted(ToolCall("greet")))
 
 
-def test_a_call_that_was_cut_off_is_incomplete_and_no_part_of_the_context() -> None:
+def test_an_interrupted_call_is_incomplete_and_not_in_the_context() -> None:
     agent = Patient(ToolCall("look_up", '{"ci'))
 
     async def scenario(world: World, client: Client) -> None:
@@ -219,7 +219,7 @@ def test_a_call_that_was_cut_off_is_incomplete_and_no_part_of_the_context() -> N
 # --- what it cost, and where it ended
 
 
-def test_usage_and_the_limit_that_was_reached_are_told_as_the_agent_says() -> None:
+def test_the_agents_usage_and_cut_off_are_reported() -> None:
     async def scenario(world: World, client: Client) -> None:
         await say(client, "Hi")
         done = await respond(client, max_output_tokens=5)
@@ -233,7 +233,7 @@ def test_usage_and_the_limit_that_was_reached_are_told_as_the_agent_says() -> No
     talk(scenario, Scripted("Well", Usage(30, 4, 16), CutOff("max_output_tokens")))
 
 
-def test_usage_is_null_where_nobody_counted() -> None:
+def test_usage_is_null_where_the_agent_reports_none() -> None:
     async def scenario(world: World, client: Client) -> None:
         await say(client, "Hi")
         assert (await respond(client))["usage"] is None
@@ -244,7 +244,7 @@ def test_usage_is_null_where_nobody_counted() -> None:
 # --- delete
 
 
-def test_the_item_under_way_may_be_deleted_and_its_response_goes_on() -> None:
+def test_an_item_in_progress_may_be_deleted_and_its_response_goes_on() -> None:
     async def scenario(world: World, client: Client) -> None:
         await say(client, "Hi")
         await client.send({"type": "response.create"})
@@ -280,7 +280,7 @@ def test_a_deletion_is_acknowledged_after_its_commit() -> None:
     talk(scenario)
 
 
-def test_an_id_is_refused_again_also_after_its_item_was_deleted() -> None:
+def test_an_id_is_refused_again_even_after_its_item_was_deleted() -> None:
     async def scenario(world: World, client: Client) -> None:
         await say(client, "Hi", id="a")
         again = {"type": "conversation.item.create", "item": {"id": "a", "role": "user", "content": []}}
@@ -292,8 +292,8 @@ def test_an_id_is_refused_again_also_after_its_item_was_deleted() -> None:
     talk(scenario)
 
 
-def test_items_go_where_the_client_puts_them_until_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(items, "wall_clock_ms", lambda: 0)  # else there is the more room the more time passed
+def test_items_are_inserted_where_the_client_asks_until_no_position_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline, "wall_clock_ms", lambda: 0)  # else there is the more room the more time passed
 
     async def scenario(world: World, client: Client) -> None:
         await say(client, "a", id="a")
@@ -315,7 +315,7 @@ def test_items_go_where_the_client_puts_them_until_there_is_no_room(monkeypatch:
 # --- out of band
 
 
-def test_responses_out_of_band_run_beside_the_conversations_own_and_leave_no_trace() -> None:
+def test_out_of_band_responses_run_concurrently_and_leave_no_trace() -> None:
     agent = Patient("Well")
 
     async def scenario(world: World, client: Client) -> None:
@@ -346,7 +346,7 @@ def test_responses_out_of_band_run_beside_the_conversations_own_and_leave_no_tra
     talk(scenario, agent)
 
 
-def test_a_response_out_of_band_ends_with_its_session_and_a_shutdown_waits_for_it() -> None:
+def test_an_out_of_band_response_ends_with_its_session() -> None:
     async def scenario(world: World, client: Client) -> None:
         (session,) = [each for each in world.registry if each.user_id == "ada"]
         answering = [session.answering]
@@ -361,7 +361,7 @@ def test_a_response_out_of_band_ends_with_its_session_and_a_shutdown_waits_for_i
     talk(scenario, Patient("Well"))
 
 
-def test_a_failure_between_two_items_leaves_the_first_whole() -> None:
+def test_a_failure_between_two_items_keeps_the_first_complete() -> None:
     class Failing(Scripted):
         async def reply(self, turn: Turn, /) -> AsyncGenerator[Piece, None]:
             async for piece in super().reply(turn):

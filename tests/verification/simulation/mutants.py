@@ -20,7 +20,7 @@ RESPONSE, STREAM, LISTENER = (
     "server/lastcall/transport/stream.py",
     "server/lastcall/listener.py",
 )
-LEDGER, RESPONSES = "server/lastcall/conversation/ledger.py", "server/lastcall/conversation/responses.py"
+JOURNAL, RESPONDER = "server/lastcall/conversation/journal.py", "server/lastcall/conversation/responder.py"
 MAIN, SHUTDOWN, INSTANCE = (
     "server/lastcall/main.py",
     "server/lastcall/shutdown.py",
@@ -266,34 +266,31 @@ WORDS = (
     mutant(
         "an item is acknowledged before its commit",
         CONVERSATION,
-        "            with self._storing(event):\n                await self._ledger.append([entry])\n",
-        "            self._outbox.emit(server_events.ItemDone("
-        "previous_item_id=self._items.last_item_id, item=entry.item))\n"
-        "            with self._storing(event):\n                await self._ledger.append([entry])\n",
+        "            with self._storing(event):\n                entry = await self._journal.append(event, item)\n",
+        "            last = self._timeline.last_item_id\n"
+        "            self._outbox.emit(server_events.ItemDone(previous_item_id=last, item=item))\n"
+        "            with self._storing(event):\n                entry = await self._journal.append(event, item)\n",
         LOST,
     ),
     mutant(
         "an answer is acknowledged before its commit",
         RESPONSE,
-        "        try:\n            await self._sink.commit(self.entries)\n",
-        "        for entry in self.entries:\n            self._sink.acknowledge(entry)\n"
-        "        try:\n            await self._sink.commit(self.entries)\n",
+        "        try:\n            await self._output.commit()\n",
+        "        self._output.acknowledge()\n        try:\n            await self._output.commit()\n",
         LOST,
     ),
     mutant(
         "an answer is acknowledged though it was not stored",
         RESPONSE,
         '            self._fail("store_unavailable", "The answer could not be stored. Please try again.")\n'
-        "            for entry in self.entries:\n"
-        '                entry.item.status = "incomplete"\n'
-        "            return False\n",
+        "            self._output.mark_incomplete()\n            return False\n",
         "            return True\n",
         LOST,
     ),
     mutant(
         "words are stored after the cut",
-        LEDGER,
-        '        if self.over:\n            raise SessionClosed("the session is over")\n',
+        JOURNAL,
+        '        if self.closed:\n            raise SessionClosed("the session is over")\n',
         "        pass\n",
         GHOST,
         test=f"{LAST_RESORTS}::test_after_the_cut_nothing_more_is_stored_and_nothing_acknowledged",
@@ -316,7 +313,7 @@ WORDS = (
     mutant(
         "an answer that is deleted while it is said is stored without the mark",
         CONVERSATION,
-        "            entry.deleted = True  # its response goes on, and stores it with the mark\n",
+        "            entry.deleted = True  # its response goes on, and stores it as deleted\n",
         "            pass\n",
         LOST,
     ),
@@ -336,8 +333,8 @@ WORDS = (
     ),
     mutant(
         "an answer outside the conversation is stored in it",
-        RESPONSES,
-        "            return _OutOfBand(self._ledger)\n",
+        RESPONDER,
+        "            return OutOfBandSink(self._journal)\n",
         "            pass\n",
         CONTAINED,
     ),

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 from unittest.mock import patch
 
-from lastcall.conversation import items
+from lastcall.conversation import timeline
 
 from .clock import VirtualClock
 from .trio_internals import order_of_tasks
@@ -37,7 +37,7 @@ def deterministic(seed: int, clock: VirtualClock) -> Iterator[None]:
             order_of_tasks(seed),
             patch.object(os, "urandom", ids.randbytes),  # uuid4, and the nonces of WebSockets
             # Milliseconds of one virtual moment tie, as they may.
-            patch.object(items, "wall_clock_ms", lambda: int(clock.now * 1000)),
+            patch.object(timeline, "wall_clock_ms", lambda: int(clock.now * 1000)),
             _without_garbage_collection(),
         ):
             yield

@@ -1,4 +1,4 @@
-"""The items of a conversation, in order, as one session holds them."""
+"""The timeline of a conversation: its items in order, as one session knows them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from ..agents.agent import ContextItem, FunctionCall, FunctionOutput, Message
 from ..protocol.items import FunctionCallItem, FunctionCallOutputItem, InputText, Item, MessageItem, OutputText
 from ..store.records import StoredItem
 
-POSITION_STEP = 1 << 20  # a millisecond; between neighbours, so that 20 items can later go to one place between them
-ROOT = "root"  # as a client calls the place before all items
+POSITION_STEP = 1 << 20  # one millisecond; leaves room to insert at least 20 items between two neighbours
+ROOT = "root"  # the client's name for the place before all items
 
 _position = attrgetter("position")
 
 
-class NoRoom(Exception):
-    """Between two neighbours no further position is free."""
+class NoFreePosition(Exception):
+    """No position is left between two neighbours."""
+
+
+class UnknownItem(Exception):
+    """The timeline has no item of this id."""
 
 
 def wall_clock_ms() -> int:
@@ -31,10 +35,10 @@ def wall_clock_ms() -> int:
 
 @dataclass(eq=False, slots=True)
 class ConversationEntry:
-    """An item with what the store needs to know of it. The same `message_id` makes storing it again harmless.
+    """An item and what is needed to store it. Its `message_id` makes storing it twice harmless.
 
-    known: clients have heard of it; before, it only holds its place.
-    deleted: out of the conversation while it was still being made.
+    known: the client has been told of it; before that it only reserves its place.
+    deleted: removed from the conversation while it was still being generated.
     """
 
     item: Item
@@ -46,7 +50,7 @@ class ConversationEntry:
 
     @property
     def text(self) -> str:
-        """A message's text, a call's arguments, an output."""
+        """A message's text, a call's arguments, or an output."""
         match self.item:
             case MessageItem(content=content):
                 return "".join(part.text for part in content)
@@ -56,7 +60,7 @@ class ConversationEntry:
                 return output
 
     def context(self) -> ContextItem | None:
-        """What an agent sees of it: nothing of an empty message, of what is under way and of half a call."""
+        """The item as agents see it; None for an empty message, one in progress, or an incomplete call."""
         match self.item:
             case MessageItem(role=role, status="completed" | "incomplete") if self.text:
                 return Message(role, self.text, self.item.id)
@@ -67,6 +71,7 @@ class ConversationEntry:
         return None
 
     def stored(self, session_id: UUID, conversation_id: UUID) -> StoredItem:
+        """The item as a row."""
         item = self.item
         return StoredItem(
             message_id=self.message_id,
@@ -85,7 +90,7 @@ class ConversationEntry:
 
 
 def restored_item(stored: StoredItem) -> Item:
-    """A stored item as clients see it."""
+    """The item of a row, as clients see it."""
     item_id, status, call_id = stored.item_id, stored.status, stored.call_id or ""
     if stored.kind == "function_call":
         return FunctionCallItem(
@@ -97,12 +102,12 @@ def restored_item(stored: StoredItem) -> Item:
     return MessageItem(id=item_id, status=status, role=stored.role, content=[part(stored.content)])
 
 
-class Items:
-    """Items by id and in order. A place is taken first and its item known later: others go elsewhere meanwhile.
+class Timeline:
+    """Items by id and in order. A place is reserved first, and its item becomes known later.
 
-    At the end positions follow the clock, though never behind what is known here. Two sessions in one conversation do
-    not see each other's new items: counted from the last known one, what is said in one after an hour would stand in
-    the middle of what was said in the other meanwhile.
+    At the end, positions follow the clock, but never go behind the last known one. Two sessions in one conversation do
+    not see each other's new items: were positions counted from the last known item, what one session adds an hour
+    later would be sorted into the middle of what the other has added meanwhile.
     """
 
     def __init__(self, history: Sequence[StoredItem] = ()) -> None:
@@ -121,11 +126,11 @@ class Items:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[ConversationEntry]:
-        """The known ones, in order."""
+        """The known entries, in order."""
         return (entry for entry in self._order if entry.known)
 
     def get(self, item_id: str) -> ConversationEntry | None:
-        """The known item of this id."""
+        """The known entry of this id, or None."""
         entry = self._entries.get(item_id)
         return entry if entry is not None and entry.known else None
 
@@ -134,9 +139,9 @@ class Items:
         return self._known_before(len(self._order))
 
     def place(self, item: Item, after: str | None = None) -> ConversationEntry:
-        """Takes the place after another item, before all (`ROOT`) or, with None, at the end.
+        """Reserves the place after an item, before all items (`ROOT`) or, by default, at the end.
 
-        Raises `KeyError` where there is no such item, and `NoRoom`. Synchronous: whoever comes later takes another.
+        Synchronous, so that no two items get the same place. Raises `UnknownItem` and `NoFreePosition`.
         """
         index = self._index_after(after)
         entry = ConversationEntry(item, self._position_at(index))
@@ -144,17 +149,17 @@ class Items:
         return entry
 
     def add(self, entry: ConversationEntry) -> None:
-        """Makes a placed item known."""
+        """Makes the item of a reserved place known."""
         entry.known = True
         entry.previous_item_id = self._known_before(self._index(entry))
 
     def remove(self, entry: ConversationEntry) -> None:
-        """Takes an item out, or gives its place back. Its position is not taken again at the end."""
+        """Removes an item or a reserved place. Its position is not used again at the end."""
         del self._order[self._index(entry)]
         del self._entries[entry.item.id]
 
     def context(self) -> list[ContextItem]:
-        """What an agent should see."""
+        """The items as agents see them."""
         return [seen for entry in self if (seen := entry.context()) is not None]
 
     def _insert(self, entry: ConversationEntry, index: int) -> None:
@@ -163,7 +168,7 @@ class Items:
         self._last_position = max(self._last_position, entry.position)
 
     def _index(self, entry: ConversationEntry) -> int:
-        # Those that two sessions of one conversation put in at once may share a position.
+        # Items that two sessions of one conversation insert at the same time may share a position.
         index = bisect_left(self._order, entry.position, key=_position)
         while self._order[index] is not entry:
             index += 1
@@ -172,7 +177,11 @@ class Items:
     def _index_after(self, item_id: str | None) -> int:
         if item_id == ROOT:
             return 0
-        return len(self._order) if item_id is None else self._index(self._entries[item_id]) + 1
+        if item_id is None:
+            return len(self._order)
+        if item_id not in self._entries:
+            raise UnknownItem(item_id)
+        return self._index(self._entries[item_id]) + 1
 
     def _position_at(self, index: int) -> int:
         if index == len(self._order):
@@ -182,7 +191,7 @@ class Items:
             return min(after, POSITION_STEP) - POSITION_STEP
         before = self._order[index - 1].position
         if after - before < 2:
-            raise NoRoom
+            raise NoFreePosition
         return (before + after) // 2
 
     def _known_before(self, index: int) -> str | None:

@@ -10,8 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lastcall.agents.agent import FunctionCall, FunctionOutput, Message
-from lastcall.conversation import items as items_module
-from lastcall.conversation.items import POSITION_STEP, ROOT, ConversationEntry, Items, NoRoom
+from lastcall.conversation import timeline as timeline_module
+from lastcall.conversation.timeline import (
+    POSITION_STEP,
+    ROOT,
+    ConversationEntry,
+    NoFreePosition,
+    Timeline,
+    UnknownItem,
+)
 from lastcall.protocol.items import (
     FunctionCallItem,
     FunctionCallOutputItem,
@@ -43,32 +50,32 @@ def stored(item_id: str, position: int, role: str = "user", status: str = "compl
     )
 
 
-def put(items: Items, item: Item, after: str | None = None) -> ConversationEntry:
+def put(items: Timeline, item: Item, after: str | None = None) -> ConversationEntry:
     entry = items.place(item, after)
     items.add(entry)
     return entry
 
 
-def ids(items: Items) -> list[str]:
+def ids(items: Timeline) -> list[str]:
     return [entry.item.id for entry in items]
 
 
 @pytest.fixture
 def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wall clock that stands at 0: positions are counted from the last one alone."""
-    monkeypatch.setattr(items_module, "wall_clock_ms", lambda: 0)
+    monkeypatch.setattr(timeline_module, "wall_clock_ms", lambda: 0)
 
 
-def test_a_conversation_without_items_has_no_last_one() -> None:
-    items = Items()
+def test_an_empty_timeline_has_no_last_item() -> None:
+    items = Timeline()
     assert len(items) == 0
     assert items.last_item_id is None
     assert items.context() == []
     assert "a" not in items
 
 
-def test_items_stand_in_the_order_in_which_they_were_added() -> None:
-    items = Items()
+def test_items_are_in_the_order_of_their_addition() -> None:
+    items = Timeline()
     entries = [put(items, message(name)) for name in ("b", "a", "c")]
     assert ids(items) == ["b", "a", "c"]
     assert [entry.previous_item_id for entry in entries] == [None, "b", "a"]
@@ -76,8 +83,8 @@ def test_items_stand_in_the_order_in_which_they_were_added() -> None:
     assert "a" in items
 
 
-def test_items_go_where_they_are_put() -> None:
-    items = Items()
+def test_items_are_inserted_at_the_requested_place() -> None:
+    items = Timeline()
     for name, after in (("b", None), ("d", None), ("c", "b"), ("a", ROOT), ("e", "d"), ("0", ROOT), ("f", None)):
         put(items, message(name), after)
     assert ids(items) == ["0", "a", "b", "c", "d", "e", "f"]
@@ -85,8 +92,8 @@ def test_items_go_where_they_are_put() -> None:
     assert positions == sorted(set(positions))
 
 
-def test_each_item_knows_which_one_it_was_put_behind() -> None:
-    items = Items()
+def test_each_entry_names_its_previous_item() -> None:
+    items = Timeline()
     for name in ("a", "c"):
         put(items, message(name))
     assert put(items, message("b"), "a").previous_item_id == "a"
@@ -94,16 +101,16 @@ def test_each_item_knows_which_one_it_was_put_behind() -> None:
     assert put(items, message("d"), "c").previous_item_id == "c"
 
 
-def test_nothing_is_put_behind_an_item_that_is_not_there() -> None:
-    items = Items()
+def test_no_item_is_placed_after_an_unknown_one() -> None:
+    items = Timeline()
     put(items, message("a"))
-    with pytest.raises(KeyError):
+    with pytest.raises(UnknownItem):
         items.place(message("b"), "nowhere")
     assert ids(items) == ["a"]
 
 
-def test_a_place_is_taken_before_its_item_is_known() -> None:
-    items = Items()
+def test_a_place_is_reserved_before_its_item_is_known() -> None:
+    items = Timeline()
     put(items, message("a"))
     later = items.place(message("later"))
     sooner = put(items, message("sooner"))
@@ -113,8 +120,8 @@ def test_a_place_is_taken_before_its_item_is_known() -> None:
     assert (later.previous_item_id, ids(items)) == ("a", ["a", "later", "sooner"])
 
 
-def test_a_place_that_is_given_back_is_nobodys() -> None:
-    items = Items()
+def test_a_released_place_is_free_again() -> None:
+    items = Timeline()
     first = put(items, message("a"))
     unstored = items.place(message("lost"))
     items.remove(unstored)
@@ -125,8 +132,8 @@ def test_a_place_that_is_given_back_is_nobodys() -> None:
 
 
 @pytest.mark.usefixtures("still_clock")
-def test_an_item_that_was_taken_out_is_no_ones_neighbour() -> None:
-    items = Items()
+def test_a_removed_item_is_no_longer_a_previous_item() -> None:
+    items = Timeline()
     entries = [put(items, message(name)) for name in ("a", "b", "c")]
     items.remove(entries[1])
     items.remove(entries[2])
@@ -136,29 +143,29 @@ def test_an_item_that_was_taken_out_is_no_ones_neighbour() -> None:
 
 
 @pytest.mark.usefixtures("still_clock")
-def test_between_two_neighbours_there_is_room_for_twenty_and_then_none() -> None:
-    items = Items()
+def test_twenty_items_fit_between_two_neighbours_and_no_more() -> None:
+    items = Timeline()
     put(items, message("a"))
     put(items, message("z"))
     for number in range(20):
         put(items, message(str(number)), "a")
-    with pytest.raises(NoRoom):
+    with pytest.raises(NoFreePosition):
         items.place(message("one too many"), "a")
     assert ids(items) == ["a", *(str(number) for number in reversed(range(20))), "z"]
     assert put(items, message("elsewhere")).previous_item_id == "z"
 
 
-def test_before_the_first_item_there_is_always_room() -> None:
-    items = Items()
+def test_items_always_fit_before_the_first_one() -> None:
+    items = Timeline()
     for number in range(50):
         put(items, message(str(number)), ROOT)
     assert ids(items) == [str(number) for number in reversed(range(50))]
 
 
 @given(st.lists(st.integers(min_value=1, max_value=2**62), unique=True, max_size=20), st.integers(0, 5))
-def test_positions_rise_from_whatever_the_history_ended_with(positions: list[int], more: int) -> None:
+def test_positions_continue_after_the_history(positions: list[int], more: int) -> None:
     history = [stored(f"old_{position}", position) for position in sorted(positions)]
-    items = Items(history)
+    items = Timeline(history)
     for number in range(more):
         put(items, message(f"new_{number}"))
     found = [entry.position for entry in items]
@@ -167,8 +174,8 @@ def test_positions_rise_from_whatever_the_history_ended_with(positions: list[int
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=40))
-def test_whatever_is_put_in_and_taken_out_the_positions_say_the_order(deeds: list[tuple[bool, int]]) -> None:
-    items, expected = Items(), list[str]()
+def test_positions_keep_the_order_whatever_is_inserted_and_removed(deeds: list[tuple[bool, int]]) -> None:
+    items, expected = Timeline(), list[str]()
     for number, (takes_out, where) in enumerate(deeds):
         if takes_out and expected:
             entry = items.get(expected.pop(where % len(expected)))
@@ -178,7 +185,7 @@ def test_whatever_is_put_in_and_taken_out_the_positions_say_the_order(deeds: lis
         index = where % (len(expected) + 1)
         try:
             put(items, message(f"i{number}"), expected[index - 1] if index else ROOT)
-        except NoRoom:
+        except NoFreePosition:
             continue
         expected.insert(index, f"i{number}")
     assert ids(items) == expected
@@ -186,8 +193,8 @@ def test_whatever_is_put_in_and_taken_out_the_positions_say_the_order(deeds: lis
     assert positions == sorted(set(positions))
 
 
-def test_items_of_two_sessions_at_one_position_are_told_apart() -> None:
-    items = Items([stored("a", 5), stored("b", 5), stored("c", 5)])
+def test_items_that_share_a_position_are_distinguished() -> None:
+    items = Timeline([stored("a", 5), stored("b", 5), stored("c", 5)])
     entry = items.get("b")
     assert entry is not None
     items.remove(entry)
@@ -195,22 +202,22 @@ def test_items_of_two_sessions_at_one_position_are_told_apart() -> None:
 
 
 @pytest.mark.usefixtures("still_clock")
-def test_neighbours_leave_room_for_an_item_between_them() -> None:
-    items = Items()
+def test_an_item_fits_between_neighbours() -> None:
+    items = Timeline()
     positions = [put(items, message(str(number))).position for number in range(3)]
     assert positions == [POSITION_STEP, 2 * POSITION_STEP, 3 * POSITION_STEP]
 
 
 def test_positions_fit_a_bigint_for_another_two_centuries(monkeypatch: pytest.MonkeyPatch) -> None:
     in_2225 = (2225 - 1970) * 365.25 * 86_400_000
-    monkeypatch.setattr(items_module, "wall_clock_ms", lambda: int(in_2225))
-    assert Items().place(message("a")).position < 2**63
+    monkeypatch.setattr(timeline_module, "wall_clock_ms", lambda: int(in_2225))
+    assert Timeline().place(message("a")).position < 2**63
 
 
-def test_what_two_sessions_say_in_turn_stands_in_the_order_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_items_of_two_sessions_are_ordered_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(1_000, 60_000)
-    monkeypatch.setattr(items_module, "wall_clock_ms", lambda: next(clock))
-    tabs = {name: Items([stored("before", 7)]) for name in "ab"}
+    monkeypatch.setattr(timeline_module, "wall_clock_ms", lambda: next(clock))
+    tabs = {name: Timeline([stored("before", 7)]) for name in "ab"}
     said = [(put(tabs[name], message(f"{turn}")), name) for turn, name in enumerate("aaabba")]
     in_order = sorted(said, key=lambda entry: entry[0].position)
     assert "".join(name for _, name in in_order) == "aaabba"
@@ -218,13 +225,13 @@ def test_what_two_sessions_say_in_turn_stands_in_the_order_of_the_clock(monkeypa
 
 
 @pytest.mark.usefixtures("still_clock")
-def test_a_clock_that_goes_back_does_not_put_an_item_before_what_is_known() -> None:
-    items = Items([stored("ahead", 2**60)])
+def test_a_clock_that_goes_back_does_not_reorder_items() -> None:
+    items = Timeline([stored("ahead", 2**60)])
     assert put(items, message("next")).position == 2**60 + POSITION_STEP
 
 
 @pytest.mark.usefixtures("still_clock")
-def test_a_history_is_restored_with_its_ids_its_positions_and_its_parts() -> None:
+def test_a_history_is_restored_with_ids_positions_and_content_parts() -> None:
     history = [
         stored("s", 5, "system"),
         stored("u", 9),
@@ -232,7 +239,7 @@ def test_a_history_is_restored_with_its_ids_its_positions_and_its_parts() -> Non
         replace(stored("c", 41, "assistant"), kind="function_call", call_id="call_1", name="look_up"),
         replace(stored("o", 42, "tool"), kind="function_call_output", call_id="call_1"),
     ]
-    items = Items(history)
+    items = Timeline(history)
     entries = list(items)
     assert [entry.stored(SESSION, CONVERSATION) for entry in entries] == history
     assert [entry.previous_item_id for entry in entries] == [None, "s", "u", "a", "c"]
@@ -246,8 +253,8 @@ def test_a_history_is_restored_with_its_ids_its_positions_and_its_parts() -> Non
     assert items.place(message("next")).position == 42 + POSITION_STEP
 
 
-def test_an_agent_sees_every_item_with_text_but_not_the_one_under_way() -> None:
-    items = Items([stored("s", 1, "system")])
+def test_the_context_has_every_item_with_text_except_unfinished_ones() -> None:
+    items = Timeline([stored("s", 1, "system")])
     put(items, message("u", "hello"))
     put(items, message("cut", "hal", "assistant", "incomplete"))
     put(items, message("empty", ""))
@@ -266,8 +273,8 @@ def test_an_agent_sees_every_item_with_text_but_not_the_one_under_way() -> None:
     ]
 
 
-def test_what_was_said_while_an_answer_is_under_way_comes_after_it() -> None:
-    items = Items()
+def test_a_message_sent_during_an_answer_follows_it() -> None:
+    items = Timeline()
     put(items, message("u1"))
     answer = put(items, message("a1", "", "assistant", "in_progress"))
     put(items, message("u2"))
@@ -275,20 +282,20 @@ def test_what_was_said_while_an_answer_is_under_way_comes_after_it() -> None:
     assert [entry.item_id for entry in items.context()] == ["u1", "a1", "u2"]
 
 
-def test_the_text_of_an_item_is_that_of_all_its_parts() -> None:
-    entry = Items().place(
+def test_the_text_of_an_item_joins_all_its_parts() -> None:
+    entry = Timeline().place(
         MessageItem(id="u", status="completed", role="user", content=[InputText("a"), InputText("b")])
     )
     assert entry.text == "ab"
 
 
-def test_an_item_is_stored_under_the_same_message_id_each_time_and_never_as_in_progress() -> None:
-    entry = Items().place(message("a", "so far", "assistant", "in_progress"))
+def test_an_item_is_stored_with_one_message_id_and_never_in_progress() -> None:
+    entry = Timeline().place(message("a", "so far", "assistant", "in_progress"))
     first, second = entry.stored(SESSION, CONVERSATION), entry.stored(SESSION, CONVERSATION)
     assert first == second
     assert (first.message_id, first.status, first.content) == (entry.message_id, "incomplete", "so far")
 
 
 def test_two_entries_never_share_a_message_id() -> None:
-    items = Items()
+    items = Timeline()
     assert items.place(message("a")).message_id != items.place(message("b")).message_id

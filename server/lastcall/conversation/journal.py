@@ -1,0 +1,99 @@
+"""What a session writes of its conversation: within its quota, and never after its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..config import Settings
+from ..limits.limit import Limit
+from ..protocol.client_events import ClientEvent, ItemCreate
+from ..protocol.items import Item
+from ..sessions.session import Session
+from ..store.errors import SessionClosed
+from ..store.records import ItemDeletion, StoredItem
+from ..store.store import Store
+from .timeline import ConversationEntry, Timeline
+from .validation import refusal
+
+
+class Journal:
+    """The writes of one session. Each returns once it is committed.
+
+    The quota counts the characters that this session adds; history has a limit of its own. Deleting an item gives
+    nothing back, because the transcript keeps it.
+
+    closed: the session has ended; nothing more is stored through the journal, and so nothing more is acknowledged.
+    count: counts refusals per limit.
+    """
+
+    def __init__(
+        self, session: Session, timeline: Timeline, store: Store, settings: Settings, count: Callable[[Limit], None]
+    ) -> None:
+        self._session = session
+        self._timeline = timeline
+        self._store = store
+        self._settings = settings
+        self._count = count
+        self._chars = 0
+        self.closed = False
+
+    def check_quota(self, event: ClientEvent, chars: int = 0) -> None:
+        """Raises `EventRejected` if the conversation cannot take one more item of this many characters."""
+        settings = self._settings
+        if len(self._timeline) >= settings.items_max:
+            self._count(Limit.ITEMS)
+            raise refusal(event, "conversation_full", f"A session may hold at most {settings.items_max} items.")
+        if self._chars + chars > settings.conversation_chars_max:
+            self._count(Limit.ITEMS)
+            message = f"A session may add at most {settings.conversation_chars_max} characters."
+            raise refusal(event, "conversation_full", message)
+
+    async def append(self, event: ItemCreate, item: Item) -> ConversationEntry:
+        """Adds a client's item to the conversation: checks the quota, reserves a place, and stores the item.
+
+        Raises `EventRejected` where the quota is used up, `UnknownItem` or `NoFreePosition` where there is no such
+        place, and `SessionClosed`, `ItemExists` or another `StoreError` where the item is not stored.
+        """
+        self.check_quota(event, len(ConversationEntry(item).text))
+        # Reserved before the commit: a response that adds items meanwhile must not take the same position.
+        entry = self._timeline.place(item, event.previous_item_id)
+        try:
+            await self._store_items([entry])
+            self._timeline.add(entry)
+            self._chars += len(entry.text)
+        finally:
+            if not entry.known:
+                self._timeline.remove(entry)
+        return entry
+
+    async def append_reply(self, entries: Sequence[ConversationEntry]) -> None:
+        """Stores a response's items, all or none. They are in the timeline already; the quota was checked at its start.
+
+        Raises `SessionClosed` and other `StoreError`s.
+        """
+        # Counted even where the commit fails: the items stay in the agent's context.
+        self._chars += sum(len(entry.text) for entry in entries)
+        await self._store_items(entries)
+
+    async def delete(self, item_id: str) -> None:
+        """Marks an item as deleted. Raises `SessionClosed`, `ItemNotFound` and other `StoreError`s."""
+        self.check_open()
+        deletion = ItemDeletion(self._session.session_id, item_id)
+        await self._store.delete_item(deletion, within=self._settings.append_seconds)
+
+    def check_open(self) -> None:
+        """Raises `SessionClosed` once the session has ended."""
+        if self.closed:
+            raise SessionClosed("the session is over")
+
+    def rows(self, entries: Sequence[ConversationEntry]) -> Sequence[StoredItem]:
+        """The entries as rows of this session."""
+        return [entry.stored(self._session.session_id, self._session.conversation_id) for entry in entries]
+
+    async def _store_items(self, entries: Sequence[ConversationEntry]) -> None:
+        self.check_open()
+        rows = self.rows(entries)
+        if any(row.role == "user" for row in rows):
+            self._session.user_spoke()  # before the commit: its outcome may stay unknown
+        if rows:  # a failed response may have none
+            await self._store.append_items(rows, within=self._settings.append_seconds)

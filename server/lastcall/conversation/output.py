@@ -1,0 +1,189 @@
+"""The output items of a response, and the events about them in their canonical order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypedDict
+from uuid import uuid4
+
+from ..agents.agent import AgentFailed, ToolCall
+from ..protocol import server_events
+from ..protocol.items import FunctionCallItem, Item, MessageItem, OutputText
+from .sinks import EventSink, ItemSink
+from .timeline import ConversationEntry
+
+OUTPUT_ITEMS_MAX = 64  # of one response
+CALL_ID_CHARS_MAX = 128  # of an agent's own call_id
+
+ClosedStatus = Literal["completed", "incomplete"]
+
+
+class ResponseOutput:
+    """The items of one response, until they are committed.
+
+    The first item's place is reserved at once, before the next client event is handled.
+
+    entries: the items announced so far; the last one may still be open.
+    tools: the names of the tools that the agent may call.
+    chars_max: characters of all items together.
+    """
+
+    def __init__(
+        self, response_id: str, sink: ItemSink, outbox: EventSink, *, tools: frozenset[str], chars_max: int
+    ) -> None:
+        self.entries: list[ConversationEntry] = []
+        self._response_id = response_id
+        self._sink = sink
+        self._outbox = outbox
+        self._tools = tools
+        self._chars_max = chars_max
+        self._chars_left = chars_max
+        self._reserved: ConversationEntry | None = sink.reserve(_empty_message(), None)
+        self._open: ConversationEntry | None = None
+        self._pieces: list[str] = []  # of the open item
+
+    @property
+    def items(self) -> list[Item]:
+        return [entry.item for entry in self.entries]
+
+    def begin(self) -> None:
+        """Announces the message, unless the answer may begin with a tool call."""
+        if not self._tools:
+            self._open_message()
+
+    def append_text(self, piece: str) -> None:
+        """Adds text to the open message, or opens one. Raises `AgentFailed` above a limit."""
+        if not piece:
+            return
+        if self._open is None or not isinstance(self._open.item, MessageItem):
+            self.close_item("completed")
+            self._open_message()
+        self._count(piece)
+        self._pieces.append(piece)
+        self._outbox.emit(server_events.TextDelta(**self._where(), delta=piece))
+
+    def open_call(self, call: ToolCall) -> None:
+        """Begins a tool call. Raises `AgentFailed` if the tool was not offered, or above a limit."""
+        if call.name not in self._tools:
+            raise AgentFailed("unknown_tool", f"The agent called a tool that it was not offered: {call.name!r:.100}.")
+        self.close_item("completed")
+        entry = self._next_entry()
+        call_id = encodable(call.call_id or "").replace("\0", "")[:CALL_ID_CHARS_MAX] or f"call_{uuid4().hex}"
+        entry.item = FunctionCallItem(
+            id=entry.item.id, status="in_progress", call_id=call_id, name=call.name, arguments=""
+        )
+        self._announce(entry)
+        self.append_arguments(encodable(call.arguments))
+
+    def append_arguments(self, piece: str) -> None:
+        """Adds to the arguments of the open call. Raises `AgentFailed` without one, or above a limit."""
+        if self._open is None or not isinstance(self._open.item, FunctionCallItem):
+            raise AgentFailed("agent_error", "The agent sent arguments without a call.")
+        self._count(piece)
+        if piece:
+            self._emit_arguments(self._open.item.call_id, piece)
+
+    def close_item(self, status: ClosedStatus) -> None:
+        """Sends the whole content of the open item. Its `done` follows after the response's commit."""
+        entry = self._open
+        if entry is None:
+            return
+        if isinstance(entry.item, FunctionCallItem) and status == "completed" and not self._pieces:
+            self._emit_arguments(entry.item.call_id, "{}")  # clients parse arguments as JSON
+        self._settle(entry, status)
+        match entry.item:
+            case MessageItem():
+                self._outbox.emit(server_events.TextDone(**self._where(), text=entry.text))
+                self._outbox.emit(
+                    server_events.ContentPartDone(**self._where(), part=server_events.TextPart(text=entry.text))
+                )
+            case FunctionCallItem(call_id=call_id, name=name, arguments=arguments):
+                self._outbox.emit(
+                    server_events.ArgumentsDone(**self._where(), call_id=call_id, name=name, arguments=arguments)
+                )
+        self._open = None
+
+    def stop(self) -> Sequence[ConversationEntry]:
+        """Settles the open item without an event; returns all items, as far as they got."""
+        if self._open is not None and self._open.item.status == "in_progress":
+            self._settle(self._open, "incomplete")
+        return self.entries
+
+    async def commit(self) -> None:
+        """Stores the items in one commit. Raises `StoreError`."""
+        if self._reserved is not None:
+            self._sink.release(self._reserved)
+        await self._sink.commit(self.entries)
+
+    def acknowledge(self) -> None:
+        """Sends the `done` of each item, after the commit."""
+        for index, entry in enumerate(self.entries):
+            done = server_events.OutputItemDone(response_id=self._response_id, output_index=index, item=entry.item)
+            self._outbox.emit(done)
+            self._sink.acknowledge(entry)
+
+    def mark_incomplete(self) -> None:
+        """For a commit that failed."""
+        for entry in self.entries:
+            entry.item.status = "incomplete"
+
+    def _count(self, piece: str) -> None:
+        self._chars_left -= len(piece)
+        if self._chars_left < 0:
+            raise AgentFailed("answer_too_long", f"The answer exceeded {self._chars_max} characters.")
+
+    def _emit_arguments(self, call_id: str, piece: str) -> None:
+        self._pieces.append(piece)
+        self._outbox.emit(server_events.ArgumentsDelta(**self._where(), call_id=call_id, delta=piece))
+
+    def _open_message(self) -> None:
+        self._announce(self._next_entry())
+        self._outbox.emit(server_events.ContentPartAdded(**self._where(), part=server_events.TextPart(text="")))
+
+    def _next_entry(self) -> ConversationEntry:
+        if len(self.entries) >= OUTPUT_ITEMS_MAX:
+            raise AgentFailed("answer_too_long", f"The answer exceeded {OUTPUT_ITEMS_MAX} items.")
+        reserved, self._reserved = self._reserved, None
+        return reserved or self._sink.reserve(_empty_message(), self.entries[-1])
+
+    def _announce(self, entry: ConversationEntry) -> None:
+        self.entries.append(entry)
+        self._open, self._pieces = entry, []
+        index = len(self.entries) - 1
+        self._outbox.emit(
+            server_events.OutputItemAdded(response_id=self._response_id, output_index=index, item=entry.item)
+        )
+        self._sink.announce(entry)
+
+    def _settle(self, entry: ConversationEntry, status: ClosedStatus) -> None:
+        text = "".join(self._pieces).replace("\0", "")  # PostgreSQL's text cannot hold NUL
+        entry.item.status = status
+        match entry.item:
+            case MessageItem() as message:
+                message.content = [OutputText(text)]
+            case FunctionCallItem() as call:
+                call.arguments = text
+
+    def _where(self) -> _Where:
+        return {
+            "response_id": self._response_id,
+            "item_id": self.entries[-1].item.id,
+            "output_index": len(self.entries) - 1,
+        }
+
+
+class _Where(TypedDict):
+    """The fields that every event about an output item has."""
+
+    response_id: str
+    item_id: str
+    output_index: int
+
+
+def encodable(text: str) -> str:
+    """The text without lone surrogates, which UTF-8 cannot encode: a model's JSON has them where it cuts a pair."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _empty_message() -> MessageItem:
+    return MessageItem(id=f"item_{uuid4().hex}", status="in_progress", role="assistant", content=[])

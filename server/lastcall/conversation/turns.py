@@ -1,0 +1,77 @@
+"""Builds the turn that an agent answers: context, instructions and tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..agents.agent import ContextItem, Message, Turn
+from ..agents.window import within_budget
+from ..config import Settings
+from ..limits.limit import Limit
+from ..protocol.client_events import NewItem, ResponseCreate, ResponseParams
+from ..protocol.server_events import RealtimeSession
+from ..sessions.session import Session
+from .timeline import ConversationEntry, Timeline
+from .validation import chosen_tool, item_not_found, new_item, offered_tools
+
+
+def with_briefing(instructions: str, briefing: str) -> str:
+    """The instructions, followed by what is remembered of the user."""
+    return f"{instructions}\n\n{briefing}" if briefing else instructions
+
+
+class TurnBuilder:
+    """Builds the turns of one session.
+
+    briefing: what is remembered of the user.
+    count: counts refusals per limit; here, contexts that had to be shortened.
+    """
+
+    def __init__(
+        self, session: Session, timeline: Timeline, briefing: str, settings: Settings, count: Callable[[Limit], None]
+    ) -> None:
+        self._session = session
+        self._timeline = timeline
+        self._briefing = briefing
+        self._settings = settings
+        self._count = count
+
+    def build(self, event: ResponseCreate, params: ResponseParams, config: RealtimeSession) -> Turn:
+        """The turn that `response.create` asks for. Raises `EventRejected`."""
+        items = self._fitting(self._context(event, params))
+        tools = offered_tools(event, config.tools if params.tools is None else params.tools, "response.tools")
+        choice = chosen_tool(event, params.tool_choice or config.tool_choice, tools, "response.tool_choice")
+        limit = params.max_output_tokens or config.max_output_tokens
+        own = params.instructions
+        return Turn(
+            user_id=self._session.user_id,
+            conversation_id=config.conversation_id,
+            instructions=with_briefing(own, self._briefing) if own else config.instructions,
+            messages=[item for item in items if isinstance(item, Message)],
+            max_output_tokens=limit if isinstance(limit, int) else None,
+            items=items,
+            tools=tools,
+            tool_choice=choice,
+            parallel_tool_calls=params.parallel_tool_calls,
+        )
+
+    def _fitting(self, items: Sequence[ContextItem]) -> Sequence[ContextItem]:
+        kept = within_budget(items, self._settings.context_chars_max)
+        if len(kept) < len(items):
+            self._count(Limit.CONTEXT)
+        return kept
+
+    def _context(self, event: ResponseCreate, params: ResponseParams) -> list[ContextItem]:
+        """The conversation, or the response's own input: new items, and references to items of the conversation."""
+        if params.input is None:
+            return self._timeline.context()
+        entries = (self._input_entry(event, item, f"response.input[{n}]") for n, item in enumerate(params.input))
+        return [seen for entry in entries if (seen := entry.context()) is not None]
+
+    def _input_entry(self, event: ResponseCreate, item: NewItem, param: str) -> ConversationEntry:
+        if item.type != "item_reference":
+            return ConversationEntry(new_item(event, item, param))
+        entry = self._timeline.get(item.id or "")
+        if entry is None:
+            raise item_not_found(event, item.id or "", f"{param}.id")
+        return entry
