@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from lastcall.agents.select import EchoAgent
+from lastcall.agents.echo import EchoAgent
 from lastcall.store.postgres import PostgresStore
 
 from ..support.clients import connect

@@ -9,7 +9,7 @@ import pytest
 import structlog.testing
 import trio
 from lastcall import logs
-from lastcall.agents.select import EchoAgent
+from lastcall.agents.echo import EchoAgent
 from lastcall.shutdown import (
     CLOSE_ROWS,
     END_SESSIONS,

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 import structlog.testing
 import trio
 from lastcall.agents.agent import Agent
-from lastcall.agents.select import EchoAgent
+from lastcall.agents.echo import EchoAgent
 from lastcall.auth.authenticator import Authenticator
 from lastcall.config import Settings
 from lastcall.limits.gate import Gate

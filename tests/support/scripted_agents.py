@@ -7,14 +7,13 @@ from collections.abc import AsyncGenerator, Sequence
 
 import trio
 from lastcall.agents.agent import Memory, Piece, Transcript, Turn
-from lastcall.memory.extract import extractive
 
 WORDS_MAX = 1_000
 WORD_SECONDS = 0.25
 
 
 class ScriptedAgent:
-    """Remembers like the echo agent; subclasses say how it answers."""
+    """Says hello; subclasses answer otherwise."""
 
     @property
     def describe(self) -> str:
@@ -22,9 +21,6 @@ class ScriptedAgent:
 
     async def reply(self, turn: Turn, /) -> AsyncGenerator[Piece, None]:
         yield "Hello."
-
-    async def finalize(self, transcript: Transcript, /) -> Sequence[Memory]:
-        return extractive(transcript)
 
 
 class Slow(ScriptedAgent):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import trio
 from lastcall.agents.agent import Agent
-from lastcall.agents.select import EchoAgent
+from lastcall.agents.echo import EchoAgent
 from lastcall.config import Settings
 from lastcall.main import listen, serve_sessions, url_of
 from lastcall.shutdown import Signals

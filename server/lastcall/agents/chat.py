@@ -1,24 +1,24 @@
-"""What an OpenAI-compatible endpoint is sent, and what its stream means. Pure functions."""
+"""Chat completions: builds requests and reads streams of OpenAI-compatible endpoints. No I/O."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .agent import AgentFailed, CutOff, FunctionCall, FunctionOutput, Message, Tool, ToolArguments, ToolCall, Usage
+from .window import within_budget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from .agent import ContextItem, Piece, Turn
 
-MESSAGE_CHARS = 16  # what a message takes beside its text
+MESSAGE_CHARS = 16  # overhead of a message, beside its text
 
 
 class Answer:
     """Turns the chunks of a stream into an agent's pieces.
 
-    Calls are numbered and may come interleaved: the first runs through, what comes of others meanwhile waits for it.
+    Calls are numbered and may arrive interleaved: the first is passed on at once, the others are held until the end.
     """
 
     def __init__(self) -> None:
@@ -28,6 +28,7 @@ class Answer:
         self._waiting: dict[int, ToolCall] = {}
 
     def take(self, chunk: Any) -> Iterator[Piece]:
+        """The pieces of one chunk."""
         if chunk.usage is not None:
             details = chunk.usage.prompt_tokens_details
             cached = (details.cached_tokens if details else None) or 0
@@ -55,9 +56,11 @@ class Answer:
             )
 
     def rest(self) -> Iterator[Piece]:
-        """What is left at the end of the stream. Raises `AgentFailed` where that was no end."""
-        if self._finish is None:  # an endpoint that dies politely ends its stream as if it were done
-            raise AgentFailed("upstream_broken", "The model's endpoint ended its answer half way.")
+        """The remaining pieces, at the end of the stream. Raises `AgentFailed` if the answer is not finished."""
+        if self._finish is None:  # some endpoints close the stream cleanly when they fail
+            raise AgentFailed(
+                "upstream_broken", "The model's endpoint ended its stream in mid-answer."
+            )
         yield from self._waiting.values()
         if self._usage is not None:
             yield self._usage
@@ -88,17 +91,17 @@ def _function(tool: Tool) -> dict[str, Any]:
 def fitting(instructions: str, items: Sequence[ContextItem], chars_max: int) -> list[dict[str, Any]]:
     """The request's messages: the instructions, then the newest items that fit.
 
-    Instructions take at most half of `chars_max`; of a newest message that is itself too long, the end stays.
+    Instructions take at most half of `chars_max`; a newest message that is itself too long is cut to its end.
     """
     system = instructions[: chars_max // 2]
     chat: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-    chat += _chat(newest(items, chars_max - len(system)))
-    # Endpoints refuse an empty list, and a client may ask for an answer before anybody said a word.
+    chat += _chat(within_budget(items, chars_max - len(system), item_chars=MESSAGE_CHARS, cut_newest=True))
+    # Endpoints refuse an empty list, and a client may request a response before the first message.
     return chat or [{"role": "system", "content": "Greet the user."}]
 
 
 def _chat(items: Sequence[ContextItem]) -> Iterator[dict[str, Any]]:
-    """Endpoints refuse a call without an output, an output without its call, and anything in between the two."""
+    """Endpoints refuse a call without its output, an output without its call, and any message between the two."""
     outputs = {item.call_id: item for item in items if isinstance(item, FunctionOutput)}
     calls: list[FunctionCall] = []
     for item in items:
@@ -112,7 +115,7 @@ def _chat(items: Sequence[ContextItem]) -> Iterator[dict[str, Any]]:
 
 
 def _exchange(calls: Sequence[FunctionCall], outputs: Mapping[str, FunctionOutput]) -> Iterator[dict[str, Any]]:
-    """Calls that were made together, and then what came of each."""
+    """Calls that were made together, then their outputs."""
     if not calls:
         return
     made = [
@@ -122,41 +125,3 @@ def _exchange(calls: Sequence[FunctionCall], outputs: Mapping[str, FunctionOutpu
     yield {"role": "assistant", "content": None, "tool_calls": made}
     for call in calls:
         yield {"role": "tool", "tool_call_id": call.call_id, "content": outputs[call.call_id].output}
-
-
-def newest(items: Sequence[ContextItem], chars_max: int) -> list[ContextItem]:
-    """The newest items with words in them that fit, oldest first; at least the newest one's end.
-
-    With an output comes its call, however long: without it, the output would say nothing.
-    """
-    taken: list[ContextItem] = []
-    answered: set[str] = set()
-    room = chars_max
-    for item in reversed(items):
-        room -= _chars(item) + MESSAGE_CHARS
-        called = isinstance(item, FunctionCall) and item.call_id in answered
-        if (room < 0 and taken and not called) or not _chars(item):
-            continue
-        if isinstance(item, FunctionOutput):
-            answered.add(item.call_id)
-        taken.append(_ending(item, chars_max))
-    return taken[::-1]
-
-
-def _chars(item: ContextItem) -> int:
-    match item:
-        case Message(text=text):
-            return len(text)
-        case FunctionCall(name=name, arguments=arguments):
-            return len(name) + len(arguments)
-        case FunctionOutput(call_id=call_id, output=output):
-            return len(call_id) + len(output)
-
-
-def _ending(item: ContextItem, chars_max: int) -> ContextItem:
-    match item:
-        case Message(text=text) if len(text) > chars_max:
-            return replace(item, text=text[-chars_max:])
-        case FunctionOutput(output=output) if len(output) > chars_max:
-            return replace(item, output=output[-chars_max:])
-    return item

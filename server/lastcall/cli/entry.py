@@ -30,7 +30,7 @@ EXIT_INTERRUPTED = 130
 _MISTAKES = (
     ("lastcall.embedded.cluster", "EmbeddedError"),
     ("lastcall.store.postgres", "DatabaseUnusable"),
-    ("lastcall.agents.select", "AgentUnavailable"),
+    ("lastcall.agents.agent", "AgentUnavailable"),
     ("lastcall.main", "CannotListen"),
     ("lastcall.config", "BadSettings"),
 )

@@ -15,12 +15,12 @@ from uuid import UUID
 import structlog
 import trio
 
-from ..agents.agent import Agent, AgentFailed, Memory
-from ..agents.containment import contained
+from ..agents.agent import Agent, AgentFailed, Memory, contained
 from ..config import Settings
 from ..store.errors import InvalidRow, StoreError
 from ..store.records import MemoryClaim
 from ..store.store import Store
+from .extract import extract_memories, prepare_extraction
 
 CLAIM_MARGIN_SECONDS = 15.0  # a claim outlives the work that it covers
 RELEASE_SECONDS = 2.0  # for giving a claim back, shielded
@@ -171,7 +171,7 @@ class Finalizer:
         try:
             with trio.fail_after(self._settings.memory_seconds):
                 with contained():
-                    memories = await self._agent.finalize(claim.transcript)
+                    memories = await extract_memories(self._agent, claim.transcript)
                 await self._store.finish_memory(session_id, _acceptable(memories))
         except trio.TooSlowError:
             await self._note_failure(claim, f"took longer than {self._settings.memory_seconds:g} s")
@@ -220,6 +220,7 @@ def _acceptable(memories: Sequence[Memory]) -> list[Memory]:
 @asynccontextmanager
 async def open_finalizer(store: Store, agent: Agent, settings: Settings) -> AsyncIterator[Finalizer]:
     """Runs the workers until the block is left, and then until nothing is pending; the caller sets the deadline."""
+    prepare_extraction(agent)
     finalizer = Finalizer(store, agent, settings)
     async with trio.open_nursery() as workers:
         for _ in range(settings.memory_workers):

@@ -16,10 +16,7 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 from lastcall.agents.agent import (
     AgentFailed,
-    ContextItem,
     CutOff,
-    FunctionCall,
-    FunctionOutput,
     Message,
     Piece,
     Role,
@@ -30,8 +27,8 @@ from lastcall.agents.agent import (
     Turn,
     Usage,
 )
-from lastcall.agents.chat import MESSAGE_CHARS, fitting
 from lastcall.agents.openai import CONTEXT_HALVINGS_MAX, OpenAIAgent
+from lastcall.memory.extract import extract_memories
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -178,7 +175,7 @@ async def failure(agent: OpenAIAgent, asked: Turn | None = None) -> AgentFailed:
     return caught.value
 
 
-async def test_the_answer_comes_in_the_endpoints_pieces(endpoint: Endpoint, agent: OpenAIAgent) -> None:
+async def test_an_answer_arrives_in_the_endpoints_pieces(endpoint: Endpoint, agent: OpenAIAgent) -> None:
     assert await answer(agent, turn("Hi", "Hello.", "Who am I?", max_output_tokens=7)) == ["Hel", "lo ", "Ada"]
     assert endpoint.keys == [f"Bearer {KEY}"]
     [request] = endpoint.asked
@@ -196,7 +193,7 @@ async def test_an_empty_conversation_is_answered_too(endpoint: Endpoint, agent: 
     assert endpoint.asked[0]["messages"]
 
 
-async def test_the_agents_own_bound_on_an_answer_holds(endpoint: Endpoint) -> None:
+async def test_the_agents_own_limit_of_tokens_holds(endpoint: Endpoint) -> None:
     agent = OpenAIAgent(base_url=endpoint.url, api_key=KEY, model="small", output_tokens_max=512)
     await answer(agent, turn("Hi"))
     await answer(agent, turn("Hi", max_output_tokens=9_000))
@@ -250,12 +247,12 @@ async def test_leaving_an_answer_early_closes_the_upstream_connection(endpoint: 
         (401, "upstream_key_refused", "LASTCALL_AGENT_KEY"),
         (403, "upstream_key_refused", "LASTCALL_AGENT_KEY"),
         (404, "upstream_model_not_found", "'small'"),
-        (429, "upstream_rate_limited", "no more requests"),
+        (429, "upstream_rate_limited", "rate limiting"),
         (500, "upstream_error", "500"),
         (503, "upstream_error", "503"),
     ],
 )
-async def test_a_refusal_is_told_in_one_plain_sentence(
+async def test_an_http_error_is_reported_in_one_sentence(
     endpoint: Endpoint, agent: OpenAIAgent, status: int, code: str, says: str
 ) -> None:
     endpoint.status = status
@@ -273,7 +270,7 @@ async def test_a_refusal_is_told_in_one_plain_sentence(
         ("error", "upstream_error"),
     ],
 )
-async def test_an_answer_that_breaks_off_half_way_is_a_failure(
+async def test_an_answer_that_breaks_off_is_a_failure(
     endpoint: Endpoint, agent: OpenAIAgent, then: str, code: str
 ) -> None:
     endpoint.then = then
@@ -291,14 +288,14 @@ async def test_an_answer_that_breaks_off_half_way_is_a_failure(
     assert heard == ["Hel", "lo ", "Ada"]
 
 
-async def test_a_silent_endpoint_is_given_up(endpoint: Endpoint) -> None:
+async def test_a_silent_endpoint_times_out(endpoint: Endpoint) -> None:
     endpoint.then = "stall"
     agent = OpenAIAgent(base_url=endpoint.url, api_key=KEY, model="small", read_seconds=0.05)
     assert (await failure(agent)).code == "upstream_timeout"
     await agent.aclose()
 
 
-async def test_an_endpoint_that_nobody_serves_is_unreachable() -> None:
+async def test_a_closed_port_is_reported_as_unreachable() -> None:
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
     await listener.aclose()
@@ -307,7 +304,7 @@ async def test_an_endpoint_that_nobody_serves_is_unreachable() -> None:
     await agent.aclose()
 
 
-async def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
+async def test_a_loopback_endpoint_is_not_reached_through_a_proxy(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
@@ -330,20 +327,6 @@ async def test_a_context_that_is_too_long_is_halved_a_few_times(endpoint: Endpoi
     assert len(endpoint.asked) == CONTEXT_HALVINGS_MAX + 1
 
 
-def test_the_newest_messages_that_fit_are_sent_after_the_instructions() -> None:
-    messages = turn("one", "two", "three").messages
-    room = len("Be brief.") + len("two") + len("three") + 2 * MESSAGE_CHARS
-    assert [message["content"] for message in fitting("Be brief.", messages, room)] == ["Be brief.", "two", "three"]
-    assert [message["content"] for message in fitting("Be brief.", messages, room - 1)] == ["Be brief.", "three"]
-
-
-def test_the_newest_message_is_sent_with_its_end_however_long_it_is() -> None:
-    [system, newest] = fitting("s" * 100, turn("x" * 100 + "and why?").messages, 80)
-    assert system["content"] == "s" * 40
-    assert str(newest["content"]).endswith("and why?")
-    assert len(str(newest["content"])) == 40
-
-
 # --- tools
 
 
@@ -358,7 +341,7 @@ def piece_of_call(index: int, arguments: str, **named: str) -> dict[str, Any]:
     return {"tool_calls": [{"index": index, "function": function} | ({"id": call_id} if call_id else {})]}
 
 
-async def test_the_models_calls_come_in_the_endpoints_pieces(endpoint: Endpoint, agent: OpenAIAgent) -> None:
+async def test_tool_calls_arrive_in_the_endpoints_pieces(endpoint: Endpoint, agent: OpenAIAgent) -> None:
     endpoint.pieces, endpoint.finish = ("Let me see.",), "tool_calls"
     endpoint.deltas = [
         piece_of_call(0, "", id="call_1", name="look_up"),
@@ -383,9 +366,7 @@ async def test_the_models_calls_come_in_the_endpoints_pieces(endpoint: Endpoint,
     assert (request["tool_choice"], request["parallel_tool_calls"]) == ("required", True)
 
 
-async def test_a_tool_that_must_be_called_is_named_and_without_tools_nothing_is_said_of_them(
-    endpoint: Endpoint, agent: OpenAIAgent
-) -> None:
+async def test_a_required_tool_is_named_and_no_tools_are_not_mentioned(endpoint: Endpoint, agent: OpenAIAgent) -> None:
     await answer(agent, replace(turn("Hi"), tools=[LOOK_UP], tool_choice=LOOK_UP))
     await answer(agent, turn("Hi"))
     first, second = endpoint.asked
@@ -401,44 +382,10 @@ async def test_a_model_that_cannot_call_tools_is_not_told_of_them(endpoint: Endp
     await agent.aclose()
 
 
-def called(call_id: str, name: str = "look_up", arguments: str = "{}") -> FunctionCall:
-    return FunctionCall(name, arguments, call_id, f"item_{call_id}")
-
-
-def test_each_call_is_sent_with_its_output_right_behind_it_whatever_came_between() -> None:
-    items: list[ContextItem] = [
-        Message("user", "Hi", "1"),
-        called("a"),
-        called("b", "greet"),
-        called("unanswered"),
-        Message("user", "Still there?", "2"),
-        FunctionOutput("b", "hello", "3"),
-        FunctionOutput("a", "Oslo", "4"),
-        FunctionOutput("of nobody's call", "lost", "5"),
-    ]
-    sent = fitting("", items, 10_000)
-    assert [message["role"] for message in sent] == ["user", "assistant", "tool", "tool", "user"]
-    assert [call["id"] for call in sent[1]["tool_calls"]] == ["a", "b"]
-    assert sent[1]["tool_calls"][0]["function"] == {"name": "look_up", "arguments": "{}"}
-    assert [(each["tool_call_id"], each["content"]) for each in sent[2:4]] == [("a", "Oslo"), ("b", "hello")]
-
-
-def test_an_output_that_fits_brings_its_call_along_and_one_that_does_not_is_cut() -> None:
-    items: list[ContextItem] = [
-        Message("user", "x" * 100, "1"),
-        called("a", arguments="y" * 100),
-        FunctionOutput("a", "z" * 50, "2"),
-    ]
-    sent = fitting("", items, 80)
-    assert [message["role"] for message in sent] == ["assistant", "tool"]
-    [_, cut] = fitting("", items, 20)
-    assert cut["content"] == "z" * 20
-
-
 # --- what it cost, and where it ended
 
 
-async def test_what_an_answer_cost_is_what_the_endpoint_counted(endpoint: Endpoint, agent: OpenAIAgent) -> None:
+async def test_usage_is_what_the_endpoint_counted(endpoint: Endpoint, agent: OpenAIAgent) -> None:
     counts = {"prompt_tokens": 30, "completion_tokens": 4, "total_tokens": 34}
     endpoint.usage = {**counts, "prompt_tokens_details": {"cached_tokens": 16}}
     assert (await answer(agent, turn("Hi")))[-1] == Usage(30, 4, 16)
@@ -447,9 +394,7 @@ async def test_what_an_answer_cost_is_what_the_endpoint_counted(endpoint: Endpoi
     assert endpoint.asked[0]["stream_options"] == {"include_usage": True}
 
 
-async def test_an_endpoint_that_does_not_count_is_asked_without_it_from_then_on(
-    endpoint: Endpoint, agent: OpenAIAgent
-) -> None:
+async def test_an_endpoint_that_reports_no_usage_is_asked_only_once(endpoint: Endpoint, agent: OpenAIAgent) -> None:
     endpoint.refuses_usage = True
     for _ in range(2):
         assert await answer(agent, turn("Hi")) == ["Hel", "lo ", "Ada"]
@@ -457,7 +402,7 @@ async def test_an_endpoint_that_does_not_count_is_asked_without_it_from_then_on(
 
 
 @pytest.mark.parametrize(("finish", "reason"), [("length", "max_output_tokens"), ("content_filter", "content_filter")])
-async def test_an_answer_that_the_endpoint_cut_says_so(
+async def test_an_answer_that_the_endpoint_cut_is_marked(
     endpoint: Endpoint, agent: OpenAIAgent, finish: str, reason: str
 ) -> None:
     endpoint.finish = finish
@@ -478,7 +423,7 @@ def found(*facts: tuple[str, str, int, str]) -> str:
 CHAT = chat(("assistant", "Do you like tea?"), ("user", "Yes. Ada  is my name, by the way."))
 
 
-async def test_the_model_lists_memories_and_only_those_in_the_users_words_are_kept(
+async def test_only_the_models_memories_with_a_quote_of_the_user_are_kept(
     endpoint: Endpoint, agent: OpenAIAgent
 ) -> None:
     endpoint.answer = found(
@@ -488,7 +433,7 @@ async def test_the_model_lists_memories_and_only_those_in_the_users_words_are_ke
         ("like", "Likes tea.", 0, "ada is my name"),
         ("like", "Likes tea.", 3, "ada is my name"),
     )
-    [memory] = await agent.finalize(CHAT)
+    [memory] = await extract_memories(agent, CHAT)
     assert (memory.kind, memory.content, memory.item_id, memory.quote) == (
         "name",
         "The user is called Ada.",
@@ -498,42 +443,40 @@ async def test_the_model_lists_memories_and_only_those_in_the_users_words_are_ke
     assert endpoint.asked[0]["response_format"]["json_schema"]["strict"] is True
 
 
-async def test_what_the_model_reads_is_bounded_to_the_newest(endpoint: Endpoint, agent: OpenAIAgent) -> None:
+async def test_the_model_reads_only_the_newest_messages(endpoint: Endpoint, agent: OpenAIAgent) -> None:
     endpoint.answer = found()
-    await agent.finalize(chat(*(("user", f"{n} " + "x" * 1_000) for n in range(100))))
+    await extract_memories(agent, chat(*(("user", f"{n} " + "x" * 1_000) for n in range(100))))
     sent = msgspec.json.decode(endpoint.asked[0]["messages"][-1]["content"])
     assert sent[-1]["text"].startswith("99 ")
     assert sum(len(row["text"]) for row in sent) <= 24_000
 
 
-async def test_of_a_session_without_the_users_words_the_model_is_not_asked(
+async def test_the_model_is_not_asked_about_a_session_without_user_messages(
     endpoint: Endpoint, agent: OpenAIAgent
 ) -> None:
-    assert await agent.finalize(chat(("assistant", "Hello?"))) == []
+    assert await extract_memories(agent, chat(("assistant", "Hello?"))) == []
     assert endpoint.asked == []
 
 
 @pytest.mark.parametrize("text", ["", "no json", '{"memories": 3}', '{"memories": [{"kind": "name"}]}', "[" * 100_000])
-async def test_a_list_that_cannot_be_read_fails_so_that_it_is_tried_again(
+async def test_an_unreadable_list_is_a_failure_that_is_retried(
     endpoint: Endpoint, agent: OpenAIAgent, text: str
 ) -> None:
     endpoint.answer = text
     with pytest.raises(AgentFailed) as caught:
-        await agent.finalize(CHAT)
+        await extract_memories(agent, CHAT)
     assert caught.value.code == "memory_unreadable"
 
 
 async def test_a_failing_endpoint_fails_the_memory(endpoint: Endpoint, agent: OpenAIAgent) -> None:
     endpoint.status = 401
     with pytest.raises(AgentFailed, match="LASTCALL_AGENT_KEY"):
-        await agent.finalize(CHAT)
+        await extract_memories(agent, CHAT)
 
 
-async def test_where_the_endpoint_has_no_json_schemas_the_users_own_sentences_are_kept(
-    endpoint: Endpoint, agent: OpenAIAgent
-) -> None:
+async def test_without_json_schemas_the_rules_extract_the_memories(endpoint: Endpoint, agent: OpenAIAgent) -> None:
     endpoint.status = 400
-    assert [memory.quote for memory in await agent.finalize(chat(("user", "I like tea.")))] == ["I like tea."]
+    assert [memory.quote for memory in await extract_memories(agent, chat(("user", "I like tea.")))] == ["I like tea."]
 
 
 async def test_a_finished_answer_leaves_nothing_on_the_terminal(endpoint: Endpoint) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import trio
-from lastcall.agents.select import EchoAgent
+from lastcall.agents.echo import EchoAgent
 from lastcall.sessions.instance import RECONNECT_SECONDS
 from lastcall.store.errors import InstanceGone, StoreUnavailable
 from lastcall.store.postgres import PostgresStore

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 import trio
-from lastcall.agents.select import EchoAgent
+from lastcall.agents.echo import EchoAgent
 from lastcall.sessions import reconciler
 from lastcall.sessions.reconciler import PASS_SECONDS
 from lastcall.store.errors import StoreError, StoreUnavailable

@@ -17,7 +17,7 @@ import httpx2
 import jwt
 import pytest
 import trio
-from lastcall.agents.select import EchoAgent
+from lastcall.agents.echo import EchoAgent
 from lastcall.auth import key_admin
 from lastcall.auth.identity import Scope
 from lastcall.auth.secret import digest

@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 from lastcall.agents.agent import Turn
-from lastcall.agents.select import EchoAgent
+from lastcall.agents.echo import EchoAgent
 
 ENDLESS = "Go on for ever."
 

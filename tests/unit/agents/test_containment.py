@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import pytest
 import trio
 from lastcall.agents.agent import Agent, Turn
-from lastcall.agents.select import EchoAgent
+from lastcall.agents.echo import EchoAgent
 from lastcall.store.errors import StoreUnavailable
 from trio.testing import MockClock
 

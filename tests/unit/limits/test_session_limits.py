@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 from lastcall.agents.agent import Turn
-from lastcall.agents.select import EchoAgent
+from lastcall.agents.echo import EchoAgent
 from lastcall.limits.limit import EVENT_BURST_SECONDS, Limit
 from trio.testing import MockClock
 from trio_websocket import ConnectionClosed

@@ -1,212 +1,110 @@
-"""What is kept of what a user said, without a model."""
+"""Which extractor makes the memories of a session."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Literal
 
+import msgspec
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-from lastcall.agents.agent import Memory, Message, Role, Transcript
-from lastcall.memory.extract import INPUT_CHARS_MAX, MEMORIES_MAX, SENTENCE_CHARS_MAX, extractive, grounded
+from lastcall.agents.agent import AgentFailed, JsonModel, Memory, Message, RequestUnsupported, Transcript, Turn
+from lastcall.memory.extract import extract_memories
+from lastcall.memory.model_extract import INPUT_CHARS_MAX
+
+CHAT = Transcript("session", "ada", [Message("user", "I like tea.", "item")])
+BY_RULES = Memory("like", "I like tea.", "item", "I like tea.")
+BY_MODEL = Memory("like", "Likes tea.", "item", "like tea")
+OWN = Memory("note", "Ada was here.", "item", "I")
 
 
-def said(*texts: str, role: Role = "user") -> Transcript:
-    return Transcript("session", "ada", [Message(role, text, f"item_{n}") for n, text in enumerate(texts)])
+class Silent:
+    """An agent that answers nothing, and names no extractor."""
+
+    describe = "silent"
+
+    async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
+        for piece in ():
+            yield piece
 
 
-def kinds(text: str) -> list[tuple[str, str]]:
-    return [(memory.kind, memory.content) for memory in extractive(said(text))]
+class Modelled(Silent):
+    """Names its model as the extractor."""
+
+    def __init__(self, answer: Sequence[Memory] | Exception = (BY_MODEL,)) -> None:
+        self._answer = answer
+        self.prompts: list[str] = []
+
+    @property
+    def extractor(self) -> JsonModel:
+        return self
+
+    async def complete_json(
+        self, instructions: str, prompt: str, *, schema: Mapping[str, object], max_tokens: int
+    ) -> str:
+        self.prompts.append(prompt)
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        facts = [
+            {"kind": memory.kind, "content": memory.content, "item": 1, "quote": memory.quote}
+            for memory in self._answer
+        ]
+        return msgspec.json.encode({"memories": facts}).decode()
 
 
-FACTS = [
-    ("name", "I'm Ada."),
-    ("name", "Hi, I’m Ada Lovelace!"),
-    ("name", "my name is ada"),
-    ("name", "My name’s Åse Øvrebø."),
-    ("name", "I'm Jean-Luc Picard from France"),
-    ("name", "You can call me Al"),
-    ("name", 'My name is "Ada".'),
-    ("name", "My name is Ada and I live in Oslo."),
-    ("place", "I live in St. Petersburg."),
-    ("place", "im from oslo"),
-    ("place", "I've just moved to Rome"),
-    ("place", "My wife and I live in Lyon."),
-    ("place", "I was born in Oslo."),
-    ("need", "I need a wheelchair ramp."),
-    ("need", "I have to leave at 5 p.m. on Mondays."),
-    ("need", "I'm looking for a flat."),
-    ("need", "I'm allergic to nuts."),
-    ("need", "I can’t eat gluten"),
-    ("need", "I AM VEGAN"),
-    ("need", "I think I need new glasses."),
-    ("like", "I really love hiking."),
-    ("like", "My favourite colour is blue"),
-    ("like", "I’m into jazz."),
-    ("like", "Please remember that I like tea."),
-    ("dislike", "I don't like coffee."),
-    ("dislike", "I really don’t enjoy running"),
-    ("dislike", "I hate Mondays."),
-    ("dislike", "I cannot stand cilantro."),
-    ("dislike", "I'm not a fan of opera."),
-    ("dislike", "My least favorite food is liver."),
-    ("note", "Remember that the door code is 1234."),
-    ("note", "Please remember my dog's birthday on May 3."),
-    ("note", "Don’t forget that Mum visits on Friday."),
-    ("note", "I work as a nurse."),
-    ("note", "I'm a nurse"),
-    ("note", "My wife is called Anna"),
-    ("note", "I have two kids."),
-    ("note", "I'm Norwegian."),
-    ("note", "I'm not Bob."),
-    ("note", "My name isn't Bob."),
-    ("note", "I no longer live in Oslo."),
-    ("note", "I don't need a car."),
-]
-NO_FACTS = [
-    "Do I like tea?",
-    "What is my name?",
-    "what is my name",
-    "Where do I live",
-    "i'm tired",
-    "I'm Tired of it",
-    "Call me back later.",
-    "I love it!",
-    "I'd like a coffee",
-    "I need you to write a poem.",
-    "If I lived in Oslo, I'd like it.",
-    "if i need help who do i call",
-    "Imagine I live in Rome.",
-    "I wish I lived in Rome.",
-    'She said "I love cheese" yesterday.',
-    "“I live in Oslo.”",
-    "Translate 'I live in Paris' into French.",
-    "Translate: I live in Paris",
-    "He thinks I like him.",
-    "I don't remember that.",
-    "> I live in Oslo.",
-    "```\nmy name is Eve\n```",
-]
+class ByRules(Silent):
+    """Names the rules."""
+
+    extractor: Literal["rules"] = "rules"
 
 
-@pytest.mark.parametrize(("kind", "sentence"), FACTS)
-def test_a_sentence_about_oneself_is_kept_word_for_word_with_its_kind(kind: str, sentence: str) -> None:
-    assert kinds(sentence) == [(kind, sentence)]
+class Own(Modelled):
+    """Has a model, but makes its memories itself."""
+
+    async def finalize(self, transcript: Transcript, /) -> Sequence[Memory]:
+        return [OWN]
 
 
-@pytest.mark.parametrize("sentence", NO_FACTS)
-def test_questions_wishes_quotations_and_small_talk_are_no_facts(sentence: str) -> None:
-    assert kinds(sentence) == []
-
-
-def test_of_a_fact_with_a_question_the_fact_is_kept() -> None:
-    assert kinds("I'm allergic to nuts, what can I cook?") == [("need", "I'm allergic to nuts")]
-
-
-def test_a_text_is_split_into_sentences_and_lines() -> None:
-    text = "Hello! My name is Dr. Ada Byron. What can you do?\n- I like lists\nI'm 李明。我住在上海。"
-    assert [quote for _, quote in kinds(text)] == ["My name is Dr. Ada Byron.", "I like lists", "I'm 李明。"]
-
-
-def test_only_the_user_is_listened_to() -> None:
-    assert extractive(said("I live in Oslo.", role="assistant")) == []
-    assert extractive(said("I live in Oslo.", role="system")) == []
-
-
-def test_what_is_said_twice_is_remembered_once_from_where_it_was_said_last() -> None:
-    assert [memory.item_id for memory in extractive(said("I like tea.", "Hm.", "i  like tea"))] == ["item_2"]
-
-
-def test_the_newest_memories_are_kept_up_to_the_bound() -> None:
-    memories = extractive(said(*(f"I like dish {n}." for n in range(MEMORIES_MAX + 5))))
-    assert len(memories) == MEMORIES_MAX
-    assert memories[-1].content == f"I like dish {MEMORIES_MAX + 4}."
-
-
-def test_no_more_than_the_newest_characters_are_read_and_no_half_sentence_is_believed() -> None:
-    filler = "x" * (INPUT_CHARS_MAX - len("I like tea. "))
-    assert kinds(f"I don't think so, honestly, I like tea. {filler}") == []
-    assert kinds(f"I like old things. {'Hm. ' * INPUT_CHARS_MAX}I like tea.") == [("like", "I like tea.")]
-
-
-def test_a_sentence_longer_than_the_bound_is_not_kept() -> None:
-    assert kinds("I like " + "very " * SENTENCE_CHARS_MAX + "much tea.") == []
-
-
-ADVERSARIAL = [
-    "." * INPUT_CHARS_MAX,
-    "?!x" * (INPUT_CHARS_MAX // 3),
-    "“" * INPUT_CHARS_MAX,
-    " '" * (INPUT_CHARS_MAX // 2),
-    ' "' * (INPUT_CHARS_MAX // 2),
-    "I really just still " * (INPUT_CHARS_MAX // 20),
-    "i'm a a a a. " * (INPUT_CHARS_MAX // 13),
-    (" " * (SENTENCE_CHARS_MAX - 1) + ".") * (INPUT_CHARS_MAX // SENTENCE_CHARS_MAX),
-    (", " * (SENTENCE_CHARS_MAX // 2 - 1) + ". ") * (INPUT_CHARS_MAX // SENTENCE_CHARS_MAX),
-    ("my my my " * 40 + ". ") * (INPUT_CHARS_MAX // 362),
-    "```\n" * (INPUT_CHARS_MAX // 4),
-]
-
-
-@pytest.mark.parametrize("text", ADVERSARIAL, ids=range(len(ADVERSARIAL)))
-@settings(max_examples=1, deadline=timedelta(seconds=5))
-@given(st.none())
-def test_no_text_takes_long(text: str, nothing: None) -> None:
-    extractive(said(text))
-
-
-WORDS = st.sampled_from(
+@pytest.mark.parametrize(
+    ("agent", "memory"),
     [
-        "I",
-        "I'm",
-        "I’m",
-        "like",
-        "don't",
-        "my",
-        "name",
-        "is",
-        "Ada",
-        '"',
-        "'",
-        ".",
-        "?",
-        "!",
-        ",",
-        "\n",
-        "in",
-        "live",
-        "ß",
-        "İ",
-        "。",
-    ]
+        (Silent(), BY_RULES),
+        (ByRules(), BY_RULES),
+        (Modelled(), BY_MODEL),
+        (Modelled(RequestUnsupported("code", "no schemas")), BY_RULES),
+        (Own(), OWN),
+    ],
+    ids=["default", "rules", "model", "model without schemas", "own"],
 )
+async def test_the_agent_names_its_extractor(agent: Silent, memory: Memory) -> None:
+    assert await extract_memories(agent, CHAT) == [memory]
 
 
-@given(st.lists(st.one_of(st.lists(WORDS, max_size=25).map(" ".join), st.text(max_size=60)), max_size=5))
-@example(texts=["I'm I'm \" \n"])
-def test_every_memory_stands_word_for_word_in_the_item_it_names(texts: list[str]) -> None:
-    transcript = said(*texts)
-    memories = extractive(transcript)
-    for memory in memories:
-        assert memory.quote in transcript.messages[int(memory.item_id.removeprefix("item_"))].text
-        assert memory.content == memory.quote
-    assert grounded(memories, transcript) == [m for m in memories if len(m.quote) >= 3]
+async def test_a_model_that_fails_fails_the_extraction() -> None:
+    with pytest.raises(AgentFailed, match="busy"):
+        await extract_memories(Modelled(AgentFailed("code", "busy")), CHAT)
 
 
-def test_a_memory_whose_quote_the_user_did_not_write_is_dropped() -> None:
-    transcript = Transcript(
-        "session",
-        "ada",
-        [Message("user", "Well, I  live\nin Oslo’s centre.", "a"), Message("assistant", "You live in Rome.", "b")],
+async def test_the_model_reads_neither_system_nor_empty_messages() -> None:
+    agent = Modelled([])
+    messages = [Message("system", "x" * INPUT_CHARS_MAX, "s"), *CHAT.messages, Message("assistant", "", "a")]
+    await extract_memories(agent, Transcript("session", "ada", messages))
+    assert msgspec.json.decode(agent.prompts[0]) == [{"item": 1, "role": "user", "text": "I like tea."}]
+
+
+@pytest.mark.parametrize(
+    ("agent", "imported"),
+    [("EchoAgent()", True), ("OpenAIAgent(base_url='http://[::1]/', api_key='k', model='m')", False)],
+)
+def test_the_rules_are_imported_in_advance_if_the_agent_uses_them(agent: str, imported: bool) -> None:
+    code = (
+        "import sys\n"
+        "from lastcall.agents.echo import EchoAgent\n"
+        "from lastcall.agents.openai import OpenAIAgent\n"
+        "from lastcall.memory.extract import prepare_extraction\n"
+        f"prepare_extraction({agent})\n"
+        "print('lastcall.memory.patterns' in sys.modules)"
     )
-    kept = Memory("place", "Lives in Oslo.", "a", "i live in oslo's centre")
-    dropped = [
-        Memory("place", "Lives in Rome.", "a", "You live in Rome."),
-        Memory("place", "Lives in Rome.", "b", "You live in Rome."),
-        Memory("place", "Lives.", "gone", "I live"),
-        Memory("note", "Anything.", "a", ""),
-        Memory("note", "Anything.", "a", "l"),
-    ]
-    assert grounded([*dropped, kept], transcript) == [
-        Memory("place", "Lives in Oslo.", "a", "I  live\nin Oslo’s centre")
-    ]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(imported)

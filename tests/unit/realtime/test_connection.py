@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 import trio
 import trio.testing
-from lastcall.agents.select import EchoAgent
+from lastcall.agents.echo import EchoAgent
 from lastcall.listener import Listener
 from lastcall.realtime.connection import serve_websocket
 from lastcall.shutdown import Signals, close_sessions

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 import trio
-from lastcall.agents.select import EchoAgent
+from lastcall.agents.echo import EchoAgent
 from lastcall.sessions.session import Session
 from lastcall.shutdown import CLOSE_ROWS, Signals, close_sessions
 from lastcall.store.errors import InvalidRow

@@ -1,0 +1,48 @@
+"""Checks the quotes of memories against the user's own words. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ..agents.agent import Memory, Transcript
+
+QUOTE_CHARS_MIN = 3  # a shorter quote is found in almost any text, and proves nothing
+STRAIGHT_APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ´`′", "'"))  # noqa: RUF001
+
+
+def grounded(memories: Iterable[Memory], transcript: Transcript) -> list[Memory]:
+    """The memories whose quote is in the user's item that they name, with the quote in the item's own wording.
+
+    Case, white space and the style of apostrophes do not matter.
+    """
+    texts = {message.item_id: message.text for message in transcript.messages if message.role == "user"}
+    return [
+        replace(memory, quote=found)
+        for memory in memories
+        if (found := _found(memory.quote, texts.get(memory.item_id, "")))
+    ]
+
+
+def _found(quote: str, text: str) -> str | None:
+    """The part of the text that matches the quote. A plain string search: linear, whatever the model quotes."""
+    wanted, _ = _plain(quote)
+    plain, positions = _plain(text)
+    at = plain.find(wanted)
+    if at < 0 or len(wanted) < QUOTE_CHARS_MIN:
+        return None
+    return text[positions[at] : positions[at + len(wanted) - 1] + 1]
+
+
+def _plain(text: str) -> tuple[str, list[int]]:
+    """The text in lower case, with straight apostrophes and single spaces; and each character's original position."""
+    characters: list[str] = []
+    positions: list[int] = []
+    for word in re.finditer(r"\S+", text):
+        if characters:
+            characters.append(" ")
+            positions.append(word.start() - 1)
+        characters += [low if len(low := character.lower()) == 1 else character for character in word.group()]
+        positions += range(word.start(), word.end())
+    return "".join(characters).translate(STRAIGHT_APOSTROPHES), positions
