@@ -20,13 +20,12 @@ OWN = Memory("note", "Ada was here.", "item", "I")
 
 
 class Silent:
-    """An agent that answers nothing, and names no extractor."""
+    """Names no extractor."""
 
     describe = "silent"
 
     async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
-        for piece in ():
-            yield piece
+        yield ""
 
 
 class Modelled(Silent):
