@@ -55,12 +55,10 @@ class Answer:
                 known.name or name, known.arguments + arguments, known.call_id or delta.id
             )
 
-    def rest(self) -> Iterator[Piece]:
+    def finish(self) -> Iterator[Piece]:
         """The remaining pieces, at the end of the stream. Raises `AgentFailed` if the answer is not finished."""
         if self._finish is None:  # some endpoints close the stream cleanly when they fail
-            raise AgentFailed(
-                "upstream_broken", "The model's endpoint ended its stream in mid-answer."
-            )
+            raise AgentFailed("upstream_broken", "The model's endpoint ended its stream in mid-answer.")
         yield from self._waiting.values()
         if self._usage is not None:
             yield self._usage
@@ -88,7 +86,7 @@ def _function(tool: Tool) -> dict[str, Any]:
     return {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
 
 
-def fitting(instructions: str, items: Sequence[ContextItem], chars_max: int) -> list[dict[str, Any]]:
+def request_messages(instructions: str, items: Sequence[ContextItem], chars_max: int) -> list[dict[str, Any]]:
     """The request's messages: the instructions, then the newest items that fit.
 
     Instructions take at most half of `chars_max`; a newest message that is itself too long is cut to its end.

@@ -10,7 +10,7 @@ import openai
 import trio
 
 from .agent import AgentFailed, RequestUnsupported
-from .chat import Answer, fitting, tool_parameters
+from .chat import Answer, request_messages, tool_parameters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -86,7 +86,7 @@ class OpenAIAgent:
                 async for chunk in stream:
                     for piece in answer.take(chunk):
                         yield piece
-        for piece in answer.rest():
+        for piece in answer.finish():
             yield piece
 
     @property
@@ -124,7 +124,8 @@ class OpenAIAgent:
         if self._calls_tools:
             extra |= tool_parameters(turn)
         for halvings in range(CONTEXT_HALVINGS_MAX + 1):
-            messages = fitting(turn.instructions, turn.items or turn.messages, self._context_chars_max >> halvings)
+            chars_max = self._context_chars_max >> halvings
+            messages = request_messages(turn.instructions, turn.items or turn.messages, chars_max)
             try:
                 return await self._stream(messages=messages, **extra)
             except openai.BadRequestError as error:
@@ -166,9 +167,7 @@ def _failures(model: str) -> Iterator[None]:
     except httpx2.TimeoutException as error:
         raise AgentFailed("upstream_timeout", "The model's endpoint did not answer in time.") from error
     except httpx2.HTTPError as error:
-        raise AgentFailed(
-            "upstream_broken", "The connection to the model's endpoint broke in mid-answer."
-        ) from error
+        raise AgentFailed("upstream_broken", "The connection to the model's endpoint broke in mid-answer.") from error
     except (openai.OpenAIError, ValueError) as error:  # an error event in the stream, or invalid JSON
         raise AgentFailed("upstream_error", "The model's endpoint reported an error.") from error
 

@@ -49,7 +49,7 @@ class _Fact(msgspec.Struct):
     quote: str
 
 
-class _Answer(msgspec.Struct):
+class _FactList(msgspec.Struct):
     memories: list[_Fact]
 
 
@@ -77,8 +77,6 @@ async def memories_by_model(model: JsonModel, transcript: Transcript) -> Sequenc
 
 def _facts(answer: str) -> Sequence[_Fact]:
     try:
-        return msgspec.json.decode(answer, type=_Answer).memories
+        return msgspec.json.decode(answer, type=_FactList).memories
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise AgentFailed(
-            "memory_unreadable", "The model's list of memories has the wrong format."
-        ) from error
+        raise AgentFailed("memory_unreadable", "The model's list of memories has the wrong format.") from error
