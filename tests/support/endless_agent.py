@@ -1,4 +1,4 @@
-"""An agent whose answer ends only when somebody ends it: for `--agent tests.support.endless_agent:EndlessAgent`."""
+"""An agent whose answer only ends by cancellation, for `--agent tests.support.endless_agent:EndlessAgent`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class EndlessAgent:
-    """Says one word, then waits to be cancelled."""
+    """Yields one word, then waits to be cancelled."""
 
     describe = "endless"
 

@@ -1,4 +1,4 @@
-"""Agents that misbehave on purpose, for `--agent tests.support.scripted_agents:NAME`."""
+"""Agents with scripted behaviour, for `--agent tests.support.scripted_agents:NAME`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WORD_SECONDS = 0.25
 
 
 class ScriptedAgent:
-    """Says hello; subclasses answer otherwise."""
+    """Yields a greeting; subclasses answer otherwise."""
 
     @property
     def describe(self) -> str:
@@ -24,7 +24,7 @@ class ScriptedAgent:
 
 
 class Slow(ScriptedAgent):
-    """Speaks for minutes, a word at a time."""
+    """Yields words for minutes."""
 
     async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
         for number in range(WORDS_MAX):
@@ -33,7 +33,7 @@ class Slow(ScriptedAgent):
 
 
 class Brief(ScriptedAgent):
-    """Speaks for about a second."""
+    """Yields words for about a second."""
 
     async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
         for number in range(20):
@@ -42,7 +42,7 @@ class Brief(ScriptedAgent):
 
 
 class Crashing(ScriptedAgent):
-    """Says one word and raises."""
+    """Yields one word, then raises."""
 
     async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
         yield "Well, "
@@ -50,7 +50,7 @@ class Crashing(ScriptedAgent):
 
 
 class Introspective(ScriptedAgent):
-    """Says how many objects garbage collections skip, how many they scan, and the threshold (0: none happen)."""
+    """Reports the frozen objects, the tracked objects and the collection threshold (0: no collections)."""
 
     async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
         threshold = gc.get_threshold()[0] if gc.isenabled() else 0
@@ -58,7 +58,7 @@ class Introspective(ScriptedAgent):
 
 
 class Flooding(ScriptedAgent):
-    """Says as much as it can, as fast as it can."""
+    """Yields as much text as it can, as fast as it can."""
 
     async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
         for _ in range(200):
@@ -67,7 +67,7 @@ class Flooding(ScriptedAgent):
 
 
 class Unstoppable(ScriptedAgent):
-    """Does not heed cancellation."""
+    """Ignores cancellation for a minute."""
 
     async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
         yield "I "
@@ -76,7 +76,7 @@ class Unstoppable(ScriptedAgent):
 
 
 class HangingMemory(ScriptedAgent):
-    """Answers, but never finishes remembering."""
+    """Answers, but its `finalize` never returns."""
 
     async def finalize(self, transcript: Transcript, /) -> Sequence[Memory]:
         await trio.sleep_forever()
@@ -84,7 +84,7 @@ class HangingMemory(ScriptedAgent):
 
 
 class RaisingMemory(ScriptedAgent):
-    """Answers, but cannot remember."""
+    """Answers, but its `finalize` raises."""
 
     async def finalize(self, transcript: Transcript, /) -> Sequence[Memory]:
         raise RuntimeError("no memory")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
-# The SDK leaves generators of its own half read at the end of every stream; its connection is closed all the same.
+# The SDK leaves its own generators unfinished at the end of every stream; its connection is closed all the same.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
 KEY = "sk-very-secret"
 WAIT_SECONDS = 5.0
@@ -43,7 +43,7 @@ WAIT_SECONDS = 5.0
 
 @dataclass
 class Endpoint:
-    """An OpenAI-compatible endpoint that does as told, and keeps what it was asked."""
+    """A scripted OpenAI-compatible endpoint that records its requests."""
 
     url: str = ""
     status: int = 200
@@ -382,7 +382,7 @@ async def test_a_model_that_cannot_call_tools_is_not_told_of_them(endpoint: Endp
     await agent.aclose()
 
 
-# --- what it cost, and where it ended
+# --- usage and cut-offs
 
 
 async def test_usage_is_what_the_endpoint_counted(endpoint: Endpoint, agent: OpenAIAgent) -> None:

@@ -1,4 +1,4 @@
-"""Any order of events: each is answered as a small model says, and the store holds what was acknowledged."""
+"""Any order of events: a small model predicts each answer, and the store has everything acknowledged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROMPT_FAIL = "Fail."
 
 
 class Measured(ScriptedAgent):
-    """Answers the bystander at once; everybody else a piece a second, or fails half way where told so."""
+    """Echoes the bystander at once; answers others with a piece a second, or fails in mid-answer when told to."""
 
     async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
         if turn.user_id == "bystander":
@@ -40,12 +40,12 @@ class Measured(ScriptedAgent):
                 raise AgentFailed("agent_error", "as it was told")
 
 
-# --- what a client may do -------------------------------------------------------------------------------------------
+# --- the client's events --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Step:
-    """An event to send, or seconds to wait. item, previous: which known item is meant, counted from the last."""
+    """An event to send, or seconds to wait. item, previous: a known item, counted from the last one."""
 
     event: Event | str = ""
     seconds: float = 0.0
@@ -165,7 +165,7 @@ steps = st.lists(
 )
 
 
-# --- what the answers must be ---------------------------------------------------------------------------------------
+# --- the expected answers -------------------------------------------------------------------------------------------
 
 SHAPE_CODES = {"invalid_value", "invalid_json", "missing_required_parameter", "unsupported_event"}
 OPENING = ["response.created", "response.output_item.added", "conversation.item.added", "response.content_part.added"]
@@ -181,12 +181,12 @@ CLOSING = [
 
 @dataclass
 class Reply:
-    """A response as it is heard. text: of the deltas so far."""
+    """A response as the client has received it. text: the deltas so far."""
 
     events: list[Event]
     status: str = "completed"
     text: str = ""
-    deleted: bool = False  # its item, while it was under way
+    deleted: bool = False  # its item, while it was in progress
 
     @property
     def response_id(self) -> str:
@@ -205,7 +205,7 @@ class Reply:
         return [event["item"]["id"] for event in self.events if event["type"] == "response.output_item.added"]
 
     def check(self) -> None:
-        """The canonical order; the whole text where it is due; the status that it must end with."""
+        """Checks the canonical order, the whole text, and the final status."""
         kinds = [event["type"] for event in self.events]
         deltas = [event["delta"] for event in self.events if event["type"] == DELTA]
         self.text = "".join(deltas)
@@ -225,7 +225,7 @@ class Reply:
 
 
 class Ear:
-    """Sorts what a client hears: the responses, never two at once, and the direct answers."""
+    """Sorts the client's events into responses, never two at once, and direct answers."""
 
     def __init__(self) -> None:
         self.replies: list[Reply] = []
@@ -257,16 +257,16 @@ class Ear:
 
     @property
     def active(self) -> Reply | None:
-        """The conversation's own."""
+        """The active response in the conversation."""
         return next((reply for reply in self.replies if not reply.done and not reply.out_of_band), None)
 
     @property
     def out_of_band(self) -> list[Reply]:
-        """Those beside it that are under way."""
+        """The active out-of-band responses."""
         return [reply for reply in self.replies if not reply.done and reply.out_of_band]
 
     def meant(self, response_id: str | None) -> Reply | None:
-        """Which one a cancel means."""
+        """The response that a cancel refers to."""
         under_way = [reply for reply in (self.active, *self.out_of_band) if reply]
         return (
             self.active
@@ -282,7 +282,7 @@ class Ear:
 
 @dataclass
 class Model:
-    """What the server should know. config: the session's. items: id, role and text, in order. deleted: ids."""
+    """The state that the server should have. items: id, role and text, in order. deleted: ids."""
 
     config: Event
     ear: Ear
@@ -300,7 +300,7 @@ class Model:
         return self.items[-1][0] if self.items else None
 
     def codes(self, event: Event | str) -> set[str]:
-        """With which the event may be refused; none, where it must be accepted."""
+        """The codes with which the event may be refused; empty if it must be accepted."""
         if isinstance(event, str):
             return SHAPE_CODES
         if event.get("type") == "conversation.item.create" and isinstance(event["item"].get("content"), list):
@@ -308,7 +308,7 @@ class Model:
         if event.get("type") == "conversation.item.create" and event["item"].get("type", "").startswith("function"):
             return set(self._function_codes(event["item"]))
         if "item_id" in event and event["type"] != "conversation.item.truncate":
-            # Deleting again what the transcript has is no mistake.
+            # Deleting an item of the transcript again is no error.
             there = self.known if event["type"].endswith("retrieve") else [*self.known, *self.deleted]
             return set() if event["item_id"] in there else {"item_not_found"}
         if event.get("type") == "response.create" and event.get("response") != 5:
@@ -352,7 +352,7 @@ class Model:
         return codes + ["conversation_already_has_active_response"] * bool(self.ear.active)
 
     def check(self, event: Event | str, codes: set[str], direct: list[Event]) -> None:
-        """Compares the direct answers with the only right ones, and takes over what they change."""
+        """Compares the direct answers with the expected ones, and applies their changes."""
         if codes:
             (error,) = direct
             assert error["type"] == "error"
@@ -426,7 +426,7 @@ class Model:
         self.items.append((announced["item"]["id"], "assistant", ""))
 
     def expect(self, event: Event | str) -> set[str]:
-        """Looks before an event is sent: at its codes, and at which response it means."""
+        """Notes the expected codes and the target response, before the event is sent."""
         if isinstance(event, dict) and event.get("type") == "response.cancel":
             wanted = event.get("response_id")
             meant = self.ear.meant(wanted) if isinstance(wanted, str | None) else None
@@ -434,14 +434,14 @@ class Model:
         return self.codes(event)
 
     def whole(self, *, deleted: bool = False) -> list[tuple[str, str, str]]:
-        """All items, or those that were deleted, with the agent's texts as far as they were heard."""
+        """All items, or the deleted ones, with the agent's texts as far as they were received."""
         heard = {known: reply.text for reply in self.ear.replies for known in reply.item_ids}
         items = self.deleted.values() if deleted else self.items
         return [(known, role, heard.get(known, said)) for known, role, said in items]
 
 
 def said_in(item: Event) -> tuple[str, str]:
-    """The role and the text under which an item is stored."""
+    """The role and the text that are stored for an item."""
     if item["type"] == "function_call":
         return "assistant", item["arguments"]
     if item["type"] == "function_call_output":
@@ -449,11 +449,11 @@ def said_in(item: Event) -> tuple[str, str]:
     return item["role"], "".join(part["text"] for part in item["content"])
 
 
-# --- a client that does it ------------------------------------------------------------------------------------------
+# --- running a client -----------------------------------------------------------------------------------------------
 
 
 def resolved(step: Step, number: int, model: Model | None) -> Event | str:
-    """The event with its own event_id, and the ids of what it refers to, as far as there is any."""
+    """The event with its own event_id, and the ids of the items that it refers to, if any."""
     if isinstance(step.event, str):
         return step.event
     event: Event = {**json.loads(json.dumps(step.event)), "event_id": f"mine_{number}"}
@@ -472,7 +472,7 @@ def resolved(step: Step, number: int, model: Model | None) -> Event | str:
 
 @dataclass
 class Talk:
-    """A session that is under way."""
+    """An open session."""
 
     client: Client
     ear: Ear
@@ -485,7 +485,7 @@ class Talk:
                 self.ear.hear(json.loads(await self.client.ws.get_message()))
 
     async def leave(self, world: World) -> None:
-        """Closes, and waits until nothing is left of the session but its row."""
+        """Closes, and waits until only the session's row is left."""
         assert self.row == self.untouched, "a row knows nothing of what goes wrong meanwhile"
         await self.client.ws.aclose()
         await world.emptied()
@@ -551,7 +551,7 @@ def check_store(world: World, talk: Talk, model: Model) -> None:
 
 
 async def check_replay(world: World, before: Talk, items: list[tuple[str, str, str]]) -> None:
-    """Whoever goes on in the conversation finds it as it was."""
+    """A new session in the conversation finds it unchanged."""
     async with trio.open_nursery() as nursery:
         conversation = before.client.heard[0]["session"]["conversation_id"]
         talk = await begin(world, nursery, f"user=fuzz&conversation={conversation}")
@@ -601,7 +601,7 @@ def test_pipelined_events_are_each_answered_once_and_in_order(sequence: list[Ste
 
 
 def check_direct(talk: Talk, sequence: list[Step]) -> None:
-    """One answer to each event, except that a cancel may be answered by the end of its response."""
+    """Each event has one answer; that of a cancel may be the end of its response."""
     kinds = [event["type"] for event in talk.ear.direct if event["type"] != "conversation.item.added"]
     kinds += ["response.created"] * len(talk.ear.replies)
     cancels = sum(isinstance(step.event, dict) and step.event.get("type") == "response.cancel" for step in sequence)
@@ -622,11 +622,11 @@ def check_acknowledged(world: World, talk: Talk) -> None:
     assert all(stored[known].status == "incomplete" for known in unfinished)
 
 
-# --- an agent that says anything ------------------------------------------------------------------------------------
+# --- agents that yield anything -------------------------------------------------------------------------------------
 
 
 class Babbling(ScriptedAgent):
-    """Answers the bystander; to anybody else it says what it is given, and then may fail with it."""
+    """Echoes the bystander; yields the given pieces to others, then may raise the given error."""
 
     def __init__(self, pieces: list[str], failure: str | None) -> None:
         self._pieces = pieces

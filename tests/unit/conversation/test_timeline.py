@@ -1,4 +1,4 @@
-"""The items of a conversation: their order, their positions and what an agent sees of them."""
+"""The timeline: order and positions of its items, and the agent's context."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def ids(items: Timeline) -> list[str]:
 
 @pytest.fixture
 def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wall clock that stands at 0: positions are counted from the last one alone."""
+    """A wall clock that stands at 0, so that positions only follow the last one."""
     monkeypatch.setattr(timeline_module, "wall_clock_ms", lambda: 0)
 
 

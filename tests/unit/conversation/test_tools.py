@@ -1,4 +1,4 @@
-"""Tools, deletions, places and responses out of band as a client sees them, in virtual time; every frame is strict."""
+"""Tools, deletions, insertion and out-of-band responses as a client sees them, in virtual time."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CALL = [
 
 
 def talk(scenario: Callable[[World, Client], Awaitable[None]], agent: ScriptedAgent | None = None) -> None:
-    """One client in a world of its own; whatever it heard, strict clients would have taken."""
+    """Runs a scenario with one client, then checks every event against the official client's strict types."""
 
     async def run(world: World) -> None:
         async with trio.open_nursery() as nursery:
@@ -61,7 +61,7 @@ def talk(scenario: Callable[[World, Client], Awaitable[None]], agent: ScriptedAg
 
 
 def kinds(events: list[Event]) -> list[str]:
-    """Types in order; several deltas in a row count once."""
+    """Event types in order; consecutive events of one type count once."""
     found = [str(event["type"]) for event in events]
     return [kind for index, kind in enumerate(found) if index == 0 or kind != found[index - 1]]
 
@@ -92,7 +92,7 @@ async def offer(client: Client, **session: Any) -> None:
 
 
 class Scripted(ScriptedAgent):
-    """Answers with what it is given; to the bystander, as everybody does. turns: what it was asked."""
+    """Yields the given pieces; echoes the bystander's messages. turns: the turns it was given."""
 
     def __init__(self, *pieces: Piece) -> None:
         self._pieces = pieces
@@ -109,7 +109,7 @@ class Scripted(ScriptedAgent):
 
 
 class Patient(Scripted):
-    """Says a word, and then waits to be cancelled."""
+    """Yields one word, then waits to be cancelled."""
 
     async def reply(self, turn: Turn, /) -> AsyncGenerator[Piece, None]:
         async for piece in super().reply(turn):
@@ -216,7 +216,7 @@ def test_an_interrupted_call_is_incomplete_and_not_in_the_context() -> None:
     talk(scenario, agent)
 
 
-# --- what it cost, and where it ended
+# --- usage and cut-offs
 
 
 def test_the_agents_usage_and_cut_off_are_reported() -> None:
@@ -293,7 +293,7 @@ def test_an_id_is_refused_again_even_after_its_item_was_deleted() -> None:
 
 
 def test_items_are_inserted_where_the_client_asks_until_no_position_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timeline, "wall_clock_ms", lambda: 0)  # else there is the more room the more time passed
+    monkeypatch.setattr(timeline, "wall_clock_ms", lambda: 0)  # else free positions grow with time
 
     async def scenario(world: World, client: Client) -> None:
         await say(client, "a", id="a")
