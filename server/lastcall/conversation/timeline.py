@@ -134,10 +134,6 @@ class Timeline:
         entry = self._entries.get(item_id)
         return entry if entry is not None and entry.known else None
 
-    @property
-    def last_item_id(self) -> str | None:
-        return self._known_before(len(self._order))
-
     def place(self, item: Item, after: str | None = None) -> ConversationEntry:
         """Reserves the place after an item, before all items (`ROOT`) or, by default, at the end.
 

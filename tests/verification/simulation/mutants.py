@@ -267,8 +267,7 @@ WORDS = (
         "an item is acknowledged before its commit",
         CONVERSATION,
         "            with self._storing(event):\n                entry = await self._journal.append(event, item)\n",
-        "            last = self._timeline.last_item_id\n"
-        "            self._outbox.emit(server_events.ItemDone(previous_item_id=last, item=item))\n"
+        "            self._outbox.emit(server_events.ItemDone(previous_item_id=None, item=item))\n"
         "            with self._storing(event):\n                entry = await self._journal.append(event, item)\n",
         LOST,
     ),
