@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from lastcall.agents.agent import Turn
 from lastcall.limits.limit import Limit
 from lastcall.protocol.client_events import ResponseCancel
