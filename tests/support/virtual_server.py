@@ -126,3 +126,10 @@ class Peer:
         self.theirs.receive_stream.receive_some_hook = None
         self.ws._reader_running = False
         self.ours.send_stream.send_all_hook = None
+
+
+SOCKETS_MAX = 1_000
+HANDSHAKE = (
+    b"GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)

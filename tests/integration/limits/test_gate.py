@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
@@ -17,31 +16,12 @@ from lastcall.store.postgres import PostgresStore
 
 from tests.support.clients import connect
 from tests.support.raw_wire import HANDSHAKE
+from tests.support.refusals import answer_to, sessions
 from tests.support.servers import open_server
 from tests.support.waiting import eventually
 
-ANSWER_SECONDS = 5.0
 REFUSED_SECONDS = 0.5
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-
-async def answer_to(url: str, data: bytes) -> tuple[int, dict[str, str], dict[str, str]]:
-    """Status, headers and error of the answer, once the server has closed the connection."""
-    parts, heard = urlsplit(url), b""
-    with trio.fail_after(ANSWER_SECONDS):
-        async with await trio.open_tcp_stream(parts.hostname or "", parts.port or 0) as stream:
-            await stream.send_all(data)
-            async for chunk in stream:
-                heard += chunk
-    head, _, body = heard.rpartition(b"HTTP/1.1")[2].partition(b"\r\n\r\n")
-    status, *lines = head.decode().split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in lines)
-    return int(status.split()[0]), headers, json.loads(body)["error"]
-
-
-async def sessions(store: PostgresStore) -> int:
-    (row,) = await store.select("SELECT count(*) AS n FROM conversation_sessions")
-    return int(row["n"])
 
 
 @pytest.mark.parametrize("data", [HANDSHAKE, GET, b""])

@@ -19,12 +19,10 @@ from lastcall.metrics import Metrics
 from lastcall.store.postgres import PostgresStore
 from trio.testing import MockClock
 
+from tests.support.authorization import AUDIENCE, SECRET, World, token
+from tests.support.refusals import answer_to, refusals, sessions
 from tests.support.servers import empty, open_server
 from tests.support.waiting import eventually
-from tests.unit.limits.test_gate import refusals
-
-from ..web.test_authorization import AUDIENCE, SECRET, World, token
-from .test_gate import answer_to, sessions
 
 KEY, OTHER_KEY, SECRET_ID = uuid4(), uuid4(), uuid4()
 

@@ -15,13 +15,9 @@ from lastcall.limits.quota import Refusal
 from lastcall.metrics import Metrics
 from trio.testing import MockClock
 
+from tests.support.refusals import refusals
+
 AWAY = "203.0.113.7"
-
-
-def refusals(metrics: Metrics, limit: Limit) -> float:
-    value = metrics.registry.get_sample_value("lastcall_limits_refused_total", {"limit": limit.value})
-    assert value is not None
-    return value
 
 
 def gate(**changes: Any) -> tuple[Gate, Metrics]:

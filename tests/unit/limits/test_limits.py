@@ -11,10 +11,9 @@ from lastcall.realtime.mailbox import Inbox
 from trio.testing import MockClock
 
 from tests.support.fake_store import FakeStore
+from tests.support.refusals import refusals
 from tests.support.scripted_agents import ScriptedAgent
 from tests.support.virtual_server import World
-
-from .test_gate import refusals
 
 
 async def test_an_inbox_is_bounded_in_events_and_bytes_but_takes_any_single_event() -> None:

@@ -15,10 +15,9 @@ from trio.testing import MockClock
 from trio_websocket import ConnectionClosed
 
 from tests.support.fake_store import FakeStore
+from tests.support.refusals import refusals
 from tests.support.scripted_agents import ScriptedAgent
 from tests.support.virtual_server import Peer, World
-
-from .test_gate import refusals
 
 
 async def rude_events(peer: Peer, count: int) -> list[dict[str, Any]]:

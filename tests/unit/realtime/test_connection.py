@@ -19,14 +19,8 @@ from trio.testing import MockClock
 
 from tests.support.fake_store import FakeStore
 from tests.support.scripted_agents import HangingMemory, Slow, Unstoppable
-from tests.support.virtual_server import World
+from tests.support.virtual_server import HANDSHAKE, SOCKETS_MAX, World
 from tests.verification.simulation.fakes.network import TEXT, MemoryListener, Wire, masked_frame
-
-SOCKETS_MAX = 1_000
-HANDSHAKE = (
-    b"GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 
 
 @pytest.fixture

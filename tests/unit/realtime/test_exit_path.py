@@ -11,16 +11,15 @@ import pytest
 import trio
 from lastcall.agents.agent import Memory, Transcript
 from lastcall.listener import Listener
+from lastcall.memory.rules import memories_by_rules
 from lastcall.store.errors import StoreUnavailable
 from lastcall.store.records import EndReason
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.fake_store import FakeStore
 from tests.support.scripted_agents import HangingMemory, ScriptedAgent
-from tests.support.virtual_server import World
+from tests.support.virtual_server import HANDSHAKE, SOCKETS_MAX, World
 from tests.verification.simulation.fakes.network import CLOSE, TEXT, MemoryListener, Wire, masked_frame
-
-from .test_connection import HANDSHAKE, SOCKETS_MAX
 
 A_HAIR = 0.01  # seconds, of virtual time
 MEMORY_SECONDS = 0.5
@@ -38,7 +37,7 @@ class SlowMemory(ScriptedAgent):
         self.most = max(self.most, self.running)
         await trio.sleep(MEMORY_SECONDS)
         self.running -= 1
-        return await super().finalize(transcript)
+        return memories_by_rules(transcript)
 
 
 @asynccontextmanager
