@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -50,3 +51,9 @@ def test_unit_tests_have_the_folders_of_the_package() -> None:
     """So that a module's tests are found by its path."""
     folders = {each.name for each in (TESTS / "unit").iterdir() if each.is_dir() and each.name != "__pycache__"}
     assert folders <= {each.name for each in PACKAGE.iterdir() if each.is_dir()}
+
+
+def test_no_test_module_imports_from_another() -> None:
+    """What tests share lies in tests/support."""
+    imported = re.compile(r"^from \S*\btest_\w+ import ", re.MULTILINE)
+    assert [each.name for each in modules(TESTS) if imported.search(each.read_text())] == []
