@@ -17,6 +17,8 @@ PLACES = {
     "simulation": ["simulation"],
     "checkpoints": ["checkpoints", "simulation"],  # whose checks it uses
     "interleavings": ["interleavings"],
+    "chaos": ["chaos"],
+    "hostile": ["hostile"],
     "mutants": ["simulation/mutants.py"],
 }
 NOT_OURS = ("mutants.py", "mutating.py", "until_broken.py")
