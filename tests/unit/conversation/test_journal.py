@@ -42,6 +42,7 @@ class World:
         self.timeline = Timeline()
         self.store = RecordingStore()
         session = Session("ada", uuid4())
+        session.began()
         self.journal = Journal(
             session, self.timeline, cast("Store", self.store), Settings(**limits), self.refused.append
         )
