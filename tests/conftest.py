@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +21,15 @@ from lastcall.store.postgres import PostgresStore, open_store
 
 from .support.browser import open_browser
 from .support.processes import ServerProcess, run_server
-from .support.servers import TestServer, empty, open_server
+from .support.servers import TABLES, TestServer, empty, open_server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+SLOW = "slow; scripts/test --all runs it"
 PROVERS = Path(__file__).parent / "verification"
+
+_started: list[str] = []  # the URL of this worker's PostgreSQL, once it runs
 
 # Fresh examples in every run, also where hypothesis would choose its own profile for CI, which repeats the same ones.
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
@@ -40,8 +44,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Tests marked `alone` come last. Slow tests, and those of the provers, can be skipped."""
     for item in items:
         if config.option.skip_slow and (item.get_closest_marker("slow") or PROVERS in item.path.parents):
-            item.add_marker(pytest.mark.skip(reason="slow; scripts/test --all runs it"))
+            item.add_marker(pytest.mark.skip(reason=SLOW))
     items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says what was left out because it is slow, by folder."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    slow = Counter(
+        report.nodeid.rpartition("::")[0].rpartition("/")[0] for report in skipped if SLOW in str(report.longrepr)
+    )
+    for folder, count in sorted(slow.items()):
+        terminalreporter.write_line(f"left out: {count} slow tests of {folder}; scripts/test --all runs them")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -63,19 +77,32 @@ def quiet_logs() -> None:
 
 
 @pytest.fixture(scope="session")
-def database_url() -> Iterator[str]:
+def database_url(pytestconfig: pytest.Config) -> Iterator[str]:
     """The URL of an embedded PostgreSQL that all tests of this worker share."""
     with tempfile.TemporaryDirectory(prefix="lastcall-") as directory:
         # pytest's own temporary folders are private, and as root PostgreSQL runs as another user.
         Path(directory).chmod(0o755)
         try:
             url = embedded.start(Path(directory))
-            # No test cuts the power: a commit need not wait for the disk.
-            answer = cluster.run("psql", "-qc", "ALTER SYSTEM SET fsync = off", "-c", "SELECT pg_reload_conf()", url)
-            assert answer.returncode == 0, answer.stderr
+            if pytestconfig.option.skip_slow:  # no test cuts the power: there, a commit need not wait for the disk
+                _sql(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+            _started.append(url)
             yield url
         finally:
             embedded.stop(Path(directory))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Empties the shared tables after each module: a key that is left behind would keep the next one's clients out."""
+    yield
+    for url in _started:
+        _sql(url, "SET client_min_messages = error", f"TRUNCATE {TABLES}", may_fail=True)  # there may be no tables yet
+
+
+def _sql(url: str, *statements: str, may_fail: bool = False) -> None:
+    answer = cluster.run("psql", "-q", *(word for each in statements for word in ("-c", each)), url)
+    assert answer.returncode == 0 or may_fail, answer.stderr
 
 
 @pytest.fixture

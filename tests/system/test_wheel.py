@@ -13,12 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trio
-from lastcall.store.postgres import open_store
 
 from ..support.clients import connect
 from ..support.processes import ServerProcess
-from ..support.servers import empty
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD_SECONDS = 120.0
@@ -98,19 +95,7 @@ def installed(wheel: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def empty_database(database_url: str) -> str:
-    """Without keys of other tests, which would keep anonymous clients out."""
-
-    async def clear() -> None:
-        async with open_store(database_url) as store:
-            await empty(store)
-
-    trio.run(clear)
-    return database_url
-
-
-@pytest.fixture
-def serving(installed: Path, tmp_path: Path, empty_database: str) -> Iterator[ServerProcess]:
+def serving(installed: Path, tmp_path: Path, database_url: str) -> Iterator[ServerProcess]:
     """`lastcall serve --agent mine:make`, run in the project's folder without anything of this tree on its path."""
     project = tmp_path / "project"
     for name, text in USER_MODULES.items():
@@ -125,7 +110,7 @@ def serving(installed: Path, tmp_path: Path, empty_database: str) -> Iterator[Se
         "--port",
         "0",
         "--database-url",
-        empty_database,
+        database_url,
     ]
     with subprocess.Popen(
         [*command, "--json-logs"], cwd=project, env=environment, stdout=subprocess.PIPE, text=True
