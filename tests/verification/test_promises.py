@@ -19,9 +19,9 @@ PLACES = {
     "interleavings": ["interleavings"],
     "chaos": ["chaos"],
     "hostile": ["hostile"],
-    "mutants": ["simulation/mutants.py"],
+    "mutants": ["mutants"],
 }
-NOT_OURS = ("mutants.py", "mutating.py", "until_broken.py")
+NOT_OURS = ("until_broken.py",)
 ID = re.compile(r"\bI[1-8]\b")
 
 

@@ -21,7 +21,7 @@ async def test_a_begun_session_is_an_active_row_of_its_own_conversation(world: W
 
 async def test_beginning_again_is_one_row(world: World) -> None:
     start = await world.begin()
-    await gather(*[lambda: world.store.begin_session(start, within=WITHIN)] * 3)
+    assert await gather(*[lambda: world.store.begin_session(start, within=WITHIN)] * 3) == [None] * 3
     assert await world.session_count() == 1
 
 

@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import uuid4
 
 import pytest
 import trio
 from lastcall.auth.identity import Scope
 from lastcall.store.errors import CredentialRevoked, InvalidRow
-from lastcall.store.records import ClientSecret, Credential
+from lastcall.store.records import Credential
 
-from .world import WAIT_SECONDS, World
-
-HASH, OTHER_HASH = b"h" * 32, b"o" * 32
-
-
-async def key_of(world: World, user_id: str = "ada") -> Credential:
-    key_id = uuid4()
-    key = Credential(credential_id=key_id, key_id=key_id, user_id=user_id, scope=Scope.SERVICE)
-    await world.create_key(key, HASH)
-    return key
-
-
-def secret_of(key: Credential | None, **changes: Any) -> ClientSecret:
-    fields: dict[str, Any] = {
-        "key_id": key.key_id if key else None,
-        "user_id": "ada",
-        "conversation_id": None,
-        "session": "{}",
-        "secret_hash": OTHER_HASH,
-        "seconds": 600,
-    }
-    return ClientSecret(**(fields | changes))
+from .world import HASH, OTHER_HASH, WAIT_SECONDS, World, key_of, secret_of
 
 
 async def test_keys_exist_from_the_first_one_on_also_when_all_are_revoked(world: World) -> None:

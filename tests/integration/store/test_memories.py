@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import pytest
 import trio
 from lastcall.store.errors import InvalidRow
-from lastcall.store.records import MemoryClaim, RememberedFact
+from lastcall.store.postgres import PostgresStore
+from lastcall.store.records import RECENT_SECONDS, MemoryClaim, RememberedFact
 from trio.testing import MockClock
 
-from .world import LEASE_SECONDS, World, end, gather, item, memory, soon
+from tests.support.instances import instance
+
+from .world import LEASE_SECONDS, PostgresWorld, World, end, gather, item, memory, soon
 
 
 async def test_memory_is_pending_only_where_the_user_spoke(world: World) -> None:
@@ -156,6 +159,17 @@ async def test_memory_that_waits_for_another_try_is_not_pending_for_its_user(wor
     await world.store.claim_memory(1, 60.0)
     await world.store.fail_memory(start.session_id, "no model", retry_after=60.0)
     assert not (await world.store.recall("ada", 10)).pending
+
+
+async def test_memory_of_a_session_that_ended_long_ago_is_not_pending(postgres_store: PostgresStore) -> None:
+    """Nobody waits at a begin for what a backlog has not reached."""
+    world = PostgresWorld(postgres_store)
+    await world.store.register_instance(instance(world.instance_id))
+    await world.spoken("ada")
+    due = "UPDATE conversation_sessions SET memory_due_at = now() - make_interval(secs => $1)"
+    for seconds, pending in ((RECENT_SECONDS / 2, True), (2 * RECENT_SECONDS, False)):
+        await world.sql(due, seconds)
+        assert (await world.store.recall("ada", 10)).pending is pending
 
 
 async def test_one_sessions_memories_are_recalled_in_the_agents_order(world: World) -> None:

@@ -7,11 +7,21 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
+import msgspec
 import trio
 from lastcall.agents.agent import Memory
+from lastcall.auth.identity import Scope
 from lastcall.store.errors import StoreError
 from lastcall.store.postgres import PostgresStore, open_store
-from lastcall.store.records import Credential, EndReason, ItemDeletion, SessionEnd, SessionStart, StoredItem
+from lastcall.store.records import (
+    ClientSecret,
+    Credential,
+    EndReason,
+    ItemDeletion,
+    SessionEnd,
+    SessionStart,
+    StoredItem,
+)
 from lastcall.store.store import Store
 
 from tests.support.fake_rows import SessionRecord
@@ -22,6 +32,7 @@ WITHIN = 10.0
 CLOSE_TO = 0.1  # seconds
 WAIT_SECONDS = 10.0
 LEASE_SECONDS = 0.2
+HASH, OTHER_HASH = b"h" * 32, b"o" * 32
 UNSTORABLE = ["nul \0", "lone surrogate \ud800"]
 
 
@@ -200,6 +211,35 @@ def end(start: SessionStart, *, age: float = 0.0, **changes: Any) -> SessionEnd:
 
 def memory(content: str, kind: str = "note", **changes: Any) -> Memory:
     return Memory(**({"kind": kind, "content": content, "item_id": "item_1", "quote": content} | changes))
+
+
+async def key_of(world: World, user_id: str = "ada") -> Credential:
+    key_id = uuid4()
+    key = Credential(credential_id=key_id, key_id=key_id, user_id=user_id, scope=Scope.SERVICE)
+    await world.create_key(key, HASH)
+    return key
+
+
+def secret_of(key: Credential | None, **changes: Any) -> ClientSecret:
+    fields: dict[str, Any] = {
+        "key_id": key.key_id if key else None,
+        "user_id": "ada",
+        "conversation_id": None,
+        "session": "{}",
+        "secret_hash": OTHER_HASH,
+        "seconds": 600,
+    }
+    return ClientSecret(**(fields | changes))
+
+
+def batch(**writes: list[Any]) -> str:
+    return msgspec.json.encode(writes).decode()
+
+
+def start_row(world: PostgresWorld, credential_id: UUID | None = None) -> dict[str, Any]:
+    ids = {name: uuid4() for name in ("session_id", "conversation_id")}
+    credential = {"instance_id": world.instance_id, "credential_id": credential_id}
+    return {**ids, **credential, "user_id": "ada", "age_seconds": 0.0}
 
 
 @asynccontextmanager

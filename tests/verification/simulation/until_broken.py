@@ -1,6 +1,6 @@
 """Runs seeds one after the other until one of the given promises breaks; the verdict is stdout's last line, as JSON.
 
-A process of its own, in a copy of the code: see `mutating`.
+A process of its own, in a copy of the code: see `mutants`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -70,8 +70,9 @@ class Connections:
     async def _take(self) -> Any:
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_closed():
-                return connection
+            with suppress(asyncpg.InterfaceError):  # one that was cut has left the pool, and refuses every method
+                if not connection.is_closed():
+                    return connection
             await self._pool.release(connection)
         return await self._pool.acquire(timeout=CONNECT_SECONDS)
 

@@ -1,13 +1,13 @@
-"""Small mistakes in the real code, each of which the simulation has to see. See `mutating`.
+"""Mistakes that the simulation has to see, or a test where the simulated worlds show them rarely.
 
-Those under `server/` are the code's own; those of `tests/memory_*.py` stand for the same mistake in SQL.
+Those in `tests/support/fake_*.py` stand for the same mistakes in SQL.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
-from ..promises import Promise
+from .mutant import BOUND, CONTAINED, END, GHOST, LOST, ORPHAN, REMEMBER, SWEPT, mutant
 
 CONNECTION, READER, EXIT_PATH = (
     "server/lastcall/realtime/connection.py",
@@ -34,9 +34,6 @@ REAPER, MEMORY = "server/lastcall/sessions/reaper.py", "server/lastcall/memory/f
 STORE, TABLES = "tests/support/fake_store.py", "tests/support/fake_tables.py"
 CONVERSATIONS, MEMORIES = "tests/support/fake_conversations.py", "tests/support/fake_memories.py"
 
-ORPHAN, GHOST, END, REMEMBER = Promise.NO_ORPHAN, Promise.NO_GHOST, Promise.ONE_END, Promise.MEMORY_ONCE
-LOST, SWEPT, BOUND, CONTAINED = Promise.NOTHING_LOST, Promise.NONE_SWEPT, Promise.BOUNDED, Promise.CONTAINED
-
 
 HINTS = {
     "a reaper dies of its first error": 54,
@@ -48,27 +45,6 @@ HINTS = {
     "a lost guard alone is death": 15,
 }
 """Where the search begins, for those that few worlds see."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """A mistake: in `file`, `old` (which stands there exactly once) becomes `new`.
-
-    promises: one of them has to be reported as broken. test: an ordinary test that has to fail, for what is rare or
-    harmless in the worlds. hint: the seed that is tried first, then all others from 0 on: it only saves time.
-    """
-
-    name: str
-    file: str
-    old: str
-    new: str
-    promises: frozenset[str]
-    test: str | None = None
-    hint: int = 0
-
-
-def mutant(name: str, file: str, old: str, new: str, *promises: str, test: str | None = None) -> Mutant:
-    return Mutant(name, file, old, new, frozenset(promises), test, HINTS.get(name, 0))
 
 
 EXIT = (
@@ -690,4 +666,5 @@ REMEMBERING = (
     ),
 )
 
-MUTANTS = EXIT + ALIVE + WORDS + STOPPING + OTHERS + REMEMBERING
+_ALL = EXIT + ALIVE + WORDS + STOPPING + OTHERS + REMEMBERING
+MUTANTS = tuple(replace(each, hint=HINTS.get(each.name, 0)) for each in _ALL)

@@ -1,0 +1,197 @@
+"""The lease connection on PostgreSQL: its lock, its heartbeats and the notifications that it receives."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from uuid import UUID
+
+import pytest
+import trio
+from lastcall.store.errors import StoreUnavailable
+from lastcall.store.lease import LeaseConnection
+from lastcall.store.postgres import PostgresStore, lease
+from lastcall.store.records import Suspect
+
+from tests.support.instances import instance
+
+from .world import WAIT_SECONDS, PostgresWorld, soon
+
+HOUR_SECONDS = 3_600.0
+STEADY_SECONDS_MAX = 60.0  # of an instance whose run of heartbeats has just begun
+HEX_DIGITS = 32  # of a UUID
+CLOSED_MAX = 2
+LEASE_CONNECTIONS = "FROM pg_stat_activity WHERE application_name = 'lastcall guard'"
+
+
+@pytest.fixture
+async def world(postgres_store: PostgresStore) -> PostgresWorld:
+    world = PostgresWorld(postgres_store)
+    await world.store.register_instance(instance(world.instance_id))
+    return world
+
+
+async def another(world: PostgresWorld, instance_id: UUID) -> UUID:
+    """Another instance, with an active session."""
+    await world.store.register_instance(instance(instance_id))
+    await world.begin(instance_id=instance_id)
+    return instance_id
+
+
+async def suspect(world: PostgresWorld) -> Suspect:
+    """The only suspect of the world's own instance."""
+    (suspect,) = await world.store.suspects(world.instance_id)
+    return suspect
+
+
+async def news(connection: LeaseConnection) -> None:
+    with trio.fail_after(WAIT_SECONDS):
+        await connection.news()
+
+
+# --- notifications
+
+
+async def test_a_lease_connection_that_replaces_another_hears_of_closed_rows(world: PostgresWorld) -> None:
+    start = await world.begin()
+    async with world.store.open_lease_connection(world.instance_id):
+        pass
+    async with AsyncExitStack() as stack:
+        connection = await soon(lambda: opened(world, stack))
+        await world.close_by_hand(start.session_id)
+        await news(connection)
+        assert connection.closed_by_others() == [start.session_id]
+
+
+async def opened(world: PostgresWorld, stack: AsyncExitStack) -> LeaseConnection | None:
+    """A lease connection; None while an earlier one still holds the lock."""
+    try:
+        return await stack.enter_async_context(world.store.open_lease_connection(world.instance_id))
+    except StoreUnavailable:
+        return None
+
+
+async def test_more_notifications_than_are_kept_ask_for_a_look_at_all_rows(
+    world: PostgresWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "CLOSED_MAX", CLOSED_MAX)
+    starts = [await world.begin() for _ in range(CLOSED_MAX + 2)]
+    last = starts.pop()
+    async with world.store.open_lease_connection(world.instance_id) as connection:
+        await world.sql(
+            "UPDATE conversation_sessions SET is_active = false WHERE session_id = ANY ($1::uuid[])",
+            [start.session_id for start in starts],
+        )
+        # One statement notifies of all of them; its answer may come before the last of its notifications.
+        await connection.closed_among([])
+        assert connection.closed_by_others() is None
+        assert connection.closed_by_others() == []
+        await world.close_by_hand(last.session_id)
+        await news(connection)
+        assert connection.closed_by_others() == [last.session_id]
+
+
+async def test_a_lease_connection_that_is_cut_is_news_at_once(world: PostgresWorld) -> None:
+    """It is replaced at once then, not only when the next heartbeat fails."""
+    async with world.store.open_lease_connection(world.instance_id) as connection:
+        await world.sql(f"SELECT pg_terminate_backend(pid) {LEASE_CONNECTIONS}")
+        await news(connection)
+        with pytest.raises(StoreUnavailable):
+            await connection.renew()
+
+
+async def test_a_look_at_all_rows_finds_only_those_that_are_closed(world: PostgresWorld) -> None:
+    active, closed = await world.begin(), await world.begin()
+    await world.close_by_hand(closed.session_id)
+    async with world.store.open_lease_connection(world.instance_id) as connection:
+        assert await connection.closed_among([active.session_id, closed.session_id]) == [closed.session_id]
+
+
+async def test_whatever_fails_on_a_lease_connection_asks_for_another(world: PostgresWorld) -> None:
+    async with world.store.open_lease_connection(world.instance_id) as connection:
+        with pytest.raises(StoreUnavailable):
+            await connection.closed_among(["not an id"])  # type: ignore[list-item]
+
+
+# --- the lock
+
+
+async def test_instances_whose_ids_differ_in_one_digit_have_locks_of_their_own(world: PostgresWorld) -> None:
+    me = world.instance_id
+    ids = [me, *(UUID(int=me.int ^ (1 << 4 * place)) for place in range(HEX_DIGITS))]
+    [row] = await world.sql("SELECT count(DISTINCT instance_lock_key(id)) AS keys FROM unnest($1::uuid[]) id", ids)
+    assert row["keys"] == len(ids)
+    async with AsyncExitStack() as stack:
+        for instance_id in (me, ids[1], ids[-1]):
+            await world.store.register_instance(instance(instance_id))
+            connection = await stack.enter_async_context(world.store.open_lease_connection(instance_id))
+            assert await connection.renew()
+
+
+async def test_two_connections_never_hold_one_instances_lock(world: PostgresWorld) -> None:
+    async with world.store.open_lease_connection(world.instance_id):
+        with pytest.raises(StoreUnavailable):
+            async with world.store.open_lease_connection(world.instance_id):
+                pass
+
+
+# --- heartbeats
+
+
+@pytest.mark.parametrize(
+    ("silent", "steady"), [(2 * lease.GAP_SECONDS, 0.0), (0.0, HOUR_SECONDS)], ids=["after a gap", "without one"]
+)
+async def test_a_run_of_heartbeats_starts_again_only_after_a_gap(
+    world: PostgresWorld, silent: float, steady: float
+) -> None:
+    await another(world, UUID(int=1))
+    async with world.store.open_lease_connection(world.instance_id) as connection:
+        await world.sql(
+            "UPDATE server_instances SET heartbeat_at = now() - make_interval(secs => $2),"
+            " steady_since = now() - make_interval(secs => $3) WHERE instance_id = $1",
+            world.instance_id,
+            silent,
+            HOUR_SECONDS,
+        )
+        assert await connection.renew()
+        found = await suspect(world)
+    assert steady <= found.steady_seconds <= steady + STEADY_SECONDS_MAX
+
+
+@pytest.mark.parametrize(
+    ("taken", "gone"), [("now()", True), ("pg_postmaster_start_time() - interval '1 s'", False), ("NULL", False)]
+)
+async def test_a_lock_that_was_lost_in_a_restart_of_postgresql_says_nothing(
+    world: PostgresWorld, taken: str, gone: bool
+) -> None:
+    other = await another(world, UUID(int=1))
+    await world.sql(f"UPDATE server_instances SET guarded_at = {taken} WHERE instance_id = $1", other)
+    assert (await suspect(world)).guard_gone is gone
+
+
+@pytest.mark.parametrize("end", ["reaped_at", "stopped_at"])
+async def test_an_instance_that_is_dead_or_has_stopped_suspects_nobody(world: PostgresWorld, end: str) -> None:
+    await another(world, UUID(int=1))
+    assert len(await world.store.suspects(world.instance_id)) == 1
+    await world.sql(f"UPDATE server_instances SET {end} = now() WHERE instance_id = $1", world.instance_id)
+    assert await world.store.suspects(world.instance_id) == []
+
+
+async def test_a_reaped_session_does_not_end_before_the_last_heartbeat(world: PostgresWorld) -> None:
+    """Its last item may be much older."""
+    other = await another(world, UUID(int=1))
+    [start] = await world.sql("SELECT session_id, conversation_id FROM conversation_sessions")
+    await world.sql(
+        "INSERT INTO messages (message_id, session_id, conversation_id, item_id, position, role, content, status,"
+        " created_at) VALUES ($1, $1, $2, 'item', 1, 'user', 'hello', 'completed', now() - interval '1 hour')",
+        start["session_id"],
+        start["conversation_id"],
+    )
+    await world.sql("UPDATE server_instances SET heartbeat_at = now() WHERE instance_id = $1", other)
+    found = await suspect(world)
+    assert await world.store.reap(found, world.instance_id) == 1
+    [row] = await world.sql(
+        "SELECT session_end = heartbeat_at AS dated FROM conversation_sessions JOIN server_instances"
+        " USING (instance_id) WHERE instance_id = $1",
+        other,
+    )
+    assert row["dated"]

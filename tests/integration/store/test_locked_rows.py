@@ -1,0 +1,227 @@
+"""Rows that another transaction has locked: what waits for them, and what must not, on PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import trio
+from lastcall.store.errors import CredentialRevoked, InstanceGone, StoreError, StoreUnavailable
+from lastcall.store.postgres import PostgresStore
+from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
+from lastcall.store.queries import QUERIES
+from lastcall.store.records import EndReason, SessionStart, StoredItem
+
+from tests.support.instances import instance
+
+from .world import OTHER_HASH, PostgresWorld, batch, end, item, key_of, secret_of, soon, start_row
+
+NO_WAIT_SECONDS = 2.0  # below the statements' timeout of the store
+LOCK_ROW = "SELECT FROM conversation_sessions WHERE session_id = $1 FOR UPDATE"
+WAITING = "SELECT FROM pg_stat_activity WHERE application_name = 'lastcall' AND wait_event_type = 'Lock'"
+COMMIT_BATCH = "SELECT commit_batch(now(), '4 s', $1) AS answer"
+
+Ask = Callable[..., Awaitable[list[Any]]]
+
+
+@pytest.fixture
+async def world(postgres_store: PostgresStore) -> PostgresWorld:
+    world = PostgresWorld(postgres_store)
+    await world.store.register_instance(instance(world.instance_id))
+    return world
+
+
+@asynccontextmanager
+async def transaction(world: PostgresWorld) -> AsyncIterator[Ask]:
+    """A transaction on a connection of its own, which is rolled back unless the block commits it."""
+
+    async def run(operation: Callable[..., Any], *args: object) -> Any:
+        return await bounded_call(world.store._loop, CALL_SECONDS, operation, *args)
+
+    connection = await run(asyncpg.connect, world.store._url)
+    try:
+        await run(connection.execute, "BEGIN")
+        yield lambda sql, *args: run(connection.fetch, sql, *args)
+    finally:
+        with trio.CancelScope(shield=True):
+            await run(connection.close)
+
+
+class Waiter:
+    """An operation that runs beside a transaction."""
+
+    def __init__(self, world: PostgresWorld, nursery: trio.Nursery, operation: Callable[[], Awaitable[object]]) -> None:
+        self._world = world
+        self._ended = trio.Event()
+        self.error: StoreError | None = None
+        nursery.start_soon(self._run, operation)
+
+    async def _run(self, operation: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await operation()
+        except StoreError as error:
+            self.error = error
+        self._ended.set()
+
+    async def waits(self) -> bool:
+        """Whether it comes to wait for a lock, rather than to its end."""
+
+        async def either() -> bool:
+            return self._ended.is_set() or bool(await self._world.store.select(WAITING, urgent=True))
+
+        await soon(either)
+        return not self._ended.is_set()
+
+
+def at_once() -> AbstractContextManager[trio.CancelScope]:
+    return trio.fail_after(NO_WAIT_SECONDS)
+
+
+async def commit(world: PostgresWorld, **writes: list[Any]) -> dict[str, Any]:
+    """What a batch is answered."""
+    with at_once():
+        [row] = await world.sql(COMMIT_BATCH, batch(**writes))
+    answer: dict[str, Any] = json.loads(row["answer"])
+    return answer
+
+
+def end_row(start: SessionStart) -> dict[str, Any]:
+    ids = {"session_id": start.session_id, "instance_id": start.instance_id}
+    return {**ids, "age_seconds": 0.0, "end_reason": EndReason.CLIENT_CLOSED, "close_code": 1000}
+
+
+# --- what does not wait
+
+
+async def test_a_locked_session_delays_no_other_write_of_its_batch(world: PostgresWorld) -> None:
+    locked, other = await world.begin(), await world.begin()
+    items: list[StoredItem] = [item(locked), item(other)]
+    async with transaction(world) as ask:
+        await ask(LOCK_ROW, locked.session_id)
+        answer = await commit(world, items=items, ends=[end_row(locked), end_row(other)])
+        assert answer["items"] == ["held", "stored"]
+        assert answer["ends"] == {str(locked.session_id): False, str(other.session_id): True}
+        assert (await world.session(locked.session_id)).is_active
+    assert (await commit(world, ends=[end_row(locked)]))["ends"] == {str(locked.session_id): True}
+
+
+async def test_a_locked_item_delays_no_other_deletion(world: PostgresWorld) -> None:
+    start = await world.begin()
+    locked, other = item(start, position=1), item(start, position=2)
+    await world.append(locked, other)
+    deletions = [{"session_id": start.session_id, "item_id": each.item_id} for each in (locked, other)]
+    async with transaction(world) as ask:
+        await ask("SELECT FROM messages WHERE message_id = $1 FOR UPDATE", locked.message_id)
+        assert (await commit(world, deletions=deletions))["deletions"] == ["held", "deleted"]
+
+
+async def test_a_locked_client_secret_delays_no_other_begin(world: PostgresWorld) -> None:
+    secret = secret_of(await key_of(world))
+    await world.store.create_client_secret(secret)
+    async with transaction(world) as ask:
+        await ask("SELECT FROM client_secrets FOR UPDATE")
+        answer = await commit(world, starts=[start_row(world, secret.secret_id), start_row(world)])
+    assert answer["starts"] == {str(world.instance_id): True, str(secret.secret_id): False}
+    assert await world.session_count() == 1
+
+
+async def test_reaping_leaves_a_locked_row_for_its_next_pass(world: PostgresWorld) -> None:
+    judge = uuid4()
+    await world.store.register_instance(instance(judge))
+    locked, _ = await world.begin(), await world.begin()
+    (suspect,) = await world.store.suspects(judge)
+    async with transaction(world) as ask:
+        await ask(LOCK_ROW, locked.session_id)
+        with at_once():
+            assert await world.store.reap(suspect, judge) == 1
+    assert await world.store.reap(suspect, judge) == 1
+
+
+async def test_a_bulk_close_leaves_a_locked_row_to_its_own_end(world: PostgresWorld) -> None:
+    locked, other = await world.begin(), await world.begin()
+    async with transaction(world) as ask:
+        await ask(LOCK_ROW, locked.session_id)
+        with at_once():
+            assert await world.store.close_instance_sessions(world.instance_id, ()) == {other.session_id}
+    assert await world.store.end_session(end(locked))
+    assert (await world.session(locked.session_id)).end_reason == "client_closed"
+
+
+async def test_a_claim_of_memory_leaves_a_locked_row(world: PostgresWorld) -> None:
+    locked, other = await world.spoken(), await world.spoken()
+    async with transaction(world) as ask:
+        await ask(LOCK_ROW, locked.session_id)
+        with at_once():
+            claims = await world.store.claim_memory(2, 60.0)
+    assert [claim.transcript.session_id for claim in claims] == [str(other.session_id)]
+
+
+async def test_a_claim_of_one_session_does_not_wait_for_its_row(world: PostgresWorld) -> None:
+    start = await world.spoken()
+    async with transaction(world) as ask:
+        await ask(LOCK_ROW, start.session_id)
+        with at_once():
+            assert await world.store.claim_memory(1, 60.0, session_id=start.session_id) == []
+
+
+# --- what waits
+
+
+async def test_a_row_is_not_closed_while_an_item_of_it_is_stored(world: PostgresWorld) -> None:
+    """Otherwise an item could be acknowledged after its row was closed."""
+    start = await world.begin()
+    async with trio.open_nursery() as nursery, transaction(world) as ask:
+        await ask("SELECT append_items($1)", json.dumps(json.loads(batch(items=[item(start)]))["items"]))
+        close = Waiter(world, nursery, lambda: world.close_by_hand(start.session_id))
+        assert await close.waits()
+        await ask("COMMIT")
+    assert not (await world.session(start.session_id)).is_active
+
+
+async def test_a_row_is_not_closed_while_an_item_of_it_is_deleted(world: PostgresWorld) -> None:
+    start, stored = await world.begin(), str(uuid4())
+    await world.append(item(start, item_id=stored))
+    async with trio.open_nursery() as nursery, transaction(world) as ask:
+        deletions = [{"session_id": str(start.session_id), "item_id": stored}]
+        await ask("SELECT delete_items($1)", json.dumps(deletions))
+        close = Waiter(world, nursery, lambda: world.close_by_hand(start.session_id))
+        assert await close.waits()
+        await ask("COMMIT")
+
+
+async def test_no_session_begins_while_its_instance_stops(world: PostgresWorld) -> None:
+    async with trio.open_nursery() as nursery, transaction(world) as ask:
+        await ask(QUERIES["stop_instance"], world.instance_id)
+        begin = Waiter(world, nursery, world.begin)
+        assert await begin.waits()
+        await ask("COMMIT")
+    assert isinstance(begin.error, InstanceGone)
+    assert await world.session_count() == 0
+
+
+async def test_a_key_that_is_being_revoked_creates_no_client_secret(world: PostgresWorld) -> None:
+    key = await key_of(world)
+    async with trio.open_nursery() as nursery, transaction(world) as ask:
+        await ask("UPDATE api_keys SET revoked_at = now()")
+        create = Waiter(world, nursery, lambda: world.store.create_client_secret(secret_of(key)))
+        await create.waits()
+        await ask("COMMIT")
+    assert isinstance(create.error, CredentialRevoked)
+    assert await world.store.find_credential(OTHER_HASH) is None
+
+
+async def test_a_batch_that_took_longer_than_its_patience_stores_nothing(world: PostgresWorld) -> None:
+    """A frozen database wakes in the middle of it: its ages would be wrong."""
+    sql, writes = "SELECT commit_batch(now(), '1 ms', $1)", batch(starts=[start_row(world)])
+    async with trio.open_nursery() as nursery, transaction(world) as ask:
+        await ask("SELECT FROM server_instances FOR UPDATE")
+        late = Waiter(world, nursery, lambda: world.sql(sql, writes))
+        assert await late.waits()
+        await ask("COMMIT")
+    assert isinstance(late.error, StoreUnavailable)
+    assert await world.session_count() == 0

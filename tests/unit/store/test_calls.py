@@ -1,0 +1,69 @@
+"""Calls into asyncpg: their bound, and which failures are worth a retry."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+import trio
+from lastcall.store.errors import InvalidRow, ItemExists, StoreError, StoreUnavailable
+from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call, store_error
+from lastcall.store.postgres.loop import open_loop
+from trio.testing import MockClock
+
+
+async def test_a_call_is_abandoned_at_its_bound(autojump_clock: MockClock) -> None:
+    """And cancelled, so that it ends by its own timeout."""
+    cancelled = trio.Event()
+
+    async def hang() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            cancelled.set()
+
+    async with open_loop() as loop:
+        began = trio.current_time()
+        with trio.fail_after(10 * CALL_SECONDS):
+            with pytest.raises(StoreUnavailable):
+                await bounded_call(loop, CALL_SECONDS, hang)
+            assert trio.current_time() - began == pytest.approx(CALL_SECONDS, abs=0.1)
+            await cancelled.wait()
+
+
+def duplicate(constraint: str) -> Exception:
+    error: Any = asyncpg.UniqueViolationError("duplicate key")
+    error.constraint_name = constraint
+    return error  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (asyncpg.ConnectionDoesNotExistError("gone"), StoreUnavailable),
+        (asyncpg.TooManyConnectionsError("too many"), StoreUnavailable),
+        (asyncpg.DeadlockDetectedError("deadlock"), StoreUnavailable),
+        (asyncpg.QueryCanceledError("statement timeout"), StoreUnavailable),
+        (asyncpg.CannotConnectNowError("starting up"), StoreUnavailable),
+        (asyncpg.ReadOnlySQLTransactionError("a standby"), StoreUnavailable),
+        (asyncpg.InterfaceError("connection is closed"), StoreUnavailable),
+        (asyncpg.InternalClientError("odd state"), StoreUnavailable),
+        (TimeoutError(), StoreUnavailable),
+        (ConnectionResetError(), StoreUnavailable),
+        (FileNotFoundError("no socket"), StoreUnavailable),
+        (asyncpg.CheckViolationError("no"), InvalidRow),
+        (asyncpg.CharacterNotInRepertoireError("NUL"), InvalidRow),
+        (asyncpg.DataError("not a UUID"), InvalidRow),
+        (asyncpg.ProgramLimitExceededError("index row too large"), InvalidRow),
+        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"), InvalidRow),
+        (duplicate("memory_once_per_user"), InvalidRow),
+        (duplicate("item_once_per_conversation"), ItemExists),
+        (asyncpg.UndefinedTableError("no table"), StoreError),
+        (ValueError("a mistake of ours"), StoreError),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.__name__,
+)
+def test_failures_that_may_pass_are_told_from_others(error: Exception, kind: type[StoreError]) -> None:
+    assert type(store_error(error)) is kind
