@@ -127,11 +127,11 @@ CREATE TABLE IF NOT EXISTS conversations (
     title           text,
     created_at      timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT conversation_of_one_user UNIQUE (conversation_id, user_id),
-    CONSTRAINT user_is_named CHECK (length(user_id) BETWEEN 1 AND 256)
+    CONSTRAINT user_is_named CHECK (length(user_id) BETWEEN 1 AND 256),
+    -- For lists, newest first. A constraint, because CREATE INDEX locks writers out even where the index exists, and would
+    -- deadlock with them: some write here before they write to conversation_sessions, some after.
+    CONSTRAINT conversations_by_user UNIQUE (user_id, created_at, conversation_id)
 );
--- CREATE INDEX blocks writers until COMMIT, even where the index exists. A begin writes to `conversations` first and
--- then to `conversation_sessions`; this file locks them in the same order, so that the two cannot deadlock.
-CREATE INDEX IF NOT EXISTS conversations_by_user ON conversations (user_id, created_at, conversation_id);
 
 CREATE TABLE IF NOT EXISTS conversation_sessions (
     session_id          uuid             PRIMARY KEY DEFAULT gen_random_uuid(),

@@ -137,7 +137,7 @@ def waits_for_answers_without_limit(patch: pytest.MonkeyPatch) -> None:
         for session in services.registry:
             await session.wait_answered()
 
-    patch.setattr("lastcall.shutdown._let_answers_finish", wait)
+    patch.setattr("lastcall.shutdown._let_responses_finish", wait)
 
 
 def crashes_on_a_store_error(patch: pytest.MonkeyPatch) -> None:

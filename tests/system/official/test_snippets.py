@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.clients import connect
+from tests.support.processes import run_server
+
 from .node import FOLDER
 from .program import ROOT
 from .servers import Servers
@@ -38,6 +41,7 @@ def programs() -> dict[str, tuple[str, str]]:
 
 
 PROGRAMS = programs()
+AGENTS = {name for name, (_, text) in PROGRAMS.items() if "async def reply" in text}
 IN_A_PAGE = {name for name, (language, text) in PROGRAMS.items() if language == "html" or "document." in text}
 
 
@@ -76,7 +80,7 @@ def outputs(
     env = {**os.environ, "OPENAI_API_KEY": servers.key, "NODE_EXTRA_CA_CERTS": str(folder / "ca.pem")}
     with ExitStack() as stack:
         running = {}
-        for name in PROGRAMS.keys() - IN_A_PAGE:
+        for name in PROGRAMS.keys() - IN_A_PAGE - AGENTS:
             language, text = PROGRAMS[name]
             file = place / f"{name}{'.py' if language == 'python' else '.mjs'}"
             file.write_text(placed(text, servers))
@@ -94,11 +98,21 @@ def outputs(
         yield output
 
 
-@pytest.mark.parametrize("name", sorted(PROGRAMS.keys() - IN_A_PAGE))
+@pytest.mark.parametrize("name", sorted(PROGRAMS.keys() - IN_A_PAGE - AGENTS))
 def test_a_program_of_the_docs_runs(name: str, outputs: Callable[[str], tuple[int, str]]) -> None:
     code, shown = outputs(name)
     assert code == 0, shown
     assert expected(PROGRAMS[name][1]) in shown
+
+
+@pytest.mark.parametrize("name", sorted(AGENTS))
+async def test_an_agent_of_the_docs_answers(name: str, database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PROGRAMS[name][1])
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with run_server("--database-url", database_url, "--agent", "mine:make", env=environment) as server:
+        async with connect(server.url) as client:
+            done = await client.ask("Hello")
+    assert done["response"]["output"][0]["content"][0]["text"].strip() == "HELLO"
 
 
 @pytest.mark.parametrize("name", sorted(IN_A_PAGE))
