@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from . import local
 from .agent import AgentUnavailable
+from .custom import open_factory_agent
 from .echo import EchoAgent
-from .factory import open_factory_agent
 
 if TYPE_CHECKING:
     from ..config import Settings
