@@ -123,9 +123,13 @@ class _Connection:
 
     async def _close_socket(self) -> None:
         """The close frame and the closing handshake, then the last bytes; each within its bound."""
-        with trio.move_on_after(self._settings.close_seconds):
-            await self._ws.aclose(self._session.close_code or 1000, self._session.reason)
-        await self._stream.finish(self._reader.farewell)
+        try:
+            with trio.move_on_after(self._settings.close_seconds):
+                await self._ws.aclose(self._session.close_code or 1000, self._session.reason)
+            await self._stream.finish(self._reader.farewell)
+        except trio.Cancelled:
+            await self._stream.close_now()  # memory, beside this, may take a second more; a cancelled socket need not
+            raise
 
     async def _converse(self) -> None:
         opening = await self._begin()

@@ -150,6 +150,12 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             self._receiving.cancel()
         await trio.lowlevel.checkpoint()
 
+    async def close_now(self) -> None:
+        """Closes the transport at once, with what is pending unsent. Also in a cancelled scope; never waits."""
+        self.broken = True
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(self._transport)
+
     async def finish(self, farewell: bytes = b"") -> None:
         """Flushes the buffer and `farewell`, sends EOF and lingers while the peer reads.
 
