@@ -181,6 +181,34 @@ async def test_memory_that_hangs_does_not_delay_the_end_of_its_session(autojump_
     assert world.row.memory_status == "pending"
 
 
+async def test_a_cancelled_connection_closes_its_socket_before_its_memory_is_done(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, sockets, ended = World(FakeStore(), EchoAgent()), MemoryListener(), trio.Event()
+
+    async def hang(_session_id: UUID) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(world.services.finalizer, "finalize", hang)
+    await world.lease.register()
+    listener = Listener(world.services, cast("Any", None), SOCKETS_MAX)
+    wire = Wire(lambda _: None, lambda _: ended.set())
+    said = b'{"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": []}}'
+    async with trio.open_nursery() as connections:
+        connections.start_soon(listener.accept, cast("Any", [sockets]), connections)
+        sockets.connect(wire)
+        wire.send(HANDSHAKE)
+        await trio.sleep(1)
+        wire.send(masked_frame(TEXT, said.replace(b"[]", b'[{"type": "input_text", "text": "My name is Ada."}]')))
+        await trio.sleep(1)
+        cancelled = trio.current_time()
+        connections.cancel_scope.cancel()
+        with trio.CancelScope(shield=True), trio.fail_after(world.settings.finalize_seconds / 2):
+            await ended.wait()
+    assert trio.current_time() - cancelled == pytest.approx(world.settings.finalize_seconds), "memory got its time"
+    assert not world.row.is_active
+
+
 async def test_a_handshake_that_is_never_finished_is_dropped_at_its_bound(
     world: World, autojump_clock: MockClock
 ) -> None:

@@ -515,3 +515,17 @@ async def test_finish_right_after_an_overflow_meets_a_writer_that_has_not_ended_
         stream.put(b"x" * BYTES_MAX)
         await stream.finish(b"farewell")
         assert stream.stalled
+
+
+async def test_close_now_closes_the_socket_also_where_everything_is_cancelled(autojump_clock: MockClock) -> None:
+    """The writer is in the middle of a chunk, and the peer reads nothing."""
+    async with full_socket() as (ours, _peer), written(buffered(ours)) as stream:
+        stream.put(b"hello")
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await stream.close_now()
+        assert ours.socket.fileno() == -1
+        assert not stream.open
+        assert trio.current_time() == began
