@@ -33,3 +33,11 @@ class ItemExists(InvalidRow):
 
 class ItemNotFound(InvalidRow):
     """The conversation has no item with this id."""
+
+
+class DatabaseUnusable(Exception):
+    """The database cannot be used; the message is one line for the user that includes the fix."""
+
+
+class DatabaseNotReady(DatabaseUnusable):
+    """The database cannot be used yet: it is starting or restarting, or nothing listens there so far."""

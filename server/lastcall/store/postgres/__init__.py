@@ -1,6 +1,7 @@
 """The store in PostgreSQL, on asyncpg under trio-asyncio: the only package that imports either."""
 
-from .connect import DatabaseAddress, DatabaseUnusable, open_store
+from ..errors import DatabaseUnusable
+from .connect import DatabaseAddress, open_store
 from .connections import CONNECTIONS
 from .store import PostgresStore
 

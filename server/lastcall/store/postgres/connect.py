@@ -14,17 +14,16 @@ import trio
 import trio_asyncio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from ..queries import SCHEMA, SCHEMA_DIGEST
+from ..errors import DatabaseNotReady, DatabaseUnusable
 from .calls import bounded_call
 from .connections import COMMAND_SECONDS, CONNECT_SECONDS, CONNECTIONS, Connections
 from .lease import IDLE_SECONDS
 from .loop import open_loop
+from .preparation.migration import prepare_database
 from .store import PostgresStore
 
-VERSION_MIN = 140_000  # PostgreSQL 14, as server_version_num counts
 STATEMENT_SECONDS = 4.0  # below COMMAND_SECONDS: the server gives up first, and says why
 CLOSE_SECONDS = 2.0
-APPLY_ATTEMPTS_MAX = 5
 RETRY_WAIT_SECONDS_MIN = 0.1
 RETRY_WAIT_SECONDS_MAX = 1.0
 
@@ -37,14 +36,6 @@ NOT_READY = (
 )
 
 _log = structlog.get_logger(__name__)
-
-
-class DatabaseUnusable(Exception):
-    """The database cannot be used; the message is one line for the user that includes the fix."""
-
-
-class DatabaseNotReady(DatabaseUnusable):
-    """The database cannot be used yet: it is starting or restarting, or nothing listens there so far."""
 
 
 class DatabaseAddress:
@@ -132,7 +123,7 @@ async def _connect(url: str) -> asyncpg.Pool:
             reset=_skip_reset,
         )
         try:
-            await _prepare_database(pool)
+            await prepare_database(pool)
         except BaseException:
             pool.terminate()
             raise
@@ -145,41 +136,5 @@ async def _connect(url: str) -> asyncpg.Pool:
     return pool
 
 
-async def _apply_schema(pool: asyncpg.Pool) -> None:
-    """Applies `schema.sql`; retried after a deadlock with other writers, who may take its locks in another order."""
-    for attempt in range(1, APPLY_ATTEMPTS_MAX + 1):
-        try:
-            await pool.execute(SCHEMA)
-        except asyncpg.DeadlockDetectedError:
-            if attempt == APPLY_ATTEMPTS_MAX:
-                raise
-        else:
-            return
-
-
 async def _skip_reset(connection: Any) -> None:
     """The state of a connection is never changed, so the pool's reset query would be a wasted round trip."""
-
-
-async def _prepare_database(pool: asyncpg.Pool) -> None:
-    version = int(await pool.fetchval("SHOW server_version_num"))
-    if version < VERSION_MIN:
-        raise DatabaseUnusable(f"PostgreSQL {version // 10_000} is too old: lastcall needs 14 or newer")
-    if await _has_current_schema(pool):
-        return
-    try:
-        await _apply_schema(pool)
-        await pool.execute(
-            "UPDATE lastcall_schema SET digest = $1 WHERE version = (SELECT max(version) FROM lastcall_schema)",
-            SCHEMA_DIGEST,
-        )
-    except asyncpg.PostgresError as error:
-        raise DatabaseUnusable(f"cannot apply schema.sql: {str(error).splitlines()[0]}") from error
-
-
-async def _has_current_schema(pool: asyncpg.Pool) -> bool:
-    """Whether a server has applied this very file; applying it again would block writers for a moment."""
-    if not await pool.fetchval("SELECT to_regclass('lastcall_schema') IS NOT NULL"):
-        return False
-    digest = await pool.fetchval("SELECT digest FROM lastcall_schema ORDER BY version DESC LIMIT 1")
-    return bool(digest == SCHEMA_DIGEST)
