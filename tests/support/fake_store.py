@@ -174,6 +174,9 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
     async def create_client_secret(self, secret: ClientSecret) -> int:
         return await self._ask("create_client_secret", lambda: self._create_client_secret(secret))
 
+    async def finish_revocations(self) -> int:
+        return await self._ask("finish_revocations", lambda: 0)  # here a revocation overlooks nothing
+
     async def recall(self, user_id: str, limit: int) -> Recollection:
         return await self._ask("recall", lambda: self._recall(user_id, limit))
 

@@ -166,6 +166,14 @@ class Store(Protocol):
         """
         ...
 
+    async def finish_revocations(self) -> int:
+        """Closes sessions that a revocation has overlooked: one made by hand, with an older snapshot.
+
+        Returns:
+            The number of sessions that it closed.
+        """
+        ...
+
     # --- conversations
 
     async def load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
