@@ -11,8 +11,10 @@ SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 CREATE TABLE IF NOT EXISTS lastcall_schema (
     version    integer     PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now(),
-    digest     text                     -- SHA-256 of the file that a server applied; NULL: applied by hand
+    digest     text,                    -- SHA-256 of the file that a server applied; NULL: applied by hand
+    release    text                     -- of lastcall that applied it; an older one leaves it alone
 );
+ALTER TABLE lastcall_schema ADD COLUMN IF NOT EXISTS release text;
 
 -- ---------------------------------------------------------------------------------------------- instances
 
@@ -340,9 +342,10 @@ BEGIN
     RETURN answer;
 END $$;
 
--- The values of a key in a list of objects.
-CREATE OR REPLACE FUNCTION ids_of(rows jsonb, key text) RETURNS uuid[] LANGUAGE sql IMMUTABLE
-RETURN (SELECT array_agg(DISTINCT (each ->> key)::uuid) FROM jsonb_array_elements(rows) each);
+-- The values of a key in a list of objects. Called only by the functions below, on their search path.
+CREATE OR REPLACE FUNCTION ids_of(rows jsonb, key text) RETURNS uuid[] LANGUAGE sql IMMUTABLE AS $$
+    SELECT (SELECT array_agg(DISTINCT (each ->> key)::uuid) FROM jsonb_array_elements(rows) each)
+$$;
 
 -- FOR KEY SHARE: an instance is not declared dead while it begins sessions, and begins none afterwards. It can still
 -- renew its lease; with a stronger lock, overlapping commits would block renewals without a gap. FOR SHARE: nor is a
@@ -531,5 +534,6 @@ SELECT date(session_start) AS date, count(*) AS total_sessions, avg(duration_sec
        count(*) FILTER (WHERE memory_status = 'failed') AS memory_failed
   FROM conversation_sessions GROUP BY date(session_start);
 
-INSERT INTO lastcall_schema (version) VALUES (1) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
+INSERT INTO lastcall_schema (version) VALUES (1) ON CONFLICT (version)
+    DO UPDATE SET applied_at = now(), digest = NULL, release = NULL;
 COMMIT;

@@ -16,7 +16,7 @@ import trio
 from lastcall.store import reports
 from lastcall.store.errors import CredentialRevoked, InstanceGone, StoreError, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
-from lastcall.store.postgres.batch import NONE, BulkClose, InstanceStop
+from lastcall.store.postgres.batch import NONE, BulkClose, Closed, InstanceStop, Write
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from lastcall.store.queries import QUERIES
 from lastcall.store.records import EndReason, SessionStart, StoredItem
@@ -178,12 +178,16 @@ async def test_a_locked_instance_delays_only_begins_of_its_own(world: PostgresWo
 
 async def test_an_instance_whose_row_is_locked_stops_later_than_its_sessions(world: PostgresWorld) -> None:
     start = await world.begin()
-    leaving = [end(start), BulkClose(world.instance_id, trio.current_time()), InstanceStop(world.instance_id)]
+    leaving: list[Write] = [
+        end(start),
+        BulkClose(world.instance_id, trio.current_time()),
+        InstanceStop(world.instance_id),
+    ]
     async with transaction(world) as ask:
         await ask("SELECT FROM server_instances FOR SHARE")
         with at_once():
             ended, _, stopped = await world.store._commit(leaving)
-        assert ended == {start.session_id}
+        assert ended == Closed({start.session_id})
         assert isinstance(stopped, StoreUnavailable)
     assert not (await world.session(start.session_id)).is_active
     assert await world.store._commit(leaving[2:]) == [NONE]
