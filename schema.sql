@@ -342,6 +342,26 @@ BEGIN
     RETURN answer;
 END $$;
 
+-- Begins a session of this instance, stores an item and ends it, takes all of that back, and commits. So it fails where
+-- a session would: for a privilege, a lock on a table, a full disk, a database that is read-only. Nobody sees its rows.
+CREATE OR REPLACE FUNCTION prove_commit(instance_id uuid) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    ids    jsonb := jsonb_build_object('session_id', gen_random_uuid(), 'conversation_id', gen_random_uuid(),
+                                       'instance_id', instance_id, 'user_id', 'lastcall');
+    writes jsonb := jsonb_build_object(
+        'starts', jsonb_build_array(ids || '{"age_seconds": 0}'),
+        'items', jsonb_build_array(ids || '{"item_id": "proof", "position": 0, "role": "user", "content": "proof",
+                                            "status": "completed", "kind": "message", "deleted": false}'
+                                       || jsonb_build_object('message_id', gen_random_uuid())),
+        'ends', jsonb_build_array(ids || '{"age_seconds": 0, "end_reason": "client_closed"}'));
+BEGIN
+    PERFORM commit_batch(now(), '1 minute', writes);
+    RAISE EXCEPTION USING ERRCODE = 'LC001';
+EXCEPTION WHEN SQLSTATE 'LC001' THEN
+    NULL;
+END $$;
+
 -- The values of a key in a list of objects. Called only by the functions below, on their search path.
 CREATE OR REPLACE FUNCTION ids_of(rows jsonb, key text) RETURNS uuid[] LANGUAGE sql IMMUTABLE AS $$
     SELECT (SELECT array_agg(DISTINCT (each ->> key)::uuid) FROM jsonb_array_elements(rows) each)

@@ -108,8 +108,8 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
 
     # --- the store
 
-    async def ping(self) -> None:
-        await self._ask("ping", lambda: None)
+    async def prove_commit(self, instance_id: UUID) -> None:
+        await self._ask("prove_commit", lambda: None)
 
     async def register_instance(self, instance: Instance) -> None:
         await self._ask("register_instance", lambda: self._register(instance))

@@ -2,8 +2,8 @@
 -- A statement begins at its `-- name:` line; queries.py loads them by that name.
 -- All times are by the database's clock. The server passes ages in seconds, measured by its monotonic clock.
 
--- name: ping
-SELECT 1;
+-- name: prove_commit
+SELECT prove_commit($1);
 
 -- name: register_instance
 INSERT INTO server_instances (instance_id, hostname, pid, version, lease_seconds, host_id, process_started)

@@ -36,8 +36,12 @@ class Store(Protocol):
     turns them into its own time.
     """
 
-    async def ping(self) -> None:
-        """Returns if the database answers."""
+    async def prove_commit(self, instance_id: UUID) -> None:
+        """Returns if the database would begin a session of the instance, store an item and end it. Leaves no rows.
+
+        Raises:
+            CommitRefused: It would not; the message is the database's own reason.
+        """
         ...
 
     # --- instances
