@@ -347,13 +347,13 @@ END $$;
 CREATE OR REPLACE FUNCTION prove_commit(instance_id uuid) RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    ids    jsonb := jsonb_build_object('session_id', gen_random_uuid(), 'conversation_id', gen_random_uuid(),
-                                       'instance_id', instance_id, 'user_id', 'lastcall');
+    -- The same ids each time: then what the last proof has left in the indexes is reused.
+    ids    jsonb := jsonb_build_object('session_id', instance_id, 'conversation_id', instance_id,
+                                       'message_id', instance_id, 'instance_id', instance_id, 'user_id', 'lastcall');
     writes jsonb := jsonb_build_object(
         'starts', jsonb_build_array(ids || '{"age_seconds": 0}'),
         'items', jsonb_build_array(ids || '{"item_id": "proof", "position": 0, "role": "user", "content": "proof",
-                                            "status": "completed", "kind": "message", "deleted": false}'
-                                       || jsonb_build_object('message_id', gen_random_uuid())),
+                                            "status": "completed", "kind": "message", "deleted": false}'),
         'ends', jsonb_build_array(ids || '{"age_seconds": 0, "end_reason": "client_closed"}'));
 BEGIN
     PERFORM commit_batch(now(), '1 minute', writes);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -31,6 +32,7 @@ from .connections import Connections, Queries
 
 CLOCK_EXACT_SECONDS = 0.02
 CLOCK_QUERIES_MAX = 3
+STORED_SECONDS = 2.0  # for which a start and an item are proof enough: a busy server makes no others
 FAILED_SECONDS = 5.0  # that a failed commit counts where no other has been tried since
 
 _log = structlog.get_logger(__name__)
@@ -43,6 +45,7 @@ class SessionWrites(Queries):
         super().__init__(url, connections, loop)
         self._clock = DatabaseClock()
         self._failed: tuple[float, StoreUnavailable] | None = None  # when the last commit did, unless one came since
+        self._stored: dict[type[Write], float] = {}  # when a write of each kind was last committed
         self._writer: CommitWriter[Write, Closed] = CommitWriter(self._commit, session_of)
         self.run_writer = self._writer.run
         self.close_writer = self._writer.close
@@ -56,11 +59,13 @@ class SessionWrites(Queries):
         await bounded_call(self._loop, CALL_SECONDS, self._connections.open_all, prepare_commit)
 
     async def prove_commit(self, instance_id: UUID) -> None:
+        moment = trio.current_time() - STORED_SECONDS
         try:
             # A disk may be too full for a long item, and still take the short one of the proof.
             if self._failed is not None and trio.current_time() - self._failed[0] < FAILED_SECONDS:
                 raise self._failed[1]
-            await self.fetch("prove_commit", instance_id, urgent=True)
+            if min(self._stored.get(kind, -math.inf) for kind in (SessionStart, tuple)) <= moment:
+                await self.fetch("prove_commit", instance_id, urgent=True)
         except StoreError as error:
             if refused(error):
                 raise CommitRefused(str(error)) from error
@@ -103,6 +108,9 @@ class SessionWrites(Queries):
             self._failed = (trio.current_time(), error)
             raise
         self._failed = None
+        now = trio.current_time()
+        stored = (write for write, outcome in zip(writes, outcomes, strict=True) if not isinstance(outcome, StoreError))
+        self._stored |= dict.fromkeys(map(type, stored), now)
         return outcomes
 
     async def _commit_batch(self, batch: BatchStatement) -> Sequence[Outcome]:
