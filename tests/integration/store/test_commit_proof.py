@@ -16,7 +16,7 @@ from .world import WITHIN, PostgresWorld, item
 
 PROOFS = 300
 WRITTEN = ("conversations", "conversation_sessions", "messages")
-BYTES_PER_PROOF_MAX = 1000  # left to autovacuum
+BYTES_PER_PROOF_MAX = 1500  # left to autovacuum
 FULL = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

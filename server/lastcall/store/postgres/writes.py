@@ -45,7 +45,7 @@ class SessionWrites(Queries):
         super().__init__(url, connections, loop)
         self._clock = DatabaseClock()
         self._failed: tuple[float, StoreUnavailable] | None = None  # when the last commit did, unless one came since
-        self._stored: dict[type[Write], float] = {}  # when a write of each kind was last committed
+        self._stored: dict[type[object], float] = {}  # when a write of each kind was last committed
         self._writer: CommitWriter[Write, Closed] = CommitWriter(self._commit, session_of)
         self.run_writer = self._writer.run
         self.close_writer = self._writer.close
