@@ -11,8 +11,10 @@ SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 CREATE TABLE IF NOT EXISTS lastcall_schema (
     version    integer     PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now(),
-    digest     text                     -- SHA-256 of the file that a server applied; NULL: applied by hand
+    digest     text,                    -- SHA-256 of the file that a server applied; NULL: applied by hand
+    release    text                     -- of lastcall that applied it; an older one leaves it alone
 );
+ALTER TABLE lastcall_schema ADD COLUMN IF NOT EXISTS release text;
 
 -- ---------------------------------------------------------------------------------------------- instances
 
@@ -84,17 +86,24 @@ BEGIN
     RETURN NEW;
 END $$;
 
+-- Revocations whose transaction had an older snapshot, so that it may have overlooked a session or client secret that
+-- the credential had just begun. A server finishes them; a credential in here begins nothing more.
+CREATE TABLE IF NOT EXISTS unfinished_revocations (
+    revocation_id bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    credential_id uuid        NOT NULL,
+    revoked_at    timestamptz NOT NULL DEFAULT now()
+);
+
 -- Revoking or deleting a credential closes its sessions in the same transaction; the trigger on sessions notifies their
 -- servers, which drop the sockets. A begin that is not committed yet holds the credential's row FOR SHARE: the
--- revocation waits for it and then sees its session, which an older snapshot would not.
+-- revocation waits for it and then sees its session. In a transaction of another isolation level it does not.
 CREATE OR REPLACE FUNCTION close_sessions_of_credential() RETURNS trigger
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     credential uuid := coalesce(to_jsonb(OLD) ->> 'secret_id', to_jsonb(OLD) ->> 'key_id');
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE EXCEPTION 'keys and client secrets are revoked in READ COMMITTED transactions'
-            USING ERRCODE = 'invalid_transaction_state';
+        INSERT INTO unfinished_revocations (credential_id) VALUES (credential);
     END IF;
     UPDATE conversation_sessions SET is_active = false, end_reason = 'revoked'
      WHERE credential_id = credential AND is_active;
@@ -311,6 +320,10 @@ BEGIN
     IF asked NOT BETWEEN now() - patience AND now() + patience THEN
         RETURN answer || '{"fresh": false}';
     END IF;
+    -- What is acknowledged is on the disk, also where somebody has set it to off for this role since we connected.
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
     IF writes ? 'starts' THEN
         answer := answer || jsonb_build_object('starts', begin_sessions(writes -> 'starts', moment));
     END IF;
@@ -329,31 +342,60 @@ BEGIN
     RETURN answer;
 END $$;
 
--- The values of a key in a list of objects.
-CREATE OR REPLACE FUNCTION ids_of(rows jsonb, key text) RETURNS uuid[] LANGUAGE sql IMMUTABLE
-RETURN (SELECT array_agg(DISTINCT (each ->> key)::uuid) FROM jsonb_array_elements(rows) each);
+-- Begins a session of this instance, stores an item and ends it, takes all of that back, and commits. So it fails where
+-- a session would: for a privilege, a lock on a table, a full disk, a database that is read-only. Nobody sees its rows.
+CREATE OR REPLACE FUNCTION prove_commit(instance_id uuid) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    -- The same ids each time: then what the last proof has left in the indexes is reused.
+    ids    jsonb := jsonb_build_object('session_id', instance_id, 'conversation_id', instance_id,
+                                       'message_id', instance_id, 'instance_id', instance_id, 'user_id', 'lastcall');
+    writes jsonb := jsonb_build_object(
+        'starts', jsonb_build_array(ids || '{"age_seconds": 0}'),
+        'items', jsonb_build_array(ids || '{"item_id": "proof", "position": 0, "role": "user", "content": "proof",
+                                            "status": "completed", "kind": "message", "deleted": false}'),
+        'ends', jsonb_build_array(ids || '{"age_seconds": 0, "end_reason": "client_closed"}'));
+BEGIN
+    PERFORM commit_batch(now(), '1 minute', writes);
+    RAISE EXCEPTION USING ERRCODE = 'LC001';
+EXCEPTION WHEN SQLSTATE 'LC001' THEN
+    NULL;
+END $$;
+
+-- The values of a key in a list of objects. Called only by the functions below, on their search path.
+CREATE OR REPLACE FUNCTION ids_of(rows jsonb, key text) RETURNS uuid[] LANGUAGE sql IMMUTABLE AS $$
+    SELECT (SELECT array_agg(DISTINCT (each ->> key)::uuid) FROM jsonb_array_elements(rows) each)
+$$;
 
 -- FOR KEY SHARE: an instance is not declared dead while it begins sessions, and begins none afterwards. It can still
 -- renew its lease; with a stronger lock, overlapping commits would block renewals without a gap. FOR SHARE: nor is a
--- key or client secret revoked meanwhile. Credentials that are locked are skipped: waiting would hold up every session
--- in the batch. The answer maps each instance and credential that may begin sessions to whether its row was free.
+-- key or client secret revoked meanwhile. Of a conversation, it is the lock that the foreign key takes. Rows that are
+-- locked are skipped: waiting would hold up every session in the batch. The answer maps each instance and credential
+-- that may begin sessions to whether its row was free, and each conversation whose row was not to false.
 CREATE OR REPLACE FUNCTION begin_sessions(starts jsonb, moment timestamptz) RETURNS jsonb
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    instances   uuid[] := ids_of(starts, 'instance_id');
-    credentials uuid[] := ids_of(starts, 'credential_id');
-    answer      jsonb;
+    instances        uuid[] := ids_of(starts, 'instance_id');
+    credentials      uuid[] := ids_of(starts, 'credential_id');
+    conversation_ids uuid[] := ids_of(starts, 'conversation_id');
+    answer           jsonb;
 BEGIN
     WITH living AS MATERIALIZED (
         SELECT instance_id FROM server_instances
-         WHERE instance_id = ANY (instances) AND reaped_at IS NULL AND stopped_at IS NULL FOR KEY SHARE
+         WHERE instance_id = ANY (instances) AND reaped_at IS NULL AND stopped_at IS NULL FOR KEY SHARE SKIP LOCKED
+    ), free_conversation AS MATERIALIZED (
+        SELECT conversation_id FROM conversations
+         WHERE conversation_id = ANY (conversation_ids) FOR KEY SHARE SKIP LOCKED
     ), free_key AS MATERIALIZED (
         SELECT key_id FROM api_keys WHERE key_id = ANY (credentials) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
     ), free_secret AS MATERIALIZED (
         SELECT secret_id FROM client_secrets
          WHERE secret_id = ANY (credentials) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
     ), allowed AS (
-        SELECT instance_id AS id, true AS free FROM living
+        SELECT instance_id AS id, instance_id IN (SELECT instance_id FROM living) AS free FROM server_instances
+         WHERE instance_id = ANY (instances) AND reaped_at IS NULL AND stopped_at IS NULL
+        UNION ALL SELECT conversation_id, false FROM conversations WHERE conversation_id = ANY (conversation_ids)
+                     AND conversation_id NOT IN (SELECT conversation_id FROM free_conversation)
         UNION ALL SELECT key_id, key_id IN (SELECT key_id FROM free_key) FROM api_keys
                    WHERE key_id = ANY (credentials) AND revoked_at IS NULL
         UNION ALL SELECT secret_id, secret_id IN (SELECT secret_id FROM free_secret) FROM client_secrets
@@ -362,7 +404,8 @@ BEGIN
         SELECT t.* FROM jsonb_to_recordset(starts) AS t (
             session_id uuid, conversation_id uuid, user_id text, instance_id uuid, age_seconds double precision,
             credential_id uuid) JOIN living USING (instance_id)
-         WHERE credential_id IS NULL OR credential_id IN (SELECT id FROM allowed WHERE free)
+         WHERE (credential_id IS NULL OR credential_id IN (SELECT id FROM allowed WHERE free))
+           AND conversation_id NOT IN (SELECT id FROM allowed WHERE NOT free)
     ), new_conversation AS (
         INSERT INTO conversations (conversation_id, user_id)
         SELECT conversation_id, user_id FROM starting ON CONFLICT (conversation_id) DO NOTHING
@@ -378,13 +421,14 @@ BEGIN
     RETURN answer;
 END $$;
 
--- The fence: FOR SHARE makes anybody who closes the row wait for this commit. Rows that are locked are skipped: waiting
--- would hold up every session in the batch. The answer for each item: `stored`, `held` (skipped, or closed just now) or
--- `closed`.
+-- The fence: FOR SHARE makes anybody who closes the row wait for this commit. Of a conversation, FOR KEY SHARE is the
+-- lock that the foreign key takes. Rows that are locked are skipped: waiting would hold up every session in the batch.
+-- The answer for each item: `stored`, `held` (skipped, or closed just now) or `closed`.
 CREATE OR REPLACE FUNCTION append_items(items jsonb) RETURNS jsonb LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    sessions uuid[] := ids_of(items, 'session_id');
-    answer   jsonb;
+    sessions         uuid[] := ids_of(items, 'session_id');
+    conversation_ids uuid[] := ids_of(items, 'conversation_id');
+    answer           jsonb;
 BEGIN
     WITH item AS (
         SELECT * FROM ROWS FROM (jsonb_to_recordset(items) AS (
@@ -395,19 +439,27 @@ BEGIN
     ), live AS MATERIALIZED (
         SELECT session_id FROM conversation_sessions WHERE session_id = ANY (sessions) AND is_active
          ORDER BY session_id FOR SHARE SKIP LOCKED
+    ), free AS MATERIALIZED (
+        SELECT conversation_id FROM conversations WHERE conversation_id = ANY (conversation_ids)
+         ORDER BY conversation_id FOR KEY SHARE SKIP LOCKED
+    ), locked AS MATERIALIZED (
+        SELECT conversation_id FROM conversations WHERE conversation_id = ANY (conversation_ids)
+           AND conversation_id NOT IN (SELECT conversation_id FROM free)
     ), stored AS (
         INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
                               call_id, name, deleted_at)
         SELECT message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
                call_id, name, CASE WHEN deleted THEN now() END
-          FROM item JOIN live USING (session_id) ORDER BY ordinality
+          FROM item JOIN live USING (session_id)
+         WHERE conversation_id NOT IN (SELECT conversation_id FROM locked) ORDER BY ordinality
         ON CONFLICT (message_id) DO NOTHING
     ), seen AS (
         SELECT session_id, is_active FROM conversation_sessions WHERE session_id = ANY (sessions)
     )
-    SELECT jsonb_agg(CASE WHEN live.session_id IS NOT NULL THEN 'stored' WHEN is_active THEN 'held' ELSE 'closed' END
-                     ORDER BY ordinality)
-      INTO answer FROM item LEFT JOIN live USING (session_id) LEFT JOIN seen USING (session_id);
+    SELECT jsonb_agg(CASE WHEN live.session_id IS NOT NULL AND locked.conversation_id IS NULL THEN 'stored'
+                          WHEN is_active THEN 'held' ELSE 'closed' END ORDER BY ordinality)
+      INTO answer FROM item LEFT JOIN live USING (session_id) LEFT JOIN seen USING (session_id)
+      LEFT JOIN locked ON locked.conversation_id = item.conversation_id;
     RETURN answer;
 END $$;
 
@@ -502,5 +554,6 @@ SELECT date(session_start) AS date, count(*) AS total_sessions, avg(duration_sec
        count(*) FILTER (WHERE memory_status = 'failed') AS memory_failed
   FROM conversation_sessions GROUP BY date(session_start);
 
-INSERT INTO lastcall_schema (version) VALUES (1) ON CONFLICT (version) DO UPDATE SET applied_at = now(), digest = NULL;
+INSERT INTO lastcall_schema (version) VALUES (1) ON CONFLICT (version)
+    DO UPDATE SET applied_at = now(), digest = NULL, release = NULL;
 COMMIT;

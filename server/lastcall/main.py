@@ -24,6 +24,7 @@ from .sessions.instance import open_instance
 from .sessions.reaper import Reaper
 from .sessions.reconciler import Reconciler
 from .sessions.registry import Registry
+from .sessions.revocations import finish_revocations
 from .shutdown import (
     END_SESSIONS,
     FINALIZE_MEMORY,
@@ -104,6 +105,7 @@ async def serve_sessions(
         async with trio.open_nursery() as repairs:
             repairs.start_soon(Reaper(store, lease, settings, metrics).run)
             repairs.start_soon(reconciler.run)
+            repairs.start_soon(finish_revocations, store)
             with trio.CancelScope() as memory_budget:
                 async with open_finalizer(store, agent, settings) as finalizer:
                     authenticator = Authenticator(store, settings)

@@ -108,8 +108,8 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
 
     # --- the store
 
-    async def ping(self) -> None:
-        await self._ask("ping", lambda: None)
+    async def prove_commit(self, instance_id: UUID) -> None:
+        await self._ask("prove_commit", lambda: None)
 
     async def register_instance(self, instance: Instance) -> None:
         await self._ask("register_instance", lambda: self._register(instance))
@@ -173,6 +173,9 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
 
     async def create_client_secret(self, secret: ClientSecret) -> int:
         return await self._ask("create_client_secret", lambda: self._create_client_secret(secret))
+
+    async def finish_revocations(self) -> int:
+        return await self._ask("finish_revocations", lambda: 0)  # here a revocation overlooks nothing
 
     async def recall(self, user_id: str, limit: int) -> Recollection:
         return await self._ask("recall", lambda: self._recall(user_id, limit))

@@ -17,7 +17,10 @@ from lastcall.store.store import Store
 
 START_SECONDS = 10.0
 SETTINGS = Settings(port=0, agent="echo", drain_seconds=5.0, memory_sweep_seconds=1.0)
-TABLES = "client_secrets, api_keys, user_memories, messages, conversation_sessions, conversations, server_instances"
+TABLES = (
+    "unfinished_revocations, client_secrets, api_keys, user_memories, messages, conversation_sessions, conversations,"
+    " server_instances"
+)
 
 
 async def empty(store: PostgresStore) -> None:

@@ -424,6 +424,7 @@ def test_database_url_prints_a_url_that_works_until_stop(lastcall: Lastcall, dat
     assert "--stop" in answer.err
     (url,) = answer.out.splitlines()
     assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 42", url).stdout == "42\n"
+    assert lastcall("migrate", *place).code == 0
     assert lastcall("sessions", *place).out == "No sessions.\n"
     assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 43", url).stdout == "43\n"  # a query left it running
     assert "was stopped" in lastcall("database-url", "--stop", *place).err

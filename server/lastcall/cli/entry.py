@@ -17,6 +17,7 @@ from .api_docs import api_docs
 from .database_url import database_url
 from .keys import keys
 from .memories import memories, retry_memories
+from .migrate import migrate
 from .orphans import orphans
 from .serve import serve
 from .sessions import close_session, sessions, stats
@@ -87,6 +88,7 @@ for command in (
     orphans,
     with_subcommands(memories, retry_memories),
     keys,
+    migrate,
     database_url,
     api_docs,
 ):

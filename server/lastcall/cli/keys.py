@@ -96,7 +96,7 @@ def revoke_key(*, id: UUID, as_json: bool, **database: Any) -> None:
     """Revoke the key or client secret ID for good. Its sessions are closed within a second, on every server."""
     from ..auth import key_admin
 
-    revoked = ask(lambda store: key_admin.revoke(store, id), **database)
+    revoked = ask(lambda store: key_admin.revoke(store, id), writes=True, **database)
     if revoked is None:
         raise click.UsageError(f"There is no key {id}; lastcall keys list shows them.")
     if as_json:

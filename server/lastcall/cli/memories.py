@@ -24,7 +24,7 @@ def retry_memories(*, user: str | None, as_json: bool, **database: Any) -> None:
     async def question(store: reports.Rows) -> int:
         return await reports.retry_memories(store, user)
 
-    count = ask(question, **database)
+    count = ask(question, writes=True, **database)
     if as_json:
         print_json({"retried": count})
     else:

@@ -87,7 +87,7 @@ def _orphan_cells(each: reports.OrphanReport) -> list[str]:
 
 
 def _close_orphans(as_json: bool, database: dict[str, Any]) -> int:
-    closed = ask(reports.close_orphans, **database)
+    closed = ask(reports.close_orphans, writes=True, **database)
     if as_json:
         print_json({"closed": closed})
     elif not closed:

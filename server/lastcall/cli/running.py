@@ -48,31 +48,39 @@ def ask(
     database_url: str | None,
     data_dir: Path,
     *,
+    writes: bool = False,
     makes_data: bool = False,
 ) -> T:
     """Runs an operator's query on the given database, or else on the embedded one.
 
-    makes_data: creates the embedded database if there is none.
+    writes: it changes rows. makes_data: it does, and creates the embedded database and the tables if there are none.
     """
 
     async def asked() -> T:
-        if database_url is None and not makes_data:
-            _require_data(data_dir)
-        async with _open_database(database_url, data_dir) as store:
+        from ..store.postgres import Access, open_store
+
+        access = Access.CREATE if makes_data else Access.WRITE if writes else Access.READ
+        async with (
+            open_url(database_url, data_dir, makes_data=makes_data) as url,
+            open_store(url, access=access) as store,
+        ):
             return await question(store)
 
     return run_logged(asked)
 
 
 @contextlib.asynccontextmanager
-async def _open_database(database_url: str | None, data_dir: Path) -> AsyncIterator[PostgresStore]:
+async def open_url(database_url: str | None, data_dir: Path, *, makes_data: bool) -> AsyncIterator[str]:
+    """The URL of the given database, or else of the embedded one, which runs for as long as the block lasts."""
+    if database_url is not None:
+        yield database_url
+        return
     from ..embedded.postgres import open_embedded
-    from ..store.postgres import open_store
 
-    async with contextlib.AsyncExitStack() as stack:
-        if database_url is None:
-            database_url = (await stack.enter_async_context(open_embedded(data_dir))).url
-        yield await stack.enter_async_context(open_store(database_url))
+    if not makes_data:
+        _require_data(data_dir)
+    async with open_embedded(data_dir) as embedded:
+        yield embedded.url
 
 
 def _require_data(data_dir: Path) -> None:

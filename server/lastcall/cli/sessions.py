@@ -25,7 +25,7 @@ def close_session(*, session_id: UUID, as_json: bool, **database: Any) -> None:
     async def question(store: reports.Rows) -> reports.ClosedReport | bool | None:
         return await reports.close_session(store, session_id)
 
-    closed = ask(question, **database)
+    closed = ask(question, writes=True, **database)
     if closed is None:
         raise click.UsageError(f"There is no session {session_id}; see lastcall sessions.")
     if isinstance(closed, bool):

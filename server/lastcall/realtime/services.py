@@ -15,7 +15,7 @@ from ..metrics import Metrics
 from ..sessions.instance import InstanceLease
 from ..sessions.reconciler import Reconciler
 from ..sessions.registry import Registry
-from ..store.errors import StoreError
+from ..store.proof import CommitProof
 from ..store.store import Store
 
 
@@ -34,13 +34,15 @@ class Services:
     gate: Gate
     reconciler: Reconciler
     draining: trio.Event = field(default_factory=trio.Event)
+    proof: CommitProof = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "proof", CommitProof(self.store))  # the class is frozen
 
     async def ready(self) -> str | None:
         """None where the server accepts sessions, else the reason in a few words."""
         if self.draining.is_set():
             return "draining"
-        try:
-            await self.store.ping()
-        except StoreError:
-            return "database unreachable"
+        if reason := await self.proof.missing(self.lease.instance_id):
+            return reason
         return None if self.lease.held else "lease not renewed"

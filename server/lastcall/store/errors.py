@@ -11,6 +11,10 @@ class StoreUnavailable(StoreError):
     """The database is out of reach or too slow. Whether a write happened is unknown; retrying is safe."""
 
 
+class CommitRefused(StoreUnavailable):
+    """The database answers, but commits nothing; the message is its own reason."""
+
+
 class SessionClosed(StoreError):
     """The session's row is closed, so nothing more is stored for it."""
 

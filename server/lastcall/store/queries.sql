@@ -2,8 +2,8 @@
 -- A statement begins at its `-- name:` line; queries.py loads them by that name.
 -- All times are by the database's clock. The server passes ages in seconds, measured by its monotonic clock.
 
--- name: ping
-SELECT 1;
+-- name: prove_commit
+SELECT prove_commit($1);
 
 -- name: register_instance
 INSERT INTO server_instances (instance_id, hostname, pid, version, lease_seconds, host_id, process_started)
@@ -51,7 +51,7 @@ SELECT i.instance_id, i.host_id, i.pid, i.process_started, i.heartbeat_at, i.lea
 -- process that is long dead. Rows that are locked, or being inserted, are left for the next pass.
 -- FOR UPDATE, which a renewal does not take: the instance begins no sessions meanwhile.
 WITH judged AS MATERIALIZED (
-    SELECT instance_id FROM server_instances WHERE instance_id = $1 AND heartbeat_at = $2 FOR UPDATE
+    SELECT instance_id FROM server_instances WHERE instance_id = $1 AND heartbeat_at = $2 FOR UPDATE SKIP LOCKED
 ), dead AS (
     UPDATE server_instances SET reaped_at = coalesce(reaped_at, now())
      WHERE instance_id = (SELECT instance_id FROM judged) AND heartbeat_at = $2
@@ -68,10 +68,15 @@ UPDATE conversation_sessions s
 RETURNING s.session_id;
 
 -- name: stop_instance
--- FOR UPDATE, which a renewal does not take: the instance begins no sessions meanwhile.
-UPDATE server_instances SET stopped_at = now()
- WHERE instance_id = (SELECT instance_id FROM server_instances WHERE instance_id = $1 FOR UPDATE)
-   AND stopped_at IS NULL AND reaped_at IS NULL;
+-- FOR UPDATE, which a renewal does not take: the instance begins no sessions meanwhile. held: its row is locked; waiting
+-- would hold up the ends in the same transaction.
+WITH free AS MATERIALIZED (
+    SELECT instance_id FROM server_instances WHERE instance_id = $1 FOR UPDATE SKIP LOCKED
+), stopped AS (
+    UPDATE server_instances SET stopped_at = now()
+     WHERE instance_id = (SELECT instance_id FROM free) AND stopped_at IS NULL AND reaped_at IS NULL
+)
+SELECT NOT EXISTS (SELECT FROM free) AND EXISTS (SELECT FROM server_instances WHERE instance_id = $1) AS held;
 
 -- name: commit_batch
 -- The statements of a batch are in this function of schema.sql.
@@ -213,11 +218,12 @@ SELECT secret_id, key_id, user_id, 'client', conversation_id, session
   FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now();
 
 -- name: create_client_secret
--- allowed: its key is not revoked; FOR SHARE prevents a revocation meanwhile. expires_at NULL: not created, for that
--- reason or because the user has no such conversation. Also deletes secrets that expired over a day ago, except those
--- of active sessions, which a later revocation must find.
+-- allowed: its key is not revoked; FOR SHARE prevents a revocation meanwhile. held: the key's row is locked; waiting
+-- would keep a connection from others. expires_at NULL: not created, for one of these reasons or because the user has no
+-- such conversation. Also deletes secrets that expired over a day ago, except those of active sessions, which a later
+-- revocation must find.
 WITH parent AS MATERIALIZED (
-    SELECT key_id FROM api_keys WHERE key_id = $2 AND revoked_at IS NULL FOR SHARE
+    SELECT key_id FROM api_keys WHERE key_id = $2 AND revoked_at IS NULL FOR SHARE SKIP LOCKED
 ), swept AS (
     DELETE FROM client_secrets WHERE secret_id IN (
         SELECT secret_id FROM client_secrets c WHERE expires_at < now() - interval '1 day' AND NOT EXISTS (
@@ -231,7 +237,30 @@ WITH parent AS MATERIALIZED (
     RETURNING expires_at
 )
 SELECT (SELECT extract(epoch FROM expires_at)::bigint FROM made) AS expires_at,
-       $2::uuid IS NULL OR EXISTS (SELECT FROM parent) AS allowed;
+       $2::uuid IS NULL OR EXISTS (SELECT FROM api_keys WHERE key_id = $2 AND revoked_at IS NULL) AS allowed,
+       $2::uuid IS NOT NULL AND NOT EXISTS (SELECT FROM parent) AS held;
+
+-- name: finish_revocations
+-- A revocation is finished once a pass finds no session of its credential left. Rows that are locked are left for the
+-- next pass.
+WITH revoked AS MATERIALIZED (
+    SELECT revocation_id, credential_id FROM unfinished_revocations ORDER BY revocation_id LIMIT 100
+), secrets AS (
+    UPDATE client_secrets SET revoked_at = now() WHERE secret_id IN (
+        SELECT secret_id FROM client_secrets
+         WHERE key_id IN (SELECT credential_id FROM revoked) AND revoked_at IS NULL FOR NO KEY UPDATE SKIP LOCKED)
+), free AS MATERIALIZED (
+    SELECT session_id FROM conversation_sessions
+     WHERE is_active AND credential_id IN (SELECT credential_id FROM revoked) FOR NO KEY UPDATE SKIP LOCKED
+), finished AS (
+    DELETE FROM unfinished_revocations WHERE revocation_id IN (
+        SELECT revocation_id FROM revoked r WHERE NOT EXISTS (
+               SELECT FROM conversation_sessions s WHERE s.credential_id = r.credential_id AND is_active)
+           AND NOT EXISTS (SELECT FROM client_secrets c WHERE c.key_id = r.credential_id AND revoked_at IS NULL))
+)
+UPDATE conversation_sessions SET is_active = false, end_reason = 'revoked'
+ WHERE session_id IN (SELECT session_id FROM free) AND is_active
+RETURNING session_id;
 
 -- name: create_key
 INSERT INTO api_keys (key_id, subject, scope, prefix, secret_hash) VALUES ($1, $2, $3, $4, $5);
@@ -305,8 +334,13 @@ RETURNING session_id, user_id, session_start, session_end, duration_seconds, end
 SELECT session_id, is_active FROM conversation_sessions WHERE session_id = $1;
 
 -- name: retry_memories
+-- Rows that are locked are left out.
+WITH free AS MATERIALIZED (
+    SELECT session_id FROM conversation_sessions WHERE memory_status = 'failed' AND ($1::text IS NULL OR user_id = $1)
+       FOR NO KEY UPDATE SKIP LOCKED
+)
 UPDATE conversation_sessions SET memory_status = 'pending', memory_attempts = 0, memory_due_at = now()
- WHERE memory_status = 'failed' AND ($1::text IS NULL OR user_id = $1)
+ WHERE session_id IN (SELECT session_id FROM free) AND memory_status = 'failed'
 RETURNING session_id;
 
 -- name: list_memories

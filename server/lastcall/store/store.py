@@ -36,8 +36,12 @@ class Store(Protocol):
     turns them into its own time.
     """
 
-    async def ping(self) -> None:
-        """Returns if the database answers."""
+    async def prove_commit(self, instance_id: UUID) -> None:
+        """Returns if the database would begin a session of the instance, store an item and end it. Leaves no rows.
+
+        Raises:
+            CommitRefused: It would not; the message is the database's own reason.
+        """
         ...
 
     # --- instances
@@ -163,6 +167,14 @@ class Store(Protocol):
         Raises:
             CredentialRevoked: The key that creates it was revoked.
             InvalidRow: The user has no such conversation.
+        """
+        ...
+
+    async def finish_revocations(self) -> int:
+        """Closes sessions that a revocation has overlooked: one made by hand, with an older snapshot.
+
+        Returns:
+            The number of sessions that it closed.
         """
         ...
 

@@ -35,7 +35,7 @@ class HttpServices(Protocol):
     def authenticator(self) -> Authenticator: ...
 
     async def ready(self) -> str | None:
-        """None where the server accepts sessions, else the reason (`draining`, `database unreachable`)."""
+        """None where the server accepts sessions, else the reason (`draining`, `no commit: …`)."""
         ...
 
 

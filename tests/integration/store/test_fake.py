@@ -43,7 +43,7 @@ async def test_the_fake_tries_a_write_again_and_it_lands_once(autojump_clock: Mo
     assert world.store.items(start.conversation_id) == [stored]
     setattr(world.store, fault, _failing(1))
     with pytest.raises(StoreUnavailable):
-        await world.store.ping()
+        await world.store.keys_exist()
 
 
 async def test_the_fake_drops_a_write_that_nobody_waits_for_any_more(autojump_clock: MockClock) -> None:

@@ -161,5 +161,6 @@ async def test_reaping_leaves_sessions_of_others_and_of_nobody(world: World) -> 
     assert (await world.session(healthy.session_id)).is_active
 
 
-async def test_a_store_that_works_answers_a_ping(world: World) -> None:
-    await world.store.ping()
+async def test_a_store_that_works_proves_a_commit_and_keeps_no_rows(world: World) -> None:
+    await world.store.prove_commit(world.instance_id)
+    assert await world.session_count() == 0

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
 import trio
+from lastcall.store import reports
 from lastcall.store.errors import CredentialRevoked, InstanceGone, StoreError, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
+from lastcall.store.postgres.batch import NONE, BulkClose, Closed, InstanceStop, Write
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from lastcall.store.queries import QUERIES
 from lastcall.store.records import EndReason, SessionStart, StoredItem
@@ -22,6 +26,7 @@ from tests.support.instances import instance
 from .world import OTHER_HASH, PostgresWorld, batch, end, item, key_of, secret_of, soon, start_row
 
 NO_WAIT_SECONDS = 2.0  # below the statements' timeout of the store
+LOCKED = 50  # rows at once
 LOCK_ROW = "SELECT FROM conversation_sessions WHERE session_id = $1 FOR UPDATE"
 WAITING = "SELECT FROM pg_stat_activity WHERE application_name = 'lastcall' AND wait_event_type = 'Lock'"
 COMMIT_BATCH = "SELECT commit_batch(now(), '4 s', $1) AS answer"
@@ -130,6 +135,87 @@ async def test_a_locked_client_secret_delays_no_other_begin(world: PostgresWorld
     assert await world.session_count() == 1
 
 
+async def test_locked_conversations_delay_no_other_write_of_their_batch(world: PostgresWorld) -> None:
+    """Also where there are many: the foreign keys of sessions and items lock their conversation's row."""
+    locked, other = [await world.begin("leaving") for _ in range(LOCKED)], await world.begin()
+    again = [start_row(world) | {"conversation_id": start.conversation_id, "user_id": "leaving"} for start in locked]
+    async with transaction(world) as ask:
+        await ask("SELECT FROM conversations WHERE user_id = 'leaving' FOR UPDATE")
+        answer = await commit(
+            world,
+            starts=[*again, start_row(world)],
+            items=[*(item(start) for start in locked), item(other)],
+            ends=[end_row(other)],
+        )
+        assert answer["items"] == ["held"] * LOCKED + ["stored"]
+        assert answer["ends"] == {str(other.session_id): True}
+        assert answer["starts"] == {
+            str(world.instance_id): True,
+            **{str(start.conversation_id): False for start in locked},
+        }
+        assert await world.session_count() == LOCKED + 2
+        with at_once():
+            await world.store.load_history(locked[0].conversation_id, "leaving", 10)
+            await world.store.end_session(end(locked[0]))
+    assert (await commit(world, items=[item(locked[1])], starts=again))["items"] == ["stored"]
+    assert await world.session_count() == LOCKED * 2 + 2
+
+
+async def test_a_locked_instance_delays_only_begins_of_its_own(world: PostgresWorld) -> None:
+    start, neighbour = await world.begin(), uuid4()
+    await world.store.register_instance(instance(neighbour))
+    async with transaction(world) as ask:
+        await ask("SELECT FROM server_instances WHERE instance_id = $1 FOR UPDATE", world.instance_id)
+        starts = [start_row(world), start_row(world) | {"instance_id": neighbour}]
+        answer = await commit(world, starts=starts, items=[item(start)], ends=[end_row(start)])
+        assert answer["starts"] == {str(world.instance_id): False, str(neighbour): True}
+        assert (answer["items"], answer["ends"]) == (["stored"], {str(start.session_id): True})
+        with at_once():
+            (suspect,) = await world.store.suspects(world.instance_id)
+            assert await world.store.reap(replace(suspect, instance_id=world.instance_id), neighbour) == 0
+    assert await world.session_count() == 2
+
+
+async def test_an_instance_whose_row_is_locked_stops_later_than_its_sessions(world: PostgresWorld) -> None:
+    start = await world.begin()
+    leaving: list[Write] = [
+        end(start),
+        BulkClose(world.instance_id, trio.current_time()),
+        InstanceStop(world.instance_id),
+    ]
+    async with transaction(world) as ask:
+        await ask("SELECT FROM server_instances FOR SHARE")
+        with at_once():
+            ended, _, stopped = await world.store._commit(leaving)
+        assert ended == Closed({start.session_id})
+        assert isinstance(stopped, StoreUnavailable)
+    assert not (await world.session(start.session_id)).is_active
+    assert await world.store._commit(leaving[2:]) == [NONE]
+
+
+async def test_a_key_that_is_locked_holds_up_no_other_question(world: PostgresWorld) -> None:
+    """A waiting statement would keep its connection; readers have few."""
+    secret = secret_of(await key_of(world))
+    async with trio.open_nursery() as nursery, transaction(world) as ask:
+        await ask("SELECT FROM api_keys FOR UPDATE")
+        waiters = [Waiter(world, nursery, partial(world.store.create_client_secret, secret)) for _ in range(LOCKED)]
+        assert not await waiters[0].waits()
+        with at_once():
+            await world.store.recall("ada", 1)
+        assert isinstance(waiters[0].error, StoreUnavailable)
+
+
+async def test_retrying_memories_leaves_a_locked_row(world: PostgresWorld) -> None:
+    locked, other = await world.spoken(), await world.spoken()
+    for start in (locked, other):
+        await world.store.claim_memory(1, 60.0, session_id=start.session_id)
+        await world.store.fail_memory(start.session_id, "it failed", retry_after=None)
+    async with transaction(world) as ask:
+        await ask(LOCK_ROW, locked.session_id)
+        with at_once():
+            assert await reports.retry_memories(world.store, None) == 1
+
+
 async def test_reaping_leaves_a_locked_row_for_its_next_pass(world: PostgresWorld) -> None:
     judge = uuid4()
     await world.store.register_instance(instance(judge))
@@ -198,7 +284,8 @@ async def test_no_session_begins_while_its_instance_stops(world: PostgresWorld) 
     async with trio.open_nursery() as nursery, transaction(world) as ask:
         await ask(QUERIES["stop_instance"], world.instance_id)
         begin = Waiter(world, nursery, world.begin)
-        assert await begin.waits()
+        assert (await commit(world, starts=[start_row(world)]))["starts"] == {str(world.instance_id): False}
+        assert await world.session_count() == 0
         await ask("COMMIT")
     assert isinstance(begin.error, InstanceGone)
     assert await world.session_count() == 0
@@ -209,9 +296,12 @@ async def test_a_key_that_is_being_revoked_creates_no_client_secret(world: Postg
     async with trio.open_nursery() as nursery, transaction(world) as ask:
         await ask("UPDATE api_keys SET revoked_at = now()")
         create = Waiter(world, nursery, lambda: world.store.create_client_secret(secret_of(key)))
-        await create.waits()
+        with at_once(), pytest.raises(StoreUnavailable):
+            await world.store.create_client_secret(secret_of(key))
         await ask("COMMIT")
-    assert isinstance(create.error, CredentialRevoked)
+    assert isinstance(create.error, CredentialRevoked | StoreUnavailable)
+    with pytest.raises(CredentialRevoked):
+        await world.store.create_client_secret(secret_of(key))
     assert await world.store.find_credential(OTHER_HASH) is None
 
 
@@ -219,7 +309,7 @@ async def test_a_batch_that_took_longer_than_its_patience_stores_nothing(world: 
     """A frozen database wakes in the middle of it: its ages would be wrong."""
     sql, writes = "SELECT commit_batch(now(), '1 ms', $1)", batch(starts=[start_row(world)])
     async with trio.open_nursery() as nursery, transaction(world) as ask:
-        await ask("SELECT FROM server_instances FOR UPDATE")
+        await ask("LOCK TABLE conversation_sessions IN SHARE MODE")
         late = Waiter(world, nursery, lambda: world.sql(sql, writes))
         assert await late.waits()
         await ask("COMMIT")

@@ -26,7 +26,7 @@ def connections(store: PostgresStore) -> int:
 
 
 async def test_a_store_that_was_asked_one_question_has_one_connection(postgres_store: PostgresStore) -> None:
-    await postgres_store.ping()
+    await postgres_store.keys_exist()
     assert connections(postgres_store) == 1
 
 
@@ -49,7 +49,7 @@ async def test_calls_that_are_cancelled_leave_their_connections_to_others(postgr
         nursery.cancel_scope.cancel()
     async with trio.open_nursery() as nursery:
         for _ in range(2 * CONNECTIONS):
-            nursery.start_soon(postgres_store.ping)
+            nursery.start_soon(postgres_store.keys_exist)
     assert connections(postgres_store) <= CONNECTIONS
 
 
@@ -63,7 +63,7 @@ async def test_a_connection_that_was_cut_while_idle_is_not_lent(postgres_store: 
     finally:
         person.terminate()
     await trio.testing.wait_all_tasks_blocked(0.05)
-    await postgres_store.ping()
+    await postgres_store.keys_exist()
 
 
 async def test_a_connection_that_failed_is_lent_again_in_good_order(postgres_store: PostgresStore) -> None:

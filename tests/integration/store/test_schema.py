@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lastcall.embedded import cluster
 from lastcall.store import reports
-from lastcall.store.errors import InvalidRow, StoreError
+from lastcall.store.errors import InvalidRow
 from lastcall.store.postgres import PostgresStore, open_store
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
-from lastcall.store.queries import SCHEMA
+from lastcall.store.queries import QUERIES, SCHEMA
 
 from tests.support.instances import instance
 from tests.support.servers import empty
@@ -617,15 +617,46 @@ async def test_a_revocation_is_for_good(database: Database) -> None:
         assert row["revoked_at"].year == 2020
 
 
-async def test_a_revocation_that_could_overlook_a_session_is_refused(database: Database) -> None:
-    await a_key(database)
+@pytest.mark.parametrize("revoke", ["UPDATE api_keys SET revoked_at = now()", "DELETE FROM api_keys"])
+@pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
+async def test_a_revocation_with_an_older_snapshot_is_finished_later(
+    database: Database, revoke: str, isolation: Any
+) -> None:
+    """It overlooks what the key has begun since its snapshot; nobody else's sessions are closed."""
+    key_id, instance_id = await a_key(database), await database.instance()
+    make_secret = ("create_client_secret", uuid4(), key_id, "ada", None, "{}", uuid4().bytes * 2, 60)
 
-    async def revoke(connection: Any) -> None:
-        async with connection.transaction(isolation="repeatable_read"):
-            await connection.execute("UPDATE api_keys SET revoked_at = now()")
+    async def overlook(connection: Any) -> None:
+        async with connection.transaction(isolation=isolation):
+            await connection.fetch("SELECT FROM api_keys")
+            async with database.store._connections.one() as another:
+                await another.fetchval(BEGIN, starts(instance_id, ada=key_id, bob=None))
+                if revoke.startswith("UPDATE"):  # a deletion is refused, as it would leave the secret behind
+                    await another.fetch(QUERIES[make_secret[0]], *make_secret[1:])
+            await connection.execute(revoke)
 
-    with pytest.raises(StoreError, match="READ COMMITTED"):
-        await database.together(revoke)
+    await database.together(overlook)
+    assert await database.store.finish_revocations() == 1
+    assert await database.store.finish_revocations() == 0
+    ends = await database.sql("SELECT user_id, end_reason FROM conversation_sessions ORDER BY user_id")
+    assert [tuple(row) for row in ends] == [("ada", "revoked"), ("bob", None)]
+    assert await database.sql("SELECT FROM client_secrets WHERE revoked_at IS NULL") == []
+    assert await database.sql("SELECT FROM unfinished_revocations") == []
+
+
+async def test_a_revocation_is_not_finished_while_a_row_of_it_is_locked(database: Database) -> None:
+    key_id, instance_id = await a_key(database), await database.instance()
+    await database.sql(BEGIN, starts(instance_id, ada=key_id))
+    await database.sql("INSERT INTO unfinished_revocations (credential_id) VALUES ($1)", key_id)
+
+    async def hold(connection: Any) -> None:
+        async with connection.transaction():
+            await connection.fetch("SELECT FROM conversation_sessions FOR UPDATE")
+            async with database.store._connections.one() as another:
+                assert await another.fetch(QUERIES["finish_revocations"], timeout=2) == []
+
+    await database.together(hold)
+    assert await database.store.finish_revocations() == 1
 
 
 async def test_long_expired_client_secrets_go_but_for_those_with_a_live_session(database: Database) -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations, permutations
 from typing import NamedTuple
 
-from .model import BATCHES, RULES, Result
+from .model import BATCHES, RULES, Result, Rule
 from .state import Snapshot, State
 
 
@@ -60,9 +61,22 @@ WHEN_SKIPPING: dict[str, Callable[[State], Result]] = {
     "leave:A": lambda state: (state.snapshot, "closed 0"),
     "claim:A": lambda state: (state.snapshot, "none"),
     "claim:B": lambda state: (state.snapshot, "none"),
+    "retry:hand": lambda state: (state.snapshot, "retried 0"),
     "reap:A-by-B": _mark_dead,
     "reap:A-by-C": _mark_dead,
 }
+
+# Statements that lock the instance's row, by those that skip it then.
+LEFT, HELD = "closed 0", "held"
+LEAVING_INSTANCE = ("reap", "stop")
+LOCKING_INSTANCE = (*LEAVING_INSTANCE, "begin", "begin-append", "visit", "renew")
+WHEN_INSTANCE_IS_LOCKED = {
+    "begin:A": (LEAVING_INSTANCE, HELD),
+    "stop:A": (LOCKING_INSTANCE, HELD),
+    "reap:A-by-B": (LOCKING_INSTANCE, LEFT),
+    "reap:A-by-C": (LOCKING_INSTANCE, LEFT),
+}
+Skip = tuple[int, str, Rule]
 
 
 def endings(setup: State, sent: Sequence[Sent], *, whole: bool, undone: bool, waited: bool) -> Iterator[Ending]:
@@ -84,34 +98,43 @@ def _orders(lengths: Sequence[int]) -> set[tuple[int, ...]]:
     return set(permutations([index for index, length in enumerate(lengths) for _ in range(length)]))
 
 
-def _play(
-    setup: State, sent: Sequence[Sent], order: Sequence[int], skipping: Sequence[tuple[int, str]], *, whole: bool
-) -> Ending:
-    """order: indices of the statements, by turn. skipping: index and piece of those that skip the row."""
+def _play(setup: State, sent: Sequence[Sent], order: Sequence[int], skipping: Sequence[Skip], *, whole: bool) -> Ending:
+    """order: indices of the statements, by turn. skipping: those that skip a row, and what they do then."""
+    rules = {(index, piece): rule for index, piece, rule in skipping}
     snapshot, words = setup.snapshot, [list[str]() for _ in sent]
     for index in order:
         each = sent[index]
         todo = each.pieces if whole and index == 0 else each.pieces[len(words[index]) :][:1]
         for piece in todo:
-            rule = WHEN_SKIPPING[piece] if (index, piece) in skipping else RULES[piece]
+            rule = rules.get((index, piece), RULES[piece])
             snapshot, word = rule(State(snapshot, setup.known, each.now))
             words[index].append(word)
     return Ending(tuple(", ".join(each) for each in words), snapshot, bool(skipping))
 
 
-def _pieces_that_may_skip(setup: State, sent: Sequence[Sent], *, waited: bool) -> list[tuple[int, str]]:
-    """The pieces that may find the row locked by another statement.
+def _pieces_that_may_skip(setup: State, sent: Sequence[Sent], *, waited: bool) -> list[Skip]:
+    """The pieces that may find a row locked by another statement: the session's, or the instance's.
 
     A row that is being inserted is invisible to all; but a statement that declares its owner dead has waited for it.
     """
     holders = [each for each in sent if _touches(setup, each) and (waited or each.verb != "begin")]
-    found: list[tuple[int, str]] = []
+    found: list[Skip] = []
     for index, mine in enumerate(sent):
         others = [each for each in holders if each is not mine]
         apart = [each for each in others if each.verb not in SHARING]
         pieces = [piece for piece in mine.pieces if piece in WHEN_SKIPPING]
-        found += [(index, piece) for piece in pieces if (apart if piece in SHARING_PIECES else others)]
+        found += [
+            (index, piece, WHEN_SKIPPING[piece]) for piece in pieces if (apart if piece in SHARING_PIECES else others)
+        ]
+        for piece in mine.pieces:
+            holding, answer = WHEN_INSTANCE_IS_LOCKED.get(piece, ((), ""))
+            if any(each.verb in holding for each in sent if each is not mine):
+                found.append((index, piece, partial(_unchanged, answer=answer)))
     return found
+
+
+def _unchanged(state: State, answer: str) -> Result:
+    return state.snapshot, answer
 
 
 def _touches(setup: State, each: Sent) -> bool:

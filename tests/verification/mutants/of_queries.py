@@ -117,10 +117,10 @@ REAPING = (
     mutant(
         "an instance that renewed its lease meanwhile is reaped",
         QUERIES,
-        "WHERE instance_id = $1 AND heartbeat_at = $2 FOR UPDATE\n), dead AS (\n"
+        "WHERE instance_id = $1 AND heartbeat_at = $2 FOR UPDATE SKIP LOCKED\n), dead AS (\n"
         "    UPDATE server_instances SET reaped_at = coalesce(reaped_at, now())\n"
         "     WHERE instance_id = (SELECT instance_id FROM judged) AND heartbeat_at = $2\n",
-        "WHERE instance_id = $1 AND heartbeat_at >= $2 FOR UPDATE\n), dead AS (\n"
+        "WHERE instance_id = $1 AND heartbeat_at >= $2 FOR UPDATE SKIP LOCKED\n), dead AS (\n"
         "    UPDATE server_instances SET reaped_at = coalesce(reaped_at, now())\n"
         "     WHERE instance_id = (SELECT instance_id FROM judged)\n",
         SWEPT,
@@ -129,7 +129,7 @@ REAPING = (
     mutant(
         "a session may begin while its instance is reaped",
         QUERIES,
-        "AND heartbeat_at = $2 FOR UPDATE\n), dead",
+        "AND heartbeat_at = $2 FOR UPDATE SKIP LOCKED\n), dead",
         "AND heartbeat_at = $2\n), dead",
         ORPHAN,
         test=f"{INSTANCE}::test_an_instance_that_is_being_declared_dead_begins_no_session",
@@ -188,16 +188,16 @@ LEAVING = (
     mutant(
         "a session may begin while its instance stops",
         QUERIES,
-        "= (SELECT instance_id FROM server_instances WHERE instance_id = $1 FOR UPDATE)",
-        "= $1",
+        "WHERE instance_id = $1 FOR UPDATE SKIP LOCKED\n), stopped",
+        "WHERE instance_id = $1\n), stopped",
         ORPHAN,
         test=f"{LOCKED_ROWS}::test_no_session_begins_while_its_instance_stops",
     ),
     mutant(
         "an instance that was reaped stops all the same",
         QUERIES,
-        "\n   AND stopped_at IS NULL AND reaped_at IS NULL;",
-        "\n   AND stopped_at IS NULL;",
+        "(SELECT instance_id FROM free) AND stopped_at IS NULL AND reaped_at IS NULL\n",
+        "(SELECT instance_id FROM free) AND stopped_at IS NULL\n",
         END,
         test=f"{BATCHES}::test_an_instance_that_was_declared_dead_does_not_stop",
     ),
@@ -411,7 +411,7 @@ REST = (
     mutant(
         "a client secret outlives the revocation of its key",
         QUERIES,
-        "AND revoked_at IS NULL FOR SHARE\n), swept",
+        "AND revoked_at IS NULL FOR SHARE SKIP LOCKED\n), swept",
         "AND revoked_at IS NULL\n), swept",
         CONTAINED,
         test=f"{LOCKED_ROWS}::test_a_key_that_is_being_revoked_creates_no_client_secret",

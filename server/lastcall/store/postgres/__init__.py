@@ -1,8 +1,18 @@
 """The store in PostgreSQL, on asyncpg under trio-asyncio: the only package that imports either."""
 
 from ..errors import DatabaseUnusable
-from .connect import DatabaseAddress, open_store
+from .connect import DatabaseAddress, migrate_schema, open_store
 from .connections import CONNECTIONS
+from .preparation.migration import Access, MigrationReport
 from .store import PostgresStore
 
-__all__ = ["CONNECTIONS", "DatabaseAddress", "DatabaseUnusable", "PostgresStore", "open_store"]
+__all__ = [
+    "CONNECTIONS",
+    "Access",
+    "DatabaseAddress",
+    "DatabaseUnusable",
+    "MigrationReport",
+    "PostgresStore",
+    "migrate_schema",
+    "open_store",
+]

@@ -50,7 +50,8 @@ class _Answer(msgspec.Struct):
     """The answer of `commit_batch` in the schema.
 
     at: the database's time, in Unix seconds. fresh: False: the batch came too late, and nothing was stored.
-    starts: by instance, key or client secret that may begin sessions; False: its row is locked.
+    starts: by instance, key or client secret that may begin sessions; False: its row is locked. Also by conversation,
+        where its row is.
     items, deletions: in the order of the batch.
     ends: by session; False: its row is locked. Missing: it was closed before.
     """
@@ -122,7 +123,7 @@ class BatchStatement:
         write: Write,
         answer: _Answer,
         outcomes_by_id: dict[UUID | ItemDeletion, ItemOutcome],
-        left: dict[BulkClose | InstanceStop, Closed],
+        left: dict[BulkClose | InstanceStop, Outcome],
     ) -> Outcome:
         match write:
             case SessionStart():
@@ -184,11 +185,11 @@ def _end_row(end: SessionEnd, now: float) -> dict[str, Any]:
 def _start_outcome(start: SessionStart, allowed: dict[UUID, bool]) -> Outcome:
     if start.instance_id not in allowed:
         return InstanceGone("the instance was declared dead")
-    if start.credential_id is None or allowed.get(start.credential_id):
-        return NONE
-    if start.credential_id in allowed:
-        return StoreUnavailable("the credential's row is locked by another transaction")
-    return CredentialRevoked("the key or client secret was revoked")
+    if start.credential_id is not None and start.credential_id not in allowed:
+        return CredentialRevoked("the key or client secret was revoked")
+    rows = {"instance": start.instance_id, "credential": start.credential_id, "conversation": start.conversation_id}
+    locked = next((name for name, key in rows.items() if key is not None and allowed.get(key) is False), None)
+    return NONE if locked is None else StoreUnavailable(f"the row of the {locked} is locked by another transaction")
 
 
 def _item_outcome(outcome: ItemOutcome) -> Outcome:
@@ -203,13 +204,13 @@ def _item_outcome(outcome: ItemOutcome) -> Outcome:
             return ItemNotFound("the conversation has no such item")
 
 
-async def _leave(connection: Any, write: BulkClose | InstanceStop, now: float) -> Closed:
+async def _leave(connection: Any, write: BulkClose | InstanceStop, now: float) -> Outcome:
     if isinstance(write, InstanceStop):
-        await connection.fetch(QUERIES["stop_instance"], write.instance_id)
-        return NONE
+        [row] = await connection.fetch(QUERIES["stop_instance"], write.instance_id)
+        return StoreUnavailable("the row of the instance is locked by another transaction") if row["held"] else NONE
     rows = await connection.fetch(QUERIES["close_instance_sessions"], write.instance_id, now - write.ended)
     return Closed(row["session_id"] for row in rows)
 
 
 def _held() -> StoreUnavailable:
-    return StoreUnavailable("the row of the session or item is locked by another transaction")
+    return StoreUnavailable("the row of the session, conversation or item is locked by another transaction")

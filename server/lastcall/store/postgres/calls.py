@@ -80,6 +80,12 @@ def store_error(error: Exception) -> StoreError:
     return StoreError(detail)
 
 
+def refused(error: StoreError) -> bool:
+    """Whether the database itself said so, and goes on running: not that it cannot be reached or is shutting down."""
+    cause = error.__cause__
+    return isinstance(cause, asyncpg.PostgresError) and not (cause.sqlstate or "08").startswith(("08", "57P", "53300"))
+
+
 def _is_transient(error: BaseException) -> bool:
     """Whether the same idempotent statement may succeed later: SQLSTATE classes 08 and 53, and single codes."""
     if isinstance(error, asyncpg.PostgresError):

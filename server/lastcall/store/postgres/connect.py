@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,7 +20,8 @@ from .calls import bounded_call
 from .connections import COMMAND_SECONDS, CONNECT_SECONDS, CONNECTIONS, Connections
 from .lease import IDLE_SECONDS
 from .loop import open_loop
-from .preparation.migration import prepare_database
+from .preparation.migration import Access, MigrationReport, migrate_database, prepare_database
+from .preparation.settings import SessionSetup
 from .store import PostgresStore
 
 STATEMENT_SECONDS = 4.0  # below COMMAND_SECONDS: the server gives up first, and says why
@@ -34,6 +36,8 @@ NOT_READY = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
 )
+
+Prepare = Callable[[asyncpg.Pool], Awaitable[None]]
 
 _log = structlog.get_logger(__name__)
 
@@ -53,9 +57,9 @@ class DatabaseAddress:
 
 @contextlib.asynccontextmanager
 async def open_store(
-    url: str, *, close_seconds: float = CLOSE_SECONDS, patience: float = 0.0
+    url: str, *, close_seconds: float = CLOSE_SECONDS, patience: float = 0.0, access: Access = Access.SERVE
 ) -> AsyncIterator[PostgresStore]:
-    """Connects, applies the schema where it differs from this version's, and runs the writer until the block is left.
+    """Connects, makes sure that the database is fit for the access, and runs the writer until the block is left.
 
     On leaving, queued writes are committed and then the pool is closed or, failing that, cut off.
 
@@ -63,12 +67,14 @@ async def open_store(
         url: Of the database, as asyncpg takes it.
         close_seconds: For committing the queue, and again for closing the pool.
         patience: Seconds to keep trying while the database is not ready yet.
+        access: What for; `Access.SERVE` applies the schema where it is not this release's.
 
     Raises:
         DatabaseUnusable: The database cannot be used; its message is one line for the user.
     """
+    prepare = partial(prepare_database, access=access)
     async with open_loop() as loop:
-        connections = Connections(await _connect_patiently(loop, url, patience))
+        connections = Connections(await _connect_patiently(loop, url, patience, prepare))
         store = PostgresStore(url, connections, loop)
         try:
             async with trio.open_nursery() as services:
@@ -85,7 +91,30 @@ async def open_store(
             connections.terminate()
 
 
-async def _connect_patiently(loop: trio_asyncio.BaseTrioEventLoop, url: str, patience: float) -> asyncpg.Pool:
+async def migrate_schema(url: str, *, check: bool) -> MigrationReport:
+    """Creates or updates the tables.
+
+    Args:
+        url: Of the database, as asyncpg takes it.
+        check: Change nothing.
+
+    Raises:
+        DatabaseUnusable: The database cannot be used; its message is one line for the user.
+    """
+    reports: list[MigrationReport] = []
+
+    async def migrate(pool: asyncpg.Pool) -> None:
+        reports.append(await migrate_database(pool, check=check))
+
+    async with open_loop() as loop:
+        pool = await _connect_patiently(loop, url, 0.0, migrate)
+        pool.terminate()
+    return reports[0]
+
+
+async def _connect_patiently(
+    loop: trio_asyncio.BaseTrioEventLoop, url: str, patience: float, prepare: Prepare
+) -> asyncpg.Pool:
     attempts = AsyncRetrying(
         retry=retry_if_exception_type(DatabaseNotReady),
         wait=wait_random_exponential(multiplier=RETRY_WAIT_SECONDS_MIN, max=RETRY_WAIT_SECONDS_MAX),
@@ -94,7 +123,7 @@ async def _connect_patiently(loop: trio_asyncio.BaseTrioEventLoop, url: str, pat
         sleep=trio.sleep,
         reraise=True,
     )
-    return await attempts(trio_asyncio.aio_as_trio(_connect, loop=loop), url)
+    return await attempts(trio_asyncio.aio_as_trio(_connect, loop=loop), url, prepare)
 
 
 def _log_first_attempt(attempt: RetryCallState) -> None:
@@ -103,14 +132,18 @@ def _log_first_attempt(attempt: RetryCallState) -> None:
         _log.warning("waiting_for_database", reason=str(failure.__cause__))
 
 
-async def _connect(url: str) -> asyncpg.Pool:
+async def _connect(url: str, prepare: Prepare) -> asyncpg.Pool:
+    names = {"application_name": "lastcall"}
     settings = {
-        "application_name": "lastcall",
         "statement_timeout": f"{STATEMENT_SECONDS:g}s",
         "idle_in_transaction_session_timeout": f"{IDLE_SECONDS:g}s",
         "tcp_user_timeout": "10s",
         "jit": "off",
     }
+
+    async def connect_again() -> Any:
+        return await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS)
+
     try:
         pool = await asyncpg.create_pool(
             url,
@@ -119,11 +152,12 @@ async def _connect(url: str) -> asyncpg.Pool:
             max_inactive_connection_lifetime=0.0,  # no limit: after a quiet hour the first sessions would have to wait
             timeout=CONNECT_SECONDS,
             command_timeout=COMMAND_SECONDS,
-            server_settings=settings,
+            server_settings=names,
+            init=SessionSetup(settings, connect_again),
             reset=_skip_reset,
         )
         try:
-            await prepare_database(pool)
+            await prepare(pool)
         except BaseException:
             pool.terminate()
             raise

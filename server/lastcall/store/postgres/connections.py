@@ -129,6 +129,3 @@ class Queries:
         async with self._connections.one() as connection:
             rows: list[asyncpg.Record] = await connection.fetch(sql, *args, timeout=COMMAND_SECONDS)
             return rows
-
-    async def ping(self) -> None:
-        await self.fetch("ping")

@@ -14,6 +14,7 @@ import trio_asyncio
 from ..errors import StoreError, StoreUnavailable
 from ..queries import QUERIES
 from .calls import bounded_call
+from .preparation.settings import set_session
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,12 +88,13 @@ async def open_lease_connection(
 ) -> AsyncIterator[PostgresLeaseConnection]:
     """Connects and takes the lock; leaving the block drops the connection and the lock. Raises `StoreUnavailable`."""
     settings = {
-        "application_name": "lastcall guard",
         "tcp_user_timeout": "10s",
+        "statement_timeout": f"{LEASE_COMMAND_SECONDS:g}s",
         "idle_in_transaction_session_timeout": f"{IDLE_SECONDS:g}s",
     }
-    connection = await _call(loop, _connect, url, settings)
+    connection = await _call(loop, _connect, url, {"application_name": "lastcall guard"})
     try:
+        await _call(loop, set_session, connection, settings)
         lease = PostgresLeaseConnection(connection, loop, instance_id)
         await lease.take_lock()
         yield lease

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -12,7 +13,7 @@ import trio_asyncio
 
 from ..clock import DatabaseClock
 from ..commits import CommitWriter
-from ..errors import InvalidRow, StoreError
+from ..errors import CommitRefused, InvalidRow, StoreError, StoreUnavailable
 from ..queries import QUERIES
 from ..records import ItemDeletion, SessionEnd, SessionStart, StoredItem
 from .batch import (
@@ -26,11 +27,13 @@ from .batch import (
     prepare_commit,
     session_of,
 )
-from .calls import CALL_SECONDS, bounded_call
+from .calls import CALL_SECONDS, bounded_call, refused
 from .connections import Connections, Queries
 
 CLOCK_EXACT_SECONDS = 0.02
 CLOCK_QUERIES_MAX = 3
+STORED_SECONDS = 2.0  # for which a start and an item are proof enough: a busy server makes no others
+FAILED_SECONDS = 5.0  # that a failed commit counts where no other has been tried since
 
 _log = structlog.get_logger(__name__)
 
@@ -41,6 +44,8 @@ class SessionWrites(Queries):
     def __init__(self, url: str, connections: Connections, loop: trio_asyncio.BaseTrioEventLoop) -> None:
         super().__init__(url, connections, loop)
         self._clock = DatabaseClock()
+        self._failed: tuple[float, StoreUnavailable] | None = None  # when the last commit did, unless one came since
+        self._stored: dict[type[object], float] = {}  # when a write of each kind was last committed
         self._writer: CommitWriter[Write, Closed] = CommitWriter(self._commit, session_of)
         self.run_writer = self._writer.run
         self.close_writer = self._writer.close
@@ -52,6 +57,19 @@ class SessionWrites(Queries):
         sessions on other servers would wait for it.
         """
         await bounded_call(self._loop, CALL_SECONDS, self._connections.open_all, prepare_commit)
+
+    async def prove_commit(self, instance_id: UUID) -> None:
+        moment = trio.current_time() - STORED_SECONDS
+        try:
+            # A disk may be too full for a long item, and still take the short one of the proof.
+            if self._failed is not None and trio.current_time() - self._failed[0] < FAILED_SECONDS:
+                raise self._failed[1]
+            if min(self._stored.get(kind, -math.inf) for kind in (SessionStart, tuple)) <= moment:
+                await self.fetch("prove_commit", instance_id, urgent=True)
+        except StoreError as error:
+            if refused(error):
+                raise CommitRefused(str(error)) from error
+            raise
 
     async def begin_session(self, start: SessionStart, *, within: float) -> None:
         await self._writer.submit(start, within=within)
@@ -84,7 +102,16 @@ class SessionWrites(Queries):
 
     async def _commit(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         """Commits a batch of the writer in one transaction; returns an outcome per write."""
-        return await bounded_call(self._loop, CALL_SECONDS, self._commit_batch, BatchStatement(writes))
+        try:
+            outcomes = await bounded_call(self._loop, CALL_SECONDS, self._commit_batch, BatchStatement(writes))
+        except StoreUnavailable as error:
+            self._failed = (trio.current_time(), error)
+            raise
+        self._failed = None
+        now = trio.current_time()
+        stored = (write for write, outcome in zip(writes, outcomes, strict=True) if not isinstance(outcome, StoreError))
+        self._stored |= dict.fromkeys(map(type, stored), now)
+        return outcomes
 
     async def _commit_batch(self, batch: BatchStatement) -> Sequence[Outcome]:
         async with self._connections.one() as connection:

@@ -1,0 +1,157 @@
+"""A role that owns nothing and may only read and write rows runs the server and every command."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import pytest
+import trio
+from lastcall.cli import entry
+from lastcall.store.postgres import migrate_schema, open_store
+from lastcall.store.records import ItemDeletion
+
+from tests.support.databases import as_role, new_database, new_role, psql
+from tests.support.instances import instance
+
+from .world import HASH, LEASE_SECONDS, OTHER_HASH, WITHIN, PostgresWorld, end, item, key_of, memory, secret_of
+
+SCHEMA = "chat"
+WRITTEN = (
+    "server_instances",
+    "api_keys",
+    "client_secrets",
+    "conversations",
+    "conversation_sessions",
+    "messages",
+    "user_memories",
+)
+# As docs/operations.md has them, for the owner to run after each `lastcall migrate`.
+GRANTS = (
+    "GRANT USAGE ON SCHEMA {schema} TO {role}",
+    "GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}",
+    f"GRANT INSERT, UPDATE ON {', '.join(f'{{schema}}.{name}' for name in WRITTEN)} TO {{role}}",
+    "GRANT DELETE ON {schema}.client_secrets, {schema}.unfinished_revocations TO {role}",
+    "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {role}",
+)
+
+
+@pytest.fixture
+def owned(database_url: str) -> Iterator[tuple[str, str]]:
+    """A database with a schema of its own: the URLs of its owner, who is no superuser, and of a role with grants."""
+    with new_database(database_url) as url, new_role(url) as owner, new_role(url) as role:
+        psql(url, "REVOKE ALL ON SCHEMA public FROM public", f"CREATE SCHEMA {SCHEMA} AUTHORIZATION {owner}")
+        psql(url, f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} REVOKE EXECUTE ON FUNCTIONS FROM public")
+        psql(url, f"ALTER ROLE {role} SET default_transaction_isolation = 'serializable'")
+        owners, roles = as_role(url, owner, schema=SCHEMA), as_role(url, role, schema=SCHEMA)
+        trio.run(lambda: migrate_schema(owners, check=False))
+        psql(owners, *(each.format(schema=SCHEMA, role=role) for each in GRANTS))
+        yield owners, roles
+        psql(url, f"DROP OWNED BY {role}", f"DROP OWNED BY {owner}")
+
+
+@asynccontextmanager
+async def _world(url: str) -> AsyncIterator[PostgresWorld]:
+    async with open_store(url) as store:
+        world = PostgresWorld(store)
+        await store.register_instance(instance(world.instance_id, lease_seconds=LEASE_SECONDS))
+        yield world
+
+
+def test_a_role_with_grants_runs_the_server(owned: tuple[str, str]) -> None:
+    """Sessions, items, memory, keys, client secrets, the lease, the reaper, and the proof of a commit."""
+
+    async def run() -> None:
+        async with _world(owned[1]) as world:
+            store = world.store
+            await store.warm_up()
+            await store.prove_commit(world.instance_id)
+            key = await key_of(world)
+            assert await store.keys_exist()
+            secret = secret_of(key)
+            await store.create_client_secret(secret)
+            assert await store.find_credential(OTHER_HASH)
+            start = await world.begin(credential_id=secret.secret_id)
+            stored = item(start)
+            await world.append(stored, item(start, "more", position=1))
+            await store.delete_item(ItemDeletion(start.session_id, stored.item_id), within=WITHIN)
+            assert len(await store.load_history(start.conversation_id, "ada", 10) or ()) == 1
+            assert await store.list_conversations("ada", 10)
+            assert await store.end_session(end(start))
+            await _remember(world)
+            await world.begin(credential_id=key.credential_id)
+            assert key.credential_id is not None
+            await world.revoke(key.credential_id)
+            assert await store.find_credential(HASH) is None
+            assert await store.finish_revocations() == 0
+            async with store.open_lease_connection(world.instance_id) as lease:
+                assert await lease.renew()
+            await _reap(world)
+            await world.begin()
+            assert await store.close_instance_sessions(world.instance_id, ())
+            await store.stop_instance(world.instance_id)
+
+    trio.run(run)
+
+
+async def _remember(world: PostgresWorld) -> None:
+    (claim,) = await world.store.claim_memory(1, 60.0)
+    session_id = UUID(claim.transcript.session_id)
+    await world.store.fail_memory(session_id, "it failed", retry_after=0.0)
+    await world.store.claim_memory(1, 60.0)
+    await world.store.release_memory(session_id)
+    await world.store.claim_memory(1, 60.0)
+    assert await world.store.finish_memory(session_id, [memory("likes tea")])
+    assert (await world.store.recall("ada", 10)).facts
+
+
+async def _reap(world: PostgresWorld) -> None:
+    judge = uuid4()
+    await world.store.register_instance(instance(judge))
+    await world.begin()
+    (suspect,) = await world.store.suspects(judge)
+    assert await world.store.reap(suspect, judge) == 1
+    await world.sql("UPDATE server_instances SET reaped_at = NULL")
+
+
+COMMANDS = (
+    "migrate --check",
+    "sessions",
+    "stats",
+    "orphans",
+    "orphans --close",
+    "memories",
+    "memories retry",
+    "keys create ada",
+    "keys list",
+)
+
+
+def test_a_role_with_grants_runs_every_command(owned: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    url = owned[1]
+    psql(owned[0], "INSERT INTO conversation_sessions (user_id) VALUES ('ada'), ('eve')")
+    session_id = psql(owned[0], "SELECT session_id FROM conversation_sessions WHERE user_id = 'eve'")
+    commands = [f"sessions close {session_id}", *COMMANDS]
+    for command in commands:
+        assert entry.run([*command.split(), "--database-url", url]) == 0, (command, capsys.readouterr().err)
+    key_id = psql(owned[0], "SELECT key_id FROM api_keys")
+    assert entry.run(["keys", "revoke", key_id, "--database-url", url]) == 0
+
+
+def test_an_older_schema_is_left_to_its_owner(owned: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, and nothing half done; afterwards the owner brings it up to date."""
+    owner, role = owned
+    psql(owner, "UPDATE lastcall_schema SET digest = 'older', release = '0.0.1'")
+    assert entry.run(["migrate", "--check", "--json", "--database-url", role]) == 1
+    assert '"outdated"' in capsys.readouterr().out
+    assert entry.run(["migrate", "--database-url", role]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "run lastcall migrate as their owner" in said
+    assert entry.run(["stats", "--database-url", role]) == 2
+    assert "run lastcall migrate" in capsys.readouterr().err
+    assert entry.run(["migrate", "--database-url", owner]) == 0
+    assert capsys.readouterr().out == f"Updated the tables in the schema {SCHEMA} (version 1).\n"
+    assert entry.run(["stats", "--database-url", role]) == 0
+    assert entry.run(["migrate", "--database-url", role]) == 0
