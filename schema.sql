@@ -362,10 +362,12 @@ EXCEPTION WHEN SQLSTATE 'LC001' THEN
     NULL;
 END $$;
 
--- The values of a key in a list of objects. Called only by the functions below, on their search path.
-CREATE OR REPLACE FUNCTION ids_of(rows jsonb, key text) RETURNS uuid[] LANGUAGE sql IMMUTABLE AS $$
-    SELECT (SELECT array_agg(DISTINCT (each ->> key)::uuid) FROM jsonb_array_elements(rows) each)
-$$;
+-- The values of a key in a list of objects.
+CREATE OR REPLACE FUNCTION ids_of(rows jsonb, key text) RETURNS uuid[]
+LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN (SELECT array_agg(DISTINCT (each ->> key)::uuid) FROM jsonb_array_elements(rows) each);
+END $$;
 
 -- FOR KEY SHARE: an instance is not declared dead while it begins sessions, and begins none afterwards. It can still
 -- renew its lease; with a stronger lock, overlapping commits would block renewals without a gap. FOR SHARE: nor is a
