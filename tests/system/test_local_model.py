@@ -37,7 +37,9 @@ async def spoken(stream: AsyncStream[ChatCompletionChunk]) -> AsyncGenerator[str
 async def test_it_answers_those_who_have_the_key_and_ends_while_it_still_speaks() -> None:
     before = children()
     with trio.fail_after(WAIT_SECONDS):
-        async with local_model.open_local_model() as (url, key):
+        async with local_model.open_local_model() as model:
+            assert model.address is not None
+            url, key = model.address
             assert url.startswith("http://127.0.0.1:")
             assert url.endswith("/v1")
             async with AsyncOpenAI(base_url=url, api_key="wrong", max_retries=0) as stranger:
