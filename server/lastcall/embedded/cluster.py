@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .postmaster import LOOK_SECONDS, PORT, Postmaster, end, find, forget_reused_pid, hurry, is_alive, log_of, why_ended
+from .postmaster import LOOK_SECONDS, PORT, Postmaster, end, find, forget_dead, hurry, is_alive, log_of, why_ended
 from .programs import (
     COMMAND_SECONDS,
     EmbeddedError,
@@ -129,13 +129,13 @@ def stop(cluster: Path) -> bool:
 
 def _launch(cluster: Path, sockets: Path) -> tuple[int, int]:
     """Returns the bytes of the log so far, and the pid."""
-    forget_reused_pid(cluster)
     log, owner = log_of(cluster), cluster.stat().st_uid
     written = log.stat().st_size if log.exists() else 0
     if written > LOG_BYTES_MAX:
         log.replace(log.with_suffix(".log.1"))
         written = 0
     _make_socket_directory(sockets, owner)
+    forget_dead(cluster, sockets)
     options = ("-D", cluster, "-k", sockets, "-p", PORT, "-c", "listen_addresses=")
     command = ["/bin/sh", "-c", LAUNCH, log, programs() / "postgres", *options]
     answer = run_command([str(each) for each in command], owner)

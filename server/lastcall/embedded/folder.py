@@ -27,7 +27,7 @@ LOCK_SECONDS = 3 * COMMAND_SECONDS  # waiting for another process that starts or
 LOCK_LOOK_SECONDS = 0.02
 PIDS_BYTES_MAX = 65_536
 
-__all__ = ["Place", "in_use_by", "join_users", "leave_users", "locked", "place", "prepare", "touch"]
+__all__ = ["Place", "check", "in_use_by", "join_users", "leave_users", "locked", "place", "prepare", "touch"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import trio
 
 from . import cluster
 from .cluster import STOP_SECONDS, NotStarted
-from .folder import Place, in_use_by, join_users, leave_users, locked, place, prepare, touch
+from .folder import Place, check, in_use_by, join_users, leave_users, locked, place, prepare, touch
 from .postmaster import Postmaster, why_ended
 from .programs import EmbeddedError
 
@@ -48,7 +48,7 @@ class Embedded:
     async def ended(self) -> str:
         """See `supervisor.Child`. One that was told to stop has ended: it lets nobody new in."""
         while True:
-            reason = await trio.to_thread.run_sync(self._ended)
+            reason = await trio.to_thread.run_sync(self._ended, abandon_on_cancel=True)
             if reason is not None:
                 return reason
             await trio.sleep(WATCH_SECONDS)
@@ -105,6 +105,7 @@ def stop(data_dir: Path) -> bool:
     where = place(data_dir)
     if not where.cluster.is_dir():
         return False
+    check(where)
     with locked(where):
         users = in_use_by(where)
         if users is not None:

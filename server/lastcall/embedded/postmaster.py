@@ -17,6 +17,8 @@ LOOK_SECONDS = 0.02
 LOG_TAIL_BYTES = 16_384
 FULL_DISK_BYTES = 16_777_216  # of free space: one segment of PostgreSQL's log
 REASON_CHARS_MAX = 300
+# Of PostgreSQL itself: not what it told those who were connected, or tried to be, meanwhile.
+_OWN_FAILURE = re.compile(r"\b(?:FATAL|PANIC): +(?! |the database system is|terminating |connection to client lost).*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def is_alive(pid: int) -> bool:
         _, name, (state, *_) = _stat(pid)
     except FileNotFoundError:
         return not Path("/proc/self").exists()  # a system without /proc
-    except OSError:
+    except (OSError, OverflowError):
         return False
     if state in "ZX" and name in ("postgres", "sh"):
         with contextlib.suppress(ChildProcessError):
@@ -75,14 +77,15 @@ def hurry(pid: int, number: signal.Signals = signal.SIGINT) -> None:
         os.kill(pid, number)
 
 
-def forget_reused_pid(cluster: Path) -> None:
-    """Removes a pid file left by a crash whose pid exists again, or is a zombie's: PostgreSQL would not start.
+def forget_dead(cluster: Path, sockets: Path) -> None:
+    """Removes what a crashed one left, where its pid exists again or is a zombie's: PostgreSQL would not start.
 
     Should processes of the crashed one still run, PostgreSQL sees that by their shared memory, and does not start.
     """
     lines = _pid_file(cluster)
     if lines and (Path("/proc") / lines[0].strip()).exists():
         (cluster / "postmaster.pid").unlink(missing_ok=True)
+    (sockets / f".s.PGSQL.{PORT}.lock").unlink(missing_ok=True)
 
 
 def log_of(cluster: Path) -> Path:
@@ -96,12 +99,12 @@ def why_ended(cluster: Path, written: int = 0) -> str:
     with contextlib.suppress(OSError), log_of(cluster).open("rb") as log:
         log.seek(max(written, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
         for line in log.read(LOG_TAIL_BYTES).decode(errors="replace").splitlines():
-            found = re.search(r"\b(?:FATAL|PANIC): .*", line)
+            found = _OWN_FAILURE.search(line)
             worst = found[0] if found else worst
     with contextlib.suppress(OSError):
         if not worst and shutil.disk_usage(cluster).free < FULL_DISK_BYTES:
             worst = "no space left on the disk of its data"  # not even for a line of its log
-    return " ".join(worst[:REASON_CHARS_MAX].split()) or "it ended without a word"
+    return " ".join(worst[:REASON_CHARS_MAX].split()) or "its main process is gone"
 
 
 def _is_postmaster(pid: int, cluster: Path) -> bool:

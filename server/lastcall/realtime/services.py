@@ -45,7 +45,7 @@ class Services:
         """None where the server accepts sessions, else the reason in a few words."""
         if self.draining.is_set():
             return "draining"
-        if (away := self.conditions.reason) is not None:  # first: it says why the database does not answer
+        if (away := self.conditions.away()) is not None:  # first: it says why the database does not answer
             return away
         if reason := await self.proof.missing(self.lease.instance_id):
             return reason

@@ -17,7 +17,6 @@ class Conditions:
         """Says that a part is there."""
         self._reasons.pop(name, None)
 
-    @property
-    def reason(self) -> str | None:
+    def away(self) -> str | None:
         """All that is away; None: nothing is."""
         return "; ".join(f"{name} is away: {reason}" for name, reason in self._reasons.items()) or None
