@@ -67,9 +67,10 @@ async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
     Raises:
         BadSettings, EmbeddedError, DatabaseUnusable, AgentUnavailable, CannotListen: The user's mistakes.
     """
-    tls_context(settings)  # first, so that a wrong certificate, or a port that is taken, is told before any start
+    tls_context(settings)  # first, so that mistakes in the settings, and a port that is taken, are told before a start
     signals = Signals(settings.drain_seconds)
     conditions = Conditions()
+    agent_of_settings = open_agent(settings, conditions)
     async with open_port(settings.host, settings.port) as port, trio.open_nursery() as outermost:
         outermost.start_soon(signals.watch)
         with signals.forced_exit():
@@ -80,7 +81,7 @@ async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
                 ) as store,
             ):
                 await require_credentials_unless_loopback(Authenticator(store, settings), settings)
-                async with open_agent(settings, conditions) as agent:
+                async with agent_of_settings as agent:
                     with suppress(StoreError):  # it only makes the first sessions faster
                         await store.warm_up()
                     url = url_of(settings, port.number)
