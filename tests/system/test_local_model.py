@@ -33,6 +33,11 @@ def children() -> set[int]:
     return {int(each) for task in Path("/proc/self/task").glob("*/children") for each in task.read_text().split()}
 
 
+def address_of(model: local_model.LocalModel) -> tuple[str, str]:
+    assert model.address is not None
+    return model.address
+
+
 async def spoken(stream: AsyncStream[ChatCompletionChunk]) -> AsyncGenerator[str, None]:
     async with aclosing(cast("AsyncGenerator[ChatCompletionChunk, None]", aiter(stream))) as chunks:
         async for chunk in chunks:
@@ -45,8 +50,7 @@ async def test_it_answers_those_who_have_the_key_and_ends_while_it_still_speaks(
     before = children()
     with trio.fail_after(WAIT_SECONDS):
         async with local_model.open_local_model() as model:
-            assert model.address is not None
-            url, key = model.address
+            url, key = address_of(model)
             assert url.startswith("http://127.0.0.1:")
             assert url.endswith("/v1")
             async with AsyncOpenAI(base_url=url, api_key="wrong", max_retries=0) as stranger:
@@ -85,14 +89,15 @@ async def test_it_is_started_again_at_another_address_when_it_is_killed() -> Non
     before = children()
     with trio.fail_after(2 * WAIT_SECONDS):
         async with local_model.open_local_model() as model, supervised("model", model, conditions):
-            first, (pid,) = model.address, children() - before
+            first, (pid,) = address_of(model), children() - before
             os.kill(pid, signal.SIGKILL)
             assert await eventually(away, bool) == "model is away: its process was ended by signal 9"
             await eventually(away, operator.not_, within=WAIT_SECONDS)
-            assert model.address not in (None, first)
-            base_url, api_key = model.address or ("", "")
+            second = address_of(model)
+            assert second != first
+            base_url, api_key = second
             async with AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0) as client:
-                assert await client.models.list()
+                await client.models.list()
             assert len(children() - before) == 1
     assert children() == before
 
@@ -119,7 +124,10 @@ def test_its_process_ends_with_ours_even_while_it_holds_the_interpreter_lock() -
         assert process.stdout.readline() == "here\n"
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(WAIT_SECONDS) == -signal.SIGIO
+        try:
+            assert process.wait(WAIT_SECONDS) == -signal.SIGIO
+        finally:
+            process.kill()
 
 
 async def test_a_model_that_does_not_load_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
