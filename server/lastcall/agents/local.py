@@ -57,7 +57,9 @@ class LocalAgent:
         """The agent of the process that runs now."""
         address = self._model.address
         if address is None:
-            raise AgentFailed("model_restarting", "The bundled model is being restarted. Please try again in a moment.")
+            raise AgentFailed(
+                "upstream_unreachable", "The bundled model is being restarted. Please try again in a moment."
+            )
         if self._agent is None or address != self._address:
             before, self._agent, self._address = self._agent, _agent_at(*address), address
             if before is not None:

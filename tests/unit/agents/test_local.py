@@ -45,7 +45,7 @@ async def test_a_turn_while_the_model_is_away_fails_with_a_word_that_says_so() -
     agent = LocalAgent(LocalModel())
     with pytest.raises(AgentFailed, match=r"is being restarted\. Please try again") as failure:
         await said(agent)
-    assert failure.value.code == "model_restarting"
+    assert failure.value.code == "upstream_unreachable"
     await agent.aclose()
 
 
