@@ -13,13 +13,16 @@ from .agents.agent import Agent
 from .agents.select import open_agent
 from .auth.authenticator import Authenticator, require_credentials_unless_loopback
 from .config import Settings
+from .embedded.postgres import NAME as EMBEDDED
 from .embedded.postgres import open_embedded
+from .embedded.supervisor import supervised
 from .limits.gate import Gate
 from .limits.limit import Limit
 from .listener import Listener, sockets_allowed
 from .memory.finalizer import open_finalizer
 from .metrics import Metrics
 from .realtime.services import Services
+from .runtime.conditions import Conditions
 from .sessions.instance import open_instance
 from .sessions.reaper import Reaper
 from .sessions.reconciler import Reconciler
@@ -38,18 +41,14 @@ from .store.errors import StoreError
 from .store.postgres import DatabaseAddress, open_store
 from .store.store import Store
 from .transport.http1 import HttpServer
+from .transport.port import open_port
 from .transport.tls import tls_context
 from .web.app import create_app
 
-BACKLOG_CONNECTIONS = 1024
 DATABASE_PATIENCE_SECONDS = 5.0  # for a database that is starting, as in a deployment of both
 FIRST_RENEWAL_SECONDS = 3.0  # that the ready line waits for the lease to be renewed once
 
 _log = structlog.get_logger(__name__)
-
-
-class CannotListen(Exception):
-    """The address cannot be bound; the message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +67,28 @@ async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
     Raises:
         BadSettings, EmbeddedError, DatabaseUnusable, AgentUnavailable, CannotListen: The user's mistakes.
     """
-    tls_context(settings)  # first, so that a wrong certificate is reported before anything is started
+    tls_context(settings)  # first, so that mistakes in the settings, and a port that is taken, are told before a start
     signals = Signals(settings.drain_seconds)
-    async with trio.open_nursery() as outermost:
+    conditions = Conditions()
+    agent_of_settings = open_agent(settings, conditions)
+    async with open_port(settings.host, settings.port) as port, trio.open_nursery() as outermost:
         outermost.start_soon(signals.watch)
         with signals.forced_exit():
             async with (
-                open_database(settings) as database,
+                open_database(settings, conditions) as database,
                 open_store(
                     database.url, close_seconds=signals.last_commits_seconds, patience=DATABASE_PATIENCE_SECONDS
                 ) as store,
             ):
                 await require_credentials_unless_loopback(Authenticator(store, settings), settings)
-                async with open_agent(settings) as agent:
+                async with agent_of_settings as agent:
                     with suppress(StoreError):  # it only makes the first sessions faster
                         await store.warm_up()
-                    sockets = await listen(settings)
-                    ready = Ready(url_of(settings, sockets), database.describe, agent.describe, database.note)
-                    await serve_sessions(settings, store, agent, sockets, signals, lambda: announce(ready))
+                    url = url_of(settings, port.number)
+                    ready = Ready(url, database.describe, agent.describe, database.note)
+                    await serve_sessions(
+                        settings, store, agent, port.listen, signals, lambda: announce(ready), conditions
+                    )
         outermost.cancel_scope.cancel()
 
 
@@ -93,9 +96,10 @@ async def serve_sessions(
     settings: Settings,
     store: Store,
     agent: Agent,
-    sockets: Sequence[trio.SocketListener],
+    listen: Callable[[], Sequence[trio.SocketListener]],
     signals: Signals,
     announce: Callable[[], None],
+    conditions: Conditions | None = None,
 ) -> None:
     """From this instance's registration to its last memory. A shutdown goes through it in the order of `PHASES`."""
     registry, metrics = Registry(), Metrics(Limit)
@@ -110,9 +114,19 @@ async def serve_sessions(
                 async with open_finalizer(store, agent, settings) as finalizer:
                     authenticator = Authenticator(store, settings)
                     services = Services(
-                        lease, settings, store, agent, finalizer, registry, metrics, authenticator, gate, reconciler
+                        lease,
+                        settings,
+                        store,
+                        agent,
+                        finalizer,
+                        registry,
+                        metrics,
+                        authenticator,
+                        gate,
+                        reconciler,
+                        conditions=conditions or Conditions(),
                     )
-                    await serve_connections(services, sockets, signals, announce)
+                    await serve_connections(services, listen, signals, announce)
                     signals.enter(FINALIZE_MEMORY, memory_budget)
             repairs.cancel_scope.cancel()
         signals.enter(RELEASE_LEASE)
@@ -120,7 +134,10 @@ async def serve_sessions(
 
 
 async def serve_connections(
-    services: Services, sockets: Sequence[trio.SocketListener], signals: Signals, announce: Callable[[], None]
+    services: Services,
+    listen: Callable[[], Sequence[trio.SocketListener]],
+    signals: Signals,
+    announce: Callable[[], None],
 ) -> None:
     """Accepts connections until the first signal, then lets the open ones end."""
     settings = services.settings
@@ -129,7 +146,7 @@ async def serve_connections(
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
             listener = Listener(services, http, sockets_allowed(settings), tls_context(settings))
-            accepting.start_soon(listener.accept, sockets, connections)
+            accepting.start_soon(listener.accept, listen(), connections)
             with trio.move_on_after(FIRST_RENEWAL_SECONDS):
                 await services.lease.renewed.wait()
             announce()
@@ -153,28 +170,17 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(settings: Settings) -> AsyncIterator[Database]:
+async def open_database(settings: Settings, conditions: Conditions) -> AsyncIterator[Database]:
     """The database of the settings: the given one, or the embedded one for as long as the block lasts."""
     if settings.database_url is not None:
         yield Database(settings.database_url, f"PostgreSQL at {DatabaseAddress(settings.database_url)}")
         return
-    async with open_embedded(settings.data_dir) as embedded:
+    async with open_embedded(settings.data_dir) as embedded, supervised(EMBEDDED, embedded, conditions):
         yield Database(embedded.url, f"embedded PostgreSQL in {settings.data_dir}", embedded.place.note)
     if embedded.left_running:
         _log.warning("postgresql_left_running", reason=embedded.left_running, data=str(embedded.place.cluster))
 
 
-async def listen(settings: Settings) -> Sequence[trio.SocketListener]:
-    """Binds the address. Raises `CannotListen`."""
-    try:
-        return await trio.open_tcp_listeners(settings.port, host=settings.host, backlog=BACKLOG_CONNECTIONS)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        where = f"{settings.host}:{settings.port}"
-        raise CannotListen(f"cannot listen on {where}: {reason} (choose another --host or --port)") from error
-
-
-def url_of(settings: Settings, sockets: Sequence[trio.SocketListener]) -> str:
-    port = sockets[0].socket.getsockname()[1]
+def url_of(settings: Settings, port: int) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"{'http' if settings.tls_cert is None else 'https'}://{host}:{port}"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from urllib.parse import quote
 from uuid import uuid4
 
-from lastcall.embedded import cluster
+from lastcall.embedded import cluster, programs
 
 
 def psql(url: str, *statements: str) -> str:
@@ -22,7 +22,7 @@ def psql(url: str, *statements: str) -> str:
 @contextmanager
 def person(url: str, *statements: str) -> Iterator[None]:
     """Somebody in psql whose transaction has run these statements, and stays open for the block."""
-    program = [str(cluster._programs() / "psql"), "--no-psqlrc", "-qAt", "-v", "ON_ERROR_STOP=1", url]
+    program = [str(programs.programs() / "psql"), "--no-psqlrc", "-qAt", "-v", "ON_ERROR_STOP=1", url]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -10,10 +10,11 @@ import trio
 from lastcall.agents.agent import Agent
 from lastcall.agents.echo import EchoAgent
 from lastcall.config import Settings
-from lastcall.main import listen, serve_sessions, url_of
+from lastcall.main import serve_sessions, url_of
 from lastcall.shutdown import Signals
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.store import Store
+from lastcall.transport.port import open_port
 
 START_SECONDS = 10.0
 SETTINGS = Settings(port=0, agent="echo", drain_seconds=5.0, memory_sweep_seconds=1.0)
@@ -55,19 +56,19 @@ OpenServer = Callable[..., AbstractAsyncContextManager[TestServer]]
 async def open_server(store: Store, agent: Agent | None = None, **changes: object) -> AsyncIterator[TestServer]:
     """A server in this process on a free port; `changes` are settings. Leaving the block shuts it down."""
     settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
-    sockets = await listen(settings)
-    server = TestServer(url_of(settings, sockets), store, Signals(settings.drain_seconds))
-    ready = trio.Event()
+    async with open_port(settings.host, settings.port) as port:
+        server = TestServer(url_of(settings, port.number), store, Signals(settings.drain_seconds))
+        ready = trio.Event()
 
-    async def run() -> None:
-        await serve_sessions(settings, store, agent or EchoAgent(), sockets, server.signals, ready.set)
-        server.ended.set()
+        async def run() -> None:
+            await serve_sessions(settings, store, agent or EchoAgent(), port.listen, server.signals, ready.set)
+            server.ended.set()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
-        with trio.fail_after(START_SECONDS):
-            await ready.wait()
-        try:
-            yield server
-        finally:
-            server.signals.begin()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            with trio.fail_after(START_SECONDS):
+                await ready.wait()
+            try:
+                yield server
+            finally:
+                server.signals.begin()

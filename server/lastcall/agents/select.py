@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ..runtime.conditions import Conditions
 from . import local
 from .agent import AgentUnavailable
 from .custom import open_factory_agent
@@ -19,13 +20,16 @@ if TYPE_CHECKING:
 NO_KEY = "none"  # the SDK requires a key; endpoints of one's own often do not
 
 
-def open_agent(settings: Settings) -> AbstractAsyncContextManager[Agent]:
-    """The configured agent, for as long as the `async with` lasts. Raises `AgentUnavailable`."""
+def open_agent(settings: Settings, conditions: Conditions | None = None) -> AbstractAsyncContextManager[Agent]:
+    """The configured agent, for as long as the `async with` lasts.
+
+    conditions: tell when it is away. Raises `AgentUnavailable`.
+    """
     name = settings.agent or ("local" if local.available() else "echo")
     if name == "echo":
         return nullcontext(EchoAgent())
     if name == "local":
-        return local.open_local_agent()
+        return local.open_local_agent(conditions or Conditions())
     if name == "openai":
         return _openai(settings)
     if ":" in name:

@@ -13,7 +13,7 @@ from .options import settings_options
 
 @click.command("database-url")
 @settings_options(("database_url", "data_dir"))
-@click.option("--stop", is_flag=True, help="Stop the embedded PostgreSQL, even if it is in use.")
+@click.option("--stop", is_flag=True, help="Stop the embedded PostgreSQL, unless a server uses it.")
 def database_url(database_url: str | None, data_dir: Path, stop: bool) -> None:
     """Print the URL of the database, for psql and other programs.
 

@@ -29,10 +29,10 @@ EXIT_INTERRUPTED = 130
 # Exceptions whose message tells users what to change. By name, because their modules are slow to import; a module that
 # is not loaded cannot have raised one.
 _MISTAKES = (
-    ("lastcall.embedded.cluster", "EmbeddedError"),
+    ("lastcall.embedded.programs", "EmbeddedError"),
     ("lastcall.store.postgres", "DatabaseUnusable"),
     ("lastcall.agents.agent", "AgentUnavailable"),
-    ("lastcall.main", "CannotListen"),
+    ("lastcall.transport.port", "CannotListen"),
     ("lastcall.config", "BadSettings"),
 )
 

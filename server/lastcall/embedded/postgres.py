@@ -1,16 +1,15 @@
 """The PostgreSQL that runs without --database-url: which servers use it, and which one stops it.
 
-It survives a kill of the server, and the next start attaches to it. The last server to leave stops it, unless its URL
-was given out by `lastcall database-url`.
+It survives a kill of the server, and the next start attaches to it. Every server that uses it starts it again when it
+ends; the folder's lock lets one do so, and the others find it running. The last server to leave stops it, unless its
+URL was given out by `lastcall database-url`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -18,9 +17,13 @@ from typing import IO
 import trio
 
 from . import cluster
-from .cluster import COMMAND_SECONDS, POSTGRES_VERSION, ROOT_HOME, STOP_SECONDS, EmbeddedError
+from .cluster import STOP_SECONDS, NotStarted
+from .folder import Place, check, in_use_by, join_users, leave_users, locked, place, prepare, touch
+from .postmaster import Postmaster, why_ended
+from .programs import EmbeddedError
 
-LOCK_SECONDS = 3 * COMMAND_SECONDS  # waiting for another process that starts or stops it
+NAME = "embedded PostgreSQL"
+WATCH_SECONDS = 0.25  # between two looks at whether it runs
 LEAVE_SECONDS = STOP_SECONDS + 10.0
 QUIET_CHECKS_MAX = 10  # backends of connections that were just closed take a moment to end
 QUIET_CHECK_SECONDS = 0.1
@@ -28,37 +31,55 @@ QUIET_CHECK_SECONDS = 0.1
 __all__ = ["Embedded", "EmbeddedError", "Place", "keep_running", "open_embedded", "place", "release", "start", "stop"]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The directory of the data. note: where it is not the data directory, a line for the user that says why."""
-
-    directory: Path
-    note: str | None = None
-
-    @property
-    def cluster(self) -> Path:
-        return self.directory / "postgresql"
-
-    @property
-    def keep_marker(self) -> Path:
-        return self.directory / "postgresql.keep"
-
-
 @dataclass(slots=True)
 class Embedded:
     """A running embedded PostgreSQL. left_running: set on leaving; why it was not stopped, None if it was."""
 
-    url: str
+    postmaster: Postmaster
     place: Place
     users: IO[str] = field(repr=False)
     left_running: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Valid across restarts."""
+        return self.postmaster.url
+
+    async def ended(self) -> str:
+        """See `supervisor.Child`. One that was told to stop has ended: it lets nobody new in."""
+        while True:
+            reason = await trio.to_thread.run_sync(self._ended, abandon_on_cancel=True)
+            if reason is not None:
+                return reason
+            await trio.sleep(WATCH_SECONDS)
+
+    async def restart(self) -> str | None:
+        """See `supervisor.Child`. Where another server has started it already, nothing is left to do."""
+        return await trio.to_thread.run_sync(self._restart)
+
+    def _ended(self) -> str | None:
+        found = cluster.find(self.place.cluster)
+        if found is None:
+            return why_ended(self.place.cluster)
+        return "it was told to stop" if found.status == "stopping" else None
+
+    def _restart(self) -> str | None:
+        try:
+            with locked(self.place):
+                self.postmaster = cluster.start(self.place.cluster, self.postmaster.sockets)
+        except NotStarted as error:
+            return error.reason
+        except (EmbeddedError, OSError) as error:
+            return str(error)
+        return None
 
 
 @contextlib.asynccontextmanager
 async def open_embedded(data_dir: Path) -> AsyncIterator[Embedded]:
     """Starts or joins the PostgreSQL of a data directory; on leaving, stops it unless it is still in use.
 
-    Each program that it runs takes `COMMAND_SECONDS` at most, and is not interrupted. Raises `EmbeddedError`.
+    Each program that it runs takes `COMMAND_SECONDS` at most. A cancelled start leaves nothing running. Raises
+    `EmbeddedError`.
     """
     embedded = await trio.to_thread.run_sync(_join, data_dir)
     try:
@@ -71,24 +92,31 @@ async def open_embedded(data_dir: Path) -> AsyncIterator[Embedded]:
 
 def start(data_dir: Path) -> str:
     """Starts the PostgreSQL of a data directory if needed and returns its URL. Raises `EmbeddedError`."""
-    where = _prepare(data_dir)
-    with _locked(where):
-        return cluster.start(where.cluster)
+    where = prepare(data_dir)
+    with locked(where) as lock:
+        return _start(where, lock).url
 
 
 def stop(data_dir: Path) -> bool:
-    """Stops it even if it is in use, undoes `keep_running`, and returns whether it ran. Raises `EmbeddedError`."""
+    """Stops it even if somebody is connected, undoes `keep_running`, and returns whether it ran.
+
+    Raises `EmbeddedError` where a server uses it, which would start it again.
+    """
     where = place(data_dir)
     if not where.cluster.is_dir():
         return False
-    release(data_dir)
-    with _locked(where):
+    check(where)
+    with locked(where):
+        users = in_use_by(where)
+        if users is not None:
+            raise EmbeddedError(f"{users} is using PostgreSQL in {where.directory}; stop that first")
+        release(data_dir)
         return cluster.stop(where.cluster)
 
 
 def keep_running(data_dir: Path) -> None:
     """Lets it run when the last server leaves, for users who were given its URL. Raises `EmbeddedError`."""
-    _prepare(data_dir).keep_marker.touch()
+    touch(prepare(data_dir).keep_marker)
 
 
 def release(data_dir: Path) -> None:
@@ -96,81 +124,31 @@ def release(data_dir: Path) -> None:
     place(data_dir).keep_marker.unlink(missing_ok=True)
 
 
-def place(data_dir: Path) -> Place:
-    """Returns where the data goes; creates nothing.
-
-    PostgreSQL refuses to run as root, so for root it runs as a user of its own, which cannot enter root's private
-    folders. Rather than open them to all users, the data goes elsewhere.
-    """
-    directory = data_dir.expanduser().resolve()
-    data = directory / "postgresql"
-    if os.geteuid() != 0 or cluster.is_reachable(directory) or (data.exists() and data.stat().st_uid != 0):
-        return Place(directory)
-    elsewhere = ROOT_HOME / f"{directory.parent.name or 'root'}-{cluster.digest(directory)}"
-    return Place(elsewhere, f"data in {elsewhere}: {directory} is private to root, and PostgreSQL does not run as root")
-
-
-def _prepare(data_dir: Path) -> Place:
-    """Creates the directory and checks its cluster. Raises `EmbeddedError` where it cannot be used."""
-    where = place(data_dir)
-    try:
-        cluster.make_reachable(where.directory)
-        writable = os.access(where.directory, os.W_OK | os.X_OK)
-        _check_cluster(where.cluster)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise EmbeddedError(f"cannot keep data in {where.directory} ({reason}); choose another --data-dir") from error
-    if not writable:
-        raise EmbeddedError(f"{where.directory} is not writable; choose another --data-dir")
-    return where
-
-
-def _check_cluster(data: Path) -> None:
-    if not data.exists():
-        return
-    if os.geteuid() not in (0, data.stat().st_uid):
-        raise EmbeddedError(f"{data} belongs to another user; choose another --data-dir")
-    number = (data / "PG_VERSION").read_text().strip()
-    if number != POSTGRES_VERSION:
-        advice = "choose another --data-dir, or run that version and pass --database-url"
-        raise EmbeddedError(f"{data} is of PostgreSQL {number}, the embedded one is {POSTGRES_VERSION}; {advice}")
-
-
-@contextlib.contextmanager
-def _locked(where: Place) -> Iterator[None]:
-    """Lets one process at a time start or stop it."""
-    with (where.directory / "postgresql.lock").open("w") as file:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while not _flock(file, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                raise EmbeddedError(f"another process holds {file.name}; end it, or choose another --data-dir")
-            time.sleep(0.02)
-        yield
-
-
-def _flock(file: IO[str], kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _start(where: Place, lock: int) -> Postmaster:
+    if not where.cluster.exists():
+        cluster.create(where.cluster, lock)
+    return cluster.start(where.cluster)
 
 
 def _join(data_dir: Path) -> Embedded:
-    where = _prepare(data_dir)
-    with _locked(where):
-        url = cluster.start(where.cluster)
-        users = (where.directory / "postgresql.users").open("w")
-        fcntl.flock(users, fcntl.LOCK_SH)  # released by the kernel, however this process ends
-        return Embedded(url, where, users)
+    where = prepare(data_dir)
+    with locked(where) as lock:
+        users = join_users(where)
+        try:
+            return Embedded(_start(where, lock), where, users)
+        except BaseException:
+            leave_users(users)
+            users.close()
+            raise
 
 
 def _leave(embedded: Embedded) -> str | None:
     """Stops it unless it is in use; returns why it was left running. Locked, so that nobody can join meanwhile."""
-    with embedded.users as users, _locked(embedded.place):
+    with embedded.users as users, locked(embedded.place):
+        alone = leave_users(users)
         if embedded.place.keep_marker.exists():
             return "its URL was asked for"
-        if not _flock(users, fcntl.LOCK_EX):
+        if not alone:
             return "another server uses it"
         if _has_clients(embedded.url):
             return "somebody is connected to it"

@@ -12,6 +12,7 @@ from ..config import Settings
 from ..limits.gate import Gate
 from ..memory.finalizer import Finalizer
 from ..metrics import Metrics
+from ..runtime.conditions import Conditions
 from ..sessions.instance import InstanceLease
 from ..sessions.reconciler import Reconciler
 from ..sessions.registry import Registry
@@ -34,6 +35,7 @@ class Services:
     gate: Gate
     reconciler: Reconciler
     draining: trio.Event = field(default_factory=trio.Event)
+    conditions: Conditions = field(default_factory=Conditions)
     proof: CommitProof = field(init=False)
 
     def __post_init__(self) -> None:
@@ -43,6 +45,8 @@ class Services:
         """None where the server accepts sessions, else the reason in a few words."""
         if self.draining.is_set():
             return "draining"
+        if (away := self.conditions.away()) is not None:  # first: it says why the database does not answer
+            return away
         if reason := await self.proof.missing(self.lease.instance_id):
             return reason
         return None if self.lease.held else "lease not renewed"

@@ -146,6 +146,10 @@ async def test_a_lost_lease_connection_is_replaced_and_sessions_live_on(
     async with world.connected() as peer:
         await created(peer)
         assert await health.ready() is None
+        health.conditions.set("database", "the disk is full")
+        assert await health.ready() == "database is away: the disk is full"
+        health.conditions.clear("database")
+        assert await health.ready() is None
         lost = guard_of(world)
         lost.lost = True
         await trio.sleep(world.settings.heartbeat_seconds + A_HAIR)

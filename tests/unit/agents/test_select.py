@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 from lastcall.agents.agent import AgentUnavailable, Message, Transcript
 from lastcall.agents.select import open_agent
 from lastcall.config import Settings
@@ -23,16 +24,30 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+class StillModel:
+    """A model that nobody asks for anything, and that does not end."""
+
+    address = ("http://127.0.0.1:9/v1", "secret")
+
+    async def ended(self) -> str:
+        await trio.Event().wait()
+        return ""
+
+    async def restart(self) -> str | None:
+        return None
+
+
 def bundled(monkeypatch: pytest.MonkeyPatch, *, available: bool) -> None:
     """Replaces the bundled model: none runs, and its address is never connected to."""
 
     @asynccontextmanager
-    async def open_local_model() -> AsyncIterator[tuple[str, str]]:
-        yield "http://127.0.0.1:9/v1", "secret"
+    async def open_local_model() -> AsyncIterator[StillModel]:
+        yield StillModel()
 
     module = ModuleType("lastcall.embedded.model")
     module.available = lambda: available  # type: ignore[attr-defined]
     module.open_local_model = open_local_model  # type: ignore[attr-defined]
+    module.LocalModelError = RuntimeError  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "lastcall.embedded.model", module)
     monkeypatch.setattr("lastcall.embedded.model", module, raising=False)
 

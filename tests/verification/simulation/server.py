@@ -86,9 +86,8 @@ class Server:
         OWNER.set(self)
         with self._scope:
             try:
-                await serve_sessions(
-                    self.settings, self.link, self.agent, cast("Any", [self.listener]), self.signals, self._announce
-                )
+                listen = cast("Any", lambda: [self.listener])
+                await serve_sessions(self.settings, self.link, self.agent, listen, self.signals, self._announce)
                 with trio.move_on_after(self.signals.last_commits_seconds):
                     await self.link.drained()
                 self._gone("exited")

@@ -1,0 +1,99 @@
+"""The address of the server: bound before anything is started, and listening only once there is somebody to answer."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from socket import AI_PASSIVE, IPPROTO_IPV6, IPV6_V6ONLY, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET
+
+import trio
+
+BACKLOG_CONNECTIONS = 1024
+
+
+class CannotListen(Exception):
+    """The address cannot be bound; the message is one line for the user."""
+
+
+class Port:
+    """A bound address. Until `listen`, whoever connects is refused at once."""
+
+    def __init__(self, where: str, sockets: Sequence[trio.socket.SocketType]) -> None:
+        self._where = where
+        self._sockets = sockets
+
+    @property
+    def number(self) -> int:
+        number: int = self._sockets[0].getsockname()[1]
+        return number
+
+    def listen(self) -> Sequence[trio.SocketListener]:
+        """Lets clients connect. Raises `CannotListen`."""
+        for each in self._sockets:
+            try:
+                each.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)  # inherited by connections: a next start may bind
+                each.listen(BACKLOG_CONNECTIONS)
+            except OSError as error:
+                raise _refused(self._where, error) from error
+        return [trio.SocketListener(each) for each in self._sockets]
+
+
+@asynccontextmanager
+async def open_port(host: str, port: int) -> AsyncIterator[Port]:
+    """Takes the address, until the block is left; all of them where the host has several.
+
+    port: 0 for a free one. Raises `CannotListen`.
+    """
+    where = f"{host}:{port}"
+    sockets: list[trio.socket.SocketType] = []
+    try:
+        try:
+            for family, kind, protocol, _, address in await _addresses(host, port):
+                sockets.append(trio.socket.socket(family, kind, protocol))
+                await _take(sockets[-1], address)
+        except OSError as error:
+            raise _refused(where, error) from error
+        yield Port(where, sockets)
+    finally:
+        for each in sockets:
+            each.close()
+
+
+async def _addresses(host: str, port: int) -> Sequence[tuple[int, int, int, str, tuple[object, ...]]]:
+    """Those whose family this kernel knows."""
+    found = await trio.socket.getaddrinfo(host, port, type=SOCK_STREAM, flags=AI_PASSIVE)
+    known = [each for each in found if _is_known(each[0])]
+    if not known:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported")
+    return known
+
+
+def _is_known(family: int) -> bool:
+    try:
+        trio.socket.socket(family).close()
+    except OSError:
+        return False
+    return True
+
+
+async def _take(socket: trio.socket.SocketType, address: object) -> None:
+    """Binds it such that nobody else can, which SO_REUSEADDR would allow them to until somebody listens.
+
+    With it, where connections of an earlier server are not quite gone: then the address is free all the same.
+    """
+    if socket.family == trio.socket.AF_INET6:
+        socket.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
+    try:
+        await socket.bind(address)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        socket.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        await socket.bind(address)
+        socket.setsockopt(SOL_SOCKET, SO_REUSEADDR, 0)
+
+
+def _refused(where: str, error: OSError) -> CannotListen:
+    reason = error.strerror or str(error)
+    return CannotListen(f"cannot listen on {where}: {reason} (choose another --host or --port)")
