@@ -38,7 +38,9 @@ class Settings:
     host: str = setting("127.0.0.1", "Address to listen on; any but a loopback address requires API keys or tokens.")
     port: int = setting(8000, "TCP port; 0 picks a free one.")
     database_url: str | None = setting(
-        None, "URL of a PostgreSQL 14+ database; default: an embedded one in --data-dir."
+        None,
+        "URL of a PostgreSQL 14+ database, or key=value pairs, as psql takes them; the PG… variables complete it;"
+        " default: an embedded one in --data-dir.",
     )
     data_dir: Path = setting(Path(".lastcall"), "Directory for the data of the embedded PostgreSQL.")
     agent: str | None = setting(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -37,8 +38,9 @@ from .shutdown import (
     Signals,
     close_sessions,
 )
+from .store.address import DatabaseAddress, read_address
 from .store.errors import StoreError
-from .store.postgres import DatabaseAddress, open_store
+from .store.postgres import open_store
 from .store.store import Store
 from .transport.http1 import HttpServer
 from .transport.port import open_port
@@ -77,7 +79,7 @@ async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
             async with (
                 open_database(settings, conditions) as database,
                 open_store(
-                    database.url, close_seconds=signals.last_commits_seconds, patience=DATABASE_PATIENCE_SECONDS
+                    database.address, close_seconds=signals.last_commits_seconds, patience=DATABASE_PATIENCE_SECONDS
                 ) as store,
             ):
                 await require_credentials_unless_loopback(Authenticator(store, settings), settings)
@@ -162,9 +164,12 @@ async def serve_connections(
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """The database in use. describe: for the ready line, without a password."""
+    """The database in use.
 
-    url: str
+    describe: for the ready line, without a password. note: see `Ready`.
+    """
+
+    address: DatabaseAddress
     describe: str
     note: str | None = None
 
@@ -173,10 +178,12 @@ class Database:
 async def open_database(settings: Settings, conditions: Conditions) -> AsyncIterator[Database]:
     """The database of the settings: the given one, or the embedded one for as long as the block lasts."""
     if settings.database_url is not None:
-        yield Database(settings.database_url, f"PostgreSQL at {DatabaseAddress(settings.database_url)}")
+        address = read_address(settings.database_url, os.environ)
+        yield Database(address, f"PostgreSQL at {address}")
         return
     async with open_embedded(settings.data_dir) as embedded, supervised(EMBEDDED, embedded, conditions):
-        yield Database(embedded.url, f"embedded PostgreSQL in {settings.data_dir}", embedded.place.note)
+        address = read_address(embedded.url, {})  # the PG… variables mean another database
+        yield Database(address, f"embedded PostgreSQL in {settings.data_dir}", embedded.place.note)
     if embedded.left_running:
         _log.warning("postgresql_left_running", reason=embedded.left_running, data=str(embedded.place.cluster))
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import pytest
@@ -427,6 +428,38 @@ def test_a_server_that_cannot_listen_starts_and_makes_nothing(lastcall: Lastcall
 
 def test_a_given_database_url_is_printed_back(lastcall: Lastcall, database_url: str) -> None:
     assert lastcall("database-url", "--database-url", database_url) == Answer(0, f"{database_url}\n", "")
+
+
+def test_a_connection_string_for_libpq_is_printed_as_a_url_that_works(lastcall: Lastcall, database_url: str) -> None:
+    [directory] = parse_qs(urlsplit(database_url).query)["host"]
+    words = f"host={directory} user=postgres dbname=postgres connect_timeout=10 keepalives_idle=30"
+    answer = lastcall("database-url", "--database-url", words)
+    assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 42", answer.out.strip()).stdout == "42\n"
+    assert "connect_timeout" not in answer.out
+    assert lastcall("sessions", "--database-url", words) == lastcall("sessions", "--database-url", database_url)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"DATABASE_URL": "postgresql://handed.out/x"}, "postgresql://handed.out/x"),
+        ({"DATABASE_URL": "postgresql://h/x", "LASTCALL_DATABASE_URL": "postgresql://ours/x"}, "postgresql://ours/x"),
+    ],
+)
+def test_a_platform_may_hand_out_the_url(
+    lastcall: Lastcall, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert lastcall("database-url").out == f"{expected}\n"
+
+
+def test_variables_of_another_database_do_not_touch_the_embedded_one(
+    lastcall: Lastcall, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("PGSERVICE", "none"), ("PGHOSTADDR", "127.0.0.9"), ("PGTARGETSESSIONATTRS", "standby")):
+        monkeypatch.setenv(name, value)
+    assert lastcall("keys", "--data-dir", str(data_dir)).code == 0
 
 
 def test_database_url_prints_a_url_that_works_until_stop(lastcall: Lastcall, data_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -22,7 +23,9 @@ def database_url(database_url: str | None, data_dir: Path, stop: bool) -> None:
     if stop:
         _stop(database_url, data_dir)
     elif database_url is not None:
-        click.echo(database_url)
+        from ..store.address import url_for_tools
+
+        click.echo(url_for_tools(database_url, os.environ))
     else:
         click.echo(_start(data_dir))
 

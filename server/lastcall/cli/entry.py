@@ -30,6 +30,7 @@ EXIT_INTERRUPTED = 130
 # is not loaded cannot have raised one.
 _MISTAKES = (
     ("lastcall.embedded.programs", "EmbeddedError"),
+    ("lastcall.store.address", "BadAddress"),
     ("lastcall.store.postgres", "DatabaseUnusable"),
     ("lastcall.agents.agent", "AgentUnavailable"),
     ("lastcall.transport.port", "CannotListen"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .options import question_options
-from .running import open_url, run_logged
+from .running import open_address, run_logged
 from .tables import print_json
 
 EXIT_NOT_CURRENT = 1
@@ -27,8 +27,8 @@ def migrate(*, check: bool, as_json: bool, database_url: str | None, data_dir: P
     from ..store.postgres import MigrationReport, migrate_schema
 
     async def migrated() -> MigrationReport:
-        async with open_url(database_url, data_dir, makes_data=not check) as url:
-            return await migrate_schema(url, check=check)
+        async with open_address(database_url, data_dir, makes_data=not check) as address:
+            return await migrate_schema(address, check=check)
 
     report = run_logged(migrated)
     if as_json:

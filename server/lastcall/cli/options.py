@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
-from urllib.parse import urlsplit
 
 import click
 
@@ -26,6 +26,9 @@ PORT_MAX = 65_535
 LEVELS = ("debug", "info", "warning", "error")
 DAYS_MAX = 36_500
 ROWS_MAX = 100_000
+
+# Variables by which platforms hand out a setting, each after our own.
+OTHER_VARIABLES = {"database_url": ("DATABASE_URL",)}
 
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
@@ -56,18 +59,17 @@ class Age(click.ParamType[Any]):
 
 
 class DatabaseUrl(click.ParamType[Any]):
-    """A URL that psql and asyncpg accept. Its errors never quote the value, which may hold a password."""
+    """A connection string as psql takes it. Its errors never quote the value, which may hold a password."""
 
     name = "url"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not _is_database_url(str(value)):
-            self.fail(
-                "it must look like postgresql://user@127.0.0.1:5432/name, with special characters of the password"
-                " percent-encoded.",
-                param,
-                ctx,
-            )
+        from ..store.address import BadAddress, read_address
+
+        try:
+            read_address(str(value), os.environ)
+        except BadAddress as error:
+            self.fail(f"{error}.", param, ctx)
         return str(value)
 
 
@@ -132,7 +134,7 @@ def _option(setting: Field[Any]) -> Callable[[Command], Command]:
         is_flag=kind is bool,
         multiple=several,
         default=setting.default,
-        envvar="LASTCALL_" + setting.name.upper(),
+        envvar=["LASTCALL_" + setting.name.upper(), *OTHER_VARIABLES.get(setting.name, ())],
         show_default=True,
         show_envvar=True,
         help=f"{setting.metadata['help']} {beyond(setting.name)}".rstrip(),
@@ -158,19 +160,3 @@ def _type(name: str, kind: type) -> Any:
     if kind is Path:
         return click.Path(path_type=Path, file_okay=not name.endswith("_dir"))
     return kind
-
-
-def _is_database_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    if parts.scheme not in ("postgresql", "postgres") or "://" not in url or parts.fragment or re.search(r"\s", url):
-        return False
-    hosts = parts.netloc.rpartition("@")[2].split(",")  # PostgreSQL accepts several
-    ports = [host.rpartition("]")[2].partition(":")[2] for host in hosts]
-    return "@" not in parts.path and all(port == "" or _is_port(port) for port in ports)
-
-
-def _is_port(text: str) -> bool:
-    return re.fullmatch(r"\d{1,5}", text, re.ASCII) is not None and 0 < int(text) <= PORT_MAX

@@ -14,6 +14,7 @@ from .options import LEVELS
 
 if TYPE_CHECKING:
     from ..logs import Level
+    from ..store.address import DatabaseAddress
     from ..store.postgres import PostgresStore
 
 T = TypeVar("T")
@@ -61,8 +62,8 @@ def ask(
 
         access = Access.CREATE if makes_data else Access.WRITE if writes else Access.READ
         async with (
-            open_url(database_url, data_dir, makes_data=makes_data) as url,
-            open_store(url, access=access) as store,
+            open_address(database_url, data_dir, makes_data=makes_data) as address,
+            open_store(address, access=access) as store,
         ):
             return await question(store)
 
@@ -70,17 +71,19 @@ def ask(
 
 
 @contextlib.asynccontextmanager
-async def open_url(database_url: str | None, data_dir: Path, *, makes_data: bool) -> AsyncIterator[str]:
-    """The URL of the given database, or else of the embedded one, which runs for as long as the block lasts."""
+async def open_address(database_url: str | None, data_dir: Path, *, makes_data: bool) -> AsyncIterator[DatabaseAddress]:
+    """The address of the given database, or else of the embedded one, which runs for as long as the block lasts."""
+    from ..store.address import read_address
+
     if database_url is not None:
-        yield database_url
+        yield read_address(database_url, os.environ)
         return
     from ..embedded.postgres import open_embedded
 
     if not makes_data:
         _require_data(data_dir)
     async with open_embedded(data_dir) as embedded:
-        yield embedded.url
+        yield read_address(embedded.url, {})  # the PG… variables mean another database
 
 
 def _require_data(data_dir: Path) -> None:

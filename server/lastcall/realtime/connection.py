@@ -30,6 +30,8 @@ from .mailbox import Inbox, Outbox
 from .reader import Reader
 from .services import Services
 
+REASON_SECONDS = 0.1  # of the time to begin, for the store to say why it has not
+
 _log = structlog.get_logger(__name__)
 
 
@@ -192,8 +194,10 @@ class _Connection:
             credential_id=self._principal.credential_id,
         )
         await trio.lowlevel.checkpoint_if_cancelled()  # a session that was stopped meanwhile begins no row
+        # Less than `_begin` waits, so that the log gets the store's reason.
+        within = max(trio.current_effective_deadline() - trio.current_time() - REASON_SECONDS, 0.0)
         session.began()
-        await store.begin_session(start, within=settings.begin_seconds)
+        await store.begin_session(start, within=within)
         return Opening(
             model=self._model,
             instructions=settings.instructions,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
+import structlog
 import trio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
@@ -20,9 +21,12 @@ Result = TypeVar("Result")
 COMMITS_MAX = 2  # in flight; with one, an end waited for another batch half of the time until it was committed
 RETRY_WAIT_SECONDS_MIN = 0.02
 RETRY_WAIT_SECONDS_MAX = 0.5
+LOG_SECONDS = 5.0  # between log lines about commits that fail
 
 Commit: TypeAlias = Callable[[Sequence[Row]], Awaitable[Sequence[Outcome[Result]]]]
 _Settled: TypeAlias = Sequence[tuple[PendingWrite[Row, Result], Outcome[Result]]]
+
+_log = structlog.get_logger(__name__)
 
 
 class CommitWriter(Generic[Row, Result]):
@@ -40,6 +44,7 @@ class CommitWriter(Generic[Row, Result]):
         self._key = key
         self._queue = CommitQueue[Row, Result]()
         self._give_up_at = float("inf")
+        self._next_log_at = float("-inf")
         self._under_way: set[trio.CancelScope] = set()
 
     async def submit(self, row: Row, *, within: float) -> Result:
@@ -53,7 +58,7 @@ class CommitWriter(Generic[Row, Result]):
             await entry.settled.wait()
         if entry.outcome is None:
             entry.abandoned = True
-            raise StoreUnavailable(f"no commit within {within:g} s")
+            raise StoreUnavailable(f"no commit within {within:g} s: {entry.trouble or 'no answer yet'}")
         if isinstance(entry.outcome, StoreError):
             raise entry.outcome
         return entry.outcome
@@ -132,6 +137,7 @@ class CommitWriter(Generic[Row, Result]):
         held: list[tuple[PendingWrite[Row, Result], StoreUnavailable]] = []
         for entry, outcome in settled:
             if isinstance(outcome, StoreUnavailable):
+                entry.trouble = str(outcome)
                 held.append((entry, outcome))
             else:
                 entry.settle(outcome)
@@ -158,8 +164,20 @@ class CommitWriter(Generic[Row, Result]):
         if grows is not None:
             self._queue.fill(grows)
         live = [entry for entry in entries if not entry.abandoned]
-        outcomes = await self._commit_in_time([entry.row for entry in live]) if live else ()
+        try:
+            outcomes = await self._commit_in_time([entry.row for entry in live]) if live else ()
+        except StoreUnavailable as error:
+            for entry in live:
+                entry.trouble = str(error)
+            self._log_trouble(error)
+            raise
         return list(zip(live, outcomes, strict=True))
+
+    def _log_trouble(self, error: StoreUnavailable) -> None:
+        """Tells the database's reason now and then: of those who wait, some give up without hearing it."""
+        if trio.current_time() >= self._next_log_at:
+            self._next_log_at = trio.current_time() + LOG_SECONDS
+            _log.warning("commit_failed", reason=str(error))
 
     async def _commit_in_time(self, rows: Sequence[Row]) -> Sequence[Outcome[Result]]:
         with trio.CancelScope(deadline=self._give_up_at) as scope:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 class StoreError(Exception):
     """An operation of the store failed."""
 

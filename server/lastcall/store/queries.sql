@@ -5,6 +5,10 @@
 -- name: prove_commit
 SELECT prove_commit($1);
 
+-- name: is_read_only
+-- Also on a standby, whatever its settings say.
+SELECT current_setting('transaction_read_only') = 'on';
+
 -- name: register_instance
 INSERT INTO server_instances (instance_id, hostname, pid, version, lease_seconds, host_id, process_started)
 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (instance_id) DO NOTHING;

@@ -26,13 +26,17 @@ Outcome: TypeAlias = Result | StoreError
 
 @dataclass(eq=False, slots=True)
 class PendingWrite(Generic[Row, Result]):
-    """A row and its outcome. key: None where it concerns all keys. abandoned: nobody waits for it any more."""
+    """A row and its outcome.
+
+    key: None where it concerns all keys. abandoned: nobody waits for it any more. trouble: why it is not committed yet.
+    """
 
     row: Row
     key: Hashable
     settled: trio.Event = field(default_factory=trio.Event)
     outcome: Outcome[Result] | None = None
     abandoned: bool = False
+    trouble: str | None = None
 
     def settle(self, outcome: Outcome[Result]) -> None:
         """Sets the outcome and wakes the caller."""

@@ -80,7 +80,7 @@ async def test_a_first_answer_that_took_long_is_asked_for_again_but_not_for_ever
             return at
 
     connection = Connection()
-    store = PostgresStore("", cast("Any", None), cast("Any", None))
+    store = PostgresStore(cast("Any", None), cast("Any", None), cast("Any", None))
     await store._read_clock(connection)
 
     assert connection.answers == asked

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import pytest
 import trio
 from lastcall.store import reports
@@ -48,7 +47,8 @@ async def transaction(world: PostgresWorld) -> AsyncIterator[Ask]:
     async def run(operation: Callable[..., Any], *args: object) -> Any:
         return await bounded_call(world.store._loop, CALL_SECONDS, operation, *args)
 
-    connection = await run(asyncpg.connect, world.store._url)
+    connect = partial(world.store._connector.open, command_seconds=CALL_SECONDS, purpose="person")
+    connection = await run(connect)
     try:
         await run(connection.execute, "BEGIN")
         yield lambda sql, *args: run(connection.fetch, sql, *args)

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 import trio
 from lastcall.store.errors import InvalidRow, ItemExists, StoreError, StoreUnavailable
-from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call, store_error
+from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call, connection_at_fault, store_error
 from lastcall.store.postgres.loop import open_loop
 from trio.testing import MockClock
 
@@ -67,3 +67,58 @@ def duplicate(constraint: str) -> Exception:
 )
 def test_failures_that_may_pass_are_told_from_others(error: Exception, kind: type[StoreError]) -> None:
     assert type(store_error(error)) is kind
+
+
+def fatal(code: str, severity: str = "ERROR") -> Exception:
+    return asyncpg.PostgresError.new({"C": code, "M": "it failed", "S": severity, "V": severity})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        fatal("25006"),  # read-only
+        fatal("0A000"),  # cached plan must not change result type
+        fatal("26000"),  # prepared statement does not exist
+        fatal("42P05"),  # prepared statement already exists
+        fatal("08P01"),
+        fatal("08006"),
+        fatal("57P01", "FATAL"),
+        fatal("57P05", "FATAL"),  # idle_session_timeout
+        fatal("25P03", "FATAL"),  # idle_in_transaction_session_timeout
+        fatal("25P04", "FATAL"),  # transaction_timeout
+        fatal("58030"),
+        fatal("XX000"),
+        fatal("53200", "FATAL"),
+        asyncpg.InterfaceError("connection is closed"),
+        asyncpg.InternalClientError("odd state"),
+        ConnectionResetError(),
+        TimeoutError(),
+    ],
+    ids=repr,
+)
+def test_a_connection_that_may_be_at_fault_is_not_used_again(error: Exception) -> None:
+    assert connection_at_fault(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        fatal("23505"),  # unique violation
+        fatal("40001"),  # serialization failure
+        fatal("40P01"),  # deadlock
+        fatal("42501"),  # insufficient privilege
+        fatal("42P01"),  # undefined table
+        fatal("53100"),  # disk full
+        fatal("53200"),  # out of memory
+        fatal("55P03"),  # lock not available
+        fatal("57014"),  # statement timeout
+        fatal("P0001"),  # raised by a trigger
+        asyncpg.DataError("not a UUID"),
+        StoreUnavailable("too late"),
+        asyncio.CancelledError(),
+        ValueError("a mistake of ours"),
+    ],
+    ids=repr,
+)
+def test_a_failure_of_a_statement_leaves_its_connection_in_use(error: BaseException) -> None:
+    assert not connection_at_fault(error)

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+import structlog.testing
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from lastcall import logs
 from lastcall.store import commits
 from lastcall.store import queue as commit_queue
-from lastcall.store.commits import COMMITS_MAX, RETRY_WAIT_SECONDS_MAX, CommitWriter
+from lastcall.store.commits import COMMITS_MAX, LOG_SECONDS, RETRY_WAIT_SECONDS_MAX, CommitWriter
 from lastcall.store.errors import InvalidRow, ItemExists, SessionClosed, StoreError, StoreUnavailable
 from lastcall.store.queue import BATCH_ROWS_MAX, Outcome
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -117,6 +119,32 @@ async def test_a_row_on_an_idle_writer_is_committed_at_once(autojump_clock: Mock
         assert await callers.writer.submit("a", within=WITHIN) is True
         assert trio.current_time() == began
     assert database.batches == [["a"]]
+
+
+async def test_a_row_that_was_not_committed_in_time_says_why(autojump_clock: MockClock) -> None:
+    database = Database(seconds=0)
+    async with open_writer(database) as callers:
+        database.fail = down
+        with pytest.raises(StoreUnavailable, match=r"no commit within 3 s: down"):
+            await callers.writer.submit("a", within=3.0)
+        database.fail = lambda _: None
+        database.refuse = {"b": StoreUnavailable("locked")}
+        with pytest.raises(StoreUnavailable, match=r"no commit within 3 s: locked"):
+            await callers.writer.submit("b", within=3.0)
+        database.seconds = WITHIN
+        with pytest.raises(StoreUnavailable, match=r"no commit within 3 s: no answer yet"):
+            await callers.writer.submit("c", within=3.0)
+
+
+async def test_the_reason_why_commits_fail_is_logged_now_and_then(autojump_clock: MockClock) -> None:
+    database = Database(seconds=0)
+    database.fail = down
+    logs.configure(json_logs=False, level="warning")
+    with structlog.testing.capture_logs() as lines:
+        async with open_writer(database) as callers:
+            await callers.submit("a", "b", within=2.5 * LOG_SECONDS)
+    assert lines == [{"event": "commit_failed", "log_level": "warning", "reason": "down"}] * 3
+    assert len(database.attempts) > len(lines)
 
 
 async def test_rows_that_arrive_during_a_commit_form_the_next_batch_in_order(autojump_clock: MockClock) -> None:

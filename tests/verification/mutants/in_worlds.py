@@ -89,8 +89,8 @@ EXIT = (
     mutant(
         "a row whose begin was not heard of is forgotten",
         CONNECTION,
-        "        session.began()\n        await store.begin_session(start, within=settings.begin_seconds)\n",
-        "        await store.begin_session(start, within=settings.begin_seconds)\n        session.began()\n",
+        "        session.began()\n        await store.begin_session(start, within=within)\n",
+        "        await store.begin_session(start, within=within)\n        session.began()\n",
         ORPHAN,
         END,
     ),

@@ -1,7 +1,7 @@
 """The store in PostgreSQL, on asyncpg under trio-asyncio: the only package that imports either."""
 
 from ..errors import DatabaseUnusable
-from .connect import DatabaseAddress, migrate_schema, open_store
+from .connect import migrate_schema, open_store
 from .connections import CONNECTIONS
 from .preparation.migration import Access, MigrationReport
 from .store import PostgresStore
@@ -9,7 +9,6 @@ from .store import PostgresStore
 __all__ = [
     "CONNECTIONS",
     "Access",
-    "DatabaseAddress",
     "DatabaseUnusable",
     "MigrationReport",
     "PostgresStore",

@@ -15,7 +15,7 @@ import asyncpg
 import trio
 import trio_asyncio
 
-from ..errors import InvalidRow, ItemExists, StoreError, StoreUnavailable
+from ..errors import InvalidRow, ItemExists, StoreError, StoreUnavailable, reason_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +29,11 @@ ROW_AT_FAULT = (
     asyncpg.ProgramLimitExceededError,
     UnicodeError,
 )
+
+# Of SQLSTATE: the network, cached plans (0A000), read-only and broken transactions (25), prepared statements that the
+# server does not know (26), logins, the server's disk and itself (58, XX). 57P and 42P05 belong to them too: the server
+# shuts down or ends idle sessions, and a prepared statement is somebody else's.
+CONNECTION_CLASSES = ("08", "0A", "25", "26", "28", "58", "XX")
 
 
 async def bounded_call(
@@ -70,7 +75,7 @@ async def bounded_call(
 
 def store_error(error: Exception) -> StoreError:
     """The `StoreError` for a failure of asyncpg or of the network."""
-    detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+    detail = reason_of(error)
     if isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name == "item_once_per_conversation":
         return ItemExists(detail)
     if isinstance(error, ROW_AT_FAULT):
@@ -96,3 +101,17 @@ def _is_transient(error: BaseException) -> bool:
     return isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError) and not isinstance(
         error, asyncpg.DataError
     )
+
+
+def connection_at_fault(error: BaseException) -> bool:
+    """Whether the connection, not the statement, is to blame, so that it must not be used again.
+
+    Also where it only may be: another connection is soon opened. Not where a caller was cancelled.
+    """
+    if isinstance(error, asyncpg.PostgresError):
+        code = error.sqlstate or ""
+        is_over = getattr(error, "severity_en", None) in ("FATAL", "PANIC")
+        return is_over or code[:2] in CONNECTION_CLASSES or code[:3] == "57P" or code == "42P05"
+    # InterfaceError: it was closed. OSError: reset, or no answer at all, as from a frozen server.
+    kinds = asyncpg.InterfaceError | asyncpg.InternalClientError | OSError
+    return isinstance(error, kinds) and not isinstance(error, asyncpg.DataError)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import structlog
@@ -15,13 +15,15 @@ import trio
 import trio_asyncio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from ..errors import DatabaseNotReady, DatabaseUnusable
+from ..address import BadAddress, DatabaseAddress, read_address
+from ..errors import DatabaseNotReady, DatabaseUnusable, reason_of
 from .calls import bounded_call
-from .connections import COMMAND_SECONDS, CONNECT_SECONDS, CONNECTIONS, Connections
+from .connections import COMMAND_SECONDS, CONNECTIONS, Connections
 from .lease import IDLE_SECONDS
 from .loop import open_loop
+from .network import FAILURES, Connector
 from .preparation.migration import Access, MigrationReport, migrate_database, prepare_database
-from .preparation.settings import SessionSetup
+from .preparation.settings import SETTINGS, SessionSetup
 from .store import PostgresStore
 
 STATEMENT_SECONDS = 4.0  # below COMMAND_SECONDS: the server gives up first, and says why
@@ -42,29 +44,20 @@ Prepare = Callable[[asyncpg.Pool], Awaitable[None]]
 _log = structlog.get_logger(__name__)
 
 
-class DatabaseAddress:
-    """A database URL as shown to people: host, port and name, without user and password."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        # Not `hostname` and `port`: a URL may have several hosts, each with its port.
-        hosts = parts.netloc.rpartition("@")[2] or parse_qs(parts.query).get("host", ["localhost"])[-1]
-        self._text = f"{hosts}{parts.path or '/'}"
-
-    def __str__(self) -> str:
-        return self._text
-
-
 @contextlib.asynccontextmanager
 async def open_store(
-    url: str, *, close_seconds: float = CLOSE_SECONDS, patience: float = 0.0, access: Access = Access.SERVE
+    database: str | DatabaseAddress,
+    *,
+    close_seconds: float = CLOSE_SECONDS,
+    patience: float = 0.0,
+    access: Access = Access.SERVE,
 ) -> AsyncIterator[PostgresStore]:
     """Connects, makes sure that the database is fit for the access, and runs the writer until the block is left.
 
     On leaving, queued writes are committed and then the pool is closed or, failing that, cut off.
 
     Args:
-        url: Of the database, as asyncpg takes it.
+        database: A URL or `key=value` pairs, as psql takes them, or the address itself.
         close_seconds: For committing the queue, and again for closing the pool.
         patience: Seconds to keep trying while the database is not ready yet.
         access: What for; `Access.SERVE` applies the schema where it is not this release's.
@@ -73,9 +66,11 @@ async def open_store(
         DatabaseUnusable: The database cannot be used; its message is one line for the user.
     """
     prepare = partial(prepare_database, access=access)
+    connector = Connector(_address(database))
     async with open_loop() as loop:
-        connections = Connections(await _connect_patiently(loop, url, patience, prepare))
-        store = PostgresStore(url, connections, loop)
+        pool = await _connect_patiently(loop, connector, patience, prepare)
+        connections = Connections(pool, writes=connector.writes)
+        store = PostgresStore(connector, connections, loop)
         try:
             async with trio.open_nursery() as services:
                 services.start_soon(store.run_writer)
@@ -91,11 +86,11 @@ async def open_store(
             connections.terminate()
 
 
-async def migrate_schema(url: str, *, check: bool) -> MigrationReport:
+async def migrate_schema(database: str | DatabaseAddress, *, check: bool) -> MigrationReport:
     """Creates or updates the tables.
 
     Args:
-        url: Of the database, as asyncpg takes it.
+        database: A URL or `key=value` pairs, as psql takes them, or the address itself.
         check: Change nothing.
 
     Raises:
@@ -106,14 +101,25 @@ async def migrate_schema(url: str, *, check: bool) -> MigrationReport:
     async def migrate(pool: asyncpg.Pool) -> None:
         reports.append(await migrate_database(pool, check=check))
 
+    connector = Connector(_address(database))
     async with open_loop() as loop:
-        pool = await _connect_patiently(loop, url, 0.0, migrate)
+        pool = await _connect_patiently(loop, connector, 0.0, migrate)
         pool.terminate()
     return reports[0]
 
 
+def _address(database: str | DatabaseAddress) -> DatabaseAddress:
+    try:
+        address = read_address(database, os.environ) if isinstance(database, str) else database
+    except BadAddress as error:
+        raise DatabaseUnusable(f"{error} (check --database-url)") from error
+    for warning in address.warnings:
+        _log.warning("database_address", warning=warning)
+    return address
+
+
 async def _connect_patiently(
-    loop: trio_asyncio.BaseTrioEventLoop, url: str, patience: float, prepare: Prepare
+    loop: trio_asyncio.BaseTrioEventLoop, connector: Connector, patience: float, prepare: Prepare
 ) -> asyncpg.Pool:
     attempts = AsyncRetrying(
         retry=retry_if_exception_type(DatabaseNotReady),
@@ -123,7 +129,7 @@ async def _connect_patiently(
         sleep=trio.sleep,
         reraise=True,
     )
-    return await attempts(trio_asyncio.aio_as_trio(_connect, loop=loop), url, prepare)
+    return await attempts(trio_asyncio.aio_as_trio(_connect, loop=loop), connector, prepare)
 
 
 def _log_first_attempt(attempt: RetryCallState) -> None:
@@ -132,28 +138,26 @@ def _log_first_attempt(attempt: RetryCallState) -> None:
         _log.warning("waiting_for_database", reason=str(failure.__cause__))
 
 
-async def _connect(url: str, prepare: Prepare) -> asyncpg.Pool:
-    names = {"application_name": "lastcall"}
+async def _connect(connector: Connector, prepare: Prepare) -> asyncpg.Pool:
     settings = {
         "statement_timeout": f"{STATEMENT_SECONDS:g}s",
         "idle_in_transaction_session_timeout": f"{IDLE_SECONDS:g}s",
         "tcp_user_timeout": "10s",
         "jit": "off",
     }
+    connect_again = partial(connector.open, command_seconds=COMMAND_SECONDS)
+    set_up = SessionSetup({**connector.settings, **SETTINGS, **settings}, connect_again)
 
-    async def connect_again() -> Any:
-        return await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS)
+    async def open_connection(*_: object, **__: object) -> Any:
+        return await connector.open(set_up, command_seconds=COMMAND_SECONDS)
 
     try:
         pool = await asyncpg.create_pool(
-            url,
-            min_size=1,  # others when they are needed: a command asks one question and exits
+            connect=open_connection,
+            init_size=1,  # others when they are needed: a command asks one question and exits
+            min_size=0,
             max_size=CONNECTIONS,
             max_inactive_connection_lifetime=0.0,  # no limit: after a quiet hour the first sessions would have to wait
-            timeout=CONNECT_SECONDS,
-            command_timeout=COMMAND_SECONDS,
-            server_settings=names,
-            init=SessionSetup(settings, connect_again),
             reset=_skip_reset,
         )
         try:
@@ -161,12 +165,11 @@ async def _connect(url: str, prepare: Prepare) -> asyncpg.Pool:
         except BaseException:
             pool.terminate()
             raise
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (OSError, ValueError, *FAILURES) as error:
         # An unknown host is more likely a typing error than a database that is about to start.
         not_ready = isinstance(error, NOT_READY) and not isinstance(error, socket.gaierror)
         kind = DatabaseNotReady if not_ready else DatabaseUnusable
-        raise kind(f"cannot use the database: {reason} (check --database-url)") from error
+        raise kind(f"cannot use the database: {reason_of(error)} (check --database-url)") from error
     return pool
 
 

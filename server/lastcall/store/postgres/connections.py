@@ -11,32 +11,40 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import trio
 import trio_asyncio
 
 from ..commits import COMMITS_MAX
-from ..errors import StoreUnavailable
+from ..errors import StoreUnavailable, reason_of
 from ..queries import QUERIES
-from .calls import CALL_SECONDS, bounded_call
+from .calls import CALL_SECONDS, bounded_call, connection_at_fault
+from .network import Connector
 
 CONNECTIONS = 6
 CONNECTIONS_FOR_WRITES = COMMITS_MAX + 1  # that readers cannot take: for commits, and for urgent questions
-CONNECT_SECONDS = 3.0
+FREE_SECONDS = 3.0
+CONNECT_SECONDS = 5.0  # for one connection, on whichever host; each host has a deadline of its own
 COMMAND_SECONDS = 5.0
+QUIET_SECONDS = 5.0  # after that long without use, a connection is checked first
+CHECK_SECONDS = 0.5
+
+T = TypeVar("T")
 
 
 class Connections:
     """Lends out the connections of a pool. To be used from asyncio.
 
-    pool: nobody else may take its connections.
+    pool: nobody else may take its connections. writes: a connection that has become read-only is of no use.
     """
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, *, writes: bool = True) -> None:
         self._pool = pool
-        self._idle: list[Any] = []
+        self._writes = writes
+        self._idle: list[tuple[Any, float]] = []  # and since when
+        self._trusted_since = -math.inf
         self._free = asyncio.Semaphore(pool.get_max_size())
 
     @property
@@ -44,14 +52,30 @@ class Connections:
         """The number of open connections."""
         return self._pool.get_size()
 
+    async def run(self, operation: Callable[[Any], Awaitable[T]]) -> T:
+        """Runs an idempotent operation on a connection, and once more on another where the connection was at fault.
+
+        Idle connections are cut by people, poolers, firewalls and failovers; no user need notice.
+        """
+        try:
+            async with self.one() as connection:
+                return await operation(connection)
+        except Exception as error:
+            # After a timeout, too little time is left.
+            if not connection_at_fault(error) or isinstance(error, TimeoutError):
+                raise
+        async with self.one() as connection:
+            return await operation(connection)
+
     @asynccontextmanager
     async def one(self) -> AsyncIterator[Any]:
         """Lends one connection for the block.
 
-        Raises `TimeoutError` where none comes free, or can be opened, within `CONNECT_SECONDS`.
+        Raises `StoreUnavailable` where none can be opened, and `TimeoutError` where none comes free within
+        `FREE_SECONDS`.
         """
         if self._free.locked():
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(FREE_SECONDS):
                 await self._free.acquire()
         else:
             await self._free.acquire()
@@ -59,22 +83,51 @@ class Connections:
             connection = await self._take()
             try:
                 yield connection
-            except BaseException:
-                # It may be broken, or in the middle of a statement: the pool resets or replaces it.
-                await self._pool.release(connection)
+            except BaseException as error:
+                if connection_at_fault(error):
+                    self._suspect_all()
+                    _drop(connection)
+                else:
+                    # It may be in the middle of a statement: the pool resets or replaces it.
+                    await self._pool.release(connection)
                 raise
-            self._idle.append(connection)
+            self._idle.append((connection, _now()))
         finally:
             self._free.release()
 
     async def _take(self) -> Any:
         while self._idle:
-            connection = self._idle.pop()
-            with suppress(asyncpg.InterfaceError):  # one that was cut has left the pool, and refuses every method
-                if not connection.is_closed():
-                    return connection
-            await self._pool.release(connection)
-        return await self._pool.acquire(timeout=CONNECT_SECONDS)
+            connection, since = self._idle.pop()
+            if not _is_open(connection):
+                _drop(connection)
+            elif since > max(self._trusted_since, _now() - QUIET_SECONDS) or await self._is_of_use(connection):
+                return connection
+            else:
+                # The others have been idle for longer still: do not wait for each of them.
+                for each in (connection, *(idle for idle, _ in self._idle)):
+                    _drop(each)
+                self._idle.clear()
+        return await self._open()
+
+    async def _is_of_use(self, connection: Any) -> bool:
+        """Asks the server. A firewall may have forgotten the connection, the server may have become a standby."""
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                is_read_only = await connection.fetchval(QUERIES["is_read_only"])
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+            return False
+        return not (is_read_only and self._writes)
+
+    def _suspect_all(self) -> None:
+        """Has idle connections checked before their use: what ended one may have ended them all."""
+        self._trusted_since = _now()
+
+    async def _open(self) -> Any:
+        try:
+            return await self._pool.acquire(timeout=CONNECT_SECONDS)
+        except Exception as error:
+            # Whatever the database said, no statement is to blame.
+            raise StoreUnavailable(f"cannot connect: {reason_of(error)}") from error
 
     async def open_all(self, prepare: Callable[[Any], Awaitable[None]]) -> None:
         """Opens and prepares all connections, one after the other."""
@@ -85,7 +138,7 @@ class Connections:
     async def close(self) -> None:
         """Closes all, waiting for those that are in use."""
         while self._idle:
-            await self._pool.release(self._idle.pop())
+            await self._pool.release(self._idle.pop()[0])
         await self._pool.close()
 
     def terminate(self) -> None:
@@ -93,11 +146,27 @@ class Connections:
         self._pool.terminate()
 
 
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _is_open(connection: Any) -> bool:
+    with suppress(asyncpg.InterfaceError):  # one that was cut has left the pool, and refuses every method
+        return not connection.is_closed()
+    return False
+
+
+def _drop(connection: Any) -> None:
+    """Closes a connection without a word to the server; the pool opens another when it is needed."""
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
+
+
 class Queries:
     """Asks PostgreSQL, from Trio. Readers wait their turn, so that they leave connections for writes."""
 
-    def __init__(self, url: str, connections: Connections, loop: trio_asyncio.BaseTrioEventLoop) -> None:
-        self._url = url
+    def __init__(self, connector: Connector, connections: Connections, loop: trio_asyncio.BaseTrioEventLoop) -> None:
+        self._connector = connector
         self._connections = connections
         self._loop = loop
         self._readers = trio.CapacityLimiter(CONNECTIONS - CONNECTIONS_FOR_WRITES)
@@ -118,14 +187,16 @@ class Queries:
                 `CALL_SECONDS` or the answer took longer than that.
         """
         if urgent:
-            return await bounded_call(self._loop, CALL_SECONDS, self._run, sql, *args)
+            return await self._ask(sql, *args)
         with trio.move_on_after(CALL_SECONDS) as waiting:
             async with self._readers:
                 waiting.deadline = math.inf
-                return await bounded_call(self._loop, CALL_SECONDS, self._run, sql, *args)
+                return await self._ask(sql, *args)
         raise StoreUnavailable(f"no connection was free within {CALL_SECONDS:g} s")
 
-    async def _run(self, sql: str, *args: object) -> list[asyncpg.Record]:
-        async with self._connections.one() as connection:
+    async def _ask(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        async def fetch(connection: Any) -> list[asyncpg.Record]:
             rows: list[asyncpg.Record] = await connection.fetch(sql, *args, timeout=COMMAND_SECONDS)
             return rows
+
+        return await bounded_call(self._loop, CALL_SECONDS, self._connections.run, fetch)

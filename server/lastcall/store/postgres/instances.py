@@ -21,7 +21,7 @@ class InstanceQueries(Queries):
         await self.fetch("register_instance", *(getattr(instance, name) for name in names), urgent=True)
 
     def open_lease_connection(self, instance_id: UUID) -> AbstractAsyncContextManager[PostgresLeaseConnection]:
-        return open_lease_connection(self._url, self._loop, instance_id)
+        return open_lease_connection(self._connector, self._loop, instance_id)
 
     async def suspects(self, instance_id: UUID) -> Sequence[Suspect]:
         rows = await self.fetch("suspect_instances", instance_id, GAP_SECONDS, urgent=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -14,7 +15,8 @@ import trio_asyncio
 from ..errors import StoreError, StoreUnavailable
 from ..queries import QUERIES
 from .calls import bounded_call
-from .preparation.settings import set_session
+from .network import Connector
+from .preparation.settings import SETTINGS, set_session
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,7 +86,7 @@ class PostgresLeaseConnection:
 
 @contextlib.asynccontextmanager
 async def open_lease_connection(
-    url: str, loop: trio_asyncio.BaseTrioEventLoop, instance_id: UUID
+    connector: Connector, loop: trio_asyncio.BaseTrioEventLoop, instance_id: UUID
 ) -> AsyncIterator[PostgresLeaseConnection]:
     """Connects and takes the lock; leaving the block drops the connection and the lock. Raises `StoreUnavailable`."""
     settings = {
@@ -92,20 +94,16 @@ async def open_lease_connection(
         "statement_timeout": f"{LEASE_COMMAND_SECONDS:g}s",
         "idle_in_transaction_session_timeout": f"{IDLE_SECONDS:g}s",
     }
-    connection = await _call(loop, _connect, url, {"application_name": "lastcall guard"})
+    set_up = partial(set_session, settings={**connector.settings, **SETTINGS, **settings})
+    connection = await _call(
+        loop, partial(connector.open, set_up, command_seconds=LEASE_COMMAND_SECONDS, purpose="guard")
+    )
     try:
-        await _call(loop, set_session, connection, settings)
         lease = PostgresLeaseConnection(connection, loop, instance_id)
         await lease.take_lock()
         yield lease
     finally:
         connection.terminate()
-
-
-async def _connect(url: str, settings: dict[str, str]) -> Any:
-    return await asyncpg.connect(
-        url, timeout=LEASE_COMMAND_SECONDS, command_timeout=LEASE_COMMAND_SECONDS, server_settings=settings
-    )
 
 
 async def _call(

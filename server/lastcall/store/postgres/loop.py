@@ -12,6 +12,8 @@ import structlog
 import trio
 import trio_asyncio
 
+from .network.sockets import set_up_sockets
+
 HANDLES_MAX = 64  # asyncio callbacks in one pass of Trio's scheduler
 
 _log = structlog.get_logger(__name__)
@@ -25,6 +27,7 @@ async def open_loop() -> AsyncIterator[trio_asyncio.BaseTrioEventLoop]:
         loop.set_exception_handler(_log_only)
         _run_many_callbacks_a_pass(loop)
         _trust_callbacks(loop)
+        set_up_sockets(loop)
         yield loop
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,7 @@ from .batch import (
 )
 from .calls import CALL_SECONDS, bounded_call, refused
 from .connections import Connections, Queries
+from .network import Connector
 
 CLOCK_EXACT_SECONDS = 0.02
 CLOCK_QUERIES_MAX = 3
@@ -41,8 +43,8 @@ _log = structlog.get_logger(__name__)
 class SessionWrites(Queries):
     """The part of `Store` that writes sessions, their items and their ends."""
 
-    def __init__(self, url: str, connections: Connections, loop: trio_asyncio.BaseTrioEventLoop) -> None:
-        super().__init__(url, connections, loop)
+    def __init__(self, connector: Connector, connections: Connections, loop: trio_asyncio.BaseTrioEventLoop) -> None:
+        super().__init__(connector, connections, loop)
         self._clock = DatabaseClock()
         self._failed: tuple[float, StoreUnavailable] | None = None  # when the last commit did, unless one came since
         self._stored: dict[type[object], float] = {}  # when a write of each kind was last committed
@@ -102,8 +104,9 @@ class SessionWrites(Queries):
 
     async def _commit(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         """Commits a batch of the writer in one transaction; returns an outcome per write."""
+        commit = partial(self._commit_batch, BatchStatement(writes))
         try:
-            outcomes = await bounded_call(self._loop, CALL_SECONDS, self._commit_batch, BatchStatement(writes))
+            outcomes = await bounded_call(self._loop, CALL_SECONDS, self._connections.run, commit)
         except StoreUnavailable as error:
             self._failed = (trio.current_time(), error)
             raise
@@ -113,15 +116,14 @@ class SessionWrites(Queries):
         self._stored |= dict.fromkeys(map(type, stored), now)
         return outcomes
 
-    async def _commit_batch(self, batch: BatchStatement) -> Sequence[Outcome]:
-        async with self._connections.one() as connection:
-            if self._clock.at(0.0) is None:
-                await self._read_clock(connection)
-            now = trio.current_time()
-            if not batch.leaving:
-                return await self._run_batch(batch, connection, now)
-            async with connection.transaction():
-                return await self._run_batch(batch, connection, now)
+    async def _commit_batch(self, batch: BatchStatement, connection: Any) -> Sequence[Outcome]:
+        if self._clock.at(0.0) is None:
+            await self._read_clock(connection)
+        now = trio.current_time()
+        if not batch.leaving:
+            return await self._run_batch(batch, connection, now)
+        async with connection.transaction():
+            return await self._run_batch(batch, connection, now)
 
     async def _read_clock(self, connection: Any) -> None:
         """Reads it again where the answer was slow: on a busy machine the first may be a tenth of a second off."""

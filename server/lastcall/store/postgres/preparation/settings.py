@@ -94,4 +94,12 @@ async def require_own_session(connection: Any, connect: Connect) -> None:
 
 
 def _set(settings: Mapping[str, str]) -> str:
-    return "".join(f"SET {name} = '{value}';" for name, value in settings.items())
+    return "".join(
+        f"SELECT set_config({_literal(name)}, {_literal(value)}, false);" for name, value in settings.items()
+    )
+
+
+def _literal(text: str) -> str:
+    """As a literal of SQL, whatever the session's settings are: the user's connection string may have values too."""
+    doubled = text.replace("\\", r"\\").replace("'", "''")
+    return f"E'{doubled}'"
