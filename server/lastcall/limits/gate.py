@@ -27,6 +27,8 @@ from .limit import (
 from .quota import CallerQuotas, Quota, Refusal, is_this_machine
 
 MEMORY_CHECK_SECONDS = 1.0  # between checks of the process's memory
+PROBE_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+PROBE_CONNECTIONS_MAX = 16  # beyond those of plain HTTP, each for one short request
 MIB = 1_048_576
 
 
@@ -55,6 +57,7 @@ class Gate:
         self._keys = _credential_quotas(settings, None, None)
         self._users = _credential_quotas(settings, USER_CONNECTIONS, USER_CONNECTIONS_PER_SECOND)
         self._http_connections = 0
+        self._probe_connections = 0
 
     @contextmanager
     def socket(self, caller: str) -> Iterator[Refusal | None]:
@@ -62,10 +65,15 @@ class Gate:
         with self._quotas(caller).sockets.held(caller) as refused:
             yield self._counted(refused)
 
+    @property
+    def http_full(self) -> bool:
+        """Whether plain HTTP has used up its places."""
+        return self._http_connections >= self._http_connections_max
+
     @contextmanager
     def http_connection(self, caller: str) -> Iterator[Refusal | None]:
         """The same for a socket that speaks plain HTTP."""
-        if self._http_connections >= self._http_connections_max:
+        if self.http_full:
             yield self._counted(Refusal(Limit.HTTP_CONNECTIONS, 1.0))
             return
         self._http_connections += 1
@@ -74,6 +82,18 @@ class Gate:
                 yield self._counted(refused)
         finally:
             self._http_connections -= 1
+
+    @contextmanager
+    def probe_connection(self) -> Iterator[Refusal | None]:
+        """The same for one request of a probe, where `http_full`: others must not make the server look dead."""
+        if self._probe_connections >= PROBE_CONNECTIONS_MAX:
+            yield self._counted(Refusal(Limit.HTTP_CONNECTIONS, 1.0))
+            return
+        self._probe_connections += 1
+        try:
+            yield None
+        finally:
+            self._probe_connections -= 1
 
     @contextmanager
     def credential(self, principal: Principal) -> Iterator[Refusal | None]:
@@ -89,9 +109,13 @@ class Gate:
         with held as refused:
             yield self._counted(refused)
 
-    def request(self, caller: str) -> Refusal | None:
-        """Takes one HTTP request from the caller's rate; returns why it is refused, or None."""
-        return self._counted(self._quotas(caller).requests.take(caller))
+    def request(self, caller: str, path: str) -> Refusal | None:
+        """Takes one HTTP request from the caller's rate; returns why it is refused, or None.
+
+        Probes have a rate of their own: behind a load balancer they share an address with everybody else.
+        """
+        quotas = self._quotas(caller)
+        return self._counted((quotas.probes if path in PROBE_PATHS else quotas.requests).take(caller))
 
     def session(self, open_sessions: int) -> Limit | None:
         """The limit that prevents a further session, or None."""
@@ -126,6 +150,7 @@ class _AddressQuotas:
         requested = _quota(settings.address_requests_per_second or requests_rate, None)
         self.sockets = CallerQuotas(opened, Limit.ADDRESS_RATE, Limit.ADDRESS_CONNECTIONS)
         self.requests = CallerQuotas(requested, Limit.HTTP_RATE, Limit.HTTP_RATE)
+        self.probes = CallerQuotas(requested, Limit.HTTP_RATE, Limit.HTTP_RATE)
         at_once = settings.address_http_connections_max or http
         self.http = CallerQuotas(Quota(at_once=at_once), Limit.HTTP_RATE, Limit.HTTP_CONNECTIONS_SHARE)
 
@@ -174,7 +199,11 @@ def request_refused(refused: Refusal) -> RequestRefused:
 
 def refusal_bytes(refused: Refusal) -> bytes:
     """A whole HTTP/1.1 response, for a peer whose request may be malformed or not even sent."""
-    error = request_refused(refused)
+    return reply_bytes(request_refused(refused))
+
+
+def reply_bytes(error: RequestRefused) -> bytes:
+    """The same for an error of the request itself."""
     headers = {**error.headers, "content-length": str(len(error.body)), "connection": "close"}
     lines = [f"{name.title()}: {value}" for name, value in headers.items()]
     head = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}", *lines, "", ""]

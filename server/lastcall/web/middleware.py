@@ -70,7 +70,8 @@ class Rated:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = None
         if scope["type"] == "http":
-            refused = scope["app"].state.services.gate.request(caller_of((scope.get("client") or ("",))[0]))
+            caller = caller_of((scope.get("client") or ("",))[0])
+            refused = scope["app"].state.services.gate.request(caller, scope["path"])
         if refused is None:
             await self._app(scope, receive, send)
         else:
@@ -129,6 +130,7 @@ class Exchange:
         self._body: bytes | None = None
         self._body_complete = False
         self._answer_started = False
+        self._answer_complete = False
 
     async def read_body(self) -> None:
         """Raises `BodyTooLargeError` or `ClientGoneError`."""
@@ -157,14 +159,22 @@ class Exchange:
         return piece
 
     async def receive(self) -> Message:
-        """For the application: the body in one piece, then whatever follows."""
+        """For the application: the body in one piece, then the end of the client, unless it is answered before.
+
+        Hypercorn also reports the end of a complete response as `http.disconnect`, and then goes on to end or reuse the
+        connection, inside `send`: an application that stops itself when it hears of that would cut this short.
+        """
         if self._body is None:
-            return await self._receive()
+            message = await self._receive()
+            if self._answer_complete:
+                await trio.sleep_forever()
+            return message
         body, self._body = self._body, None
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(self, message: Message) -> None:
         self._answer_started = True
+        self._answer_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)
 
     def too_slow(self) -> Response:
