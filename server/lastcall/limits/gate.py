@@ -7,29 +7,24 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http import HTTPStatus
 
-import trio
-
 from ..auth.identity import Principal, Scope
 from ..config import Settings
 from ..protocol.errors import RequestRefused
-from ..runtime.host import memory_bytes, resident_bytes
 from .limit import (
     ADDRESS_CONNECTIONS,
     ADDRESS_CONNECTIONS_PER_SECOND,
     ADDRESS_HTTP_CONNECTIONS,
     ADDRESS_REQUESTS_PER_SECOND,
     CALLER_BURST_SECONDS,
-    MEMORY_SHARE,
     USER_CONNECTIONS,
     USER_CONNECTIONS_PER_SECOND,
     Limit,
 )
+from .memory import MemoryBudget
 from .quota import CallerQuotas, Quota, Refusal, is_this_machine
 
-MEMORY_CHECK_SECONDS = 1.0  # between checks of the process's memory
 PROBE_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 PROBE_CONNECTIONS_MAX = 16  # beyond those of plain HTTP, each for one short request
-MIB = 1_048_576
 
 
 class Gate:
@@ -38,13 +33,16 @@ class Gate:
     Args:
         settings: The limits; defaults for other machines' addresses are in `limit.py`.
         count: Called once for each refusal.
+
+    Attributes:
+        memory: What sessions and requests hold in memory.
     """
 
     def __init__(self, settings: Settings, count: Callable[[Limit], None]) -> None:
         self._connections_max = settings.connections_max
         # Plain HTTP must not use up the sockets of the sessions.
         self._http_connections_max = settings.http_connections_max
-        self._memory = _MemoryGauge(settings.memory_mib_max)
+        self.memory = MemoryBudget(settings.memory_mib_max)
         self.count = count
         self._here = _AddressQuotas(settings, None, None, None, None)
         self._elsewhere = _AddressQuotas(
@@ -120,7 +118,7 @@ class Gate:
     def session(self, open_sessions: int) -> Limit | None:
         """The limit that prevents a further session, or None."""
         full = open_sessions >= self._connections_max
-        limit = Limit.CONNECTIONS if full else Limit.MEMORY if self._memory.exceeded() else None
+        limit = Limit.CONNECTIONS if full else Limit.MEMORY if self.memory.exceeded() else None
         if limit is not None:
             self.count(limit)
         return limit
@@ -162,23 +160,6 @@ def _credential_quotas(settings: Settings, connections: int | None, per_second: 
 
 def _quota(per_second: float | None, at_once: int | None) -> Quota:
     return Quota(per_second, (per_second or 0.0) * CALLER_BURST_SECONDS, at_once)
-
-
-class _MemoryGauge:
-    """Whether the process exceeds its memory limit, read from the kernel at most once a second."""
-
-    def __init__(self, mib_max: int | None) -> None:
-        available = memory_bytes()
-        self._bytes_max = mib_max * MIB if mib_max else available * MEMORY_SHARE if available else math.inf
-        self._exceeded = False
-        self._next_check = -math.inf
-
-    def exceeded(self) -> bool:
-        now = trio.current_time()
-        if now >= self._next_check:
-            self._next_check = now + MEMORY_CHECK_SECONDS
-            self._exceeded = (resident_bytes() or 0) > self._bytes_max
-        return self._exceeded
 
 
 # --- replies

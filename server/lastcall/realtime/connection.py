@@ -14,6 +14,7 @@ from trio_websocket import ConnectionClosed
 
 from ..auth.identity import Principal
 from ..conversation.conversation import Conversation, Opening
+from ..limits.limit import Limit
 from ..limits.session_limits import SessionLimits
 from ..memory.recall import briefing, recall
 from ..protocol.client_events import parse_session
@@ -105,7 +106,10 @@ class _Connection:
         self._replay = admission.replay
         self._resumes = admission.conversation_id or principal.conversation_id
         self._outbox = Outbox(stream, ws)
-        self._session = Session(principal.user_id, self._resumes or uuid4())
+        self._memory = services.gate.memory.account(self._make_room)
+        self._session = Session(principal.user_id, self._resumes or uuid4(), self._memory)
+        ws.count_bytes(self._memory.add)
+        stream.count_bytes(self._memory.add)
         self._limits = SessionLimits(services.settings, self._session.started)
         self._reader = Reader(ws, stream, self._session, self._limits, self._outbox, services)
         self._instance_id = services.lease.instance_id
@@ -121,7 +125,17 @@ class _Connection:
             _log.exception("session_crashed", session_id=str(self._session.session_id))
             self._session.stop(EndReason.SERVER_ERROR)
         finally:
-            await ExitPath(self._session, self._instance_id, self._close_socket, self._services).run()
+            try:
+                await ExitPath(self._session, self._instance_id, self._close_socket, self._services).run()
+            finally:
+                self._memory.close()
+
+    def _make_room(self) -> None:
+        """Called when the server's memory is used up and this session is one of the largest."""
+        self._services.gate.count(Limit.MEMORY)
+        message = "The server's memory is used up, and this session holds more of it than others. Please reconnect."
+        self._outbox.emit(error_event("overloaded", message))
+        self._session.stop(EndReason.OVERLOADED)
 
     async def _close_socket(self) -> None:
         """The close frame and the closing handshake, then the last bytes; each within its bound."""
@@ -138,7 +152,7 @@ class _Connection:
         if opening is None:
             return
         async with trio.open_nursery() as helpers:
-            inbox = Inbox(self._settings.inbox_events_max, self._settings.inbox_bytes_max)
+            inbox = Inbox(self._settings.inbox_events_max, self._settings.inbox_bytes_max, self._memory)
             conversation = Conversation(
                 self._session,
                 opening,

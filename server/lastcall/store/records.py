@@ -29,6 +29,7 @@ class EndReason(StrEnum):
     FLOODING = "flooding"  # kept sending events above its rate
     EXPIRED = "expired"  # reached the longest time that a session may last
     IDLE = "idle"  # no event for too long
+    OVERLOADED = "overloaded"  # one of the largest, when the server's memory was used up
     REFUSED = "refused"  # the session could not be begun as the client requested
     SERVER_ERROR = "server_error"  # an error in the server or its agent
     SHUTDOWN = "shutdown"
