@@ -16,7 +16,7 @@ from ..protocol.items import FunctionCallItem, FunctionCallOutputItem, InputText
 from ..store.records import StoredItem
 
 POSITION_STEP = 1 << 20  # one millisecond; leaves room to insert at least 20 items between two neighbours
-ENTRY_BYTES = 1_500  # of an entry without its text: its objects, and its places in the timeline
+ENTRY_BYTES = 1_000  # of an entry without its text: its objects, and its places in the timeline
 ROOT = "root"  # the client's name for the place before all items
 
 _position = attrgetter("position")

@@ -187,6 +187,13 @@ class Store(Protocol):
         """
         ...
 
+    async def history_bytes(self, conversation_id: UUID, user_id: str, limit: int) -> int | None:
+        """Returns the bytes of the texts that `load_history` would load.
+
+        None: the user has no such conversation.
+        """
+        ...
+
     async def page_items(
         self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None = None
     ) -> Sequence[StoredItem] | None:
@@ -195,7 +202,7 @@ class Store(Protocol):
         Args:
             conversation_id: The conversation.
             user_id: Its user.
-            limit: The number of items at most.
+            limit: The number of items at most. There are fewer where their content exceeds `PAGE_BYTES_MAX`.
             older: Whether to return items before the cursor, not after it.
             cursor: An item's id. None: the end of the conversation if `older`, else its beginning.
 

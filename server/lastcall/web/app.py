@@ -40,7 +40,7 @@ def create_app(services: HttpServices, *, origins: Collection[str] = (), tls: bo
         middleware=[
             Middleware(SafeHeaders, tls=tls),
             *_cors(origins),
-            Middleware(Bounded),
+            Middleware(Bounded, memory=services.gate.memory),
             Middleware(Rated),  # before any key is looked up, so that guessing keys is bounded
         ],
         exception_handlers=EXCEPTION_HANDLERS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 
 import structlog
 import trio
@@ -11,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..limits.gate import request_refused
+from ..limits.memory import MemoryAccount, MemoryBudget
 from ..limits.quota import caller_of
 from ..protocol.errors import RequestRefused
 from .answers import error_answer
@@ -78,10 +80,6 @@ class Rated:
             await error_answer(request_refused(refused), {"connection": "close"})(scope, receive, send)
 
 
-class BodyTooLargeError(Exception):
-    """The request's body is larger than `BODY_BYTES_MAX`."""
-
-
 class ClientGoneError(Exception):
     """The client left before its request was complete."""
 
@@ -90,17 +88,21 @@ class Bounded:
     """Reads the whole body first, ends requests that take too long, and logs exceptions of the application.
 
     `transport/http1.py` needs the body to be read: an unread one blocks its connection.
+
+    memory: what the bodies are counted in; None: nowhere.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, memory: MemoryBudget | None = None) -> None:
         self._app = app
+        self._memory = memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send)
-        with trio.move_on_after(REQUEST_SECONDS) as deadline:
+        memory = MemoryAccount() if self._memory is None else self._memory.account()
+        exchange = Exchange(scope, receive, send, memory)
+        with closing(memory), trio.move_on_after(REQUEST_SECONDS) as deadline:
             await self._answer(exchange)
         if deadline.cancelled_caught:
             await exchange.refuse(exchange.too_slow())
@@ -111,10 +113,9 @@ class Bounded:
             await self._app(exchange.scope, exchange.receive, exchange.send)
         except ClientGoneError:
             return
-        except BodyTooLargeError:
+        except RequestRefused as refused:
             await exchange.discard(REFUSED_BYTES_MAX, REFUSED_SECONDS)
-            message = f"The body is larger than {BODY_BYTES_MAX} bytes."
-            await exchange.refuse(error_answer(RequestRefused("body_too_large", message)))
+            await exchange.refuse(error_answer(refused))
         except Exception:  # noqa: BLE001 - the boundary of the application
             _log.exception("http_request_failed", method=exchange.scope["method"], path=exchange.scope["path"])
             await exchange.refuse(error_answer(RequestRefused("internal_error", "The server failed to answer.")))
@@ -123,8 +124,9 @@ class Bounded:
 class Exchange:
     """One request and its response, and which part of each has passed."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, memory: MemoryAccount) -> None:
         self.scope = scope
+        self._memory = memory
         self._receive = receive
         self._send = send
         self._body: bytes | None = None
@@ -133,12 +135,16 @@ class Exchange:
         self._answer_complete = False
 
     async def read_body(self) -> None:
-        """Raises `BodyTooLargeError` or `ClientGoneError`."""
+        """Raises `RequestRefused` for a body that is too large, or `ClientGoneError`."""
         body = bytearray()
         while not self._body_complete:
-            body += await self._piece()
+            piece = await self._piece()
+            if not self._memory.fits(len(piece)):
+                raise RequestRefused("overloaded", "The server has too little memory for this request.", retry_after=1)
+            self._memory.add(len(piece))
+            body += piece
             if len(body) > BODY_BYTES_MAX:
-                raise BodyTooLargeError
+                raise RequestRefused("body_too_large", f"The body is larger than {BODY_BYTES_MAX} bytes.")
         self._body = bytes(body)
 
     async def discard(self, bytes_max: float, seconds: float) -> None:
