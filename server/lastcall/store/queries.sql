@@ -131,8 +131,8 @@ SELECT * FROM (
 -- name: history_bytes
 -- Of the same items. The length of a long text is read without the text.
 SELECT coalesce(sum(octet_length(content)), 0)::bigint AS bytes FROM (
-    SELECT content FROM messages WHERE conversation_id = $1 AND deleted_at IS NULL
-     ORDER BY position DESC, message_id DESC LIMIT $2
+    SELECT content FROM messages WHERE conversation_id = $1 AND deleted_at IS NULL ORDER BY position DESC, message_id DESC
+     LIMIT $2
 ) newest;
 
 -- name: find_item

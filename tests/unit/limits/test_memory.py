@@ -182,7 +182,7 @@ def message(text: str, n: int) -> MessageItem:
 
 @pytest.mark.parametrize("text", ["", "x" * 50, "é" * 2_000, "\U0001f4a5" * 2_000])
 def test_a_timeline_counts_about_what_its_items_take(text: str) -> None:
-    held = []
+    held: list[int] = []
     items = Timeline(held=held.append)
 
     def fill() -> None:
