@@ -181,17 +181,11 @@ class Store(Protocol):
     # --- conversations
 
     async def load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
-        """Returns the conversation's newest `limit` items, oldest first, without deleted ones.
-
-        None: the user has no such conversation.
-        """
+        """Returns the newest items, oldest first, without deleted ones; None: the user has no such conversation."""
         ...
 
     async def history_bytes(self, conversation_id: UUID, user_id: str, limit: int) -> int | None:
-        """Returns the bytes of the texts that `load_history` would load.
-
-        None: the user has no such conversation.
-        """
+        """Returns the bytes of the texts that `load_history` would load; None as there."""
         ...
 
     async def page_items(
