@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
-from .limits.gate import refusal_bytes
+from .limits.gate import PROBE_PATHS, refusal_bytes, reply_bytes
 from .limits.limit import SPARE_SOCKETS, Limit
 from .limits.quota import Refusal, caller_of
 from .limits.token_bucket import TokenBucket
+from .protocol.errors import RequestRefused
 from .realtime.connection import serve_websocket
 from .realtime.services import Services
 from .runtime.host import allow_descriptors
+from .transport.request_head import BadHead, RequestHead, is_decided, parse_head
 from .transport.stream import BufferedStream
 from .transport.tls import TlsStream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
 
     from .config import Settings
     from .transport.http1 import HttpServer
@@ -33,8 +35,6 @@ REFUSAL_SECONDS = 1.0  # for a client to read a refusal
 REFUSAL_BYTES = 65_536  # of its request, read meanwhile: closing with unread bytes would discard the refusal
 
 _log = structlog.get_logger(__name__)
-# Only a guess at which parser the head is for: each parses it again, and replies 400 where the guess was wrong.
-_UPGRADE = re.compile(rb"^upgrade:[ \t]*websocket", re.IGNORECASE | re.MULTILINE)
 
 
 def sockets_allowed(settings: Settings) -> int:
@@ -68,6 +68,7 @@ class Listener:
         self._tls = tls
         self._sockets = 0
         self._sockets_max = sockets_max
+        self._opening: dict[trio.CancelScope, None] = {}  # handshakes and first requests under way, oldest first
         self._refusals = 0
         self._refused_handshakes = TokenBucket(REFUSED_HANDSHAKES_PER_SECOND, REFUSED_HANDSHAKES_PER_SECOND)
 
@@ -77,7 +78,7 @@ class Listener:
 
     async def _serve(self, transport: trio.SocketStream) -> None:
         """Serves one socket from accept to close. Raises nothing but cancellation."""
-        if self._sockets >= self._sockets_max:
+        if self._sockets >= self._sockets_max and not self._end_an_opening():
             self._services.metrics.connections_refused.labels("sockets").inc()
             self._services.gate.count(Limit.SOCKETS)
             await trio.aclose_forcefully(transport)
@@ -90,6 +91,24 @@ class Listener:
             _log.exception("socket_crashed")
         finally:
             self._sockets -= 1
+
+    def _end_an_opening(self) -> bool:
+        """Ends the connection that has taken longest over its first request: who is quick gets in whoever is slow."""
+        for opening in self._opening:
+            del self._opening[opening]
+            opening.cancel()
+            self._services.gate.count(Limit.SOCKETS)
+            return True
+        return False
+
+    @contextmanager
+    def _replaceable(self, opening: trio.CancelScope) -> Iterator[None]:
+        """While the block runs, the connection may be ended to make room for another one."""
+        self._opening[opening] = None
+        try:
+            yield
+        finally:
+            self._opening.pop(opening, None)
 
     async def _serve_and_close(self, transport: trio.SocketStream, replies: trio.Nursery) -> None:
         """Closes the socket before `replies` ends: an agent that ignores cancellation would keep it open."""
@@ -128,7 +147,7 @@ class Listener:
         if self._tls is None:
             return transport
         stream = TlsStream(transport, self._tls)
-        with trio.move_on_after(self._services.settings.handshake_seconds):
+        with trio.move_on_after(self._services.settings.handshake_seconds) as opening, self._replaceable(opening):
             try:
                 await stream.do_handshake()
             except trio.BrokenResourceError as error:
@@ -150,39 +169,59 @@ class Listener:
     async def _serve_stream(self, stream: BufferedStream, caller: str, replies: trio.Nursery) -> None:
         async with trio.open_nursery() as writer:
             writer.start_soon(stream.run_writer)
-            head = await self._read_head(stream)
-            if head is not None:
-                stream.unread(head)
-                if _UPGRADE.search(head):
-                    last_bytes = await serve_websocket(stream, self._services, replies)
-                else:
-                    last_bytes = await self._serve_http(stream, caller)
-                await stream.finish(last_bytes)
+            data = await self._read_head(stream)
+            if data is not None:
+                stream.unread(data)
+                await stream.finish(await self._serve_request(stream, data, caller, replies))
             writer.cancel_scope.cancel()
 
-    async def _serve_http(self, stream: BufferedStream, caller: str) -> bytes:
+    async def _serve_request(self, stream: BufferedStream, data: bytes, caller: str, replies: trio.Nursery) -> bytes:
+        """Serves what the first request asks for; returns the last bytes for the client."""
+        try:
+            head = parse_head(data)
+        except BadHead:
+            head = None  # the HTTP server parses it again, and replies
+        if head is None or not head.wants_websocket:
+            return await self._serve_http(stream, caller, head)
+        if head.has_body or head.version < (1, 1):
+            message = "A WebSocket handshake is an HTTP/1.1 request without a body."
+            return reply_bytes(RequestRefused("http_error", message))
+        return await serve_websocket(stream, self._services, replies)
+
+    async def _serve_http(self, stream: BufferedStream, caller: str, head: RequestHead | None) -> bytes:
         """Serves HTTP requests; returns the reply to a client that is refused."""
-        with self._services.gate.http_connection(caller) as refused:
+        gate = self._services.gate
+        if gate.http_full:
+            await self._http.make_room()
+        single = gate.http_full and head is not None and _is_probe(head)
+        with gate.probe_connection() if single else gate.http_connection(caller) as refused:
             if refused is not None:
                 return refusal_bytes(refused)
-            await self._http.serve(stream)
+            await self._http.serve(stream, single=single)
             return b""
 
     async def _read_head(self, stream: BufferedStream) -> bytes | None:
-        """The request's head, or as much of it as the limit allows; None where it did not arrive in time."""
-        settings, head = self._services.settings, b""
-        with trio.move_on_after(settings.handshake_seconds):
-            while b"\r\n\r\n" not in head and len(head) < settings.head_bytes_max:
+        """The request's head, or as much of it as is needed to refuse it; None where it did not arrive in time."""
+        settings, data = self._services.settings, b""
+        with trio.move_on_after(settings.handshake_seconds) as opening, self._replaceable(opening):
+            while len(data) < settings.head_bytes_max:
                 try:
-                    data = await stream.receive_some(settings.head_bytes_max - len(head))
+                    more = await stream.receive_some(settings.head_bytes_max - len(data))
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return None
-                if not data:
+                if not more:
                     return None
-                head += data
-            return head
-        self._services.gate.count(Limit.HANDSHAKE_TIME)
+                data += more
+                if is_decided(data, len(data) - len(more)):
+                    break
+            return data
+        if trio.current_time() >= opening.deadline:
+            self._services.gate.count(Limit.HANDSHAKE_TIME)
         return None
+
+
+def _is_probe(head: RequestHead) -> bool:
+    return head.path.decode() in PROBE_PATHS and head.method in (b"GET", b"HEAD") and not head.has_body
 
 
 def _caller(transport: trio.SocketStream) -> str:

@@ -106,6 +106,7 @@ async def serve_sessions(
     """From this instance's registration to its last memory. A shutdown goes through it in the order of `PHASES`."""
     registry, metrics = Registry(), Metrics(Limit)
     gate = Gate(settings, metrics.count_refusal)
+    metrics.held_bytes.set_function(lambda: gate.memory.held)
     async with open_instance(store, settings, registry) as lease:
         reconciler = Reconciler(store, lease, registry, metrics)
         async with trio.open_nursery() as repairs:

@@ -42,6 +42,9 @@ class Metrics:
             ["limit"],
             registry=self.registry,
         )
+        self.held_bytes = Gauge(
+            "lastcall_memory_held_bytes", "Memory held by sessions and requests, as counted", registry=self.registry
+        )
         for limit in limits:
             self.limits_refused.labels(limit)  # so that each series exists from the start
 

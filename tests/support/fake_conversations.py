@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from lastcall.store.errors import ItemNotFound
-from lastcall.store.records import ConversationSummary, StoredItem
+from lastcall.store.records import PAGE_BYTES_MAX, ConversationSummary, StoredItem
 
 from .fake_rows import check_text
 from .fake_tables import FakeTables, newest
@@ -19,6 +19,10 @@ class FakeConversations(FakeTables):
         if self.conversations.get(conversation_id) != user_id:
             return None
         return newest([item for item in self.items(conversation_id) if not item.deleted], limit)
+
+    def _history_bytes(self, conversation_id: UUID, user_id: str, limit: int) -> int | None:
+        items = self._load_history(conversation_id, user_id, limit)
+        return None if items is None else sum(_bytes(item) for item in items)
 
     def _page_items(
         self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None
@@ -34,7 +38,7 @@ class FakeConversations(FakeTables):
             at = ids.index(cursor)
             items = items[:at] if older else items[at + 1 :]
         left = [item for item in items if not item.deleted]
-        return left[::-1][:limit] if older else left[:limit]
+        return _within_bytes(left[::-1][:limit] if older else left[:limit])
 
     def _list_conversations(self, user_id: str, limit: int, after: UUID | None) -> Sequence[ConversationSummary] | None:
         theirs = [key for key, owner in self.conversations.items() if owner == user_id][::-1]
@@ -48,3 +52,16 @@ class FakeConversations(FakeTables):
         items = self.items(conversation_id)
         last_active_at = self.stored_at[items[-1].message_id] if items else created_at
         return ConversationSummary(conversation_id, created_at, None, last_active_at)
+
+
+def _bytes(item: StoredItem) -> int:
+    return len(item.content.encode())
+
+
+def _within_bytes(items: Sequence[StoredItem]) -> Sequence[StoredItem]:
+    page, left = [], PAGE_BYTES_MAX
+    for item in items:
+        if left >= 0:
+            page.append(item)
+        left -= _bytes(item)
+    return page

@@ -183,6 +183,9 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
     async def load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
         return await self._ask("load_history", lambda: self._load_history(conversation_id, user_id, limit))
 
+    async def history_bytes(self, conversation_id: UUID, user_id: str, limit: int) -> int | None:
+        return await self._ask("history_bytes", lambda: self._history_bytes(conversation_id, user_id, limit))
+
     async def page_items(
         self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None = None
     ) -> Sequence[StoredItem] | None:

@@ -105,10 +105,7 @@ class World:
             Gate(self.settings, metrics.count_refusal),
             Reconciler(self.store, self.lease, self.registry, metrics),
         )
-        app = create_app(services)
-        # Files are read in threads, and virtual time would run away meanwhile.
-        app.router.routes = [route for route in app.routes if getattr(route, "path", "") not in {"/", "/static"}]
-        self._listener = Listener(services, HttpServer(app), SOCKETS_MAX)
+        self._listener = Listener(services, HttpServer(create_app(services)), SOCKETS_MAX)
 
     def dial(self) -> Stream:
         """A new connection; what is returned is the client's end."""

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequen
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import msgspec
 import structlog
 import trio
 
 from ..agents.agent import Agent
 from ..config import Settings
 from ..limits.limit import Limit
+from ..limits.memory import json_bytes
 from ..protocol import server_events
 from ..protocol.client_events import (
     AnyClientEvent,
@@ -85,9 +87,10 @@ class Conversation:
         self._session = session
         self._outbox = outbox
         self._settings = settings
-        self._timeline = Timeline(opening.history)
+        self._timeline = Timeline(opening.history, session.memory.add)
         self._replay: Sequence[ConversationEntry] = list(self._timeline)[-opening.replay :] if opening.replay else ()
         self._briefing = opening.briefing
+        self._config_held = 0
         self._journal = Journal(session, self._timeline, store, settings, count)
         self._responder = Responder(
             session,
@@ -129,6 +132,7 @@ class Conversation:
                 self._outbox.emit(rejection.error)
             except SessionClosed:
                 self._responder.row_is_closed()
+            del event  # it may be large, and the next one may be far away
             await self._outbox.room()
 
     async def _handle(self, event: AnyClientEvent | EventRejected) -> None:
@@ -168,6 +172,8 @@ class Conversation:
     def configure(self, patch: SessionPatch) -> None:
         """Sets the values that are present; absent ones stay."""
         apply_patch(self._config, patch, instructions=self._settings.instructions, briefing=self._briefing)
+        held, self._config_held = self._config_held, json_bytes(msgspec.json.encode(self._config))
+        self._session.memory.add(self._config_held - held)
 
     # --- items
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from ..config import Settings
 from ..limits.limit import Limit
 from ..protocol.client_events import ClientEvent, ItemCreate
+from ..protocol.errors import MEMORY_FULL
 from ..protocol.items import Item
 from ..sessions.session import Session
 from ..store.errors import SessionClosed
@@ -37,9 +38,16 @@ class Journal:
         self._chars = 0
         self.closed = False
 
-    def check_quota(self, event: ClientEvent, chars: int = 0) -> None:
-        """Raises `EventRejected` if the conversation cannot take one more item of this many characters."""
+    def check_memory(self, event: ClientEvent, size: int = 0) -> None:
+        """Raises `EventRejected` if the session may not hold so many bytes more."""
+        if self._session.memory.refuses(size):
+            self._count(Limit.MEMORY)
+            raise refusal(event, "conversation_full", MEMORY_FULL)
+
+    def check_quota(self, event: ClientEvent, chars: int = 0, size: int = 0) -> None:
+        """Raises `EventRejected` if the conversation cannot take one more item of this many characters and bytes."""
         settings = self._settings
+        self.check_memory(event, size)
         if len(self._timeline) >= settings.items_max:
             self._count(Limit.ITEMS)
             raise refusal(event, "conversation_full", f"A session may hold at most {settings.items_max} items.")
@@ -54,7 +62,8 @@ class Journal:
         Raises `EventRejected` where the quota is used up, `UnknownItem` or `NoFreePosition` where there is no such
         place, and `SessionClosed`, `ItemExists` or another `StoreError` where the item is not stored.
         """
-        self.check_quota(event, len(ConversationEntry(item).text))
+        wanted = ConversationEntry(item)
+        self.check_quota(event, len(wanted.text), wanted.bytes)
         # Reserved before the commit: a response that adds items meanwhile must not take the same position.
         entry = self._timeline.place(item, event.previous_item_id)
         try:
@@ -73,6 +82,8 @@ class Journal:
         """
         # Counted even where the commit fails: the items stay in the agent's context.
         self._chars += sum(len(entry.text) for entry in entries)
+        for entry in entries:
+            self._timeline.weigh(entry)
         await self._store_items(entries)
 
     async def delete(self, item_id: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from sys import getsizeof
 from typing import Literal, TypedDict
 from uuid import uuid4
 
@@ -26,10 +27,18 @@ class ResponseOutput:
     entries: the items announced so far; the last one may still be open.
     tools: the names of the tools that the agent may call.
     chars_max: characters of all items together.
+    held: called with the change of what the pieces of the open item take in memory.
     """
 
     def __init__(
-        self, response_id: str, sink: ItemSink, outbox: EventSink, *, tools: frozenset[str], chars_max: int
+        self,
+        response_id: str,
+        sink: ItemSink,
+        outbox: EventSink,
+        *,
+        tools: frozenset[str],
+        chars_max: int,
+        held: Callable[[int], object] = int,
     ) -> None:
         self.entries: list[ConversationEntry] = []
         self._response_id = response_id
@@ -41,6 +50,8 @@ class ResponseOutput:
         self._reserved: ConversationEntry | None = sink.reserve(_empty_message(), None)
         self._open: ConversationEntry | None = None
         self._pieces: list[str] = []  # of the open item
+        self._held = held
+        self._pieces_held = 0
 
     @property
     def items(self) -> list[Item]:
@@ -59,7 +70,7 @@ class ResponseOutput:
             self.close_item("completed")
             self._open_message()
         self._count(piece)
-        self._pieces.append(piece)
+        self._add(piece)
         self._outbox.emit(server_events.TextDelta(**self._where(), delta=piece))
 
     def open_call(self, call: ToolCall) -> None:
@@ -102,6 +113,7 @@ class ResponseOutput:
                     server_events.ArgumentsDone(**self._where(), call_id=call_id, name=name, arguments=arguments)
                 )
         self._open = None
+        self._drop_pieces()
 
     def stop(self) -> Sequence[ConversationEntry]:
         """Settles the open item without an event; returns all items, as far as they got."""
@@ -132,8 +144,19 @@ class ResponseOutput:
         if self._chars_left < 0:
             raise AgentFailed("answer_too_long", f"The answer exceeded {self._chars_max} characters.")
 
-    def _emit_arguments(self, call_id: str, piece: str) -> None:
+    def _add(self, piece: str) -> None:
         self._pieces.append(piece)
+        size = getsizeof(piece) + 8  # and its place in the list
+        self._pieces_held += size
+        self._held(size)
+
+    def _drop_pieces(self) -> None:
+        self._pieces = []
+        self._held(-self._pieces_held)
+        self._pieces_held = 0
+
+    def _emit_arguments(self, call_id: str, piece: str) -> None:
+        self._add(piece)
         self._outbox.emit(server_events.ArgumentsDelta(**self._where(), call_id=call_id, delta=piece))
 
     def _open_message(self) -> None:
@@ -148,7 +171,8 @@ class ResponseOutput:
 
     def _announce(self, entry: ConversationEntry) -> None:
         self.entries.append(entry)
-        self._open, self._pieces = entry, []
+        self._open = entry
+        self._drop_pieces()
         index = len(self.entries) - 1
         self._outbox.emit(
             server_events.OutputItemAdded(response_id=self._response_id, output_index=index, item=entry.item)

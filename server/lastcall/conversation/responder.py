@@ -81,7 +81,13 @@ class Responder:
             metadata=params.metadata,
         )
         active = ActiveResponse(
-            response, turn, self._sink(out_of_band), self._outbox, settings=self._settings, rates=self._rates
+            response,
+            turn,
+            self._sink(out_of_band),
+            self._outbox,
+            settings=self._settings,
+            rates=self._rates,
+            memory=self._session.memory,
         )
         self._add(active, out_of_band)
         active.begin()
@@ -128,6 +134,7 @@ class Responder:
 
     def _check_limits(self, event: ResponseCreate, out_of_band: bool) -> None:
         if out_of_band:
+            self._journal.check_memory(event)
             if len(self._out_of_band) >= OUT_OF_BAND_MAX:
                 message = f"At most {OUT_OF_BAND_MAX} responses may run outside the conversation at a time."
                 raise refusal(event, "too_many_responses", message)

@@ -9,8 +9,22 @@ from typing import Literal
 import structlog
 import trio
 
-from ..agents.agent import Agent, AgentFailed, CutOff, Piece, ToolArguments, ToolCall, Turn, Usage, contained
+from ..agents.agent import (
+    Agent,
+    AgentFailed,
+    CutOff,
+    FunctionCall,
+    FunctionOutput,
+    Message,
+    Piece,
+    ToolArguments,
+    ToolCall,
+    Turn,
+    Usage,
+    contained,
+)
 from ..config import Settings
+from ..limits.memory import MemoryAccount, text_bytes
 from ..protocol import server_events
 from ..store.errors import SessionClosed, StoreError
 from .output import ResponseOutput, encodable
@@ -37,6 +51,7 @@ class ActiveResponse:
         *,
         settings: Settings,
         rates: Callable[[], server_events.RateLimitsUpdated],
+        memory: MemoryAccount,
     ) -> None:
         self.response = response
         self._turn = turn
@@ -46,6 +61,8 @@ class ActiveResponse:
         self._cut_off: Literal["max_output_tokens", "content_filter"] | None = None
         self._generation = trio.CancelScope()
         self._cancelled = False
+        self._memory = memory
+        self._turn_held = _turn_bytes(turn)
         tools = turn.tools if turn.tool_choice != "none" else ()
         self._output = ResponseOutput(
             response.id,
@@ -53,7 +70,9 @@ class ActiveResponse:
             outbox,
             tools=frozenset(tool.name for tool in tools),
             chars_max=settings.reply_chars_max,
+            held=memory.add,
         )
+        memory.add(self._turn_held)
 
     def begin(self) -> None:
         """Announces the response."""
@@ -73,7 +92,10 @@ class ActiveResponse:
 
     async def run(self, agent: Agent) -> None:
         """Generates, stores and acknowledges the answer. Raises nothing but cancellation and `SessionClosed`."""
-        await self._generate(agent)
+        try:
+            await self._generate(agent)
+        finally:
+            self._memory.add(-self._turn_held)
         self._output.close_item("completed" if self.response.status == "completed" else "incomplete")
         self.response.output = self._output.items
         if await self._commit():
@@ -144,6 +166,16 @@ class ActiveResponse:
         self.response.status = "failed"
         failure = server_events.Failure(code=encodable(code), message=encodable(message))
         self.response.status_details = server_events.StatusDetails(type="failed", error=failure)
+
+
+def _turn_bytes(turn: Turn) -> int:
+    """What an agent takes in memory to send this turn to its model, about: the texts twice, in a request."""
+    texts = 0
+    for item in turn.items:
+        match item:
+            case Message(text=text) | FunctionCall(arguments=text) | FunctionOutput(output=text):
+                texts += text_bytes(text)
+    return 2 * texts
 
 
 def _usage_report(usage: Usage) -> server_events.UsageReport:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Literal
 from uuid import UUID, uuid4
 
 from ..agents.agent import ContextItem, FunctionCall, FunctionOutput, Message
+from ..limits.memory import text_bytes
 from ..protocol.items import FunctionCallItem, FunctionCallOutputItem, InputText, Item, MessageItem, OutputText
 from ..store.records import StoredItem
 
 POSITION_STEP = 1 << 20  # one millisecond; leaves room to insert at least 20 items between two neighbours
+ENTRY_BYTES = 1_000  # of an entry without its text: its objects, and its places in the timeline
 ROOT = "root"  # the client's name for the place before all items
 
 _position = attrgetter("position")
@@ -39,6 +41,7 @@ class ConversationEntry:
 
     known: the client has been told of it; before that it only reserves its place.
     deleted: removed from the conversation while it was still being generated.
+    held: what it takes in memory, as it was counted.
     """
 
     item: Item
@@ -47,6 +50,12 @@ class ConversationEntry:
     message_id: UUID = field(default_factory=uuid4)
     known: bool = False
     deleted: bool = False
+    held: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """What the entry takes in memory, about."""
+        return ENTRY_BYTES + text_bytes(self.text)
 
     @property
     def text(self) -> str:
@@ -108,9 +117,12 @@ class Timeline:
     At the end, positions follow the clock, but never go behind the last known one. Two sessions in one conversation do
     not see each other's new items: were positions counted from the last known item, what one session adds an hour
     later would be sorted into the middle of what the other has added meanwhile.
+
+    held: called with the change of what the entries take in memory.
     """
 
-    def __init__(self, history: Sequence[StoredItem] = ()) -> None:
+    def __init__(self, history: Sequence[StoredItem] = (), held: Callable[[int], object] = int) -> None:
+        self._held = held
         self._entries: dict[str, ConversationEntry] = {}
         self._order: list[ConversationEntry] = []
         self._last_position = 0
@@ -153,6 +165,13 @@ class Timeline:
         """Removes an item or a reserved place. Its position is not used again at the end."""
         del self._order[self._index(entry)]
         del self._entries[entry.item.id]
+        self._held(-entry.held)
+
+    def weigh(self, entry: ConversationEntry) -> None:
+        """Counts what the entry takes in memory now; for one that has grown. Ignored where it was removed."""
+        if self._entries.get(entry.item.id) is entry:
+            before, entry.held = entry.held, entry.bytes
+            self._held(entry.held - before)
 
     def context(self) -> list[ContextItem]:
         """The items as agents see them."""
@@ -161,6 +180,7 @@ class Timeline:
     def _insert(self, entry: ConversationEntry, index: int) -> None:
         self._order.insert(index, entry)
         self._entries[entry.item.id] = entry
+        self.weigh(entry)
         self._last_position = max(self._last_position, entry.position)
 
     def _index(self, entry: ConversationEntry) -> int:

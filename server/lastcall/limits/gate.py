@@ -7,27 +7,24 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http import HTTPStatus
 
-import trio
-
 from ..auth.identity import Principal, Scope
 from ..config import Settings
 from ..protocol.errors import RequestRefused
-from ..runtime.host import memory_bytes, resident_bytes
 from .limit import (
     ADDRESS_CONNECTIONS,
     ADDRESS_CONNECTIONS_PER_SECOND,
     ADDRESS_HTTP_CONNECTIONS,
     ADDRESS_REQUESTS_PER_SECOND,
     CALLER_BURST_SECONDS,
-    MEMORY_SHARE,
     USER_CONNECTIONS,
     USER_CONNECTIONS_PER_SECOND,
     Limit,
 )
+from .memory import MemoryBudget
 from .quota import CallerQuotas, Quota, Refusal, is_this_machine
 
-MEMORY_CHECK_SECONDS = 1.0  # between checks of the process's memory
-MIB = 1_048_576
+PROBE_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+PROBE_CONNECTIONS_MAX = 16  # beyond those of plain HTTP, each for one short request
 
 
 class Gate:
@@ -36,13 +33,16 @@ class Gate:
     Args:
         settings: The limits; defaults for other machines' addresses are in `limit.py`.
         count: Called once for each refusal.
+
+    Attributes:
+        memory: What sessions and requests hold in memory.
     """
 
     def __init__(self, settings: Settings, count: Callable[[Limit], None]) -> None:
         self._connections_max = settings.connections_max
         # Plain HTTP must not use up the sockets of the sessions.
         self._http_connections_max = settings.http_connections_max
-        self._memory = _MemoryGauge(settings.memory_mib_max)
+        self.memory = MemoryBudget(settings.memory_mib_max)
         self.count = count
         self._here = _AddressQuotas(settings, None, None, None, None)
         self._elsewhere = _AddressQuotas(
@@ -55,6 +55,7 @@ class Gate:
         self._keys = _credential_quotas(settings, None, None)
         self._users = _credential_quotas(settings, USER_CONNECTIONS, USER_CONNECTIONS_PER_SECOND)
         self._http_connections = 0
+        self._probe_connections = 0
 
     @contextmanager
     def socket(self, caller: str) -> Iterator[Refusal | None]:
@@ -62,10 +63,15 @@ class Gate:
         with self._quotas(caller).sockets.held(caller) as refused:
             yield self._counted(refused)
 
+    @property
+    def http_full(self) -> bool:
+        """Whether plain HTTP has used up its places."""
+        return self._http_connections >= self._http_connections_max
+
     @contextmanager
     def http_connection(self, caller: str) -> Iterator[Refusal | None]:
         """The same for a socket that speaks plain HTTP."""
-        if self._http_connections >= self._http_connections_max:
+        if self.http_full:
             yield self._counted(Refusal(Limit.HTTP_CONNECTIONS, 1.0))
             return
         self._http_connections += 1
@@ -74,6 +80,18 @@ class Gate:
                 yield self._counted(refused)
         finally:
             self._http_connections -= 1
+
+    @contextmanager
+    def probe_connection(self) -> Iterator[Refusal | None]:
+        """The same for one request of a probe, where `http_full`: others must not make the server look dead."""
+        if self._probe_connections >= PROBE_CONNECTIONS_MAX:
+            yield self._counted(Refusal(Limit.HTTP_CONNECTIONS, 1.0))
+            return
+        self._probe_connections += 1
+        try:
+            yield None
+        finally:
+            self._probe_connections -= 1
 
     @contextmanager
     def credential(self, principal: Principal) -> Iterator[Refusal | None]:
@@ -89,14 +107,18 @@ class Gate:
         with held as refused:
             yield self._counted(refused)
 
-    def request(self, caller: str) -> Refusal | None:
-        """Takes one HTTP request from the caller's rate; returns why it is refused, or None."""
-        return self._counted(self._quotas(caller).requests.take(caller))
+    def request(self, caller: str, path: str) -> Refusal | None:
+        """Takes one HTTP request from the caller's rate; returns why it is refused, or None.
+
+        Probes have a rate of their own: behind a load balancer they share an address with everybody else.
+        """
+        quotas = self._quotas(caller)
+        return self._counted((quotas.probes if path in PROBE_PATHS else quotas.requests).take(caller))
 
     def session(self, open_sessions: int) -> Limit | None:
         """The limit that prevents a further session, or None."""
         full = open_sessions >= self._connections_max
-        limit = Limit.CONNECTIONS if full else Limit.MEMORY if self._memory.exceeded() else None
+        limit = Limit.CONNECTIONS if full else Limit.MEMORY if self.memory.exceeded() else None
         if limit is not None:
             self.count(limit)
         return limit
@@ -126,6 +148,7 @@ class _AddressQuotas:
         requested = _quota(settings.address_requests_per_second or requests_rate, None)
         self.sockets = CallerQuotas(opened, Limit.ADDRESS_RATE, Limit.ADDRESS_CONNECTIONS)
         self.requests = CallerQuotas(requested, Limit.HTTP_RATE, Limit.HTTP_RATE)
+        self.probes = CallerQuotas(requested, Limit.HTTP_RATE, Limit.HTTP_RATE)
         at_once = settings.address_http_connections_max or http
         self.http = CallerQuotas(Quota(at_once=at_once), Limit.HTTP_RATE, Limit.HTTP_CONNECTIONS_SHARE)
 
@@ -137,23 +160,6 @@ def _credential_quotas(settings: Settings, connections: int | None, per_second: 
 
 def _quota(per_second: float | None, at_once: int | None) -> Quota:
     return Quota(per_second, (per_second or 0.0) * CALLER_BURST_SECONDS, at_once)
-
-
-class _MemoryGauge:
-    """Whether the process exceeds its memory limit, read from the kernel at most once a second."""
-
-    def __init__(self, mib_max: int | None) -> None:
-        available = memory_bytes()
-        self._bytes_max = mib_max * MIB if mib_max else available * MEMORY_SHARE if available else math.inf
-        self._exceeded = False
-        self._next_check = -math.inf
-
-    def exceeded(self) -> bool:
-        now = trio.current_time()
-        if now >= self._next_check:
-            self._next_check = now + MEMORY_CHECK_SECONDS
-            self._exceeded = (resident_bytes() or 0) > self._bytes_max
-        return self._exceeded
 
 
 # --- replies
@@ -174,7 +180,11 @@ def request_refused(refused: Refusal) -> RequestRefused:
 
 def refusal_bytes(refused: Refusal) -> bytes:
     """A whole HTTP/1.1 response, for a peer whose request may be malformed or not even sent."""
-    error = request_refused(refused)
+    return reply_bytes(request_refused(refused))
+
+
+def reply_bytes(error: RequestRefused) -> bytes:
+    """The same for an error of the request itself."""
     headers = {**error.headers, "content-length": str(len(error.body)), "connection": "close"}
     lines = [f"{name.title()}: {value}" for name, value in headers.items()]
     head = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}", *lines, "", ""]

@@ -75,7 +75,7 @@ class Limit(StrEnum):
     MEMORY = (
         "memory",
         "memory_mib_max",
-        "new sessions get close code 1013",
+        "new sessions get close code 1013; large ones get error `conversation_full`, then `overloaded` and 1013",
         f"{MEMORY_SHARE:.0%} of the memory available",
     )
     SOCKETS = (

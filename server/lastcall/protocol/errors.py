@@ -31,7 +31,9 @@ CODES: Mapping[str, ErrorCode] = {
     "item_already_exists": ErrorCode(409, "the conversation has, or had, an item with this id"),
     "item_not_found": ErrorCode(404, "the conversation has no item with this id"),
     "no_room": ErrorCode(409, "no further item fits between these two items"),
-    "conversation_full": ErrorCode(400, "the session has reached its limit of items or characters"),
+    "conversation_full": ErrorCode(
+        400, "the session has reached its limit of items or characters, or its share of the server's memory"
+    ),
     "too_many_events": ErrorCode(429, "too many events are waiting; this one was dropped"),
     "too_many_responses": ErrorCode(429, "too many responses are running outside the conversation"),
     "conversation_already_has_active_response": ErrorCode(409, "a response is already running"),
@@ -45,6 +47,7 @@ CODES: Mapping[str, ErrorCode] = {
     "missing_api_key": ErrorCode(401, "no key, client secret or token was sent"),
     "invalid_api_key": ErrorCode(401, "the key, client secret or token is wrong, expired or revoked"),
     "store_unavailable": ErrorCode(503, "the database is unavailable; nothing was acknowledged, try again"),
+    "overloaded": ErrorCode(503, "the server has too many HTTP connections or too little memory; try again later"),
     # handshakes and HTTP
     "forbidden": ErrorCode(403, "this credential does not allow the request"),
     "forbidden_host": ErrorCode(403, "without keys, the Host header must name this machine"),
@@ -55,7 +58,6 @@ CODES: Mapping[str, ErrorCode] = {
     "body_too_large": ErrorCode(413, "the request's body is too large"),
     "http_error": ErrorCode(400, "any other HTTP error; its status is that of the reply"),
     "internal_error": ErrorCode(500, "the server failed; its log has the error"),
-    "overloaded": ErrorCode(503, "the server has too many HTTP connections"),
     "timeout": ErrorCode(503, "the server took too long to reply"),
     # failed responses: `response.status_details.error`
     "agent_error": ErrorCode(500, "the agent failed"),
@@ -74,6 +76,8 @@ CODES: Mapping[str, ErrorCode] = {
     # failed memory: shown by `lastcall memories`
     "memory_unreadable": ErrorCode(502, "the model's list of memories cannot be parsed (`lastcall memories` only)"),
 }
+
+MEMORY_FULL = "The server is short of memory, and this session holds more than its share; it can hold no more."
 
 
 def error_type(status: int) -> ErrorType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import structlog
 import trio
@@ -14,6 +14,7 @@ from trio_websocket import ConnectionClosed
 
 from ..auth.identity import Principal
 from ..conversation.conversation import Conversation, Opening
+from ..limits.limit import Limit
 from ..limits.session_limits import SessionLimits
 from ..memory.recall import briefing, recall
 from ..protocol.client_events import parse_session
@@ -31,8 +32,13 @@ from .reader import Reader
 from .services import Services
 
 REASON_SECONDS = 0.1  # of the time to begin, for the store to say why it has not
+HISTORY_FACTOR = 2  # of the bytes of its texts, which take more as objects of Python
 
 _log = structlog.get_logger(__name__)
+
+
+class NoMemory(Exception):
+    """The history of the conversation does not fit the server's memory."""
 
 
 class UnknownConversation(Exception):
@@ -104,8 +110,12 @@ class _Connection:
         self._model = admission.model
         self._replay = admission.replay
         self._resumes = admission.conversation_id or principal.conversation_id
+        self._reserved = 0  # for the history, until it is loaded
         self._outbox = Outbox(stream, ws)
-        self._session = Session(principal.user_id, self._resumes or uuid4())
+        self._memory = services.gate.memory.account(self._make_room)
+        self._session = Session(principal.user_id, self._resumes or uuid4(), self._memory)
+        ws.count_bytes(self._memory.add)
+        stream.count_bytes(self._memory.add)
         self._limits = SessionLimits(services.settings, self._session.started)
         self._reader = Reader(ws, stream, self._session, self._limits, self._outbox, services)
         self._instance_id = services.lease.instance_id
@@ -121,7 +131,17 @@ class _Connection:
             _log.exception("session_crashed", session_id=str(self._session.session_id))
             self._session.stop(EndReason.SERVER_ERROR)
         finally:
-            await ExitPath(self._session, self._instance_id, self._close_socket, self._services).run()
+            try:
+                await ExitPath(self._session, self._instance_id, self._close_socket, self._services).run()
+            finally:
+                self._memory.close()
+
+    def _make_room(self) -> None:
+        """Called when the server's memory is used up and this session is one of the largest."""
+        self._services.gate.count(Limit.MEMORY)
+        message = "The server's memory is used up, and this session holds more of it than others. Please reconnect."
+        self._outbox.emit(error_event("overloaded", message))
+        self._session.stop(EndReason.OVERLOADED)
 
     async def _close_socket(self) -> None:
         """The close frame and the closing handshake, then the last bytes; each within its bound."""
@@ -138,7 +158,8 @@ class _Connection:
         if opening is None:
             return
         async with trio.open_nursery() as helpers:
-            inbox = Inbox(self._settings.inbox_events_max, self._settings.inbox_bytes_max)
+            inbox = Inbox(self._settings.inbox_events_max, self._settings.inbox_bytes_max, self._memory)
+            self._memory.add(-self._reserved)  # from here on, the items are counted
             conversation = Conversation(
                 self._session,
                 opening,
@@ -167,6 +188,10 @@ class _Connection:
                 return await self._open()
         except UnknownConversation:
             self._refuse("conversation_not_found", "There is no such conversation of this user.", EndReason.REFUSED)
+        except NoMemory:
+            self._services.gate.count(Limit.MEMORY)
+            message = "The server has too little memory for this conversation now. Please try again later."
+            self._refuse("overloaded", message, EndReason.REFUSED, 1013)
         except CredentialRevoked:
             self._refuse("invalid_api_key", "The key or client secret was revoked.", EndReason.REFUSED, BAD_KEY)
         except (StoreError, trio.TooSlowError) as error:
@@ -180,6 +205,7 @@ class _Connection:
         if self._resumes is not None:
             if not self._principal.may_enter(self._resumes):
                 raise UnknownConversation
+            await self._reserve(self._resumes)
             known = await store.load_history(session.conversation_id, session.user_id, settings.history_items_max)
             if known is None:
                 raise UnknownConversation
@@ -207,6 +233,16 @@ class _Connection:
             expires_at=int(time.time() + settings.session_seconds),
             replay=min(self._replay, settings.history_items_max - 1),
         )
+
+    async def _reserve(self, conversation_id: UUID) -> None:
+        """Raises `NoMemory` where the conversation's history does not fit, before it is loaded."""
+        limit = self._settings.history_items_max
+        size = await self._services.store.history_bytes(conversation_id, self._session.user_id, limit)
+        if size is not None:
+            self._reserved = HISTORY_FACTOR * size
+            if not self._memory.fits(self._reserved):
+                raise NoMemory
+            self._memory.add(self._reserved)
 
     def _refuse(self, code: str, message: str, reason: EndReason, close_code: int | None = None) -> None:
         self._outbox.emit(error_event(code, message))

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import trio
 
+from ..limits.memory import MemoryAccount
 from ..protocol import server_events
 from ..protocol.client_events import AnyClientEvent, EventRejected
 from ..transport.stream import BufferedStream
@@ -24,22 +25,29 @@ class Inbox(AsyncIterator[Event]):
     Args:
         events_max: Events that may wait.
         bytes_max: Bytes of messages that may wait; a single message may be larger.
+        memory: Of the session.
     """
 
-    def __init__(self, events_max: int, bytes_max: int) -> None:
+    def __init__(self, events_max: int, bytes_max: int, memory: MemoryAccount | None = None) -> None:
         self._events_max = events_max
         self._bytes_max = bytes_max
+        self._memory = memory or MemoryAccount()
         self._bytes = 0
-        self._waiting: deque[tuple[Event, int]] = deque()
+        self._handled = 0  # what the event takes in memory that is being handled
+        self._waiting: deque[tuple[Event, int, int]] = deque()
         self._news = trio.Event()
 
-    def put(self, event: Event, size: int) -> bool:
-        """Returns False, at once, where there is no room. size: bytes of the event's message."""
+    def put(self, event: Event, size: int, held: int = 0) -> bool:
+        """Returns False, at once, where there is no room.
+
+        size: bytes of the event's message. held: what the event takes in memory.
+        """
         waiting = len(self._waiting)
         if waiting >= self._events_max or (waiting and self._bytes + size > self._bytes_max):
             return False
         self._bytes += size
-        self._waiting.append((event, size))
+        self._memory.add(held)
+        self._waiting.append((event, size, held))
         self._news.set()
         return True
 
@@ -47,8 +55,10 @@ class Inbox(AsyncIterator[Event]):
         return self
 
     async def __anext__(self) -> Event:
+        handled, self._handled = self._handled, 0
+        self._memory.add(-handled)
         await self._news.wait()
-        event, size = self._waiting.popleft()
+        event, size, self._handled = self._waiting.popleft()
         if not self._waiting:
             self._news = trio.Event()
         self._bytes -= size

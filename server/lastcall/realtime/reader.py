@@ -6,9 +6,10 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from ..limits.limit import Limit
+from ..limits.memory import json_bytes
 from ..limits.session_limits import SessionLimits
 from ..protocol.client_events import AnyClientEvent, EventRejected, TooComplex, event_id_of, parse_event
-from ..protocol.errors import Error, error_event
+from ..protocol.errors import MEMORY_FULL, Error, error_event
 from ..protocol.json_bounds import JsonBounds
 from ..sessions.session import Session
 from ..store.records import EndReason
@@ -17,6 +18,7 @@ from ..transport.websocket import WebSocket, close_frame
 from .mailbox import Inbox, Outbox
 from .services import Services
 
+EVENT_BYTES_SMALL = 16_384  # such an event is parsed even where memory is short: it may free some, or ask for little
 STALL_SECONDS = 0.25  # of a ping's timeout: to read a pong that arrived while this process was stalled
 
 
@@ -56,6 +58,7 @@ class Reader:
                     self._stop_as_closed()
                     return
                 self._take(message, inbox)
+                del message  # it may be large, and the next one may be far away
         self._stop_as_late()
 
     def _take(self, message: str | bytes, inbox: Inbox) -> None:
@@ -68,8 +71,12 @@ class Reader:
                 self._gate.count(Limit.FLOODING)
                 self._session.stop(EndReason.FLOODING)
             return
+        held = json_bytes(message)
+        if held > EVENT_BYTES_SMALL and self._session.memory.refuses(held):
+            self._refuse(Limit.MEMORY, error_event("conversation_full", MEMORY_FULL, event_id=event_id_of(message)))
+            return
         event = self._parsed(message)
-        if not inbox.put(event, len(message)):
+        if not inbox.put(event, len(message), held):
             text = "Too many events are waiting; this one was dropped."
             self._refuse(Limit.INBOX, error_event("too_many_events", text, event_id=event.event_id))
 

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import trio
 
+from ..limits.memory import MemoryAccount
 from ..protocol.ids import public_id
 from ..store.records import EndReason, StoredItem
 
@@ -18,6 +19,7 @@ CLOSE_CODES = {
     EndReason.FLOODING: 1008,
     EndReason.EXPIRED: 1001,
     EndReason.IDLE: 1001,
+    EndReason.OVERLOADED: 1013,
     EndReason.REFUSED: 1008,
     EndReason.SERVER_ERROR: 1011,
     EndReason.SHUTDOWN: 1012,
@@ -39,6 +41,7 @@ class Session:
     Attributes:
         scope: Everything that the session does runs inside it. Only the exit path runs after it.
         started: When the session was created, on Trio's clock (seconds).
+        memory: What it holds in memory.
     """
 
     __slots__ = (
@@ -54,14 +57,16 @@ class Session:
         "_stop_responses",
         "_unfinished",
         "conversation_id",
+        "memory",
         "scope",
         "session_id",
         "started",
         "user_id",
     )
 
-    def __init__(self, user_id: str, conversation_id: UUID) -> None:
+    def __init__(self, user_id: str, conversation_id: UUID, memory: MemoryAccount | None = None) -> None:
         self.user_id = user_id
+        self.memory = memory or MemoryAccount()
         self.conversation_id = conversation_id
         self.session_id = uuid4()
         self.started = trio.current_time()

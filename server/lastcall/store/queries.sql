@@ -128,19 +128,34 @@ SELECT * FROM (
      ORDER BY position DESC, message_id DESC LIMIT $2
 ) newest ORDER BY position, message_id;
 
+-- name: history_bytes
+-- Of the same items. The length of a long text is read without the text.
+SELECT coalesce(sum(octet_length(content)), 0)::bigint AS bytes FROM (
+    SELECT content FROM messages WHERE conversation_id = $1 AND deleted_at IS NULL ORDER BY position DESC, message_id DESC
+     LIMIT $2
+) newest;
+
 -- name: find_item
 -- Deleted items too: a page can still begin at their place.
 SELECT position, message_id FROM messages WHERE conversation_id = $1 AND item_id = $2;
 
 -- name: items_after
-SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name
-  FROM messages WHERE conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) > ($2, $3)
- ORDER BY position, message_id LIMIT $4;
+-- $5: bytes of content, behind which the page ends; the item that exceeds it is the last one.
+SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name FROM (
+    SELECT *, sum(octet_length(content)) OVER (ORDER BY position, message_id) - octet_length(content) AS bytes_before
+      FROM (SELECT * FROM messages
+             WHERE conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) > ($2, $3)
+             ORDER BY position, message_id LIMIT $4) page
+) page WHERE bytes_before <= $5 ORDER BY position, message_id;
 
 -- name: items_before
-SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name
-  FROM messages WHERE conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) < ($2, $3)
- ORDER BY position DESC, message_id DESC LIMIT $4;
+SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name FROM (
+    SELECT *, sum(octet_length(content)) OVER (ORDER BY position DESC, message_id DESC) - octet_length(content)
+           AS bytes_before
+      FROM (SELECT * FROM messages
+             WHERE conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) < ($2, $3)
+             ORDER BY position DESC, message_id DESC LIMIT $4) page
+) page WHERE bytes_before <= $5 ORDER BY position DESC, message_id DESC;
 
 -- name: list_conversations
 -- Newest first. $2: the conversation after which to continue, or NULL.

@@ -16,6 +16,9 @@ EVIDENCE_SECONDS = 1.0
 # A session that ended earlier and is still pending is part of a backlog: no begin waits for its memory.
 RECENT_SECONDS = 10.0
 
+# Of the content of a page of items; the item that exceeds it is the page's last one.
+PAGE_BYTES_MAX = 1_048_576
+
 
 class EndReason(StrEnum):
     """Why a session ended (`conversation_sessions.end_reason`)."""
@@ -29,6 +32,7 @@ class EndReason(StrEnum):
     FLOODING = "flooding"  # kept sending events above its rate
     EXPIRED = "expired"  # reached the longest time that a session may last
     IDLE = "idle"  # no event for too long
+    OVERLOADED = "overloaded"  # one of the largest, when the server's memory was used up
     REFUSED = "refused"  # the session could not be begun as the client requested
     SERVER_ERROR = "server_error"  # an error in the server or its agent
     SHUTDOWN = "shutdown"

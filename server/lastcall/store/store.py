@@ -181,10 +181,11 @@ class Store(Protocol):
     # --- conversations
 
     async def load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
-        """Returns the conversation's newest `limit` items, oldest first, without deleted ones.
+        """Returns the newest items, oldest first, without deleted ones; None: the user has no such conversation."""
+        ...
 
-        None: the user has no such conversation.
-        """
+    async def history_bytes(self, conversation_id: UUID, user_id: str, limit: int) -> int | None:
+        """Returns the bytes of the texts that `load_history` would load; None as there."""
         ...
 
     async def page_items(
@@ -195,7 +196,7 @@ class Store(Protocol):
         Args:
             conversation_id: The conversation.
             user_id: Its user.
-            limit: The number of items at most.
+            limit: The number of items at most. There are fewer where their content exceeds `PAGE_BYTES_MAX`.
             older: Whether to return items before the cursor, not after it.
             cursor: An item's id. None: the end of the conversation if `older`, else its beginning.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -38,6 +39,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         self._receiving: trio.CancelScope | None = None
         self._closed = False
         self._finished = False
+        self._held: Callable[[int], object] = int
         self.broken = False
         self.stalled = False
         self.last_received = trio.current_time()
@@ -57,10 +59,16 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         if not data or not self.open:
             return
         self._pending += data
+        self._held(len(data))
         self._dirty.set()
         if len(self._pending) > self._bytes_max:
             self.stalled = self.broken = True
             self._sending.cancel()
+
+    def count_bytes(self, held: Callable[[int], object]) -> None:
+        """Calls `held` with the pending bytes, and from now on with each change of them."""
+        self._held = held
+        held(len(self._pending))
 
     async def room(self) -> None:
         """Waits until at most `bytes_high` is pending, or the stream is broken."""
@@ -120,6 +128,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         chunk = bytes(self._pending[:CHUNK_BYTES])
         await self._transport.send_all(chunk)
         del self._pending[: len(chunk)]
+        self._held(-len(chunk))
         if not self._pending:
             self._dirty = trio.Event()
         self._drained.set()

@@ -6,7 +6,9 @@ version; `tests/unit/transport/test_websocket.py` and `tests/unit/realtime/test_
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from sys import getsizeof
 from typing import cast
 
 import trio
@@ -70,11 +72,18 @@ class WebSocket(WebSocketConnection):
         self._pace = pace
         self._frames = 0
         self._held_back = held_back
+        self._held: Callable[[int], object] = int
+        self._sizes: deque[int] = deque([0])  # of the messages that wait; the last one is the incomplete one
 
     async def request(self, tasks: trio.Nursery) -> WebSocketRequest:
         """Starts the reader in `tasks` and waits for the peer's handshake; accepting that opens the connection."""
         tasks.start_soon(self._reader_task)
         return await self._get_request()
+
+    def count_bytes(self, held: Callable[[int], object]) -> None:
+        """Calls `held` with the memory of the messages not fetched or not complete, and then with each change of it."""
+        self._held = held
+        held(sum(self._sizes))
 
     async def _keep_pace(self) -> None:
         """Delays a flood of pings, pongs or fragments: unread, it fills the sender's own buffers and nobody else's."""
@@ -93,7 +102,16 @@ class WebSocket(WebSocketConnection):
         size = len(event.data.encode()) if isinstance(event, TextMessage) else len(event.data)
         self._message_size += size - len(event.data)  # the library counts the characters of a text, not its bytes
         self.too_big = self._message_size + len(event.data) > self._max_message_size
+        self._sizes[-1] += getsizeof(event.data)
+        self._held(getsizeof(event.data))
+        if event.message_finished:
+            self._sizes.append(0)
         await super()._handle_message_event(event)
+
+    async def get_message(self) -> str | bytes:
+        message: str | bytes = await super().get_message()
+        self._held(-self._sizes.popleft())
+        return message
 
     async def _handle_ping_event(self, event: Ping) -> None:
         await self._keep_pace()

@@ -12,8 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute, Route
 from starlette.types import ExceptionHandler
 
 from ..auth.identity import USER_HEADER
@@ -28,7 +27,7 @@ from .health import health, metrics, readiness
 from .memories import memories
 from .middleware import Bounded, Rated, SafeHeaders
 from .openapi import openapi
-from .pages import STATIC, chat_page
+from .pages import chat_page, page_file
 
 
 def create_app(services: HttpServices, *, origins: Collection[str] = (), tls: bool = False) -> Starlette:
@@ -41,7 +40,7 @@ def create_app(services: HttpServices, *, origins: Collection[str] = (), tls: bo
         middleware=[
             Middleware(SafeHeaders, tls=tls),
             *_cors(origins),
-            Middleware(Bounded),
+            Middleware(Bounded, memory=services.gate.memory),
             Middleware(Rated),  # before any key is looked up, so that guessing keys is bounded
         ],
         exception_handlers=EXCEPTION_HANDLERS,
@@ -80,7 +79,7 @@ ROUTES: Sequence[BaseRoute] = (
     Route("/v1/conversations/{conversation_id}/items", conversation_items),
     Route("/openapi.json", api_description),
     Route("/asyncapi.json", api_description),
-    Mount("/static", StaticFiles(directory=STATIC)),
+    Route("/static/{path}", page_file),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,7 +13,7 @@ from ..conversation.validation import ID_CHARS_MAX
 from ..protocol.errors import RequestRefused
 from ..protocol.ids import parse_public_id, public_id
 from ..store.errors import ItemNotFound
-from ..store.records import ConversationSummary
+from ..store.records import PAGE_BYTES_MAX, ConversationSummary, StoredItem
 from .access import principal_of, services_of
 from .answers import ConversationBody, ConversationList, ItemList, answer
 
@@ -44,11 +45,18 @@ async def conversation_items(request: Request) -> Response:
         raise _invalid("The conversation has no item with this id.", name) from None
     if found is None:
         raise _unknown()
-    page = [restored_item(stored) for stored in found[:limit]]
+    fitting = _fitting(found[:limit])
+    page = [restored_item(stored) for stored in fitting]
     if older is not descending:
         page.reverse()
     first_id, last_id = (page[0].id, page[-1].id) if page else (None, None)
-    return answer(ItemList(data=page, first_id=first_id, last_id=last_id, has_more=len(found) > limit))
+    return answer(ItemList(data=page, first_id=first_id, last_id=last_id, has_more=len(found) > len(page)))
+
+
+def _fitting(found: Sequence[StoredItem]) -> Sequence[StoredItem]:
+    """The first items whose content fits a page; at least one."""
+    sizes = accumulate(len(each.content.encode()) for each in found)
+    return found[: max(1, sum(size <= PAGE_BYTES_MAX for size in sizes))]
 
 
 async def conversations(request: Request) -> Response:

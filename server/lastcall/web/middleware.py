@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 
 import structlog
 import trio
@@ -11,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..limits.gate import request_refused
+from ..limits.memory import MemoryAccount, MemoryBudget
 from ..limits.quota import caller_of
 from ..protocol.errors import RequestRefused
 from .answers import error_answer
@@ -70,15 +72,12 @@ class Rated:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = None
         if scope["type"] == "http":
-            refused = scope["app"].state.services.gate.request(caller_of((scope.get("client") or ("",))[0]))
+            caller = caller_of((scope.get("client") or ("",))[0])
+            refused = scope["app"].state.services.gate.request(caller, scope["path"])
         if refused is None:
             await self._app(scope, receive, send)
         else:
             await error_answer(request_refused(refused), {"connection": "close"})(scope, receive, send)
-
-
-class BodyTooLargeError(Exception):
-    """The request's body is larger than `BODY_BYTES_MAX`."""
 
 
 class ClientGoneError(Exception):
@@ -89,17 +88,21 @@ class Bounded:
     """Reads the whole body first, ends requests that take too long, and logs exceptions of the application.
 
     `transport/http1.py` needs the body to be read: an unread one blocks its connection.
+
+    memory: what the bodies are counted in; None: nowhere.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, memory: MemoryBudget | None = None) -> None:
         self._app = app
+        self._memory = memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send)
-        with trio.move_on_after(REQUEST_SECONDS) as deadline:
+        memory = MemoryAccount() if self._memory is None else self._memory.account()
+        exchange = Exchange(scope, receive, send, memory)
+        with closing(memory), trio.move_on_after(REQUEST_SECONDS) as deadline:
             await self._answer(exchange)
         if deadline.cancelled_caught:
             await exchange.refuse(exchange.too_slow())
@@ -110,10 +113,9 @@ class Bounded:
             await self._app(exchange.scope, exchange.receive, exchange.send)
         except ClientGoneError:
             return
-        except BodyTooLargeError:
+        except RequestRefused as refused:
             await exchange.discard(REFUSED_BYTES_MAX, REFUSED_SECONDS)
-            message = f"The body is larger than {BODY_BYTES_MAX} bytes."
-            await exchange.refuse(error_answer(RequestRefused("body_too_large", message)))
+            await exchange.refuse(error_answer(refused))
         except Exception:  # noqa: BLE001 - the boundary of the application
             _log.exception("http_request_failed", method=exchange.scope["method"], path=exchange.scope["path"])
             await exchange.refuse(error_answer(RequestRefused("internal_error", "The server failed to answer.")))
@@ -122,21 +124,27 @@ class Bounded:
 class Exchange:
     """One request and its response, and which part of each has passed."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, memory: MemoryAccount) -> None:
         self.scope = scope
+        self._memory = memory
         self._receive = receive
         self._send = send
         self._body: bytes | None = None
         self._body_complete = False
         self._answer_started = False
+        self._answer_complete = False
 
     async def read_body(self) -> None:
-        """Raises `BodyTooLargeError` or `ClientGoneError`."""
+        """Raises `RequestRefused` for a body that is too large, or `ClientGoneError`."""
         body = bytearray()
         while not self._body_complete:
-            body += await self._piece()
+            piece = await self._piece()
+            if not self._memory.fits(len(piece)):
+                raise RequestRefused("overloaded", "The server has too little memory for this request.", retry_after=1)
+            self._memory.add(len(piece))
+            body += piece
             if len(body) > BODY_BYTES_MAX:
-                raise BodyTooLargeError
+                raise RequestRefused("body_too_large", f"The body is larger than {BODY_BYTES_MAX} bytes.")
         self._body = bytes(body)
 
     async def discard(self, bytes_max: float, seconds: float) -> None:
@@ -157,14 +165,22 @@ class Exchange:
         return piece
 
     async def receive(self) -> Message:
-        """For the application: the body in one piece, then whatever follows."""
+        """For the application: the body in one piece, then the end of the client, unless it is answered before.
+
+        Hypercorn also reports the end of a complete response as `http.disconnect`, and then goes on to end or reuse the
+        connection, inside `send`: an application that stops itself when it hears of that would cut this short.
+        """
         if self._body is None:
-            return await self._receive()
+            message = await self._receive()
+            if self._answer_complete:
+                await trio.sleep_forever()
+            return message
         body, self._body = self._body, None
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(self, message: Message) -> None:
         self._answer_started = True
+        self._answer_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)
 
     def too_slow(self) -> Response:

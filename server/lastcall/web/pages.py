@@ -1,15 +1,63 @@
-"""The chat page and its files."""
+"""The chat page and its files, read once: a request must not wait for a disk or for a thread."""
 
 from __future__ import annotations
 
+import hashlib
+import mimetypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import formatdate
 from pathlib import Path
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 STATIC = Path(__file__).with_name("static")
 
 
-async def chat_page(_request: Request) -> Response:
+@dataclass(frozen=True, slots=True)
+class PageFile:
+    """A file as it was at the start."""
+
+    content: bytes
+    media_type: str
+    etag: str
+    last_modified: str
+
+    def answer(self, request: Request) -> Response:
+        """The file, or 304 where the client has it."""
+        headers = {"etag": self.etag, "last-modified": self.last_modified}
+        if self._known(request):
+            return Response(status_code=304, headers=headers)
+        return Response(self.content, media_type=self.media_type, headers=headers)
+
+    def _known(self, request: Request) -> bool:
+        etags = request.headers.get("if-none-match")
+        if etags is None:
+            return request.headers.get("if-modified-since") == self.last_modified
+        known = [each.strip().removeprefix("W/") for each in etags.split(",")]
+        return self.etag in known or "*" in known
+
+
+def _read(path: Path) -> PageFile:
+    content = path.read_bytes()
+    media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    return PageFile(content, media_type, etag, formatdate(path.stat().st_mtime, usegmt=True))
+
+
+FILES: Mapping[str, PageFile] = {path.name: _read(path) for path in STATIC.iterdir() if path.is_file()}
+
+
+async def chat_page(request: Request) -> Response:
     """The chat page."""
-    return FileResponse(STATIC / "index.html", media_type="text/html")
+    return FILES["index.html"].answer(request)
+
+
+async def page_file(request: Request) -> Response:
+    """The chat page's files."""
+    try:
+        return FILES[request.path_params["path"]].answer(request)
+    except KeyError:
+        raise HTTPException(404) from None

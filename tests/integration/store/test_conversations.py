@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 from lastcall.store.errors import ItemNotFound
+from lastcall.store.records import PAGE_BYTES_MAX
 
 from .world import WITHIN, World, deletion, item
 
@@ -112,3 +113,16 @@ async def test_history_goes_on_in_the_next_session(world: World) -> None:
     start = await world.begin("ada", conversation_id=first.conversation_id)
     await world.append(item(start, "after", position=9))
     assert await world.contents(first.conversation_id) == ["before", "after"]
+
+
+async def test_a_page_ends_behind_the_item_that_makes_it_too_large(world: World) -> None:
+    start = await world.begin()
+    half = "x" * (PAGE_BYTES_MAX // 2)
+    texts = [half, half, "é", half, half]
+    await world.append(*(item(start, text, position=number) for number, text in enumerate(texts)))
+    for older in (True, False):
+        page = await world.store.page_items(start.conversation_id, "ada", 5, older=older)
+        assert page is not None
+        assert [stored.position for stored in page] == ([4, 3, 2] if older else [0, 1, 2])
+    assert await world.store.history_bytes(start.conversation_id, "ada", 4) == 3 * len(half) + 2
+    assert await world.store.history_bytes(start.conversation_id, "eve", 4) is None

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 import structlog.testing
 import trio
-from lastcall.transport.http1 import HEAD_BYTES_MAX, KEEP_ALIVE_SECONDS, HttpServer
+from lastcall.transport.http1 import (
+    CONNECTION_SECONDS,
+    HEAD_BYTES_MAX,
+    KEEP_ALIVE_SECONDS,
+    LAST_REQUEST_SECONDS,
+    HttpServer,
+)
 from lastcall.web.middleware import BODY_BYTES_MAX, REQUEST_SECONDS, Bounded
 from starlette.types import Message, Receive, Scope, Send
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -202,6 +208,37 @@ async def test_a_silent_client_is_disconnected_after_the_keep_alive_time(
     await ask(server, request_begun)
     await server.all_closed()
     assert KEEP_ALIVE_SECONDS <= trio.current_time() - before < KEEP_ALIVE_SECONDS + 2
+
+
+async def test_an_app_that_listens_for_the_clients_end_is_not_cut_short(clock: MockClock) -> None:
+    """Starlette's FileResponse cancels its own `send` then, in which Hypercorn closes or reuses the connection."""
+
+    async def listening_app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def until_gone() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(until_gone)
+            await app(scope, receive, send)
+            nursery.cancel_scope.cancel()
+
+    ours, theirs = await loopback_pair()
+    async with theirs, trio.open_nursery() as nursery:
+        nursery.start_soon(HttpServer(Bounded(listening_app)).serve, Replayed(GET + LAST_GET, ours))
+        before = trio.current_time()
+        assert (await read_to_end(theirs)).count(b"HTTP/1.1 200 ") == 2
+        assert trio.current_time() - before < KEEP_ALIVE_SECONDS
+
+
+async def test_a_connection_has_a_last_moment_whatever_its_app_does(clock: MockClock) -> None:
+    ours, theirs = await loopback_pair()
+    async with theirs, trio.open_nursery() as nursery:
+        before = trio.current_time()
+        nursery.start_soon(HttpServer(app).serve, Replayed(GET.replace(b"/hello", b"/hang"), ours))
+        await read_to_end(theirs)
+        assert trio.current_time() - before == pytest.approx(CONNECTION_SECONDS + LAST_REQUEST_SECONDS, abs=2)
 
 
 async def test_a_stalled_client_is_disconnected_after_the_send_deadline(server: Running, clock: MockClock) -> None:

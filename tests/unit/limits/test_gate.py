@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from lastcall.config import Settings
-from lastcall.limits.gate import Gate, refusal_bytes, request_refused
+from lastcall.limits.gate import PROBE_PATHS, Gate, refusal_bytes, request_refused
 from lastcall.limits.limit import Limit
 from lastcall.limits.quota import Refusal
 from lastcall.metrics import Metrics
@@ -27,9 +27,10 @@ def gate(**changes: Any) -> tuple[Gate, Metrics]:
 
 async def test_by_default_this_machine_is_not_limited_and_others_are(autojump_clock: MockClock) -> None:
     doors, metrics = gate()
-    assert all(doors.request("127.0.0.1") is None for _ in range(10_000))
-    assert [doors.request(AWAY) is None for _ in range(501)] == [True] * 500 + [False]
+    assert all(doors.request("127.0.0.1", "/") is None for _ in range(10_000))
+    assert [doors.request(AWAY, "/") is None for _ in range(501)] == [True] * 500 + [False]
     assert refusals(metrics, Limit.HTTP_RATE) == 1
+    assert all(doors.request(AWAY, path) is None for path in PROBE_PATHS), "probes have a rate of their own"
 
 
 async def test_a_limit_that_is_set_holds_for_this_machine_too() -> None:

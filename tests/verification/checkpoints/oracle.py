@@ -22,7 +22,14 @@ from .strike import StruckLink
 if TYPE_CHECKING:
     from .run import ScenarioRun
 
-BEFORE_BEGIN = ("keys_exist", "find_credential", "recall", "load_history")  # the queries of a new connection
+# The queries of a new connection.
+BEFORE_BEGIN = (
+    "keys_exist",
+    "find_credential",
+    "recall",
+    "history_bytes",
+    "load_history",
+)  # the queries of a new connection
 BUG_EVENTS = frozenset({"session_crashed", "response_failed", "connection_crashed"})
 
 

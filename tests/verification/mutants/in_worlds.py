@@ -193,8 +193,8 @@ ALIVE = (
     mutant(
         "a handshake may take for ever",
         LISTENER,
-        "with trio.move_on_after(settings.handshake_seconds):",
-        "with trio.CancelScope():",
+        "with trio.move_on_after(settings.handshake_seconds) as opening,",
+        "with trio.CancelScope() as opening,",
         BOUND,
     ),
     mutant(

@@ -12,8 +12,9 @@ from .plan import CLIENT_CAUSES, ENDINGS, FAULTS, OPENINGS, REQUESTS, SERVER_CAU
 from .timed_faults import STATES
 
 SEEDS_MIN = 1_500  # with fewer, something may be missing by chance
-# A row that is closed already, or that was never written, keeps neither of the first two; worlds have no keys.
-NEVER_WRITTEN = {EndReason.CLOSED_ELSEWHERE, EndReason.REFUSED, EndReason.REVOKED}
+# A row that is closed already, or that was never written, keeps neither of the first two; worlds have no keys, and the
+# memory of the machine.
+NEVER_WRITTEN = {EndReason.CLOSED_ELSEWHERE, EndReason.REFUSED, EndReason.REVOKED, EndReason.OVERLOADED}
 ERRORS = ("before", "after", "refused", "slow")
 OPERATIONS_HIT = (
     "append_items", "begin_session", "claim_memory", "close_instance_sessions", "end_session", "finish_memory",

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from ..errors import ItemNotFound
-from ..records import ConversationSummary, StoredItem
+from ..records import PAGE_BYTES_MAX, ConversationSummary, StoredItem
 from .connections import Queries
 
 BEFORE_ALL = (-(1 << 63), UUID(int=0))  # position and message id
@@ -23,6 +23,12 @@ class ConversationQueries(Queries):
             return None
         return [_stored_item(row) for row in await self.fetch("load_history", conversation_id, limit)]
 
+    async def history_bytes(self, conversation_id: UUID, user_id: str, limit: int) -> int | None:
+        if not await self.fetch("find_conversation", conversation_id, user_id):
+            return None
+        ((size,),) = await self.fetch("history_bytes", conversation_id, limit)
+        return int(size)
+
     async def page_items(
         self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None = None
     ) -> Sequence[StoredItem] | None:
@@ -35,9 +41,9 @@ class ConversationQueries(Queries):
                 raise ItemNotFound(cursor)
             start = tuple(found[0])
         if older:
-            rows = await self.fetch("items_before", conversation_id, *start, limit)
+            rows = await self.fetch("items_before", conversation_id, *start, limit, PAGE_BYTES_MAX)
         else:
-            rows = await self.fetch("items_after", conversation_id, *start, limit)
+            rows = await self.fetch("items_after", conversation_id, *start, limit, PAGE_BYTES_MAX)
         return [_stored_item(row) for row in rows]
 
     async def list_conversations(

@@ -1,0 +1,85 @@
+"""The head of an HTTP/1 request, parsed strictly: what a proxy in front could read differently is an error. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_END = b"\r\n\r\n"
+# A bare LF or CR, which some servers take for the end of a line, or NUL, at which some end a value.
+_AMBIGUOUS = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
+_TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/(\d)\.(\d)")
+# No white space before the colon, and none in front of a name: a line that goes on (obs-fold) is no field.
+_FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_LENGTH = re.compile(rb"\d{1,15}")  # as int() it would also be "+5", "5_0" and " 5 "
+
+
+class BadHead(Exception):
+    """A head that is answered with 400."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """fields: names in lower case, in the order sent."""
+
+    method: bytes
+    target: bytes
+    version: tuple[int, int]
+    fields: tuple[tuple[bytes, bytes], ...]
+
+    @property
+    def path(self) -> bytes:
+        return self.target.partition(b"?")[0]
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body follows, whatever the method is."""
+        return any(self.values(b"transfer-encoding")) or any(int(each) for each in self.values(b"content-length"))
+
+    @property
+    def wants_websocket(self) -> bool:
+        offers = b",".join(self.values(b"upgrade")).lower().split(b",")
+        return any(offer.strip() == b"websocket" for offer in offers)
+
+    def values(self, name: bytes) -> list[bytes]:
+        return [value for each, value in self.fields if each == name]
+
+
+def is_decided(data: bytes, seen: int) -> bool:
+    """Whether `parse_head` has a result for these bytes. seen: how many of them were looked at before."""
+    return data.find(_END, max(0, seen - 3)) >= 0 or _AMBIGUOUS.search(data, max(0, seen - 1)) is not None
+
+
+def parse_head(data: bytes) -> RequestHead | None:
+    """The head at the beginning of these bytes; None while it is incomplete. Raises `BadHead`, as soon as possible."""
+    end = data.find(_END)
+    if _AMBIGUOUS.search(data, 0, len(data) if end < 0 else end):
+        raise BadHead("The request's head has a bare line end or NUL.")
+    if end < 0:
+        return None
+    first, *lines = data[:end].split(b"\r\n")
+    request = _REQUEST_LINE.fullmatch(first)
+    if request is None:
+        raise BadHead("The request line is malformed.")
+    fields = [_FIELD.fullmatch(line) for line in lines]
+    if None in fields:
+        raise BadHead("The request has a malformed header.")
+    pairs = tuple((field[1].lower(), field[2].rstrip(b" \t")) for field in fields if field is not None)
+    head = RequestHead(request[1], request[2], (int(request[3]), int(request[4])), pairs)
+    _check(head)
+    return head
+
+
+def _check(head: RequestHead) -> None:
+    if head.version[0] != 1:
+        raise BadHead("This server speaks HTTP/1.1.")
+    if len(head.values(b"host")) > 1:
+        raise BadHead("The request has two Host headers.")
+    lengths, codings = head.values(b"content-length"), head.values(b"transfer-encoding")
+    if len(lengths) + len(codings) > 1:
+        raise BadHead("The request has two lengths.")
+    if not all(_LENGTH.fullmatch(length) for length in lengths):
+        raise BadHead("Content-Length must be one number.")
+    if not all(coding.lower() == b"chunked" and head.version >= (1, 1) for coding in codings):
+        raise BadHead("Transfer-Encoding must be chunked, in HTTP/1.1.")
