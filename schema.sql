@@ -253,6 +253,28 @@ END $$;
 CREATE OR REPLACE TRIGGER guard_session BEFORE INSERT OR UPDATE ON conversation_sessions
     FOR EACH ROW EXECUTE FUNCTION guard_session();
 
+-- A row that is deleted, by whatever cascade, ends its session as a closed one does: its server drops the socket.
+CREATE OR REPLACE FUNCTION notify_of_deleted_session() RETURNS trigger
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM pg_notify('lastcall_' || replace(OLD.instance_id::text, '-', ''), OLD.session_id::text);
+    RETURN NULL;
+END $$;
+
+-- BEFORE: once the table is truncated, nobody can tell which sessions were open.
+CREATE OR REPLACE FUNCTION notify_of_truncated_sessions() RETURNS trigger
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM pg_notify('lastcall_' || replace(instance_id::text, '-', ''), session_id::text)
+       FROM conversation_sessions WHERE is_active AND instance_id IS NOT NULL;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER delete_session AFTER DELETE ON conversation_sessions
+    FOR EACH ROW WHEN (OLD.is_active AND OLD.instance_id IS NOT NULL) EXECUTE FUNCTION notify_of_deleted_session();
+CREATE OR REPLACE TRIGGER truncate_sessions BEFORE TRUNCATE ON conversation_sessions
+    FOR EACH STATEMENT EXECUTE FUNCTION notify_of_truncated_sessions();
+
 -- The transcript: messages, and calls of the client's functions with their outputs. The output of a function has a role
 -- of its own, since only what the user said makes a session worth remembering. A deleted item stays in the transcript.
 CREATE TABLE IF NOT EXISTS messages (

@@ -76,10 +76,11 @@ class FakeLeaseConnection:
         self._closed.append(session_id)
         self._news.set()
 
-    async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
+    async def closed_among(self, session_ids: Sequence[UUID], stored: Collection[UUID] = ()) -> Sequence[UUID]:
         def look() -> Sequence[UUID]:
             sessions = self._store.sessions
-            return [key for key in session_ids if key in sessions and not sessions[key].is_active]
+            closed = [key for key in session_ids if key in sessions and not sessions[key].is_active]
+            return closed + [key for key in stored if key not in sessions]
 
         return await self._store._ask("closed_among", look)
 

@@ -85,6 +85,21 @@ class FakeTables:
         """Closes an active row as a person in psql would."""
         self._close(self.sessions[session_id], trio.current_time(), EndReason.BY_HAND, None, None)
 
+    def erase(self, user_id: str) -> None:
+        """Deletes all rows of a user in one transaction, as an operator would."""
+        theirs = [session for session in self.sessions.values() if session.user_id == user_id]
+        for session in theirs:
+            for message_id in self.ids_in_session.pop(session.session_id, ()):
+                item = self.messages.pop(message_id)
+                del self.stored_at[message_id], self.message_ids[item.conversation_id, item.item_id]
+            del self.sessions[session.session_id]
+            if session.is_active:
+                self._notify(session)
+        for key in [key for key, owner in self.conversations.items() if owner == user_id]:
+            del self.conversations[key], self.created_at[key]
+            self.ids_in_conversation.pop(key, None)
+        self.memories = {key: memory for key, memory in self.memories.items() if key[0] != user_id}
+
     def declare_dead(self, instance_id: UUID) -> None:
         """Marks an instance as dead as another server would."""
         self.instances[instance_id].reaped_at = trio.current_time()
@@ -264,7 +279,12 @@ class FakeTables:
         if any(item.role == "user" for item in self.said_in(session.session_id)):
             session.memory_status = "pending"
             session.memory_due_at = now
-        if session.instance_id in self.guards and closed_by != session.instance_id:
+        if closed_by != session.instance_id:
+            self._notify(session)
+
+    def _notify(self, session: SessionRecord) -> None:
+        """Tells the session's owner that its row was closed or deleted."""
+        if session.instance_id in self.guards:
             self.guards[session.instance_id].notify(session.session_id)
 
 

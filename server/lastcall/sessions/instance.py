@@ -92,8 +92,9 @@ class InstanceLease:
 
         On the lease connection: after an outage, those of the pool may be stuck for seconds.
         """
-        open_here = [session.session_id for session in self._registry]
-        return await connection.closed_among(open_here) if open_here else []
+        open_here = {session.session_id: session for session in self._registry}
+        stored = [key for key, session in open_here.items() if session.row_stored]
+        return await connection.closed_among(list(open_here), stored) if open_here else []
 
     def _stop_session(self, session_id: UUID) -> None:
         session = self._registry.get(session_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 from uuid import UUID
 
@@ -21,8 +21,12 @@ class LeaseConnection(Protocol):
         """
         ...
 
-    async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
-        """Returns those of the sessions whose rows are closed.
+    async def closed_among(self, session_ids: Sequence[UUID], stored: Collection[UUID] = ()) -> Sequence[UUID]:
+        """Returns those of the sessions whose rows are closed or deleted.
+
+        Args:
+            session_ids: The sessions.
+            stored: Those of them whose begin is committed. Another one without a row may be about to get it.
 
         Raises:
             StoreUnavailable: The connection is of no more use; open another one.
@@ -30,7 +34,7 @@ class LeaseConnection(Protocol):
         ...
 
     def closed_by_others(self) -> Sequence[UUID] | None:
-        """Returns the instance's sessions that others have closed since the last call.
+        """Returns the instance's sessions that others have closed or deleted since the last call.
 
         None: there were too many to list; ask `closed_among` about all.
         """

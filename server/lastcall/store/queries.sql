@@ -29,7 +29,10 @@ UPDATE server_instances
 RETURNING instance_id;
 
 -- name: closed_among
-SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($1::uuid[]) AND NOT is_active;
+-- Of the sessions $1, those whose rows are closed; and those of $2, whose begin is committed, that have no row any more.
+SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($1::uuid[]) AND NOT is_active
+UNION ALL
+SELECT id FROM unnest($2::uuid[]) id WHERE NOT EXISTS (SELECT FROM conversation_sessions WHERE session_id = id);
 
 -- name: suspect_instances
 -- Owners of active sessions, other than $1. `guard_gone`: the connection that held its lock has ended, and not because

@@ -177,6 +177,33 @@ async def test_rows_closed_while_no_connection_listened_are_found_when_it_is_bac
         await two.say("Still here")
 
 
+async def test_rows_deleted_while_no_connection_listened_are_found_when_it_is_back(
+    world: World, autojump_clock: MockClock
+) -> None:
+    async with world.connected("?user=ada") as erased, world.connected("?user=eve") as other:
+        await created(erased), await created(other)
+        world.store.fail_before = no("open_lease_connection", "renew")
+        guard_of(world).lost = True
+        await trio.sleep(2 * world.settings.heartbeat_seconds)
+        assert not world.store.guards
+        world.store.erase("ada")
+        world.store.fail_before = no()
+        with trio.fail_after(RECONNECT_SECONDS + A_HAIR):
+            assert await erased.closed() == 4001
+        await other.say("Still here")
+
+
+async def test_a_session_that_is_about_to_get_its_row_is_not_taken_for_deleted(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.store.delay = lambda operation: 2.0 if operation == "begin_session" else 0.0
+    async with world.connected() as peer:
+        await trio.sleep(world.settings.heartbeat_seconds)
+        guard_of(world).lost = True
+        await created(peer)
+        await peer.say("Hello")
+
+
 async def test_an_overflow_of_notifications_makes_it_check_all_rows(world: World, autojump_clock: MockClock) -> None:
     async with world.connected() as one, world.connected() as two:
         closed, _ = await created(one), await created(two)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
@@ -50,8 +50,8 @@ class PostgresLeaseConnection:
         async with self._connection.transaction():
             return await self._connection.fetch(QUERIES["renew_instance"], self._instance_id, GAP_SECONDS)  # type: ignore[no-any-return]
 
-    async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
-        return [row["session_id"] for row in await self._fetch("closed_among", session_ids)]
+    async def closed_among(self, session_ids: Sequence[UUID], stored: Collection[UUID] = ()) -> Sequence[UUID]:
+        return [row["session_id"] for row in await self._fetch("closed_among", session_ids, list(stored))]
 
     def closed_by_others(self) -> Sequence[UUID] | None:
         closed, self._closed = self._closed, []
