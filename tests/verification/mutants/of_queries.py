@@ -74,8 +74,8 @@ LEASES = (
     mutant(
         "a look at all rows finds those that are active",
         QUERIES,
-        "= ANY ($1::uuid[]) AND NOT is_active;",
-        "= ANY ($1::uuid[]);",
+        "= ANY ($1::uuid[]) AND NOT is_active\n",
+        "= ANY ($1::uuid[])\n",
         CONTAINED,
         test=f"{LEASE}::test_a_look_at_all_rows_finds_only_those_that_are_closed",
     ),
