@@ -15,16 +15,13 @@ VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (instance_id) DO NOTHING;
 
 -- name: take_lease_lock
 -- Takes the lock for the connection that will renew the lease. No row: an earlier connection of this instance, not yet
--- gone, still has it. steady_since restarts: an instance that lost its lease connection may have lost it in an outage
--- that everybody had.
-UPDATE server_instances SET guarded_at = now(), steady_since = now()
+-- gone, still has it.
+UPDATE server_instances SET guarded_at = now(), guarded_by = pg_postmaster_start_time()
  WHERE instance_id = $1 AND pg_try_advisory_lock(instance_lock_key($1)) RETURNING instance_id;
 
 -- name: renew_instance
--- No row: this instance was declared dead, or has stopped. $2: seconds without a heartbeat that count as a gap.
-UPDATE server_instances
-   SET heartbeat_at = now(),
-       steady_since = CASE WHEN heartbeat_at < now() - make_interval(secs => $2) THEN now() ELSE steady_since END
+-- No row: this instance was declared dead, or has stopped.
+UPDATE server_instances SET heartbeat_at = now()
  WHERE instance_id = $1 AND reaped_at IS NULL AND stopped_at IS NULL
 RETURNING instance_id;
 
@@ -35,25 +32,24 @@ UNION ALL
 SELECT id FROM unnest($2::uuid[]) id WHERE NOT EXISTS (SELECT FROM conversation_sessions WHERE session_id = id);
 
 -- name: suspect_instances
--- Owners of active sessions, other than $1. `guard_gone`: the connection that held its lock has ended, and not because
--- the database was restarted. `steady_seconds`: for how long the asking instance has had no gap ($2) in its own
--- heartbeats; after an outage all heartbeats are old, and its own may not be renewed yet.
-SELECT i.instance_id, i.host_id, i.pid, i.process_started, i.heartbeat_at, i.lease_seconds,
-       i.stopped_at IS NOT NULL OR i.reaped_at IS NOT NULL AS gone,
-       extract(epoch FROM now() - i.heartbeat_at)::double precision AS silent_seconds,
-       CASE WHEN me.heartbeat_at < now() - make_interval(secs => $2) THEN 0
-            ELSE extract(epoch FROM now() - me.steady_since) END::double precision AS steady_seconds,
-       coalesce(i.guarded_at > pg_postmaster_start_time(), false) AND NOT EXISTS (
+-- Owners of active sessions, other than $1, which must not be dead itself; for an operator, $1 is NULL. `guard_gone`:
+-- the connection that held its lock has ended, and not because the database was restarted. No ages: the clock may be
+-- set, and after an outage all heartbeats are old. Who asks again and again measures them itself.
+SELECT instance_id, host_id, pid, process_started, heartbeat_at, lease_seconds,
+       stopped_at IS NOT NULL OR reaped_at IS NOT NULL AS gone,
+       coalesce(guarded_by = pg_postmaster_start_time(), false) AND NOT EXISTS (
            SELECT FROM pg_locks l
             WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
               AND (l.classid::bigint << 32 | l.objid::bigint) = instance_lock_key(i.instance_id)) AS guard_gone
-  FROM server_instances me, server_instances i
- WHERE me.instance_id = $1 AND me.reaped_at IS NULL AND me.stopped_at IS NULL AND i.instance_id <> $1
-   AND i.instance_id IN (SELECT instance_id FROM conversation_sessions WHERE is_active);
+  FROM server_instances i
+ WHERE instance_id IS DISTINCT FROM $1
+   AND instance_id IN (SELECT instance_id FROM conversation_sessions WHERE is_active)
+   AND ($1 IS NULL OR EXISTS (
+       SELECT FROM server_instances me WHERE me.instance_id = $1 AND me.reaped_at IS NULL AND me.stopped_at IS NULL));
 
 -- name: reap_instance
 -- $2: the heartbeat on which the verdict is based; an instance that has renewed it since is alive. $3: who declares it
--- dead. $4: the number of sessions at most. They ended when it was last known to be alive: at its heartbeat, or with
+-- dead; NULL: a person. $4: the number of sessions at most. They ended when it was last known to be alive: at its heartbeat, or with
 -- the last item that it stored, but at most $5 seconds later: a frozen database may run on waking the statements of a
 -- process that is long dead. Rows that are locked, or being inserted, are left for the next pass.
 -- FOR UPDATE, which a renewal does not take: the instance begins no sessions meanwhile.
@@ -72,7 +68,7 @@ UPDATE conversation_sessions s
        session_end = greatest(free.heartbeat_at, least(free.heartbeat_at + make_interval(secs => $5), coalesce(
            (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id), free.heartbeat_at)))
   FROM free WHERE s.session_id = free.session_id AND s.is_active
-RETURNING s.session_id;
+RETURNING s.session_id, s.user_id, s.session_start, s.session_end, s.duration_seconds, s.end_reason;
 
 -- name: stop_instance
 -- FOR UPDATE, which a renewal does not take: the instance begins no sessions meanwhile. held: its row is locked; waiting
@@ -296,7 +292,8 @@ SELECT id, revoked_at, closed_sessions FROM (SELECT * FROM key UNION ALL SELECT 
 -- $1: user, $2: states, $3: end reason, $4: seconds back; NULL: all. $5: limit. lasted_seconds: so far, while active.
 SELECT session_id, conversation_id, user_id, state, session_start, session_end, duration_seconds, end_reason,
        close_code, memory_status, hostname, pid,
-       coalesce(duration_seconds, extract(epoch FROM now() - session_start)::double precision) AS lasted_seconds
+       coalesce(duration_seconds, greatest(extract(epoch FROM now() - session_start), 0)::double precision)
+           AS lasted_seconds
   FROM session_truth
  WHERE ($1::text IS NULL OR user_id = $1) AND ($2::text[] IS NULL OR state = ANY ($2))
    AND ($3::text IS NULL OR end_reason = $3)
@@ -319,17 +316,16 @@ SELECT DISTINCT instance_id, owner_last_seen FROM orphaned_sessions WHERE instan
 SELECT count(*) AS orphaned_count FROM conversation_sessions
  WHERE is_active AND session_start < now() - make_interval(secs => $1);
 
--- name: close_orphans
--- Dated as by reap_instance; without an owner, at the last stored item. $1, $2: owners and when they were last seen, as
--- of an earlier query. $3: as $5 of reap_instance.
+-- name: close_ownerless
+-- Sessions that no server ever owned, at their last stored item. Rows that are locked are left to whoever writes there.
+WITH free AS MATERIALIZED (
+    SELECT session_id FROM conversation_sessions WHERE instance_id IS NULL AND is_active
+       FOR NO KEY UPDATE SKIP LOCKED
+)
 UPDATE conversation_sessions s
-   SET is_active = false, end_reason = CASE WHEN o.instance_id IS NULL THEN 'by_hand' ELSE 'owner_died' END,
-       session_end = greatest(o.owner_last_seen, least(o.owner_last_seen + make_interval(secs => $3), coalesce(
-           (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id), o.owner_last_seen)))
-  FROM orphaned_sessions o
- WHERE o.session_id = s.session_id AND s.is_active
-   AND (o.instance_id IS NULL OR (o.instance_id, o.owner_last_seen) IN (
-        SELECT * FROM unnest($1::uuid[], $2::timestamptz[])))
+   SET is_active = false, end_reason = 'by_hand',
+       session_end = (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id)
+  FROM free WHERE s.session_id = free.session_id AND s.is_active
 RETURNING s.session_id, s.user_id, s.session_start, s.session_end, s.duration_seconds, s.end_reason;
 
 -- name: close_session

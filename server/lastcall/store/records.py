@@ -60,10 +60,9 @@ class Suspect:
     """Another instance that owns active sessions, as of one query.
 
     gone: it has shut down in order, or was declared dead before.
-    silent_seconds: since its last heartbeat.
     guard_gone: its lease connection has ended, and not because the database was restarted.
-    steady_seconds: for how long the asking instance has had no gap in its own heartbeats.
-    heartbeat: passed back to `reap`; an instance that renews it in between is not reaped.
+    heartbeat: the latest, to be compared with others only for equality: the database's clock may be set. Passed back to
+        `reap`; an instance that renews it in between is not reaped.
     """
 
     instance_id: UUID
@@ -72,8 +71,6 @@ class Suspect:
     process_started: int | None
     lease_seconds: float
     gone: bool
-    silent_seconds: float
-    steady_seconds: float
     guard_gone: bool
     heartbeat: Any
 

@@ -53,13 +53,27 @@ class Store(Protocol):
     def open_lease_connection(self, instance_id: UUID) -> AbstractAsyncContextManager[LeaseConnection]:
         """Opens a connection that holds the instance's lock for as long as the block lasts.
 
+        Where an earlier one still has the lock, the first renewal after its end takes it.
+
         Raises:
-            StoreUnavailable: No connection, or an earlier one still holds the lock.
+            StoreUnavailable: No connection.
         """
         ...
 
-    async def suspects(self, instance_id: UUID) -> Sequence[Suspect]:
-        """Returns all other instances that own active sessions; none where the asking instance is dead itself."""
+    async def renew_lease(self, instance_id: UUID) -> bool:
+        """Sets the heartbeat on any other connection than the lease connection, for as long as that is away.
+
+        Returns:
+            False where the instance was declared dead or has stopped.
+        """
+        ...
+
+    async def closed_among(self, session_ids: Sequence[UUID], stored: Collection[UUID] = ()) -> Sequence[UUID]:
+        """Like `LeaseConnection.closed_among`, for as long as the lease connection is away."""
+        ...
+
+    async def suspects(self, instance_id: UUID | None) -> Sequence[Suspect]:
+        """Returns the other instances that own active sessions; none if the asking one (None: a person) is dead."""
         ...
 
     async def reap(self, suspect: Suspect, judge: UUID) -> int:

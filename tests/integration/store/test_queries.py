@@ -107,7 +107,7 @@ HOT: dict[str, list[Any]] = {
     "items_after": [IDS[0], 0, IDS[0], 20],
     "items_before": [IDS[0], 0, IDS[0], 20],
     "list_conversations": ["user-1", None, 20],
-    "renew_instance": [IDS[0], 3.0],
+    "renew_instance": IDS,
 }
 
 

@@ -7,8 +7,9 @@ from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
 from ..records import EVIDENCE_SECONDS, Instance, Suspect
+from .calls import bounded_call
 from .connections import Queries
-from .lease import GAP_SECONDS, PostgresLeaseConnection, open_lease_connection
+from .lease import LEASE_CALL_SECONDS, PostgresLeaseConnection, open_lease_connection, renew_lease
 
 REAP_ROWS_MAX = 5_000  # in one statement: a quarter of a second
 
@@ -23,8 +24,19 @@ class InstanceQueries(Queries):
     def open_lease_connection(self, instance_id: UUID) -> AbstractAsyncContextManager[PostgresLeaseConnection]:
         return open_lease_connection(self._connector, self._loop, instance_id)
 
-    async def suspects(self, instance_id: UUID) -> Sequence[Suspect]:
-        rows = await self.fetch("suspect_instances", instance_id, GAP_SECONDS, urgent=True)
+    async def renew_lease(self, instance_id: UUID) -> bool:
+        return await bounded_call(self._loop, LEASE_CALL_SECONDS, self._renew_lease, instance_id)
+
+    async def _renew_lease(self, instance_id: UUID) -> bool:
+        async with self._connections.one() as connection:
+            return await renew_lease(connection, instance_id)
+
+    async def closed_among(self, session_ids: Sequence[UUID], stored: Collection[UUID] = ()) -> Sequence[UUID]:
+        rows = await self.fetch("closed_among", session_ids, list(stored), urgent=True)
+        return [row["session_id"] for row in rows]
+
+    async def suspects(self, instance_id: UUID | None) -> Sequence[Suspect]:
+        rows = await self.fetch("suspect_instances", instance_id, urgent=True)
         names = [name for name in Suspect.__slots__ if name != "heartbeat"]
         return [Suspect(**{name: row[name] for name in names}, heartbeat=row["heartbeat_at"]) for row in rows]
 
