@@ -9,6 +9,28 @@ SELECT prove_commit($1);
 -- Also on a standby, whatever its settings say.
 SELECT current_setting('transaction_read_only') = 'on';
 
+-- name: connection_limits
+-- What limits the connections of this role, for how many, and how many there are; those that reach no limit are left out.
+WITH me AS (
+    SELECT oid, rolname, rolconnlimit, rolsuper FROM pg_roles WHERE rolname = session_user
+), used AS (
+    SELECT count(*) FILTER (WHERE usesysid = me.oid) AS by_role,
+           count(*) FILTER (WHERE datname = current_database()) AS in_database, count(*) AS in_all
+      FROM pg_stat_activity, me WHERE usesysid IS NOT NULL AND datid IS NOT NULL
+)
+SELECT 'the role ' || quote_ident(rolname) AS whose, rolconnlimit AS connections_max, by_role AS used,
+       'ALTER ROLE ' || quote_ident(rolname) || ' CONNECTION LIMIT' AS remedy
+  FROM me, used WHERE rolconnlimit >= 0 AND NOT rolsuper
+UNION ALL
+SELECT 'the database ' || quote_ident(datname), datconnlimit, in_database,
+       'ALTER DATABASE ' || quote_ident(datname) || ' CONNECTION LIMIT'
+  FROM pg_database, me, used WHERE datname = current_database() AND datconnlimit >= 0 AND NOT rolsuper
+UNION ALL
+SELECT 'PostgreSQL', current_setting('max_connections')::integer - CASE WHEN rolsuper THEN 0 ELSE
+       current_setting('superuser_reserved_connections')::integer
+       + coalesce(current_setting('reserved_connections', true)::integer, 0) END, in_all, 'raise max_connections to'
+  FROM me, used;
+
 -- name: register_instance
 INSERT INTO server_instances (instance_id, hostname, pid, version, lease_seconds, host_id, process_started)
 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (instance_id) DO NOTHING;
