@@ -180,17 +180,27 @@ SELECT conversation_id, extract(epoch FROM c.created_at)::double precision AS cr
 -- transcript that crashes its server is not retried forever. Returns the messages of each session, without function
 -- calls and deleted items; for a session without messages, one row with NULLs.
 -- $3: NULL, or the only session to claim: found by its key, however long the queue is.
+-- $4: the longest wait in seconds, of a claim or a back-off. What is due later than that, or was never tried and is due
+-- later than now, was due before the clock was set back. It is looked for where nothing else is due.
 WITH oldest AS MATERIALIZED (
     SELECT session_id FROM conversation_sessions
      WHERE $3::uuid IS NULL AND memory_status = 'pending' AND memory_due_at <= now()
      ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED
+), stranded AS MATERIALIZED (
+    SELECT session_id FROM conversation_sessions
+     WHERE $3::uuid IS NULL AND NOT EXISTS (SELECT FROM oldest) AND memory_status = 'pending' AND memory_due_at > now()
+       AND (memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => $4))
+     ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ), this AS MATERIALIZED (
     SELECT session_id FROM conversation_sessions
-     WHERE session_id = $3::uuid AND memory_status = 'pending' AND memory_due_at <= now() FOR UPDATE SKIP LOCKED
+     WHERE session_id = $3::uuid AND memory_status = 'pending'
+       AND (memory_due_at <= now() OR memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => $4))
+       FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE conversation_sessions s
        SET memory_due_at = now() + make_interval(secs => $2), memory_attempts = memory_attempts + 1
-     WHERE session_id IN (SELECT session_id FROM oldest UNION ALL SELECT session_id FROM this)
+     WHERE session_id IN (
+           SELECT session_id FROM oldest UNION ALL SELECT session_id FROM stranded UNION ALL SELECT session_id FROM this)
     RETURNING session_id, user_id, memory_attempts
 )
 SELECT session_id, claimed.user_id, memory_attempts, role, content, item_id
@@ -236,11 +246,14 @@ SELECT EXISTS (SELECT FROM api_keys) AS found;
 
 -- name: find_credential
 -- By its hash: the time this takes tells an attacker about the hash, not about the secret.
+-- A client secret that was created more than $2 seconds in the future was created before the clock was set back: how old
+-- it is cannot be told, and it would be valid for longer than it was made for.
 SELECT key_id AS credential_id, key_id, subject AS user_id, scope, NULL::uuid AS conversation_id, '{}' AS session
   FROM api_keys WHERE secret_hash = $1 AND revoked_at IS NULL
 UNION ALL
 SELECT secret_id, key_id, user_id, 'client', conversation_id, session
-  FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now();
+  FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now()
+   AND created_at < now() + make_interval(secs => $2);
 
 -- name: create_client_secret
 -- allowed: its key is not revoked; FOR SHARE prevents a revocation meanwhile. held: the key's row is locked; waiting

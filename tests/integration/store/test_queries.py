@@ -94,10 +94,10 @@ ANALYZE messages;
 """
 FILL_SECONDS = 60.0
 HOT: dict[str, list[Any]] = {
-    "find_credential": [b"h" * 32],
+    "find_credential": [b"h" * 32, 60.0],
     "close_instance_sessions": [IDS[0], 0.0],
     "active_sessions": IDS,
-    "claim_memory": [1, 60.0, None],
+    "claim_memory": [1, 60.0, None, 330.0],
     "finish_memory": [IDS[0], ["note"], ["text"], ["text"], ["item"]],
     "fail_memory": [IDS[0], "error", 1.0],
     "recall": ["user-1", 50, 10.0],
