@@ -374,6 +374,15 @@ VIEWS = (
         ORPHAN,
         test=f"{SCHEMA}::test_the_views_tell_live_sessions_from_orphans_and_ended_ones",
     ),
+    mutant(
+        "a session whose server died before the clock was set back counts as live",
+        SCHEMA_SQL,
+        "AND i.heartbeat_at BETWEEN now() - make_interval(secs => i.lease_seconds)\n"
+        "                                       AND now() + make_interval(secs => i.lease_seconds)\n",
+        "AND i.heartbeat_at > now() - make_interval(secs => i.lease_seconds)\n",
+        ORPHAN,
+        test=f"{SCHEMA}::test_the_views_tell_live_sessions_from_orphans_and_ended_ones",
+    ),
 )
 
 MUTANTS = GUARDS + KEYS + BATCHES + DELETIONS + VIEWS
