@@ -6,28 +6,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from uuid import UUID
 
 from ..agents.agent import Memory
-from .lease import LeaseConnection
+from .lease import InstanceStore
 from .records import (
     ClientSecret,
     ConversationSummary,
     Credential,
-    Instance,
     ItemDeletion,
     MemoryClaim,
     Recollection,
     SessionEnd,
     SessionStart,
     StoredItem,
-    Suspect,
 )
 
 
-class Store(Protocol):
+class Store(InstanceStore, Protocol):
     """All operations on the database.
 
     All are idempotent, and all raise `StoreUnavailable` if the database does not answer in time: reads after some
@@ -42,58 +39,6 @@ class Store(Protocol):
         Raises:
             CommitRefused: It would not; the message is the database's own reason.
         """
-        ...
-
-    # --- instances
-
-    async def register_instance(self, instance: Instance) -> None:
-        """Adds an instance's row; a row that is there already stays as it is."""
-        ...
-
-    def open_lease_connection(self, instance_id: UUID) -> AbstractAsyncContextManager[LeaseConnection]:
-        """Opens a connection that holds the instance's lock for as long as the block lasts.
-
-        Where an earlier one still has the lock, the first renewal after its end takes it.
-
-        Raises:
-            StoreUnavailable: No connection.
-        """
-        ...
-
-    async def renew_lease(self, instance_id: UUID) -> bool:
-        """Sets the heartbeat on any other connection than the lease connection, for as long as that is away.
-
-        Returns:
-            False where the instance was declared dead or has stopped.
-        """
-        ...
-
-    async def closed_among(self, session_ids: Sequence[UUID], stored: Collection[UUID] = ()) -> Sequence[UUID]:
-        """Like `LeaseConnection.closed_among`, for as long as the lease connection is away."""
-        ...
-
-    async def suspects(self, instance_id: UUID | None) -> Sequence[Suspect]:
-        """Returns the other instances that own active sessions; none if the asking one (None: a person) is dead."""
-        ...
-
-    async def reap(self, suspect: Suspect, judge: UUID) -> int:
-        """Declares an instance dead and ends its sessions, unless it has renewed its lease since `suspects`.
-
-        Args:
-            suspect: The instance, as `suspects` returned it.
-            judge: The instance that declares it dead.
-
-        Returns:
-            The number of sessions that were ended. It is bounded: call again until it is 0.
-        """
-        ...
-
-    async def stop_instance(self, instance_id: UUID) -> None:
-        """Marks the instance as shut down in order, behind all writes that it has queued."""
-        ...
-
-    async def active_sessions(self, instance_id: UUID) -> Collection[UUID]:
-        """Returns the sessions of an instance whose rows are active."""
         ...
 
     # --- sessions and their items
