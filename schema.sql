@@ -18,7 +18,8 @@ ALTER TABLE lastcall_schema ADD COLUMN IF NOT EXISTS release text;
 
 -- ---------------------------------------------------------------------------------------------- instances
 
--- One row per server process. Its lease: a heartbeat not older than lease_seconds, by the clock of this database.
+-- One row per server process. Its lease: a heartbeat at least every lease_seconds. Others watch it by their own clocks,
+-- since the clock of this database may be set.
 CREATE TABLE IF NOT EXISTS server_instances (
     instance_id     uuid             PRIMARY KEY,
     hostname        text             NOT NULL,
@@ -29,11 +30,13 @@ CREATE TABLE IF NOT EXISTS server_instances (
     lease_seconds   double precision NOT NULL DEFAULT 10,
     started_at      timestamptz      NOT NULL DEFAULT now(),
     heartbeat_at    timestamptz      NOT NULL DEFAULT now(),
-    steady_since    timestamptz      NOT NULL DEFAULT now(), -- start of the current run of heartbeats without a gap
     guarded_at      timestamptz,               -- when it last took its advisory lock
+    guarded_by      timestamptz,               -- pg_postmaster_start_time() then: names that run of PostgreSQL
     stopped_at      timestamptz,               -- shut down in order
     reaped_at       timestamptz                -- declared dead by another server
 );
+
+ALTER TABLE server_instances ADD COLUMN IF NOT EXISTS guarded_by timestamptz;
 
 -- Key of the advisory lock that an instance holds on its lease connection: free once that connection is gone.
 CREATE OR REPLACE FUNCTION instance_lock_key(instance_id uuid) RETURNS bigint LANGUAGE sql IMMUTABLE
@@ -252,6 +255,28 @@ END $$;
 
 CREATE OR REPLACE TRIGGER guard_session BEFORE INSERT OR UPDATE ON conversation_sessions
     FOR EACH ROW EXECUTE FUNCTION guard_session();
+
+-- A row that is deleted, by whatever cascade, ends its session as a closed one does: its server drops the socket.
+CREATE OR REPLACE FUNCTION notify_of_deleted_session() RETURNS trigger
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM pg_notify('lastcall_' || replace(OLD.instance_id::text, '-', ''), OLD.session_id::text);
+    RETURN NULL;
+END $$;
+
+-- BEFORE: once the table is truncated, nobody can tell which sessions were open.
+CREATE OR REPLACE FUNCTION notify_of_truncated_sessions() RETURNS trigger
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM pg_notify('lastcall_' || replace(instance_id::text, '-', ''), session_id::text)
+       FROM conversation_sessions WHERE is_active AND instance_id IS NOT NULL;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER delete_session AFTER DELETE ON conversation_sessions
+    FOR EACH ROW WHEN (OLD.is_active AND OLD.instance_id IS NOT NULL) EXECUTE FUNCTION notify_of_deleted_session();
+CREATE OR REPLACE TRIGGER truncate_sessions BEFORE TRUNCATE ON conversation_sessions
+    FOR EACH STATEMENT EXECUTE FUNCTION notify_of_truncated_sessions();
 
 -- The transcript: messages, and calls of the client's functions with their outputs. The output of a function has a role
 -- of its own, since only what the user said makes a session worth remembering. A deleted item stays in the transcript.
@@ -531,13 +556,15 @@ END $$;
 -- ------------------------------------------------------------------------------------ views for operators
 
 -- The state of each session: 'live', 'orphaned' (active, but no living server owns it) or 'ended'. In the second after
--- an outage of the database, before the living servers have renewed their leases, their sessions may appear orphaned.
+-- an outage of the database, or after its clock was set, before the living servers have renewed their leases, their
+-- sessions may appear orphaned. A heartbeat far in the future is one from before the clock was set back.
 CREATE OR REPLACE VIEW session_truth AS
 SELECT s.session_id, s.conversation_id, s.user_id, s.instance_id, s.is_active, s.session_start, s.session_end,
        s.ended_at, s.duration_seconds, s.end_reason, s.close_code, s.memory_status,
        CASE WHEN NOT s.is_active THEN 'ended'
             WHEN i.stopped_at IS NULL AND i.reaped_at IS NULL
-                AND i.heartbeat_at > now() - make_interval(secs => i.lease_seconds)
+                AND i.heartbeat_at BETWEEN now() - make_interval(secs => i.lease_seconds)
+                                       AND now() + make_interval(secs => i.lease_seconds)
                 THEN 'live'
             ELSE 'orphaned' END AS state,
        i.hostname, i.pid,
@@ -546,7 +573,7 @@ SELECT s.session_id, s.conversation_id, s.user_id, s.instance_id, s.is_active, s
 
 CREATE OR REPLACE VIEW orphaned_sessions AS
 SELECT session_id, conversation_id, user_id, instance_id, hostname, pid, session_start, owner_last_seen,
-       extract(epoch FROM now() - session_start) / 3600 AS hours_active
+       greatest(extract(epoch FROM now() - session_start), 0) / 3600 AS hours_active
   FROM session_truth WHERE state = 'orphaned';
 
 CREATE OR REPLACE VIEW daily_session_stats AS

@@ -136,4 +136,8 @@ class Settings:
         5.0, "Seconds between searches for pending memory that was not announced.", flag=False
     )
     heartbeat_seconds: float = setting(0.5, "Seconds between renewals of this instance's lease.", flag=False)
-    reap_seconds: float = setting(0.5, "Seconds between passes of the reaper.", flag=False)
+    reap_seconds: float = setting(0.25, "Seconds between passes of the reaper.", flag=False)
+    # Above 5: a link that is cut for less than that costs no session, and its owner needs a moment to be back.
+    gone_seconds: float = setting(
+        5.4, "Seconds that a server of another host is seen without any connection until it is dead.", flag=False
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -48,7 +48,6 @@ from .transport.tls import tls_context
 from .web.app import create_app
 
 DATABASE_PATIENCE_SECONDS = 5.0  # for a database that is starting, as in a deployment of both
-FIRST_RENEWAL_SECONDS = 3.0  # that the ready line waits for the lease to be renewed once
 
 _log = structlog.get_logger(__name__)
 
@@ -82,14 +81,20 @@ async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
                     database.address, close_seconds=signals.last_commits_seconds, patience=DATABASE_PATIENCE_SECONDS
                 ) as store,
             ):
+                await store.check_connection_limits()
                 await require_credentials_unless_loopback(Authenticator(store, settings), settings)
                 async with agent_of_settings as agent:
-                    with suppress(StoreError):  # it only makes the first sessions faster
-                        await store.warm_up()
                     url = url_of(settings, port.number)
                     ready = Ready(url, database.describe, agent.describe, database.note)
                     await serve_sessions(
-                        settings, store, agent, port.listen, signals, lambda: announce(ready), conditions
+                        settings,
+                        store,
+                        agent,
+                        port.listen,
+                        signals,
+                        lambda: announce(ready),
+                        conditions,
+                        warm_up=store.warm_up,
                     )
         outermost.cancel_scope.cancel()
 
@@ -102,12 +107,19 @@ async def serve_sessions(
     signals: Signals,
     announce: Callable[[], None],
     conditions: Conditions | None = None,
+    *,
+    warm_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
 ) -> None:
-    """From this instance's registration to its last memory. A shutdown goes through it in the order of `PHASES`."""
+    """From this instance's lease to its last memory. A shutdown goes through it in the order of `PHASES`.
+
+    warm_up: opens the store's connections. The lease has its own first: they may take all that the database allows.
+    """
     registry, metrics = Registry(), Metrics(Limit)
     gate = Gate(settings, metrics.count_refusal)
     metrics.held_bytes.set_function(lambda: gate.memory.held)
     async with open_instance(store, settings, registry) as lease:
+        with suppress(StoreError):  # it only makes the first sessions faster
+            await warm_up()
         reconciler = Reconciler(store, lease, registry, metrics)
         async with trio.open_nursery() as repairs:
             repairs.start_soon(Reaper(store, lease, settings, metrics).run)
@@ -150,8 +162,6 @@ async def serve_connections(
         async with trio.open_nursery() as accepting:
             listener = Listener(services, http, sockets_allowed(settings), tls_context(settings))
             accepting.start_soon(listener.accept, listen(), connections)
-            with trio.move_on_after(FIRST_RENEWAL_SECONDS):
-                await services.lease.renewed.wait()
             announce()
             await signals.stop.wait()
             signals.enter(STOP_ACCEPTING)

@@ -26,7 +26,6 @@ class InstanceRecord:
 
     instance: Instance
     heartbeat_at: float
-    steady_since: float
     guarded: bool = False
     stopped_at: float | None = None
     reaped_at: float | None = None

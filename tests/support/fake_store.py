@@ -76,12 +76,8 @@ class FakeLeaseConnection:
         self._closed.append(session_id)
         self._news.set()
 
-    async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
-        def look() -> Sequence[UUID]:
-            sessions = self._store.sessions
-            return [key for key in session_ids if key in sessions and not sessions[key].is_active]
-
-        return await self._store._ask("closed_among", look)
+    async def closed_among(self, session_ids: Sequence[UUID], stored: Collection[UUID] = ()) -> Sequence[UUID]:
+        return await self._store.closed_among(session_ids, stored)
 
     def closed_by_others(self) -> Sequence[UUID]:
         closed, self._closed, self._news = self._closed, [], trio.Event()
@@ -117,22 +113,26 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
     @contextlib.asynccontextmanager
     async def open_lease_connection(self, instance_id: UUID) -> AsyncIterator[FakeLeaseConnection]:
         def take() -> FakeLeaseConnection:
-            if instance_id in self.guards:
-                raise StoreUnavailable("the lock of an earlier connection is still held")
             guard = self.guards[instance_id] = FakeLeaseConnection(self, instance_id)
-            self.instances[instance_id].steady_since = trio.current_time()
             return guard
 
         guard = await self._ask("open_lease_connection", take)
         try:
             yield guard
         finally:
-            del self.guards[instance_id]
+            if self.guards.get(instance_id) is guard:
+                del self.guards[instance_id]
+
+    async def renew_lease(self, instance_id: UUID) -> bool:
+        return await self._ask("renew_lease", lambda: self._renew(instance_id))
+
+    async def closed_among(self, session_ids: Sequence[UUID], stored: Collection[UUID] = ()) -> Sequence[UUID]:
+        return await self._ask("closed_among", lambda: self._closed_among(session_ids, stored))
 
     async def active_sessions(self, instance_id: UUID) -> Collection[UUID]:
         return await self._ask("active_sessions", lambda: [s.session_id for s in self._active_of(instance_id)])
 
-    async def suspects(self, instance_id: UUID) -> Sequence[Suspect]:
+    async def suspects(self, instance_id: UUID | None) -> Sequence[Suspect]:
         return await self._ask("suspects", lambda: self._suspects(instance_id))
 
     async def reap(self, suspect: Suspect, judge: UUID) -> int:

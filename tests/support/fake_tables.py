@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 REAP_ROWS_MAX = 5_000  # per call
-GAP_SECONDS = 1.5  # without a heartbeat: the database was out of reach
 
 
 class FakeTables:
@@ -85,6 +84,21 @@ class FakeTables:
         """Closes an active row as a person in psql would."""
         self._close(self.sessions[session_id], trio.current_time(), EndReason.BY_HAND, None, None)
 
+    def erase(self, user_id: str) -> None:
+        """Deletes all rows of a user in one transaction, as an operator would."""
+        theirs = [session for session in self.sessions.values() if session.user_id == user_id]
+        for session in theirs:
+            for message_id in self.ids_in_session.pop(session.session_id, ()):
+                item = self.messages.pop(message_id)
+                del self.stored_at[message_id], self.message_ids[item.conversation_id, item.item_id]
+            del self.sessions[session.session_id]
+            if session.is_active:
+                self._notify(session)
+        for key in [key for key, owner in self.conversations.items() if owner == user_id]:
+            del self.conversations[key], self.created_at[key]
+            self.ids_in_conversation.pop(key, None)
+        self.memories = {key: memory for key, memory in self.memories.items() if key[0] != user_id}
+
     def declare_dead(self, instance_id: UUID) -> None:
         """Marks an instance as dead as another server would."""
         self.instances[instance_id].reaped_at = trio.current_time()
@@ -93,28 +107,24 @@ class FakeTables:
 
     def _register(self, instance: Instance) -> None:
         now = trio.current_time()
-        record = InstanceRecord(instance=instance, heartbeat_at=now, steady_since=now)
+        record = InstanceRecord(instance=instance, heartbeat_at=now)
         self.instances.setdefault(instance.instance_id, record)
 
     def _renew(self, instance_id: UUID) -> bool:
         record, now = self.instances[instance_id], trio.current_time()
         if record.gone:
             return False
-        if now - record.heartbeat_at > GAP_SECONDS:
-            record.steady_since = now
         record.heartbeat_at = now
         return True
 
-    def _suspects(self, instance_id: UUID) -> Sequence[Suspect]:
-        now, me = trio.current_time(), self.instances[instance_id]
-        if me.gone:
+    def _suspects(self, instance_id: UUID | None) -> Sequence[Suspect]:
+        if instance_id is not None and self.instances[instance_id].gone:
             return []
-        steady_seconds = 0.0 if now - me.heartbeat_at > GAP_SECONDS else now - me.steady_since
         owners = {s.instance_id for s in self.sessions.values() if s.is_active and s.instance_id is not None}
         others = [(key, self.instances[key]) for key in sorted(owners) if key != instance_id]
-        return [self._suspect(key, record, steady_seconds) for key, record in others]
+        return [self._suspect(key, record) for key, record in others]
 
-    def _suspect(self, key: UUID, record: InstanceRecord, steady_seconds: float) -> Suspect:
+    def _suspect(self, key: UUID, record: InstanceRecord) -> Suspect:
         return Suspect(
             instance_id=key,
             host_id=record.instance.host_id,
@@ -122,11 +132,13 @@ class FakeTables:
             process_started=record.instance.process_started,
             lease_seconds=record.instance.lease_seconds,
             gone=record.gone,
-            silent_seconds=trio.current_time() - record.heartbeat_at,
-            steady_seconds=steady_seconds,
             guard_gone=record.guarded and key not in self.guards,
             heartbeat=record.heartbeat_at,
         )
+
+    def _closed_among(self, session_ids: Sequence[UUID], stored: Collection[UUID]) -> Sequence[UUID]:
+        closed = [key for key in session_ids if key in self.sessions and not self.sessions[key].is_active]
+        return closed + [key for key in stored if key not in self.sessions]
 
     def _reap(self, suspect: Suspect, judge: UUID) -> int:
         record = self.instances[suspect.instance_id]
@@ -264,7 +276,12 @@ class FakeTables:
         if any(item.role == "user" for item in self.said_in(session.session_id)):
             session.memory_status = "pending"
             session.memory_due_at = now
-        if session.instance_id in self.guards and closed_by != session.instance_id:
+        if closed_by != session.instance_id:
+            self._notify(session)
+
+    def _notify(self, session: SessionRecord) -> None:
+        """Tells the session's owner that its row was closed or deleted."""
+        if session.instance_id in self.guards:
             self.guards[session.instance_id].notify(session.session_id)
 
 

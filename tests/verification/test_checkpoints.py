@@ -125,11 +125,11 @@ def waits_for_its_peer_when_cancelled(patch: pytest.MonkeyPatch) -> None:
 
 
 def reaps_nobody(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("lastcall.sessions.reaper.cause_of_death", lambda *_: None)
+    patch.setattr("lastcall.sessions.death.cause_of_death", lambda *_: None)
 
 
 def ignores_notifications(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("lastcall.sessions.instance.InstanceLease._stop_session", lambda *_: None)
+    patch.setattr("lastcall.sessions.instance.InstanceLease._stop_sessions", lambda *_: None)
 
 
 def waits_for_answers_without_limit(patch: pytest.MonkeyPatch) -> None:

@@ -131,11 +131,11 @@ FAULTS = {
         "reap_instance", {"coalesce(\n": "(\n", ", free.heartbeat_at)))": ")))"}, REAPING, Promise.AS_MODELLED, "end is"
     ),
     "a sweep of who was seen again": Fault(
-        "close_orphans",
-        {"o.instance_id IS NULL OR": "true OR"},
+        "reap_instance",
+        {"heartbeat_at = $2": "$2::timestamptz IS NOT NULL"},
         SWEEPING,
-        Promise.AS_MODELLED,
-        "answered 'closed 1'",
+        Promise.NONE_SWEPT,
+        "declared dead, though",
         length=6,
     ),
     "a lease renewed after death": Fault(

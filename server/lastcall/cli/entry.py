@@ -34,6 +34,8 @@ _MISTAKES = (
     ("lastcall.store.postgres", "DatabaseUnusable"),
     ("lastcall.agents.agent", "AgentUnavailable"),
     ("lastcall.transport.port", "CannotListen"),
+    ("lastcall.store.postgres.instances", "ConnectionLimitTooLow"),
+    ("lastcall.sessions.instance", "LeaseNotHeld"),
     ("lastcall.config", "BadSettings"),
 )
 

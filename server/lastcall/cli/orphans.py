@@ -36,7 +36,8 @@ def orphans(*, hours: float, alert_above: int, close: bool, as_json: bool, **dat
     """List active sessions whose server is gone, and check the alert.
 
     The exit code is 1 if more than --alert-above sessions have been active for over --hours, orphaned or not. --close
-    closes the orphaned ones; their end is the last time their server was known to be alive.
+    closes the orphaned ones; their end is the last time their server was known to be alive. It first makes sure that
+    this server is dead, which may take as long as its lease.
     """
     if close:
         return _close_orphans(as_json, database)
@@ -87,7 +88,9 @@ def _orphan_cells(each: reports.OrphanReport) -> list[str]:
 
 
 def _close_orphans(as_json: bool, database: dict[str, Any]) -> int:
-    closed = ask(reports.close_orphans, writes=True, **database)
+    from ..sessions.orphans import close_orphans
+
+    closed = ask(close_orphans, writes=True, **database)
     if as_json:
         print_json({"closed": closed})
     elif not closed:

@@ -224,6 +224,7 @@ class _Connection:
         within = max(trio.current_effective_deadline() - trio.current_time() - REASON_SECONDS, 0.0)
         session.began()
         await store.begin_session(start, within=within)
+        session.row_was_stored()
         return Opening(
             model=self._model,
             instructions=settings.instructions,

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 from uuid import UUID, uuid4
 
 import structlog
@@ -18,12 +19,20 @@ from ..store.errors import StoreError
 from ..store.lease import LeaseConnection
 from ..store.records import EndReason, Instance
 from ..store.store import Store
+from .death import GAP_SECONDS
 from .registry import Registry
 
 STOP_SECONDS = 2.0
-RECONNECT_SECONDS = 0.25  # after a lease connection was lost
+HELD_SECONDS = 10.0  # that a start waits for its lease
+# After a lease connection was lost, or could not be opened. Others wait no longer than `gone_seconds` for it.
+RECONNECT_SECONDS = 0.1
+RECONNECT_SECONDS_MAX = 1.0  # once the lease has run out anyway
 
 _log = structlog.get_logger(__name__)
+
+
+class LeaseNotHeld(Exception):
+    """A start could not take its lease; the message is one line for the user that includes the fix."""
 
 
 class InstanceLease:
@@ -31,18 +40,23 @@ class InstanceLease:
 
     Attributes:
         instance_id: Changes when a lease is lost. A session keeps the one that it began under.
-        held: Whether the lease is being renewed, as far as this process knows.
-        renewed: Set when the lease is renewed for the first time.
+        guarded: Set when the lease is renewed on its own connection for the first time.
     """
 
     def __init__(self, store: Store, settings: Settings, registry: Registry) -> None:
         self._store = store
         self._settings = settings
         self._registry = registry
+        self._renewed_at = self._guarded_at = -inf
+        self.trouble = ""
         self.host_id = host_id()
         self.instance_id = uuid4()
-        self.held = False
-        self.renewed = trio.Event()
+        self.guarded = trio.Event()
+
+    @property
+    def held(self) -> bool:
+        """Whether the lease was renewed of late, on whatever connection."""
+        return trio.current_time() - self._renewed_at <= GAP_SECONDS
 
     async def register(self) -> None:
         """Registers this process as a new instance."""
@@ -63,63 +77,122 @@ class InstanceLease:
     async def keep(self) -> None:
         """Renews the lease for ever. A lost connection is replaced, a lost lease followed by a new instance."""
         while True:
+            async with trio.open_nursery() as until_lost:
+                until_lost.start_soon(self._renew_guarded, until_lost.cancel_scope)
+                until_lost.start_soon(self._renew_unguarded, until_lost.cancel_scope)
+            await self._start_anew()
+            await trio.sleep(RECONNECT_SECONDS)
+
+    async def _renew_guarded(self, until_lost: trio.CancelScope) -> None:
+        """Renews on the lease connection, and opens another one whenever that is lost."""
+        lost_at = trio.current_time()
+        while True:
             try:
                 async with self._store.open_lease_connection(self.instance_id) as connection:
                     await self._renew(connection)
-                await self._start_anew()
+                until_lost.cancel()
             except StoreError as error:
-                _log.warning("lease_not_renewed", error=str(error))
-            finally:
-                self.held = False
-            await trio.sleep(RECONNECT_SECONDS)
+                self._note_trouble(error)
+            lost_at = max(lost_at, self._guarded_at)
+            hopeless = trio.current_time() - lost_at > self._settings.lease_seconds
+            await trio.sleep(RECONNECT_SECONDS_MAX if hopeless else RECONNECT_SECONDS)
 
     async def _renew(self, connection: LeaseConnection) -> None:
         """Renews until the lease is lost, and stops sessions whose rows others closed."""
         closed: Sequence[UUID] | None = None
         while await connection.renew():
-            self.held = True
-            self.renewed.set()
+            self._renewed_at = self._guarded_at = trio.current_time()
+            self.guarded.set()
+            self.trouble = ""
             if closed is None:
                 closed = await self._closed_meanwhile(connection)
-            for session_id in closed:
-                self._stop_session(session_id)
+            self._stop_sessions(closed)
             with trio.move_on_after(self._settings.heartbeat_seconds):
                 await connection.news()
             closed = connection.closed_by_others()
 
-    async def _closed_meanwhile(self, connection: LeaseConnection) -> Sequence[UUID]:
+    async def _renew_unguarded(self, until_lost: trio.CancelScope) -> None:
+        """Renews on other connections while the lease connection is away, and looks for rows that others closed.
+
+        A password that was rotated, or a limit of connections, lets those that are open work on, but opens no other.
+        """
+        while True:
+            await trio.sleep(self._settings.heartbeat_seconds)
+            if trio.current_time() - self._guarded_at <= 2 * self._settings.heartbeat_seconds:
+                continue
+            try:
+                if not await self._store.renew_lease(self.instance_id):
+                    until_lost.cancel()
+                self._renewed_at = trio.current_time()
+                self._stop_sessions(await self._closed_meanwhile(self._store))
+            except StoreError as error:
+                self._note_trouble(error)
+
+    async def _closed_meanwhile(self, source: LeaseConnection | Store) -> Sequence[UUID]:
         """Checks the rows of all open sessions: notifications of the time without a connection are lost.
 
-        On the lease connection: after an outage, those of the pool may be stuck for seconds.
+        On the lease connection where there is one: after an outage, those of the pool may be stuck for seconds.
         """
-        open_here = [session.session_id for session in self._registry]
-        return await connection.closed_among(open_here) if open_here else []
+        open_here = {session.session_id: session for session in self._registry}
+        stored = [key for key, session in open_here.items() if session.row_stored]
+        return await source.closed_among(list(open_here), stored) if open_here else []
 
-    def _stop_session(self, session_id: UUID) -> None:
-        session = self._registry.get(session_id)
-        if session is not None:
-            session.stop(EndReason.CLOSED_ELSEWHERE)
+    def _stop_sessions(self, closed: Sequence[UUID]) -> None:
+        for session_id in closed:
+            session = self._registry.get(session_id)
+            if session is not None:
+                session.stop(EndReason.CLOSED_ELSEWHERE)
+
+    def _note_trouble(self, error: StoreError) -> None:
+        """Logs it, but not again and again."""
+        if str(error) != self.trouble:
+            _log.warning("lease_not_renewed", error=str(error))
+        self.trouble = str(error)
 
     async def _start_anew(self) -> None:
         """Stops all sessions, since whoever declared this instance dead closed their rows, and registers a new one."""
         _log.error("lease_lost", instance_id=str(self.instance_id), sessions=len(self._registry))
+        self._renewed_at = self._guarded_at = -inf
         for session in self._registry:
             session.stop(EndReason.OWNER_DIED)
-        await self.register()
+        while True:
+            try:
+                await self.register()
+            except StoreError as error:
+                self._note_trouble(error)
+                await trio.sleep(RECONNECT_SECONDS_MAX)
+            else:
+                return
+
+    async def wait_held(self) -> None:
+        """Returns once the lease is held, on a connection of its own.
+
+        Raises:
+            LeaseNotHeld: It was not within `HELD_SECONDS`.
+        """
+        with trio.move_on_after(HELD_SECONDS):
+            await self.guarded.wait()
+        if not self.guarded.is_set():
+            raise LeaseNotHeld(
+                f"no lease in the database within {HELD_SECONDS:g} s: {self.trouble or 'no answer'}"
+                " (check its limits of connections)"
+            )
 
 
 @asynccontextmanager
 async def open_instance(store: Store, settings: Settings, registry: Registry) -> AsyncIterator[InstanceLease]:
-    """Registers this process, keeps its lease until the block is left, and then marks the instance as stopped.
+    """Takes this process's lease, keeps it until the block is left, and then marks the instance as stopped.
 
     Raises:
         StoreError: The instance could not be registered.
+        LeaseNotHeld: Its lease could not be taken.
     """
     lease = InstanceLease(store, settings, registry)
     await lease.register()
     async with trio.open_nursery() as services:
         services.start_soon(lease.keep)
         try:
+            await lease.wait_held()
             yield lease
         finally:
             services.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""The reconciler: closes active rows of this instance that have no live session.
+"""The reconciler: closes active rows of this instance that have no live session, and sessions without such a row.
 
 The writer retries an end through any outage. This is for the rest: a database that refuses the end (a privilege was
 revoked, somebody's own trigger raises), a full queue, a bug. While this instance lives, no other may close its rows.
@@ -18,6 +18,7 @@ from ..store.records import EndReason, SessionEnd
 from ..store.store import Store
 from .instance import InstanceLease
 from .registry import Registry
+from .session import Session
 
 PASS_SECONDS = 10.0  # between two passes
 ENDS_MAX = 65_536  # remembered until they are stored; of further ones the reason and the exact time are lost
@@ -36,6 +37,7 @@ class Reconciler:
         self._metrics = metrics
         self._ends: dict[UUID, SessionEnd] = {}
         self._seen: dict[UUID, float] = {}
+        self._rowless: Collection[UUID] = ()
 
     def expect(self, end: SessionEnd) -> None:
         """Remembers an end that is about to be stored."""
@@ -57,7 +59,9 @@ class Reconciler:
     async def reconcile(self) -> None:
         """Closes the rows that had no session at the previous pass either: an end may just be on its way."""
         began, instance_id = trio.current_time(), self._lease.instance_id
+        stored = [session for session in self._registry if session.row_stored]
         active = await self._store.active_sessions(instance_id)
+        self._stop_rowless(stored, set(active))
         sessionless = {session_id for session_id in active if self._registry.get(session_id) is None}
         self._forget_ends_but(sessionless, began)
         seen = self._seen
@@ -65,6 +69,17 @@ class Reconciler:
         async with trio.open_nursery() as closing:
             for session_id in [each for each in sessionless if each in seen][:CLOSES_MAX]:
                 closing.start_soon(self._close, self._end_of(session_id, instance_id))
+
+    def _stop_rowless(self, stored: Collection[Session], active: Collection[UUID]) -> None:
+        """Stops sessions that had no active row at the previous pass either: a shutdown may just have closed it.
+
+        They missed their notification: where somebody has switched the triggers off, as a restore does, none is sent.
+        """
+        rowless = [session for session in stored if session.session_id not in active]
+        for session in rowless:
+            if session.session_id in self._rowless:
+                session.stop(EndReason.CLOSED_ELSEWHERE)
+        self._rowless = {session.session_id for session in rowless}
 
     def _forget_ends_but(self, sessionless: Collection[UUID], began: float) -> None:
         self._ends = {key: end for key, end in self._ends.items() if key in sessionless or end.ended >= began}

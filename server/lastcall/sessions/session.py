@@ -36,7 +36,8 @@ class ImpossibleTransition(Exception):
 class Session:
     """One connection's session. It alone changes its state; everything else reports events and reads properties.
 
-    The order of a full life: `began`, any number of responses, `stop`, `take_unfinished`, `row_was_closed`, `left`.
+    The order of a full life: `began`, `row_was_stored`, any number of responses, `stop`, `take_unfinished`,
+    `row_was_closed`, `left`.
 
     Attributes:
         scope: Everything that the session does runs inside it. Only the exit path runs after it.
@@ -53,6 +54,7 @@ class Session:
         "_reason",
         "_responses",
         "_row_closed",
+        "_row_stored",
         "_spoke",
         "_stop_responses",
         "_unfinished",
@@ -72,6 +74,7 @@ class Session:
         self.started = trio.current_time()
         self.scope = trio.CancelScope()
         self._has_row = False
+        self._row_stored = False
         self._row_closed = False
         self._spoke = False
         self._responses = 0
@@ -94,6 +97,11 @@ class Session:
     def has_row(self) -> bool:
         """Whether a row exists, or may: the outcome of a begin can be unknown."""
         return self._has_row
+
+    @property
+    def row_stored(self) -> bool:
+        """Whether its row is known to have been committed: if there is none now, somebody has deleted it."""
+        return self._row_stored
 
     @property
     def spoke(self) -> bool:
@@ -140,6 +148,15 @@ class Session:
         self._refuse_if(self._has_row, "it began already")
         self._refuse_if(self._reason is not None, "it was stopped")
         self._has_row = True
+
+    def row_was_stored(self) -> None:
+        """The begin is committed.
+
+        Raises:
+            ImpossibleTransition: It did not begin.
+        """
+        self._refuse_if(not self._has_row, "it has no row")
+        self._row_stored = True
 
     def stop_responses_with(self, stop_responses: Callable[[], Sequence[StoredItem]]) -> None:
         """Sets what `take_unfinished` calls: it stops all responses and returns their unfinished items.

@@ -9,48 +9,69 @@ SELECT prove_commit($1);
 -- Also on a standby, whatever its settings say.
 SELECT current_setting('transaction_read_only') = 'on';
 
+-- name: connection_limits
+-- What limits the connections of this role, for how many, and how many there are; those that reach no limit are left out.
+WITH me AS (
+    SELECT oid, rolname, rolconnlimit, rolsuper FROM pg_roles WHERE rolname = session_user
+), used AS (
+    SELECT count(*) FILTER (WHERE usesysid = me.oid) AS by_role,
+           count(*) FILTER (WHERE datname = current_database()) AS in_database, count(*) AS in_all
+      FROM pg_stat_activity, me WHERE usesysid IS NOT NULL AND datid IS NOT NULL
+)
+SELECT 'the role ' || quote_ident(rolname) AS whose, rolconnlimit AS connections_max, by_role AS used,
+       'ALTER ROLE ' || quote_ident(rolname) || ' CONNECTION LIMIT' AS remedy
+  FROM me, used WHERE rolconnlimit >= 0 AND NOT rolsuper
+UNION ALL
+SELECT 'the database ' || quote_ident(datname), datconnlimit, in_database,
+       'ALTER DATABASE ' || quote_ident(datname) || ' CONNECTION LIMIT'
+  FROM pg_database, me, used WHERE datname = current_database() AND datconnlimit >= 0 AND NOT rolsuper
+UNION ALL
+SELECT 'PostgreSQL', current_setting('max_connections')::integer - CASE WHEN rolsuper THEN 0 ELSE
+       current_setting('superuser_reserved_connections')::integer
+       + coalesce(current_setting('reserved_connections', true)::integer, 0) END, in_all, 'raise max_connections to'
+  FROM me, used;
+
 -- name: register_instance
 INSERT INTO server_instances (instance_id, hostname, pid, version, lease_seconds, host_id, process_started)
 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (instance_id) DO NOTHING;
 
 -- name: take_lease_lock
 -- Takes the lock for the connection that will renew the lease. No row: an earlier connection of this instance, not yet
--- gone, still has it. steady_since restarts: an instance that lost its lease connection may have lost it in an outage
--- that everybody had.
-UPDATE server_instances SET guarded_at = now(), steady_since = now()
+-- gone, still has it.
+UPDATE server_instances SET guarded_at = now(), guarded_by = pg_postmaster_start_time()
  WHERE instance_id = $1 AND pg_try_advisory_lock(instance_lock_key($1)) RETURNING instance_id;
 
 -- name: renew_instance
--- No row: this instance was declared dead, or has stopped. $2: seconds without a heartbeat that count as a gap.
-UPDATE server_instances
-   SET heartbeat_at = now(),
-       steady_since = CASE WHEN heartbeat_at < now() - make_interval(secs => $2) THEN now() ELSE steady_since END
+-- No row: this instance was declared dead, or has stopped.
+UPDATE server_instances SET heartbeat_at = now()
  WHERE instance_id = $1 AND reaped_at IS NULL AND stopped_at IS NULL
 RETURNING instance_id;
 
 -- name: closed_among
-SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($1::uuid[]) AND NOT is_active;
+-- Of the sessions $1, those whose rows are closed; and those of $2, whose begin is committed, that have no row any more.
+SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($1::uuid[]) AND NOT is_active
+UNION ALL
+SELECT id FROM unnest($2::uuid[]) id WHERE NOT EXISTS (SELECT FROM conversation_sessions WHERE session_id = id);
 
 -- name: suspect_instances
--- Owners of active sessions, other than $1. `guard_gone`: the connection that held its lock has ended, and not because
--- the database was restarted. `steady_seconds`: for how long the asking instance has had no gap ($2) in its own
--- heartbeats; after an outage all heartbeats are old, and its own may not be renewed yet.
-SELECT i.instance_id, i.host_id, i.pid, i.process_started, i.heartbeat_at, i.lease_seconds,
-       i.stopped_at IS NOT NULL OR i.reaped_at IS NOT NULL AS gone,
-       extract(epoch FROM now() - i.heartbeat_at)::double precision AS silent_seconds,
-       CASE WHEN me.heartbeat_at < now() - make_interval(secs => $2) THEN 0
-            ELSE extract(epoch FROM now() - me.steady_since) END::double precision AS steady_seconds,
-       coalesce(i.guarded_at > pg_postmaster_start_time(), false) AND NOT EXISTS (
+-- Owners of active sessions, other than $1, which must not be dead itself; for an operator, $1 is NULL. `guard_gone`:
+-- the connection that held its lock has ended, and not because the database was restarted. No ages: the clock may be
+-- set, and after an outage all heartbeats are old. Who asks again and again measures them itself.
+SELECT instance_id, host_id, pid, process_started, heartbeat_at, lease_seconds,
+       stopped_at IS NOT NULL OR reaped_at IS NOT NULL AS gone,
+       coalesce(guarded_by = pg_postmaster_start_time(), false) AND NOT EXISTS (
            SELECT FROM pg_locks l
             WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
               AND (l.classid::bigint << 32 | l.objid::bigint) = instance_lock_key(i.instance_id)) AS guard_gone
-  FROM server_instances me, server_instances i
- WHERE me.instance_id = $1 AND me.reaped_at IS NULL AND me.stopped_at IS NULL AND i.instance_id <> $1
-   AND i.instance_id IN (SELECT instance_id FROM conversation_sessions WHERE is_active);
+  FROM server_instances i
+ WHERE instance_id IS DISTINCT FROM $1
+   AND instance_id IN (SELECT instance_id FROM conversation_sessions WHERE is_active)
+   AND ($1 IS NULL OR EXISTS (
+       SELECT FROM server_instances me WHERE me.instance_id = $1 AND me.reaped_at IS NULL AND me.stopped_at IS NULL));
 
 -- name: reap_instance
 -- $2: the heartbeat on which the verdict is based; an instance that has renewed it since is alive. $3: who declares it
--- dead. $4: the number of sessions at most. They ended when it was last known to be alive: at its heartbeat, or with
+-- dead; NULL: a person. $4: the number of sessions at most. They ended when it was last known to be alive: at its heartbeat, or with
 -- the last item that it stored, but at most $5 seconds later: a frozen database may run on waking the statements of a
 -- process that is long dead. Rows that are locked, or being inserted, are left for the next pass.
 -- FOR UPDATE, which a renewal does not take: the instance begins no sessions meanwhile.
@@ -69,7 +90,7 @@ UPDATE conversation_sessions s
        session_end = greatest(free.heartbeat_at, least(free.heartbeat_at + make_interval(secs => $5), coalesce(
            (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id), free.heartbeat_at)))
   FROM free WHERE s.session_id = free.session_id AND s.is_active
-RETURNING s.session_id;
+RETURNING s.session_id, s.user_id, s.session_start, s.session_end, s.duration_seconds, s.end_reason;
 
 -- name: stop_instance
 -- FOR UPDATE, which a renewal does not take: the instance begins no sessions meanwhile. held: its row is locked; waiting
@@ -174,17 +195,27 @@ SELECT conversation_id, extract(epoch FROM c.created_at)::double precision AS cr
 -- transcript that crashes its server is not retried forever. Returns the messages of each session, without function
 -- calls and deleted items; for a session without messages, one row with NULLs.
 -- $3: NULL, or the only session to claim: found by its key, however long the queue is.
+-- $4: the longest wait in seconds, of a claim or a back-off. What is due later than that, or was never tried and is due
+-- later than now, was due before the clock was set back. It is looked for where nothing else is due.
 WITH oldest AS MATERIALIZED (
     SELECT session_id FROM conversation_sessions
      WHERE $3::uuid IS NULL AND memory_status = 'pending' AND memory_due_at <= now()
      ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED
+), stranded AS MATERIALIZED (
+    SELECT session_id FROM conversation_sessions
+     WHERE $3::uuid IS NULL AND NOT EXISTS (SELECT FROM oldest) AND memory_status = 'pending' AND memory_due_at > now()
+       AND (memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => $4))
+     ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ), this AS MATERIALIZED (
     SELECT session_id FROM conversation_sessions
-     WHERE session_id = $3::uuid AND memory_status = 'pending' AND memory_due_at <= now() FOR UPDATE SKIP LOCKED
+     WHERE session_id = $3::uuid AND memory_status = 'pending'
+       AND (memory_due_at <= now() OR memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => $4))
+       FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE conversation_sessions s
        SET memory_due_at = now() + make_interval(secs => $2), memory_attempts = memory_attempts + 1
-     WHERE session_id IN (SELECT session_id FROM oldest UNION ALL SELECT session_id FROM this)
+     WHERE session_id IN (
+           SELECT session_id FROM oldest UNION ALL SELECT session_id FROM stranded UNION ALL SELECT session_id FROM this)
     RETURNING session_id, user_id, memory_attempts
 )
 SELECT session_id, claimed.user_id, memory_attempts, role, content, item_id
@@ -230,11 +261,14 @@ SELECT EXISTS (SELECT FROM api_keys) AS found;
 
 -- name: find_credential
 -- By its hash: the time this takes tells an attacker about the hash, not about the secret.
+-- A client secret that was created more than $2 seconds in the future was created before the clock was set back: how old
+-- it is cannot be told, and it would be valid for longer than it was made for.
 SELECT key_id AS credential_id, key_id, subject AS user_id, scope, NULL::uuid AS conversation_id, '{}' AS session
   FROM api_keys WHERE secret_hash = $1 AND revoked_at IS NULL
 UNION ALL
 SELECT secret_id, key_id, user_id, 'client', conversation_id, session
-  FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now();
+  FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now()
+   AND created_at < now() + make_interval(secs => $2);
 
 -- name: create_client_secret
 -- allowed: its key is not revoked; FOR SHARE prevents a revocation meanwhile. held: the key's row is locked; waiting
@@ -308,7 +342,8 @@ SELECT id, revoked_at, closed_sessions FROM (SELECT * FROM key UNION ALL SELECT 
 -- $1: user, $2: states, $3: end reason, $4: seconds back; NULL: all. $5: limit. lasted_seconds: so far, while active.
 SELECT session_id, conversation_id, user_id, state, session_start, session_end, duration_seconds, end_reason,
        close_code, memory_status, hostname, pid,
-       coalesce(duration_seconds, extract(epoch FROM now() - session_start)::double precision) AS lasted_seconds
+       coalesce(duration_seconds, greatest(extract(epoch FROM now() - session_start), 0)::double precision)
+           AS lasted_seconds
   FROM session_truth
  WHERE ($1::text IS NULL OR user_id = $1) AND ($2::text[] IS NULL OR state = ANY ($2))
    AND ($3::text IS NULL OR end_reason = $3)
@@ -331,17 +366,16 @@ SELECT DISTINCT instance_id, owner_last_seen FROM orphaned_sessions WHERE instan
 SELECT count(*) AS orphaned_count FROM conversation_sessions
  WHERE is_active AND session_start < now() - make_interval(secs => $1);
 
--- name: close_orphans
--- Dated as by reap_instance; without an owner, at the last stored item. $1, $2: owners and when they were last seen, as
--- of an earlier query. $3: as $5 of reap_instance.
+-- name: close_ownerless
+-- Sessions that no server ever owned, at their last stored item. Rows that are locked are left to whoever writes there.
+WITH free AS MATERIALIZED (
+    SELECT session_id FROM conversation_sessions WHERE instance_id IS NULL AND is_active
+       FOR NO KEY UPDATE SKIP LOCKED
+)
 UPDATE conversation_sessions s
-   SET is_active = false, end_reason = CASE WHEN o.instance_id IS NULL THEN 'by_hand' ELSE 'owner_died' END,
-       session_end = greatest(o.owner_last_seen, least(o.owner_last_seen + make_interval(secs => $3), coalesce(
-           (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id), o.owner_last_seen)))
-  FROM orphaned_sessions o
- WHERE o.session_id = s.session_id AND s.is_active
-   AND (o.instance_id IS NULL OR (o.instance_id, o.owner_last_seen) IN (
-        SELECT * FROM unnest($1::uuid[], $2::timestamptz[])))
+   SET is_active = false, end_reason = 'by_hand',
+       session_end = (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id)
+  FROM free WHERE s.session_id = free.session_id AND s.is_active
 RETURNING s.session_id, s.user_id, s.session_start, s.session_end, s.duration_seconds, s.end_reason;
 
 -- name: close_session

@@ -13,6 +13,11 @@ from ..agents.agent import Transcript
 # Two heartbeats. An item stored later than this after its owner's last heartbeat does not show that the owner was still
 # alive: a frozen database may run a statement long after it was sent.
 EVIDENCE_SECONDS = 1.0
+# The longest wait for memory that is due: above the longest back-off and the longest claim of the finalizer.
+MEMORY_WAIT_SECONDS_MAX = 330.0
+CLOCK_STEP_SECONDS_MAX = (
+    60.0  # that the database's clock may be set back before client secrets of before it are refused
+)
 # A session that ended earlier and is still pending is part of a backlog: no begin waits for its memory.
 RECENT_SECONDS = 10.0
 
@@ -64,10 +69,9 @@ class Suspect:
     """Another instance that owns active sessions, as of one query.
 
     gone: it has shut down in order, or was declared dead before.
-    silent_seconds: since its last heartbeat.
     guard_gone: its lease connection has ended, and not because the database was restarted.
-    steady_seconds: for how long the asking instance has had no gap in its own heartbeats.
-    heartbeat: passed back to `reap`; an instance that renews it in between is not reaped.
+    heartbeat: the latest, to be compared with others only for equality: the database's clock may be set. Passed back to
+        `reap`; an instance that renews it in between is not reaped.
     """
 
     instance_id: UUID
@@ -76,8 +80,6 @@ class Suspect:
     process_started: int | None
     lease_seconds: float
     gone: bool
-    silent_seconds: float
-    steady_seconds: float
     guard_gone: bool
     heartbeat: Any
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Literal, Protocol, TypeVar
 from uuid import UUID
 
-from .records import EVIDENCE_SECONDS
+from .records import EVIDENCE_SECONDS, Suspect
 
 Row = TypeVar("Row")
 State = Literal["active", "ended", "orphaned"]
@@ -17,6 +17,7 @@ State = Literal["active", "ended", "orphaned"]
 _STATES: dict[State, list[str]] = {"active": ["live", "orphaned"], "ended": ["ended"], "orphaned": ["orphaned"]}
 _HOUR_SECONDS = 3600.0
 
+CLOSE_ROWS_MAX = 5_000  # in one statement
 SECOND_LOOK_SECONDS = 2.0  # living instances renew their leases within one second, also after an outage
 
 
@@ -158,11 +159,26 @@ async def find_orphans(store: Rows, *, hours: float, alert_above: int, limit: in
     return OrphansReport(orphans, overdue, hours, alert_above, overdue > alert_above)
 
 
-async def close_orphans(store: Rows) -> list[ClosedReport]:
-    """Closes all orphaned sessions, dated at the last moment when their owner is known to have been alive."""
-    silent = await _silent_owners(store)
-    owners, last_seen = [owner for owner, _ in silent], [seen for _, seen in silent]
-    return _rows(ClosedReport, await store.fetch("close_orphans", owners, last_seen, EVIDENCE_SECONDS))
+async def orphans_owners(store: Rows) -> set[UUID]:
+    """Returns the owners of orphaned sessions."""
+    return {row["instance_id"] for row in await store.fetch("orphans_owners")}
+
+
+async def close_sessions_of(store: Rows, dead: Suspect) -> list[ClosedReport]:
+    """Declares an instance dead and closes its sessions, dated at the last moment when it is known to have been alive.
+
+    Not if it has renewed its lease since it was found dead. Rows that are locked are left.
+    """
+    closed: list[ClosedReport] = []
+    verdict = (dead.instance_id, dead.heartbeat, None, CLOSE_ROWS_MAX, EVIDENCE_SECONDS)
+    while rows := await store.fetch("reap_instance", *verdict):
+        closed += _rows(ClosedReport, rows)
+    return closed
+
+
+async def close_ownerless(store: Rows) -> list[ClosedReport]:
+    """Closes all active sessions that no server ever owned, as of their last item."""
+    return _rows(ClosedReport, await store.fetch("close_ownerless"))
 
 
 async def _silent_owners(store: Rows) -> set[tuple[UUID, datetime]]:

@@ -6,28 +6,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from uuid import UUID
 
 from ..agents.agent import Memory
-from .lease import LeaseConnection
+from .lease import InstanceStore
 from .records import (
     ClientSecret,
     ConversationSummary,
     Credential,
-    Instance,
     ItemDeletion,
     MemoryClaim,
     Recollection,
     SessionEnd,
     SessionStart,
     StoredItem,
-    Suspect,
 )
 
 
-class Store(Protocol):
+class Store(InstanceStore, Protocol):
     """All operations on the database.
 
     All are idempotent, and all raise `StoreUnavailable` if the database does not answer in time: reads after some
@@ -42,44 +39,6 @@ class Store(Protocol):
         Raises:
             CommitRefused: It would not; the message is the database's own reason.
         """
-        ...
-
-    # --- instances
-
-    async def register_instance(self, instance: Instance) -> None:
-        """Adds an instance's row; a row that is there already stays as it is."""
-        ...
-
-    def open_lease_connection(self, instance_id: UUID) -> AbstractAsyncContextManager[LeaseConnection]:
-        """Opens a connection that holds the instance's lock for as long as the block lasts.
-
-        Raises:
-            StoreUnavailable: No connection, or an earlier one still holds the lock.
-        """
-        ...
-
-    async def suspects(self, instance_id: UUID) -> Sequence[Suspect]:
-        """Returns all other instances that own active sessions; none where the asking instance is dead itself."""
-        ...
-
-    async def reap(self, suspect: Suspect, judge: UUID) -> int:
-        """Declares an instance dead and ends its sessions, unless it has renewed its lease since `suspects`.
-
-        Args:
-            suspect: The instance, as `suspects` returned it.
-            judge: The instance that declares it dead.
-
-        Returns:
-            The number of sessions that were ended. It is bounded: call again until it is 0.
-        """
-        ...
-
-    async def stop_instance(self, instance_id: UUID) -> None:
-        """Marks the instance as shut down in order, behind all writes that it has queued."""
-        ...
-
-    async def active_sessions(self, instance_id: UUID) -> Collection[UUID]:
-        """Returns the sessions of an instance whose rows are active."""
         ...
 
     # --- sessions and their items

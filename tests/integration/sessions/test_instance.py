@@ -8,7 +8,10 @@ from uuid import UUID, uuid4
 import pytest
 import trio
 from lastcall.agents.echo import EchoAgent
-from lastcall.sessions.instance import RECONNECT_SECONDS
+from lastcall.config import Settings
+from lastcall.sessions.death import GAP_SECONDS
+from lastcall.sessions.instance import RECONNECT_SECONDS, RECONNECT_SECONDS_MAX, LeaseNotHeld, open_instance
+from lastcall.sessions.registry import Registry
 from lastcall.store.errors import InstanceGone, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.batch import BatchStatement, Outcome
@@ -19,12 +22,12 @@ from trio.testing import MockClock
 
 from tests.support.clients import Client, connect
 from tests.support.fake_store import FakeStore
-from tests.support.fake_tables import GAP_SECONDS
 from tests.support.instances import instance
 from tests.support.servers import TestServer
 from tests.support.virtual_server import Peer, World
 from tests.support.waiting import eventually
 
+SETTINGS = Settings()
 HEARTBEAT_SECONDS_MAX = 1.0
 A_HAIR = 0.01  # seconds, of virtual time
 SOCKET_GONE_SECONDS_MAX = 1.0
@@ -133,7 +136,7 @@ async def test_a_lost_lease_is_replaced_although_registering_fails_at_first(
         assert (await early.receive("error"))["error"]["code"] == "store_unavailable"
         assert await early.closed() == 1013
     world.store.fail_before = no()
-    await trio.sleep(2 * RECONNECT_SECONDS)
+    await trio.sleep(2 * RECONNECT_SECONDS_MAX)
     assert world.lease.instance_id != before
     async with world.connected() as peer:
         await created(peer)
@@ -152,13 +155,54 @@ async def test_a_lost_lease_connection_is_replaced_and_sessions_live_on(
         assert await health.ready() is None
         lost = guard_of(world)
         lost.lost = True
-        await trio.sleep(world.settings.heartbeat_seconds + A_HAIR)
-        assert await health.ready() == "lease not renewed"
-        await trio.sleep(RECONNECT_SECONDS)
+        await trio.sleep(world.settings.heartbeat_seconds + RECONNECT_SECONDS + A_HAIR)
         assert await health.ready() is None
         assert guard_of(world) is not lost
         await peer.say("Hello")
     assert world.lease.instance_id == before
+
+
+async def test_without_its_connection_the_lease_is_renewed_by_others_and_closed_rows_are_seen(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """As after a password was rotated: the pool works on, but no new connection is let in."""
+    before, health = world.lease.instance_id, world.services
+    async with world.connected() as one, world.connected() as two:
+        closed, _ = await created(one), await created(two)
+        world.store.fail_before = no("open_lease_connection")
+        guard_of(world).lost = True
+        record = world.store.instances[before]
+        for _ in range(100):
+            await trio.sleep(world.settings.heartbeat_seconds)
+            assert trio.current_time() - record.heartbeat_at <= GAP_SECONDS
+            assert await health.ready() is None
+        world.store.close_by_hand(closed)
+        with trio.fail_after(1.0):
+            assert await one.closed() == 4001
+        await two.say("Still here")
+        world.store.declare_dead(before)
+        with trio.fail_after(1.0):
+            assert await two.closed() == 1012
+
+
+async def test_a_lease_that_nobody_can_renew_is_not_held(world: World, autojump_clock: MockClock) -> None:
+    world.store.fail_before = no("open_lease_connection", "renew", "renew_lease")
+    await trio.sleep(GAP_SECONDS + world.settings.heartbeat_seconds)
+    assert await world.services.ready() == "lease not renewed"
+    world.store.fail_before = no()
+    await trio.sleep(world.settings.heartbeat_seconds + A_HAIR)
+    assert await world.services.ready() is None
+
+
+async def test_a_start_without_its_lease_connection_ends_and_says_why(autojump_clock: MockClock) -> None:
+    """Also where the lease could be renewed on other connections."""
+    store = FakeStore()
+    store.fail_before = no("open_lease_connection")
+    with pytest.raises(ExceptionGroup) as failed:
+        async with open_instance(store, SETTINGS, Registry()):
+            raise AssertionError
+    assert failed.group_contains(LeaseNotHeld, match="no database")
+    assert all(record.stopped_at is not None for record in store.instances.values())
 
 
 async def test_rows_closed_while_no_connection_listened_are_found_when_it_is_back(
@@ -166,7 +210,7 @@ async def test_rows_closed_while_no_connection_listened_are_found_when_it_is_bac
 ) -> None:
     async with world.connected() as one, world.connected() as two:
         closed, _ = await created(one), await created(two)
-        world.store.fail_before = no("open_lease_connection")
+        world.store.fail_before = no("open_lease_connection", "renew_lease")
         guard_of(world).lost = True
         await trio.sleep(2 * world.settings.heartbeat_seconds)
         assert not world.store.guards
@@ -175,6 +219,33 @@ async def test_rows_closed_while_no_connection_listened_are_found_when_it_is_bac
         with trio.fail_after(RECONNECT_SECONDS + A_HAIR):
             assert await one.closed() == 4001
         await two.say("Still here")
+
+
+async def test_rows_deleted_while_no_connection_listened_are_found_when_it_is_back(
+    world: World, autojump_clock: MockClock
+) -> None:
+    async with world.connected("?user=ada") as erased, world.connected("?user=eve") as other:
+        await created(erased), await created(other)
+        world.store.fail_before = no("open_lease_connection", "renew_lease")
+        guard_of(world).lost = True
+        await trio.sleep(2 * world.settings.heartbeat_seconds)
+        assert not world.store.guards
+        world.store.erase("ada")
+        world.store.fail_before = no()
+        with trio.fail_after(RECONNECT_SECONDS + A_HAIR):
+            assert await erased.closed() == 4001
+        await other.say("Still here")
+
+
+async def test_a_session_that_is_about_to_get_its_row_is_not_taken_for_deleted(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.store.delay = lambda operation: 2.0 if operation == "begin_session" else 0.0
+    async with world.connected() as peer:
+        await trio.sleep(world.settings.heartbeat_seconds)
+        guard_of(world).lost = True
+        await created(peer)
+        await peer.say("Hello")
 
 
 async def test_an_overflow_of_notifications_makes_it_check_all_rows(world: World, autojump_clock: MockClock) -> None:
@@ -293,7 +364,7 @@ async def test_begins_and_renewals_never_wait_for_each_other(first: str, postgre
         await begin_session(connection, me)
 
     async def renew(connection: Any) -> None:
-        assert await connection.fetch(QUERIES["renew_instance"], me, GAP_SECONDS)
+        assert await connection.fetch(QUERIES["renew_instance"], me)
 
     async def both() -> None:
         one, other = (begin, renew) if first == "begin" else (renew, begin)

@@ -1,9 +1,9 @@
-"""The reaper: which instances count as dead, and what becomes of their sessions; the rules, and on PostgreSQL."""
+"""The reaper: whom it sweeps and when, in virtual time and on PostgreSQL."""
 
 from __future__ import annotations
 
 import gc
-import math
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,12 +14,12 @@ import trio
 from lastcall.config import Settings
 from lastcall.metrics import Metrics
 from lastcall.runtime.host import host_id, process_started
-from lastcall.sessions.instance import InstanceLease
-from lastcall.sessions.reaper import CRASH_SILENT_SECONDS, CRASH_STEADY_SECONDS, Reaper, cause_of_death
+from lastcall.sessions.instance import RECONNECT_SECONDS_MAX, InstanceLease
+from lastcall.sessions.reaper import Reaper
 from lastcall.sessions.registry import Registry
 from lastcall.store.errors import StoreUnavailable
 from lastcall.store.postgres import PostgresStore
-from lastcall.store.records import SessionStart, Suspect
+from lastcall.store.records import SessionStart
 from lastcall.store.store import Store
 from trio.testing import MockClock
 
@@ -28,101 +28,16 @@ from tests.support.fake_store import FakeStore
 from tests.support.instances import instance
 
 SETTINGS = Settings()
-HERE, THERE = "boot-1/4026531836", "boot-2/4026531836"
-PID, STARTED = 4711, 1_000
+THERE = "boot-2/4026531836"
 LEASE_SECONDS = 10.0
-A_HAIR = 0.001  # seconds
-GUARD_GONE, LEASE, PROCESS, LEFT = (
-    "its connection is gone",
-    "its lease ran out",
-    "its process is gone",
-    "it left",
-)
+NOT_BEFORE_SECONDS = 5.0
+OTHER_HOST_SECONDS_MAX = 6.0
+LOOKS_SECONDS = 0.5  # of the reaper, and what its queue takes: added to what a death takes to be certain
 ORPHANS = 10_000
 REAPED_WITHIN_SECONDS = 6.0
 GAP_OF_THE_LOOP_SECONDS_MAX = 0.25
 TICK_SECONDS = 0.005
 WITHIN = 10.0
-
-SUSPECT = Suspect(
-    instance_id=UUID(int=1),
-    host_id=THERE,
-    pid=PID,
-    process_started=STARTED,
-    lease_seconds=LEASE_SECONDS,
-    gone=False,
-    silent_seconds=math.inf,
-    steady_seconds=math.inf,
-    guard_gone=False,
-    heartbeat=0.0,
-)
-
-
-def alive(pid: int) -> int | None:
-    return STARTED
-
-
-def no_process(pid: int) -> int | None:
-    return None
-
-
-def another_process(pid: int) -> int | None:
-    return STARTED + 1
-
-
-# --- the rules
-
-
-def test_an_instance_that_left_is_gone_however_recent_its_heartbeat() -> None:
-    left = replace(SUSPECT, gone=True, silent_seconds=0.0, steady_seconds=0.0)
-    assert cause_of_death(left, HERE, alive) == LEFT
-
-
-@pytest.mark.parametrize(
-    ("suspects_host", "our_host", "started", "cause"),
-    [
-        pytest.param(HERE, HERE, no_process, PROCESS, id="the process is gone"),
-        pytest.param(HERE, HERE, another_process, PROCESS, id="another process has its pid"),
-        pytest.param(HERE, HERE, alive, None, id="the process runs"),
-        pytest.param(THERE, HERE, no_process, None, id="its pid means nothing on this host"),
-        pytest.param(None, HERE, no_process, None, id="its host is not known"),
-        pytest.param(None, None, no_process, None, id="neither host is known"),
-        pytest.param(HERE, None, no_process, None, id="our host is not known"),
-    ],
-)
-def test_a_missing_process_counts_only_on_the_host_where_it_ran(
-    suspects_host: str | None, our_host: str | None, started: Any, cause: str | None
-) -> None:
-    suspect = replace(SUSPECT, host_id=suspects_host, silent_seconds=0.0, steady_seconds=0.0)
-    assert cause_of_death(suspect, our_host, started) == cause
-
-
-@pytest.mark.parametrize(
-    ("guard_gone", "silent", "steady", "cause"),
-    [
-        (True, CRASH_SILENT_SECONDS, CRASH_STEADY_SECONDS, GUARD_GONE),
-        (True, CRASH_SILENT_SECONDS - A_HAIR, CRASH_STEADY_SECONDS, None),
-        (True, CRASH_SILENT_SECONDS, CRASH_STEADY_SECONDS - A_HAIR, None),
-        (False, CRASH_SILENT_SECONDS, CRASH_STEADY_SECONDS, None),
-        (False, LEASE_SECONDS, LEASE_SECONDS, LEASE),
-        (False, LEASE_SECONDS - A_HAIR, LEASE_SECONDS, None),
-        (False, LEASE_SECONDS, LEASE_SECONDS - A_HAIR, None),
-        (False, 3_600.0, 0.0, None),
-        (True, 3_600.0, 0.0, None),
-    ],
-)
-def test_silence_is_proof_only_to_an_instance_that_was_steady_for_as_long(
-    guard_gone: bool, silent: float, steady: float, cause: str | None
-) -> None:
-    suspect = replace(SUSPECT, guard_gone=guard_gone, silent_seconds=silent, steady_seconds=steady)
-    assert cause_of_death(suspect, HERE, alive) == cause
-
-
-def test_it_is_the_suspects_own_lease_that_counts() -> None:
-    suspect = replace(SUSPECT, lease_seconds=60.0, silent_seconds=59.0)
-    assert cause_of_death(suspect, HERE, alive) is None
-    assert cause_of_death(replace(suspect, lease_seconds=59.0), HERE, alive) == LEASE
-
 
 # --- looking, in virtual time
 
@@ -173,14 +88,19 @@ class MemoryScene(Scene):
                 task_status = trio.TASK_STATUS_IGNORED
                 await trio.sleep(SETTINGS.heartbeat_seconds)
 
+    async def swept_for(self, seconds: float) -> None:
+        """The reaper looks for so long."""
+        with trio.move_on_after(seconds):
+            await self.reaper.run()
+
 
 @pytest.fixture
 async def scene(nursery: trio.Nursery) -> MemoryScene:
-    """A judge that is steady."""
+    """A judge with its lease."""
     scene = MemoryScene(FakeStore())
     await scene.lease.register()
     nursery.start_soon(scene.lease.keep)
-    await trio.sleep(2 * LEASE_SECONDS)
+    await scene.lease.wait_held()
     return scene
 
 
@@ -191,69 +111,115 @@ async def test_only_a_dead_instances_sessions_end_with_its_last_heartbeat(
     await nursery.start(scene.beat, healthy)
     theirs, orphan, mine = [await scene.session_of(owner) for owner in (healthy, dead, scene.lease.instance_id)]
     last_heartbeat = scene.store.instances[dead].heartbeat_at
-    await trio.sleep(LEASE_SECONDS)
-    await scene.reaper.sweep()
+    await scene.swept_for(LEASE_SECONDS + LOOKS_SECONDS)
     assert scene.row(orphan).session_end == pytest.approx(max(last_heartbeat, scene.row(orphan).session_start))
-    assert scene.row(orphan).ended_at == pytest.approx(trio.current_time())
+    assert scene.row(orphan).ended_at == pytest.approx(last_heartbeat + LEASE_SECONDS, abs=LOOKS_SECONDS)
     assert (scene.row(orphan).end_reason, scene.row(orphan).closed_by) == ("owner_died", scene.lease.instance_id)
     assert scene.row(theirs).is_active
     assert scene.row(mine).is_active
 
 
-async def test_a_crash_is_seen_by_the_missing_lease_connection_before_the_lease_ends(
-    scene: MemoryScene, autojump_clock: MockClock, nursery: trio.Nursery
+async def crash(scene: MemoryScene, **changes: Any) -> UUID:
+    """A session whose instance has lived for a while, and is gone now with its connection."""
+    crashing = await scene.other(**changes)
+    async with trio.open_nursery() as process:
+        await process.start(scene.beat, crashing)
+        orphan = await scene.session_of(crashing)
+        await scene.swept_for(3 * LEASE_SECONDS)
+        assert scene.row(orphan).is_active
+        process.cancel_scope.cancel()
+    return orphan
+
+
+async def test_a_connection_that_is_gone_elsewhere_is_a_crash_after_five_seconds(
+    scene: MemoryScene, autojump_clock: MockClock
 ) -> None:
-    crashing = await scene.other()
-    with trio.CancelScope() as life:
-        async with trio.open_nursery() as process:
-            await process.start(scene.beat, crashing)
-            orphan = await scene.session_of(crashing)
-            nursery.start_soon(scene.reaper.run)
-            await trio.sleep(3 * LEASE_SECONDS)
-            assert scene.row(orphan).is_active
-            life.cancel()
-    await trio.sleep(CRASH_SILENT_SECONDS + SETTINGS.reap_seconds + A_HAIR)
+    orphan = await crash(scene)
+    await scene.swept_for(NOT_BEFORE_SECONDS)
+    assert scene.row(orphan).is_active
+    await scene.swept_for(OTHER_HOST_SECONDS_MAX - NOT_BEFORE_SECONDS)
     assert not scene.row(orphan).is_active
 
 
-async def test_after_an_outage_instances_that_are_not_back_yet_are_not_swept(
+async def test_a_connection_that_is_gone_from_a_living_process_is_none(
+    scene: MemoryScene, autojump_clock: MockClock
+) -> None:
+    orphan = await crash(scene, host_id=host_id(), pid=os.getpid(), process_started=process_started(os.getpid()))
+    await scene.swept_for(LEASE_SECONDS - LOOKS_SECONDS)
+    assert scene.row(orphan).is_active
+    await scene.swept_for(2 * LOOKS_SECONDS)
+    assert not scene.row(orphan).is_active
+
+
+async def test_a_process_that_is_gone_from_this_host_is_a_crash_at_once(
+    scene: MemoryScene, autojump_clock: MockClock
+) -> None:
+    orphan = await scene.session_of(await scene.other(host_id=host_id(), pid=no_pid(), process_started=1))
+    await scene.swept_for(LOOKS_SECONDS)
+    assert not scene.row(orphan).is_active
+
+
+@pytest.mark.parametrize("cut_seconds", [4.9, 4.0, 0.1])
+async def test_a_link_that_is_cut_for_less_than_five_seconds_costs_no_session(
+    cut_seconds: float, scene: MemoryScene, autojump_clock: MockClock
+) -> None:
+    """Whatever the moment: the owner needs a while to be back, and the reaper sees it a while later."""
+    other = InstanceLease(scene.store, SETTINGS, Registry())
+    await other.register()
+    scene.store.instances[other.instance_id].instance = replace(
+        scene.store.instances[other.instance_id].instance, host_id=THERE
+    )
+    session = await scene.session_of(other.instance_id)
+    async with trio.open_nursery() as living:
+        living.start_soon(scene.reaper.run)
+        for moment in range(10):
+            with trio.move_on_after(2 * LEASE_SECONDS + 0.07 * moment):
+                await other.keep()
+            await trio.sleep(cut_seconds)
+        assert scene.row(session).is_active
+        living.cancel_scope.cancel()
+
+
+async def test_a_heartbeat_by_another_connection_keeps_an_instance_alive(
     scene: MemoryScene, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    slow_to_return = await scene.other()
-    async with trio.open_nursery() as process:
-        await process.start(scene.beat, slow_to_return)
-        session = await scene.session_of(slow_to_return)
-        process.cancel_scope.cancel()
-    nursery.start_soon(scene.reaper.run)
-    scene.store.fail_before = out_of_reach
-    await trio.sleep(10 * LEASE_SECONDS)
-    scene.store.fail_before = lambda operation: None
-    await trio.sleep(CRASH_STEADY_SECONDS - SETTINGS.reap_seconds)
-    assert scene.row(session).is_active
-    await nursery.start(scene.beat, slow_to_return)
-    await trio.sleep(3 * LEASE_SECONDS)
-    assert scene.row(session).is_active
+    """As after its password was rotated: no new connection is let in, but those of its pool work on."""
+    orphan = await crash(scene)
+    owner = scene.row(orphan).instance_id
+    assert owner is not None
+
+    async def beat() -> None:
+        while True:
+            assert await scene.store.renew_lease(owner)
+            await trio.sleep(SETTINGS.heartbeat_seconds)
+
+    nursery.start_soon(beat)
+    await scene.swept_for(3 * LEASE_SECONDS)
+    assert scene.row(orphan).is_active
 
 
-def out_of_reach(operation: str) -> None:
-    raise StoreUnavailable("no database")
-
-
-async def test_the_first_sweep_after_an_outage_does_not_count_on_earlier_steadiness(
-    scene: MemoryScene,
-    autojump_clock: MockClock,
+@pytest.mark.parametrize("away", ["suspects", "renew"])
+async def test_after_an_outage_instances_that_are_not_back_yet_are_not_swept(
+    away: str, scene: MemoryScene, autojump_clock: MockClock
 ) -> None:
-    other = await scene.other()
-    session = await scene.session_of(other)
+    """Also where the database answered questions all the time, but took no heartbeat from anybody."""
+    session = await crash(scene)
+    operations = {away, "renew_lease"} if away == "renew" else {away}
 
-    def no_guard(operation: str) -> None:
-        if operation in ("renew", "open_lease_connection"):
+    def out_of_reach(operation: str) -> None:
+        if operation in operations:
             raise StoreUnavailable("no database")
 
-    scene.store.fail_before = no_guard
-    await trio.sleep(2 * LEASE_SECONDS)
-    await scene.reaper.sweep()
-    assert scene.row(session).is_active, "the judge had not even renewed its own lease"
+    async with trio.open_nursery() as living:
+        living.start_soon(scene.reaper.run)
+        scene.store.fail_before = out_of_reach
+        await trio.sleep(10 * LEASE_SECONDS)
+        scene.store.fail_before = lambda operation: None
+        await trio.sleep(NOT_BEFORE_SECONDS)
+        assert scene.row(session).is_active
+        await trio.sleep(OTHER_HOST_SECONDS_MAX + RECONNECT_SECONDS_MAX - NOT_BEFORE_SECONDS)
+        assert not scene.row(session).is_active
+        living.cancel_scope.cancel()
 
 
 async def test_an_instance_that_was_declared_dead_sweeps_nothing(
@@ -262,7 +228,6 @@ async def test_an_instance_that_was_declared_dead_sweeps_nothing(
     me = scene.lease.instance_id
     other = await scene.other()
     await scene.session_of(other)
-    await trio.sleep(2 * LEASE_SECONDS)
     assert await scene.store.suspects(me)
     scene.store.declare_dead(me)
     assert not await scene.store.suspects(me)
@@ -273,14 +238,16 @@ async def test_an_instance_that_renews_before_the_verdict_lives_on(
 ) -> None:
     other = await scene.other()
     session = await scene.session_of(other)
-    await trio.sleep(LEASE_SECONDS)
+    verdicts: list[str] = []
 
     def back_in_time(operation: str) -> None:
         if operation == "reap":
+            verdicts.append(operation)
             scene.store.instances[other].heartbeat_at = trio.current_time()
 
     scene.store.fail_before = back_in_time
-    await scene.reaper.sweep()
+    await scene.swept_for(LEASE_SECONDS + LOOKS_SECONDS)
+    assert verdicts
     assert scene.row(session).is_active
     assert not scene.store.instances[other].gone
 
@@ -288,8 +255,7 @@ async def test_an_instance_that_renews_before_the_verdict_lives_on(
 async def test_a_sweep_that_fails_is_counted_and_followed_by_the_next(
     scene: MemoryScene, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    orphan = await scene.session_of(await scene.other())
-    await trio.sleep(LEASE_SECONDS)
+    orphan = await scene.session_of(await scene.other(host_id=host_id(), pid=no_pid(), process_started=1))
 
     def unavailable(operation: str) -> None:
         if operation == "suspects":
@@ -310,8 +276,8 @@ async def test_a_sweep_that_fails_is_counted_and_followed_by_the_next(
 async def test_an_instance_that_cannot_be_reaped_does_not_delay_the_others(
     scene: MemoryScene, autojump_clock: MockClock
 ) -> None:
-    orphans = [await scene.session_of(await scene.other()) for _ in range(3)]
-    await trio.sleep(LEASE_SECONDS)
+    gone = {"host_id": host_id(), "pid": no_pid(), "process_started": 1}
+    orphans = [await scene.session_of(await scene.other(**gone)) for _ in range(3)]
     reaped: list[str] = []
 
     def first_fails(operation: str) -> None:
@@ -364,34 +330,6 @@ async def test_ten_thousand_orphans_are_reaped_in_one_sweep_and_the_loop_goes_on
         " count(*) FILTER (WHERE end_reason = 'owner_died') AS reaped FROM conversation_sessions"
     )
     assert (left["active"], left["ends"], left["reaped"]) == (0, 1, ORPHANS)
-
-
-async def test_on_postgresql_an_instance_that_has_not_renewed_is_not_steady(
-    postgres_store: PostgresStore,
-) -> None:
-    scene = Scene(postgres_store)
-    await scene.lease.register()
-    await scene.session_of(await scene.other())
-    age = "UPDATE server_instances SET heartbeat_at = heartbeat_at - $1::interval, steady_since = now() - $1::interval"
-    await postgres_store.select(age.replace("$1", "'1 hour'"))
-    (suspect,) = await postgres_store.suspects(scene.lease.instance_id)
-    assert suspect.silent_seconds >= 3_600
-    assert suspect.steady_seconds == 0
-    await scene.reaper.sweep()
-    assert scene.metric("lastcall_sessions_reaped_total") == 0
-
-
-async def test_on_postgresql_a_new_lease_connection_restarts_steadiness(
-    postgres_store: PostgresStore,
-) -> None:
-    scene = Scene(postgres_store)
-    await scene.lease.register()
-    await scene.session_of(await scene.other())
-    await postgres_store.select("UPDATE server_instances SET steady_since = now() - interval '1 hour'")
-    async with postgres_store.open_lease_connection(scene.lease.instance_id) as guard:
-        await guard.renew()
-    (suspect,) = await postgres_store.suspects(scene.lease.instance_id)
-    assert suspect.steady_seconds < CRASH_STEADY_SECONDS
 
 
 async def tick(gaps: list[float]) -> None:

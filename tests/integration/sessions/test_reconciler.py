@@ -120,6 +120,17 @@ async def test_the_rows_of_another_server_are_none_of_our_business(autojump_cloc
     assert row.is_active
 
 
+async def test_a_session_whose_row_vanished_unnoticed_is_stopped(autojump_clock: MockClock) -> None:
+    """As where somebody deletes rows with the triggers switched off."""
+    world = World(FakeStore(), EchoAgent())
+    async with in_background(world.services.reconciler.run), world.connected() as peer:
+        await peer.receive("session.created")
+        await trio.sleep(2 * PASS_SECONDS)
+        world.store.erase("anonymous")
+        with trio.fail_after(CLOSED_WITHIN):
+            assert await peer.closed() == 4001
+
+
 @pytest.mark.parametrize("error", [StoreUnavailable("away"), StoreError("odd")])
 async def test_a_pass_that_fails_is_followed_by_the_next(error: StoreError, autojump_clock: MockClock) -> None:
     world = World(FakeStore(), EchoAgent())

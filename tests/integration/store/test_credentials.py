@@ -8,6 +8,7 @@ import pytest
 import trio
 from lastcall.auth.identity import Scope
 from lastcall.store.errors import CredentialRevoked, InvalidRow
+from lastcall.store.postgres import PostgresStore
 from lastcall.store.records import Credential
 
 from .world import HASH, OTHER_HASH, WAIT_SECONDS, World, key_of, secret_of
@@ -105,3 +106,16 @@ async def test_nothing_begins_with_what_was_revoked_in_between(world: World) -> 
             await world.begin(credential_id=credential_id)
     assert await world.session_count() == 0
     await world.begin()
+
+
+@pytest.mark.parametrize(("created", "valid"), [("30 seconds", True), ("1 hour", False)])
+async def test_a_clock_that_is_set_back_does_not_prolong_a_client_secret(
+    created: str, valid: bool, postgres_store: PostgresStore
+) -> None:
+    await postgres_store.select(
+        "INSERT INTO client_secrets (user_id, secret_hash, created_at, expires_at)"
+        " VALUES ('ada', $1, now() + $2::text::interval, now() + $2::text::interval + interval '1 minute')",
+        HASH,
+        created,
+    )
+    assert (await postgres_store.find_credential(HASH) is not None) is valid

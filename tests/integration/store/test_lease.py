@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -16,8 +18,6 @@ from tests.support.instances import instance
 
 from .world import WAIT_SECONDS, PostgresWorld, soon
 
-HOUR_SECONDS = 3_600.0
-STEADY_SECONDS_MAX = 60.0  # of an instance whose run of heartbeats has just begun
 HEX_DIGITS = 32  # of a UUID
 CLOSED_MAX = 2
 LEASE_CONNECTIONS = "FROM pg_stat_activity WHERE application_name = 'lastcall guard'"
@@ -55,19 +55,10 @@ async def test_a_lease_connection_that_replaces_another_hears_of_closed_rows(wor
     start = await world.begin()
     async with world.store.open_lease_connection(world.instance_id):
         pass
-    async with AsyncExitStack() as stack:
-        connection = await soon(lambda: opened(world, stack))
+    async with world.store.open_lease_connection(world.instance_id) as connection:
         await world.close_by_hand(start.session_id)
         await news(connection)
         assert connection.closed_by_others() == [start.session_id]
-
-
-async def opened(world: PostgresWorld, stack: AsyncExitStack) -> LeaseConnection | None:
-    """A lease connection; None while an earlier one still holds the lock."""
-    try:
-        return await stack.enter_async_context(world.store.open_lease_connection(world.instance_id))
-    except StoreUnavailable:
-        return None
 
 
 async def test_more_notifications_than_are_kept_ask_for_a_look_at_all_rows(
@@ -127,44 +118,105 @@ async def test_instances_whose_ids_differ_in_one_digit_have_locks_of_their_own(w
             assert await connection.renew()
 
 
-async def test_two_connections_never_hold_one_instances_lock(world: PostgresWorld) -> None:
-    async with world.store.open_lease_connection(world.instance_id):
-        with pytest.raises(StoreUnavailable):
-            async with world.store.open_lease_connection(world.instance_id):
-                pass
+async def locks(world: PostgresWorld) -> int:
+    [row] = await world.sql("SELECT count(*) AS held FROM pg_locks WHERE locktype = 'advisory' AND granted")
+    return int(row["held"])
 
 
-# --- heartbeats
+async def test_a_lease_is_renewed_while_an_earlier_connection_still_has_its_lock(world: PostgresWorld) -> None:
+    """As after a link that was dead for a while: the database has not noticed yet that the earlier one is gone."""
+    async with world.store.open_lease_connection(world.instance_id) as earlier:
+        assert await earlier.renew()
+        async with world.store.open_lease_connection(world.instance_id) as later:
+            assert await later.renew()
+            assert await locks(world) == 1
+            earlier._connection.terminate()
+            await soon(lambda: free(world))
+            assert await later.renew()
+            assert await locks(world) == 1
 
 
-@pytest.mark.parametrize(
-    ("silent", "steady"), [(2 * lease.GAP_SECONDS, 0.0), (0.0, HOUR_SECONDS)], ids=["after a gap", "without one"]
-)
-async def test_a_run_of_heartbeats_starts_again_only_after_a_gap(
-    world: PostgresWorld, silent: float, steady: float
+async def free(world: PostgresWorld) -> bool:
+    return await locks(world) == 0
+
+
+async def test_a_lease_is_renewed_without_a_connection_of_its_own(world: PostgresWorld) -> None:
+    before = await heartbeat(world)
+    assert await world.store.renew_lease(world.instance_id)
+    assert await heartbeat(world) > before
+    await world.declare_dead(world.instance_id)
+    assert not await world.store.renew_lease(world.instance_id)
+
+
+async def heartbeat(world: PostgresWorld) -> Any:
+    [row] = await world.sql("SELECT heartbeat_at FROM server_instances")
+    return row["heartbeat_at"]
+
+
+# --- connecting
+
+
+async def test_an_attempt_that_hangs_does_not_delay_the_next(
+    world: PostgresWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await another(world, UUID(int=1))
+    """One that was begun while the link was down may hang long after it is back."""
+    attempts = attempts_that(monkeypatch, "hang", "hang", "connect")
+    with trio.fail_after(lease.LEASE_COMMAND_SECONDS):
+        async with world.store.open_lease_connection(world.instance_id) as connection:
+            assert await connection.renew()
+    assert attempts == ["hang", "hang", "connect"]
+
+
+async def test_an_attempt_that_is_refused_leaves_the_ones_before_it_their_time(
+    world: PostgresWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at a limit of connections, which a slow attempt has used up."""
+    attempts_that(monkeypatch, "be slow", "be refused", "be refused")
     async with world.store.open_lease_connection(world.instance_id) as connection:
-        await world.sql(
-            "UPDATE server_instances SET heartbeat_at = now() - make_interval(secs => $2),"
-            " steady_since = now() - make_interval(secs => $3) WHERE instance_id = $1",
-            world.instance_id,
-            silent,
-            HOUR_SECONDS,
-        )
         assert await connection.renew()
-        found = await suspect(world)
-    assert steady <= found.steady_seconds <= steady + STEADY_SECONDS_MAX
+
+
+async def test_a_database_that_refuses_is_told_at_once(world: PostgresWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = attempts_that(monkeypatch, "be refused", "connect")
+    with pytest.raises(StoreUnavailable):
+        async with world.store.open_lease_connection(world.instance_id):
+            pass
+    assert attempts == ["be refused"]
+
+
+def attempts_that(monkeypatch: pytest.MonkeyPatch, *behaviours: str) -> list[str]:
+    """The attempts to connect behave like this, one after the other. Returns those that were made."""
+    connect, made = lease._connect, list[str]()
+
+    async def attempt(*args: Any) -> Any:
+        made.append(behaviours[len(made)])
+        match made[-1]:
+            case "hang":
+                await asyncio.Event().wait()
+            case "be slow":
+                await asyncio.sleep(2 * lease.STAGGER_SECONDS)
+            case "be refused":
+                raise ConnectionRefusedError
+        return await connect(*args)
+
+    monkeypatch.setattr(lease, "_connect", attempt)
+    return made
 
 
 @pytest.mark.parametrize(
-    ("taken", "gone"), [("now()", True), ("pg_postmaster_start_time() - interval '1 s'", False), ("NULL", False)]
+    ("taken", "gone"),
+    [
+        ("pg_postmaster_start_time()", True),
+        ("pg_postmaster_start_time() - interval '1 s'", False),
+        ("pg_postmaster_start_time() + interval '1 s'", False),  # the clock was set back since
+        ("NULL", False),
+    ],
 )
 async def test_a_lock_that_was_lost_in_a_restart_of_postgresql_says_nothing(
     world: PostgresWorld, taken: str, gone: bool
 ) -> None:
     other = await another(world, UUID(int=1))
-    await world.sql(f"UPDATE server_instances SET guarded_at = {taken} WHERE instance_id = $1", other)
+    await world.sql(f"UPDATE server_instances SET guarded_by = {taken} WHERE instance_id = $1", other)
     assert (await suspect(world)).guard_gone is gone
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 import trio
+from lastcall.config import Settings
+from lastcall.memory import finalizer
 from lastcall.store.errors import InvalidRow
 from lastcall.store.postgres import PostgresStore
-from lastcall.store.records import RECENT_SECONDS, MemoryClaim, RememberedFact
+from lastcall.store.records import MEMORY_WAIT_SECONDS_MAX, RECENT_SECONDS, MemoryClaim, RememberedFact
 from trio.testing import MockClock
 
 from tests.support.instances import instance
@@ -213,3 +215,43 @@ async def test_a_failure_after_the_finish_changes_nothing(world: World) -> None:
     await world.store.fail_memory(start.session_id, "late", retry_after=0.0)
     row = await world.session(start.session_id)
     assert (row.memory_status, row.memory_error) == ("done", None)
+
+
+# --- a clock that is set
+
+
+DUE = "UPDATE conversation_sessions SET memory_due_at = now() + make_interval(secs => $2) WHERE session_id = $1"
+
+
+async def registered(store: PostgresStore) -> PostgresWorld:
+    world = PostgresWorld(store)
+    await store.register_instance(instance(world.instance_id))
+    return world
+
+
+@pytest.mark.parametrize("by_session", [True, False])
+@pytest.mark.parametrize("step_seconds", [1.0, 100.0, 3_600.0])
+async def test_memory_that_was_due_before_the_clock_was_set_back_is_due(
+    step_seconds: float, by_session: bool, postgres_store: PostgresStore
+) -> None:
+    world = await registered(postgres_store)
+    start = await world.spoken()
+    await world.sql(DUE, start.session_id, step_seconds)
+    session_id = start.session_id if by_session else None
+    assert len(await world.store.claim_memory(1, 60.0, session_id=session_id)) == 1
+
+
+async def test_a_claim_or_back_off_of_before_the_clock_was_set_back_ends(postgres_store: PostgresStore) -> None:
+    world = await registered(postgres_store)
+    start = await world.spoken()
+    assert len(await world.store.claim_memory(1, 60.0)) == 1
+    assert await world.store.claim_memory(1, 60.0) == []
+    await world.sql(DUE, start.session_id, MEMORY_WAIT_SECONDS_MAX - 10.0)
+    assert await world.store.claim_memory(1, 60.0) == []
+    await world.sql(DUE, start.session_id, MEMORY_WAIT_SECONDS_MAX + 10.0)
+    assert len(await world.store.claim_memory(1, 60.0)) == 1
+
+
+async def test_no_memory_waits_longer_than_the_longest_wait() -> None:
+    claim_seconds = Settings().memory_seconds + finalizer.CLAIM_MARGIN_SECONDS
+    assert max(claim_seconds, finalizer.BACKOFF_SECONDS_MAX) < MEMORY_WAIT_SECONDS_MAX

@@ -94,10 +94,10 @@ ANALYZE messages;
 """
 FILL_SECONDS = 60.0
 HOT: dict[str, list[Any]] = {
-    "find_credential": [b"h" * 32],
+    "find_credential": [b"h" * 32, 60.0],
     "close_instance_sessions": [IDS[0], 0.0],
     "active_sessions": IDS,
-    "claim_memory": [1, 60.0, None],
+    "claim_memory": [1, 60.0, None, 330.0],
     "finish_memory": [IDS[0], ["note"], ["text"], ["text"], ["item"]],
     "fail_memory": [IDS[0], "error", 1.0],
     "recall": ["user-1", 50, 10.0],
@@ -108,7 +108,7 @@ HOT: dict[str, list[Any]] = {
     "items_after": [IDS[0], 0, IDS[0], 20, 1_000_000],
     "items_before": [IDS[0], 0, IDS[0], 20, 1_000_000],
     "list_conversations": ["user-1", None, 20],
-    "renew_instance": [IDS[0], 3.0],
+    "renew_instance": IDS,
 }
 
 

@@ -17,7 +17,7 @@ import trio_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lastcall.embedded import cluster
-from lastcall.store import reports
+from lastcall.sessions.orphans import close_orphans
 from lastcall.store.errors import InvalidRow
 from lastcall.store.postgres import PostgresStore, open_store
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
@@ -467,12 +467,15 @@ async def test_the_old_orphan_check_alert_and_daily_figures_answer_right(databas
 
 
 async def _one_session_of_each_kind(database: Database) -> dict[UUID, str]:
-    live, stopped, reaped, stale, ended = [await database.instance() for _ in range(5)]
+    live, stopped, reaped, stale, early, ended = [await database.instance() for _ in range(6)]
     kinds = {
         await database.insert(instance_id=live): "live",
         await database.insert(2.0, instance_id=stopped): "orphaned",
         await database.insert(2.0, instance_id=reaped): "orphaned",
         await database.insert(2.0, instance_id=stale): "orphaned",
+        await database.insert(
+            2.0, instance_id=early
+        ): "orphaned",  # its heartbeat is from before the clock was set back
         await database.insert(2.0): "orphaned",
         await database.insert(2.0, instance_id=ended): "ended",
     }
@@ -480,7 +483,14 @@ async def _one_session_of_each_kind(database: Database) -> dict[UUID, str]:
     await database.store.stop_instance(stopped)
     await database.sql("UPDATE server_instances SET reaped_at = now() WHERE instance_id = $1", reaped)
     await database.sql(
-        "UPDATE server_instances SET heartbeat_at = now() - interval '11 seconds' WHERE instance_id = $1", stale
+        "UPDATE server_instances SET lease_seconds = 0.5, heartbeat_at = now() - interval '11 seconds'"
+        " WHERE instance_id = $1",
+        stale,
+    )
+    await database.sql(
+        "UPDATE server_instances SET lease_seconds = 0.5, heartbeat_at = now() + interval '1 hour'"
+        " WHERE instance_id = $1",
+        early,
     )
     return kinds
 
@@ -491,21 +501,21 @@ async def test_the_views_tell_live_sessions_from_orphans_and_ended_ones(database
     assert {row["session_id"]: row["state"] for row in truth} == kinds
     orphans = await database.sql("SELECT session_id, hours_active FROM orphaned_sessions")
     assert {row["session_id"] for row in orphans} == {key for key, kind in kinds.items() if kind == "orphaned"}
-    assert [float(row["hours_active"]) for row in orphans] == pytest.approx([2.0] * 4, abs=0.01)
+    assert [float(row["hours_active"]) for row in orphans] == pytest.approx([2.0] * 5, abs=0.01)
 
 
 async def test_closing_orphans_dates_them_at_their_owners_last_sign_of_life(database: Database) -> None:
     kinds = await _one_session_of_each_kind(database)
-    closed = {each.session_id for each in await reports.close_orphans(database.store)}
+    closed = {each.session_id for each in await close_orphans(database.store)}
     assert closed == {key for key, kind in kinds.items() if kind == "orphaned"}
     rows = await database.sql(
         "SELECT s.*, extract(epoch FROM s.ended_at - s.session_end) AS late FROM conversation_sessions s"
         " WHERE session_id = ANY ($1) ORDER BY late DESC",
         list(closed),
     )
-    assert float(rows[0]["late"]) == pytest.approx(11.0 + reports.SECOND_LOOK_SECONDS, abs=1.0)
-    assert sorted(row["end_reason"] for row in rows) == ["by_hand", "owner_died", "owner_died", "owner_died"]
-    assert await reports.close_orphans(database.store) == []
+    assert float(rows[0]["late"]) == pytest.approx(11.0 + 0.5, abs=1.0)
+    assert sorted(row["end_reason"] for row in rows) == ["by_hand"] + ["owner_died"] * 4
+    assert await close_orphans(database.store) == []
 
 
 async def test_the_daily_figures_count_sessions_and_memory(database: Database) -> None:

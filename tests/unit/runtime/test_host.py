@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from lastcall.runtime import host
-from lastcall.runtime.host import host_id, process_started
+from lastcall.runtime.host import ProcessState, host_id, process_started, process_state
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
@@ -62,6 +62,64 @@ def test_a_command_name_may_hold_any_bytes(name: str, tmp_path: Path) -> None:
         program = f"open('/proc/self/comm', 'wb').write({encoded!r}); {WAIT}"
         with process(sys.executable, "-c", program) as child:
             assert process_started(child.pid) is not None
+
+
+# --- whether a process is provably gone
+
+
+def test_a_process_that_runs_lives_and_one_that_was_killed_is_gone() -> None:
+    with process(sys.executable, "-c", WAIT) as child:
+        started = process_started(child.pid)
+        assert process_state(child.pid, started) is ProcessState.LIVES
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert process_state(child.pid, started) is ProcessState.GONE, "a zombie"
+    assert process_state(child.pid, started) is ProcessState.GONE
+
+
+def test_another_process_with_the_same_pid_is_not_the_one_that_is_gone() -> None:
+    with process(sys.executable, "-c", WAIT) as child:
+        started = process_started(child.pid)
+        assert started is not None
+        assert process_state(child.pid, started - 1) is ProcessState.GONE
+
+
+def test_a_process_that_cannot_be_seen_is_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with /proc mounted hidepid=2: only the kernel's own word that there is no such process counts."""
+    with process(sys.executable, "-c", WAIT) as child:
+        started = process_started(child.pid)
+        monkeypatch.setattr(host, "_PROC", tmp_path)
+        assert process_state(child.pid, started) is ProcessState.UNKNOWN
+    assert process_state(child.pid, started) is ProcessState.GONE
+
+
+@pytest.mark.parametrize("error", [PermissionError, OSError(38, "Function not implemented")])
+def test_a_process_that_may_not_be_signalled_is_not_gone(
+    error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of another user, or under a seccomp filter."""
+
+    def refuse(_pid: int, _signal: int) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "kill", refuse)
+    assert process_state(os.getpid(), process_started(os.getpid())) is ProcessState.LIVES
+    monkeypatch.setattr(host, "_PROC", tmp_path)
+    assert process_state(os.getpid(), 1) is ProcessState.UNKNOWN
+
+
+def test_a_start_that_its_owner_could_not_read_proves_nothing() -> None:
+    assert process_state(os.getpid(), None) is ProcessState.UNKNOWN
+
+
+def test_the_proc_of_another_pid_namespace_names_no_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container with the host's /proc, pids there are not ours."""
+    (tmp_path / "1").mkdir()
+    (tmp_path / "self").symlink_to("1")
+    for name in ("sys", "1/ns"):
+        (tmp_path / name).symlink_to(Path("/proc") / name.replace("1/", "self/"))
+    monkeypatch.setattr(host, "_PROC", tmp_path)
+    assert host_id() is None
 
 
 def test_all_processes_of_a_host_agree_on_its_id() -> None:

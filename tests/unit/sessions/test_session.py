@@ -18,6 +18,7 @@ Step = Callable[[Session], object]
 
 STEPS: dict[str, Step] = {
     "began": lambda session: session.began(),
+    "row_was_stored": lambda session: session.row_was_stored(),
     "stop_responses_with": lambda session: session.stop_responses_with(lambda: ()),
     "user_spoke": lambda session: session.user_spoke(),
     "response_began": lambda session: session.response_began(),
@@ -58,6 +59,7 @@ class Model:
         taken = "take_unfinished" in self.done or "left" in self.done
         return {
             "began": "began" not in self.done and "stop" not in self.done,
+            "row_was_stored": "began" in self.done,
             "stop_responses_with": "stop_responses_with" not in self.done and "left" not in self.done,
             "user_spoke": "began" in self.done,
             "response_began": not taken,
@@ -93,6 +95,7 @@ async def test_every_transition_in_every_state_is_as_a_small_model_says() -> Non
     [
         (["began"], "began", "began already"),
         (["stop"], "began", "was stopped"),
+        ([], "row_was_stored", "no row"),
         ([], "user_spoke", "no row"),
         ([], "row_was_closed", "no row"),
         (["began", "row_was_closed"], "row_was_closed", "closed already"),

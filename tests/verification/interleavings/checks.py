@@ -74,15 +74,15 @@ def _lease(before: State, verb: str, answer: str, after: Snapshot, now: int) -> 
     if not snapshot.living and snapshot.start is None and after.start is not None:
         yield Broken(Promise.NO_ORPHAN, "a dead instance began a session")
     if after.reaped is not None and snapshot.reaped is None:
-        yield from _death(before, now)
+        yield from _death(before, before.known.looked if verb == "sweep" else before.known.verdict, now)
     if verb == "renew" and (answer == "renewed") != (snapshot.living and after.heartbeat == now):
         state = "living" if snapshot.living else "gone"
         yield Broken(Promise.NO_GHOST, f"answered {answer!r}, of an instance that is {state}")
 
 
-def _death(before: State, now: int) -> Iterator[Broken]:
-    snapshot, known, _ = before
-    if known.verdict != snapshot.heartbeat:
+def _death(before: State, verdict: int | None, now: int) -> Iterator[Broken]:
+    snapshot = before.snapshot
+    if verdict != snapshot.heartbeat:
         yield Broken(Promise.NONE_SWEPT, "declared dead, though its lease was renewed since the judgement")
     elif snapshot.stopped is None and now - snapshot.heartbeat < LEASE:
         yield Broken(Promise.NONE_SWEPT, "declared dead within its lease")

@@ -117,8 +117,12 @@ def suspect(state: State) -> Result:
 
 
 def reap(state: State, by: str) -> Result:
-    snapshot, known, now = state
-    if known.verdict != snapshot.heartbeat:
+    return _reap(state, state.known.verdict, by)
+
+
+def _reap(state: State, verdict: int | None, by: str | None) -> Result:
+    snapshot, _, now = state
+    if verdict != snapshot.heartbeat:
         return snapshot, "closed 0"
     snapshot = replace(snapshot, reaped=snapshot.reaped if snapshot.reaped is not None else now)
     if not snapshot.active:
@@ -136,11 +140,8 @@ def look(state: State) -> Result:
 
 
 def sweep(state: State) -> Result:
-    snapshot, known, now = state
-    _, seen = judge(state)
-    if seen == "none" or known.looked != snapshot.heartbeat:
-        return snapshot, "closed 0"
-    return close(snapshot, last_known_alive(snapshot), now, "owner_died"), "closed 1"
+    """The same for a person, by the same rule."""
+    return _reap(state, state.known.looked, None)
 
 
 def close_by_hand(state: State) -> Result:

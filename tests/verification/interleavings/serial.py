@@ -46,9 +46,10 @@ SHARING_PIECES = ("append-user:A", "append-reply:A", "append-again:A", "unsaid:A
 ALWAYS_LOCKING = ("plain", "reopen", "append-again")
 
 
-def _mark_dead(state: State) -> Result:
+def _mark_dead(state: State, *, by_hand: bool = False) -> Result:
     snapshot, known, now = state
-    if known.verdict == snapshot.heartbeat and snapshot.reaped is None:
+    verdict = known.looked if by_hand else known.verdict
+    if verdict == snapshot.heartbeat and snapshot.reaped is None:
         snapshot = replace(snapshot, reaped=now)
     return snapshot, "closed 0"
 
@@ -64,6 +65,7 @@ WHEN_SKIPPING: dict[str, Callable[[State], Result]] = {
     "retry:hand": lambda state: (state.snapshot, "retried 0"),
     "reap:A-by-B": _mark_dead,
     "reap:A-by-C": _mark_dead,
+    "sweep:hand": partial(_mark_dead, by_hand=True),
 }
 
 # Statements that lock the instance's row, by those that skip it then.

@@ -127,6 +127,7 @@ def essence(state: State) -> tuple[object, ...]:
         known.verdict is not None,
         known.verdict == snapshot.heartbeat and snapshot.reaped is None,
         known.looked is not None,
+        known.looked == snapshot.heartbeat and snapshot.reaped is None,
         (snapshot.living or snapshot.active) and state.now - snapshot.heartbeat > LEASE,
         known.claims,
         snapshot.start is None,

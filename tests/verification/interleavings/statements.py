@@ -9,16 +9,16 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from math import inf
 from typing import Any
 from uuid import UUID, uuid5
 
 import asyncpg
 from lastcall.agents.agent import Memory
-from lastcall.sessions.reaper import cause_of_death
+from lastcall.sessions.death import Silence, cause_of_death
 from lastcall.store.errors import StoreError, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.batch import BatchStatement, BulkClose, InstanceStop, Write
-from lastcall.store.postgres.lease import GAP_SECONDS
 from lastcall.store.queries import QUERIES
 from lastcall.store.records import EVIDENCE_SECONDS, EndReason, Instance, SessionEnd, SessionStart, StoredItem, Suspect
 
@@ -31,7 +31,6 @@ SERVERS = {"A": A, "B": B, "C": C}
 SESSION, CONVERSATION = UUID(int=10), UUID(int=11)
 OTHER_SESSION, OTHER_CONVERSATION = UUID(int=20), UUID(int=21)
 USER, OTHER_USER = "ada", "eve"
-PATIENT_SECONDS = 1e9  # no gap is that long: B and C count as steady
 
 ROW = f"session_id = '{SESSION}'"
 BY_HAND = {
@@ -173,19 +172,23 @@ def _word(write: Write, outcome: Any) -> str:
 
 
 async def renew(sql: Sql, _state: State, _now: int) -> str:
-    return "renewed" if await sql.fetch(QUERIES["renew_instance"], A, GAP_SECONDS) else "lost"
+    return "renewed" if await sql.fetch(QUERIES["renew_instance"], A) else "lost"
 
 
 async def silence(sql: Sql, _state: State, _now: int) -> str:
     for judge in (B, C):
-        await sql.fetch(QUERIES["renew_instance"], judge, PATIENT_SECONDS)
+        await sql.fetch(QUERIES["renew_instance"], judge)
     return "done"
 
 
-async def judge(sql: Sql, _state: State, _now: int) -> str:
-    """Looks at all suspects as B, with the reaper's own judgement."""
-    dead = [each for each in await Direct(sql).suspects(B) if cause_of_death(each, None) is not None]
-    return " ".join(f"dead {micros(each.heartbeat)}" for each in dead) or "none"
+async def judge(sql: Sql, _state: State, now: int, by: UUID | None) -> str:
+    """Looks at all suspects, as B or as a person, with the reaper's own judgement: it has seen every heartbeat."""
+    dead = []
+    for each in await Direct(sql).suspects(by):
+        seen = Silence((now - micros(each.heartbeat)) / 1e6, -inf)
+        if each.instance_id == A and cause_of_death(each, seen, None, inf) is not None:
+            dead.append(f"dead {micros(each.heartbeat)}")
+    return " ".join(dead) or "none"
 
 
 async def suspect(_sql: Sql, state: State, now: int) -> str:
@@ -195,30 +198,27 @@ async def suspect(_sql: Sql, state: State, now: int) -> str:
 
 async def reap(sql: Sql, state: State, _now: int, by: UUID) -> str:
     assert state.known.verdict is not None
-    suspect = Suspect(
+    return f"closed {await Direct(sql).reap(_dead(state.known.verdict), by)}"
+
+
+async def sweep(sql: Sql, state: State, _now: int) -> str:
+    assert state.known.looked is not None
+    row = await sql.fetch(QUERIES["reap_instance"], A, moment(state.known.looked), None, 1, EVIDENCE_SECONDS)
+    return f"closed {len(row)}"
+
+
+def _dead(heartbeat: int) -> Suspect:
+    """A, found dead at this heartbeat."""
+    return Suspect(
         instance_id=A,
         host_id=None,
         pid=1,
         process_started=None,
         lease_seconds=LEASE / 1e6,
         gone=False,
-        silent_seconds=0.0,
-        steady_seconds=0.0,
         guard_gone=False,
-        heartbeat=moment(state.known.verdict),
+        heartbeat=moment(heartbeat),
     )
-    return f"closed {await Direct(sql).reap(suspect, by)}"
-
-
-async def look(sql: Sql, _state: State, _now: int) -> str:
-    rows = await sql.fetch(QUERIES["orphans_owners"])
-    return " ".join(f"dead {micros(row['owner_last_seen'])}" for row in rows) or "none"
-
-
-async def sweep(sql: Sql, state: State, _now: int) -> str:
-    assert state.known.looked is not None
-    rows = await sql.fetch(QUERIES["close_orphans"], [A], [moment(state.known.looked)], EVIDENCE_SECONDS)
-    return f"closed {len(rows)}"
 
 
 async def close(sql: Sql, _state: State, _now: int) -> str:
@@ -258,9 +258,9 @@ Sender = Callable[[Sql, State, int], Awaitable[str]]
 _SENDERS: dict[str, Sender] = {
     "renew:A": renew,
     "silence": silence,
-    "judge:B": judge,
+    "judge:B": partial(judge, by=B),
     "suspect:B": suspect,
-    "look:hand": look,
+    "look:hand": partial(judge, by=None),
     "sweep:hand": sweep,
     "close:hand": close,
     "claim:A": claim,

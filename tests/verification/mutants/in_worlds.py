@@ -30,6 +30,8 @@ LAST_RESORTS, CONNECTIONS = "tests/unit/realtime/test_last_resorts.py", "tests/u
 EXITS, RECALLS = "tests/unit/realtime/test_exit_path.py", "tests/unit/memory/test_recall.py"
 FINALIZING, RECALL = "tests/unit/memory/test_finalizer.py", "server/lastcall/memory/recall.py"
 GATE = "server/lastcall/limits/gate.py"
+DEATH, DEATHS = "server/lastcall/sessions/death.py", "tests/unit/sessions/test_death.py"
+LEASES, REAPS = "tests/integration/sessions/test_instance.py", "tests/integration/sessions/test_reaper.py"
 REAPER, MEMORY = "server/lastcall/sessions/reaper.py", "server/lastcall/memory/finalizer.py"
 STORE, TABLES = "tests/support/fake_store.py", "tests/support/fake_tables.py"
 CONVERSATIONS, MEMORIES = "tests/support/fake_conversations.py", "tests/support/fake_memories.py"
@@ -38,11 +40,9 @@ CONVERSATIONS, MEMORIES = "tests/support/fake_conversations.py", "tests/support/
 HINTS = {
     "a reaper dies of its first error": 54,
     "a new guard does not ask what it missed": 46,
-    "a reaper that is cut off counts as steady": 39,
     "a session may begin under a dead instance": 18,
     "a shutdown uses up a try at memory, for lack of a shield": 18,
     "a write is dropped with its caller": 15,
-    "a lost guard alone is death": 15,
 }
 """Where the search begins, for those that few worlds see."""
 
@@ -428,8 +428,8 @@ OTHERS = (
     mutant(
         "a lost lease is not followed by a new one",
         INSTANCE,
-        "            session.stop(EndReason.OWNER_DIED)\n        await self.register()\n",
-        "            session.stop(EndReason.OWNER_DIED)\n",
+        "                await self.register()\n            except",
+        "                pass\n            except",
         CONTAINED,
     ),
     mutant(
@@ -441,12 +441,45 @@ OTHERS = (
         ORPHAN,
     ),
     mutant(
-        "a lease is given up at the first error",
+        "a lease connection that is lost is not replaced",
         INSTANCE,
-        '                _log.warning("lease_not_renewed", error=str(error))\n',
-        '                _log.warning("lease_not_renewed", error=str(error))\n                return\n',
+        "                self._note_trouble(error)\n            lost_at",
+        "                self._note_trouble(error)\n                return\n            lost_at",
         SWEPT,
         GHOST,
+        test=f"{LEASES}::test_a_lost_lease_connection_is_replaced_and_sessions_live_on",
+    ),
+    mutant(
+        "a lease is renewed on its own connection only",
+        INSTANCE,
+        "                until_lost.start_soon(self._renew_unguarded, until_lost.cancel_scope)\n",
+        "",
+        SWEPT,
+        test=f"{LEASES}::test_without_its_connection_the_lease_is_renewed_by_others_and_closed_rows_are_seen",
+    ),
+    mutant(
+        "a lease that is renewed on other connections lets rows be closed unseen",
+        INSTANCE,
+        "                self._stop_sessions(await self._closed_meanwhile(self._store))\n",
+        "",
+        GHOST,
+        test=f"{LEASES}::test_without_its_connection_the_lease_is_renewed_by_others_and_closed_rows_are_seen",
+    ),
+    mutant(
+        "a start does not wait for its lease",
+        INSTANCE,
+        "            await lease.wait_held()\n",
+        "",
+        ORPHAN,
+        test=f"{LEASES}::test_a_start_without_its_lease_connection_ends_and_says_why",
+    ),
+    mutant(
+        "a session that is about to get its row is taken for deleted",
+        INSTANCE,
+        "if session.row_stored]",
+        "if session]",
+        CONTAINED,
+        test=f"{LEASES}::test_a_session_that_is_about_to_get_its_row_is_not_taken_for_deleted",
     ),
     mutant(
         "a session may begin under a dead instance",
@@ -459,45 +492,70 @@ OTHERS = (
     ),
     mutant(
         "everybody with a row is taken for dead",
+        DEATH,
+        "return LEASE_RAN_OUT if seen.heartbeat >= suspect.lease_seconds else None",
+        "return LEASE_RAN_OUT",
+        SWEPT,
+    ),
+    mutant(
+        "a process that cannot be seen is taken for dead",
+        DEATH,
+        "if process is ProcessState.GONE:",
+        "if process in (ProcessState.GONE, ProcessState.UNKNOWN):",
+        SWEPT,
+    ),
+    mutant(
+        "a lost connection is death though the process lives",
+        DEATH,
+        "if process is None and min(seen.heartbeat, seen.guard) >= gone_seconds:",
+        "if min(seen.heartbeat, seen.guard) >= gone_seconds:",
+        SWEPT,
+    ),
+    mutant(
+        "a lost connection is death at once",
+        DEATH,
+        "min(seen.heartbeat, seen.guard) >= gone_seconds:",
+        "seen.guard >= 0.0:",
+        SWEPT,
+    ),
+    mutant(
+        "a lost connection is death in spite of heartbeats by others",
+        DEATH,
+        "min(seen.heartbeat, seen.guard) >= gone_seconds:",
+        "seen.guard >= gone_seconds:",
+        SWEPT,
+        test=f"{REAPS}::test_a_heartbeat_by_another_connection_keeps_an_instance_alive",
+    ),
+    mutant(
+        "silence is death although the connection is there",
+        DEATH,
+        "min(seen.heartbeat, seen.guard) >= gone_seconds:",
+        "seen.heartbeat >= gone_seconds:",
+        SWEPT,
+    ),
+    mutant(
+        "a heartbeat that is earlier than the last is no sign of life",
+        DEATH,
+        "if known.heartbeat == suspect.heartbeat else now",
+        "if known.heartbeat and known.heartbeat >= suspect.heartbeat else now",
+        SWEPT,
+        test=f"{DEATHS}::test_any_other_heartbeat_is_a_sign_of_life_also_an_earlier_one",
+    ),
+    mutant(
+        "what was seen before a gap still counts",
+        DEATH,
+        "if answered - self._answered > GAP_SECONDS:",
+        "if False:",
+        SWEPT,
+        test=f"{DEATHS}::test_two_looks_too_far_apart_are_no_observation",
+    ),
+    mutant(
+        "a reaper without heartbeats of its own believes in the others' silence",
         REAPER,
-        "if cause is not None:",
-        "if suspect:",
+        "if not self._lease.held:",
+        "if False:",
         SWEPT,
-    ),
-    mutant(
-        "a reaper believes an old heartbeat after an outage",
-        REAPER,
-        "if min(suspect.silent_seconds, suspect.steady_seconds) >= suspect.lease_seconds:",
-        "if suspect.silent_seconds >= suspect.lease_seconds:",
-        SWEPT,
-    ),
-    mutant(
-        "a reaper does not wait for the guards of the living",
-        REAPER,
-        "        and suspect.steady_seconds >= CRASH_STEADY_SECONDS\n",
-        "",
-        SWEPT,
-    ),
-    mutant(
-        "a lost guard alone is death",
-        REAPER,
-        "        and suspect.silent_seconds >= CRASH_SILENT_SECONDS\n",
-        "",
-        SWEPT,
-    ),
-    mutant(
-        "a reaper forgets its own gap",
-        TABLES,
-        "        if now - record.heartbeat_at > GAP_SECONDS:\n            record.steady_since = now\n",
-        "",
-        SWEPT,
-    ),
-    mutant(
-        "a reaper that is cut off counts as steady",
-        TABLES,
-        "steady_seconds = 0.0 if now - me.heartbeat_at > GAP_SECONDS else now - me.steady_since",
-        "steady_seconds = now - me.steady_since",
-        SWEPT,
+        test=f"{REAPS}::test_after_an_outage_instances_that_are_not_back_yet_are_not_swept",
     ),
     mutant(
         "one that came back is reaped all the same",
@@ -508,8 +566,8 @@ OTHERS = (
     ),
     mutant(
         "a process id is looked up on the wrong host",
-        REAPER,
-        "same_host = suspect.host_id is not None and suspect.host_id == host_id",
+        DEATH,
+        "same_host = suspect.host_id is not None and suspect.host_id == self._host_id",
         "same_host = suspect.host_id is not None",
         SWEPT,
     ),

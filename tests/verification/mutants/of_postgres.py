@@ -59,10 +59,10 @@ LEASES = (
     mutant(
         "a lease connection does without the lock",
         LEASE,
-        'if not await self._fetch("take_lease_lock", self._instance_id):',
-        'if await self._fetch("take_lease_lock", self._instance_id) is None:',
-        SWEPT,
-        test=f"{LEASE_TESTS}::test_two_connections_never_hold_one_instances_lock",
+        "        if not self._locked:\n",
+        "        if False:\n",
+        ORPHAN,
+        test=f"{LEASE_TESTS}::test_a_lease_is_renewed_while_an_earlier_connection_still_has_its_lock",
     ),
     mutant(
         "a lease connection that is left stays open",
@@ -75,10 +75,18 @@ LEASES = (
     mutant(
         "a heartbeat is a single statement",
         LEASE,
-        "        async with self._connection.transaction():\n",
-        "        if True:\n",
+        "    async with connection.transaction():\n",
+        "    if True:\n",
         GHOST,
         test=f"{OUTAGE}::test_a_heartbeat_that_a_frozen_database_was_sent_by_the_dead_is_none",
+    ),
+    mutant(
+        "an attempt to connect that hangs holds up the next",
+        LEASE,
+        "ATTEMPTS_MAX = 8",
+        "ATTEMPTS_MAX = 1",
+        SWEPT,
+        test=f"{LEASE_TESTS}::test_an_attempt_that_hangs_does_not_delay_the_next",
     ),
     mutant(
         "an odd failure of the lease connection is not transient",

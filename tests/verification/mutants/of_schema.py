@@ -91,8 +91,8 @@ GUARDS = (
     mutant(
         "nobody is notified of a row that others close",
         SCHEMA_SQL,
-        "PERFORM pg_notify('lastcall_'",
-        "PERFORM concat('lastcall_'",
+        "PERFORM pg_notify('lastcall_' || replace(NEW.",
+        "PERFORM concat('lastcall_' || replace(NEW.",
         GHOST,
         test=f"{SCHEMA}::test_the_owner_is_told_of_ends_that_others_wrote_and_only_of_those",
     ),
@@ -345,6 +345,26 @@ BATCHES = (
     ),
 )
 
+ERASED = "tests/integration/sessions/test_erased.py"
+DELETIONS = (
+    mutant(
+        "the server of a deleted session is not told",
+        SCHEMA_SQL,
+        "FOR EACH ROW WHEN (OLD.is_active AND OLD.instance_id IS NOT NULL) EXECUTE",
+        "FOR EACH ROW WHEN (false) EXECUTE",
+        GHOST,
+        test=f"{ERASED}::test_an_erased_user_is_disconnected_and_stays_erased",
+    ),
+    mutant(
+        "the servers of truncated sessions are not told",
+        SCHEMA_SQL,
+        "FROM conversation_sessions WHERE is_active AND instance_id IS NOT NULL;\n    RETURN NULL;",
+        "FROM conversation_sessions WHERE false;\n    RETURN NULL;",
+        GHOST,
+        test=f"{ERASED}::test_a_deleted_row_ends_the_session_of_a_silent_client",
+    ),
+)
+
 VIEWS = (
     mutant(
         "a session whose instance stopped counts as live",
@@ -354,6 +374,15 @@ VIEWS = (
         ORPHAN,
         test=f"{SCHEMA}::test_the_views_tell_live_sessions_from_orphans_and_ended_ones",
     ),
+    mutant(
+        "a session whose server died before the clock was set back counts as live",
+        SCHEMA_SQL,
+        "AND i.heartbeat_at BETWEEN now() - make_interval(secs => i.lease_seconds)\n"
+        "                                       AND now() + make_interval(secs => i.lease_seconds)\n",
+        "AND i.heartbeat_at > now() - make_interval(secs => i.lease_seconds)\n",
+        ORPHAN,
+        test=f"{SCHEMA}::test_the_views_tell_live_sessions_from_orphans_and_ended_ones",
+    ),
 )
 
-MUTANTS = GUARDS + KEYS + BATCHES + VIEWS
+MUTANTS = GUARDS + KEYS + BATCHES + DELETIONS + VIEWS

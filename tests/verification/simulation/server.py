@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
 import trio
 from lastcall.agents.agent import Agent
@@ -66,6 +67,11 @@ class Server:
     def accepting(self) -> bool:
         """Whether it takes connections."""
         return self.ready_at is not None and self.listener.open and self.over_at is None
+
+    @property
+    def instance_ids(self) -> set[UUID]:
+        """Of the instances that it has been."""
+        return {record.instance.instance_id for record in self.link.own()}
 
     @property
     def healthy(self) -> bool:

@@ -16,11 +16,12 @@ from random import Random
 from typing import Any
 
 import lastcall.memory.finalizer
+import lastcall.sessions.death
 import lastcall.sessions.instance
-import lastcall.sessions.reaper
 import trio
 from lastcall.agents.agent import Agent
 from lastcall.config import Settings
+from lastcall.runtime.host import ProcessState
 
 from tests.support.fake_store import FakeStore
 
@@ -39,6 +40,7 @@ SETTINGS = Settings(
     ping_interval=2.0,
     ping_timeout=2.0,
     lease_seconds=3.0,
+    gone_seconds=1.6,
     drain_seconds=4.0,
     message_bytes_max=4_096,
     connections_max=12,
@@ -63,6 +65,7 @@ class World:
     """A world and everything in it. All that is random in it comes from `random`.
 
     processes: numbers of the running servers, by host and pid.
+    hiding: hosts whose processes may not see each other.
     on_effect: called after each effect of a store operation, with the link and the operation's name.
     counts: how often something happened, by kind and name.
     logged: the servers' own log lines, as (when, event, fields).
@@ -74,6 +77,7 @@ class World:
         self.database = FakeStore()
         self.servers: list[Server] = []
         self.processes: dict[tuple[str, int], int] = {}
+        self.hiding: set[str] = set()
         self.trace = Trace()
         self.on_effect: Callable[[Link, str], None] = lambda _link, _name: None
         self.counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -101,6 +105,15 @@ class World:
         self.start_soon(server.run)
         return server
 
+    def process_state(self, pid: int, started: int | None) -> ProcessState:
+        """What the kernel of the asking server's host says. Some hosts hide their processes from each other."""
+        running = self.processes.get((OWNER.get().host, pid))
+        if running is None:
+            return ProcessState.GONE
+        if OWNER.get().host in self.hiding:
+            return ProcessState.UNKNOWN
+        return ProcessState.LIVES if running == started else ProcessState.GONE
+
     def on_log(self, event: str, fields: dict[str, Any]) -> None:
         """Keeps a server's log line, unless its process is gone."""
         owner = OWNER.get()
@@ -125,16 +138,17 @@ class World:
 def _surroundings(world: World) -> Iterator[None]:
     """Replaces what the kernel tells servers about processes; and lets a claim on memory run out within a world."""
     instance: Any = lastcall.sessions.instance
-    death, memory = lastcall.sessions.reaper.cause_of_death, lastcall.memory.finalizer
-    before = instance.host_id, instance.process_started, death.__defaults__, memory.CLAIM_MARGIN_SECONDS
+    death: Any = lastcall.sessions.death
+    memory = lastcall.memory.finalizer
+    before = instance.host_id, instance.process_started, death.process_state, memory.CLAIM_MARGIN_SECONDS
     instance.host_id = lambda: OWNER.get().host
     instance.process_started = lambda _pid: OWNER.get().number
-    death.__defaults__ = (lambda pid: world.processes.get((OWNER.get().host, pid)),)
+    death.process_state = world.process_state
     memory.CLAIM_MARGIN_SECONDS = CLAIM_MARGIN_SECONDS
     try:
         yield
     finally:
-        instance.host_id, instance.process_started, death.__defaults__, memory.CLAIM_MARGIN_SECONDS = before
+        instance.host_id, instance.process_started, death.process_state, memory.CLAIM_MARGIN_SECONDS = before
 
 
 def simulate(seed: int, main: Callable[[World], Awaitable[None]]) -> World:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from ..errors import CredentialRevoked, InvalidRow, StoreUnavailable
-from ..records import ClientSecret, Credential
+from ..records import CLOCK_STEP_SECONDS_MAX, ClientSecret, Credential
 from .connections import Queries
 
 LOCKED_SECONDS = 1.0  # to wait for the row of a key that another transaction has locked
@@ -20,7 +20,7 @@ class CredentialQueries(Queries):
         return bool(row["found"])
 
     async def find_credential(self, secret_hash: bytes) -> Credential | None:
-        rows = await self.fetch("find_credential", secret_hash)
+        rows = await self.fetch("find_credential", secret_hash, CLOCK_STEP_SECONDS_MAX)
         return Credential(**rows[0]) if rows else None
 
     async def create_client_secret(self, secret: ClientSecret) -> int:

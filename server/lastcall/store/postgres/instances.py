@@ -6,15 +6,43 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
-from ..records import EVIDENCE_SECONDS, Instance, Suspect
-from .connections import Queries
-from .lease import GAP_SECONDS, PostgresLeaseConnection, open_lease_connection
+import structlog
 
+from ..records import EVIDENCE_SECONDS, Instance, Suspect
+from .calls import bounded_call
+from .connections import CONNECTIONS, Queries
+from .lease import LEASE_CALL_SECONDS, PostgresLeaseConnection, open_lease_connection, renew_lease
+
+CONNECTIONS_NEEDED = CONNECTIONS + 1  # those of the pool, and the lease connection
 REAP_ROWS_MAX = 5_000  # in one statement: a quarter of a second
+
+
+_log = structlog.get_logger(__name__)
+
+
+class ConnectionLimitTooLow(Exception):
+    """The database lets this role have too few connections; the message is one line for the user."""
 
 
 class InstanceQueries(Queries):
     """The part of `Store` about instances. None of it waits behind readers: a lease depends on it."""
+
+    async def check_connection_limits(self) -> None:
+        """Warns where the connections that a server needs are not all free now.
+
+        Raises:
+            ConnectionLimitTooLow: It could never get them.
+        """
+        for row in await self.fetch("connection_limits", urgent=True):
+            whose, limit = row["whose"], row["connections_max"]
+            if limit < CONNECTIONS_NEEDED:
+                raise ConnectionLimitTooLow(
+                    f"{whose} may have {limit} connections at once, but each server needs {CONNECTIONS_NEEDED}"
+                    f" ({row['remedy']} {CONNECTIONS_NEEDED} or more)"
+                )
+            free = limit - row["used"] + self._connections.count
+            if free < CONNECTIONS_NEEDED:
+                _log.warning("few_connections_left", whose=whose, free=free, needed=CONNECTIONS_NEEDED)
 
     async def register_instance(self, instance: Instance) -> None:
         names = ("instance_id", "hostname", "pid", "version", "lease_seconds", "host_id", "process_started")
@@ -23,8 +51,19 @@ class InstanceQueries(Queries):
     def open_lease_connection(self, instance_id: UUID) -> AbstractAsyncContextManager[PostgresLeaseConnection]:
         return open_lease_connection(self._connector, self._loop, instance_id)
 
-    async def suspects(self, instance_id: UUID) -> Sequence[Suspect]:
-        rows = await self.fetch("suspect_instances", instance_id, GAP_SECONDS, urgent=True)
+    async def renew_lease(self, instance_id: UUID) -> bool:
+        return await bounded_call(self._loop, LEASE_CALL_SECONDS, self._renew_lease, instance_id)
+
+    async def _renew_lease(self, instance_id: UUID) -> bool:
+        async with self._connections.one() as connection:
+            return await renew_lease(connection, instance_id)
+
+    async def closed_among(self, session_ids: Sequence[UUID], stored: Collection[UUID] = ()) -> Sequence[UUID]:
+        rows = await self.fetch("closed_among", session_ids, list(stored), urgent=True)
+        return [row["session_id"] for row in rows]
+
+    async def suspects(self, instance_id: UUID | None) -> Sequence[Suspect]:
+        rows = await self.fetch("suspect_instances", instance_id, urgent=True)
         names = [name for name in Suspect.__slots__ if name != "heartbeat"]
         return [Suspect(**{name: row[name] for name in names}, heartbeat=row["heartbeat_at"]) for row in rows]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
@@ -21,10 +22,12 @@ from .preparation.settings import SETTINGS, set_session
 P = ParamSpec("P")
 T = TypeVar("T")
 
-GAP_SECONDS = 1.5  # without a heartbeat: the database was out of reach
-# For one statement; a connection that takes longer is replaced. Above GAP_SECONDS: a stall that other instances do not
-# even notice must not cost anybody their lease connection.
+# For one statement; a connection that takes longer is replaced. Not less: a stall that other instances hardly notice
+# must not cost anybody their lease connection.
 LEASE_COMMAND_SECONDS = 2.5
+# Between attempts to connect that run at once: one that was begun while the link was down may hang long after that.
+STAGGER_SECONDS = 0.3
+ATTEMPTS_MAX = 8  # at once
 IDLE_SECONDS = 2.0  # a process frozen in the middle of a transaction must not hold its locks against its own reaping
 LEASE_CALL_SECONDS = 3.0  # above LEASE_COMMAND_SECONDS: only for a server that does not answer at all
 CLOSED_MAX = 10_000  # notifications not yet read
@@ -37,21 +40,18 @@ class PostgresLeaseConnection:
         self._connection = connection
         self._loop = loop
         self._instance_id = instance_id
+        self._locked = False
         self._closed: list[UUID] = []
         self._overflowed = False
         self._news = trio.Event()
 
     async def renew(self) -> bool:
-        return bool(await _call(self._loop, self._renew))
+        if not self._locked:
+            self._locked = bool(await self._fetch("take_lease_lock", self._instance_id))
+        return await _call(self._loop, renew_lease, self._connection, self._instance_id)
 
-    async def _renew(self) -> Sequence[Any]:
-        # A frozen database runs on waking the statements it was sent before, even if their sender has died meanwhile.
-        # A single statement would then be a heartbeat of a dead instance; a BEGIN that nothing follows is not.
-        async with self._connection.transaction():
-            return await self._connection.fetch(QUERIES["renew_instance"], self._instance_id, GAP_SECONDS)  # type: ignore[no-any-return]
-
-    async def closed_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
-        return [row["session_id"] for row in await self._fetch("closed_among", session_ids)]
+    async def closed_among(self, session_ids: Sequence[UUID], stored: Collection[UUID] = ()) -> Sequence[UUID]:
+        return [row["session_id"] for row in await self._fetch("closed_among", session_ids, list(stored))]
 
     def closed_by_others(self) -> Sequence[UUID] | None:
         closed, self._closed = self._closed, []
@@ -62,13 +62,11 @@ class PostgresLeaseConnection:
     async def news(self) -> None:
         await self._news.wait()
 
-    async def take_lock(self) -> None:
-        """Listens and takes the lock. Raises `StoreUnavailable`, also while an earlier connection still holds it."""
+    async def listen(self) -> None:
+        """Begins to receive notifications."""
         channel = f"lastcall_{self._instance_id.hex}"
         await _call(self._loop, self._connection.add_listener, channel, self._on_notification)
         self._connection.add_termination_listener(lambda _: self._news.set())
-        if not await self._fetch("take_lease_lock", self._instance_id):
-            raise StoreUnavailable("the lock of an earlier connection is still held")
 
     def _on_notification(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
         # Called by asyncio, which must not see an exception from here.
@@ -88,22 +86,59 @@ class PostgresLeaseConnection:
 async def open_lease_connection(
     connector: Connector, loop: trio_asyncio.BaseTrioEventLoop, instance_id: UUID
 ) -> AsyncIterator[PostgresLeaseConnection]:
-    """Connects and takes the lock; leaving the block drops the connection and the lock. Raises `StoreUnavailable`."""
+    """Connects; leaving the block drops the connection and with it the lock. Raises `StoreUnavailable`."""
     settings = {
         "tcp_user_timeout": "10s",
         "statement_timeout": f"{LEASE_COMMAND_SECONDS:g}s",
         "idle_in_transaction_session_timeout": f"{IDLE_SECONDS:g}s",
     }
     set_up = partial(set_session, settings={**connector.settings, **SETTINGS, **settings})
-    connection = await _call(
-        loop, partial(connector.open, set_up, command_seconds=LEASE_COMMAND_SECONDS, purpose="guard")
-    )
+    connection = await _call(loop, _connect_soon, connector, set_up)
     try:
         lease = PostgresLeaseConnection(connection, loop, instance_id)
-        await lease.take_lock()
+        await lease.listen()
         yield lease
     finally:
         connection.terminate()
+
+
+async def renew_lease(connection: Any, instance_id: UUID) -> bool:
+    """Sets the heartbeat. False: the instance was declared dead or has stopped."""
+    # A frozen database runs on waking the statements it was sent before, even if their sender has died meanwhile.
+    # A single statement would then be a heartbeat of a dead instance; a BEGIN that nothing follows is not.
+    async with connection.transaction():
+        return bool(await connection.fetch(QUERIES["renew_instance"], instance_id, timeout=LEASE_COMMAND_SECONDS))
+
+
+async def _connect_soon(connector: Connector, set_up: Callable[[Any], Awaitable[None]]) -> Any:
+    """Returns the first connection of several attempts, each begun a moment after the other while none has ended.
+
+    Not one after the other with less time for each: over a slow link no attempt would ever be given the time it takes.
+    """
+    attempts: set[asyncio.Task[Any]] = set()
+    try:
+        while True:
+            if len(attempts) < ATTEMPTS_MAX:
+                attempts.add(asyncio.ensure_future(_connect(connector, set_up)))
+            ended, attempts = await asyncio.wait(attempts, timeout=STAGGER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            connected = [each for each in ended if each.exception() is None]
+            attempts.update(connected[1:])
+            if connected or (ended and not attempts):
+                return (connected or list(ended))[0].result()
+    finally:
+        for attempt in attempts:
+            attempt.cancel()
+            attempt.add_done_callback(_drop)
+
+
+def _drop(attempt: asyncio.Task[Any]) -> None:
+    """Drops the connection of an attempt that nobody waits for any more."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().terminate()
+
+
+async def _connect(connector: Connector, set_up: Callable[[Any], Awaitable[None]]) -> Any:
+    return await connector.open(set_up, command_seconds=LEASE_COMMAND_SECONDS, purpose="guard")
 
 
 async def _call(

@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from ...agents.agent import Memory, Message, Transcript
-from ..records import RECENT_SECONDS, MemoryClaim, Recollection, RememberedFact
+from ..records import MEMORY_WAIT_SECONDS_MAX, RECENT_SECONDS, MemoryClaim, Recollection, RememberedFact
 from .connections import Queries
 
 
@@ -25,7 +25,7 @@ class MemoryQueries(Queries):
     async def claim_memory(
         self, limit: int, lease_seconds: float, *, session_id: UUID | None = None
     ) -> Sequence[MemoryClaim]:
-        rows = await self.fetch("claim_memory", limit, lease_seconds, session_id)
+        rows = await self.fetch("claim_memory", limit, lease_seconds, session_id, MEMORY_WAIT_SECONDS_MAX)
         return [_memory_claim(list(group)) for _, group in itertools.groupby(rows, key=itemgetter("session_id"))]
 
     async def finish_memory(self, session_id: UUID, memories: Sequence[Memory]) -> bool:

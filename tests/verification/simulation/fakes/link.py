@@ -130,6 +130,11 @@ class Link(FakeStore):
     def _guards(self) -> list[LeaseLink]:
         return [guard for guard in self.guards.values() if isinstance(guard, LeaseLink) and guard._link is self]
 
+    @property
+    def unguarded(self) -> bool:
+        """Whether the database has seen its lease connection end, and no other one yet."""
+        return not self._guards()
+
     def _drop_guards(self) -> None:
         for guard in self._guards():
             guard.lost = True
@@ -164,10 +169,7 @@ class Link(FakeStore):
     @asynccontextmanager
     async def open_lease_connection(self, instance_id: UUID) -> AsyncIterator[FakeLeaseConnection]:
         def take() -> FakeLeaseConnection:
-            if instance_id in self.guards:
-                raise StoreUnavailable("the lock of an earlier connection is still held")
             guard = self.guards[instance_id] = LeaseLink(self, instance_id)
-            self.instances[instance_id].steady_since = trio.current_time()
             return guard
 
         before = self.guards.get(instance_id)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from lastcall.sessions.death import GAP_SECONDS
 from lastcall.sessions.instance import RECONNECT_SECONDS
-from lastcall.sessions.reaper import CRASH_STEADY_SECONDS
 
 from ..server import Server
 from ..world import World
-from .causes import LATENCY_SECONDS
+from .causes import HEARTBEAT_SECONDS, LATENCY_SECONDS
 from .findings import Span, overlap
-from .step_checks import StepChecks
+from .step_checks import StepChecks, silence_seconds
 
 JUDGED_SECONDS = 0.6  # from a reaper's look at a lease to the statement that closes the rows
-GAP_SECONDS = 1.5  # of trouble, up to which an observer still counts as steady
 BACK_SECONDS = RECONNECT_SECONDS + LATENCY_SECONDS  # from the end of a server's trouble to its next heartbeat
-LEASE_LOST_SECONDS = 1.4  # shorter trouble costs nobody the lease
 
 
 def looked_dead(owner: Server, at: float, world: World, checks: StepChecks) -> bool:
@@ -31,38 +29,40 @@ def looked_dead(owner: Server, at: float, world: World, checks: StepChecks) -> b
         looks = [at]
         if overlap(observer.trouble, at - JUDGED_SECONDS, at):
             looks += [when for when in observer.troubled_at if when <= at]
+        seconds = silence_seconds(owner, observer)
         if any(
-            was_silent(owner.trouble, look) and (_had_its_database(observer, look) or _renewed(observer, look, checks))
+            was_silent(owner.trouble, look, seconds - HEARTBEAT_SECONDS)
+            and (_had_its_database(observer, look, seconds) or _renewed(observer, look, seconds, checks))
             for look in looks
         ):
             return True
     return False
 
 
-def was_silent(trouble: list[Span], at: float) -> bool:
-    """Whether a server with such trouble had lost its lease by then. Between two troubles it may have had no time
-    to renew it."""
+def was_silent(trouble: list[Span], at: float, seconds: float) -> bool:
+    """Whether a server with such trouble gave no sign of life for so long. Between two troubles it may have had no
+    time for any."""
     spans: list[Span] = []
     for begin, end in trouble:
         if spans and begin - spans[-1][1] <= BACK_SECONDS:
             spans[-1][1] = end
         else:
             spans.append([begin, end])
-    return any(begin <= at and end >= at - JUDGED_SECONDS and min(end, at) - begin >= LEASE_LOST_SECONDS
+    return any(begin <= at and end >= at - JUDGED_SECONDS and min(end, at) - begin >= seconds
                for begin, end in spans)  # fmt: skip
 
 
-def _renewed(observer: Server, at: float, checks: StepChecks) -> bool:
-    """Whether it renewed its lease all the time: trouble that lets every other statement through leaves no gap."""
-    since = at - CRASH_STEADY_SECONDS
+def _renewed(observer: Server, at: float, seconds: float, checks: StepChecks) -> bool:
+    """Whether it renewed its lease for so long: trouble that lets every other statement through leaves no gap."""
+    since = at - seconds
     beats = [beat for beat in checks.beats.get(observer, ()) if since - GAP_SECONDS <= beat <= at]
     return bool(beats) and all(
         later - earlier <= GAP_SECONDS for earlier, later in pairwise([since, *beats, at]) if later > since
     )
 
 
-def _had_its_database(observer: Server, at: float) -> bool:
-    since = at - CRASH_STEADY_SECONDS + JUDGED_SECONDS
+def _had_its_database(observer: Server, at: float, seconds: float) -> bool:
+    since = at - seconds + JUDGED_SECONDS
     return observer.started_at <= since and not any(
         min(end, at) - max(begin, since) > GAP_SECONDS for begin, end in observer.trouble
     )

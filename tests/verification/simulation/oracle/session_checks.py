@@ -13,15 +13,15 @@ from tests.support.fake_rows import SessionRecord
 from ...promises import Promise
 from ..server import Server
 from ..visits import Visit
-from ..world import World
+from ..world import SETTINGS, World
 from .causes import INFINITE, LATENCY_SECONDS, ROUNDING_SECONDS, SEEN_AT_ONCE, Causes
 from .findings import overlap
 from .liveness import looked_dead
 from .step_checks import GHOST_SECONDS, StepChecks
 
 OWN_ROW_SECONDS = 0.3  # from an end to its row, by a server that has its database
-DEAD_SAME_HOST_SECONDS = 2.5  # from a crash to the row, by a server on the same host
-DEAD_OTHER_HOST_SECONDS = 4.0
+DEAD_SAME_HOST_SECONDS = 1.0  # from a crash to the row, by a server on the same host
+DEAD_OTHER_HOST_SECONDS = SETTINGS.gone_seconds + 1.0
 OVERLAP_SECONDS = 0.5  # two causes so close together overlap
 LEFT_SECONDS = 1.5  # with a working database for so long before its end, a server leaves no row open
 RETRY_SECONDS = 1.0  # after trouble, a server's writer may wait before its next attempt

@@ -19,10 +19,20 @@ from ..world import World
 from .findings import Findings, overlap
 
 GHOST_SECONDS = 1.0  # after its row was closed, nothing is acknowledged on a socket
-SILENT_SECONDS_MIN = 1.5  # without a heartbeat, before another server may declare its owner dead
 ROUNDING_SECONDS = 1e-6
 _CLOSING = frozenset({"end_session", "close_instance_sessions", "reap", "by_hand", "declared_dead", "begin_session"})
 _STORING = frozenset({"append_items", "end_session", "close_instance_sessions"})
+
+
+def silence_seconds(owner: Server, judge: Server) -> float:
+    """For how long a living server must have been silent before another one may take it for dead.
+
+    Only where the other one cannot see its process, and its connection is gone, is that less than its lease. The
+    connection of a frozen process stays.
+    """
+    if owner.host == judge.host or (owner.frozen and not owner.link.unguarded):
+        return owner.settings.lease_seconds
+    return owner.settings.gone_seconds
 
 
 def end_of(row: SessionRecord) -> tuple[object, ...]:
@@ -61,8 +71,8 @@ class StepChecks:
 
     def stored(self, link: Link | None, name: str) -> None:
         """An operation on the store has had its effect."""
-        if name == "renew" and link is not None and any(row.heartbeat_at == trio.current_time() for row in link.own()):
-            self.beats.setdefault(link.server, []).append(trio.current_time())
+        if name in ("renew", "renew_lease") and link is not None:
+            self._note_beat(link)
         if name in _STORING:
             self._check_items()
         if name in _CLOSING:
@@ -71,6 +81,10 @@ class StepChecks:
             self._check_deletions()
         if name == "finish_memory":
             self._check_memory()
+
+    def _note_beat(self, link: Link) -> None:
+        if any(row.heartbeat_at == trio.current_time() for row in link.own()):
+            self.beats.setdefault(link.server, []).append(trio.current_time())
 
     def _check_memory(self) -> None:
         now = trio.current_time()
@@ -121,13 +135,14 @@ class StepChecks:
             self._ends[row.session_id] = end_of(row)
 
     def _check_sweep(self, row: SessionRecord) -> None:
-        """Nobody sweeps a server that renewed its lease a moment ago."""
+        """Nobody sweeps a living server before it was silent for as long as the rule says."""
         if row.end_reason != "owner_died" or row.instance_id is None or row.instance_id in self.declared:
             return
         record, now = self._database.instances[row.instance_id], trio.current_time()
         owner = next(server for server in self._world.servers if server.number == record.instance.process_started)
+        judge = next(server for server in self._world.servers if row.closed_by in server.instance_ids)
         silent = now - record.heartbeat_at
-        if owner.over_at is None and record.stopped_at is None and silent < SILENT_SECONDS_MIN:
+        if owner.over_at is None and record.stopped_at is None and silent < silence_seconds(owner, judge):
             self.broken(
                 Promise.NONE_SWEPT,
                 f"{row.session_id} of {owner.name}, which renewed its lease {silent:.3f} s before",
