@@ -459,7 +459,7 @@ def test_variables_of_another_database_do_not_touch_the_embedded_one(
 ) -> None:
     for name, value in (("PGSERVICE", "none"), ("PGHOSTADDR", "127.0.0.9"), ("PGTARGETSESSIONATTRS", "standby")):
         monkeypatch.setenv(name, value)
-    assert lastcall("keys", "--data-dir", str(data_dir)).code == 0
+    assert lastcall("keys", "create", "ada", "--data-dir", str(data_dir)).code == 0
 
 
 def test_database_url_prints_a_url_that_works_until_stop(lastcall: Lastcall, data_dir: Path) -> None:
