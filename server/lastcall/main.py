@@ -19,7 +19,9 @@ from .embedded.supervisor import supervised
 from .limits.gate import Gate
 from .limits.limit import Limit
 from .listener import Listener, sockets_allowed
+from .memory.extract import RulesExtractor, rules_in_process, uses_rules
 from .memory.finalizer import open_finalizer
+from .memory.rules_process import open_rules_process
 from .metrics import Metrics
 from .realtime.services import Services
 from .runtime.conditions import Conditions
@@ -81,13 +83,16 @@ async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
                 ) as store,
             ):
                 await require_credentials_unless_loopback(Authenticator(store, settings), settings)
-                async with agent_of_settings as agent:
+                async with (
+                    agent_of_settings as agent,
+                    open_rules_process(settings.memory_cpu_seconds, start=uses_rules(agent)) as rules,
+                ):
                     with suppress(StoreError):  # it only makes the first sessions faster
                         await store.warm_up()
                     url = url_of(settings, port.number)
                     ready = Ready(url, database.describe, agent.describe, database.note)
                     await serve_sessions(
-                        settings, store, agent, port.listen, signals, lambda: announce(ready), conditions
+                        settings, store, agent, port.listen, signals, lambda: announce(ready), conditions, rules.extract
                     )
         outermost.cancel_scope.cancel()
 
@@ -100,6 +105,7 @@ async def serve_sessions(
     signals: Signals,
     announce: Callable[[], None],
     conditions: Conditions | None = None,
+    by_rules: RulesExtractor = rules_in_process,
 ) -> None:
     """From this instance's registration to its last memory. A shutdown goes through it in the order of `PHASES`."""
     registry, metrics = Registry(), Metrics(Limit)
@@ -111,7 +117,7 @@ async def serve_sessions(
             repairs.start_soon(reconciler.run)
             repairs.start_soon(finish_revocations, store)
             with trio.CancelScope() as memory_budget:
-                async with open_finalizer(store, agent, settings) as finalizer:
+                async with open_finalizer(store, agent, settings, by_rules) as finalizer:
                     authenticator = Authenticator(store, settings)
                     services = Services(
                         lease,
