@@ -14,7 +14,7 @@ import msgspec
 import structlog
 import trio
 
-from ..agents.agent import AgentFailed, Memory, Transcript
+from ..agents.agent import AgentFailed, Memory, Message, Transcript
 from .extract import RulesUnavailable
 from .rules_main import READY, RulesAnswer
 
@@ -24,6 +24,7 @@ ANSWER_SECONDS = 10.0  # of the wall clock, however little CPU time that was
 END_SECONDS = 2.0  # for the kernel to end a killed process
 BACKOFF_SECONDS_MIN = 0.1  # before a process that ended is replaced; doubled while none answers
 BACKOFF_SECONDS_MAX = 30.0
+SENT_CHARS_MAX = 1_048_576  # of the user's newest messages; the oldest of these may exceed it
 ANSWER_BYTES_MAX = 1_048_576
 CHUNK_BYTES = 65_536
 SPENT = -signal.SIGPROF  # the exit code of a process whose transcript took more than its CPU time
@@ -61,7 +62,7 @@ class RulesProcess:
             AgentFailed: The transcript took too long, or the rules failed on it.
             RulesUnavailable: No process can be started now.
         """
-        spoken = [message for message in transcript.messages if message.role == "user"]
+        spoken = _newest_spoken(transcript.messages)
         if not spoken:
             return []
         line = msgspec.json.encode(replace(transcript, messages=spoken)) + b"\n"
@@ -155,6 +156,16 @@ async def _started(cpu_seconds: float) -> AsyncIterator[trio.Process]:
             await process.wait()
         await trio.aclose_forcefully(process.stdin)
         await trio.aclose_forcefully(process.stdout)
+
+
+def _newest_spoken(messages: Sequence[Message]) -> list[Message]:
+    """The user's newest messages, whole, oldest first: encoding all of a long session would hold up the event loop."""
+    taken, left = [], SENT_CHARS_MAX
+    for message in reversed(messages):
+        if message.role == "user" and left > 0:
+            taken.append(message)
+            left -= len(message.text)
+    return taken[::-1]
 
 
 async def _exchange(process: trio.Process, line: bytes) -> bytes:
