@@ -111,6 +111,12 @@ class ScriptedAgent:
         return await self._finalize(transcript)
 
 
+class Silent:
+    """An agent that leaves memory to the rules."""
+
+    describe = "silent"
+
+
 async def remember(_transcript: Transcript) -> Sequence[Memory]:
     await trio.lowlevel.checkpoint()
     return [FACT]
@@ -294,6 +300,26 @@ async def test_tries_are_bounded_with_growing_pauses_and_then_it_has_failed_for_
     waited = [pause for pause in pauses if pause is not None]
     assert waited == sorted(set(waited))
     assert len(waited) == SETTINGS.memory_attempts_max - 1
+
+
+async def test_a_session_that_spends_its_budget_each_time_fails_and_delays_no_other(autojump_clock: MockClock) -> None:
+    spending, *others = works = [Work() for _ in range(6)]
+    turn = trio.Lock()
+
+    async def by_rules(transcript: Transcript) -> Sequence[Memory]:
+        async with turn:  # one process for all
+            if transcript.session_id == str(spending.session_id):
+                await trio.sleep(SETTINGS.memory_cpu_seconds)
+                raise AgentFailed("extraction_failed", "the rules took more than 2 s of CPU time")
+            return await remember(transcript)
+
+    async with open_finalizer(cast("Store", ScriptedStore(*works)), cast("Agent", Silent()), SETTINGS, by_rules):
+        await trio.sleep(SETTINGS.memory_cpu_seconds + 0.5)
+        assert all(work.memories == [FACT] and work.attempts == 1 for work in others)
+        await trio.sleep(3_600)
+    assert spending.failed_for_good
+    assert spending.attempts == SETTINGS.memory_attempts_max
+    assert {reason for reason, _ in spending.failures} == {"the rules took more than 2 s of CPU time"}
 
 
 async def test_a_very_long_error_is_cut(autojump_clock: MockClock) -> None:
@@ -564,9 +590,6 @@ async def test_a_store_that_is_away_does_not_hold_up_a_shutdown(autojump_clock: 
 async def test_a_session_is_not_charged_for_rules_that_cannot_run(autojump_clock: MockClock) -> None:
     work = Work()
 
-    class ByRules:
-        describe = "by rules"
-
     async def unavailable(_transcript: Transcript) -> Sequence[Memory]:
         await trio.sleep(5)
         if trio.current_time() - began < 100:
@@ -575,7 +598,7 @@ async def test_a_session_is_not_charged_for_rules_that_cannot_run(autojump_clock
 
     began = trio.current_time()
     store = cast("Store", ScriptedStore(work))
-    async with open_finalizer(store, cast("Agent", ByRules()), SETTINGS, unavailable):
+    async with open_finalizer(store, cast("Agent", Silent()), SETTINGS, unavailable):
         await trio.sleep(120)
         assert (work.memories, work.failures) == ([FACT], [])
 
