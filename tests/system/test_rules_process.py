@@ -18,9 +18,10 @@ from lastcall.memory import rules_process
 from lastcall.memory.extract import RulesUnavailable
 from lastcall.memory.rules_process import RulesProcess, open_rules_process
 from lastcall.runtime.host import process_started
+from lastcall.store.postgres import PostgresStore
 
 from ..support.clients import connect
-from ..support.processes import run_server
+from ..support.processes import ServerProcess, run_server
 from ..support.waiting import eventually
 
 WAIT_SECONDS = 20.0
@@ -179,14 +180,40 @@ def command_line(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text()
 
 
+async def child_of(server: ServerProcess) -> int:
+    async def look() -> set[int]:
+        return children(server.process.pid)
+
+    (child,) = await eventually(look, lambda found: found, within=WAIT_SECONDS)
+    assert "rules_main" in command_line(child)
+    return child
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_server_has_one_and_leaves_none_behind(database_url: str, number: signal.Signals) -> None:
     with run_server("--database-url", database_url, "--agent", "echo") as server:
         async with connect(server.url, user="ada") as client:
             await client.say("My name is Ada.")
         await trio.to_thread.run_sync(server.wait_for, "session_ended")
-        (child,) = children(server.process.pid)
-        assert "rules_main" in command_line(child)
+        child = await child_of(server)
         server.process.send_signal(number)
         await trio.to_thread.run_sync(server.process.wait)
         await until_gone(child)
+
+
+async def say(server: ServerProcess, text: str) -> None:
+    async with connect(server.url, user="ada") as client:
+        await client.say(text)
+
+
+@pytest.mark.slow
+async def test_a_server_extracts_nothing_by_itself(database_url: str, postgres_store: PostgresStore) -> None:
+    with run_server("--database-url", database_url, "--agent", "echo") as server:
+        await say(server, "My name is Ada.")
+        await eventually(
+            lambda: postgres_store.fetch("memory_backlog"), lambda pending: not pending, within=WAIT_SECONDS
+        )
+        os.kill(await child_of(server), signal.SIGSTOP)
+        await say(server, "I like tea.")
+        noted = await trio.to_thread.run_sync(server.wait_for, "memory_not_finalized")
+    assert noted["reason"] == f"the rules took longer than {rules_process.ANSWER_SECONDS:g} s"
