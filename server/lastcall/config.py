@@ -130,6 +130,9 @@ class Settings:
     memory_seconds: float = setting(
         60.0, "Seconds to finalize one session's memory; its claim lasts a little longer.", flag=False
     )
+    memory_cpu_seconds: float = setting(
+        2.0, "Seconds of CPU time to extract one session's memories by rules.", flag=False
+    )
     memory_workers: int = setting(4, "Sessions whose memory is finalized concurrently.", flag=False)
     memory_attempts_max: int = setting(5, "Attempts at one session's memory before it counts as failed.", flag=False)
     memory_sweep_seconds: float = setting(

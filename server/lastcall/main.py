@@ -20,7 +20,9 @@ from .embedded.supervisor import supervised
 from .limits.gate import Gate
 from .limits.limit import Limit
 from .listener import Listener, sockets_allowed
+from .memory.extract import RulesExtractor, rules_in_process, uses_rules
 from .memory.finalizer import open_finalizer
+from .memory.rules_process import open_rules_process
 from .metrics import Metrics
 from .realtime.services import Services
 from .runtime.conditions import Conditions
@@ -83,7 +85,10 @@ async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
             ):
                 await store.check_connection_limits()
                 await require_credentials_unless_loopback(Authenticator(store, settings), settings)
-                async with agent_of_settings as agent:
+                async with (
+                    agent_of_settings as agent,
+                    open_rules_process(settings.memory_cpu_seconds, start=uses_rules(agent)) as rules,
+                ):
                     url = url_of(settings, port.number)
                     ready = Ready(url, database.describe, agent.describe, database.note)
                     await serve_sessions(
@@ -95,6 +100,7 @@ async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
                         lambda: announce(ready),
                         conditions,
                         warm_up=store.warm_up,
+                        by_rules=rules.extract,
                     )
         outermost.cancel_scope.cancel()
 
@@ -109,6 +115,7 @@ async def serve_sessions(
     conditions: Conditions | None = None,
     *,
     warm_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+    by_rules: RulesExtractor = rules_in_process,
 ) -> None:
     """From this instance's lease to its last memory. A shutdown goes through it in the order of `PHASES`.
 
@@ -126,7 +133,7 @@ async def serve_sessions(
             repairs.start_soon(reconciler.run)
             repairs.start_soon(finish_revocations, store)
             with trio.CancelScope() as memory_budget:
-                async with open_finalizer(store, agent, settings) as finalizer:
+                async with open_finalizer(store, agent, settings, by_rules) as finalizer:
                     authenticator = Authenticator(store, settings)
                     services = Services(
                         lease,

@@ -148,13 +148,13 @@ def crashes_on_a_store_error(patch: pytest.MonkeyPatch) -> None:
 
 
 def remembers_twice(patch: pytest.MonkeyPatch) -> None:
-    fail = FakeStore.fail_memory
+    finish = FakeStore.finish_memory
 
-    async def try_again(store: FakeStore, session_id: Any, error: str, *, retry_after: float | None) -> None:
+    async def finish_again(store: FakeStore, session_id: Any, memories: Any) -> bool:
         store.sessions[session_id].memory_status = "pending"
-        await fail(store, session_id, error, retry_after=retry_after)
+        return await finish(store, session_id, memories)
 
-    patch.setattr(FakeStore, "fail_memory", try_again)
+    patch.setattr(FakeStore, "finish_memory", finish_again)
 
 
 @pytest.mark.parametrize(

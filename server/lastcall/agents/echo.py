@@ -18,7 +18,11 @@ DELTAS_MIN = 3  # of a text that is long enough
 DELTAS_MAX = 200
 DELTA_CHARS = 8
 
-_CALL = re.compile(r"\bcall (?P<name>\S{1,64})(?: (?P<arguments>\{.*\}))?\s*$", re.DOTALL)
+CALL_CHARS_MAX = len("call ") + 64
+
+# Two patterns, neither of which reads to the end of the text: one that did would do so again from each "call".
+_CALL_WITH_ARGUMENTS = re.compile(r"\bcall (?P<name>\S{1,64}) (?=\{)")
+_CALL = re.compile(r"\bcall (?P<name>\S{1,64})\Z")
 
 
 class EchoAgent:
@@ -52,11 +56,20 @@ def _echo(turn: Turn) -> tuple[str, tuple[str, str] | None]:
         return f"The tool said: {newest.output}", None
     said = next((message.text for message in reversed(turn.messages) if message.role == "user" and message.text), "")
     tools = {tool.name for tool in turn.tools} if turn.tool_choice != "none" else set()
-    asked = _CALL.search(said) if tools else None
-    if asked and asked["name"] in tools:
-        before = said[: asked.start()].strip()
-        return f"You said: {before}" if before else "", (asked["name"], asked["arguments"] or "{}")
+    asked = _asked_call(said.rstrip()) if tools else None
+    if asked and asked[1] in tools:
+        before, name, arguments = asked
+        return f"You said: {before}" if before else "", (name, arguments)
     if isinstance(turn.tool_choice, Tool) or (tools and turn.tool_choice == "required"):
         wanted = turn.tool_choice if isinstance(turn.tool_choice, Tool) else turn.tools[0]
         return "", (wanted.name, "{}")
     return f"You said: {said}" if said else "You have not said anything yet.", None
+
+
+def _asked_call(said: str) -> tuple[str, str, str] | None:
+    """The text before the call that a message ends in, the call's name and its arguments."""
+    if said.endswith("}") and (call := _CALL_WITH_ARGUMENTS.search(said)):
+        return said[: call.start()].strip(), call["name"], said[call.end() :]
+    if call := _CALL.search(said, max(len(said) - CALL_CHARS_MAX, 0)):
+        return said[: call.start()].strip(), call["name"], "{}"
+    return None

@@ -144,9 +144,12 @@ class OpenAIAgent:
                 self._reports_usage = False
         return await self._create(stream=True, **request)
 
-    async def _create(self, **request: Any) -> Any:
+    async def _create(self, *, messages: Any, **request: Any) -> Any:
         """Returns a stream or a whole answer, as requested; the SDK's types cannot tell which."""
-        return await self._client.chat.completions.create(model=self._model, **request)
+        # Not as the parameter `messages`: checking each against its types, the SDK would hold up the event loop for
+        # 0.3 ms a message. A long conversation has thousands.
+        body = {**request.pop("extra_body", {}), "messages": messages}
+        return await self._client.chat.completions.create(model=self._model, messages=[], extra_body=body, **request)
 
 
 def _is_too_long(error: openai.BadRequestError) -> bool:

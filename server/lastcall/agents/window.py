@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from .agent import ContextItem, FunctionCall, FunctionOutput, Message
 
@@ -22,49 +23,53 @@ def within_budget(
         item_chars: Overhead of each item, in characters.
         cut_newest: Cuts the newest item to its last `chars_max` characters; else it is kept whole, even above budget.
     """
-    always = [*items[-1:], *_call_of_the_newest(items)]
-    kept, left = {id(item) for item in always}, chars_max - sum(_chars(item) + item_chars for item in always)
-    for systems in (True, False):
-        for item in reversed(items):
-            if id(item) not in kept and _is_system(item) is systems:
-                left -= _chars(item) + item_chars
-                if left < 0:
-                    break
-                kept.add(id(item))
+    sizes = [_chars(item) + item_chars for item in items]
+    if sum(sizes) <= chars_max:
+        return list(items)
+    kept = _kept(items, sizes, chars_max)
     selected = list(_with_their_calls(items, kept))
     return [*selected[:-1], *(_ending(item, chars_max) for item in selected[-1:])] if cut_newest else selected
 
 
-def _call_of_the_newest(items: Sequence[ContextItem]) -> list[ContextItem]:
+def _kept(items: Sequence[ContextItem], sizes: Sequence[int], chars_max: int) -> set[int]:
+    """The indices of the items that fit."""
+    kept = {*range(len(items))[-1:], *_call_of_the_newest(items)}
+    left = chars_max - sum(sizes[index] for index in kept)
+    systems = [index for index, item in enumerate(items) if isinstance(item, Message) and item.role == "system"]
+    known = kept.union(systems)
+    others = (index for index in reversed(range(len(items))) if index not in known)
+    for index in chain((index for index in reversed(systems) if index not in kept), others):
+        left -= sizes[index]
+        if left < 0:
+            break
+        kept.add(index)
+    return kept
+
+
+def _call_of_the_newest(items: Sequence[ContextItem]) -> list[int]:
     newest = items[-1] if items else None
     if not isinstance(newest, FunctionOutput):
         return []
-    calls = (item for item in reversed(items) if isinstance(item, FunctionCall) and item.call_id == newest.call_id)
-    return [call for call in [next(calls, None)] if call is not None]
+    for index in reversed(range(len(items))):
+        if isinstance(call := items[index], FunctionCall) and call.call_id == newest.call_id:
+            return [index]
+    return []
 
 
 def _with_their_calls(items: Sequence[ContextItem], kept: set[int]) -> Iterator[ContextItem]:
     """The kept items, without outputs whose call is not kept. Outputs that never had a call stay."""
     left_out: set[str] = set()
-    for item in items:
+    for index, item in enumerate(items):
         if isinstance(item, FunctionCall):
-            (left_out.discard if id(item) in kept else left_out.add)(item.call_id)
-        if id(item) in kept and not (isinstance(item, FunctionOutput) and item.call_id in left_out):
+            (left_out.discard if index in kept else left_out.add)(item.call_id)
+        if index in kept and not (isinstance(item, FunctionOutput) and item.call_id in left_out):
             yield item
 
 
-def _is_system(item: ContextItem) -> bool:
-    return isinstance(item, Message) and item.role == "system"
-
-
 def _chars(item: ContextItem) -> int:
-    match item:
-        case Message():
-            return len(item.text)
-        case FunctionCall():
-            return len(item.name) + len(item.arguments)
-        case FunctionOutput():
-            return len(item.output)
+    if isinstance(item, Message):
+        return len(item.text)
+    return len(item.output) if isinstance(item, FunctionOutput) else len(item.name) + len(item.arguments)
 
 
 def _ending(item: ContextItem, chars_max: int) -> ContextItem:

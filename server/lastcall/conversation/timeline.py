@@ -51,6 +51,7 @@ class ConversationEntry:
     known: bool = False
     deleted: bool = False
     held: int = 0
+    _seen: tuple[str, ContextItem | None] | None = None  # as agents see it, in the status it had then
 
     @property
     def bytes(self) -> int:
@@ -69,10 +70,18 @@ class ConversationEntry:
                 return output
 
     def context(self) -> ContextItem | None:
-        """The item as agents see it; None for an empty message, one in progress, or an incomplete call."""
+        """The item as agents see it; None for an empty message, one in progress, or an incomplete call.
+
+        Made once: every turn of a long conversation asks for thousands. An item changes only with its status.
+        """
+        if self._seen is None or self._seen[0] != self.item.status:
+            self._seen = self.item.status, self._as_seen()
+        return self._seen[1]
+
+    def _as_seen(self) -> ContextItem | None:
         match self.item:
-            case MessageItem(role=role, status="completed" | "incomplete") if self.text:
-                return Message(role, self.text, self.item.id)
+            case MessageItem(role=role, status="completed" | "incomplete") if text := self.text:
+                return Message(role, text, self.item.id)
             case FunctionCallItem(status="completed") as call:
                 return FunctionCall(call.name, call.arguments, call.call_id, call.id)
             case FunctionCallOutputItem(call_id=call_id, output=output):
@@ -160,6 +169,7 @@ class Timeline:
         """Makes the item of a reserved place known."""
         entry.known = True
         entry.previous_item_id = self._known_before(self._index(entry))
+        entry.context()  # now, item by item: the first turn after thousands of them would make all of them at once
 
     def remove(self, entry: ConversationEntry) -> None:
         """Removes an item or a reserved place. Its position is not used again at the end."""

@@ -15,20 +15,19 @@ from uuid import UUID
 import structlog
 import trio
 
-from ..agents.agent import Agent, AgentFailed, Memory, contained
+from ..agents.agent import Agent, AgentFailed, Memory, Transcript, contained
 from ..config import Settings
 from ..store.errors import InvalidRow, StoreError
 from ..store.records import MemoryClaim
 from ..store.store import Store
-from .extract import extract_memories, prepare_extraction
+from .extract import RulesExtractor, RulesUnavailable, extract_memories, rules_in_process
+from .outcomes import CONTENT_CHARS_MAX, UnstoredOutcomes, acceptable
 
 CLAIM_MARGIN_SECONDS = 15.0  # a claim outlives the work that it covers
 RELEASE_SECONDS = 2.0  # for giving a claim back, shielded
 BACKOFF_SECONDS_MIN = 2.0
 BACKOFF_SECONDS_MAX = 300.0
-KIND_CHARS_MAX = 32
-CONTENT_CHARS_MAX = 1000
-MEMORIES_MAX = 50  # per session
+STORE_RETRY_SECONDS = 1.0  # between two attempts to store the memories of one try
 REST_SECONDS_MAX = 0.1  # of a worker, between two sessions
 
 _log = structlog.get_logger(__name__)
@@ -49,10 +48,14 @@ class Finalizer:
     is pending: one is made when a session is announced, and one per sweep interval.
     """
 
-    def __init__(self, store: Store, agent: Agent, settings: Settings) -> None:
+    def __init__(
+        self, store: Store, agent: Agent, settings: Settings, by_rules: RulesExtractor = rules_in_process
+    ) -> None:
         self._store = store
         self._agent = agent
         self._settings = settings
+        self._by_rules = by_rules
+        self._unstored = UnstoredOutcomes()
         self._idle = trio.lowlevel.ParkingLot()
         self._requests: deque[_Request] = deque()  # no more than there are workers
         self._waiting: set[trio.Event] = set()
@@ -170,9 +173,11 @@ class Finalizer:
         session_id = UUID(claim.transcript.session_id)
         try:
             with trio.fail_after(self._settings.memory_seconds):
-                with contained():
-                    memories = await extract_memories(self._agent, claim.transcript)
-                await self._store.finish_memory(session_id, _acceptable(memories))
+                memories = await self._extracted(claim.transcript)
+                await self._store_memories(session_id, memories)
+        except RulesUnavailable as error:
+            _log.warning("memory_waits_for_rules", session_id=str(session_id), reason=str(error))
+            await self._release(claim)
         except trio.TooSlowError:
             await self._note_failure(claim, f"took longer than {self._settings.memory_seconds:g} s")
         except (AgentFailed, InvalidRow) as error:
@@ -183,6 +188,32 @@ class Finalizer:
             _log.exception("finalize_raised", session_id=str(session_id))
             await trio.lowlevel.checkpoint_if_cancelled()
             await self._note_failure(claim, f"{type(error).__name__}: {error}")
+
+    async def _extracted(self, transcript: Transcript) -> Sequence[Memory]:
+        """The session's memories: from an earlier try that could not store them, or extracted now."""
+        memories = self._unstored.find(transcript)
+        if memories is None:
+            with contained():
+                memories = acceptable(await extract_memories(self._agent, transcript, self._by_rules))
+            self._unstored.keep(transcript, memories)
+        return memories
+
+    async def _store_memories(self, session_id: UUID, memories: Sequence[Memory]) -> None:
+        """Stores a session's memories, again and again for as long as the try may last and the store is away."""
+        while True:
+            try:
+                await self._store.finish_memory(session_id, memories)
+            except InvalidRow:
+                self._unstored.drop(str(session_id))
+                raise
+            except StoreError:
+                over = trio.current_time() + STORE_RETRY_SECONDS >= trio.current_effective_deadline()
+                if over or self._closing:
+                    raise
+                await trio.sleep(STORE_RETRY_SECONDS)
+            else:
+                self._unstored.drop(str(session_id))
+                return
 
     async def _release(self, claim: MemoryClaim) -> None:
         try:
@@ -203,25 +234,12 @@ class Finalizer:
             _log.warning("memory_failure_not_noted", session_id=str(session_id), error=str(error))
 
 
-def _acceptable(memories: Sequence[Memory]) -> list[Memory]:
-    """An agent's memories, within the bounds of the schema."""
-    cleaned = (
-        Memory(
-            memory.kind.replace("\0", "")[:KIND_CHARS_MAX] or "note",
-            memory.content.replace("\0", "")[:CONTENT_CHARS_MAX],
-            memory.item_id,
-            memory.quote.replace("\0", "")[:CONTENT_CHARS_MAX],
-        )
-        for memory in memories[:MEMORIES_MAX]
-    )
-    return [memory for memory in cleaned if memory.content.strip()]
-
-
 @asynccontextmanager
-async def open_finalizer(store: Store, agent: Agent, settings: Settings) -> AsyncIterator[Finalizer]:
+async def open_finalizer(
+    store: Store, agent: Agent, settings: Settings, by_rules: RulesExtractor = rules_in_process
+) -> AsyncIterator[Finalizer]:
     """Runs the workers until the block is left, and then until nothing is pending; the caller sets the deadline."""
-    prepare_extraction(agent)
-    finalizer = Finalizer(store, agent, settings)
+    finalizer = Finalizer(store, agent, settings, by_rules)
     async with trio.open_nursery() as workers:
         for _ in range(settings.memory_workers):
             workers.start_soon(finalizer.work)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from ..agents.agent import Memory, Transcript
@@ -12,23 +12,23 @@ QUOTE_CHARS_MIN = 3  # a shorter quote is found in almost any text, and proves n
 STRAIGHT_APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ´`′", "'"))  # noqa: RUF001
 
 
-def grounded(memories: Iterable[Memory], transcript: Transcript) -> list[Memory]:
+def grounded(memories: Collection[Memory], transcript: Transcript) -> list[Memory]:
     """The memories whose quote is in the user's item that they name, with the quote in the item's own wording.
 
     Case, white space and the style of apostrophes do not matter.
     """
     texts = {message.item_id: message.text for message in transcript.messages if message.role == "user"}
+    plain = {item_id: _plain(texts[item_id]) for item_id in {memory.item_id for memory in memories} & texts.keys()}
     return [
         replace(memory, quote=found)
         for memory in memories
-        if (found := _found(memory.quote, texts.get(memory.item_id, "")))
+        if memory.item_id in plain and (found := _found(memory.quote, texts[memory.item_id], *plain[memory.item_id]))
     ]
 
 
-def _found(quote: str, text: str) -> str | None:
+def _found(quote: str, text: str, plain: str, positions: Sequence[int]) -> str | None:
     """The part of the text that matches the quote. A plain string search: linear, whatever the model quotes."""
     wanted, _ = _plain(quote)
-    plain, positions = _plain(text)
     at = plain.find(wanted)
     if at < 0 or len(wanted) < QUOTE_CHARS_MIN:
         return None

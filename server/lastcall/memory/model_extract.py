@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import msgspec
@@ -14,6 +15,7 @@ from .grounding import grounded
 INPUT_CHARS_MAX = 24_000  # of the transcript; the newest messages are read
 MESSAGE_CHARS = 16  # overhead of a message, beside its text
 ANSWER_TOKENS_MAX = 2_000
+ANSWER_CHARS_MAX = 40_000  # an endpoint may ignore the limit of tokens
 MEMORIES_MAX = 20  # of one session
 
 _INSTRUCTIONS = (
@@ -72,10 +74,13 @@ async def memories_by_model(model: JsonModel, transcript: Transcript) -> Sequenc
         for fact in _facts(answer)
         if 1 <= fact.item <= len(messages)
     ]
-    return grounded(named, transcript)[:MEMORIES_MAX]
+    # In what the model has read, not in the whole transcript: that may be long, and is no source of its quotes.
+    return grounded(named, replace(transcript, messages=messages))[:MEMORIES_MAX]
 
 
 def _facts(answer: str) -> Sequence[_Fact]:
+    if len(answer) > ANSWER_CHARS_MAX:
+        raise AgentFailed("memory_unreadable", f"The model's list of memories exceeds {ANSWER_CHARS_MAX} characters.")
     try:
         return msgspec.json.decode(answer, type=_FactList).memories
     except (msgspec.DecodeError, UnicodeEncodeError) as error:

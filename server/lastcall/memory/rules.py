@@ -11,6 +11,7 @@ from .patterns import (
     AFTER_NAMES,
     ASKS,
     I_AM,
+    LEADS_UP,
     NATIONALITIES,
     NO_NAMES,
     NOT_MEANT,
@@ -24,6 +25,8 @@ from .sentences import FULLWIDTH_QUESTION_MARK, sentences
 MEMORIES_MAX = 20  # of one session; the newest are kept
 INPUT_CHARS_MAX = 50_000  # of the user's messages of one session; the newest are read
 
+_SPACES = re.compile(r" {2,}")
+
 
 def memories_by_rules(transcript: Transcript) -> list[Memory]:
     """The user's sentences about themselves, oldest first; each memory's content is its quote."""
@@ -35,7 +38,9 @@ def memories_by_rules(transcript: Transcript) -> list[Memory]:
                 key = " ".join(quote.casefold().translate(STRAIGHT_APOSTROPHES).split()).rstrip(".!")
                 found.pop(key, None)  # repeated: the newer item counts
                 found[key] = Memory(kind, quote, message.item_id, quote)
-    return list(found.values())[-MEMORIES_MAX:]
+                if len(found) > MEMORIES_MAX:
+                    del found[next(iter(found))]
+    return list(found.values())
 
 
 def _newest(messages: Sequence[Message]) -> list[tuple[Message, str, bool]]:
@@ -56,6 +61,7 @@ def _fact(sentence: str, shown: str) -> tuple[str, str] | None:
         if not then:
             return None
         sentence, shown = sentence[: then.start()].rstrip(), shown[: then.start()].rstrip()
+    shown = _SPACES.sub(" ", shown)  # patterns that begin with spaces would read a long run once per space
     if NOT_MEANT.search(shown) or (ASKS.match(shown) and not POLITE.match(shown)):
         return None
     kind = _kind(shown)
@@ -64,12 +70,19 @@ def _fact(sentence: str, shown: str) -> tuple[str, str] | None:
 
 def _kind(shown: str) -> str | None:
     """The kind of the first fact in the sentence; "remember that …" only decides if no other pattern does."""
-    hits = [(match.start(), _negated(kind, match)) for kind, rule in RULES if (match := rule.search(shown))]
-    if (match := I_AM.search(shown)) and (kind := _introduced(shown, match)):
-        hits.append((match.start(), kind))
-    if hits:
-        return min(hits, key=lambda hit: hit[0])[1]
-    return "note" if REMEMBER.search(shown) else None
+    clauses = sorted({*([0] if shown[:1].isalpha() else []), *(match.end(1) for match in LEADS_UP.finditer(shown))})
+    for start in clauses:
+        if kind := _kind_of_clause(shown, start):
+            return kind
+    return "note" if any(REMEMBER.match(shown, start) for start in clauses) else None
+
+
+def _kind_of_clause(shown: str, start: int) -> str | None:
+    for kind, rule in RULES:
+        if match := rule.match(shown, start):
+            return _negated(kind, match)
+    match = I_AM.match(shown, start)
+    return _introduced(shown, match) if match else None
 
 
 def _negated(kind: str, match: re.Match[str]) -> str:

@@ -29,6 +29,7 @@ from lastcall.agents.agent import (
 )
 from lastcall.agents.openai import CONTEXT_HALVINGS_MAX, OpenAIAgent
 from lastcall.memory.extract import extract_memories
+from lastcall.memory.model_extract import ANSWER_CHARS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -458,7 +459,18 @@ async def test_the_model_is_not_asked_about_a_session_without_user_messages(
     assert endpoint.asked == []
 
 
-@pytest.mark.parametrize("text", ["", "no json", '{"memories": 3}', '{"memories": [{"kind": "name"}]}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no json",
+        '{"memories": 3}',
+        '{"memories": [{"kind": "name"}]}',
+        "[" * 100_000,
+        '{"memories": []' + " " * ANSWER_CHARS_MAX + "}",
+    ],
+    ids=lambda text: repr(text[:20]),
+)
 async def test_an_unreadable_list_is_a_failure_that_is_retried(
     endpoint: Endpoint, agent: OpenAIAgent, text: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 from lastcall.agents.agent import Message, Piece, Tool, ToolArguments, ToolCall, Turn
-from lastcall.agents.echo import DELTAS_MAX, EchoAgent
+from lastcall.agents.echo import DELTAS_MAX, EchoAgent, _echo
 
 
 def turn(*texts: str) -> Turn:
@@ -48,6 +49,24 @@ async def test_the_named_or_required_tool_is_called() -> None:
     assert await pieces("Hello there", tool_choice=tools[1]) == [ToolCall("greet"), ToolArguments("{}")]
     for text, changes in (("call nobody", {}), ("call greet now", {}), ("call greet", {"tool_choice": "none"})):
         assert f"You said: {text}" == "".join(map(str, await pieces(text, **changes)))
+
+
+CALL_SHAPES = ["call x {", "call x {} ", "call ", "call x", "call x ", "}", "{}", " "]
+
+
+@pytest.mark.parametrize("shape", CALL_SHAPES)
+def test_looking_for_a_call_takes_time_linear_in_the_text(shape: str) -> None:
+    def cpu_seconds(characters: int) -> float:
+        said = (shape * characters)[:characters] + "."
+        asked = replace(turn(said), tools=[Tool("x", "", {})])
+        best = 1e9
+        for _ in range(3):
+            began = time.thread_time()
+            assert _echo(asked) == (f"You said: {said}", None)
+            best = min(best, time.thread_time() - began)
+        return best
+
+    assert cpu_seconds(64_000) < max(cpu_seconds(8_000), 1e-4) * 2.6**3
 
 
 async def test_an_answer_can_be_cancelled() -> None:

@@ -298,3 +298,15 @@ def test_an_item_is_stored_with_one_message_id_and_never_in_progress() -> None:
 def test_two_entries_never_share_a_message_id() -> None:
     items = Timeline()
     assert items.place(message("a")).message_id != items.place(message("b")).message_id
+
+
+def test_the_context_of_an_item_is_made_once_and_follows_its_status() -> None:
+    items, call = Timeline(), FunctionCallItem(id="a", status="in_progress", call_id="c", name="f", arguments="")
+    put(items, call)
+    assert items.context() == []
+    call.status, call.arguments = "completed", "{}"
+    first = items.context()
+    assert first == [FunctionCall("f", "{}", "c", "a")]
+    assert items.context()[0] is first[0]
+    call.status = "incomplete"
+    assert items.context() == []

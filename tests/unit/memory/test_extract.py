@@ -9,8 +9,9 @@ from typing import Literal
 
 import msgspec
 import pytest
+import trio
 from lastcall.agents.agent import AgentFailed, JsonModel, Memory, Message, RequestUnsupported, Transcript, Turn
-from lastcall.memory.extract import extract_memories
+from lastcall.memory.extract import extract_memories, uses_rules
 from lastcall.memory.model_extract import INPUT_CHARS_MAX
 
 CHAT = Transcript("session", "ada", [Message("user", "I like tea.", "item")])
@@ -92,18 +93,25 @@ async def test_the_model_reads_neither_system_nor_empty_messages() -> None:
     assert msgspec.json.decode(agent.prompts[0]) == [{"item": 1, "role": "user", "text": "I like tea."}]
 
 
-@pytest.mark.parametrize(
-    ("agent", "imported"),
-    [("EchoAgent()", True), ("OpenAIAgent(base_url='http://[::1]/', api_key='k', model='m')", False)],
-)
-def test_the_rules_are_imported_in_advance_if_the_agent_uses_them(agent: str, imported: bool) -> None:
-    code = (
-        "import sys\n"
-        "from lastcall.agents.echo import EchoAgent\n"
-        "from lastcall.agents.openai import OpenAIAgent\n"
-        "from lastcall.memory.extract import prepare_extraction\n"
-        f"prepare_extraction({agent})\n"
-        "print('lastcall.memory.patterns' in sys.modules)"
-    )
+@pytest.mark.parametrize(("agent", "used"), [(Silent(), True), (ByRules(), True), (Modelled(), False), (Own(), False)])
+def test_the_rules_are_made_ready_where_the_agent_uses_them(agent: Silent, used: bool) -> None:
+    assert uses_rules(agent) is used
+
+
+async def test_the_rules_run_where_the_caller_says() -> None:
+    asked: list[Transcript] = []
+
+    async def elsewhere(transcript: Transcript) -> Sequence[Memory]:
+        await trio.lowlevel.checkpoint()
+        asked.append(transcript)
+        return [BY_RULES]
+
+    assert await extract_memories(ByRules(), CHAT, elsewhere) == [BY_RULES]
+    assert asked == [CHAT]
+
+
+def test_the_server_itself_never_loads_the_rules() -> None:
+    """Their patterns take tens of milliseconds to compile, and nothing in the server may run them by mistake."""
+    code = "import sys, lastcall.main; print('lastcall.memory.patterns' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(imported)
+    assert done.stdout.strip() == "False"

@@ -11,13 +11,9 @@ import pytest
 import trio
 from lastcall.agents.agent import Agent, AgentFailed, Memory, Message, Transcript, Turn
 from lastcall.config import Settings
-from lastcall.memory.finalizer import (
-    CONTENT_CHARS_MAX,
-    KIND_CHARS_MAX,
-    MEMORIES_MAX,
-    RELEASE_SECONDS,
-    open_finalizer,
-)
+from lastcall.memory.extract import RulesUnavailable
+from lastcall.memory.finalizer import RELEASE_SECONDS, STORE_RETRY_SECONDS, open_finalizer
+from lastcall.memory.outcomes import CONTENT_CHARS_MAX, KIND_CHARS_MAX, MEMORIES_MAX
 from lastcall.store.errors import InvalidRow, StoreUnavailable
 from lastcall.store.records import MemoryClaim
 from lastcall.store.store import Store
@@ -81,6 +77,7 @@ class ScriptedStore:
         await self.before_fail()
         work = self._work(session_id)
         work.released += 1
+        work.attempts = max(work.attempts - 1, 0)
         work.claimed_until = 0.0
 
     async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
@@ -112,6 +109,12 @@ class ScriptedAgent:
 
     async def finalize(self, transcript: Transcript, /) -> Sequence[Memory]:
         return await self._finalize(transcript)
+
+
+class Silent:
+    """An agent that leaves memory to the rules."""
+
+    describe = "silent"
 
 
 async def remember(_transcript: Transcript) -> Sequence[Memory]:
@@ -297,6 +300,26 @@ async def test_tries_are_bounded_with_growing_pauses_and_then_it_has_failed_for_
     waited = [pause for pause in pauses if pause is not None]
     assert waited == sorted(set(waited))
     assert len(waited) == SETTINGS.memory_attempts_max - 1
+
+
+async def test_a_session_that_spends_its_budget_each_time_fails_and_delays_no_other(autojump_clock: MockClock) -> None:
+    spending, *others = works = [Work() for _ in range(6)]
+    turn = trio.Lock()
+
+    async def by_rules(transcript: Transcript) -> Sequence[Memory]:
+        async with turn:  # one process for all
+            if transcript.session_id == str(spending.session_id):
+                await trio.sleep(SETTINGS.memory_cpu_seconds)
+                raise AgentFailed("extraction_failed", "the rules took more than 2 s of CPU time")
+            return await remember(transcript)
+
+    async with open_finalizer(cast("Store", ScriptedStore(*works)), cast("Agent", Silent()), SETTINGS, by_rules):
+        await trio.sleep(SETTINGS.memory_cpu_seconds + 0.5)
+        assert all(work.memories == [FACT] and work.attempts == 1 for work in others)
+        await trio.sleep(3_600)
+    assert spending.failed_for_good
+    assert spending.attempts == SETTINGS.memory_attempts_max
+    assert {reason for reason, _ in spending.failures} == {"the rules took more than 2 s of CPU time"}
 
 
 async def test_a_very_long_error_is_cut(autojump_clock: MockClock) -> None:
@@ -509,6 +532,75 @@ async def test_a_failure_that_cannot_be_noted_does_not_end_the_worker(autojump_c
         assert other.memories == [FACT]
         await trio.sleep(SETTINGS.memory_seconds + 30)  # the claim runs out by itself
         assert work.memories == [FACT]
+
+
+async def test_a_store_that_is_away_is_asked_again_and_nothing_is_extracted_anew(autojump_clock: MockClock) -> None:
+    work, extracted = Work(), 0
+    store = ScriptedStore(work)
+
+    async def away() -> None:
+        if trio.current_time() - began < 30:
+            raise StoreUnavailable("no database")
+
+    async def finalize(transcript: Transcript) -> Sequence[Memory]:
+        nonlocal extracted
+        extracted += 1
+        return await remember(transcript)
+
+    store.before_finish, began = away, trio.current_time()
+    async with finalizing(store, finalize):
+        await trio.sleep(30 + STORE_RETRY_SECONDS)
+        assert (work.memories, work.attempts, extracted) == ([FACT], 1, 1)
+
+
+async def test_what_one_try_extracted_is_stored_by_the_next(autojump_clock: MockClock) -> None:
+    work, extracted = Work(), 0
+    store = ScriptedStore(work)
+
+    async def unavailable() -> None:
+        raise StoreUnavailable("no database")
+
+    async def finalize(transcript: Transcript) -> Sequence[Memory]:
+        nonlocal extracted
+        extracted += 1
+        return await remember(transcript)
+
+    store.before_finish = unavailable
+    async with finalizing(store, finalize, memory_sweep_seconds=5.0):
+        await trio.sleep(SETTINGS.memory_seconds)
+        assert [reason for reason, _ in work.failures] == ["not stored: no database"]
+        store.before_finish = trio.lowlevel.checkpoint
+        await trio.sleep(60)
+        assert (work.memories, work.attempts, extracted) == ([FACT], 2, 1)
+
+
+async def test_a_store_that_is_away_does_not_hold_up_a_shutdown(autojump_clock: MockClock) -> None:
+    store = ScriptedStore(Work(), Work())
+
+    async def unavailable() -> None:
+        raise StoreUnavailable("no database")
+
+    store.before_finish = store.before_fail = unavailable
+    began = trio.current_time()
+    async with finalizing(store):
+        await wait_all_tasks_blocked()
+    assert trio.current_time() - began <= STORE_RETRY_SECONDS
+
+
+async def test_a_session_is_not_charged_for_rules_that_cannot_run(autojump_clock: MockClock) -> None:
+    work = Work()
+
+    async def unavailable(_transcript: Transcript) -> Sequence[Memory]:
+        await trio.sleep(5)
+        if trio.current_time() - began < 100:
+            raise RulesUnavailable("no process")
+        return [FACT]
+
+    began = trio.current_time()
+    store = cast("Store", ScriptedStore(work))
+    async with open_finalizer(store, cast("Agent", Silent()), SETTINGS, unavailable):
+        await trio.sleep(120)
+        assert (work.memories, work.failures) == ([FACT], [])
 
 
 # --- what an agent may leave behind ---------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from lastcall.agents.agent import Memory, Message, Transcript
 from lastcall.memory.grounding import grounded
 
@@ -23,3 +25,15 @@ def test_a_memory_with_a_quote_that_is_not_the_users_is_dropped() -> None:
     assert grounded([*dropped, kept], transcript) == [
         Memory("place", "Lives in Oslo.", "a", "I  live\nin Oslo’s centre")
     ]
+
+
+def test_many_facts_of_one_long_message_cost_little_more_than_one() -> None:
+    transcript = Transcript("session", "ada", [Message("user", "word " * 5_000, "a")])
+
+    def cpu_seconds(facts: int) -> float:
+        began = time.thread_time()
+        assert grounded([Memory("note", "Anything.", "a", "nothing of the kind")] * facts, transcript) == []
+        return time.thread_time() - began
+
+    cpu_seconds(1)
+    assert cpu_seconds(40) < 10 * cpu_seconds(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -155,6 +156,67 @@ ADVERSARIAL = [
 @given(st.none())
 def test_no_text_takes_long(text: str, nothing: None) -> None:
     memories_by_rules(said(text))
+
+
+SHAPES = [
+    *"a\"“„«'()[ \n.…。-\t\u00a0>#1\0\r\u2028😀",
+    *(
+        " '",
+        ' "',
+        "'a ",
+        "a'",
+        "()",
+        ". ",
+        "? ",
+        "?!x",
+        "e.g. ",
+        "a.b.",
+        "1. ",
+        " -",
+        " - ",
+        ", ",
+        "```\n",
+        "> ",
+        "\n\n",
+    ),
+    *("i ", "i'm ", ", i ", "my ", "and ", "call me ", "remember ", "i can't ", "I like tea. ", "I like tea and "),
+    *(
+        "i really just still ",
+        "i'm a a a a. ",
+        "my my my " * 40 + ". ",
+        "I like tea, and do i? ",
+        "I went to the market. ",
+    ),
+    *(before + " " * 390 + after for before in ("i", ",", "and", "i'm", "i like tea,") for after in ("xx. ", "x? ")),
+]
+FEW_CHARS, DOUBLINGS = 4_000, 3
+RATIO_MAX = 2.6  # of the time, for twice the text
+
+
+def cpu_seconds(text: str) -> float:
+    """The best of three: what else the machine does only adds to it."""
+    best = 1e9
+    for _ in range(3):
+        began = time.thread_time()
+        memories_by_rules(said(text))
+        best = min(best, time.thread_time() - began)
+    return best
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: repr(shape[:20]))
+def test_twice_the_text_takes_twice_the_time(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    many_chars = FEW_CHARS << DOUBLINGS
+    monkeypatch.setattr("lastcall.memory.rules.INPUT_CHARS_MAX", many_chars)
+    text = (shape * many_chars)[:many_chars]
+    few = cpu_seconds(text[:FEW_CHARS])
+    assert cpu_seconds(text) < max(few, 1e-4) * RATIO_MAX**DOUBLINGS
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: repr(shape[:20]))
+def test_one_sentence_takes_no_longer_the_more_it_is_packed(shape: str) -> None:
+    """Patterns that read a sentence once per start took 15 ms for one of 400 characters."""
+    sentence = (shape * SENTENCE_CHARS_MAX)[: SENTENCE_CHARS_MAX - 1]
+    assert cpu_seconds(sentence) < 0.005
 
 
 WORDS = st.sampled_from(

@@ -1,0 +1,65 @@
+"""What was extracted from a session: within the schema's bounds, and kept until it is stored."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from ..agents.agent import Memory, Transcript
+
+KIND_CHARS_MAX = 32
+CONTENT_CHARS_MAX = 1000
+MEMORIES_MAX = 50  # per session
+OUTCOMES_MAX = 256
+OUTCOMES_CHARS_MAX = 4_194_304  # of all together
+
+
+def acceptable(memories: Sequence[Memory]) -> list[Memory]:
+    """An agent's memories, within the bounds of the schema."""
+    cleaned = (
+        Memory(
+            memory.kind.replace("\0", "")[:KIND_CHARS_MAX] or "note",
+            memory.content.replace("\0", "")[:CONTENT_CHARS_MAX],
+            memory.item_id,
+            memory.quote.replace("\0", "")[:CONTENT_CHARS_MAX],
+        )
+        for memory in memories[:MEMORIES_MAX]
+    )
+    return [memory for memory in cleaned if memory.content.strip()]
+
+
+class UnstoredOutcomes:
+    """Memories that are not stored yet: where the store does not answer, only the storing is tried again.
+
+    Beyond the bounds the oldest are dropped; their sessions are extracted anew.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[int, Sequence[Memory]]] = OrderedDict()
+        self._chars = 0
+
+    def keep(self, transcript: Transcript, memories: Sequence[Memory]) -> None:
+        """Keeps what was extracted from a transcript."""
+        self.drop(transcript.session_id)
+        self._kept[transcript.session_id] = _fingerprint(transcript), memories
+        self._chars += _chars(memories)
+        while len(self._kept) > OUTCOMES_MAX or self._chars > OUTCOMES_CHARS_MAX:
+            self.drop(next(iter(self._kept)))
+
+    def find(self, transcript: Transcript) -> Sequence[Memory] | None:
+        """What was extracted from exactly this transcript: a message may have been deleted since."""
+        fingerprint, memories = self._kept.get(transcript.session_id, (None, ()))
+        return memories if fingerprint == _fingerprint(transcript) else None
+
+    def drop(self, session_id: str) -> None:
+        """Forgets an outcome, if it is kept."""
+        _, memories = self._kept.pop(session_id, (0, ()))
+        self._chars -= _chars(memories)
+
+
+def _fingerprint(transcript: Transcript) -> int:
+    return hash(tuple(transcript.messages))
+
+
+def _chars(memories: Sequence[Memory]) -> int:
+    return sum(len(memory.content) + len(memory.quote) for memory in memories)

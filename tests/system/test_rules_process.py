@@ -1,0 +1,219 @@
+"""The process that runs the rules, for real: its budget, its replacement, and its end with the server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from lastcall.agents.agent import AgentFailed, Memory, Message, Transcript
+from lastcall.memory import rules_process
+from lastcall.memory.extract import RulesUnavailable
+from lastcall.memory.rules_process import RulesProcess, open_rules_process
+from lastcall.runtime.host import process_started
+from lastcall.store.postgres import PostgresStore
+
+from ..support.clients import connect
+from ..support.processes import ServerProcess, run_server
+from ..support.waiting import eventually
+
+WAIT_SECONDS = 20.0
+CPU_SECONDS = 30.0  # more than any test takes
+FACTS = "I like tea. " * 4_000  # takes about 0.1 s
+FACT = Memory("name", "My name is Ada.", "item_1", "My name is Ada.")
+
+
+def said(text: str) -> Transcript:
+    messages = [Message("user", text, "item_1"), Message("assistant", "I like your name.", "item_2")]
+    return Transcript("session", "ada", messages)
+
+
+@asynccontextmanager
+async def opened(cpu_seconds: float = CPU_SECONDS) -> AsyncIterator[RulesProcess]:
+    with trio.fail_after(WAIT_SECONDS):
+        async with open_rules_process(cpu_seconds, start=True) as rules:
+            yield rules
+
+
+async def running(rules: RulesProcess, *, other_than: int = 0) -> int:
+    """The id of the process, once one is ready."""
+
+    async def look() -> int:
+        await trio.lowlevel.checkpoint()
+        return rules._process.pid if rules._process is not None else 0
+
+    return await eventually(look, lambda pid: pid not in (0, other_than), within=WAIT_SECONDS)
+
+
+async def until_gone(pid: int) -> None:
+    async def look() -> int | None:
+        await trio.lowlevel.checkpoint()
+        return process_started(pid)
+
+    await eventually(look, lambda started: started is None)
+
+
+async def test_it_finds_what_the_user_said_and_nothing_else() -> None:
+    async with opened() as rules:
+        pid = await running(rules)
+        assert await rules.extract(said("My name is Ada.\n😀 \0 \x1f")) == [FACT]
+        assert await rules.extract(Transcript("session", "ada", [Message("assistant", "I like tea.", "i")])) == []
+        assert await running(rules) == pid
+    await until_gone(pid)
+
+
+async def test_a_transcript_beyond_its_cpu_time_fails_and_the_next_one_does_not() -> None:
+    async with opened(cpu_seconds=0.02) as rules:
+        for _ in range(3):
+            with pytest.raises(AgentFailed, match=r"more than 0\.02 s of CPU time"):
+                await rules.extract(said(FACTS))
+            assert await rules.extract(said("My name is Ada.")) == [FACT]
+
+
+async def test_a_process_that_was_killed_is_replaced() -> None:
+    async with opened() as rules:
+        pid = await running(rules)
+        os.kill(pid, signal.SIGKILL)
+        await running(rules, other_than=pid)
+        assert await rules.extract(said("My name is Ada.")) == [FACT]
+
+
+async def test_only_the_transcript_in_hand_fails_with_its_process() -> None:
+    async with opened() as rules:
+        pid = await running(rules)
+        os.kill(pid, signal.SIGSTOP)
+        failures: list[str] = []
+
+        async def first() -> None:
+            with pytest.raises(AgentFailed) as failed:
+                await rules.extract(said("My name is Ada."))
+            failures.append(str(failed.value))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(os_kill, pid)
+            assert await rules.extract(said("My name is Ada.")) == [FACT]
+        assert failures == ["the process of the rules ended (exit code -9)"]
+
+
+async def os_kill(pid: int) -> None:
+    await trio.lowlevel.checkpoint()
+    os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_process_that_stands_still_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules_process, "ANSWER_SECONDS", 0.1)
+    async with opened() as rules:
+        os.kill(await running(rules), signal.SIGSTOP)
+        with pytest.raises(AgentFailed, match="longer than"):
+            await rules.extract(said("My name is Ada."))
+        monkeypatch.undo()
+        assert await rules.extract(said("My name is Ada.")) == [FACT]
+
+
+async def test_nobody_gets_the_answer_to_a_transcript_that_was_given_up() -> None:
+    async with opened() as rules:
+        os.kill(await running(rules), signal.SIGSTOP)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rules.extract, said("My name is Eve."))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert await rules.extract(said("My name is Ada.")) == [FACT]
+
+
+async def test_signals_to_all_processes_of_a_service_do_not_end_it() -> None:
+    async with opened() as rules:
+        pid = await running(rules)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(pid, number)
+        assert await rules.extract(said("My name is Ada.")) == [FACT]
+        assert await running(rules) == pid
+
+
+async def test_where_it_cannot_be_started_a_transcript_waits_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    monkeypatch.setattr(rules_process, "UP_SECONDS", 0.1)
+    async with opened() as rules:
+        with pytest.raises(RulesUnavailable):
+            await rules.extract(said("My name is Ada."))
+        monkeypatch.undo()
+        assert await rules.extract(said("My name is Ada.")) == [FACT]
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_it_ends_with_its_server_whatever_it_does(busy: bool) -> None:
+    """Its standard input is closed as the kernel closes it for a server that was killed."""
+    program = """if True:
+        import sys
+        import lastcall.memory.rules
+        from lastcall.memory.rules_main import main
+        def endless(transcript):
+            while True:
+                pass
+        lastcall.memory.rules.memories_by_rules = endless
+        main(30.0)
+    """
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    if busy:
+        process.stdin.write(b'{"session_id":"s","user_id":"u","messages":[]}\n')
+    process.stdin.close()
+    process.stdout.close()
+    assert process.wait(5) == 0
+
+
+def children(pid: int) -> set[int]:
+    return {int(each) for task in Path(f"/proc/{pid}/task").glob("*/children") for each in task.read_text().split()}
+
+
+def command_line(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+async def child_of(server: ServerProcess) -> int:
+    async def look() -> set[int]:
+        return children(server.process.pid)
+
+    (child,) = await eventually(look, lambda found: found, within=WAIT_SECONDS)
+    assert "rules_main" in command_line(child)
+    return child
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_server_has_one_and_leaves_none_behind(database_url: str, number: signal.Signals) -> None:
+    with run_server("--database-url", database_url, "--agent", "echo") as server:
+        async with connect(server.url, user="ada") as client:
+            await client.say("My name is Ada.")
+        await trio.to_thread.run_sync(server.wait_for, "session_ended")
+        child = await child_of(server)
+        server.process.send_signal(number)
+        await trio.to_thread.run_sync(server.process.wait)
+        await until_gone(child)
+
+
+async def say(server: ServerProcess, text: str) -> None:
+    async with connect(server.url, user="ada") as client:
+        await client.say(text)
+
+
+@pytest.mark.slow
+async def test_a_server_extracts_nothing_by_itself(database_url: str, postgres_store: PostgresStore) -> None:
+    with run_server("--database-url", database_url, "--agent", "echo") as server:
+        await say(server, "My name is Ada.")
+        await eventually(
+            lambda: postgres_store.fetch("memory_backlog"), lambda pending: not pending, within=WAIT_SECONDS
+        )
+        os.kill(await child_of(server), signal.SIGSTOP)
+        await say(server, "I like tea.")
+        noted = await trio.to_thread.run_sync(server.wait_for, "memory_not_finalized")
+    assert noted["reason"] == f"the rules took longer than {rules_process.ANSWER_SECONDS:g} s"
