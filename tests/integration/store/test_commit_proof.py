@@ -14,9 +14,9 @@ from tests.support.instances import instance
 
 from .world import WITHIN, PostgresWorld, item
 
-PROOFS = 300
+PROOFS = 100
 WRITTEN = ("conversations", "conversation_sessions", "messages")
-BYTES_PER_PROOF_MAX = 1500  # left to autovacuum
+BYTES_PER_PROOF_MAX = 2000  # left to autovacuum
 FULL = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
