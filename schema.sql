@@ -382,8 +382,11 @@ DECLARE
         'ends', jsonb_build_array(ids || '{"age_seconds": 0, "end_reason": "client_closed"}'));
 BEGIN
     PERFORM commit_batch(now(), '1 minute', writes);
+    -- These rows may fit where others were. Half a megabyte of a temporary file needs room of its own, and leaves none.
+    PERFORM set_config('work_mem', '64kB', true), set_config('temp_tablespaces', '', true);
+    PERFORM count(*) FROM generate_series(1, 20000);
     RAISE EXCEPTION USING ERRCODE = 'LC001';
-EXCEPTION WHEN SQLSTATE 'LC001' THEN
+EXCEPTION WHEN SQLSTATE 'LC001' OR configuration_limit_exceeded THEN -- the latter: a temp_file_limit below that
     NULL;
 END $$;
 
