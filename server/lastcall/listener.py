@@ -19,11 +19,9 @@ from .realtime.services import Services
 from .runtime.host import allow_descriptors
 from .transport.request_head import BadHead, RequestHead, is_decided, parse_head
 from .transport.stream import BufferedStream
-from .transport.tls import TlsStream
+from .transport.tls import ServerTls, TlsStream
 
 if TYPE_CHECKING:
-    import ssl
-
     from .config import Settings
     from .transport.http1 import HttpServer
 
@@ -60,9 +58,7 @@ class Listener:
         tls: None: connections are plain.
     """
 
-    def __init__(
-        self, services: Services, http: HttpServer, sockets_max: int, tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, services: Services, http: HttpServer, sockets_max: int, tls: ServerTls | None = None) -> None:
         self._services = services
         self._http = http
         self._tls = tls
@@ -146,7 +142,7 @@ class Listener:
         """Does the TLS handshake, where TLS is on. None: it failed, or took too long."""
         if self._tls is None:
             return transport
-        stream = TlsStream(transport, self._tls)
+        stream = TlsStream(transport, self._tls.context)
         with trio.move_on_after(self._services.settings.handshake_seconds) as opening, self._replaceable(opening):
             try:
                 await stream.do_handshake()

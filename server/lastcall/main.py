@@ -13,7 +13,7 @@ import trio
 from .agents.agent import Agent
 from .agents.select import open_agent
 from .auth.authenticator import Authenticator, require_credentials_unless_loopback
-from .config import Settings
+from .config import BadSettings, Settings
 from .embedded.postgres import NAME as EMBEDDED
 from .embedded.postgres import open_embedded
 from .embedded.supervisor import supervised
@@ -26,6 +26,8 @@ from .memory.rules_process import open_rules_process
 from .metrics import Metrics
 from .realtime.services import Services
 from .runtime.conditions import Conditions
+from .runtime.stall_watch import StallWatch
+from .runtime.watchdog import Watchdog
 from .sessions.instance import open_instance
 from .sessions.reaper import Reaper
 from .sessions.reconciler import Reconciler
@@ -46,7 +48,7 @@ from .store.postgres import open_store
 from .store.store import Store
 from .transport.http1 import HttpServer
 from .transport.port import open_port
-from .transport.tls import tls_context
+from .transport.tls import ServerTls, tls_context
 from .web.app import create_app
 
 DATABASE_PATIENCE_SECONDS = 5.0  # for a database that is starting, as in a deployment of both
@@ -64,19 +66,25 @@ class Ready:
     note: str | None
 
 
-async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
-    """Runs the server until SIGTERM or SIGINT.
+async def serve(settings: Settings, announce: Callable[[Ready], None], watchdog: Watchdog) -> None:
+    """Runs the server until a signal ends it.
 
     Raises:
         BadSettings, EmbeddedError, DatabaseUnusable, AgentUnavailable, CannotListen: The user's mistakes.
     """
     tls_context(settings)  # first, so that mistakes in the settings, and a port that is taken, are told before a start
-    signals = Signals(settings.drain_seconds)
+    signals, metrics, heartbeat = Signals(settings.drain_seconds), Metrics(Limit), watchdog.heartbeat
     conditions = Conditions()
     agent_of_settings = open_agent(settings, conditions)
+
+    def beat(late_seconds: float) -> None:
+        metrics.loop_lag.observe(late_seconds)
+        watchdog.loop_runs()
+
     async with open_port(settings.host, settings.port) as port, trio.open_nursery() as outermost:
-        outermost.start_soon(signals.watch)
-        with signals.forced_exit():
+        outermost.start_soon(signals.watch, watchdog)
+        outermost.start_soon(heartbeat.run, beat)
+        with StallWatch(heartbeat, metrics.loop_stalls.inc).running(), signals.starting:
             async with (
                 open_database(settings, conditions) as database,
                 open_store(
@@ -99,6 +107,7 @@ async def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
                         signals,
                         lambda: announce(ready),
                         conditions,
+                        metrics,
                         warm_up=store.warm_up,
                         by_rules=rules.extract,
                     )
@@ -113,6 +122,7 @@ async def serve_sessions(
     signals: Signals,
     announce: Callable[[], None],
     conditions: Conditions | None = None,
+    metrics: Metrics | None = None,
     *,
     warm_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     by_rules: RulesExtractor = rules_in_process,
@@ -121,7 +131,7 @@ async def serve_sessions(
 
     warm_up: opens the store's connections. The lease has its own first: they may take all that the database allows.
     """
-    registry, metrics = Registry(), Metrics(Limit)
+    registry, metrics = Registry(), metrics or Metrics(Limit)
     gate = Gate(settings, metrics.count_refusal)
     metrics.held_bytes.set_function(lambda: gate.memory.held)
     async with open_instance(store, settings, registry) as lease:
@@ -167,9 +177,14 @@ async def serve_connections(
     http = HttpServer(app)
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
-            listener = Listener(services, http, sockets_allowed(settings), tls_context(settings))
+            tls = ServerTls(settings) if settings.tls_cert is not None else None
+            listener = Listener(services, http, sockets_allowed(settings), tls)
+            signals.started()
             accepting.start_soon(listener.accept, listen(), connections)
-            announce()
+            if tls is not None:
+                accepting.start_soon(reload_certificates, tls, signals)
+            if not signals.stop.is_set():
+                announce()
             await signals.stop.wait()
             signals.enter(STOP_ACCEPTING)
             accepting.cancel_scope.cancel()
@@ -178,6 +193,19 @@ async def serve_connections(
         await http.stop()
         await close_sessions(services, signals)
         signals.enter(END_SESSIONS, connections.cancel_scope)
+
+
+async def reload_certificates(tls: ServerTls, signals: Signals) -> None:
+    """Reads the certificate again whenever a signal asks for it. Files that cannot be used change nothing."""
+    while True:
+        await signals.reload.wait()
+        signals.reload = trio.Event()
+        try:
+            await trio.to_thread.run_sync(tls.reload)
+        except BadSettings as error:
+            _log.error("certificate_not_reloaded", error=str(error))
+        else:
+            _log.info("certificate_reloaded")
 
 
 @dataclass(frozen=True, slots=True)

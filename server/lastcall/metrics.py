@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from .logs import lines_dropped
+
+LAG_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
@@ -45,8 +51,27 @@ class Metrics:
         self.held_bytes = Gauge(
             "lastcall_memory_held_bytes", "Memory held by sessions and requests, as counted", registry=self.registry
         )
+        self.loop_lag = Histogram(
+            "lastcall_loop_lag_seconds",
+            "How late the event loop ran a timer",
+            registry=self.registry,
+            buckets=LAG_BUCKETS_SECONDS,
+        )
+        self.loop_stalls = Counter(
+            "lastcall_loop_stalls", "Times that the event loop was stuck for over a second", registry=self.registry
+        )
+        self.registry.register(_DroppedLines())
         for limit in limits:
             self.limits_refused.labels(limit)  # so that each series exists from the start
 
     def count_refusal(self, limit: str) -> None:
         self.limits_refused.labels(limit).inc()
+
+
+class _DroppedLines(Collector):
+    """Read when it is asked for: the log counts them in any thread, and must not wait for a lock of a metric."""
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "lastcall_log_lines_dropped", "Log lines lost because nobody took them", lines_dropped()
+        )

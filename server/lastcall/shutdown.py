@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from uuid import UUID
@@ -15,12 +12,13 @@ import structlog
 import trio
 
 from .realtime.services import Services
+from .runtime.signals import Meaning, signal_name
+from .runtime.watchdog import Watchdog
 from .sessions.instance import STOP_SECONDS
 from .store.errors import StoreError
 from .store.records import EndReason, StoredItem
 
-FORCE_MARGIN_SECONDS = 5.0  # beyond the budget; a process that is still there is ended by its watchdog
-EXIT_FORCED = 70  # EX_SOFTWARE
+HURRY_MARGIN_SECONDS = 2.0  # beyond what the phases may take after a second signal, before the process is ended
 
 _log = structlog.get_logger(__name__)
 
@@ -75,21 +73,31 @@ PHASES = (
 LAST_COMMITS_SHARE = LAST_COMMITS.until - FINALIZE_MEMORY.until  # of the budget, kept for them whatever happened before
 
 
+def hurry_seconds_max(drain_seconds: float) -> float:
+    """How long a shutdown takes at most from its second signal on; a process that is still there is ended then."""
+    bounds = (min(phase.seconds_max, phase.hurry_seconds) for phase in PHASES)
+    return sum(bound for bound in bounds if bound < inf) + LAST_COMMITS_SHARE * drain_seconds + HURRY_MARGIN_SECONDS
+
+
 class Signals:
-    """SIGTERM and SIGINT: the first begins the shutdown, a later one cuts its waiting short.
+    """What signals ask of the server: the first one begins the shutdown, a later one cuts its waiting short.
 
     Attributes:
         drain_seconds: The budget of the shutdown.
         stop: Set by the first signal.
         hurry: Set by the second one.
+        reload: Set when the certificate is to be read again; whoever does so clears it by a new event.
+        starting: The server's start; ended by the first signal, unless `started` was called before.
     """
 
     def __init__(self, drain_seconds: float) -> None:
         self.drain_seconds = drain_seconds
         self.stop = trio.Event()
         self.hurry = trio.Event()
+        self.reload = trio.Event()
+        self.starting = trio.CancelScope()
+        self._started = False
         self._began = 0.0
-        self._watchdog: threading.Timer | None = None
         self._limited: list[tuple[trio.CancelScope, float]] = []
 
     @property
@@ -97,21 +105,38 @@ class Signals:
         """What the last commits get, counted from when they are all that is left."""
         return LAST_COMMITS_SHARE * self.drain_seconds
 
-    async def watch(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
-            async for number in received:
-                _log.info("signal", name=signal.Signals(number).name)
-                if self.stop.is_set():
-                    self.hurry_up()
-                else:
-                    self.begin()
-                    self._set_watchdog()
+    async def watch(self, watchdog: Watchdog) -> None:
+        """Receives signals until cancelled."""
+        token = trio.lowlevel.current_trio_token()
+
+        def receive(number: int, meaning: Meaning) -> None:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(self._received, number, meaning)
+
+        with watchdog.attached(receive, hurry_seconds_max(self.drain_seconds)):
+            await trio.sleep_forever()
+
+    def _received(self, number: int, meaning: Meaning) -> None:
+        _log.info("signal", name=signal_name(number), does=meaning.value)
+        match meaning:
+            case Meaning.BEGIN:
+                self.begin()
+            case Meaning.HURRY:
+                self.hurry_up()
+            case Meaning.RELOAD:
+                self.reload.set()
+
+    def started(self) -> None:
+        """From now on there are connections, so a shutdown goes through its phases."""
+        self._started = True
 
     def begin(self) -> None:
         """Begins the shutdown now; its budget runs from here."""
         _log.info("shutdown_began", budget_seconds=self.drain_seconds)
         self._began = trio.current_time()
         self.stop.set()
+        if not self._started:
+            self.starting.cancel()
 
     def hurry_up(self) -> None:
         """Cuts the waiting short, of this phase and of those to come."""
@@ -134,21 +159,6 @@ class Signals:
         now = trio.current_time()
         for scope, seconds in self._limited:
             scope.deadline = min(scope.deadline, now + seconds)
-
-    def _set_watchdog(self) -> None:
-        # A thread, because what is stuck may be the loop itself.
-        self._watchdog = threading.Timer(self.drain_seconds + FORCE_MARGIN_SECONDS, os._exit, (EXIT_FORCED,))
-        self._watchdog.daemon = True
-        self._watchdog.start()
-
-    @contextmanager
-    def forced_exit(self) -> Iterator[None]:
-        """Calls the watchdog off once the block has ended by itself."""
-        try:
-            yield
-        finally:
-            if self._watchdog is not None:
-                self._watchdog.cancel()
 
 
 async def close_sessions(services: Services, signals: Signals) -> None:

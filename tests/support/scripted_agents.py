@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import re
+import sys
+import time
 from collections.abc import AsyncGenerator, Sequence
 
 import trio
@@ -10,6 +14,7 @@ from lastcall.agents.agent import Memory, Piece, Transcript, Turn
 
 WORDS_MAX = 1_000
 WORD_SECONDS = 0.25
+BLOCKING_SECONDS = 60.0
 
 
 class ScriptedAgent:
@@ -88,3 +93,56 @@ class RaisingMemory(ScriptedAgent):
 
     async def finalize(self, transcript: Transcript, /) -> Sequence[Memory]:
         raise RuntimeError("no memory")
+
+
+class Blocking(ScriptedAgent):
+    """Blocks the event loop for `BLOCKING_SECONDS`, after a first word."""
+
+    def block(self) -> None:
+        time.sleep(BLOCKING_SECONDS)
+
+    async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
+        yield "Well, "
+        await trio.sleep(WORD_SECONDS)  # so that the word is sent
+        self.block()
+        yield "at last."
+
+
+class Stuttering(Blocking):
+    """Blocks for a moment."""
+
+    def block(self) -> None:
+        time.sleep(1.6)
+
+
+class Spinning(Blocking):
+    """Blocks by Python code."""
+
+    def block(self) -> None:
+        end = time.monotonic() + BLOCKING_SECONDS
+        while time.monotonic() < end:
+            pass
+
+
+class Backtracking(Blocking):
+    """Blocks by C code that keeps the GIL, and looks at signals now and then."""
+
+    def block(self) -> None:
+        re.match("(a+)+$", "a" * 40 + "!")
+
+
+class Hashing(Blocking):
+    """Blocks by C code that gives the GIL away, and never looks at signals."""
+
+    def block(self) -> None:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", int(BLOCKING_SECONDS * 2_000_000))
+
+
+class Printing(ScriptedAgent):
+    """Prints much more than a pipe holds, with every answer."""
+
+    async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
+        for _ in range(200):
+            print("x" * 1_000)
+            print("x" * 1_000, file=sys.stderr, flush=True)
+        yield "Printed."

@@ -279,7 +279,7 @@ def test_every_setting_is_documented_with_its_variable(lastcall: Lastcall, name:
 def test_environment_variables_set_options_and_options_win(monkeypatch: pytest.MonkeyPatch, lastcall: Lastcall) -> None:
     got: list[Settings] = []
 
-    async def serve(settings: Settings, announce: object) -> None:
+    async def serve(settings: Settings, announce: object, watchdog: object) -> None:
         got.append(settings)
 
     monkeypatch.setattr("lastcall.main.serve", serve)

@@ -62,6 +62,14 @@ async def terminate(server: ServerProcess, number: signal.Signals = signal.SIGTE
     return code, sent, time.time() - sent
 
 
+async def hurry(server: ServerProcess) -> float:
+    """Sends a second signal; how long the exit took from there, in seconds."""
+    await trio.to_thread.run_sync(server.hurry)
+    sent = time.time()
+    await trio.to_thread.run_sync(server.process.wait)
+    return time.time() - sent
+
+
 async def rows(store: PostgresStore) -> list[Any]:
     return await store.select(ROWS)
 
@@ -151,7 +159,8 @@ async def test_a_second_signal_skips_the_waiting_but_not_the_bulk_close(
                 await answering(server.url, 1, clients, nursery)
                 server.process.send_signal(signal.SIGTERM)
                 await trio.to_thread.run_sync(server.wait_for, "shutdown_began")
-                code, _, took = await terminate(server)
+                took = await hurry(server)
+    code = server.process.returncode
     assert code == 0
     assert took < 5.0
     assert clients[0].close_code == 1012

@@ -130,9 +130,9 @@ def _failed(error: BaseException) -> int:
 
 
 def _say(message: str) -> None:
-    from ..logs import printable, redact
+    from ..logs import cut, printable, redact
 
-    click.echo("lastcall: " + printable(redact(" ".join(message.split()))), err=True)
+    click.echo("lastcall: " + printable(redact(cut(" ".join(message.split())))), err=True)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

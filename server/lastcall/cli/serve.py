@@ -25,15 +25,29 @@ COLLECTION_THRESHOLDS = (5_000, 1, 200)
 def serve(**values: Any) -> None:
     """Run the chat server until SIGTERM or Ctrl-C."""
     gc.set_threshold(*COLLECTION_THRESHOLDS)  # before the imports, which create a great many objects
-    from ..main import serve as serve_until_stopped
-
     settings = Settings(**values)
 
     def announce(ready: Ready) -> None:
         gc.freeze()  # what exists now lives as long as the process; collections need not scan it
         announce_ready(ready, json_logs=settings.json_logs)
 
-    run_logged(serve_until_stopped, settings, announce, json_logs=settings.json_logs, level=settings.log_level)
+    from ..runtime.watchdog import Watchdog
+
+    watchdog = Watchdog(settings.drain_seconds, reloads=settings.tls_cert is not None)
+    with watchdog.installed():
+        from ..logs import queued_output
+        from ..main import serve as serve_until_stopped
+
+        watchdog.loop_begins()
+        with queued_output():
+            run_logged(
+                serve_until_stopped,
+                settings,
+                announce,
+                watchdog,
+                json_logs=settings.json_logs,
+                level=settings.log_level,
+            )
 
 
 def announce_ready(ready: Ready, *, json_logs: bool) -> None:

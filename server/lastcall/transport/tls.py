@@ -30,6 +30,28 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
+class ServerTls:
+    """The server's context, which can be replaced. Connections keep the one that they began with.
+
+    Args:
+        settings: With a certificate and a key.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.reload()
+
+    def reload(self) -> None:
+        """Reads the certificate and the key again; blocks on files.
+
+        Raises:
+            BadSettings: They cannot be used; the context stays as it was.
+        """
+        context = tls_context(self._settings)
+        assert context is not None
+        self.context = context
+
+
 def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     def no_password() -> str:
         raise BadSettings(f"--tls-key: {key} is encrypted; use a key without a password.")

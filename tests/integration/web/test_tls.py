@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+import structlog.testing
 import trio
 import trustme
-from lastcall import listener
+from lastcall import listener, logs
 from lastcall.config import BadSettings, Settings
 from lastcall.store.postgres import PostgresStore
 from lastcall.transport.tls import tls_context
@@ -276,6 +277,55 @@ async def test_the_last_words_arrive_though_the_client_goes_on_sending(
         with trio.fail_after(PATIENCE_SECONDS):
             assert await close_code(caller.ws) == 1009
         nursery.cancel_scope.cancel()
+
+
+# --- a new certificate ------------------------------------------------------------------------------------------------
+
+
+async def serial(server: TestServer, authority: Authority) -> str:
+    """Of the certificate that a new connection gets."""
+    stream = trio.SSLStream(await dial(server), authority.client(), server_hostname="localhost")
+    await stream.do_handshake()
+    certificate: Any = stream.getpeercert()
+    await trio.aclose_forcefully(stream)
+    return str(certificate["serialNumber"])
+
+
+def replace_certificate(authority: Authority, into: Path) -> None:
+    issued = authority.ca.issue_cert("localhost", "127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(str(into / "cert.pem"))
+    issued.private_key_pem.write_to_path(str(into / "key.pem"))
+
+
+async def test_a_new_certificate_is_for_new_connections(
+    postgres_store: PostgresStore, authority: Authority, tmp_path: Path
+) -> None:
+    """Files that cannot be used, or not yet, change nothing; a later request tries again."""
+    replace_certificate(authority, tmp_path)
+    logs.configure(json_logs=False, level="info")
+    settings: dict[str, Any] = {"tls_cert": tmp_path / "cert.pem", "tls_key": tmp_path / "key.pem"}
+
+    async def reloaded() -> list[str]:
+        return [each["event"] for each in logged if each["event"].startswith("certificate")]
+
+    async with open_server(postgres_store, **settings) as server, call(server, authority.client()) as caller:
+        first = await serial(server, authority)
+        with structlog.testing.capture_logs() as logged:
+            certificate = (tmp_path / "cert.pem").read_bytes()
+            for wrong in (b"", b"no certificate", authority.cert.read_bytes()):
+                logged.clear()
+                (tmp_path / "cert.pem").write_bytes(wrong)
+                server.signals.reload.set()
+                await eventually(reloaded, lambda events: events == ["certificate_not_reloaded"])
+                assert str(tmp_path) in next(each["error"] for each in logged if "error" in each)
+                assert await serial(server, authority) == first
+            (tmp_path / "cert.pem").write_bytes(certificate)
+            logged.clear()
+            replace_certificate(authority, tmp_path)
+            server.signals.reload.set()
+            await eventually(reloaded, lambda events: events == ["certificate_reloaded"])
+        assert await serial(server, authority) != first
+        await caller.ws.ping()
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import trio
 from lastcall.agents.agent import Agent
 from lastcall.config import Settings
 from lastcall.main import serve_sessions
-from lastcall.shutdown import FORCE_MARGIN_SECONDS, Signals
+from lastcall.runtime.watchdog import FORCE_MARGIN_SECONDS
+from lastcall.shutdown import Signals
 
 from .fakes.link import Link, Trouble
 from .fakes.network import Frame, MemoryListener, Wire

@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import accumulate
 from uuid import UUID
 
+from lastcall.runtime.watchdog import FORCE_MARGIN_SECONDS
 from lastcall.sessions.instance import STOP_SECONDS
-from lastcall.shutdown import END_SESSIONS, FORCE_MARGIN_SECONDS
+from lastcall.shutdown import END_SESSIONS
 
 from ...promises import Promise
 from ..fakes.agent import DEAF_SECONDS

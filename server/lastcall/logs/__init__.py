@@ -1,49 +1,45 @@
-"""Logging: readable lines on stderr or JSON lines on stdout, for our events and for the libraries' logs alike."""
+"""Logging: readable lines on stderr or JSON lines on stdout, for our events and for the libraries' logs alike.
+
+`redaction` is about what is in a line, `output_queue` about how it gets out.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import sys
+import time
 from collections.abc import MutableMapping
 from typing import Any, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from .secret_prefixes import CLIENT_SECRET, KEY, KEY_SHOWN_CHARS, KEY_SUBPROTOCOL, TOKEN
+from .output_queue import flush_output, lines_dropped, queued_output, set_note
+from .redaction import TRACEBACK_CHARS_MAX, VALUE_CHARS_MAX, cut, printable, redact
+
+__all__ = [
+    "configure",
+    "cut",
+    "flush_output",
+    "json_line",
+    "lines_dropped",
+    "printable",
+    "queued_output",
+    "redact",
+    "write_line",
+]
 
 Level = Literal["debug", "info", "warning", "error"]
 
-# User information of a URL, and libpq's parameter: the password may hold an @ that should have been encoded.
-_USERINFO = re.compile(r"(\w[\w+.-]*://[^\s:@/?#]*):\S*@")
-_PARAMETER = re.compile(r"([?&]password=)[^&\s'\"]*", re.IGNORECASE)
-# Keys, client secrets, and tokens in three parts. Their prefixes stay, and of keys as much as lists show.
-_SECRET = re.compile(
-    rf"\b({KEY}[\w-]{{{KEY_SHOWN_CHARS - len(KEY)}}}|{CLIENT_SECRET})[\w-]{{16,}}"
-    rf"|\b({TOKEN})[\w-]{{8,}}\.[\w-]+\.[\w-]*"
-)
-# Whatever else a browser presents as a key.
-_SUBPROTOCOL = re.compile(rf"({re.escape(KEY_SUBPROTOCOL)})(?!{KEY}|{CLIENT_SECRET}|{TOKEN})[^\s,;'\"]+")
-_CONTROL = re.compile(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
-
-
-def redact(text: str) -> str:
-    """Replaces keys, client secrets, tokens and the passwords of URLs by three asterisks."""
-    without_secrets = _SECRET.sub(lambda found: (found[1] or found[2]) + "***", text)
-    without_secrets = _SUBPROTOCOL.sub(r"\1***", without_secrets)
-    return _PARAMETER.sub(r"\1***", _USERINFO.sub(r"\1:***@", without_secrets))
-
-
-def printable(text: str) -> str:
-    """Replaces terminal escapes, control characters and changes of direction; keeps newlines and tabs."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+_TRACEBACKS = ("exception", "stack")  # keys of values that may be longer than others
 
 
 def configure(*, json_logs: bool, level: Level) -> None:
     """Configures structlog and the standard library's logging; a later call replaces the configuration."""
-    output = _TolerantStream(sys.stdout if json_logs else sys.stderr)
+    stream = sys.stdout if json_logs else sys.stderr
+    set_note(_json_note if json_logs else _console_note, stream)
+    output = _TolerantStream(stream)
     least = getattr(logging, level.upper())
     shared: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
     render = [*(_json_processors() if json_logs else _console_processors(sys.stderr.isatty())), _redact_line]
@@ -66,16 +62,24 @@ def configure(*, json_logs: bool, level: Level) -> None:
 def write_line(stream: TextIO, line: str) -> None:
     """Writes and flushes one redacted line; ignores a closed pipe."""
     tolerant = _TolerantStream(stream)
-    tolerant.write(redact(line) + "\n")
+    tolerant.write(redact(cut(line)) + "\n")
     tolerant.flush()
 
 
-def json_line(event: str, **fields: Any) -> str:
-    """Formats an event of level info as a JSON line, whatever level is configured."""
-    line: Any = {"event": event, **fields, "level": "info"}
+def json_line(event: str, level: Level = "info", **fields: Any) -> str:
+    """Formats an event as a JSON line, whatever level is configured."""
+    line: Any = {"event": event, **fields, "level": level}
     for processor in _json_processors():
         line = processor(None, "info", line)
     return str(line)
+
+
+def _json_note(count: int) -> str:
+    return json_line("log_lines_dropped", "warning", count=count)
+
+
+def _console_note(count: int) -> str:
+    return f"{time.strftime('%H:%M:%S')} [warning] log_lines_dropped count={count}"
 
 
 class _TolerantStream:
@@ -97,6 +101,7 @@ def _json_processors() -> list[Processor]:
     return [
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        _cut_values,
         _event_first,
         structlog.processors.JSONRenderer(),
     ]
@@ -106,6 +111,7 @@ def _console_processors(colors: bool) -> list[Processor]:
     return [
         structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
         structlog.processors.format_exc_info,
+        _cut_values,
         _printable_values,
         structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0, pad_level=False, sort_keys=False),
     ]
@@ -113,6 +119,18 @@ def _console_processors(colors: bool) -> list[Processor]:
 
 def _event_first(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     return {key: event[key] for key in ("timestamp", "level", "event") if key in event} | dict(event)
+
+
+def _cut_values(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Before any pattern meets them: a value may hold whatever a client sent."""
+    return {key: _cut_value(key, value) for key, value in event.items()}
+
+
+def _cut_value(key: str, value: object) -> object:
+    if value is None or isinstance(value, int | float):
+        return value
+    text = value if isinstance(value, str) else repr(value)
+    return cut(text, TRACEBACK_CHARS_MAX if key in _TRACEBACKS else VALUE_CHARS_MAX)
 
 
 def _printable_values(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
