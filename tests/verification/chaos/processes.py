@@ -22,7 +22,7 @@ LINE_BYTES_MAX = 1 << 20
 # Clients stand for other machines and must not take the servers' time. Linux may divide it by session before niceness.
 AUTOGROUP = "/proc/{}/autogroup"
 SMALL_SHARE = 10  # as a nice value
-START_SHARE = 5  # of a server that starts: it must not wait for ever behind those that serve
+START_SHARE = 3  # of a server that starts: half of what those have that serve
 WHOLE_SHARE = 0
 SHARE_TRIES = 5
 SHARE_WAIT_SECONDS = 0.1

@@ -26,6 +26,7 @@ from .records import OrphanListing, remaining, sample
 TARGET_PROCESSES = 3  # client processes that get killed and stopped
 TARGET_CLIENTS = 8  # in each
 ORPHAN_SECONDS = 5.0  # past the lease, a session that is still active stays so
+ARRIVE_SECONDS = 20.0  # for the first clients, before any fault
 LEAVE_SECONDS = 12.0  # for the clients to finish after the faults
 BETWEEN_KILLS_SECONDS = 0.5  # so that only one process's clients vanish at a time
 LISTING_SECONDS = 15.0  # between two runs of `lastcall orphans`
@@ -73,6 +74,7 @@ async def _disturb(run: ChaosRun, progress: Callable[[str], None], lives: trio.N
         clients.start_soon(partial(_run_clients, run, pool, run.clients, targets=False))
         for _ in range(TARGET_PROCESSES):
             clients.start_soon(_run_targets, run, pool)
+        await _first_sessions(run)
         progress("running")
         async with trio.open_nursery() as faults:
             stop = trio.current_time() + run.pace.seconds
@@ -82,6 +84,15 @@ async def _disturb(run: ChaosRun, progress: Callable[[str], None], lives: trio.N
         progress("healing")
         await start_all(run, lives)
         await _stop_clients(run)
+
+
+async def _first_sessions(run: ChaosRun) -> None:
+    """Waits until most clients are there, or for a while: a fault that strikes nobody shows nothing."""
+    with trio.move_on_after(ARRIVE_SECONDS):
+        while True:
+            if sum(visit.is_open for visit in run.ledger.visits.values()) >= run.clients / 2:
+                return
+            await trio.sleep(run.pace.sample)
 
 
 # --- clients
