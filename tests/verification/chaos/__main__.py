@@ -19,7 +19,7 @@ from tests.support.command_line import SEED_MAX, command, conclude, folder, json
 
 from ..starvation import Failed, timeouts_judged
 from .audit import Audit
-from .clock import SettableClock, faketime
+from .clock import SettableClock, faketime, remove_leftovers
 from .database import Database
 from .faults.chaos_run import ChaosRun
 from .findings import Findings
@@ -105,6 +105,7 @@ async def run_all(directory: Path, console: Console, options: dict[str, Any]) ->
     finally:
         with trio.CancelScope(shield=True):  # bounded by pg_ctl's own timeout
             await trio.to_thread.run_sync(database.stop)
+        remove_leftovers()
 
 
 async def _servers(links: Links, url: str, directory: Path, pace: Pace, options: dict[str, Any]) -> list[Server]:

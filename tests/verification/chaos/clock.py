@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 LIBRARIES = "*/faketime/libfaketimeMT.so.1"
 LIBRARY_FOLDERS = (Path("/usr/lib"), Path("/usr/lib64"), Path("/usr/local/lib"))
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def faketime() -> Path | None:
     """Returns the library, or None where it is not installed."""
     found = (path for folder in LIBRARY_FOLDERS for path in folder.glob(LIBRARIES))
     return next(found, None)
+
+
+def remove_leftovers() -> None:
+    """Removes the shared memory of processes that were killed: libfaketime does that only where they exit."""
+    for leftover in SHARED_MEMORY.glob("*faketime_s*_*"):
+        pid = leftover.name.rpartition("_")[2]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            with suppress(OSError):  # another user's
+                leftover.unlink()
 
 
 class SettableClock:

@@ -19,10 +19,10 @@ from ..ledger import ClientsEnd, Ledger
 from ..links import Links
 from ..plan import Pace
 from ..process_pool import ClientProcess
-from ..processes import START_SECONDS
 from ..records import Clock, OrphanListing, Sample
 from ..server import Server
 
+READY_SECONDS = 60.0  # of a server that has half a share of the processor, and of its tries in an outage
 EXIT_SECONDS = 10.0  # of a server, beyond its drain budget
 
 
@@ -69,12 +69,12 @@ async def start_all(run: ChaosRun, lives: trio.Nursery) -> None:
 async def start(run: ChaosRun, server: Server, lives: trio.Nursery) -> None:
     """Starts a server and waits until it accepts connections. Tries again where it exits first, as in an outage."""
     began = time.time()
-    with trio.move_on_after(START_SECONDS) as limit:
+    with trio.move_on_after(READY_SECONDS) as limit:
         while server.life is None or server.life.ready is None or server.life.died is not None:
             await lives.start(lambda task_status: server.live(run.ledger.lives, task_status=task_status))
     if limit.cancelled_caught:
         log = run.logs / f"server-{server.port}.log"
-        raise TimedOut(f"a server did not become ready within {START_SECONDS:.0f} s; see {log} (with --keep)", began)
+        raise TimedOut(f"a server did not become ready within {READY_SECONDS:.0f} s; see {log} (with --keep)", began)
 
 
 async def terminate(run: ChaosRun, server: Server, number: signal.Signals, fault: str) -> str:
