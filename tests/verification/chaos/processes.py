@@ -92,7 +92,7 @@ def set_share(pid: int, nice: int) -> None:
 
 
 def clients_command() -> list[str]:
-    return [*NICE, sys.executable, "-m", "tests.verification.chaos.clients"]
+    return [sys.executable, "-m", "tests.verification.chaos.clients"]
 
 
 def orphans_command(database_url: str) -> list[str]:
