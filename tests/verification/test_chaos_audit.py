@@ -591,6 +591,16 @@ def test_a_session_that_began_after_a_waking_is_not_measured_by_it(world: World)
     assert (findings.table["frozen"].samples, findings.table["woken"].samples) == (1, 0)
 
 
+def test_a_socket_does_not_outlive_its_server_however_late_a_client_reads_that(world: World) -> None:
+    kill(world, 1005.0, end=1004.5)
+    world.row.closings = [1005.2]
+    world.cut(1007.0)
+    assert broken(world.audit()) == {}
+
+    world.life.died = 1006.5
+    assert broken(world.audit()) == {"ghost_sockets": 1}
+
+
 def test_a_server_that_goes_on_serving_after_it_wakes_is_a_ghost(world: World) -> None:
     world.life.frozen = [(1005.0, 1010.0)]
     world.visit.leaving = world.visit.left = world.visit.gone = 1015.0

@@ -106,6 +106,8 @@ class Audit:
                 lost = self._lost(closed, ack.at, self._server(life))
                 self.findings.add_late("late_acknowledgements", example, excess=ack.at - limit, lost=lost)
         ended = visit.socket_ended_earliest
+        if ended is not None and life is not None and life.died is not None:
+            ended = min(ended, life.died)  # the kernel closes what a dead process held, however late that is read
         if visit.how == "stopped" or (ended is not None and ended <= limit):
             return
         if ended is None:
