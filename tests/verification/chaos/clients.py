@@ -124,7 +124,7 @@ class ClientVisit:
             with trio.move_on_after(ANSWER_SECONDS) as limit:
                 if await self._create_item(connection, number, mark):
                     await self._ask(connection, mark)
-            if limit.cancelled_caught:
+            if limit.cancelled_caught and not self._settings.patient:
                 return
             await self._listen(connection, self._how.think_seconds)
 
