@@ -105,7 +105,10 @@ def timeouts_judged(starvation: Starvation) -> Iterator[None]:
 
 
 class Heartbeat:
-    """Wakes every 20 ms and reports how late it was. `last`: the last moment at which this process surely ran."""
+    """Wakes every 20 ms and reports how late it was.
+
+    `last`: the last moment at which this process surely ran, and all that had reached its sockets was read.
+    """
 
     def __init__(self, late: Callable[[float, float], None]) -> None:
         self._late = late
@@ -116,9 +119,11 @@ class Heartbeat:
             due = trio.current_time() + TICK_SECONDS
             await trio.sleep_until(due)
             late = trio.current_time() - due
-            self.last = time.time()
+            now = time.time()
+            # What arrived while the process could not run may be read only after this task has run.
+            self.last = now if late <= NOTICED_SECONDS else now - late - TICK_SECONDS
             if late > NOTICED_SECONDS:
-                self._late(self.last - late, self.last)
+                self._late(now - late, now)
 
 
 class RunQueue:

@@ -10,9 +10,9 @@ import pytest
 
 from .chaos.audit import Audit
 from .chaos.findings import FINDINGS, TIMED, Findings
-from .chaos.ledger import Ack, ClientsEnd, Fault, Ledger, ServerLife, Visit
+from .chaos.ledger import Ack, ClientsEnd, Cut, Fault, Ledger, ServerLife, Visit
 from .chaos.plan import FAULTS, Pace, lanes
-from .chaos.records import Item, MemoryRecord, OrphanListing, Records, Row, Sample
+from .chaos.records import Clock, Deletion, Item, MemoryRecord, OrphanListing, Records, Row, Sample
 from .promises import PROMISES
 
 PACE = Pace(lease=3.0, ping_interval=2.0, ping_timeout=2.0, drain=3.0)
@@ -52,6 +52,23 @@ class World:
         """The client lost its server."""
         self.visit.leaving = self.visit.left = None
         self.visit.how, self.visit.gone, self.visit.gone_earliest = "", at, at
+
+    def delete_row(self, at: float, *, fault: str = "row_deleted", target: str = HEX) -> None:
+        """Somebody deleted the row, and the server closed the socket."""
+        row = self.records.rows.pop(UUID)
+        self.records.deletions[UUID] = Deletion(UUID, row.user_id, was_active=True, committed=at)
+        self.records.items.clear()
+        self.records.memories, self.records.effects = [], {}
+        self.cut(at + 0.4)
+        self.visit.code = 4001
+        self.samples.clear()
+        self.fault(fault, at - 0.1, at + 0.1, target)
+
+    def cut_link(self, begin: float, end: float, how: str = "reset", *, remote: bool = False) -> None:
+        """The link of the session's server was cut, and its neighbour closed the row."""
+        self.life.lease, self.life.linked, self.life.hostname = 7.0, True, "elsewhere" if remote else None
+        self.life.cuts, self.row.hostname = [Cut(begin, end, how)], self.life.hostname
+        self.samples.clear()
 
     def fault(self, kind: str, begin: float, end: float, target: str = "") -> None:
         self.ledger.faults.append(Fault(kind, target, begin, end))
@@ -232,6 +249,83 @@ def has_a_server_that_was_forced_to_end(world: World) -> None:
     world.ledger.lives[1].exit_code = 70
 
 
+def is_remembered_after_its_row_was_deleted(world: World) -> None:
+    world.delete_row(1005.0)
+    world.records.memories = [MemoryRecord(None, "item_v_0", "ada", FACT)]
+
+
+def is_remembered_after_its_user_was_erased(world: World) -> None:
+    world.delete_row(1005.0, fault="user_erased", target="ada")
+    world.records.memories = [MemoryRecord(None, "item_v_0", "ada", FACT)]
+
+
+def has_a_row_that_nobody_was_to_delete(world: World) -> None:
+    world.delete_row(1005.0, target="another")
+    world.visit.left = world.visit.leaving = 1005.3
+
+
+def is_answered_after_its_row_was_deleted(world: World) -> None:
+    world.delete_row(1005.0)
+    world.visit.gone = world.visit.gone_earliest = 1005.9
+    world.visit.acks["item_a"].at = 1006.2
+
+
+def is_told_of_a_shutdown_when_its_row_is_deleted(world: World) -> None:
+    world.delete_row(1005.0)
+    world.visit.code = 1012
+
+
+def is_told_of_a_shutdown_when_its_row_is_closed(world: World) -> None:
+    world.fault("row_closed", 1005.0, 1005.1, target=HEX)
+    world.cut(1005.6)
+    world.end_row(1005.05, 1005.06, "by_hand")
+    world.row.ended_at = 1005.05
+    world.visit.code = 1012
+
+
+def is_dropped_when_its_link_is_cut_for_a_moment(world: World) -> None:
+    world.cut_link(1003.0, 1007.5)
+    world.cut(1010.02)
+
+
+def is_swept_when_its_link_is_cut_for_a_moment(world: World) -> None:
+    world.cut_link(1003.0, 1007.5, remote=True)
+    world.row.reason = "owner_died"
+
+
+def is_swept_in_less_than_five_seconds(world: World) -> None:
+    world.cut_link(1003.0, 1012.0, remote=True)
+    world.cut(1012.4)
+    world.end_row(1002.5, 1007.8, "owner_died")
+
+
+def is_swept_before_its_lease_ran_out_while_its_process_can_be_seen(world: World) -> None:
+    world.cut_link(1003.0, 1012.0)
+    world.cut(1012.4)
+    world.end_row(1002.5, 1008.5, "owner_died")
+
+
+def is_swept_before_its_lease_ran_out_while_its_connections_last(world: World) -> None:
+    world.cut_link(1003.0, 1012.0, "stalled", remote=True)
+    world.cut(1012.4)
+    world.end_row(1002.5, 1008.5, "owner_died")
+
+
+def is_dropped_when_the_first_host_hangs(world: World) -> None:
+    world.cut_link(1003.0, 1012.0, "hung")
+    world.cut(1010.02)
+
+
+def has_a_server_that_waits_for_a_host_that_hangs(world: World) -> None:
+    life = world.ledger.lives[1]
+    life.started, life.ready, life.cuts = 1000.0, 1010.5, [Cut(999.0, 1012.0, "hung")]
+
+
+def has_a_server_that_gives_up_on_a_host_that_hangs(world: World) -> None:
+    world.ledger.lives.append(replace(_life(30, 1), started=1012.0, ready=None, terminated=None, exit_code=2))
+    world.ledger.lives[-1].cuts, world.ledger.lives[-1].died = [Cut(1011.5, 1020.0, "hung")], 1015.0
+
+
 FALSIFIED: list[tuple[str, Callable[[World], None]]] = [
     ("orphans", stays_active),
     ("late_rows", is_closed_late),
@@ -259,6 +353,20 @@ FALSIFIED: list[tuple[str, Callable[[World], None]]] = [
     ("listing_disagrees", is_listed_as_an_orphan_while_its_owner_lives),
     ("listing_disagrees", is_listed_as_an_orphan_after_its_end),
     ("unexplained_ends", is_dropped_for_no_reason),
+    ("unexplained_ends", is_dropped_when_its_link_is_cut_for_a_moment),
+    ("unexplained_ends", is_dropped_when_the_first_host_hangs),
+    ("healthy_swept", is_swept_when_its_link_is_cut_for_a_moment),
+    ("healthy_swept", is_swept_in_less_than_five_seconds),
+    ("healthy_swept", is_swept_before_its_lease_ran_out_while_its_process_can_be_seen),
+    ("healthy_swept", is_swept_before_its_lease_ran_out_while_its_connections_last),
+    ("writes_after_erasure", is_remembered_after_its_row_was_deleted),
+    ("writes_after_erasure", is_remembered_after_its_user_was_erased),
+    ("missing_rows", has_a_row_that_nobody_was_to_delete),
+    ("late_acknowledgements", is_answered_after_its_row_was_deleted),
+    ("wrong_codes", is_told_of_a_shutdown_when_its_row_is_deleted),
+    ("wrong_codes", is_told_of_a_shutdown_when_its_row_is_closed),
+    ("late_starts", has_a_server_that_waits_for_a_host_that_hangs),
+    ("late_starts", has_a_server_that_gives_up_on_a_host_that_hangs),
     ("crashes", has_a_server_that_crashed),
     ("unclean_exits", has_a_server_that_was_forced_to_end),
 ]
@@ -306,6 +414,9 @@ def test_a_busy_machine_excuses_nothing_that_is_not_about_time(
         starts_before_its_connection,
         is_called_orphaned_while_its_owner_lives,
         is_dropped_for_no_reason,
+        is_dropped_when_its_link_is_cut_for_a_moment,
+        is_dropped_when_the_first_host_hangs,
+        has_a_server_that_gives_up_on_a_host_that_hangs,
     )
     assert (kind in unjudged(findings), kind in broken(findings)) == (about_time, not about_time)
 
@@ -480,6 +591,16 @@ def test_a_session_that_began_after_a_waking_is_not_measured_by_it(world: World)
     assert (findings.table["frozen"].samples, findings.table["woken"].samples) == (1, 0)
 
 
+def test_a_socket_does_not_outlive_its_server_however_late_a_client_reads_that(world: World) -> None:
+    kill(world, 1005.0, end=1004.5)
+    world.row.closings = [1005.2]
+    world.cut(1007.0)
+    assert broken(world.audit()) == {}
+
+    world.life.died = 1006.5
+    assert broken(world.audit()) == {"ghost_sockets": 1}
+
+
 def test_a_server_that_goes_on_serving_after_it_wakes_is_a_ghost(world: World) -> None:
     world.life.frozen = [(1005.0, 1010.0)]
     world.visit.leaving = world.visit.left = world.visit.gone = 1015.0
@@ -633,7 +754,177 @@ def test_a_server_that_woke_and_died_in_an_outage_lived_until_frozen(
     assert broken(world.audit()) == errors
 
 
+# --- deleted rows
+
+
+def test_a_deleted_row_has_a_second_until_its_socket_is_closed(world: World) -> None:
+    """Its items went with it: none of them is lost."""
+    world.delete_row(1005.0)
+
+    findings = world.audit()
+
+    assert broken(findings) == {}
+    assert findings.table["deleted"].row == pytest.approx(0.4)
+    assert findings.faults["row_deleted"].samples == 1
+
+
+def test_a_socket_that_outlives_its_deleted_row_is_out_of_bounds(world: World) -> None:
+    world.delete_row(1005.0)
+    world.cut(1006.3)
+
+    assert broken(world.audit()) == {"ghost_sockets": 1, "late_sockets": 1}
+
+
+def test_an_erased_users_earlier_sessions_are_no_missing_rows(world: World) -> None:
+    world.delete_row(1012.0, fault="user_erased", target="ada")
+    world.records.deletions[UUID] = replace(world.records.deletions[UUID], was_active=False)
+    world.cut(1010.02)
+    world.visit.leaving = world.visit.left = 1010.0
+
+    findings = world.audit()
+
+    assert broken(findings) == {}
+    assert findings.table["deleted"].samples == 0
+
+
+# --- links that were cut, and another host
+
+
+@pytest.mark.parametrize(
+    ("how", "remote", "after", "line"),
+    [("reset", True, 5.5, "cut_elsewhere"), ("stalled", True, 7.5, "cut"), ("reset", False, 7.5, "cut")],
+)
+def test_rows_of_a_cut_server_have_until_its_connection_or_lease_counts(
+    world: World, how: str, after: float, line: str, *, remote: bool
+) -> None:
+    world.cut_link(1003.0, 1012.0, how, remote=remote)
+    world.cut(1012.4)
+    world.end_row(1002.5, 1003.0 + after, "owner_died")
+
+    findings = world.audit()
+
+    assert broken(findings) == {}
+    assert findings.table[line].row == pytest.approx(after)
+    assert findings.table[line].end == pytest.approx(0.5)
+    assert findings.table["relinked"].row == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("how", "remote", "after"), [("reset", True, 6.2), ("stalled", True, 8.2)])
+def test_rows_of_a_cut_server_that_are_true_late_are_reported(
+    world: World, how: str, after: float, *, remote: bool
+) -> None:
+    world.cut_link(1003.0, 1012.0, how, remote=remote)
+    world.cut(1012.4)
+    world.end_row(1002.5, 1003.0 + after, "owner_died")
+
+    assert broken(world.audit()) == {"late_rows": 1}
+
+
+def test_a_socket_that_outlives_the_return_of_its_link_is_out_of_bounds(world: World) -> None:
+    world.cut_link(1003.0, 1012.0, remote=True)
+    world.cut(1013.3)
+    world.end_row(1002.5, 1008.5, "owner_died")
+
+    assert broken(world.audit()) == {"ghost_sockets": 1, "late_sockets": 1}
+
+
+def test_ends_during_a_short_cut_are_stored_within_a_second_of_its_end(world: World) -> None:
+    world.cut_link(1009.0, 1012.5)
+    world.end_row(1010.01, 1013.0)
+    assert world.audit().table["linked"].row == pytest.approx(0.5)
+
+    world.end_row(1010.01, 1013.7)
+    assert broken(world.audit()) == {"late_rows": 1}
+
+
+def test_a_cut_of_its_neighbours_link_excuses_nothing(world: World) -> None:
+    world.ledger.lives[1].cuts = [Cut(1009.0, 1012.5, "reset")]
+    world.end_row(1010.01, 1013.0)
+    world.samples.clear()
+
+    assert broken(world.audit()) == {"late_rows": 1}
+
+
+@pytest.mark.parametrize(("remote", "errors"), [(True, {}), (False, {"late_rows": 1})])
+def test_only_on_another_host_a_killed_server_has_six_seconds(
+    world: World, errors: dict[str, int], *, remote: bool
+) -> None:
+    world.cut_link(900.0, 900.5, remote=remote)
+    kill(world, 1005.0, end=1004.5)
+    world.row.closings = [1010.5]
+
+    findings = world.audit()
+
+    assert broken(findings) == errors
+    assert findings.table["killed_elsewhere" if remote else "killed"].row == pytest.approx(5.5)
+
+
+@pytest.mark.parametrize(("after", "errors"), [(1.9, {}), (2.2, {"late_rows": 1})])
+def test_after_a_read_only_time_all_is_well_within_two_seconds(
+    world: World, after: float, errors: dict[str, int]
+) -> None:
+    world.fault("database_read_only", 1009.5, 1013.0)
+    world.end_row(1010.01, 1013.0 + after)
+    world.samples.clear()
+
+    assert broken(world.audit()) == errors
+
+
+@pytest.mark.parametrize("seconds", [-3600.0, 0.0, 3600.0])
+def test_a_database_whose_clock_was_set_means_the_same_moment(seconds: float) -> None:
+    clock = Clock(1_000_060.0)
+
+    assert clock(1_000_120.0 + seconds) == 1_000_120.0
+    assert clock.offset(1_000_001.0 + seconds) == seconds
+
+
+def test_an_end_that_a_set_clock_has_clamped_is_not_held_against_it(world: World) -> None:
+    """It may not lie before its start. That the row was closed in time still counts."""
+    world.fault("database_clock_set", 1005.0, 1005.0)
+    world.end_row(1000.02, 1010.03)
+    world.row.duration, world.row.lasted, world.row.clock_set = 0.0, 0.0, True
+    assert broken(world.audit()) == {}
+
+    world.row.closings = [1010.3]
+    assert broken(world.audit()) == {"late_rows": 1}
+
+
+# --- a crowd
+
+
+@pytest.mark.parametrize(("late", "judged"), [(0.2, True), (0.3, False)])
+def test_of_a_hundred_ends_ninety_nine_decide_whether_a_busy_machine_is_judged(
+    world: World, late: float, *, judged: bool
+) -> None:
+    add_visits(world, 100)
+    for row in list(world.records.rows.values())[:10]:
+        row.closings = [1010.0 + late]
+    starve(world, 1010.0, 1011.0, "server:10")
+    world.samples.clear()
+
+    findings = world.audit()
+
+    assert broken(findings) == {}
+    assert unjudged(findings) == ({} if judged else {"late_rows": 10})
+    assert findings.table["client"].within is (True if judged else None)
+
+
+def add_visits(world: World, count: int) -> None:
+    """So many sessions like the first, without items."""
+    for number in range(count):
+        name = f"{number:032x}"
+        session_id = f"{name[:8]}-{name[8:12]}-{name[12:16]}-{name[16:20]}-{name[20:]}"
+        world.ledger.visits[name] = replace(world.visit, visit_id=name, session_id=name, acks={})
+        world.records.rows[session_id] = replace(world.row, session_id=session_id, closings=[1010.03])
+
+
 # --- the schedule
+
+
+def test_every_fault_of_the_schedule_comes_once_before_any_comes_again() -> None:
+    for steps in lanes(1, FAULTS, PACE).values():
+        faults = [step.fault for step in islice(steps, 100)]
+        assert len(set(faults[: len(set(faults))])) == len(set(faults))
 
 
 def test_a_seed_repeats_its_schedule_and_another_gives_another() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -66,6 +67,23 @@ async def test_a_heartbeat_reports_how_late_it_woke(
         nursery.cancel_scope.cancel()
 
     assert reported == pytest.approx(late)
+
+
+@pytest.mark.parametrize(("seconds", "since"), [(0.025, 0.0), (0.52, 0.52)])
+async def test_what_arrived_during_a_pause_may_be_read_after_the_late_wake(
+    seconds: float, since: float, mock_clock: trio.testing.MockClock
+) -> None:
+    heartbeat = Heartbeat(lambda begin, end: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heartbeat.run)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(seconds)
+        before = time.time()
+        await trio.testing.wait_all_tasks_blocked()
+        after = time.time()
+        nursery.cancel_scope.cancel()
+
+    assert before - since <= heartbeat.last <= after - since
 
 
 def test_the_process_of_a_source_that_waited_longest_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import time
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any
@@ -17,17 +19,23 @@ from tests.support.command_line import SEED_MAX, command, conclude, folder, json
 
 from ..starvation import Failed, timeouts_judged
 from .audit import Audit
-from .faults import ChaosRun
+from .clock import SettableClock, faketime, remove_leftovers
+from .database import Database
+from .faults.chaos_run import ChaosRun
 from .findings import Findings
+from .links import Links, open_links
+from .places import HERE, left_out, link_names, places
 from .plan import FAULTS, Pace
-from .processes import Database, Server
-from .records import install, read
+from .records import Clock, install, read
 from .report import Display, figures, say
 from .run import cause_chaos, free_ports
+from .server import Server
 
 SECONDS_MAX = 86_400
 SERVERS_MAX = 16
 CLIENTS_MAX = 2_000
+CLIENTS_PER_CORE = 40  # more would keep the servers from the processors, and times could not be judged
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parse_only(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[str]:
@@ -41,8 +49,14 @@ def parse_only(_context: click.Context, _parameter: click.Parameter, value: str 
 @command("scripts/chaos")
 @click.option("--seconds", type=click.FloatRange(1, SECONDS_MAX), default=60, show_default=True, help="Of faults.")
 @click.option("--seed", type=click.IntRange(0, SEED_MAX), help="Repeat a schedule of faults; default: a random one.")
-@click.option("--servers", type=click.IntRange(1, SERVERS_MAX), default=2, show_default=True, help="Server processes.")
-@click.option("--clients", type=click.IntRange(1, CLIENTS_MAX), default=160, show_default=True, help="At a time.")
+@click.option("--servers", type=click.IntRange(1, SERVERS_MAX), default=3, show_default=True, help="Server processes.")
+@click.option(
+    "--clients",
+    type=click.IntRange(1, CLIENTS_MAX),
+    default=min(CLIENTS_PER_CORE * CORES, CLIENTS_MAX),
+    show_default=f"{CLIENTS_PER_CORE} per core",
+    help="At a time.",
+)
 @json_option
 @click.option("--keep", is_flag=True, help="Keep the database and the logs, and print where they are.")
 @click.option("--only", callback=parse_only, metavar="FAULT[,FAULT]", help="Cause only these faults.")
@@ -71,35 +85,61 @@ def chaos(*, as_json: bool, keep: bool, **options: Any) -> int:
 async def run_all(directory: Path, console: Console, options: dict[str, Any]) -> dict[str, Any]:
     """Runs once with its own PostgreSQL. Returns the figures."""
     pace = Pace(seconds=options["seconds"])
-    database = Database(directory)
+    without = left_out(places(options["servers"], pace), pace)
+    without = {fault: reason for fault, reason in without.items() if fault in options["only"]}
+    for fault, reason in without.items():
+        console.print(f"left out: {fault}: {reason}", highlight=False, soft_wrap=True)
+    options["only"] = [fault for fault in options["only"] if fault not in without]
+    database = Database(directory, _clock("database_clock_set", directory / "clock-database", options))
     try:
         await trio.to_thread.run_sync(database.start)
-        run, findings = await run_on(database, directory, console, pace, options)
-        return figures(run, findings)
+        async with open_store(database.url) as store, open_links(database.socket, directory) as links:
+            await install(store)
+            servers = await _servers(links, database.url, directory, pace, options)
+            middle = Clock(time.time() + pace.seconds / 2)
+            run = ChaosRun(
+                pace, options["seed"], options["only"], options["clients"], database, store, servers, links, middle,
+                without, directory, random=Random(options["seed"]),
+            )  # fmt: skip
+            return figures(run, await _audited(run, console))
     finally:
         with trio.CancelScope(shield=True):  # bounded by pg_ctl's own timeout
             await trio.to_thread.run_sync(database.stop)
+        remove_leftovers()
 
 
-async def run_on(
-    database: Database, directory: Path, console: Console, pace: Pace, options: dict[str, Any]
-) -> tuple[ChaosRun, Findings]:
-    async with open_store(database.url) as store:
-        await install(store)
-        servers = [Server(port, database.url, pace, directory) for port in free_ports(options["servers"])]
-        run = ChaosRun(
-            pace, options["seed"], options["only"], options["clients"], database, store, servers, directory,
-            random=Random(options["seed"]),
-        )  # fmt: skip
-        display = Display(console, pace.seconds)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(display.show, run)
-            with timeouts_judged(run.ledger.starvation):
-                await cause_chaos(run, display.phase)
-            display.phase("auditing")
-            records = await read(store)
-            nursery.cancel_scope.cancel()
-        return run, Audit(run.ledger, records, run.samples, run.listings, pace).run()
+async def _servers(links: Links, url: str, directory: Path, pace: Pace, options: dict[str, Any]) -> list[Server]:
+    """Nothing runs yet, but the links are open."""
+    servers: list[Server] = []
+    count = options["servers"]
+    for port, place in zip(free_ports(count), places(count, pace), strict=True):
+        ports = await links.open(link_names(port, place))
+        hosts = ",".join(f"127.0.0.1:{each}" for each in ports)
+        clock = None
+        if place.name == HERE and not any(server.clock for server in servers):
+            clock = _clock("server_clock_set", directory / f"clock-{port}", options)
+        server_url = f"postgresql://postgres@{hosts}/postgres" if hosts else url
+        servers.append(Server(port, place, server_url, pace, directory, clock))
+    return servers
+
+
+def _clock(fault: str, path: Path, options: dict[str, Any]) -> SettableClock | None:
+    """Only for the fault: it costs time, and changes how processes are started."""
+    library = faketime()
+    return SettableClock(library, path) if library is not None and fault in options["only"] else None
+
+
+async def _audited(run: ChaosRun, console: Console) -> Findings:
+    """Runs, and returns what was found."""
+    display = Display(console, run.pace.seconds)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(display.show, run)
+        with timeouts_judged(run.ledger.starvation):
+            await cause_chaos(run, display.phase)
+        display.phase("auditing")
+        records = await read(run.store, run.clock)
+        nursery.cancel_scope.cancel()
+    return Audit(run.ledger, records, run.samples, run.listings, run.pace).run()
 
 
 if __name__ == "__main__":

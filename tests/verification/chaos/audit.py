@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
-
-from .expected_end import (
-    BACK_SECONDS,
-    CLOCK_SECONDS,
-    ExpectedEnd,
-    Line,
-    closing_by_hand,
-    excused_until,
-    expected_end,
-    lines,
-)
+from .audit_contents import ContentAudit, uuid_text
+from .expected_end import CLOCK_SECONDS, START_SECONDS_MAX, ExpectedEnd, Line, excused_until, expected_end, lines
 from .findings import Findings, Measured, allowed_end
-from .ledger import Ledger, ServerLife, Visit
+from .ledger import BACK_SECONDS, Ledger, ServerLife, Visit
 from .plan import Pace
-from .records import Item, OrphanListing, Records, Row, Sample
+from .records import Deletion, OrphanListing, Records, Row, Sample
 
 DURATION_SECONDS = 0.001
-WRITE_SECONDS = 0.25  # a commit is dated a little before others see it
-FACT = re.compile(r"My name is \w+\.")
 VANISHED = "client_vanished"  # the end_reason of a client that answered no ping
+ROW_GONE_CODE = 4001
+TAKEN_OVER = frozenset({"killed", "killed_elsewhere", "killed_only", "frozen", "cut", "cut_elsewhere"})
+"""Lines whose rows another server closes."""
 
 
 class Audit:
@@ -48,35 +38,58 @@ class Audit:
             self._visit(visit)
         for row in self._records.rows.values():
             self._row(row)
-        self._items()
-        self._memories()
+        ContentAudit(self._ledger, self._records, self.findings).run()
         for sample in self._samples:
             self._sample(sample)
         for listing in self._listings:
             self._listing(listing)
         for life in self._ledger.lives:
             self._exit(life)
+            self._started(life)
+        self.findings.judge_crowds(self._lines)
         return self.findings
 
     # --- each session
 
     def _visit(self, visit: Visit) -> None:
         """Compares what the client saw with its row."""
-        row = self._records.rows.get(_uuid(visit.session_id))
+        row = self._records.rows.get(uuid_text(visit.session_id))
         if row is None:
-            self.findings.add("missing_rows", f"session {visit.session_id} of {visit.user_id}")
+            self._without_row(visit)
             return
         life = self._life(row) or self._ledger.life_of(visit)
-        self._acknowledged(visit)
         self._start(visit, row)
         if not row.is_active and row.closings:
-            self._ghost(visit, row, life)
+            self._ghost(visit, f"{row.session_id} ({row.reason})", row.closings[0], life)
             self._timing(visit, row, life)
         if life is not None:
-            self._explained(visit, row, life)
+            self._explained(visit, row.reason, life)
+
+    def _without_row(self, visit: Visit) -> None:
+        """It is missing, but for a row that the run itself has deleted."""
+        deletion = self._records.deletions.get(uuid_text(visit.session_id))
+        fault = self._ledger.struck(visit.session_id, visit.user_id)
+        if deletion is None or fault not in ("row_deleted", "user_erased"):
+            self.findings.add("missing_rows", f"session {visit.session_id} of {visit.user_id}")
+        elif deletion.was_active:
+            self._deleted(visit, deletion, fault)
+
+    def _deleted(self, visit: Visit, deletion: Deletion, fault: str) -> None:
+        life, ended = self._ledger.life_of(visit), visit.socket_ended_earliest
+        self._ghost(visit, f"{deletion.session_id} (deleted)", deletion.committed, life)
+        if ended is None or visit.how == "stopped":
+            self.findings.unmeasured += 1
+            return
+        known = excused_until(deletion.committed, life, self._ledger) - BACK_SECONDS
+        self._measure_row("deleted", deletion.session_id, fault, known, ended, self._server(life))
+        self._code(visit, life, deletion.committed)
 
     def _life(self, row: Row) -> ServerLife | None:
-        lives = [life for life in self._ledger.lives if life.pid == row.pid and life.started <= row.start]
+        lives = [
+            life
+            for life in self._ledger.lives
+            if life.pid == row.pid and life.hostname in (None, row.hostname) and life.started <= row.start
+        ]
         return lives[-1] if lives else None
 
     def _start(self, visit: Visit, row: Row) -> None:
@@ -84,46 +97,60 @@ class Audit:
         if not visit.opened - CLOCK_SECONDS <= row.start <= latest + CLOCK_SECONDS:
             self.findings.add("time_errors", f"{row.session_id}: session_start is outside its connection's opening")
 
-    def _acknowledged(self, visit: Visit) -> None:
-        for ack in visit.acks.values():
-            stored = self._records.items.get(ack.item_id, [])
-            if not any((item.role, item.content) == (ack.role, ack.text) for item in stored):
-                self.findings.add("lost_items", f"{ack.item_id} of session {visit.session_id}: {ack.text!r:.80}")
-
-    def _ghost(self, visit: Visit, row: Row, life: ServerLife | None) -> None:
+    def _ghost(self, visit: Visit, name: str, closed: float, life: ServerLife | None) -> None:
         """Whether the socket outlived the row. How late the client read is not in these moments."""
-        closed = row.closings[0]
         limit = excused_until(closed, life, self._ledger) + CLOCK_SECONDS
         for ack in visit.acks.values():
             if ack.at > limit:
-                example = f"{ack.item_id} acknowledged {ack.at - closed:.2f} s after {row.session_id} closed"
+                example = f"{ack.item_id} acknowledged {ack.at - closed:.2f} s after {name} closed"
                 lost = self._lost(closed, ack.at, self._server(life))
                 self.findings.add_late("late_acknowledgements", example, excess=ack.at - limit, lost=lost)
         ended = visit.socket_ended_earliest
+        if ended is not None and life is not None and life.died is not None:
+            ended = min(ended, life.died)  # the kernel closes what a dead process held, however late that is read
         if visit.how == "stopped" or (ended is not None and ended <= limit):
             return
         if ended is None:
-            self.findings.add("ghost_sockets", f"{row.session_id} ({row.reason}) served to the end of the run")
+            self.findings.add("ghost_sockets", f"{name} served to the end of the run")
             return
-        example = f"{row.session_id} ({row.reason}) served {ended - closed:.2f} s after its end"
+        example = f"{name} served {ended - closed:.2f} s after its end"
         lost = self._lost(closed, ended, self._server(life))
         self.findings.add_late("ghost_sockets", example, excess=ended - limit, lost=lost)
 
-    def _explained(self, visit: Visit, row: Row, life: ServerLife) -> None:
+    def _code(self, visit: Visit, life: ServerLife | None, closed: float) -> None:
+        """A socket that is closed because of its row says so, unless something else ended it in that moment.
+
+        Without a code nothing is known: a client that sends in that moment is reset, and does not get to read it.
+        """
+        if visit.gone is None or visit.leaving is not None or visit.code in (0, ROW_GONE_CODE) or visit.gone < closed:
+            return
+        if life is None or not self._disturbed(visit.gone, closed - BACK_SECONDS, life):
+            self.findings.add("wrong_codes", f"{visit.session_id}: close code {visit.code}")
+
+    def _explained(self, visit: Visit, reason: str | None, life: ServerLife) -> None:
         if visit.gone is None or visit.leaving is not None:
             return
         since = visit.gone - self._pace.ping_interval - self._pace.ping_timeout - BACK_SECONDS
-        away = any(begin <= visit.gone and end + 2 * BACK_SECONDS >= since for begin, end in self._ledger.outages())
-        frozen = any(begin <= visit.gone and end + 2 * BACK_SECONDS >= since for begin, end in life.frozen)
-        told = [moment for moment in (life.killed, life.terminated) if moment is not None]
-        ended = bool(told) and min(told) <= visit.gone + CLOCK_SECONDS
-        if not (away or frozen or ended or closing_by_hand(visit.session_id, self._ledger)):
-            self._unexplained(visit, row, life)
+        struck = self._ledger.struck(visit.session_id, visit.user_id) is not None
+        if not (struck or self._disturbed(visit.gone, since - 2 * BACK_SECONDS, life)):
+            self._unexplained(visit, reason, life)
 
-    def _unexplained(self, visit: Visit, row: Row, life: ServerLife) -> None:
+    def _disturbed(self, at: float, since: float, life: ServerLife) -> bool:
+        """Whether a server had reason to end a connection: a fault that went on until `since`, or its own end.
+
+        A short cut of its link is no reason, nor is a host of its URL that hangs.
+        """
+        times = [(outage.begin, outage.end) for outage in self._ledger.outages()]
+        times += [*life.frozen, *((cut.begin, cut.end) for cut in life.fatal_cuts())]
+        told = [moment for moment in (life.killed, life.terminated) if moment is not None]
+        return any(begin <= at and end >= since for begin, end in times) or (
+            bool(told) and min(told) <= at + CLOCK_SECONDS
+        )
+
+    def _unexplained(self, visit: Visit, reason: str | None, life: ServerLife) -> None:
         """Of all such ends, only an unanswered ping is about time: the client may have had none to answer in."""
-        example = f"{visit.session_id} ({row.reason}): close code {visit.code}"
-        if row.reason != VANISHED or visit.gone is None:
+        example = f"{visit.session_id} ({reason}): close code {visit.code}"
+        if reason != VANISHED or visit.gone is None:
             self.findings.add("unexplained_ends", example)
             return
         begin = visit.gone - self._pace.ping_timeout - CLOCK_SECONDS
@@ -136,22 +163,19 @@ class Audit:
         return self._ledger.starvation.lost(begin, end, sources)
 
     def _server(self, life: ServerLife | None) -> list[str]:
-        return ["database", *([f"server:{life.pid}"] if life is not None else ())]
+        """What a session of a server waits for: the database, the server itself, and its link if it has one."""
+        if life is None:
+            return ["database"]
+        return ["database", f"server:{life.process}", *(["link"] if life.linked else ())]
 
     def _client(self, visit: Visit) -> list[str]:
         return [f"clients:{visit.client_process}"]
 
     def _sources(self, line: str, visit: Visit, row: Row, life: ServerLife) -> list[str]:
         """The processes that the line's rows wait for, and no others: a busy neighbour explains nothing."""
-        if line in (
-            "killed",
-            "killed_only",
-            "frozen",
-        ):  # any other server may close the row; the runner sent the signal
-            others = [
-                source for source in self._ledger.starvation.sources("server") if source not in self._server(life)
-            ]
-            return ["runner", "database", *others]
+        if line in TAKEN_OVER:  # any other server may close the row; the runner caused the fault
+            servers = self._ledger.starvation.sources("server")
+            return ["runner", "database", *(source for source in servers if source not in self._server(life))]
         if line == "shutdown":
             return ["runner", *self._server(life)]
         return [*self._server(life), *(self._client(visit) if row.reason == VANISHED else ())]
@@ -161,7 +185,7 @@ class Audit:
     def _timing(self, visit: Visit, row: Row, life: ServerLife | None) -> None:
         if row.end is None or row.ended_at is None or life is None:
             return
-        if closing_by_hand(visit.session_id, self._ledger):
+        if self._ledger.struck(visit.session_id) == "row_closed":
             self._revoked(visit, row, life)
             return
         expected = expected_end(visit, row, life, self._ledger, self._pace)
@@ -171,11 +195,15 @@ class Audit:
         self._expected[row.session_id] = expected
         sources = self._sources(expected.line, visit, row, life)
         # The client may have paused between its note and its end.
-        paused = expected.latest - expected.earliest if expected.line in ("client", "database") else 0.0
-        self._measure_row(expected.line, row.session_id, expected.origin, row.closings[0], sources, paused)
-        self._measure_end(expected, row, sources)
-        if expected.line == "frozen" and visit.socket_ended is not None:
-            self._woken(visit, life)
+        paused = (
+            expected.latest - expected.earliest if expected.line not in (*TAKEN_OVER, "vanished", "shutdown") else 0
+        )
+        name, fault = row.session_id, expected.fault
+        self._measure_row(expected.line, name, fault, expected.origin, row.closings[0], sources, paused)
+        if not row.clock_set:  # else no date of its end would be right
+            self._measure_end(expected, row, sources)
+        if visit.socket_ended is not None and expected.line in ("frozen", "cut", "cut_elsewhere"):
+            self._woken(visit, expected, life)
 
     def _revoked(self, visit: Visit, row: Row, life: ServerLife) -> None:
         """A row that somebody else closed is true from then on; only the socket can be late."""
@@ -184,24 +212,35 @@ class Audit:
             self.findings.unmeasured += 1
             return
         known = excused_until(row.closings[0], life, self._ledger) - BACK_SECONDS
-        self._measure_row("revoked", row.session_id, known, ended, self._server(life))
+        self._measure_row("revoked", row.session_id, "row_closed", known, ended, self._server(life))
         self._end_off("revoked", row.session_id, abs(row.end - row.ended_at), 0.0)
+        self._code(visit, life, row.closings[0])
 
-    def _woken(self, visit: Visit, life: ServerLife) -> None:
+    def _woken(self, visit: Visit, expected: ExpectedEnd, life: ServerLife) -> None:
+        """The sockets of a server that others took for dead, once it runs again, or has its link back."""
         ended = visit.socket_ended_earliest
-        woke = [end for begin, end in life.frozen if ended is not None and visit.opened < begin <= ended]
+        troubles = life.frozen if expected.line == "frozen" else [(cut.begin, cut.end) for cut in life.fatal_cuts()]
+        woke = [end for begin, end in troubles if ended is not None and visit.opened < begin <= ended]
         if ended is not None and woke and ended > woke[-1]:
             known = excused_until(woke[-1], None, self._ledger) - BACK_SECONDS
-            self._measure_row("woken", str(visit.session_id), known, ended, self._server(life))
+            line = "woken" if expected.line == "frozen" else "relinked"
+            self._measure_row(line, str(visit.session_id), "", known, ended, self._server(life))
 
     def _measure_row(
-        self, name: str, session_id: str, origin: float, until: float, sources: list[str], paused: float = 0.0
+        self,
+        name: str,
+        session_id: str,
+        fault: str,
+        origin: float,
+        until: float,
+        sources: list[str],
+        paused: float = 0.0,
     ) -> None:
         """Adds one end to a line of the table: `until` is when the row, or the socket, was right again."""
         line, measured, seconds = self._lines[name], self.findings.table[name], until - origin
-        measured.samples += 1
-        measured.rows.append(seconds)
-        measured.row = max(measured.row, seconds)
+        measured.add(seconds, line.bound_row)
+        if fault:
+            self.findings.faults[fault].add(seconds, line.bound_row)
         if seconds > line.bound_row:
             kind = "late_sockets" if line.of_socket else "late_rows"
             example = f"{session_id} ({name}): {seconds:.3f} s > {line.bound_row:g} s"
@@ -228,6 +267,7 @@ class Audit:
             measured.broken += 1
         else:
             measured.unjudged += 1
+            measured.late_rows += kind == "late_rows"
 
     # --- each row
 
@@ -237,86 +277,49 @@ class Audit:
             return
         if len(row.closings) > 1:
             self.findings.add("ends_rewritten", f"{row.session_id}: {len(row.closings)} times")
-        if row.end is None or row.ended_at is None or row.duration is None:
+        lasted = row.lasted
+        if lasted is None and row.end is not None:
+            lasted = row.end - row.start
+        if lasted is None or row.ended_at is None or row.duration is None:
             self.findings.add("duration_errors", f"{row.session_id} is closed without its times")
-        elif abs(row.duration - (row.end - row.start)) > DURATION_SECONDS or row.end < row.start:
+        elif abs(row.duration - lasted) > DURATION_SECONDS or lasted < 0.0:
             self.findings.add("duration_errors", f"{row.session_id}: {row.duration} s")
         self._swept(row)
 
     def _swept(self, row: Row) -> None:
-        """A sweep may close only the sessions of a server that was gone, or frozen past its lease."""
+        """A sweep may close only the sessions of a server that was gone, or out of reach for longer than it may be."""
         life = self._life(row)
-        if row.reason != "owner_died" or life is None or row.ended_at is None:
+        if row.reason != "owner_died" or life is None or not row.closings:
             return
-        gone = [at for at in (life.killed, life.terminated, life.died) if at is not None and at <= row.ended_at]
-        since = row.ended_at - self._pace.lease - BACK_SECONDS
-        frozen = [begin for begin, end in life.frozen if begin <= row.ended_at and end >= since]
-        if not gone and not frozen:
-            self.findings.add("healthy_swept", f"{row.session_id} of the living process {row.pid}")
+        at = row.closings[0]
+        gone = [moment for moment in (life.killed, life.terminated, life.died) if moment is not None and moment <= at]
+        frozen = [begin for begin, end in life.frozen if begin <= at and end >= at - life.lease - BACK_SECONDS]
+        cut = [each for each in life.fatal_cuts() if life.may_be_reaped(each) - CLOCK_SECONDS <= at]
+        if not gone and not frozen and not any(each.end >= at - life.lease - BACK_SECONDS for each in cut):
+            self.findings.add(
+                "healthy_swept", f"{row.session_id} of the living process {life.process}{_since(life, at)}"
+            )
 
     def _exit(self, life: ServerLife) -> None:
-        away = any(begin <= (life.died or begin) and end >= life.started for begin, end in self._ledger.outages())
+        away = any(
+            each.begin <= (life.died or each.begin) and each.end >= life.started for each in self._ledger.outages(life)
+        )
         if life.killed is not None or (life.ready is None and away):
             return
         if life.terminated is None:
-            self.findings.add("crashes", f"process {life.pid} exited by itself with {life.exit_code}")
+            self.findings.add("crashes", f"process {life.process} exited by itself with {life.exit_code}")
         elif life.exit_code != 0:
-            self.findings.add("unclean_exits", f"process {life.pid} exited with {life.exit_code} after SIGTERM")
+            self.findings.add("unclean_exits", f"process {life.process} exited with {life.exit_code} after {life.by}")
 
-    # --- items and memories
-
-    def _items(self) -> None:
-        words: Counter[tuple[str, str]] = Counter()
-        for item_id, stored in self._records.items.items():
-            if len(stored) > 1:
-                self.findings.add("doubled_items", f"{item_id}: {len(stored)} times")
-            for item in stored:
-                words[item.session_id, item.content] += item.role == "user"
-                self._written(item.session_id, item.item_id, item.created)
-        for (session_id, content), times in words.items():
-            if times > 1:
-                self.findings.add("doubled_items", f"session {session_id}: {content!r} {times} times")
-
-    def _written(self, session_id: str, item_id: str, created: float) -> None:
-        row = self._records.rows.get(session_id)
-        if row is None or not row.closings:
+    def _started(self, life: ServerLife) -> None:
+        """How long a server took to start while the first host of its URL did not answer."""
+        if not any(cut.how == "hung" and cut.begin <= life.started <= cut.end for cut in life.cuts):
             return
-        allowed = row.closings[0] + WRITE_SECONDS
-        for begin, end in self._ledger.outages():
-            if begin <= allowed and end >= row.closings[0] - WRITE_SECONDS:
-                allowed = max(allowed, end + WRITE_SECONDS)
-        if created > allowed:
-            example = f"{item_id}, {created - row.closings[0]:.2f} s after {session_id}"
-            lost = self._lost(row.closings[0], created, ["database"])
-            self.findings.add_late("writes_after_end", example, excess=created - allowed, lost=lost)
-
-    def _memories(self) -> None:
-        """Each fact of a session must be there once, from that session and item, and applied once."""
-        remembered = defaultdict(list)
-        for memory in self._records.memories:
-            remembered[memory.user_id, memory.content].append((memory.session_id, memory.item_id))
-        said = [item for stored in self._records.items.values() for item in stored if item.role == "user"]
-        for session_id in {item.session_id for item in said}:
-            if not self._records.rows[session_id].is_active:  # else it is an orphan, and reported as one
-                self._finalized(self._records.rows[session_id])
-        for item in said:
-            row, fact = self._records.rows[item.session_id], FACT.match(item.content)
-            if fact and row.memory_status == "done":
-                self._fact(item, fact.group(), remembered[row.user_id, fact.group()])
-        for (session_id, content), times in self._records.effects.items():
-            if times > 1:
-                self.findings.add("memories_doubled", f"session {session_id}: {content!r} applied {times} times")
-
-    def _finalized(self, row: Row) -> None:
-        if row.memory_status != "done":
-            why = f"{row.memory_status} ({row.memory_error})"
-            self.findings.add("memories_missing", f"session {row.session_id} is {why}")
-
-    def _fact(self, item: Item, content: str, sources: list[tuple[str | None, str | None]]) -> None:
-        if (item.session_id, item.item_id) not in sources:
-            self.findings.add("memories_missing", f"session {item.session_id}: {content!r} is not in {sources}")
-        if len(sources) > 1:
-            self.findings.add("memories_doubled", f"session {item.session_id}: {content!r} {len(sources)} times")
+        if life.ready is None:
+            self.findings.add("late_starts", f"process {life.process} exited with {life.exit_code}")
+        elif (excess := life.ready - life.started - START_SECONDS_MAX) > 0.0:
+            lost = self._lost(life.started, life.ready, self._server(life))
+            self.findings.add_late("late_starts", f"process {life.process}", excess=excess, lost=lost)
 
     # --- samples
 
@@ -340,8 +343,8 @@ class Audit:
 
     def _listing(self, listing: OrphanListing) -> None:
         for session_id in listing.orphans:
-            row = self._records.rows[session_id]
-            if row.closings and row.closings[0] < listing.began - CLOCK_SECONDS:
+            row = self._records.rows.get(session_id)
+            if row is not None and row.closings and row.closings[0] < listing.began - CLOCK_SECONDS:
                 self.findings.add("listing_disagrees", f"{session_id} called orphaned after its end")
             elif self._healthy(session_id, listing.ended):
                 self.findings.add("listing_disagrees", f"{session_id} called orphaned, but its server is healthy")
@@ -352,13 +355,13 @@ class Audit:
         life = self._life(row) if row is not None else None
         if life is None:
             return False
-        since = at - self._pace.lease - BACK_SECONDS
+        since = at - life.lease - BACK_SECONDS
         ends = [end for end in (life.killed, life.terminated, life.died) if end is not None]
-        troubles = [*life.frozen, *self._ledger.outages()]
+        troubles = [*life.frozen, *((outage.begin, outage.end) for outage in self._ledger.outages(life))]
         return not (ends and min(ends) <= at) and not any(begin <= at and end >= since for begin, end in troubles)
 
 
-def _uuid(session_id: str | None) -> str:
-    """A session id in the form that PostgreSQL returns."""
-    text = session_id or ""
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}" if "-" not in text else text
+def _since(life: ServerLife, at: float) -> str:
+    """How long a cut had lasted by then, for an example."""
+    cut = [each for each in life.cuts if each.begin <= at]
+    return f", {at - cut[-1].begin:.2f} s after its link was cut" if cut else ""

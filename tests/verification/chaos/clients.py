@@ -20,6 +20,7 @@ from lastcall.cli.serve import COLLECTION_THRESHOLDS
 from ..starvation import Heartbeat
 from .connection import ClientConnection, Gone, note
 from .plan import Behaviour, behaviour
+from .processes import SMALL_SHARE, set_share
 
 CONNECT_SECONDS = 1.5
 ANSWER_SECONDS = 4.0
@@ -123,7 +124,7 @@ class ClientVisit:
             with trio.move_on_after(ANSWER_SECONDS) as limit:
                 if await self._create_item(connection, number, mark):
                     await self._ask(connection, mark)
-            if limit.cancelled_caught:
+            if limit.cancelled_caught and not self._settings.patient:
                 return
             await self._listen(connection, self._how.think_seconds)
 
@@ -230,6 +231,10 @@ def run_process(settings: Settings) -> NoReturn:
 def fork_on_request() -> None:
     """Forks a client process for every line of settings on stdin; when stdin ends, kills them all."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps them
+    # Only now: with a small share the imports alone would take half a minute on a busy machine.
+    os.nice(SMALL_SHARE)
+    with suppress(OSError):
+        set_share(os.getpid(), SMALL_SHARE)
     # As in the server: a collection would pause all clients, and afterwards they would all act at once.
     gc.set_threshold(*COLLECTION_THRESHOLDS)
     gc.freeze()

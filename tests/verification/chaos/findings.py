@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import quantiles
 from types import MappingProxyType
 
 from ..promises import Promise
 from .expected_end import CLOCK_SECONDS, Line
 
 EXAMPLES_MAX = 5
+CROWD_ENDS_MIN = 100  # of fewer ends nobody can say what 99 % of them did
 FINDINGS: Mapping[str, Promise] = MappingProxyType(
     {
         "orphans": Promise.NO_ORPHAN,  # active after everything was over
@@ -19,6 +21,8 @@ FINDINGS: Mapping[str, Promise] = MappingProxyType(
         "ghost_sockets": Promise.NO_GHOST,  # served after the row was closed
         "late_sockets": Promise.NO_GHOST,  # closed later than published
         "writes_after_end": Promise.NO_GHOST,  # an item stored after the row was closed
+        "writes_after_erasure": Promise.NO_GHOST,  # a memory of somebody whose rows were deleted
+        "wrong_codes": Promise.NO_GHOST,  # a socket closed with another code than 4001 because of its row
         "ends_rewritten": Promise.ONE_END,
         "time_errors": Promise.ONE_END,  # session_start or session_end further off than published
         "duration_errors": Promise.ONE_END,
@@ -28,7 +32,8 @@ FINDINGS: Mapping[str, Promise] = MappingProxyType(
         "doubled_items": Promise.NOTHING_LOST,
         "missing_rows": Promise.NOTHING_LOST,  # of a session that a client saw created
         "healthy_swept": Promise.NONE_SWEPT,
-        "unclean_exits": Promise.BOUNDED,  # a server that did not exit with 0 in time after SIGTERM
+        "unclean_exits": Promise.BOUNDED,  # a server that did not exit with 0 in time after SIGTERM, SIGHUP or SIGQUIT
+        "late_starts": Promise.BOUNDED,  # of a server while the first host of its URL hung
         "unexplained_ends": Promise.CONTAINED,  # a server ended a connection without a cause in the ledger
         "crashes": Promise.CONTAINED,  # a server that exited by itself
         "view_disagrees": Promise.VIEWS_AGREE,  # session_truth at some moment of the run
@@ -43,6 +48,7 @@ TIMED = frozenset(
         "late_sockets",
         "writes_after_end",
         "time_errors",
+        "late_starts",
         "unexplained_ends",
         "view_disagrees",
     }
@@ -52,14 +58,33 @@ TIMED = frozenset(
 
 @dataclass(slots=True)
 class Measured:
-    """The figures of one line of the table: in seconds, and how many ends were late because the machine was busy."""
+    """The figures of one line of the table, or of one kind of fault.
+
+    All in seconds, and how many ends were late because the machine was busy; crowded: those of them within the bound
+    that 99 % must keep also then.
+    """
 
     row: float = 0.0
     end: float = 0.0
     samples: int = 0
     unjudged: int = 0
     broken: int = 0
+    crowded: int = 0
+    late_rows: int = 0
+    bound: float = 0.0
     rows: list[float] = field(default_factory=list)
+
+    def add(self, seconds: float, bound: float) -> None:
+        self.samples += 1
+        self.rows.append(seconds)
+        self.row = max(self.row, seconds)
+        self.bound = bound
+
+    @property
+    def p99(self) -> float | None:
+        if len(self.rows) < 2:
+            return self.row if self.rows else None
+        return quantiles(self.rows, n=100, method="inclusive")[98]
 
     @property
     def within(self) -> bool | None:
@@ -71,13 +96,19 @@ class Measured:
 
 @dataclass(slots=True)
 class Findings:
-    """broken: how often each kind was found. unjudged: how often the machine was too busy to judge. Both by kind."""
+    """What a run found.
+
+    broken: how often each kind was found. unjudged: how often the machine was too busy to judge. Both by kind.
+
+    table: by the line of the published table. faults: the same ends by the kind of fault that caused them.
+    """
 
     broken: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(FINDINGS, 0)))
     unjudged: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(sorted(TIMED), 0)))
     examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     unjudged_examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     table: dict[str, Measured] = field(default_factory=dict)
+    faults: dict[str, Measured] = field(default_factory=lambda: defaultdict(Measured))
     unmeasured: int = 0
 
     def add(self, kind: str, example: str) -> None:
@@ -99,6 +130,17 @@ class Findings:
         if len(self.unjudged_examples[kind]) < EXAMPLES_MAX:
             self.unjudged_examples[kind].append(f"{example}; {lost:.3f} s were lost to other processes")
         return False
+
+    def judge_crowds(self, lines: Mapping[str, Line]) -> None:
+        """Counts as judged what was late on a busy machine, where a line's 99 % were in time also there."""
+        for name, line in lines.items():
+            measured = self.table[name]
+            if line.bound_p99 is None or measured.samples < CROWD_ENDS_MIN:
+                continue
+            if measured.p99 is not None and measured.p99 <= line.bound_p99:
+                measured.crowded, measured.late_rows = measured.late_rows, 0
+                measured.unjudged -= measured.crowded
+                self.unjudged["late_rows"] -= measured.crowded
 
     def promises(self) -> dict[Promise, int]:
         """Returns how often each promise was broken."""

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..starvation import Starvation
+from .plan import LOST_SECONDS, ROW_FAULTS
+
+BACK_SECONDS = 1.0  # from the return of the database or of a frozen server until every row is true again
+WRITABLE_SECONDS = 2.0  # the same after the database was read-only
+FAILOVER_SECONDS = 8.0  # from when the first host of a URL hangs until a server has gone over to the second
+HEARTBEAT_SECONDS = 1.0  # between two renewals of a lease: how old the last one may be when a link is cut
+DATABASE_LINES = {
+    "database_restarted": "database",
+    "database_killed": "database",
+    "database_frozen": "database",
+    "database_read_only": "read_only",
+    "database_clock_set": "clock",
+}
 
 
 @dataclass(slots=True)
@@ -86,7 +99,7 @@ class Visit:
 
 @dataclass(slots=True)
 class Fault:
-    """target: the process or session that it struck. end: when it was over, or healed."""
+    """target: the process, session or user that it struck. end: when it was over, or healed."""
 
     kind: str
     target: str
@@ -104,10 +117,41 @@ class ClientsEnd:
 
 
 @dataclass(slots=True)
+class Cut:
+    """A time without the link to the database. how: reset, stalled, or hung: only the first of its two hosts."""
+
+    begin: float
+    end: float
+    how: str
+
+
+class Outage(NamedTuple):
+    """A time in which a server could not use the database.
+
+    fault: its kind. line: of the published table. origin: from when on the line's bound counts. back: how long after
+    `end` everything must be true again.
+    """
+
+    begin: float
+    end: float
+    fault: str
+    line: str
+    origin: float
+    back: float = BACK_SECONDS
+
+    @property
+    def over(self) -> float:
+        return self.end + self.back
+
+
+@dataclass(slots=True)
 class ServerLife:
     """One server process, from its start to its exit. ready, died: None until then.
 
-    terminated: when it got SIGTERM; killed: when it was killed; frozen: from when to when, each time.
+    pid: as it registers itself. process: its id on this host, where that is another. hostname: None for this host's.
+    lease: in seconds. linked: whether its way to the database leads through a link that can be cut.
+    terminated: when it got a signal to end; killed: when it was killed; by: the fault that did either.
+    frozen: from when to when, each time.
     """
 
     pid: int
@@ -119,11 +163,40 @@ class ServerLife:
     died: float | None = None
     exit_code: int | None = None
     frozen: list[tuple[float, float]] = field(default_factory=list)
+    cuts: list[Cut] = field(default_factory=list)
+    lease: float = 3.0
+    process: int = 0
+    hostname: str | None = None
+    linked: bool = False
+    by: str = ""
+
+    def __post_init__(self) -> None:
+        self.process = self.process or self.pid
 
     @property
     def crashed(self) -> float | None:
-        """When it ended without a SIGTERM: killed, or by itself."""
+        """When it ended without a signal to: killed, or by itself."""
         return self.killed if self.killed is not None or self.terminated is not None else self.died
+
+    def outages(self) -> list[Outage]:
+        """When this server had no link."""
+        return [self._outage(cut) for cut in self.cuts]
+
+    def _outage(self, cut: Cut) -> Outage:
+        if cut.how == "hung":
+            over = cut.begin + FAILOVER_SECONDS
+            return Outage(cut.begin, over, "first_host_hangs", "failover", cut.begin)
+        return Outage(cut.begin, cut.end, "link_cut_briefly", "linked", cut.end)
+
+    def may_be_reaped(self, cut: Cut) -> float:
+        """From when on others may take it for dead because of a cut."""
+        if self.hostname is not None and cut.how == "reset":
+            return cut.begin + LOST_SECONDS
+        return cut.begin + self.lease - HEARTBEAT_SECONDS
+
+    def fatal_cuts(self) -> list[Cut]:
+        """Those that lasted long enough to be taken for its death."""
+        return [cut for cut in self.cuts if cut.how != "hung" and cut.end >= self.may_be_reaped(cut)]
 
 
 @dataclass(slots=True)
@@ -168,10 +241,18 @@ class Ledger:
                     if visit.sending > visit.sent:  # this frame left before the process stopped, or never
                         visit.sending = end.at
 
-    def outages(self) -> list[tuple[float, float]]:
-        """When the database did not answer."""
-        kinds = ("database_restarted", "database_frozen")
-        return sorted((fault.begin, fault.end) for fault in self.faults if fault.kind in kinds)
+    def outages(self, life: ServerLife | None = None) -> list[Outage]:
+        """When the database could not be used: by nobody, or also by one server."""
+        found = life.outages() if life is not None else []
+        for fault in self.faults:
+            if (line := DATABASE_LINES.get(fault.kind)) is not None:
+                back = WRITABLE_SECONDS if line == "read_only" else BACK_SECONDS
+                found.append(Outage(fault.begin, fault.end, fault.kind, line, fault.end, back))
+        return sorted(found)
+
+    def struck(self, *targets: str | None) -> str | None:
+        """Returns the fault that closed or deleted a row, by its session or user; None: there was none."""
+        return next((fault.kind for fault in self.faults if fault.kind in ROW_FAULTS and fault.target in targets), None)
 
     def life_of(self, visit: Visit) -> ServerLife | None:
         """The server process of a visit: the last of its port that was ready when the visit began."""

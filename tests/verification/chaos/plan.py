@@ -6,24 +6,48 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from random import Random
 
-SERVER_FAULTS = ("server_terminated", "server_killed", "servers_killed", "server_frozen")
-DATABASE_FAULTS = ("database_restarted", "database_frozen")
+SERVER_FAULTS = (
+    "server_terminated",
+    "server_hung_up",
+    "server_quit",
+    "server_killed",
+    "remote_killed",
+    "servers_killed",
+    "server_frozen",
+    "server_signalled",
+    "server_clock_set",
+    "log_unread",
+)
+LINK_FAULTS = ("link_cut_briefly", "link_cut", "remote_link_cut", "first_host_hangs")
+DATABASE_FAULTS = (
+    "database_restarted",
+    "database_killed",
+    "database_frozen",
+    "database_read_only",
+    "database_clock_set",
+)
+CLOCK_FAULTS = ("database_clock_set",)  # may come with the end of a server
 CLIENT_FAULTS = ("client_killed", "client_stopped")
-ROW_FAULTS = ("row_closed",)
+ROW_FAULTS = ("row_closed", "row_deleted", "user_erased")
 BEHAVIOUR_FAULTS = ("client_reset", "agent")  # caused by the clients' own behaviour
-FAULTS = SERVER_FAULTS + DATABASE_FAULTS + CLIENT_FAULTS + ROW_FAULTS + BEHAVIOUR_FAULTS
+FAULTS = SERVER_FAULTS + LINK_FAULTS + DATABASE_FAULTS + CLIENT_FAULTS + ROW_FAULTS + BEHAVIOUR_FAULTS
 
 WEIGHTS = {
     "server_terminated": 3,
     "server_killed": 4,
-    "servers_killed": 1,
+    "remote_killed": 2,
     "server_frozen": 2,
+    "link_cut_briefly": 2,
     "database_restarted": 3,
     "database_frozen": 2,
-    "client_killed": 1,
-    "client_stopped": 1,
-    "row_closed": 1,
-}
+    "row_closed": 2,
+}  # of those that are not named: 1
+ALONE = frozenset({"server_frozen", *LINK_FAULTS, *DATABASE_FAULTS})
+"""Not beside one another, as a rule: their effects could not be told apart."""
+
+LOST_SECONDS = 5.0  # for which the database knows nothing of a server before another host may take it for dead
+CLOCK_STEP_SECONDS = 3_600.0
+CLOCK_RUN_SECONDS_MAX = 1_200.0  # longer runs could not tell which time was meant by a clock that was set back
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,6 +56,7 @@ class Pace:
 
     seconds: float = 60.0
     lease: float = 3.0
+    linked_lease: float = 7.0  # of servers whose link to the database is cut: longer than `LOST_SECONDS`
     ping_interval: float = 2.0
     ping_timeout: float = 2.0
     drain: float = 3.0
@@ -49,7 +74,7 @@ class Step:
     """One fault of a lane.
 
     after: seconds since the fault before it. lasts: seconds, for a fault that has a duration.
-    alone: not while a server is frozen or the database is away, as their effects could not be told apart.
+    alone: not beside another fault of `ALONE`.
     """
 
     after: float
@@ -64,8 +89,8 @@ def lanes(seed: int, only: Sequence[str], pace: Pace) -> dict[str, Iterator[Step
     All servers share one lane, so that one of them is always healthy, except in `servers_killed`.
     """
     kinds = {
-        "servers": (SERVER_FAULTS, (0.3, 0.8)),
-        "database": (DATABASE_FAULTS, (2.0, 5.0)),
+        "servers": (SERVER_FAULTS + LINK_FAULTS + CLOCK_FAULTS, (0.3, 0.8)),
+        "database": (tuple(fault for fault in DATABASE_FAULTS if fault not in CLOCK_FAULTS), (2.0, 5.0)),
         "clients": (CLIENT_FAULTS, (3.0, 5.0)),
         "rows": (ROW_FAULTS, (0.4, 1.2)),
     }
@@ -77,19 +102,33 @@ def lanes(seed: int, only: Sequence[str], pace: Pace) -> dict[str, Iterator[Step
 
 
 def _steps(random: Random, faults: Sequence[str], gaps: tuple[float, float], pace: Pace) -> Iterator[Step]:
-    weights = [WEIGHTS[fault] for fault in faults]
+    for fault in _order(random, faults):
+        alone = fault in LINK_FAULTS or (fault in ALONE and random.random() < 0.8)
+        yield Step(random.uniform(*gaps), fault, _lasts(random, fault, pace), alone)
+
+
+def _order(random: Random, faults: Sequence[str]) -> Iterator[str]:
+    """Each fault once, so that also a short run has most of them; then by their weights."""
+    yield from random.sample(faults, len(faults))
+    weights = [WEIGHTS.get(fault, 1) for fault in faults]
     while True:
-        fault = random.choices(faults, weights)[0]
-        alone = fault == "server_frozen" or fault in DATABASE_FAULTS
-        yield Step(random.uniform(*gaps), fault, _lasts(random, fault, pace), alone and random.random() < 0.8)
+        yield random.choices(faults, weights)[0]
 
 
 def _lasts(random: Random, fault: str, pace: Pace) -> float:
-    if fault == "server_frozen":
-        return pace.lease + random.uniform(1.5, 2.5)  # its sessions must be closed by others before it wakes
-    if fault == "database_frozen":
-        return random.uniform(0.5, 1.2 * pace.lease)
-    return 0.0
+    """How long a fault lasts: where others take over, until they surely have."""
+    ranges = {
+        "server_frozen": (pace.lease + 1.5, pace.lease + 2.5),
+        "link_cut_briefly": (0.5, LOST_SECONDS - 0.2),
+        "link_cut": (pace.linked_lease + 1.5, pace.linked_lease + 2.5),
+        "remote_link_cut": (pace.linked_lease + 1.5, pace.linked_lease + 2.5),
+        "first_host_hangs": (8.0, 10.0),
+        "log_unread": (3.0, 5.0),
+        "database_frozen": (0.5, 1.2 * pace.lease),
+        "database_killed": (0.1, 1.0),
+        "database_read_only": (1.0, 4.0),
+    }
+    return random.uniform(*ranges[fault]) if fault in ranges else 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

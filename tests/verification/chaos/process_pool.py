@@ -17,18 +17,14 @@ from pathlib import Path
 
 import msgspec
 import trio
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from ..starvation import Failed, TimedOut
 from .clients import Settings
 from .ledger import Ledger
-from .processes import KILLED_SECONDS, SMALL_SHARE, clients_command, each_line, open_process, set_share
+from .processes import KILLED_SECONDS, SMALL_SHARE, WHOLE_SHARE, clients_command, each_line, open_process, share
 
 STARTED_SECONDS = 30.0
 LOOK_SECONDS = 0.002  # between two looks whether a killed process is gone
-WHOLE_SHARE = 0
-SHARE_TRIES = 5
-SHARE_WAIT_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -90,12 +86,12 @@ class ProcessPool:
         sockets stay open. So the clients get a whole share meanwhile.
         """
         async with self._killing:
-            await self._share(WHOLE_SHARE)
+            await share(self._process.pid, WHOLE_SHARE)
             at = time.time()
             clients.send(signal.SIGKILL)
             await self._gone(clients, at)
             gone = time.time()
-            await self._share(SMALL_SHARE)
+            await share(self._process.pid, SMALL_SHARE)
         clients.over.set()
         return at, gone
 
@@ -108,20 +104,6 @@ class ProcessPool:
         raise TimedOut(
             self._see_log(f"process {clients.pid} did not end within {KILLED_SECONDS:.0f} s of SIGKILL"), killed
         )
-
-    async def _share(self, nice: int) -> None:
-        """Only root may set it more than ten times a second."""
-        attempts = AsyncRetrying(
-            retry=retry_if_exception_type(BlockingIOError),
-            wait=wait_fixed(SHARE_WAIT_SECONDS),
-            stop=stop_after_attempt(SHARE_TRIES),
-            sleep=trio.sleep,
-            reraise=True,
-        )
-        with suppress(OSError):
-            async for attempt in attempts:
-                with attempt:
-                    set_share(self._process.pid, nice)
 
     async def listen(self) -> None:
         """Reads until the pool is closed. Raises `Failed` where its process ends earlier."""

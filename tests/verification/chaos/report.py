@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from statistics import quantiles
 from typing import Any
 
 import trio
@@ -16,10 +15,11 @@ from rich.table import Table
 from tests.support.command_line import progress
 
 from .expected_end import lines
-from .faults import ChaosRun
+from .faults.chaos_run import ChaosRun
 from .findings import FINDINGS, Findings
-from .plan import DATABASE_FAULTS, ROW_FAULTS, SERVER_FAULTS
+from .plan import DATABASE_FAULTS, LINK_FAULTS, ROW_FAULTS, SERVER_FAULTS
 
+SYSTEM_FAULTS = SERVER_FAULTS + LINK_FAULTS + DATABASE_FAULTS
 LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
 REFRESH_SECONDS = 0.5
 
@@ -58,9 +58,11 @@ def _counts(run: ChaosRun) -> str:
     sessions = sum(visit.created is not None for visit in visits)
     ended = run.ledger.clients_ended
     live = sum(visit.is_open and visit.client_process not in ended for visit in visits)
-    faults = sum(fault.kind in SERVER_FAULTS + DATABASE_FAULTS for fault in run.ledger.faults)
+    faults = sum(fault.kind in SYSTEM_FAULTS for fault in run.ledger.faults)
     rows = sum(fault.kind in ROW_FAULTS for fault in run.ledger.faults)
-    return f"{sessions} sessions, {live} open, {faults} server and database faults, {rows} rows closed by hand"
+    return (
+        f"{sessions} sessions, {live} open, {faults} server and database faults, {rows} rows closed or deleted by hand"
+    )
 
 
 def figures(run: ChaosRun, findings: Findings) -> dict[str, Any]:
@@ -76,7 +78,9 @@ def figures(run: ChaosRun, findings: Findings) -> dict[str, Any]:
         "turns": sum(visit.turns for visit in visits),
         "acknowledged_items": sum(len(visit.acks) for visit in visits),
         "faults": dict(sorted(faults.items())),
-        "server_or_database_faults": sum(faults[kind] for kind in SERVER_FAULTS + DATABASE_FAULTS),
+        "by_fault": _by_fault(run, faults, findings),
+        "left_out": run.left_out,
+        "server_or_database_faults": sum(faults[kind] for kind in SYSTEM_FAULTS),
         "broken": {str(promise): count for promise, count in findings.promises().items()},
         "findings": dict(findings.broken),
         "examples": dict(findings.examples),
@@ -102,27 +106,48 @@ def _table(run: ChaosRun, findings: Findings) -> list[dict[str, Any]]:
                 "line": line.title,
                 "bound_row": round(line.bound_row, 3),
                 "measured_row": round(max(measured.row, 0.0), 3) if seen else None,
-                "p99_row": round(max(quantiles(measured.rows, n=100, method="inclusive")[98], 0.0), 3)
-                if measured.samples > 1
-                else None,
+                "p99_row": _rounded(measured.p99),
+                "bound_p99": line.bound_p99,
                 "bound_end": line.bound_end,
                 "measured_end": round(measured.end, 3) if seen and line.bound_end is not None else None,
                 "samples": measured.samples,
                 "unjudged": measured.unjudged,
+                "late_but_within_p99": measured.crowded,
                 "within": measured.within,
             }
         )
     return rows
 
 
+def _by_fault(run: ChaosRun, faults: Counter[str], findings: Findings) -> dict[str, dict[str, Any]]:
+    """Each kind of fault: how often, and how long what it made wrong stayed so: rows, or sockets."""
+    return {
+        fault: {
+            "count": faults[fault],
+            "ends": findings.faults[fault].samples if fault in findings.faults else 0,
+            "bound": findings.faults[fault].bound if fault in findings.faults else None,
+            "p99": _rounded(findings.faults[fault].p99) if fault in findings.faults else None,
+            "worst": _rounded(findings.faults[fault].row) if fault in findings.faults else None,
+        }
+        for fault in run.only
+        if fault != "agent"
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(max(seconds, 0.0), 3)
+
+
 def say(result: dict[str, Any], console: Console) -> None:
     """Prints the result for people."""
-    table = Table("what happens", "row true again within", "measured", "session_end off by at most", "measured", "ends")
+    columns = ("row true again within", "99 %", "worst", "session_end off by at most", "worst", "ends")
+    table = Table("what happens", *columns)
     for line in result["table"]:
         style = "red" if line["within"] is False else "yellow" if line["unjudged"] else None
-        seconds = [_seconds(line[key]) for key in ("bound_row", "measured_row", "bound_end", "measured_end")]
+        seconds = [_seconds(line[key]) for key in ("bound_row", "p99_row", "measured_row", "bound_end", "measured_end")]
         table.add_row(line["line"], *seconds, str(line["samples"]), style=style)
     console.print(table)
+    console.print(_fault_table(result["by_fault"]))
     for promise, count in result["broken"].items():
         console.print(f"{promise}: {f'broken {count} times' if count else 'held'}", style="red" if count else None)
         for kind, examples in result["examples"].items():
@@ -133,6 +158,15 @@ def say(result: dict[str, Any], console: Console) -> None:
     faults, sessions = result["server_or_database_faults"], result["sessions"]
     summary = f"{sessions} sessions, {faults} server and database faults, seed {result['seed']}"
     console.print(f"{summary}: {_verdict(result)}", highlight=False)
+
+
+def _fault_table(by_fault: dict[str, dict[str, Any]]) -> Table:
+    """A fault without ends of its own must have no effect, or is in the lines above."""
+    table = Table("fault", "times", "its ends", "bound", "99 %", "worst")
+    for fault, each in by_fault.items():
+        seconds = [_seconds(each[key]) for key in ("bound", "p99", "worst")]
+        table.add_row(fault, str(each["count"]), str(each["ends"]), *seconds)
+    return table
 
 
 def _say_kind(kind: str, count: int, examples: list[str], console: Console) -> None:

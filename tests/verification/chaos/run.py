@@ -15,10 +15,10 @@ from lastcall.store.errors import StoreError
 
 from ..starvation import Family, Heartbeat, RunQueue
 from .clients import Settings
-from .expected_end import BACK_SECONDS
-from .faults import FAULT_ACTIONS, ChaosRun, kill_clients, start_all, terminate
-from .ledger import Fault
-from .plan import SERVER_FAULTS, Step, lanes
+from .faults import FAULT_ACTIONS
+from .faults.chaos_run import ChaosRun, kill_clients, start_all, terminate
+from .ledger import BACK_SECONDS, Fault
+from .plan import LINK_FAULTS, SERVER_FAULTS, Step, lanes
 from .process_pool import ProcessPool, open_process_pool
 from .processes import ROOT, orphans_command
 from .records import OrphanListing, remaining, sample
@@ -26,6 +26,7 @@ from .records import OrphanListing, remaining, sample
 TARGET_PROCESSES = 3  # client processes that get killed and stopped
 TARGET_CLIENTS = 8  # in each
 ORPHAN_SECONDS = 5.0  # past the lease, a session that is still active stays so
+ARRIVE_SECONDS = 20.0  # for the first clients, before any fault
 LEAVE_SECONDS = 12.0  # for the clients to finish after the faults
 BETWEEN_KILLS_SECONDS = 0.5  # so that only one process's clients vanish at a time
 LISTING_SECONDS = 15.0  # between two runs of `lastcall orphans`
@@ -44,8 +45,8 @@ def _measure_starvation(run: ChaosRun, measuring: trio.Nursery) -> None:
     starvation, database = run.ledger.starvation, Family()
 
     def processes() -> dict[int, str]:
-        servers = {life.pid: f"server:{life.pid}" for life in run.ledger.lives if life.died is None}
-        return {**servers, **dict.fromkeys(database.of(run.database.postmaster()), "database")}
+        servers = {life.process: f"server:{life.process}" for life in run.ledger.lives if life.died is None}
+        return {run.links.pid: "link", **servers, **dict.fromkeys(database.of(run.database.postmaster()), "database")}
 
     measuring.start_soon(Heartbeat(partial(starvation.record, "runner")).run)
     measuring.start_soon(RunQueue(starvation, processes).run)
@@ -64,7 +65,7 @@ async def _run(run: ChaosRun, progress: Callable[[str], None]) -> None:
             watching.cancel_scope.cancel()
         progress("draining")
         for server in run.servers:
-            await terminate(run, server)
+            await terminate(run, server, signal.SIGTERM, "the end of the run")
 
 
 async def _disturb(run: ChaosRun, progress: Callable[[str], None], lives: trio.Nursery) -> None:
@@ -73,6 +74,7 @@ async def _disturb(run: ChaosRun, progress: Callable[[str], None], lives: trio.N
         clients.start_soon(partial(_run_clients, run, pool, run.clients, targets=False))
         for _ in range(TARGET_PROCESSES):
             clients.start_soon(_run_targets, run, pool)
+        await _first_sessions(run)
         progress("running")
         async with trio.open_nursery() as faults:
             stop = trio.current_time() + run.pace.seconds
@@ -82,6 +84,15 @@ async def _disturb(run: ChaosRun, progress: Callable[[str], None], lives: trio.N
         progress("healing")
         await start_all(run, lives)
         await _stop_clients(run)
+
+
+async def _first_sessions(run: ChaosRun) -> None:
+    """Waits until most clients are there, or for a while: a fault that strikes nobody shows nothing."""
+    with trio.move_on_after(ARRIVE_SECONDS):
+        while True:
+            if sum(visit.is_open for visit in run.ledger.visits.values()) >= run.clients / 2:
+                return
+            await trio.sleep(run.pace.sample)
 
 
 # --- clients
@@ -138,7 +149,7 @@ async def _lane(run: ChaosRun, steps: Iterator[Step], stop: float, lives: trio.N
 async def _cause(run: ChaosRun, step: Step, lives: trio.Nursery) -> None:
     """One fault, healed before this returns."""
     async with run.one_at_a_time if step.alone else nullcontext():
-        if step.fault in SERVER_FAULTS:
+        if step.fault in SERVER_FAULTS + LINK_FAULTS:
             await start_all(run, lives)  # one may have exited by itself; the audit reports it
         begin = time.time()
         target = await FAULT_ACTIONS[step.fault](run, step, lives)
@@ -155,7 +166,7 @@ async def _cause(run: ChaosRun, step: Step, lives: trio.Nursery) -> None:
 async def _sample(run: ChaosRun) -> None:
     while True:
         with suppress(StoreError):
-            run.samples.append(await sample(run.store))
+            run.samples.append(await sample(run.store, run.clock))
         await trio.sleep(run.pace.sample)
 
 
