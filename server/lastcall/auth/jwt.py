@@ -14,7 +14,7 @@ import trio
 from jwt import PyJWK, PyJWKClient, PyJWKSet
 
 from ..config import BadSettings, Settings
-from .identity import Principal, Scope, check_user
+from .identity import Principal, Scope, canonical_user
 from .origins import is_loopback
 
 LEEWAY_SECONDS = 30.0  # between the provider's clock and ours
@@ -102,7 +102,7 @@ class TokenVerifier:
             header = jwt.get_unverified_header(token)
             key, algorithms = await self._key(header)
             claims = self._claims(token, key, algorithms)
-            return Principal(user_id=check_user(str(claims["sub"])), scope=Scope.USER)
+            return Principal(user_id=canonical_user(str(claims["sub"])), scope=Scope.USER)
         except (jwt.PyJWTError, ValueError) as error:
             raise InvalidToken(str(error)) from error
 

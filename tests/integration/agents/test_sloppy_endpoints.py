@@ -16,7 +16,7 @@ from lastcall.agents.openai.chat import chars_of
 
 from tests.support.sloppy_endpoint import Response, Script, SloppyEndpoint, chunk_of, event, scripts, sloppy_endpoint
 
-# The HTTP client leaves its own generators unfinished at the end of every stream; its connection is closed all the same.
+# The HTTP client leaves its own generators unfinished at the end of a stream; its connection is closed all the same.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
 ANSWER_SECONDS = 10.0
 FINE = Response(event(chunk_of({"content": "Fine."})) + event(chunk_of({}, finish="stop")) + b"data: [DONE]\n\n")
