@@ -63,6 +63,9 @@ class Settings:
     jwt_jwks: str | None = setting(None, "File or https:// URL of your identity provider's public keys (JWKS).")
     jwt_audience: str | None = setting(None, "Audience required in a token; must be given with --jwt-jwks.")
     jwt_issuer: str | None = setting(None, "Issuer required in a token.")
+    jwt_lifetime_seconds: float = setting(
+        86_400.0, "Seconds for which a token may be valid, from its issue to its expiry; longer ones are refused."
+    )
     ping_interval: float = setting(20.0, "Seconds between keepalive pings.")
     ping_timeout: float = setting(20.0, "Seconds to wait for a pong before the client counts as gone.")
     lease_seconds: float = setting(

@@ -17,7 +17,9 @@ USER_CHARS_MAX = 256
 
 SUBPROTOCOL = "realtime"
 
-_REFUSED_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}  # controls, lone surrogates, line and paragraph separators
+# Controls, format characters, lone surrogates, line and paragraph separators: they hide, or make two names look alike.
+_REFUSED_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 
 
 class Scope(StrEnum):
@@ -97,16 +99,33 @@ def user_of(headers: Mapping[str, str], query: Mapping[str, str]) -> str | None:
 
     Raises `ValueError`, with a sentence for the client, for an id that is too long or has control characters.
     """
-    user = headers.get(USER_HEADER, "").strip() or query.get(USER_QUERY, "").strip()
-    return check_user(user) if user else None
+    user = _header_text(headers.get(USER_HEADER, "")).strip() or query.get(USER_QUERY, "").strip()
+    return canonical_user(user) if user else None
 
 
-def check_user(user: str) -> str:
-    """Returns the user id if it is valid. Raises `ValueError`, with a sentence for the client."""
+def canonical_user(user: str) -> str:
+    """The one form of a user's name, wherever it is given: trimmed, in Unicode's normal form C.
+
+    So `josé` is one person, whether the é is one character or an e with an accent.
+
+    Raises:
+        ValueError: It cannot be a name; with a sentence for the client.
+    """
+    user = unicodedata.normalize("NFC", user.strip())
     if not user:
         raise ValueError("The user id is empty.")
     if len(user) > USER_CHARS_MAX:
         raise ValueError(f"The user id has {len(user)} characters; at most {USER_CHARS_MAX} are allowed.")
     if any(unicodedata.category(character) in _REFUSED_CATEGORIES for character in user):
-        raise ValueError("The user id must not contain control characters.")
+        raise ValueError("The user id must not contain control characters or invisible ones.")
+    if _UNDECODABLE in user:
+        raise ValueError("The user id must be UTF-8.")
     return user
+
+
+def _header_text(value: str) -> str:
+    """A header's text, given as Latin-1: clients send UTF-8, but for browsers and Node, which can send Latin-1 only."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value

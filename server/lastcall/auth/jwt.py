@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,10 +13,10 @@ from urllib.parse import urlsplit
 import jwt
 import structlog
 import trio
-from jwt import PyJWK, PyJWKClient, PyJWKSet
+from jwt import PyJWK, PyJWKClient
 
 from ..config import BadSettings, Settings
-from .identity import Principal, Scope, check_user
+from .identity import Principal, Scope, canonical_user
 from .origins import is_loopback
 
 LEEWAY_SECONDS = 30.0  # between the provider's clock and ours
@@ -31,6 +33,9 @@ KEY_ALGORITHMS: Mapping[str, tuple[str, ...]] = {
     "EC": ("ES256", "ES384", "ES512"),
     "OKP": ("EdDSA",),
 }
+RSA_BITS_MIN = 2_048  # by RFC 7518, section 3.3
+# RFC 8725, section 3.11: a provider signs tokens for other purposes too, such as logout.
+TYPES = frozenset({"jwt", "at+jwt"})
 
 _log = structlog.get_logger(__name__)
 
@@ -39,12 +44,21 @@ class InvalidToken(Exception):
     """The token is not valid; the message says why, without quoting it."""
 
 
+@dataclass(frozen=True, slots=True)
+class ProviderKey:
+    """A public key. algorithms: those that its signatures may have; one only where the provider names it."""
+
+    key_id: str | None
+    key: Any
+    algorithms: Sequence[str]
+
+
 class ProviderKeys:
     """The public keys of the provider. source: a file, read once, or a URL, fetched again now and then."""
 
     def __init__(self, source: str) -> None:
         self._url = source if "://" in source else None
-        self._keys: Mapping[str | None, PyJWK] = {}
+        self._keys: Mapping[str | None, ProviderKey] = {}
         self._fetched_at = self._asked_at = float("-inf")
         self._asking = trio.Lock()
         if self._url is None:
@@ -52,7 +66,7 @@ class ProviderKeys:
         elif not _is_safe(self._url):
             raise BadSettings("--jwt-jwks must be a file or an https:// URL; over plain HTTP, keys could be replaced.")
 
-    async def find(self, key_id: str | None) -> PyJWK:
+    async def find(self, key_id: str | None) -> ProviderKey:
         """The key of a token. Raises `InvalidToken`."""
         if self._url is not None and self._is_due(key_id):
             async with self._asking:
@@ -91,6 +105,7 @@ class TokenVerifier:
     def __init__(self, settings: Settings) -> None:
         self._audience = settings.jwt_audience
         self._issuer = settings.jwt_issuer
+        self._lifetime = settings.jwt_lifetime_seconds
         self._secret = _secret(settings.jwt_secret_file) if settings.jwt_secret_file else None
         self._keys = ProviderKeys(settings.jwt_jwks) if settings.jwt_jwks else None
         if self._keys is not None and self._audience is None:
@@ -100,9 +115,11 @@ class TokenVerifier:
         """The principal of a token. Its expiry limits only when sessions may begin. Raises `InvalidToken`."""
         try:
             header = jwt.get_unverified_header(token)
+            if _type_of(header) not in TYPES:
+                raise InvalidToken("it is a token for another purpose")
             key, algorithms = await self._key(header)
             claims = self._claims(token, key, algorithms)
-            return Principal(user_id=check_user(str(claims["sub"])), scope=Scope.USER)
+            return Principal(user_id=canonical_user(str(claims["sub"])), scope=Scope.USER)
         except (jwt.PyJWTError, ValueError) as error:
             raise InvalidToken(str(error)) from error
 
@@ -113,7 +130,7 @@ class TokenVerifier:
             raise InvalidToken("its algorithm is not allowed")
         key_id = header.get("kid")
         key = await self._keys.find(key_id if isinstance(key_id, str) else None)
-        return key.key, KEY_ALGORITHMS[str(key.key_type)]
+        return key.key, key.algorithms
 
     def _claims(self, token: str, key: Any, algorithms: Sequence[str]) -> Mapping[str, Any]:
         claims: Mapping[str, Any] = jwt.decode(
@@ -125,19 +142,40 @@ class TokenVerifier:
             leeway=LEEWAY_SECONDS,
             options={"require": ["exp", "sub"]},
         )
+        # Without the time of issue, what is left of it: a token that is always valid proves nothing about today.
+        if claims["exp"] - claims.get("iat", time.time()) > self._lifetime + LEEWAY_SECONDS:
+            raise InvalidToken(f"it is valid for longer than {self._lifetime:g} s")
         return claims
 
 
-def _key_set(content: Any) -> Mapping[str | None, PyJWK]:
+def _type_of(header: Mapping[str, Any]) -> str:
+    """In lower case and without the media type's `application/`; a token need not say."""
+    return str(header.get("typ") or "JWT").lower().removeprefix("application/")
+
+
+def _key_set(content: Any) -> Mapping[str | None, ProviderKey]:
     """The public keys for signatures, by key id. Raises `BadSettings` where there are none."""
-    try:
-        keys = PyJWKSet.from_dict(content).keys if isinstance(content, dict) else []
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
-        keys = []
-    usable = {key.key_id: key for key in keys if key.key_type in KEY_ALGORITHMS and key.public_key_use in (None, "sig")}
+    listed = content.get("keys") if isinstance(content, dict) else None
+    keys = [_provider_key(each) for each in (listed if isinstance(listed, list) else ()) if isinstance(each, dict)]
+    usable = {key_id: key for key_id, key in keys if key is not None}
     if not usable:
-        raise BadSettings("--jwt-jwks has no public key for signatures.")
+        raise BadSettings(f"--jwt-jwks has no public key for signatures (RSA keys need {RSA_BITS_MIN} bits).")
     return usable
+
+
+def _provider_key(content: dict[str, Any]) -> tuple[str | None, ProviderKey | None]:
+    """A key's id and the key; None where it is of no use here: too weak, not public, or for encryption."""
+    try:
+        key = PyJWK.from_dict(content)
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+        return None, None
+    algorithms = KEY_ALGORITHMS.get(str(key.key_type), ())
+    if "alg" in content:
+        algorithms = tuple(name for name in algorithms if name == content["alg"])
+    too_weak = key.key_type == "RSA" and key.key.key_size < RSA_BITS_MIN
+    if not algorithms or too_weak or key.public_key_use not in (None, "sig"):
+        return key.key_id, None
+    return key.key_id, ProviderKey(key.key_id, key.key, algorithms)
 
 
 def _read(path: Path, flag: str) -> Any:

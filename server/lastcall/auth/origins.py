@@ -37,10 +37,15 @@ def is_allowed_origin(origin: str | None, host: str, allowed: Collection[str]) -
     if origin is None:
         return True
     try:
-        parts = urlsplit(origin)
-        return (host != "" and parts.netloc.lower() == host.lower()) or origin_of(origin) in allowed
+        page = origin_of(origin)
+        return page in allowed or (host != "" and page in _own_origins(host))
     except ValueError:
         return False
+
+
+def _own_origins(host: str) -> set[str]:
+    """Of the Host header. With either scheme: a proxy in front may speak TLS."""
+    return {origin_of(f"{scheme}://{host}") for scheme in ("http", "https")}
 
 
 def origin_of(text: str) -> str:

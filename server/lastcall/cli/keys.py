@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from ..auth.identity import Scope, check_user
+from ..auth.identity import Scope, canonical_user
 from .options import limit_option, question_options
 from .running import ask
 from .tables import Column, moment, one_line, print_json, print_limit, print_table
@@ -22,7 +22,7 @@ class Subject(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            return check_user(str(value).strip())
+            return canonical_user(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from .errors import Error, ErrorDetail, error_event
+from .half_characters import without_half_characters
 from .items import ContentPart
 from .json_bounds import JsonBounds
 
@@ -174,6 +175,9 @@ def parse_event(message: str | bytes, bounds: JsonBounds) -> AnyClientEvent:
     try:
         return _decode_event(message)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        whole = without_half_characters(message)
+        if whole != message:
+            return parse_event(whole, bounds)
         raise _rejection(message, error) from None
 
 

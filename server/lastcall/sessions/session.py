@@ -234,9 +234,7 @@ class Session:
         self._row_closed = True
 
     def left(self) -> None:
-        """The exit path is over.
-
-        Breaks the reference cycle with the conversation, whose objects would wait for a garbage collection.
+        """The exit path is over. Breaks the reference cycle with the conversation, which no collection need find.
 
         Raises:
             ImpossibleTransition: It was not stopped, or left before.

@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..auth.identity import Principal, Scope, check_user
+from ..auth.identity import Principal, Scope, canonical_user
 from ..auth.secret import new_client_secret
 from ..protocol.client_events import SessionPatch, parse_session
 from ..protocol.errors import RequestRefused
@@ -92,7 +92,7 @@ def _user(principal: Principal, wanted: Wanted) -> str:
     if wanted.user is None:
         return principal.user_id
     try:
-        user_id = check_user(wanted.user.strip())
+        user_id = canonical_user(wanted.user)
     except ValueError as error:
         raise RequestRefused("invalid_value", str(error), "user") from None
     if user_id != principal.user_id and not principal.scope.names_users:

@@ -31,6 +31,7 @@ SECRET = "the identity provider's own secret, long enough for each of its algori
 AUDIENCE, ISSUER = "lastcall", "https://id.example"
 RSA_KEY = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
 OTHER_RSA_KEY = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
+WEAK_RSA_KEY = rsa.generate_private_key(public_exponent=65_537, key_size=1024)
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
 ED_KEY = ed25519.Ed25519PrivateKey.generate()
 
@@ -42,6 +43,8 @@ def jwk(algorithm: Any, key: Any, key_id: str, **more: str) -> dict[str, Any]:
 JWKS = {
     "keys": [
         jwk(RSAAlgorithm, RSA_KEY, "rsa", use="sig"),
+        jwk(RSAAlgorithm, RSA_KEY, "only RS512", alg="RS512"),
+        jwk(RSAAlgorithm, WEAK_RSA_KEY, "weak"),
         jwk(ECAlgorithm, EC_KEY, "ec"),
         jwk(OKPAlgorithm, ED_KEY, "ed"),
         {"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA", "kid": "oct"},
@@ -52,10 +55,16 @@ PUBLIC_PEM = RSA_KEY.public_key().public_bytes(
 )
 
 
-def token(key: Any = SECRET, algorithm: str = "HS256", key_id: str | None = None, **changes: Any) -> str:
+def token(
+    key: Any = SECRET,
+    algorithm: str = "HS256",
+    key_id: str | None = None,
+    headers: dict[str, str | None] | None = None,
+    **changes: Any,
+) -> str:
     claims = {"sub": "ada", "aud": AUDIENCE, "iss": ISSUER, "exp": time.time() + 600} | changes
     claims = {name: value for name, value in claims.items() if value is not None}
-    return jwt.encode(claims, key, algorithm=algorithm, headers={"kid": key_id} if key_id else None)
+    return jwt.encode(claims, key, algorithm=algorithm, headers=({"kid": key_id} if key_id else {}) | (headers or {}))
 
 
 @pytest.fixture
@@ -79,9 +88,18 @@ GOOD: dict[str, Callable[[], str]] = {
     "EC": lambda: token(EC_KEY, "ES256", "ec"),
     "Ed25519": lambda: token(ED_KEY, "EdDSA", "ed"),
     "one of several audiences": lambda: token(aud=["another", AUDIENCE]),
+    "an access token": lambda: token(headers={"typ": "application/at+JWT"}),
+    "of no type": lambda: token(headers={"typ": None}),
+    "a key's own algorithm": lambda: token(RSA_KEY, "RS512", "only RS512"),
+    "a day long": lambda: token(iat=time.time(), exp=time.time() + 86_400),
     "a clock that is a little slow": lambda: token(exp=time.time() - tokens.LEEWAY_SECONDS / 2),
 }
 BAD: dict[str, Callable[[], str]] = {
+    "of a weak key": lambda: token(WEAK_RSA_KEY, "RS256", "weak"),
+    "not of its key's algorithm": lambda: token(RSA_KEY, "RS256", "only RS512"),
+    "for a logout": lambda: token(headers={"typ": "logout+jwt"}),
+    "a year long": lambda: token(iat=time.time(), exp=time.time() + 365 * 86_400),
+    "for a year from now, issued long ago": lambda: token(exp=time.time() + 365 * 86_400),
     "none": lambda: token("", "none"),
     "none with a key id": lambda: token("", "none", "rsa"),
     "expired": lambda: token(exp=time.time() - 2 * tokens.LEEWAY_SECONDS),
@@ -112,6 +130,7 @@ async def test_a_good_token_is_its_subjects(settings: Settings, kind: str) -> No
     assert await TokenVerifier(settings).principal(GOOD[kind]()) == Principal(user_id="ada", scope=Scope.USER)
 
 
+@pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
 @pytest.mark.parametrize("kind", BAD)
 async def test_a_bad_token_is_refused(settings: Settings, kind: str) -> None:
     with pytest.raises(InvalidToken):
@@ -214,7 +233,7 @@ async def test_keys_are_fetched_when_they_are_needed_and_kept(provider: tuple[Pr
     async with trio.open_nursery() as nursery:
         for _ in range(20):
             nursery.start_soon(keys.find, "rsa")
-    assert (await keys.find("ec")).key_type == "EC"
+    assert (await keys.find("ec")).algorithms == tokens.KEY_ALGORITHMS["EC"]
     assert asked.asked == 1
 
 

@@ -17,6 +17,10 @@ HOST = "localhost:8000"
         ("http://localhost:8000", "LOCALHOST:8000"),
         ("https://chat.example", "chat.example"),
         ("http://[::1]:8000", "[::1]:8000"),
+        ("https://chat.example", "chat.example:443"),  # proxies that name the port
+        ("https://chat.example", "CHAT.example:443"),
+        ("https://chat.example:443", "chat.example"),
+        ("http://chat.example", "chat.example:80"),
     ],
 )
 def test_a_page_of_ours_may_connect(origin: str, host: str) -> None:
@@ -45,6 +49,11 @@ def test_a_page_of_ours_may_connect(origin: str, host: str) -> None:
 def test_a_foreign_page_may_not_connect(origin: str) -> None:
     assert not is_allowed_origin(origin, HOST, ())
     assert not is_allowed_origin(origin, HOST, ["https://chat.example"])
+
+
+@pytest.mark.parametrize("host", ["chat.example:80", "chat.example:8443", "evil@chat.example", "chat.example:no", "["])
+def test_a_page_of_another_port_may_not_connect(host: str) -> None:
+    assert not is_allowed_origin("https://chat.example", host, ())
 
 
 @pytest.mark.parametrize("origin", ["null", "", "file://"])

@@ -17,6 +17,7 @@ from lastcall.protocol.client_events import (
     AnyClientEvent,
     EventRejected,
     ItemCreate,
+    ItemDelete,
     ResponseCreate,
     ResponseParams,
     SessionUpdate,
@@ -301,9 +302,11 @@ def test_the_supported_events_are_those_that_are_read() -> None:
     assert {event["type"] for event in VALID} == set(SUPPORTED_EVENTS)
 
 
-@pytest.mark.parametrize("message", [r'{"type":"\ud83d"}', r'{"type":"response.create","x":"\ud83d"}', r'"\udc00"'])
-def test_half_a_surrogate_pair_is_refused(message: str) -> None:
-    assert refused(message).code == "invalid_json"
+def test_half_a_character_is_taken_as_the_replacement_character() -> None:
+    event = parse_event(r'{"type":"conversation.item.delete","event_id":"e","item_id":"half \ud83d"}', ANY_SIZE)
+    assert isinstance(event, ItemDelete)
+    assert (event.event_id, event.item_id) == ("e", "half \ufffd")
+    assert refused(r'{"type":"\ud83d","event_id":"e"}').event_id == "e"
 
 
 @pytest.mark.parametrize(

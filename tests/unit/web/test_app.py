@@ -144,6 +144,11 @@ def test_no_script_can_make_markup_of_text(script: Path) -> None:
         ({"openai-safety-identifier": "bo"}, {"user": "ana"}, "bo"),
         ({"openai-safety-identifier": "  "}, {"user": "ana"}, "ana"),
         ({}, {"user": "é" * USER_CHARS_MAX}, "é" * USER_CHARS_MAX),
+        ({}, {"user": "jose\u0301"}, "josé"),
+        ({}, {"user": " \u00a0josé "}, "josé"),
+        ({"openai-safety-identifier": "jos\u00c3\u00a9"}, {}, "josé"),  # UTF-8
+        ({"openai-safety-identifier": "jos\u00e9"}, {}, "josé"),  # Latin-1
+        ({"openai-safety-identifier": "日本太郎".encode().decode("latin-1")}, {}, "日本太郎"),
     ],
 )
 def test_the_user_is_the_headers_then_the_querys_then_nobody(
@@ -152,10 +157,16 @@ def test_the_user_is_the_headers_then_the_querys_then_nobody(
     assert user_of(headers, query) == user
 
 
-@pytest.mark.parametrize("user", ["a\x00b", "a\nb", "a\x7fb", "a\x85b", "a\u2028b", "a\ud800b"])
+@pytest.mark.parametrize("user", ["a\x00b", "a\nb", "a\x7fb", "a\x85b", "a\u2028b", "a\ud800b", "a\u200bb", "a\u202eb"])
 def test_a_user_id_with_a_control_character_raises(user: str) -> None:
     with pytest.raises(ValueError, match="control characters"):
         user_of({}, {"user": user})
+
+
+def test_a_user_id_that_is_no_utf_8_raises() -> None:
+    """Percent-encoded Latin-1: each such letter would become the same sign, and two users one."""
+    with pytest.raises(ValueError, match="UTF-8"):
+        user_of({}, {"user": "jos\ufffd"})
 
 
 def test_a_user_id_that_is_too_long_raises() -> None:

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from lastcall.embedded import cluster
 from lastcall.embedded import postgres as embedded
+from lastcall.embedded import postmaster, programs
 
 from ..starvation import Failed
 from .clock import SettableClock
@@ -38,7 +38,7 @@ class Database:
     def socket(self) -> Path:
         """The socket that it listens on."""
         (folder,) = parse_qs(urlsplit(self.url).query)["host"]
-        return Path(folder) / f".s.PGSQL.{cluster.PORT}"
+        return Path(folder) / f".s.PGSQL.{postmaster.PORT}"
 
     def start(self) -> None:
         self.url = embedded.start(self._data_dir)
@@ -51,7 +51,7 @@ class Database:
         log = self._cluster / "server.log"
         arguments = ("restart", "-w", "-m", "immediate", "-t", str(int(START_SECONDS)), "-D", self._cluster, "-l", log)
         with self._clocked():
-            answer = cluster.run("pg_ctl", *arguments, user=self._cluster.stat().st_uid)
+            answer = programs.run("pg_ctl", *arguments, user=self._cluster.stat().st_uid)
         if answer.returncode != 0:
             raise Failed(f"PostgreSQL did not restart: {answer.stderr.strip()}")
 
@@ -114,7 +114,7 @@ class Database:
         embedded.stop(self._data_dir)
 
     def _psql(self, statement: str) -> None:
-        answer = cluster.run("psql", "--no-psqlrc", "-qc", statement, self.url)
+        answer = programs.run("psql", "--no-psqlrc", "-qc", statement, self.url)
         if answer.returncode != 0:
             raise Failed(answer.stderr.strip())
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
+
+import pytest
 from lastcall.agents.agent import ContextItem, FunctionCall, FunctionOutput, Message, Role
-from lastcall.agents.chat import MESSAGE_CHARS, request_messages
+from lastcall.agents.openai.chat import MESSAGE_CHARS, chars_of, request_messages
 
 
 def said(*texts: str) -> list[ContextItem]:
@@ -64,3 +68,39 @@ def test_the_newest_output_keeps_its_call_and_is_cut_where_it_is_too_long() -> N
     assert [message["role"] for message in sent] == ["assistant", "tool"]
     [_, cut] = request_messages("", items, 20)
     assert cut["content"] == "z" * 20
+
+
+@pytest.mark.parametrize("arguments", ['{"city": "Os', "", "null", "[]", "NaN", '"x"', "\ud83d", "[" * 10_000])
+def test_arguments_that_are_no_object_do_not_poison_the_conversation(arguments: str) -> None:
+    """Endpoints parse the arguments of every call of the history, and refuse the whole request for one of them."""
+    items: list[ContextItem] = [called("a", arguments=arguments), FunctionOutput("a", "error", "2")]
+    [call] = request_messages("", items, 100_000)[0]["tool_calls"]
+    told = json.loads(call["function"]["arguments"])
+    assert isinstance(told, dict)
+    assert arguments.isascii() is False or arguments in ("", told.get("unreadable_arguments"))
+
+
+def test_names_and_ids_that_endpoints_refuse_are_told_in_another_form() -> None:
+    call_id = "an id / with anything in it, " * 5
+    items: list[ContextItem] = [called(call_id, name="wetter für Oslo?" * 9), FunctionOutput(call_id, "rain", "2")]
+    asked, told = request_messages("", items, 100_000)
+    [call] = asked["tool_calls"]
+    assert call["function"]["name"].startswith("wetter_f_r_Oslo_")
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", call["function"]["name"])
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,40}", call["id"])
+    assert told["tool_call_id"] == call["id"]
+
+
+def test_a_message_without_text_is_left_out() -> None:
+    items: list[ContextItem] = [Message("user", "Hi", "1"), Message("assistant", "", "2"), Message("user", "?", "3")]
+    assert [message["content"] for message in request_messages(" ", items, 10_000)] == ["Hi", "?"]
+
+
+def test_the_size_of_a_request_is_counted_as_it_is_budgeted() -> None:
+    items: list[ContextItem] = [
+        Message("user", "Hi", "1"),
+        called("a", "f", '{"a": 1}'),
+        FunctionOutput("a", "Oslo", "2"),
+    ]
+    sent = chars_of(request_messages("Brief.", items, 10_000))
+    assert sent == len("Hi") + len('{"a": 1}') + len("Oslo") + len("Brief.") + 4 * MESSAGE_CHARS

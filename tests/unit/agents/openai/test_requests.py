@@ -9,9 +9,10 @@ import httpx2
 import msgspec
 import openai
 import pytest
-from lastcall.agents.agent import Message
-from lastcall.agents.chat import request_messages
-from lastcall.agents.openai import CONTEXT_CHARS_MAX, OpenAIAgent
+from lastcall.agents.agent import Message, Turn
+from lastcall.agents.openai import OpenAIAgent
+from lastcall.agents.openai.chat import request_messages
+from lastcall.agents.openai.openai_agent import CONTEXT_CHARS_MAX
 
 MESSAGES = 2_000
 CPU_SECONDS_MAX = 0.2
@@ -37,7 +38,7 @@ def agent(asked: list[Any]) -> OpenAIAgent:
         asked.append(msgspec.json.decode(request.content))
         return httpx2.Response(200, json=ANSWER)
 
-    agent = OpenAIAgent(base_url="http://model.test/v1", api_key="k", model="m")
+    agent = OpenAIAgent(base_url="http://model.test/v1", api_key="k", model="m", sampling={"top_k": 1})
     http = openai.DefaultAsyncHttpxClient(transport=httpx2.MockTransport(answer))
     agent._client = agent._client.copy(http_client=http)
     return agent
@@ -47,9 +48,9 @@ async def test_a_long_conversation_does_not_hold_up_the_event_loop(agent: OpenAI
     """Given as a parameter, the SDK checks each message for 0.3 ms."""
     items = [Message("user" if n % 2 else "assistant", f"text {n}", f"item_{n}") for n in range(MESSAGES)]
     for said in (items[:1], items):  # the first request pays for imports
-        messages = request_messages("Be brief.", said, CONTEXT_CHARS_MAX)
         began = time.thread_time()
-        await agent._create(messages=messages, extra_body={"top_k": 1})
+        assert [piece async for piece in agent.reply(Turn("ada", "conv", "Be brief.", said, items=said))] == ["hi"]
     assert time.thread_time() - began < CPU_SECONDS_MAX
-    assert asked[-1] == {"model": "m", "messages": messages, "top_k": 1}
+    assert asked[-1]["messages"] == request_messages("Be brief.", items, CONTEXT_CHARS_MAX)
+    assert asked[-1]["top_k"] == 1
     await agent.aclose()

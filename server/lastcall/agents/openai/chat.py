@@ -1,0 +1,155 @@
+"""Builds the requests for chat completions, in a shape that any OpenAI-compatible endpoint accepts. No I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..agent import FunctionCall, FunctionOutput, Message, Tool
+from ..window import within_budget
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from ..agent import ContextItem, Turn
+
+MESSAGE_CHARS = 16  # overhead of a message, beside its text
+NAME_CHARS_MAX = 64  # of a function; endpoints refuse longer ones
+CALL_ID_CHARS_MAX = 40
+
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
+_PLAIN_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{CALL_ID_CHARS_MAX}}}")
+
+
+def tool_parameters(turn: Turn) -> dict[str, Any]:
+    """The request's parameters about tools."""
+    if not turn.tools:
+        return {}
+    choice = turn.tool_choice
+    parameters: dict[str, Any] = {
+        "tools": [{"type": "function", "function": _function(tool)} for tool in turn.tools],
+        "tool_choice": {"type": "function", "function": {"name": choice.name}} if isinstance(choice, Tool) else choice,
+    }
+    if turn.parallel_tool_calls is not None:
+        parameters["parallel_tool_calls"] = turn.parallel_tool_calls
+    return parameters
+
+
+def _function(tool: Tool) -> dict[str, Any]:
+    return {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+
+
+def request_messages(instructions: str, items: Sequence[ContextItem], chars_max: int) -> list[dict[str, Any]]:
+    """The request's messages: the instructions, then the newest items that fit.
+
+    Instructions take at most half of `chars_max`; a newest message that is itself too long is cut to its end.
+    """
+    system = instructions[: chars_max // 2]
+    chat: list[dict[str, Any]] = [{"role": "system", "content": system}] if system.strip() else []
+    chat += _chat(within_budget(items, chars_max - len(system), item_chars=MESSAGE_CHARS, cut_newest=True))
+    # Endpoints refuse an empty list, and a client may request a response before the first message.
+    return chat or [{"role": "system", "content": "Greet the user."}]
+
+
+def chars_of(messages: Iterable[Mapping[str, Any]]) -> int:
+    """The size of a request, in characters, as `request_messages` counts them."""
+    return sum(
+        MESSAGE_CHARS
+        + len(message.get("content") or "")
+        + sum(len(call["function"]["arguments"]) for call in message.get("tool_calls") or ())
+        for message in messages
+    )
+
+
+def alternating(messages: Sequence[Mapping[str, Any]], *, system: bool) -> list[dict[str, Any]]:
+    """The same messages for a model whose template takes turns of user and assistant only, the user's first.
+
+    Messages of one role in a row become one. What has role system goes to the top, or, without `system`, to the head of
+    the user's first message.
+    """
+    instructions = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
+    chat: list[dict[str, Any]] = []
+    for message in messages:
+        if message["role"] == "system":
+            continue
+        if chat and _may_join(chat[-1], message):
+            chat[-1]["content"] += f"\n\n{message['content']}"
+        else:
+            chat.append(dict(message))
+    if not chat or chat[0]["role"] != "user":
+        chat.insert(0, {"role": "user", "content": "…"})
+    if instructions and system:
+        return [{"role": "system", "content": instructions}, *chat]
+    if instructions:
+        chat[0]["content"] = f"{instructions}\n\n{chat[0]['content']}"
+    return chat
+
+
+def _may_join(before: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
+    same = message["role"] == before["role"] and message["role"] in ("user", "assistant")
+    return same and "tool_calls" not in message and "tool_calls" not in before
+
+
+def _chat(items: Sequence[ContextItem]) -> Iterator[dict[str, Any]]:
+    """Endpoints refuse a call without its output, an output without its call, and any message between the two.
+
+    Some refuse a message without text too: an answer that was cancelled before its first word.
+    """
+    outputs = {item.call_id: item for item in items if isinstance(item, FunctionOutput)}
+    calls: list[FunctionCall] = []
+    for item in items:
+        if isinstance(item, Message):
+            yield from _exchange(calls, outputs)
+            calls = []
+            if item.text.strip():
+                yield {"role": item.role, "content": item.text}
+        elif isinstance(item, FunctionCall) and item.call_id in outputs:
+            calls.append(item)
+    yield from _exchange(calls, outputs)
+
+
+def _exchange(calls: Sequence[FunctionCall], outputs: Mapping[str, FunctionOutput]) -> Iterator[dict[str, Any]]:
+    """Calls that were made together, then their outputs."""
+    if not calls:
+        return
+    made = [
+        {
+            "id": _call_id(call.call_id),
+            "type": "function",
+            "function": {"name": _name(call.name), "arguments": _json_object(call.arguments)},
+        }
+        for call in calls
+    ]
+    yield {"role": "assistant", "content": None, "tool_calls": made}
+    for call in calls:
+        yield {"role": "tool", "tool_call_id": _call_id(call.call_id), "content": outputs[call.call_id].output}
+
+
+# What a model or a client once wrote is stored as it is. Endpoints parse it again with every request, and would refuse
+# the whole conversation for it from then on.
+
+
+def _json_object(arguments: str) -> str:
+    """The arguments, or an object around what is no JSON object."""
+    if not arguments.strip():
+        return "{}"
+    try:
+        if isinstance(msgspec.json.decode(arguments), dict):
+            return arguments
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        pass
+    readable = arguments.encode(errors="replace").decode()
+    return msgspec.json.encode({"unreadable_arguments": readable}).decode()
+
+
+def _name(name: str) -> str:
+    return _NOT_IN_NAMES.sub("_", name)[:NAME_CHARS_MAX] or "unnamed"
+
+
+def _call_id(call_id: str) -> str:
+    if _PLAIN_ID.fullmatch(call_id):
+        return call_id
+    return f"call_{hashlib.sha256(call_id.encode(errors='replace')).hexdigest()[:24]}"

@@ -1,0 +1,1 @@
+"""The OpenAI agent without a connection."""
