@@ -39,10 +39,10 @@ def test_a_disk_too_full_for_a_log_is_the_reason(tmp_path: Path, monkeypatch: py
     assert why_ended(tmp_path) == "no space left on the disk of its data"
 
 
-@pytest.mark.parametrize("text", ["", "\n", "x\n", "-5\n/data\n", "999999999999\n", f"{os.getpid()}\n"])
+@pytest.mark.parametrize("text", ["", "\n", "x\n", "-5\n/data\n", "999999999999\n", "{pid}\n"])
 def test_a_pid_file_of_nothing_that_runs_here_is_no_postmaster(tmp_path: Path, text: str) -> None:
     """The last one's pid exists, but is another program's."""
-    (tmp_path / "postmaster.pid").write_text(text)
+    (tmp_path / "postmaster.pid").write_text(text.format(pid=os.getpid()))
     assert find(tmp_path) is None
 
 
