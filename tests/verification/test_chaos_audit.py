@@ -775,6 +775,23 @@ def test_a_socket_that_outlives_its_deleted_row_is_out_of_bounds(world: World) -
     assert broken(world.audit()) == {"ghost_sockets": 1, "late_sockets": 1}
 
 
+def test_a_memory_of_an_earlier_session_may_outlive_a_deleted_row_that_replayed_it(world: World) -> None:
+    world.delete_row(1005.0)
+    world.visit.acks["item_u_0"] = Ack("item_u_0", "user", "My name is Nu.", 1000.1)
+    world.records.memories = [MemoryRecord("earlier", "item_u_0", "ada", "My name is Nu.")]
+
+    assert broken(world.audit()) == {}
+
+
+def test_a_row_that_was_closed_by_hand_may_be_deleted_later(world: World) -> None:
+    world.delete_row(1012.0, fault="user_erased", target="ada")
+    world.records.deletions[UUID] = replace(world.records.deletions[UUID], was_active=False)
+    world.ledger.faults.insert(0, Fault("row_closed", HEX, 1009.9, 1010.0))
+    world.cut(1010.2)
+
+    assert broken(world.audit()) == {}
+
+
 def test_an_erased_users_earlier_sessions_are_no_missing_rows(world: World) -> None:
     world.delete_row(1012.0, fault="user_erased", target="ada")
     world.records.deletions[UUID] = replace(world.records.deletions[UUID], was_active=False)

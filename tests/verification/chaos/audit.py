@@ -68,8 +68,8 @@ class Audit:
     def _without_row(self, visit: Visit) -> None:
         """It is missing, but for a row that the run itself has deleted."""
         deletion = self._records.deletions.get(uuid_text(visit.session_id))
-        fault = self._ledger.struck(visit.session_id, visit.user_id)
-        if deletion is None or fault not in ("row_deleted", "user_erased"):
+        fault = self._ledger.struck(visit.session_id, visit.user_id, by=("row_deleted", "user_erased"))
+        if deletion is None or fault is None:
             self.findings.add("missing_rows", f"session {visit.session_id} of {visit.user_id}")
         elif deletion.was_active:
             self._deleted(visit, deletion, fault)

@@ -94,7 +94,9 @@ class ContentAudit:
         for visit in self._ledger.visits.values():
             deletion = self._records.deletions.get(uuid_text(visit.session_id))
             if deletion is not None and (deletion.was_active or self._ledger.struck(visit.user_id)):
-                gone |= {fact.group() for ack in visit.acks.values() if (fact := FACT.match(ack.text))}
+                # Others come from earlier sessions of the conversation, and were acknowledged before.
+                own = [ack for ack in visit.acks.values() if ack.item_id.startswith(f"item_{visit.visit_id}_")]
+                gone |= {fact.group() for ack in own if (fact := FACT.match(ack.text))}
         for memory in self._records.memories:
             if memory.content in gone:
                 self._findings.add("writes_after_erasure", f"{memory.content!r} of {memory.user_id}")

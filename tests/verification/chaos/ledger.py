@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -250,9 +251,9 @@ class Ledger:
                 found.append(Outage(fault.begin, fault.end, fault.kind, line, fault.end, back))
         return sorted(found)
 
-    def struck(self, *targets: str | None) -> str | None:
-        """Returns the fault that closed or deleted a row, by its session or user; None: there was none."""
-        return next((fault.kind for fault in self.faults if fault.kind in ROW_FAULTS and fault.target in targets), None)
+    def struck(self, *targets: str | None, by: Sequence[str] = ROW_FAULTS) -> str | None:
+        """Returns the first of these faults of a row, by its session or user; None: there was none."""
+        return next((fault.kind for fault in self.faults if fault.kind in by and fault.target in targets), None)
 
     def life_of(self, visit: Visit) -> ServerLife | None:
         """The server process of a visit: the last of its port that was ready when the visit began."""

@@ -80,6 +80,11 @@ def figures(run: ChaosRun, findings: Findings) -> dict[str, Any]:
         "faults": dict(sorted(faults.items())),
         "by_fault": _by_fault(run, faults, findings),
         "left_out": run.left_out,
+        "timeline": [
+            {"fault": fault.kind, "target": fault.target, "begin": round(fault.begin, 3), "end": round(fault.end, 3)}
+            for fault in run.ledger.faults
+            if fault.kind in SYSTEM_FAULTS
+        ],
         "server_or_database_faults": sum(faults[kind] for kind in SYSTEM_FAULTS),
         "broken": {str(promise): count for promise, count in findings.promises().items()},
         "findings": dict(findings.broken),
