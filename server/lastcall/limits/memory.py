@@ -174,7 +174,8 @@ class MemoryAccount:
             end()
 
     def close(self) -> None:
-        """From now on nothing is counted."""
+        """From now on nothing is counted. Breaks the reference cycle with the owner, which no collection need find."""
+        self._end = None
         if self._budget is not None:
             self._budget.forget(self)
             self._budget = None

@@ -74,6 +74,7 @@ CODES: Mapping[str, ErrorCode] = {
     "upstream_timeout": ErrorCode(504, "the model's endpoint did not reply in time"),
     "upstream_unreachable": ErrorCode(502, "the model's endpoint cannot be reached"),
     # failed memory: shown by `lastcall memories`
+    "extraction_failed": ErrorCode(500, "a session's memories could not be extracted (`lastcall memories` only)"),
     "memory_unreadable": ErrorCode(502, "the model's list of memories cannot be parsed (`lastcall memories` only)"),
 }
 

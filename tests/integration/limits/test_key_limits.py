@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
@@ -85,7 +86,7 @@ async def test_a_user_has_one_quota_for_all_tokens(store: PostgresStore, tmp_pat
     settings: dict[str, Any] = {"jwt_secret_file": secret_file, "jwt_audience": AUDIENCE, "key_connections_max": 1}
     async with open_server(store, **settings) as server:
         world = World(server, store)
-        world.tokens |= {"one": token(), "two": token(iat=0), "bob": token(sub="bob")}
+        world.tokens |= {"one": token(), "two": token(iat=time.time() - 60), "bob": token(sub="bob")}
         async with world.socket("one") as ws:
             await ws.get_message()
             assert await world.begin("two") == 429
