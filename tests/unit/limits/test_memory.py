@@ -9,7 +9,15 @@ import pytest
 import trio
 from lastcall.conversation.timeline import Timeline
 from lastcall.limits import memory
-from lastcall.limits.memory import CHECK_SECONDS, MIB, SHARE_BYTES_MIN, MemoryAccount, MemoryBudget, json_bytes
+from lastcall.limits.memory import (
+    CHECK_SECONDS,
+    MIB,
+    ROOM_SHARE,
+    SHARE_BYTES_MIN,
+    MemoryAccount,
+    MemoryBudget,
+    json_bytes,
+)
 from lastcall.protocol.client_events import parse_event
 from lastcall.protocol.items import InputText, MessageItem
 from lastcall.protocol.json_bounds import JsonBounds
@@ -88,6 +96,19 @@ async def test_beyond_the_limit_the_largest_are_ended_until_there_is_room(
     holders.accounts["a"].add(60 * MIB)
     assert holders.ended == ["c", "a"]
     assert not budget.exceeded()
+
+
+async def test_endings_make_more_room_than_the_next_bytes_take(budget: MemoryBudget, autojump_clock: MockClock) -> None:
+    """Else each further message would end one more session."""
+    holders = Holders(budget)
+    for number in range(33):
+        holders.open(str(number), 3)
+    holders.open("last", 2)
+    assert len(holders.ended) == 3
+    assert budget.used <= ROOM_SHARE * LIMIT * MIB
+    small = holders.open("small", 3)
+    small.add(4 * MIB)
+    assert len(holders.ended) == 3
 
 
 async def test_small_ones_are_not_ended_whatever_the_process_holds(
