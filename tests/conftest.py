@@ -43,9 +43,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests marked `alone` come last. Slow tests, and those of the provers, can be skipped."""
     for item in items:
+        _refuse_clock_of_fixture(item)
         if config.option.skip_slow and (item.get_closest_marker("slow") or PROVERS in item.path.parents):
             item.add_marker(pytest.mark.skip(reason=SLOW))
     items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+
+
+def _refuse_clock_of_fixture(item: pytest.Item) -> None:
+    """pytest-trio ignores a clock that only a fixture asks for: the test would run, and wait, in real time."""
+    own = getattr(item, "_fixtureinfo", None)
+    if own is not None and "autojump_clock" in set(own.names_closure) - set(own.argnames):
+        raise pytest.UsageError(f"{item.nodeid}: the test itself must ask for autojump_clock")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -29,6 +29,8 @@ SPARE_DESCRIPTORS = 128  # beyond the sockets: for database connections, files a
 SOCKETS_MIN = 16  # even where there are no descriptors for them: with fewer, a server is of no use
 REFUSALS_AT_ONCE_MAX = 64  # further refused clients get no reply
 REFUSED_HANDSHAKES_PER_SECOND = 50.0  # TLS handshakes for refusals alone: each costs a millisecond of CPU
+HTTP_STARTS_AT_ONCE_MAX = 2  # plain HTTP connections that begin in a round of the loop: each takes milliseconds of CPU
+PROBE_STARTS_AT_ONCE_MAX = 1  # and those of probes, which do not wait behind the others
 REFUSAL_SECONDS = 1.0  # for a client to read a refusal
 REFUSAL_BYTES = 65_536  # of its request, read meanwhile: closing with unread bytes would discard the refusal
 
@@ -66,6 +68,8 @@ class Listener:
         self._sockets_max = sockets_max
         self._opening: dict[trio.CancelScope, None] = {}  # handshakes and first requests under way, oldest first
         self._refusals = 0
+        self._http_starts = trio.CapacityLimiter(HTTP_STARTS_AT_ONCE_MAX)
+        self._probe_starts = trio.CapacityLimiter(PROBE_STARTS_AT_ONCE_MAX)
         self._refused_handshakes = TokenBucket(REFUSED_HANDSHAKES_PER_SECOND, REFUSED_HANDSHAKES_PER_SECOND)
 
     async def accept(self, listeners: Sequence[trio.SocketListener], connections: trio.Nursery) -> None:
@@ -187,9 +191,13 @@ class Listener:
     async def _serve_http(self, stream: BufferedStream, caller: str, head: RequestHead | None) -> bytes:
         """Serves HTTP requests; returns the reply to a client that is refused."""
         gate = self._services.gate
-        if gate.http_full:
-            await self._http.make_room()
-        single = gate.http_full and head is not None and _is_probe(head)
+        probe = head is not None and _is_probe(head)
+        async with self._probe_starts if probe else self._http_starts:
+            # Hundreds that begin at once would make each round of the loop long, and so every turn of a session slow.
+            await trio.lowlevel.checkpoint()
+        if gate.http_full and not probe:
+            await self._http.make_room()  # which may take a second; probes have places of their own
+        single = gate.http_full and probe
         with gate.probe_connection() if single else gate.http_connection(caller) as refused:
             if refused is not None:
                 return refusal_bytes(refused)

@@ -58,6 +58,13 @@ class ServerProcess:
         self.process.send_signal(number)
         return self.process.wait(END_SECONDS)
 
+    def stop_and_read(self) -> list[dict[str, Any]]:
+        """Ends the server and returns its whole log."""
+        self.stop()
+        while (event := self._events.get(timeout=END_SECONDS)) is not None:
+            self.log.append(event)
+        return self.log
+
 
 @contextmanager
 def run_server(*arguments: str, env: dict[str, str] | None = None) -> Iterator[ServerProcess]:

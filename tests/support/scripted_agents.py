@@ -15,6 +15,7 @@ from lastcall.agents.agent import Memory, Piece, Transcript, Turn
 WORDS_MAX = 1_000
 WORD_SECONDS = 0.25
 BLOCKING_SECONDS = 60.0
+LONG_TEXT_CHARS = 1_000
 
 
 class ScriptedAgent:
@@ -146,3 +147,12 @@ class Printing(ScriptedAgent):
             print("x" * 1_000)
             print("x" * 1_000, file=sys.stderr, flush=True)
         yield "Printed."
+
+
+class Quoting(ScriptedAgent):
+    """Fails with an exception that quotes what the user said, where that is long."""
+
+    async def reply(self, turn: Turn, /) -> AsyncGenerator[str, None]:
+        if len(turn.messages[-1].text) > LONG_TEXT_CHARS:
+            raise ValueError(turn.messages[-1].text)
+        yield "Fine."

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Literal
 
+import msgspec
 import structlog
 import trio
 
@@ -24,7 +25,7 @@ from ..agents.agent import (
     contained,
 )
 from ..config import Settings
-from ..limits.memory import MemoryAccount, text_bytes
+from ..limits.memory import MemoryAccount, json_bytes, text_bytes
 from ..protocol import server_events
 from ..store.errors import SessionClosed, StoreError
 from .output import ResponseOutput, encodable
@@ -169,13 +170,17 @@ class ActiveResponse:
 
 
 def _turn_bytes(turn: Turn) -> int:
-    """What an agent takes in memory to send this turn to its model, about: the texts twice, in a request."""
-    texts = 0
+    """What an agent takes in memory to send this turn to its model, about: the texts twice, in a request.
+
+    The instructions and tools may be this response's own, which nothing else counts.
+    """
+    texts = text_bytes(turn.instructions)
+    tools = sum(json_bytes(msgspec.json.encode(tool)) for tool in turn.tools)
     for item in turn.items:
         match item:
             case Message(text=text) | FunctionCall(arguments=text) | FunctionOutput(output=text):
                 texts += text_bytes(text)
-    return 2 * texts
+    return 2 * texts + tools
 
 
 def _usage_report(usage: Usage) -> server_events.UsageReport:

@@ -16,7 +16,8 @@ from ..protocol.items import FunctionCallItem, FunctionCallOutputItem, InputText
 from ..store.records import StoredItem
 
 POSITION_STEP = 1 << 20  # one millisecond; leaves room to insert at least 20 items between two neighbours
-ENTRY_BYTES = 1_000  # of an entry without its text: its objects, and its places in the timeline
+ENTRY_BYTES = 1_000  # of an entry without its content: its objects, and its places in the timeline
+PART_BYTES = 48  # of a part of a message's content without its text
 ROOT = "root"  # the client's name for the place before all items
 
 _position = attrgetter("position")
@@ -55,8 +56,10 @@ class ConversationEntry:
 
     @property
     def bytes(self) -> int:
-        """What the entry takes in memory, about."""
-        return ENTRY_BYTES + text_bytes(self.text)
+        """What the entry takes in memory, about. A message of many parts also keeps their text in one piece."""
+        parts = self.item.content if isinstance(self.item, MessageItem) else ()
+        whole = text_bytes(self.text) if len(parts) != 1 else 0
+        return ENTRY_BYTES + whole + sum(PART_BYTES + text_bytes(part.text) for part in parts)
 
     @property
     def text(self) -> str:

@@ -9,7 +9,15 @@ import pytest
 import trio
 from lastcall.conversation.timeline import Timeline
 from lastcall.limits import memory
-from lastcall.limits.memory import CHECK_SECONDS, MIB, SHARE_BYTES_MIN, MemoryAccount, MemoryBudget, json_bytes
+from lastcall.limits.memory import (
+    CHECK_SECONDS,
+    MIB,
+    ROOM_SHARE,
+    SHARE_BYTES_MIN,
+    MemoryAccount,
+    MemoryBudget,
+    json_bytes,
+)
 from lastcall.protocol.client_events import parse_event
 from lastcall.protocol.items import InputText, MessageItem
 from lastcall.protocol.json_bounds import JsonBounds
@@ -62,7 +70,9 @@ class Holders:
         return account
 
 
-async def test_where_memory_is_short_only_large_ones_are_refused_more(budget: MemoryBudget) -> None:
+async def test_where_memory_is_short_only_large_ones_are_refused_more(
+    budget: MemoryBudget, autojump_clock: MockClock
+) -> None:
     holders = Holders(budget)
     small, large = holders.open("small", 0.01), holders.open("large", 70)
     assert not large.refuses(MIB)
@@ -73,7 +83,9 @@ async def test_where_memory_is_short_only_large_ones_are_refused_more(budget: Me
     assert holders.ended == []
 
 
-async def test_beyond_the_limit_the_largest_are_ended_until_there_is_room(budget: MemoryBudget) -> None:
+async def test_beyond_the_limit_the_largest_are_ended_until_there_is_room(
+    budget: MemoryBudget, autojump_clock: MockClock
+) -> None:
     holders = Holders(budget)
     for name, mib in (("a", 20), ("b", 30), ("c", 10), ("d", 0.01)):
         holders.open(name, mib)
@@ -86,7 +98,22 @@ async def test_beyond_the_limit_the_largest_are_ended_until_there_is_room(budget
     assert not budget.exceeded()
 
 
-async def test_small_ones_are_not_ended_whatever_the_process_holds(budget: MemoryBudget, process: Process) -> None:
+async def test_endings_make_more_room_than_the_next_bytes_take(budget: MemoryBudget, autojump_clock: MockClock) -> None:
+    """Else each further message would end one more session."""
+    holders = Holders(budget)
+    for number in range(33):
+        holders.open(str(number), 3)
+    holders.open("last", 2)
+    assert len(holders.ended) == 3
+    assert budget.used <= ROOM_SHARE * LIMIT * MIB
+    small = holders.open("small", 3)
+    small.add(4 * MIB)
+    assert len(holders.ended) == 3
+
+
+async def test_small_ones_are_not_ended_whatever_the_process_holds(
+    budget: MemoryBudget, process: Process, autojump_clock: MockClock
+) -> None:
     holders = Holders(budget)
     for number in range(100):
         holders.open(str(number), SHARE_BYTES_MIN / MIB)
@@ -96,7 +123,9 @@ async def test_small_ones_are_not_ended_whatever_the_process_holds(budget: Memor
     assert holders.ended == []
 
 
-async def test_freed_memory_that_the_process_keeps_ends_nobody_else(budget: MemoryBudget, process: Process) -> None:
+async def test_freed_memory_that_the_process_keeps_ends_nobody_else(
+    budget: MemoryBudget, process: Process, autojump_clock: MockClock
+) -> None:
     process.freed = True
     holders = Holders(budget)
     for number in range(9):
@@ -113,7 +142,9 @@ async def test_freed_memory_that_the_process_keeps_ends_nobody_else(budget: Memo
     assert holders.ended == ["last"]
 
 
-async def test_memory_that_others_took_is_not_taken_for_freed(budget: MemoryBudget, process: Process) -> None:
+async def test_memory_that_others_took_is_not_taken_for_freed(
+    budget: MemoryBudget, process: Process, autojump_clock: MockClock
+) -> None:
     holders = Holders(budget)
     holders.open("gone", 60).close()
     await trio.sleep(CHECK_SECONDS)
@@ -123,7 +154,9 @@ async def test_memory_that_others_took_is_not_taken_for_freed(budget: MemoryBudg
     assert budget.exceeded()
 
 
-async def test_growth_is_noticed_without_waiting_for_the_time_of_a_look(budget: MemoryBudget, process: Process) -> None:
+async def test_growth_is_noticed_without_waiting_for_the_time_of_a_look(
+    budget: MemoryBudget, process: Process, autojump_clock: MockClock
+) -> None:
     holders = Holders(budget)
     account = holders.open("a")
     assert not account.refuses(1)
@@ -134,7 +167,7 @@ async def test_growth_is_noticed_without_waiting_for_the_time_of_a_look(budget: 
     assert holders.ended == ["a"]
 
 
-async def test_what_is_counted_after_the_end_counts_for_nobody(budget: MemoryBudget) -> None:
+async def test_what_is_counted_after_the_end_counts_for_nobody(budget: MemoryBudget, autojump_clock: MockClock) -> None:
     holders = Holders(budget)
     account = holders.open("a", 5)
     account.close()
@@ -144,7 +177,9 @@ async def test_what_is_counted_after_the_end_counts_for_nobody(budget: MemoryBud
     assert not account.refuses(LIMIT * MIB)
 
 
-async def test_a_request_cannot_be_ended_and_so_its_turn_never_comes(budget: MemoryBudget) -> None:
+async def test_a_request_cannot_be_ended_and_so_its_turn_never_comes(
+    budget: MemoryBudget, autojump_clock: MockClock
+) -> None:
     holders = Holders(budget)
     holders.open("a", 5)
     budget.account().add(96 * MIB)
@@ -176,24 +211,32 @@ def taken(make: Callable[[], object]) -> tuple[int, object]:
         tracemalloc.stop()
 
 
-def message(text: str, n: int) -> MessageItem:
-    return MessageItem(id=f"item_{n:032}", status="completed", role="user", content=[InputText(text)])
+def message(text: str, parts: int, n: int) -> MessageItem:
+    """A message of so many parts, each with a text of its own."""
+    content = [InputText(copy(text)) for _ in range(parts)]
+    return MessageItem(id=f"item_{n:032}", status="completed", role="user", content=list(content))
 
 
-@pytest.mark.parametrize("text", ["", "x" * 50, "é" * 2_000, "\U0001f4a5" * 2_000])
-def test_a_timeline_counts_about_what_its_items_take(text: str) -> None:
+def copy(text: str) -> str:
+    made = (text + "x")[:-1]
+    made.encode()
+    return made
+
+
+@pytest.mark.parametrize("parts", [1, 2, 200])
+@pytest.mark.parametrize("text", ["", "x" * 50, "é" * 1_000, "\U0001f4a5" * 1_000])
+def test_a_timeline_counts_about_what_its_items_take(text: str, parts: int) -> None:
     held: list[int] = []
     items = Timeline(held=held.append)
+    count = 1_000 // parts
 
     def fill() -> None:
-        for n in range(1_000):
-            copy = (text + "x")[:-1]
-            copy.encode()
-            items.add(items.place(message(copy, n)))
+        for n in range(count):
+            items.add(items.place(message(text, parts, n)))
 
     size, _ = taken(fill)
     assert 0.5 * size < sum(held) < 2.5 * size
-    for n in range(1_000):
+    for n in range(count):
         entry = items.get(f"item_{n:032}")
         assert entry is not None
         items.remove(entry)

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import trio
 from lastcall.agents.echo import EchoAgent
+from lastcall.conversation.timeline import PART_BYTES
 from lastcall.limits import memory
 from lastcall.limits.memory import MIB, MemoryBudget
+from lastcall.web.app import create_app
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.fake_store import FakeStore
@@ -68,7 +70,9 @@ async def create(peer: Peer, text: str, item_id: str | None = None) -> str:
                 return event["error"]["code"] if event["type"] == "error" else "done"
 
 
-async def test_a_session_counts_its_items_and_gives_back_what_it_deletes(world: World) -> None:
+async def test_a_session_counts_its_items_and_gives_back_what_it_deletes(
+    world: World, autojump_clock: MockClock
+) -> None:
     async with world.connected() as peer:
         await peer.receive("conversation.created")
         await wait_all_tasks_blocked()
@@ -87,7 +91,9 @@ async def test_a_session_counts_its_items_and_gives_back_what_it_deletes(world: 
     assert held(world) == 0
 
 
-async def test_answers_count_with_their_context_and_are_settled_when_they_are_done(world: World) -> None:
+async def test_answers_count_with_their_context_and_are_settled_when_they_are_done(
+    world: World, autojump_clock: MockClock
+) -> None:
     async with world.connected() as peer:
         await create(peer, "hello " * 10_000)
         await wait_all_tasks_blocked()
@@ -116,7 +122,7 @@ async def test_an_answer_counts_while_it_is_given(autojump_clock: MockClock) -> 
     assert held(slow) == 0
 
 
-async def test_half_a_message_counts(world: World) -> None:
+async def test_half_a_message_counts(world: World, autojump_clock: MockClock) -> None:
     async with world.connected() as peer:
         await peer.receive("conversation.created")
         await wait_all_tasks_blocked()
@@ -132,7 +138,89 @@ async def test_half_a_message_counts(world: World) -> None:
     assert held(world) == 0
 
 
-async def test_large_sessions_are_refused_more_and_small_ones_go_on(world: World) -> None:
+async def test_bytes_that_a_client_leaves_unread_count(world: World, autojump_clock: MockClock) -> None:
+    async with world.connected() as peer:
+        await create(peer, TEXT, "item_1")
+        await wait_all_tasks_blocked()
+        before = held(world)
+        peer.ours.send_stream.send_all_hook = trio.sleep_forever  # the stream itself would take any number of bytes
+        await peer.send(type="conversation.item.retrieve", item_id="item_1")
+        await wait_all_tasks_blocked()
+        assert len(TEXT) < held(world) - before < 1.1 * len(TEXT)
+        await peer.closed()
+    assert world.row.end_reason == "slow_reader"
+    assert held(world) == 0
+
+
+async def configure(world: World, peer: Peer, **values: Any) -> int:
+    """Sets values of the session; returns what is held then."""
+    await peer.send(type="session.update", session={"type": "realtime", **values})
+    event = json.loads(await peer.ws.get_message())
+    assert event["type"] == "session.updated"
+    await wait_all_tasks_blocked()
+    return held(world)
+
+
+async def test_the_configuration_counts_with_each_value_of_its_tools(world: World, autojump_clock: MockClock) -> None:
+    values = 19_000
+    tool = {"type": "function", "name": "f", "parameters": {"list": [0] * values}}
+    async with world.connected() as peer:
+        await peer.receive("conversation.created")
+        idle = await configure(world, peer)
+        assert await configure(world, peer, tools=[tool]) - idle > memory.VALUE_BYTES * values
+        assert await configure(world, peer, tools=[]) == idle
+        assert await configure(world, peer, instructions=TEXT) - idle > 0.99 * len(TEXT)  # instead of the default
+        await peer.ws.aclose()
+    assert held(world) == 0
+
+
+async def test_an_event_of_more_values_than_allowed_is_answered(world: World, autojump_clock: MockClock) -> None:
+    async with world.connected() as peer:
+        await peer.receive("conversation.created")
+        tool = {"type": "function", "name": "f", "parameters": {"list": [0] * 30_000}}
+        await peer.send(type="session.update", session={"type": "realtime", "tools": [tool]})
+        error = await peer.receive("error")
+        assert "20000 JSON values" in error["error"]["message"]
+        await peer.ws.aclose()
+    assert held(world) == 0
+
+
+async def test_a_responses_own_instructions_and_tools_count(autojump_clock: MockClock) -> None:
+    slow = World(FakeStore(), Slow())
+    tool = {"type": "function", "name": "f", "parameters": {"list": [0] * 10_000}}
+    async with slow.connected() as peer:
+        await create(peer, "hello")
+        await wait_all_tasks_blocked()
+        before = held(slow)
+        response = {"conversation": "none", "instructions": TEXT, "tools": [tool]}
+        await peer.send(type="response.create", response=response)
+        created = await peer.receive("response.created")
+        await peer.send(type="session.update", session={"type": "realtime"})  # the event itself counts until the next
+        await peer.receive("session.updated")
+        assert held(slow) - before > 2 * len(TEXT) + 10_000 * memory.VALUE_BYTES
+        await peer.send(type="response.cancel", response_id=created["response"]["id"])
+        await peer.receive("response.done")
+        await peer.ws.aclose()
+    assert held(slow) == 0
+
+
+async def test_messages_of_many_parts_count_each(world: World, autojump_clock: MockClock) -> None:
+    """A part without text adds no characters to the conversation, and takes memory all the same."""
+    parts = 3_000
+    async with world.connected() as peer:
+        await peer.receive("conversation.created")
+        await wait_all_tasks_blocked()
+        before = held(world)
+        content = [{"type": "input_text", "text": ""}] * parts
+        await peer.send(type="conversation.item.create", item={"type": "message", "role": "user", "content": content})
+        await peer.receive("conversation.item.done")
+        await wait_all_tasks_blocked()
+        assert held(world) - before > PART_BYTES * parts
+        await peer.ws.aclose()
+    assert held(world) == 0
+
+
+async def test_large_sessions_are_refused_more_and_small_ones_go_on(world: World, autojump_clock: MockClock) -> None:
     async with world.connected("?user=small") as small, world.connected("?user=large") as large:
         outcomes = [await create(large, TEXT) for _ in range(30)]
         accepted = outcomes.index("conversation_full")
@@ -152,7 +240,7 @@ async def test_large_sessions_are_refused_more_and_small_ones_go_on(world: World
     assert {row.end_reason for row in world.store.sessions.values()} == {"client_closed"}
 
 
-async def test_beyond_the_limit_the_largest_session_is_told_and_ended(world: World) -> None:
+async def test_beyond_the_limit_the_largest_session_is_told_and_ended(world: World, autojump_clock: MockClock) -> None:
     async with world.connected("?user=small") as small, world.connected("?user=large") as large:
         await small.receive("conversation.created")
         for _ in range(20):
@@ -169,7 +257,7 @@ async def test_beyond_the_limit_the_largest_session_is_told_and_ended(world: Wor
     assert held(world) == 0
 
 
-async def test_new_sessions_are_let_in_again_when_there_is_room(world: World) -> None:
+async def test_new_sessions_are_let_in_again_when_there_is_room(world: World, autojump_clock: MockClock) -> None:
     with closing(budget(world).account()) as other:
         other.add((LIMIT - BASE + 1) * MIB)
         async with world.connected() as peer:
@@ -180,7 +268,7 @@ async def test_new_sessions_are_let_in_again_when_there_is_room(world: World) ->
         await peer.ws.aclose()
 
 
-async def test_a_history_counts_before_it_is_loaded(world: World) -> None:
+async def test_a_history_counts_before_it_is_loaded(world: World, autojump_clock: MockClock) -> None:
     async with world.connected("?user=ada") as peer:
         created = await peer.receive("conversation.created")
         for _ in range(10):
@@ -197,4 +285,29 @@ async def test_a_history_counts_before_it_is_loaded(world: World) -> None:
         await wait_all_tasks_blocked()
         assert 10 * len(TEXT) < held(world) < 11 * len(TEXT)
         await again.ws.aclose()
+    assert held(world) == 0
+
+
+async def test_the_body_of_a_request_counts_while_it_is_on_its_way(world: World, autojump_clock: MockClock) -> None:
+    send_piece, pieces = trio.open_memory_channel[dict[str, Any]](0)
+    answers: list[Any] = []
+
+    async def answer(message: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        answers.append(message)
+
+    app = create_app(world.services)
+    path = "/v1/realtime/client_secrets"
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": [], "client": ("::1", 1)}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app, scope, pieces.receive, answer)
+        for number in range(1, 4):
+            await send_piece.send({"type": "http.request", "body": b"x" * 100_000, "more_body": True})
+            await wait_all_tasks_blocked()
+            assert held(world) == number * 100_000
+        with closing(budget(world).account()) as other:
+            other.add((LIMIT - BASE) * MIB - 350_000)
+            await send_piece.send({"type": "http.request", "body": b"x" * 100_000, "more_body": True})
+            await send_piece.send({"type": "http.request", "body": b"", "more_body": False})
+    assert answers[0]["status"] == 503
     assert held(world) == 0

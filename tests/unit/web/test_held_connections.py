@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import trio
 import trio.testing
 from lastcall.limits.gate import PROBE_CONNECTIONS_MAX, PROBE_PATHS
-from lastcall.transport.http1 import CONNECTION_SECONDS, KEEP_ALIVE_SECONDS, LAST_REQUEST_SECONDS
+from lastcall.listener import HTTP_STARTS_AT_ONCE_MAX, PROBE_STARTS_AT_ONCE_MAX
+from lastcall.transport.http1 import CONNECTION_SECONDS, KEEP_ALIVE_SECONDS, LAST_REQUEST_SECONDS, HttpServer
 from lastcall.transport.stream import LINGER_SECONDS
 from lastcall.web.middleware import REQUEST_SECONDS
 
@@ -353,3 +355,40 @@ def test_who_waits_to_send_a_body_is_told_to() -> None:
 def test_every_bound_of_a_connection_fits_the_next_one() -> None:
     assert LAST_REQUEST_SECONDS > REQUEST_SECONDS
     assert SETTINGS.handshake_seconds < CONNECTION_SECONDS
+
+
+class Rounds(trio.abc.Instrument):
+    """Counts the rounds of the loop."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.number += 1
+
+
+@pytest.mark.parametrize(("path", "at_once"), [("/", HTTP_STARTS_AT_ONCE_MAX), ("/healthz", PROBE_STARTS_AT_ONCE_MAX)])
+def test_few_connections_begin_in_one_round_of_the_loop(
+    path: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else sessions would wait for hundreds that begin at once, in each of the rounds that a turn takes."""
+    rounds = Rounds()
+    begun: list[int] = []
+    serve = HttpServer.serve
+
+    async def counted(self: HttpServer, stream: Any, *, single: bool = False) -> None:
+        begun.append(rounds.number)
+        await serve(self, stream, single=single)
+
+    monkeypatch.setattr(HttpServer, "serve", counted)
+
+    async def scenario(world: World) -> None:
+        trio.lowlevel.add_instrument(rounds)
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(ask, world, request(path, "Connection: close"))
+        trio.lowlevel.remove_instrument(rounds)
+
+    play(scenario)
+    assert len(begun) == 50
+    assert max(Counter(begun).values()) <= at_once
