@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import shutil
@@ -194,6 +195,15 @@ def test_a_data_directory_that_cannot_be_made_is_refused_in_one_line(shared: Pat
     (shared / "file").touch()
     with pytest.raises(embedded.EmbeddedError, match="choose another --data-dir"):
         embedded.start(shared / "file" / "data")
+
+
+def test_an_error_of_the_disk_during_a_start_is_told_in_one_line(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cluster, "create", full)
+    with pytest.raises(embedded.EmbeddedError, match=r"No space left.*choose another --data-dir"):
+        embedded.start(shared / "full")
 
 
 def test_without_the_extra_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:

@@ -17,6 +17,7 @@ from .programs import (
     EmbeddedError,
     check_interrupted,
     digest,
+    failure_line,
     last_line,
     owner_of_new_data,
     programs,
@@ -50,7 +51,10 @@ def create(cluster: Path, lock: int) -> None:
     should this process be killed.
     """
     fresh = cluster.with_suffix(".new")
-    shutil.rmtree(fresh, ignore_errors=True)
+    if fresh.is_dir() and not fresh.is_symlink():
+        shutil.rmtree(fresh, ignore_errors=True)
+    else:
+        fresh.unlink(missing_ok=True)
     user = owner_of_new_data()
     fresh.mkdir(mode=0o700)
     os.chown(fresh, user, -1, follow_symlinks=False)
@@ -63,7 +67,7 @@ def create(cluster: Path, lock: int) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     if answer.returncode != 0:
-        reason = last_line(answer.stderr)
+        reason = failure_line(answer.stderr)
         raise EmbeddedError(f"initdb failed in {cluster.parent}: {reason}; or pass --database-url")
     fresh.rename(cluster)
 

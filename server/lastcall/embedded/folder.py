@@ -27,7 +27,18 @@ LOCK_SECONDS = 3 * COMMAND_SECONDS  # waiting for another process that starts or
 LOCK_LOOK_SECONDS = 0.02
 PIDS_BYTES_MAX = 65_536
 
-__all__ = ["Place", "check", "in_use_by", "join_users", "leave_users", "locked", "place", "prepare", "touch"]
+__all__ = [
+    "Place",
+    "check",
+    "in_use_by",
+    "join_users",
+    "leave_users",
+    "locked",
+    "place",
+    "prepare",
+    "touch",
+    "unusable",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +79,16 @@ def prepare(data_dir: Path) -> Place:
         writable = os.access(where.directory, os.W_OK | os.X_OK)
         check(where)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise EmbeddedError(f"cannot keep data in {where.directory} ({reason}); choose another --data-dir") from error
+        raise unusable(where.directory, error) from error
     if not writable:
         raise EmbeddedError(f"{where.directory} is not writable; choose another --data-dir")
     return where
+
+
+def unusable(directory: Path, error: OSError) -> EmbeddedError:
+    """The error for a user whose data cannot be there."""
+    reason = error.strerror or str(error)
+    return EmbeddedError(f"cannot keep data in {directory} ({reason}); choose another --data-dir")
 
 
 def check(where: Place) -> None:
@@ -146,23 +162,22 @@ def _private_file(path: Path) -> IO[str]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise EmbeddedError(f"cannot open {path} ({reason}); remove it, or choose another --data-dir") from error
-    file = os.fdopen(descriptor, "r+")
     try:
-        _make_private(file, path)
+        _make_private(descriptor, path)
+        return os.fdopen(descriptor, "r+")
     except BaseException:
-        file.close()
+        os.close(descriptor)
         raise
-    return file
 
 
-def _make_private(file: IO[str], path: Path) -> None:
-    found, owner = os.fstat(file.fileno()), path.parent.stat().st_uid
+def _make_private(descriptor: int, path: Path) -> None:
+    found, owner = os.fstat(descriptor), path.parent.stat().st_uid
     if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.geteuid(), owner) or found.st_nlink != 1:
         raise EmbeddedError(f"{path} is not a file of this user's; remove it, or choose another --data-dir")
     if found.st_mode & 0o077:
-        os.fchmod(file.fileno(), 0o600)
+        os.fchmod(descriptor, 0o600)
     if os.geteuid() == 0 and found.st_uid != owner:  # root in a directory of another user's, who must still get in
-        os.fchown(file.fileno(), owner, -1)
+        os.fchown(descriptor, owner, -1)
 
 
 def _flock(file: IO[str], kind: int) -> bool:

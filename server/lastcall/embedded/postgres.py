@@ -18,7 +18,7 @@ import trio
 
 from . import cluster
 from .cluster import STOP_SECONDS, NotStarted
-from .folder import Place, check, in_use_by, join_users, leave_users, locked, place, prepare, touch
+from .folder import Place, check, in_use_by, join_users, leave_users, locked, place, prepare, touch, unusable
 from .postmaster import Postmaster, why_ended
 from .programs import EmbeddedError
 
@@ -125,9 +125,12 @@ def release(data_dir: Path) -> None:
 
 
 def _start(where: Place, lock: int) -> Postmaster:
-    if not where.cluster.exists():
-        cluster.create(where.cluster, lock)
-    return cluster.start(where.cluster)
+    try:
+        if not where.cluster.exists():
+            cluster.create(where.cluster, lock)
+        return cluster.start(where.cluster)
+    except OSError as error:
+        raise unusable(where.directory, error) from error
 
 
 def _join(data_dir: Path) -> Embedded:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -193,6 +194,12 @@ def make_reachable(directory: Path) -> None:
     if os.geteuid() == 0:
         for each in missing:
             each.chmod(0o711)
+
+
+def failure_line(text: str) -> str:
+    """The line of a program's output that says why it failed: after it, the program may say how it tidies up."""
+    lines = [line.strip() for line in text.splitlines() if "exit code" not in line]
+    return next((line for line in lines if re.search("FATAL|PANIC|ERROR|error:", line)), last_line(text))
 
 
 def last_line(text: str) -> str:

@@ -38,6 +38,9 @@ async def shake_hands(
     settings, held_back = services.settings, services.metrics.limits_refused.labels(Limit.FRAME_RATE.value).inc
     ws = WebSocket(stream, settings.message_bytes_max, frame_pace(settings), held_back)
     request = await ws.request(tasks)
+    if request is None:
+        services.metrics.connections_refused.labels("handshake").inc()
+        return None
     # trio-websocket does not expose the Host header, which the check of the origin needs.
     host = request._event.host  # noqa: SLF001
     try:

@@ -87,7 +87,7 @@ class Watchdog:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Takes the signals. After an ending signal it keeps them, as the process is about to end."""
+        """Takes the signals. On leaving after an ending signal, further ones are ignored."""
         before = {number: signal.signal(number, self._handle) for number in signals_to_take()}
         # A log line from the background of a terminal with `stty tostop` would stop the process.
         before[signal.SIGTTOU] = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
@@ -95,9 +95,10 @@ class Watchdog:
         try:
             yield
         finally:
-            if self._deadline is None:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+            ends = self._deadline is not None
+            for number, handler in before.items():
+                # As it ends, Python gives signals with handlers back to the system: the next would be the exit code.
+                signal.signal(number, signal.SIG_IGN if ends else handler)
 
     def loop_begins(self) -> None:
         """Until this call, an ending signal ends the process at once: nothing has been started yet."""

@@ -1,7 +1,7 @@
 """HTTP/1.1 on a connection that is already accepted.
 
-The only module that imports Hypercorn. `TCPServer` is not part of its documented API, so pyproject.toml caps the
-version; `tests/integration/web/test_http1.py` notices a change.
+The only module that imports Hypercorn. `TCPServer` is not part of its documented API, nor `ReceiveBuffer` of h11's, so
+pyproject.toml caps their versions; `tests/integration/web/test_http1.py` notices a change.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, cast
 import h11
 import structlog
 import trio
+from h11._receivebuffer import ReceiveBuffer
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Event, RawData, Updated
@@ -20,7 +21,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework
 from starlette.types import ASGIApp
 
-from .request_head import BadHead, parse_head
+from .request_head import BadHead, is_ambiguous, parse_head
 
 KEEP_ALIVE_SECONDS = 5  # of silence, before a request's head is complete and between requests
 CONNECTION_SECONDS = 60.0  # after which the next response closes the connection
@@ -126,9 +127,23 @@ class Http1Connection(TCPServer):
 
 
 class StrictConnection(h11.Connection):
-    """h11, which is lenient by itself, with `parse_head` before it."""
+    """h11, which is lenient by itself, with `parse_head` before it.
+
+    What follows a connection's last request is ignored (RFC 9112, 9.6). To h11 it is an error, for which Hypercorn
+    would end the connection under the answer.
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._receive_buffer = StrictBuffer()
+
+    def receive_data(self, data: bytes) -> None:
+        if not data or self.their_state is not h11.MUST_CLOSE:
+            super().receive_data(data)
 
     def next_event(self) -> Any:
+        if self.their_state is h11.MUST_CLOSE and self.trailing_data[0]:
+            return h11.NEED_DATA
         if self.their_state is h11.IDLE:
             try:
                 head = parse_head(self.trailing_data[0])
@@ -137,6 +152,15 @@ class StrictConnection(h11.Connection):
             if head is not None and head.wants_websocket:
                 raise h11.RemoteProtocolError("a WebSocket has to begin its connection")
         return super().next_event()
+
+
+class StrictBuffer(ReceiveBuffer):
+    """h11's, which would also let a bare line end finish the trailers of a body, where another server reads on."""
+
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        if not self._data.startswith(b"\r\n") and is_ambiguous(self._data):
+            raise h11.RemoteProtocolError("a bare line end or NUL")
+        return super().maybe_extract_lines()
 
 
 def _config() -> Config:

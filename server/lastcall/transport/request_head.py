@@ -51,10 +51,16 @@ def is_decided(data: bytes, seen: int) -> bool:
     return data.find(_END, max(0, seen - 3)) >= 0 or _AMBIGUOUS.search(data, max(0, seen - 1)) is not None
 
 
+def is_ambiguous(data: bytes | bytearray) -> bool:
+    """Whether the lines up to the first empty one, or to the end, hold a bare line end or NUL."""
+    end = data.find(_END)
+    return _AMBIGUOUS.search(data, 0, len(data) if end < 0 else end) is not None
+
+
 def parse_head(data: bytes) -> RequestHead | None:
     """The head at the beginning of these bytes; None while it is incomplete. Raises `BadHead`, as soon as possible."""
     end = data.find(_END)
-    if _AMBIGUOUS.search(data, 0, len(data) if end < 0 else end):
+    if is_ambiguous(data):
         raise BadHead("The request's head has a bare line end or NUL.")
     if end < 0:
         return None

@@ -72,13 +72,23 @@ class WebSocket(WebSocketConnection):
         self._pace = pace
         self._frames = 0
         self._held_back = held_back
+        self._opening = trio.CancelScope()
         self._held: Callable[[int], object] = int
         self._sizes: deque[int] = deque([0])  # of the messages that wait; the last one is the incomplete one
 
-    async def request(self, tasks: trio.Nursery) -> WebSocketRequest:
-        """Starts the reader in `tasks` and waits for the peer's handshake; accepting that opens the connection."""
-        tasks.start_soon(self._reader_task)
-        return await self._get_request()
+    async def request(self, tasks: trio.Nursery) -> WebSocketRequest | None:
+        """Starts the reader in `tasks` and waits for the peer's handshake; accepting that opens the connection.
+
+        None: the handshake was malformed and is answered, or the peer is gone.
+        """
+        with self._opening:
+            tasks.start_soon(self._reader_task)
+            return await self._get_request()
+        return None
+
+    async def _reader_task(self) -> None:
+        await super()._reader_task()
+        self._opening.cancel()  # the library would wait for ever for another handshake
 
     def count_bytes(self, held: Callable[[int], object]) -> None:
         """Calls `held` with the memory of the messages not fetched or not complete, and then with each change of it."""

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import structlog
 import trio
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -137,15 +137,20 @@ class Exchange:
     async def read_body(self) -> None:
         """Raises `RequestRefused` for a body that is too large, or `ClientGoneError`."""
         body = bytearray()
+        self._check_size(int(Headers(scope=self.scope).get("content-length", "0")))  # do not wait for what is refused
         while not self._body_complete:
             piece = await self._piece()
             if not self._memory.fits(len(piece)):
                 raise RequestRefused("overloaded", "The server has too little memory for this request.", retry_after=1)
             self._memory.add(len(piece))
             body += piece
-            if len(body) > BODY_BYTES_MAX:
-                raise RequestRefused("body_too_large", f"The body is larger than {BODY_BYTES_MAX} bytes.")
+            self._check_size(len(body))
         self._body = bytes(body)
+
+    @staticmethod
+    def _check_size(size: int) -> None:
+        if size > BODY_BYTES_MAX:
+            raise RequestRefused("body_too_large", f"The body is larger than {BODY_BYTES_MAX} bytes.")
 
     async def discard(self, bytes_max: float, seconds: float) -> None:
         """Reads and discards the rest of the body."""

@@ -180,6 +180,20 @@ async def test_a_pipelined_pair_is_answered_in_order(server: Running) -> None:
     assert answer.index(b"\r\n\r\nhello") < answer.index(b"\r\n\r\nagain")
 
 
+@pytest.mark.parametrize("more", [GET, b"\r\n", b"\0"], ids=["a request", "an empty line", "no HTTP"])
+async def test_what_follows_the_last_request_is_ignored(server: Running, more: bytes) -> None:
+    answer = await ask(server, LAST_GET + more)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.endswith(b"hello")
+
+
+async def test_trailers_with_a_bare_line_end_are_no_end_of_a_body(server: Running, clock: MockClock) -> None:
+    post = b"POST /hello HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nz\r\n0\r\n"
+    assert (await ask(server, post + b"A: b\r\n\r\n" + LAST_GET)).count(b"HTTP/1.1 200 ") == 2
+    assert b" 200 " not in await ask(server, post + b"A: b\n\n" + LAST_GET)
+
+
 async def test_a_head_request_gets_the_headers_without_the_body(server: Running) -> None:
     answer = await ask(server, LAST_GET.replace(b"GET", b"HEAD"))
     assert b"content-length: 5" in answer
@@ -262,6 +276,14 @@ async def test_a_body_that_is_too_large_is_refused_with_413(server: Running, clo
     answer = await ask(server, head + b"z" * size)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert error_of(answer)["code"] == "body_too_large"
+    await server.all_closed()
+
+
+async def test_a_length_that_is_too_large_is_refused_before_the_body(server: Running, clock: MockClock) -> None:
+    before = trio.current_time()
+    answer = await ask(server, b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 999999999999\r\n\r\nabc")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert trio.current_time() - before < REQUEST_SECONDS / 2
     await server.all_closed()
 
 
@@ -392,6 +414,6 @@ async def test_a_refusal_goes_out_although_the_unread_body_fills_the_queue(autoj
     with trio.fail_after(REQUEST_SECONDS / 2):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(feed)
-            await Bounded(app)({"type": "http", "method": "POST", "path": "/echo"}, take.receive, send)
+            await Bounded(app)({"type": "http", "method": "POST", "path": "/echo", "headers": []}, take.receive, send)
             nursery.cancel_scope.cancel()
     assert answered == [413, None]

@@ -1,4 +1,4 @@
-"""The account that PostgreSQL runs as for root."""
+"""The account that PostgreSQL runs as for root, and why a program failed."""
 
 from __future__ import annotations
 
@@ -44,3 +44,14 @@ def test_an_account_that_cannot_be_added_is_told_in_one_line(monkeypatch: pytest
         programs.owner_of_new_data()
     assert "\n" not in str(raised.value)
     assert len(tries) == programs.ACCOUNT_TRIES_MAX
+
+
+def test_a_program_that_failed_says_why_not_how_it_tidied_up() -> None:
+    said = (
+        'FATAL:  could not write to file "pg_wal/1": No space left on device\n'
+        "child process exited with exit code 1\n"
+        'initdb: removing contents of data directory "/data"\n'
+    )
+    assert programs.failure_line(said).endswith("No space left on device")
+    assert programs.failure_line('initdb: error: locale "x" is not known\ninitdb: hint: try C\n').endswith("not known")
+    assert programs.failure_line("killed\n") == "killed"

@@ -222,6 +222,23 @@ async def test_a_handshake_that_is_never_finished_is_dropped_at_its_bound(
     assert not world.store.sessions
 
 
+@pytest.mark.parametrize("method", ["POST", "GET"], ids=["another method", "no version"])
+async def test_a_malformed_handshake_ends_its_connection_at_once(
+    world: World, autojump_clock: MockClock, method: str
+) -> None:
+    theirs, ours = trio.testing.memory_stream_pair()
+    stream = BufferedStream(ours, send_seconds=10, bytes_high=1, bytes_max=10_000)
+    head = f"{method} /v1/realtime HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    await theirs.send_all(head.encode())
+    began = trio.current_time()
+    async with trio.open_nursery() as replies:
+        replies.start_soon(stream.run_writer)
+        assert await serve_websocket(stream, world.services, replies) == b""
+        assert (await theirs.receive_some()).startswith(b"HTTP/1.1 400 ")
+        replies.cancel_scope.cancel()
+    assert trio.current_time() == began
+
+
 async def test_beyond_the_limit_of_connections_a_client_is_told_to_come_back(autojump_clock: MockClock) -> None:
     world = World(FakeStore(), EchoAgent(), connections_max=0)
     async with world.connected() as peer:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -131,6 +133,22 @@ def test_handlers_are_put_back_unless_the_process_is_ending() -> None:
     with Ends().watchdog.installed():
         assert signal.getsignal(signal.SIGUSR1) != before
     assert signal.getsignal(signal.SIGUSR1) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_while_python_ends_does_not_change_the_exit_code(number: signal.Signals) -> None:
+    program = f"""if True:
+        import os, signal, time
+        from lastcall.runtime.watchdog import Watchdog
+        class Last:
+            def __del__(self, kill=os.kill, pid=os.getpid()): kill(pid, {int(number)})
+        watchdog = Watchdog(10.0)
+        with watchdog.installed():
+            watchdog.loop_begins()
+            watchdog.received(signal.SIGTERM, time.monotonic())
+        signal.last = Last()  # goes after the handlers
+    """
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
 
 
 async def test_signals_reach_the_loop_also_those_from_before_it(installed: Ends) -> None:

@@ -26,7 +26,9 @@ async def opened() -> AsyncIterator[tuple[WebSocket, Stream]]:
     async with trio.open_nursery() as tasks:
         ws = WebSocket(ours, BYTES_MAX)
         await theirs.send_all(HANDSHAKE)
-        await (await ws.request(tasks)).accept()
+        request = await ws.request(tasks)
+        assert request is not None
+        await request.accept()
         yield ws, theirs
         tasks.cancel_scope.cancel()
 
