@@ -181,5 +181,9 @@ def _failure_of_all(failures: Mapping[DatabaseHost, Exception]) -> Exception:
     errors = list(failures.values())
     if len(errors) == 1:
         return errors[0]
-    kind = socket.gaierror if all(isinstance(error, socket.gaierror) for error in errors) else ConnectionError
+    kind: type[Exception] = ConnectionError
+    if all(isinstance(error, socket.gaierror) for error in errors):
+        kind = socket.gaierror
+    elif any(isinstance(error, asyncpg.TooManyConnectionsError) for error in errors):
+        kind = asyncpg.TooManyConnectionsError
     return kind("; ".join(f"{host}: {reason_of(error)}" for host, error in failures.items()))
