@@ -174,8 +174,31 @@ async def test_a_function_of_somebody_else_is_not_replaced(empty_url: str) -> No
     assert "public.ids_of() is there already" in await refusal(empty_url)
 
 
-async def test_a_versions_table_of_somebody_else_is_named(empty_url: str) -> None:
-    psql(empty_url, "CREATE TABLE lastcall_schema (name text)")
+@pytest.mark.parametrize(
+    ("name", "statement"),
+    [
+        ("sessions_by_user", "CREATE TABLE theirs (a integer); CREATE INDEX sessions_by_user ON theirs (a)"),
+        ("conversation_of_one_user", "CREATE SEQUENCE conversation_of_one_user"),
+        ("messages", "CREATE TYPE messages AS ENUM ('sms')"),
+        ("conversations", "CREATE DOMAIN conversations AS text"),
+    ],
+)
+async def test_an_index_or_type_of_somebody_else_is_named(empty_url: str, name: str, statement: str) -> None:
+    psql(empty_url, statement)
+    assert f"public.{name} is there already" in await refusal(empty_url)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE lastcall_schema (name text)",
+        "CREATE TABLE lastcall_schema (version integer)",
+        "CREATE TABLE lastcall_schema (version text, applied_at timestamptz)",
+        "CREATE VIEW lastcall_schema AS SELECT 1 AS version, now() AS applied_at",
+    ],
+)
+async def test_a_versions_table_of_somebody_else_is_named(empty_url: str, statement: str) -> None:
+    psql(empty_url, statement)
     assert "public.lastcall_schema is there already" in await refusal(empty_url)
 
 
