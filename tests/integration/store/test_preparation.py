@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from uuid import uuid4
 
 import pytest
 import structlog.testing
@@ -206,6 +207,19 @@ async def test_a_table_that_hides_ours_is_named(url: str) -> None:
     psql(url, "CREATE SCHEMA app", "CREATE TABLE app.messages ()")
     said = await refusal(f"{url}&options=-csearch_path%3Dapp%2Cpublic")
     assert "app.messages hides lastcall's own, which is in the schema public" in said
+
+
+async def test_ours_are_used_whatever_comes_before_them_later(url: str) -> None:
+    async with open_store(url) as store:
+        psql(url, "CREATE SCHEMA app", "CREATE TABLE app.server_instances ()", "CREATE TABLE app.messages ()")
+        name = psql(url, "SELECT quote_ident(current_database())")
+        psql(url, f"ALTER DATABASE {name} SET search_path = app, public")
+        await store.warm_up()
+        instance_id = uuid4()
+        await store.register_instance(instance(instance_id))
+        async with store.open_lease_connection(instance_id) as lease:
+            assert await lease.renew()
+        await store.load_history(uuid4(), "ada", 1)
 
 
 async def test_ours_are_found_and_updated_behind_another_schema(url: str) -> None:
