@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -135,8 +135,10 @@ async def serve_sessions(
     gate = Gate(settings, metrics.count_refusal)
     metrics.held_bytes.set_function(lambda: gate.memory.held)
     async with open_instance(store, settings, registry) as lease:
-        with suppress(StoreError):  # it only makes the first sessions faster
+        try:
             await warm_up()
+        except StoreError as error:  # it only makes the first sessions faster, but they may wait for connections later
+            _log.warning("connections_not_opened", error=str(error))
         reconciler = Reconciler(store, lease, registry, metrics)
         async with trio.open_nursery() as repairs:
             repairs.start_soon(Reaper(store, lease, settings, metrics).run)

@@ -81,9 +81,15 @@ class Watch:
         self._answered = -inf
         self.in_doubt = False
 
-    def forget(self) -> None:
-        """After trouble of this process's own, others must be given the time to come back as well."""
-        self._sightings.clear()
+    def forget(self, instance_id: UUID | None = None) -> None:
+        """After trouble of this process's own, others must be given the time to come back as well.
+
+        instance_id: the only one that is given it.
+        """
+        if instance_id is None:
+            self._sightings.clear()
+        else:
+            self._sightings.pop(instance_id, None)
 
     def look(self, suspects: Sequence[Suspect], asked: float, answered: float) -> Iterator[tuple[Suspect, str]]:
         """Returns those that are dead, and why.

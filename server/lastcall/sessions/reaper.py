@@ -9,7 +9,7 @@ import trio
 
 from ..config import Settings
 from ..metrics import Metrics
-from ..store.errors import StoreError
+from ..store.errors import InstanceHeld, StoreError
 from ..store.records import Suspect
 from ..store.store import Store
 from .death import Watch
@@ -29,6 +29,7 @@ class Reaper:
         self._settings = settings
         self._metrics = metrics
         self._watch = Watch(lease.host_id, settings.gone_seconds)
+        self._told: dict[UUID, str] = {}  # of suspects: what was last said in the log
 
     async def run(self) -> None:
         while True:
@@ -49,6 +50,7 @@ class Reaper:
             # Where not even this instance gets its heartbeat through, the others' silence says nothing: the database
             # may answer questions and take no commit, as without its only synchronous standby.
             self._watch.forget()
+        self._told = {each.instance_id: self._told.get(each.instance_id, "") for each in suspects}
         for suspect, cause in self._watch.look(suspects, asked, trio.current_time()):
             await self._reap(suspect, me, cause)
         self._metrics.reaper_last_look.set_to_current_time()
@@ -60,8 +62,18 @@ class Reaper:
             while batch := await self._store.reap(suspect, me):  # it begins no more sessions: they come to an end
                 closed += batch
         except StoreError as error:
+            if isinstance(error, InstanceHeld):
+                # A living one cannot renew its lease either: it is given the time to, once its row is free.
+                self._watch.forget(suspect.instance_id)
             self._metrics.reaper_failures.inc()
-            _log.warning("instance_not_reaped", instance_id=str(suspect.instance_id), error=str(error))
+            self._tell("instance_not_reaped", suspect, error=str(error))
         else:
-            _log.warning("instance_reaped", instance_id=str(suspect.instance_id), cause=cause, sessions=closed)
+            self._tell("instance_reaped", suspect, cause=cause, sessions=closed)
         self._metrics.sessions_reaped.inc(closed)
+
+    def _tell(self, event: str, suspect: Suspect, **about: str | int) -> None:
+        """Logs it, but not in each pass for as long as rows are locked."""
+        said = f"{event} {about}"
+        if said != self._told.get(suspect.instance_id):
+            _log.warning(event, instance_id=str(suspect.instance_id), **about)
+        self._told[suspect.instance_id] = said

@@ -20,6 +20,10 @@ class CommitRefused(StoreUnavailable):
     """The database answers, but commits nothing; the message is its own reason."""
 
 
+class InstanceHeld(StoreUnavailable):
+    """Somebody has locked the instance's row, so that it cannot renew its lease, nor be declared dead."""
+
+
 class SessionClosed(StoreError):
     """The session's row is closed, so nothing more is stored for it."""
 

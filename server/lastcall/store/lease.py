@@ -90,6 +90,9 @@ class InstanceStore(Protocol):
 
         Returns:
             The number of sessions that were ended. It is bounded: call again until it is 0.
+
+        Raises:
+            InstanceHeld: Its row is locked.
         """
         ...
 

@@ -92,6 +92,13 @@ UPDATE conversation_sessions s
   FROM free WHERE s.session_id = free.session_id AND s.is_active
 RETURNING s.session_id, s.user_id, s.session_start, s.session_end, s.duration_seconds, s.end_reason;
 
+-- name: instance_is_held
+-- A row: it is locked. By the lock that reap_instance takes.
+WITH free AS MATERIALIZED (
+    SELECT instance_id FROM server_instances WHERE instance_id = $1 FOR UPDATE SKIP LOCKED
+)
+SELECT FROM server_instances WHERE instance_id = $1 AND NOT EXISTS (SELECT FROM free);
+
 -- name: stop_instance
 -- FOR UPDATE, which a renewal does not take: the instance begins no sessions meanwhile. held: its row is locked; waiting
 -- would hold up the ends in the same transaction.

@@ -10,14 +10,16 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import structlog.testing
 import trio
+from lastcall import logs
 from lastcall.config import Settings
 from lastcall.metrics import Metrics
 from lastcall.runtime.host import host_id, process_started
 from lastcall.sessions.instance import RECONNECT_SECONDS_MAX, InstanceLease
 from lastcall.sessions.reaper import Reaper
 from lastcall.sessions.registry import Registry
-from lastcall.store.errors import StoreUnavailable
+from lastcall.store.errors import InstanceHeld, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.records import SessionStart
 from lastcall.store.store import Store
@@ -32,6 +34,7 @@ THERE = "boot-2/4026531836"
 LEASE_SECONDS = 10.0
 NOT_BEFORE_SECONDS = 5.0
 OTHER_HOST_SECONDS_MAX = 6.0
+LOCKED_SECONDS = 25.0
 LOOKS_SECONDS = 0.5  # of the reaper, and what its queue takes: added to what a death takes to be certain
 ORPHANS = 10_000
 REAPED_WITHIN_SECONDS = 6.0
@@ -250,6 +253,30 @@ async def test_an_instance_that_renews_before_the_verdict_lives_on(
     assert verdicts
     assert scene.row(session).is_active
     assert not scene.store.instances[other].gone
+
+
+async def test_an_instance_whose_row_was_locked_is_given_time_to_renew(
+    scene: MemoryScene, autojump_clock: MockClock
+) -> None:
+    """The lock keeps a living instance from renewing its lease, and others from declaring it dead."""
+
+    def locked(operation: str) -> None:
+        if operation == "reap":
+            raise InstanceHeld("its row is locked")
+
+    here = {"host_id": host_id(), "pid": os.getpid(), "process_started": process_started(os.getpid())}
+    other = await scene.other(**here)
+    session = await scene.session_of(other)
+    scene.store.fail_before = locked
+    logs.configure(json_logs=False, level="warning")
+    with structlog.testing.capture_logs() as logged:
+        await scene.swept_for(LOCKED_SECONDS)
+    scene.store.fail_before = lambda operation: None
+    await scene.swept_for(RECONNECT_SECONDS_MAX)
+    assert await scene.store.renew_lease(other)
+    await scene.swept_for(LEASE_SECONDS / 2)
+    assert scene.row(session).is_active
+    assert [line["event"] for line in logged] == ["instance_not_reaped"]
 
 
 async def test_a_sweep_that_fails_is_counted_and_followed_by_the_next(

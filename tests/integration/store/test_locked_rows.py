@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 import trio
 from lastcall.store import reports
-from lastcall.store.errors import CredentialRevoked, InstanceGone, StoreError, StoreUnavailable
+from lastcall.store.errors import CredentialRevoked, InstanceGone, InstanceHeld, StoreError, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.batch import NONE, BulkClose, Closed, InstanceStop, Write
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
@@ -170,9 +170,9 @@ async def test_a_locked_instance_delays_only_begins_of_its_own(world: PostgresWo
         answer = await commit(world, starts=starts, items=[item(start)], ends=[end_row(start)])
         assert answer["starts"] == {str(world.instance_id): False, str(neighbour): True}
         assert (answer["items"], answer["ends"]) == (["stored"], {str(start.session_id): True})
-        with at_once():
-            (suspect,) = await world.store.suspects(world.instance_id)
-            assert await world.store.reap(replace(suspect, instance_id=world.instance_id), neighbour) == 0
+        (suspect,) = await world.store.suspects(world.instance_id)
+        with at_once(), pytest.raises(InstanceHeld):
+            await world.store.reap(replace(suspect, instance_id=world.instance_id), neighbour)
     assert await world.session_count() == 2
 
 

@@ -19,12 +19,12 @@ from .world import PostgresWorld, end, item, soon
 async def test_by_session_it_needs_no_setting_of_its_own(postgres_store: PostgresStore, database_url: str) -> None:
     """Also with settings in the URL. PgBouncer refuses settings that come with a connection's start."""
     with run_pgbouncer(database_url, "session") as pgbouncer:
-        async with open_store(f"{pgbouncer.url}?options=-csearch_path=public,pg_catalog") as store:
+        async with open_store(f"{pgbouncer.url}?options=-cwork_mem=128kB") as store:
             await store.warm_up()
             [row] = await store.select("SELECT current_setting('statement_timeout') AS it")
             assert row["it"] == f"{STATEMENT_SECONDS:g}s"
-            [row] = await store.select("SELECT current_setting('search_path') AS it")
-            assert row["it"] == "public,pg_catalog"
+            [row] = await store.select("SELECT current_setting('work_mem') AS it")
+            assert row["it"] == "128kB"
             world = PostgresWorld(store)
             await store.register_instance(instance(world.instance_id))
             start = await world.begin()

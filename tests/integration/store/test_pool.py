@@ -177,3 +177,23 @@ async def test_readers_leave_connections_for_writes(postgres_store: PostgresStor
 async def busy(store: PostgresStore) -> int:
     [row] = await store.select(BUSY, urgent=True)
     return int(row["count"])
+
+
+async def test_where_the_database_allows_no_more_connections_those_that_are_open_do(
+    postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another server of the same role may have taken the rest."""
+    refused = 0
+
+    async def no_more(*_: object, **__: object) -> None:
+        nonlocal refused
+        refused += 1
+        raise asyncpg.TooManyConnectionsError("too many connections")
+
+    await postgres_store.keys_exist()
+    monkeypatch.setattr(postgres_store._connector, "open", no_more)
+    async with trio.open_nursery() as nursery:
+        for _ in range(4 * CONNECTIONS):
+            nursery.start_soon(partial(postgres_store.select, "SELECT pg_sleep(0.01)", urgent=True))
+    assert 0 < refused <= CONNECTIONS
+    assert count_of(postgres_store) == 1

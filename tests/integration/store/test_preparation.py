@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from uuid import uuid4
 
 import pytest
 import structlog.testing
@@ -174,8 +175,31 @@ async def test_a_function_of_somebody_else_is_not_replaced(empty_url: str) -> No
     assert "public.ids_of() is there already" in await refusal(empty_url)
 
 
-async def test_a_versions_table_of_somebody_else_is_named(empty_url: str) -> None:
-    psql(empty_url, "CREATE TABLE lastcall_schema (name text)")
+@pytest.mark.parametrize(
+    ("name", "statement"),
+    [
+        ("sessions_by_user", "CREATE TABLE theirs (a integer); CREATE INDEX sessions_by_user ON theirs (a)"),
+        ("conversation_of_one_user", "CREATE SEQUENCE conversation_of_one_user"),
+        ("messages", "CREATE TYPE messages AS ENUM ('sms')"),
+        ("conversations", "CREATE DOMAIN conversations AS text"),
+    ],
+)
+async def test_an_index_or_type_of_somebody_else_is_named(empty_url: str, name: str, statement: str) -> None:
+    psql(empty_url, statement)
+    assert f"public.{name} is there already" in await refusal(empty_url)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE lastcall_schema (name text)",
+        "CREATE TABLE lastcall_schema (version integer)",
+        "CREATE TABLE lastcall_schema (version text, applied_at timestamptz)",
+        "CREATE VIEW lastcall_schema AS SELECT 1 AS version, now() AS applied_at",
+    ],
+)
+async def test_a_versions_table_of_somebody_else_is_named(empty_url: str, statement: str) -> None:
+    psql(empty_url, statement)
     assert "public.lastcall_schema is there already" in await refusal(empty_url)
 
 
@@ -183,6 +207,19 @@ async def test_a_table_that_hides_ours_is_named(url: str) -> None:
     psql(url, "CREATE SCHEMA app", "CREATE TABLE app.messages ()")
     said = await refusal(f"{url}&options=-csearch_path%3Dapp%2Cpublic")
     assert "app.messages hides lastcall's own, which is in the schema public" in said
+
+
+async def test_ours_are_used_whatever_comes_before_them_later(url: str) -> None:
+    async with open_store(url) as store:
+        psql(url, "CREATE SCHEMA app", "CREATE TABLE app.server_instances ()", "CREATE TABLE app.messages ()")
+        name = psql(url, "SELECT quote_ident(current_database())")
+        psql(url, f"ALTER DATABASE {name} SET search_path = app, public")
+        await store.warm_up()
+        instance_id = uuid4()
+        await store.register_instance(instance(instance_id))
+        async with store.open_lease_connection(instance_id) as lease:
+            assert await lease.renew()
+        await store.load_history(uuid4(), "ada", 1)
 
 
 async def test_ours_are_found_and_updated_behind_another_schema(url: str) -> None:

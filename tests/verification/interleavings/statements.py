@@ -16,7 +16,7 @@ from uuid import UUID, uuid5
 import asyncpg
 from lastcall.agents.agent import Memory
 from lastcall.sessions.death import Silence, cause_of_death
-from lastcall.store.errors import StoreError, StoreUnavailable
+from lastcall.store.errors import InstanceHeld, StoreError, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.batch import BatchStatement, BulkClose, InstanceStop, Write
 from lastcall.store.queries import QUERIES
@@ -198,7 +198,10 @@ async def suspect(_sql: Sql, state: State, now: int) -> str:
 
 async def reap(sql: Sql, state: State, _now: int, by: UUID) -> str:
     assert state.known.verdict is not None
-    return f"closed {await Direct(sql).reap(_dead(state.known.verdict), by)}"
+    try:
+        return f"closed {await Direct(sql).reap(_dead(state.known.verdict), by)}"
+    except InstanceHeld:
+        return "closed 0"
 
 
 async def sweep(sql: Sql, state: State, _now: int) -> str:

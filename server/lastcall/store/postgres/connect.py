@@ -39,7 +39,7 @@ NOT_READY = (
     asyncpg.CrashShutdownError,
 )
 
-Prepare = Callable[[asyncpg.Pool], Awaitable[None]]
+Prepare = Callable[[asyncpg.Pool], Awaitable[str | None]]
 
 _log = structlog.get_logger(__name__)
 
@@ -146,7 +146,7 @@ async def _connect(connector: Connector, prepare: Prepare) -> asyncpg.Pool:
         "jit": "off",
     }
     connect_again = partial(connector.open, command_seconds=COMMAND_SECONDS)
-    set_up = SessionSetup({**connector.settings, **SETTINGS, **settings}, connect_again)
+    set_up = SessionSetup(lambda: {**connector.settings, **SETTINGS, **settings}, connect_again)
 
     async def open_connection(*_: object, **__: object) -> Any:
         return await connector.open(set_up, command_seconds=COMMAND_SECONDS)
@@ -161,7 +161,10 @@ async def _connect(connector: Connector, prepare: Prepare) -> asyncpg.Pool:
             reset=_skip_reset,
         )
         try:
-            await prepare(pool)
+            connector.schema = await prepare(pool)
+            if connector.schema is not None:
+                async with pool.acquire() as connection:  # the one that found it by its search path
+                    await set_up(connection)
         except BaseException:
             pool.terminate()
             raise

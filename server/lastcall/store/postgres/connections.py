@@ -30,6 +30,7 @@ CONNECT_SECONDS = 5.0  # for one connection, on whichever host; each host has a 
 COMMAND_SECONDS = 5.0
 QUIET_SECONDS = 5.0  # after that long without use, a connection is checked first
 CHECK_SECONDS = 0.5
+SCARCE_SECONDS = 1.0  # after the database refused one more connection, for which those that are open have to do
 
 T = TypeVar("T")
 
@@ -46,6 +47,9 @@ class Connections:
         self._idle: list[tuple[Any, float]] = []  # and since when
         self._trusted_since = -math.inf
         self._free = asyncio.Semaphore(pool.get_max_size())
+        self._lent = 0
+        self._returned = asyncio.Event()  # set when one comes back, and replaced
+        self._scarce_until = -math.inf
 
     @property
     def count(self) -> int:
@@ -81,6 +85,7 @@ class Connections:
             await self._free.acquire()
         try:
             connection = await self._take()
+            self._lent += 1
             try:
                 yield connection
             except BaseException as error:
@@ -91,11 +96,35 @@ class Connections:
                     # It may be in the middle of a statement: the pool resets or replaces it.
                     await self._pool.release(connection)
                 raise
-            self._idle.append((connection, _now()))
+            else:
+                self._idle.append((connection, _now()))
+            finally:
+                self._lent -= 1
+                self._returned.set()
+                self._returned = asyncio.Event()
         finally:
             self._free.release()
 
     async def _take(self) -> Any:
+        """One that is open, or another one; where the database allows no more, one that comes back in time."""
+        until = _now() + FREE_SECONDS
+        while (connection := await self._take_idle()) is None:
+            returned = self._returned
+            try:
+                if self._lent == 0 or _now() >= self._scarce_until:
+                    return await self._open()
+            except StoreUnavailable as error:
+                is_scarce = isinstance(error.__cause__, asyncpg.TooManyConnectionsError)
+                if not is_scarce or (self._lent == 0 and not self._idle) or _now() >= until:
+                    raise
+                self._scarce_until = _now() + SCARCE_SECONDS
+            # Not longer: others may have left some to us meanwhile.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SCARCE_SECONDS):
+                    await returned.wait()
+        return connection
+
+    async def _take_idle(self) -> Any | None:
         while self._idle:
             connection, since = self._idle.pop()
             if not _is_open(connection):
@@ -107,7 +136,7 @@ class Connections:
                 for each in (connection, *(idle for idle, _ in self._idle)):
                     _drop(each)
                 self._idle.clear()
-        return await self._open()
+        return None
 
     async def _is_of_use(self, connection: Any) -> bool:
         """Asks the server. A firewall may have forgotten the connection, the server may have become a standby."""

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import structlog
 
+from ..errors import InstanceHeld
 from ..records import EVIDENCE_SECONDS, Instance, Suspect
 from .calls import bounded_call
 from .connections import CONNECTIONS, Queries
@@ -69,7 +70,10 @@ class InstanceQueries(Queries):
 
     async def reap(self, suspect: Suspect, judge: UUID) -> int:
         verdict = (suspect.instance_id, suspect.heartbeat, judge, REAP_ROWS_MAX, EVIDENCE_SECONDS)
-        return len(await self.fetch("reap_instance", *verdict, urgent=True))
+        closed = await self.fetch("reap_instance", *verdict, urgent=True)
+        if not closed and await self.fetch("instance_is_held", suspect.instance_id, urgent=True):
+            raise InstanceHeld("the row of the instance is locked by another transaction")
+        return len(closed)
 
     async def active_sessions(self, instance_id: UUID) -> Collection[UUID]:
         return [row["session_id"] for row in await self.fetch("active_sessions", instance_id, urgent=True)]

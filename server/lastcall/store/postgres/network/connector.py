@@ -42,10 +42,15 @@ class _Wanted:
 
 
 class Connector:
-    """Opens connections to one database. The host that worked last is tried first, and those that hung last."""
+    """Opens connections to one database. The host that worked last is tried first, and those that hung last.
+
+    schema: of our tables, once it is known, and then the whole search path: a person who changes that of the role, or
+        creates tables of our names in a schema before ours, must not lead our statements astray.
+    """
 
     def __init__(self, address: DatabaseAddress) -> None:
         self.address = address
+        self.schema: str | None = None
         self._hosts = random.sample(address.hosts, len(address.hosts)) if address.shuffled else address.hosts
         self._preferred = Preference[DatabaseHost]()
         self._preferred_addresses = Preference[tuple[DatabaseHost, str]]()
@@ -59,7 +64,10 @@ class Connector:
     @property
     def settings(self) -> Mapping[str, str]:
         """The session's settings that the address asks for, to be set once it is open: poolers refuse them before."""
-        return {name: value for name, value in self.address.settings.items() if name != "options"}
+        settings = {name: value for name, value in self.address.settings.items() if name != "options"}
+        if self.schema is not None:
+            settings["search_path"] = '"' + self.schema.replace('"', '""') + '"'
+        return settings
 
     async def open(self, prepare: Prepare | None = None, *, command_seconds: float, purpose: str = "") -> Any:
         """Opens a connection. To be used from asyncio.
@@ -181,5 +189,9 @@ def _failure_of_all(failures: Mapping[DatabaseHost, Exception]) -> Exception:
     errors = list(failures.values())
     if len(errors) == 1:
         return errors[0]
-    kind = socket.gaierror if all(isinstance(error, socket.gaierror) for error in errors) else ConnectionError
+    kind: type[Exception] = ConnectionError
+    if all(isinstance(error, socket.gaierror) for error in errors):
+        kind = socket.gaierror
+    elif any(isinstance(error, asyncpg.TooManyConnectionsError) for error in errors):
+        kind = asyncpg.TooManyConnectionsError
     return kind("; ".join(f"{host}: {reason_of(error)}" for host, error in failures.items()))

@@ -63,8 +63,8 @@ async def migrate_database(pool: asyncpg.Pool, *, check: bool) -> MigrationRepor
         return MigrationReport(state.kind.value, is_due and not check, state.schema, SCHEMA_VERSION, release)
 
 
-async def prepare_database(pool: asyncpg.Pool, access: Access) -> None:
-    """Raises `DatabaseUnusable` where the database cannot be used for this."""
+async def prepare_database(pool: asyncpg.Pool, access: Access) -> str:
+    """The schema that our tables are in. Raises `DatabaseUnusable` where the database cannot be used for this."""
     async with pool.acquire() as connection:
         facts = await read_facts(connection)
         require_usable(facts, writes=access is not Access.READ)
@@ -73,6 +73,7 @@ async def prepare_database(pool: asyncpg.Pool, access: Access) -> None:
         state = await _read_state(connection, facts.role)
         if _to_do(state, access):
             await migrate(connection, facts.role)
+        return state.schema
 
 
 def _to_do(state: SchemaState, access: Access) -> bool:

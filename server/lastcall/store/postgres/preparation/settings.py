@@ -46,8 +46,8 @@ class SessionSetup:
     settings: in addition to `SETTINGS`. connect: opens another connection in the same way.
     """
 
-    def __init__(self, settings: Mapping[str, str], connect: Connect) -> None:
-        self._sql = _set({**SETTINGS, **settings}) + DURABLE
+    def __init__(self, settings: Callable[[], Mapping[str, str]], connect: Connect) -> None:
+        self._settings = settings
         self._connect = connect
         self._checked = False
 
@@ -57,7 +57,7 @@ class SessionSetup:
             # First: what is set on a session that others share is set for them.
             await require_own_session(connection, self._connect)
             self._checked = True
-        await connection.execute(self._sql)
+        await set_session(connection, self._settings())
 
 
 async def set_session(connection: Any, settings: Mapping[str, str]) -> None:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-import asyncpg
-
 from .... import __version__
 from ...errors import DatabaseUnusable
 from ...queries import SCHEMA, SCHEMA_DIGEST
@@ -18,6 +16,8 @@ from ...queries import SCHEMA, SCHEMA_DIGEST
 SCHEMA_VERSION = 1
 VERSIONS = "lastcall_schema"  # the table that says which schema is there
 RELATIONS = tuple(re.findall(r"^CREATE (?:TABLE IF NOT EXISTS|OR REPLACE VIEW) (\w+)", SCHEMA, re.MULTILINE))
+# An index of somebody else would be taken for ours (IF NOT EXISTS), and ours be missing.
+INDEXES = tuple(re.findall(r"(?:INDEX IF NOT EXISTS|CONSTRAINT(?= \w+ UNIQUE)) (\w+)", SCHEMA))
 FUNCTIONS = tuple(dict.fromkeys(re.findall(r"^CREATE OR REPLACE FUNCTION (\w+)", SCHEMA, re.MULTILINE)))
 NAMES_SHOWN_MAX = 3
 
@@ -25,9 +25,16 @@ FIND = """
 SELECT relname::text AS name, nspname::text AS schema FROM unnest($1::text[]) AS wanted (name)
   JOIN pg_class c ON c.oid = to_regclass(quote_ident(wanted.name)) JOIN pg_namespace n ON n.oid = c.relnamespace
 """
-FIND_FUNCTIONS = """
-SELECT DISTINCT proname || '()' FROM pg_proc
- WHERE pronamespace = to_regnamespace(quote_ident(current_schema())) AND proname = ANY ($1::text[])
+FIND_TAKEN = """
+WITH here AS (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
+SELECT relname::text FROM pg_class, here WHERE relnamespace = here.oid AND relname = ANY ($1::text[] || $2::text[])
+UNION SELECT typname::text FROM pg_type, here WHERE typnamespace = here.oid AND typname = ANY ($1::text[])
+UNION SELECT proname || '()' FROM pg_proc, here WHERE pronamespace = here.oid AND proname = ANY ($3::text[])
+"""
+ARE_VERSIONS = """
+SELECT count(*) = 2 FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
+ WHERE c.oid = to_regclass($1) AND relkind = 'r' AND NOT attisdropped
+   AND (attname, atttypid::regtype) IN (('version', 'integer'::regtype), ('applied_at', 'timestamptz'::regtype))
 """
 NO_SCHEMA = (
     "search_path names no schema that exists and may be used by this role:"
@@ -63,8 +70,7 @@ async def read_state(connection: Any) -> SchemaState:
     found = {row["name"]: row["schema"] for row in await connection.fetch(FIND, RELATIONS)}
     home = found.get(VERSIONS)
     if home is None:
-        taken = [name for name, schema in found.items() if schema == current]
-        taken += [row[0] for row in await connection.fetch(FIND_FUNCTIONS, FUNCTIONS)]
+        taken = sorted(row[0] for row in await connection.fetch(FIND_TAKEN, RELATIONS, INDEXES, FUNCTIONS))
         if taken:
             raise DatabaseUnusable(_taken(taken, current))
         return SchemaState(Kind.MISSING, current)
@@ -79,10 +85,9 @@ async def read_state(connection: Any) -> SchemaState:
 
 async def _newest(connection: Any, home: str) -> Mapping[str, Any]:
     """The row of the newest version; older releases lack some of its columns."""
-    try:
-        row = await connection.fetchval(f"SELECT to_jsonb(s) FROM {VERSIONS} s ORDER BY version DESC LIMIT 1")  # noqa: S608
-    except asyncpg.UndefinedColumnError as error:
-        raise DatabaseUnusable(_taken([VERSIONS], home)) from error
+    if not await connection.fetchval(ARE_VERSIONS, VERSIONS):
+        raise DatabaseUnusable(_taken([VERSIONS], home))
+    row = await connection.fetchval(f"SELECT to_jsonb(s) FROM {VERSIONS} s ORDER BY version DESC LIMIT 1")  # noqa: S608
     newest: Mapping[str, Any] = {} if row is None else json.loads(row)
     return newest
 
