@@ -40,7 +40,7 @@ FORCE_MARGIN_SECONDS = 5.0  # beyond the budget; a process that is still there i
 STUCK_SECONDS = 2.0  # without a heartbeat: a second signal does not wait for such a loop
 HURRY_SECONDS_MIN = 0.5  # for the loop to follow a second signal, however late its heartbeat is
 CHECK_SECONDS = 0.1  # between looks at the deadlines
-FUSE_SECONDS = 1.0  # beyond the deadline, before the fuse ends what this thread could not
+FUSE_SECONDS = 3.0  # beyond the deadline, before the fuse ends what this thread could not: it may be flushing the log
 
 Receive = Callable[[int, Meaning], None]
 

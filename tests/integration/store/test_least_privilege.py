@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -18,23 +20,14 @@ from tests.support.instances import instance
 from .world import HASH, LEASE_SECONDS, OTHER_HASH, WITHIN, PostgresWorld, end, item, key_of, memory, secret_of
 
 SCHEMA = "chat"
-WRITTEN = (
-    "server_instances",
-    "api_keys",
-    "client_secrets",
-    "conversations",
-    "conversation_sessions",
-    "messages",
-    "user_memories",
-)
-# As docs/operations.md has them, for the owner to run after each `lastcall migrate`.
-GRANTS = (
-    "GRANT USAGE ON SCHEMA {schema} TO {role}",
-    "GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}",
-    f"GRANT INSERT, UPDATE ON {', '.join(f'{{schema}}.{name}' for name in WRITTEN)} TO {{role}}",
-    "GRANT DELETE ON {schema}.client_secrets, {schema}.unfinished_revocations TO {role}",
-    "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {role}",
-)
+OPERATIONS = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
+
+
+def grants(schema: str, role: str) -> list[str]:
+    """The statements of docs/operations.md, for the owner to run after each `lastcall migrate`."""
+    (text,) = re.findall(r"^```sql\n(.*?)^```$", OPERATIONS.read_text(), re.DOTALL | re.MULTILINE)
+    ours = re.sub(r"\bSCHEMA s\b", f"SCHEMA {schema}", re.sub(r"\bs\.", f"{schema}.", text))
+    return [each.strip() for each in ours.replace("TO chat;", f"TO {role};").split(";") if each.strip()]
 
 
 @pytest.fixture
@@ -46,7 +39,7 @@ def owned(database_url: str) -> Iterator[tuple[str, str]]:
         psql(url, f"ALTER ROLE {role} SET default_transaction_isolation = 'serializable'")
         owners, roles = as_role(url, owner, schema=SCHEMA), as_role(url, role, schema=SCHEMA)
         trio.run(lambda: migrate_schema(owners, check=False))
-        psql(owners, *(each.format(schema=SCHEMA, role=role) for each in GRANTS))
+        psql(owners, *grants(SCHEMA, role))
         yield owners, roles
         psql(url, f"DROP OWNED BY {role}", f"DROP OWNED BY {owner}")
 
