@@ -34,7 +34,7 @@ from .server import Server
 SECONDS_MAX = 86_400
 SERVERS_MAX = 16
 CLIENTS_MAX = 2_000
-CLIENTS_PER_CORE = 40  # more would keep the servers from the processors, and times could not be judged
+CLIENTS_PER_CORE = 12  # more would keep the servers from the processors, and times could not be judged
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
