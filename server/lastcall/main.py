@@ -45,6 +45,7 @@ from .shutdown import (
 from .store.address import DatabaseAddress, read_address
 from .store.errors import StoreError
 from .store.postgres import open_store
+from .store.proof import CommitProof
 from .store.store import Store
 from .transport.http1 import HttpServer
 from .transport.port import open_port
@@ -158,6 +159,7 @@ async def serve_sessions(
                         authenticator,
                         gate,
                         reconciler,
+                        CommitProof(store),
                         conditions=conditions or Conditions(),
                     )
                     await serve_connections(services, listen, signals, announce)

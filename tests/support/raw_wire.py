@@ -28,6 +28,7 @@ from lastcall.realtime.services import Services
 from lastcall.sessions.instance import InstanceLease
 from lastcall.sessions.reconciler import Reconciler
 from lastcall.sessions.registry import Registry
+from lastcall.store.proof import CommitProof
 from lastcall.transport.http1 import HttpServer
 from lastcall.transport.stream import LINGER_SECONDS
 from lastcall.web.app import create_app
@@ -104,6 +105,7 @@ class World:
             Authenticator(self.store, self.settings),
             Gate(self.settings, metrics.count_refusal),
             Reconciler(self.store, self.lease, self.registry, metrics),
+            CommitProof(self.store),
         )
         self._listener = Listener(services, HttpServer(create_app(services)), SOCKETS_MAX)
 

@@ -21,6 +21,7 @@ from lastcall.realtime.services import Services
 from lastcall.sessions.instance import InstanceLease
 from lastcall.sessions.reconciler import Reconciler
 from lastcall.sessions.registry import Registry
+from lastcall.store.proof import CommitProof
 from lastcall.transport.stream import BufferedStream
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
@@ -52,6 +53,7 @@ class World:
             Authenticator(store, self.settings),
             Gate(self.settings, metrics.count_refusal),
             Reconciler(store, self.lease, registry, metrics),
+            CommitProof(store),
         )
         self.over = trio.Event()
 

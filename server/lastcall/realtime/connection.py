@@ -112,10 +112,10 @@ class _Connection:
         self._resumes = admission.conversation_id or principal.conversation_id
         self._reserved = 0  # for the history, until it is loaded
         self._outbox = Outbox(stream, ws)
-        self._memory = services.gate.memory.account(self._make_room)
-        self._session = Session(principal.user_id, self._resumes or uuid4(), self._memory)
-        ws.count_bytes(self._memory.add)
-        stream.count_bytes(self._memory.add)
+        memory = services.gate.memory.account(self._make_room)
+        self._session = Session(principal.user_id, self._resumes or uuid4(), memory)
+        ws.count_bytes(memory.add)
+        stream.count_bytes(memory.add)
         self._limits = SessionLimits(services.settings, self._session.started)
         self._reader = Reader(ws, stream, self._session, self._limits, self._outbox, services)
         self._instance_id = services.lease.instance_id
@@ -134,7 +134,7 @@ class _Connection:
             try:
                 await ExitPath(self._session, self._instance_id, self._close_socket, self._services).run()
             finally:
-                self._memory.close()
+                self._session.memory.close()
 
     def _make_room(self) -> None:
         """Called when the server's memory is used up and this session is one of the largest."""
@@ -158,8 +158,8 @@ class _Connection:
         if opening is None:
             return
         async with trio.open_nursery() as helpers:
-            inbox = Inbox(self._settings.inbox_events_max, self._settings.inbox_bytes_max, self._memory)
-            self._memory.add(-self._reserved)  # from here on, the items are counted
+            inbox = Inbox(self._settings.inbox_events_max, self._settings.inbox_bytes_max, self._session.memory)
+            self._session.memory.add(-self._reserved)  # from here on, the items are counted
             conversation = Conversation(
                 self._session,
                 opening,
@@ -241,9 +241,9 @@ class _Connection:
         size = await self._services.store.history_bytes(conversation_id, self._session.user_id, limit)
         if size is not None:
             self._reserved = HISTORY_FACTOR * size
-            if not self._memory.fits(self._reserved):
+            if not self._session.memory.fits(self._reserved):
                 raise NoMemory
-            self._memory.add(self._reserved)
+            self._session.memory.add(self._reserved)
 
     def _refuse(self, code: str, message: str, reason: EndReason, close_code: int | None = None) -> None:
         self._outbox.emit(error_event(code, message))

@@ -34,12 +34,9 @@ class Services:
     authenticator: Authenticator
     gate: Gate
     reconciler: Reconciler
+    proof: CommitProof
     draining: trio.Event = field(default_factory=trio.Event)
     conditions: Conditions = field(default_factory=Conditions)
-    proof: CommitProof = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "proof", CommitProof(self.store))  # the class is frozen
 
     async def ready(self) -> str | None:
         """None where the server accepts sessions, else the reason in a few words."""
