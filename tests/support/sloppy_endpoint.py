@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +11,7 @@ import h11
 import msgspec
 import trio
 from hypothesis import strategies as st
+from lastcall.agents.agent import Piece, ToolArguments, ToolCall
 
 REQUEST_BYTES = 65_536
 
@@ -80,6 +81,17 @@ def event(chunk: object) -> bytes:
 def chunk_of(delta: Any = None, *, finish: str | None = None, **more: Any) -> dict[str, Any]:
     choice = {"index": 0, "finish_reason": finish} | ({} if delta is None else {"delta": delta})
     return {"id": "c", "object": "chat.completion.chunk", "choices": [choice], **more}
+
+
+def calls_of(pieces: Iterable[Piece]) -> list[tuple[str, str]]:
+    """The calls among an agent's pieces: names, and arguments put together."""
+    made: list[list[str]] = []
+    for piece in pieces:
+        if isinstance(piece, ToolCall):
+            made.append([piece.name, piece.arguments])
+        elif isinstance(piece, ToolArguments):
+            made[-1][1] += piece.text
+    return [(name, arguments) for name, arguments in made]
 
 
 NOISE = (

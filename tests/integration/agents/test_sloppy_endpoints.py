@@ -10,11 +10,20 @@ import msgspec
 import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
-from lastcall.agents.agent import AgentFailed, Message, Piece, ToolArguments, ToolCall, Turn
+from lastcall.agents.agent import AgentFailed, Message, Piece, Turn
 from lastcall.agents.openai import OpenAIAgent
 from lastcall.agents.openai.chat import chars_of
 
-from tests.support.sloppy_endpoint import Response, Script, SloppyEndpoint, chunk_of, event, scripts, sloppy_endpoint
+from tests.support.sloppy_endpoint import (
+    Response,
+    Script,
+    SloppyEndpoint,
+    calls_of,
+    chunk_of,
+    event,
+    scripts,
+    sloppy_endpoint,
+)
 
 # The HTTP client leaves its own generators unfinished at the end of a stream; its connection is closed all the same.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
@@ -47,13 +56,7 @@ async def test_the_words_and_the_calls_survive_any_sloppiness(script: Script) ->
     async with asking(lambda _: script.response) as (_, agent):
         pieces = await answer(agent, "Hi")
     assert "".join(piece for piece in pieces if isinstance(piece, str)) == script.words
-    made: list[list[str]] = []
-    for piece in pieces:
-        if isinstance(piece, ToolCall):
-            made.append([piece.name, piece.arguments])
-        elif isinstance(piece, ToolArguments):
-            made[-1][1] += piece.text
-    parsed = [(name, msgspec.json.decode(arguments)) for name, arguments in made]
+    parsed = [(name, msgspec.json.decode(arguments)) for name, arguments in calls_of(pieces)]
     assert parsed == [(name, msgspec.json.decode(arguments)) for name, arguments in script.calls]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lastcall.agents.agent import AgentFailed, CutOff, Piece, ToolArguments, ToolCall, Usage
+from lastcall.agents.agent import AgentFailed, CutOff, Piece, Usage
 from lastcall.agents.openai.answer import Answer
 
-from tests.support.sloppy_endpoint import chunk_of
+from tests.support.sloppy_endpoint import calls_of, chunk_of
 
 
 def read(*chunks: Any, done: bool = False) -> list[Piece]:
@@ -57,16 +57,6 @@ def test_a_whole_message_after_its_pieces_is_not_said_twice() -> None:
     whole = {"choices": [{"index": 0, "message": {"content": "Hello"}, "finish_reason": "stop"}]}
     assert read(whole) == ["Hello"]
     assert read(chunk_of({"content": "Hello"}), whole) == ["Hello"]
-
-
-def calls_of(pieces: list[Piece]) -> list[tuple[str, str]]:
-    made: list[list[str]] = []
-    for piece in pieces:
-        if isinstance(piece, ToolCall):
-            made.append([piece.name, piece.arguments])
-        elif isinstance(piece, ToolArguments):
-            made[-1][1] += piece.text
-    return [(name, arguments) for name, arguments in made]
 
 
 def test_calls_that_share_an_index_or_have_none_stay_apart() -> None:
