@@ -33,6 +33,18 @@ def person(url: str, *statements: str) -> Iterator[None]:
         yield  # leaving closes its input, so that it ends
 
 
+def connected_client(url: str) -> subprocess.Popen[str]:
+    """A psql that is connected and waits for more."""
+    command = [str(programs.programs() / "psql"), "-Atq", url]
+    client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert client.stdin is not None
+    assert client.stdout is not None
+    client.stdin.write("SELECT 'here';\n")
+    client.stdin.flush()
+    assert client.stdout.readline() == "here\n"
+    return client
+
+
 @contextmanager
 def new_database(url: str, *settings: str, options: str = "") -> Iterator[str]:
     """The URL of a new, empty database. settings: for ALTER DATABASE … SET. options: for CREATE DATABASE."""

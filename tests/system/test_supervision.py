@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import operator
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +18,14 @@ from pathlib import Path
 import pytest
 import trio
 from lastcall.cli.entry import run
-from lastcall.embedded import cluster, programs
+from lastcall.embedded import cluster
 from lastcall.embedded import postgres as embedded
 from lastcall.embedded.supervisor import supervised
 from lastcall.runtime.conditions import Conditions
 
 from tests.support.clients import connect
+from tests.support.databases import connected_client, psql
+from tests.support.embedded_data import embedded_data
 from tests.support.processes import run_server
 from tests.support.waiting import eventually
 
@@ -40,11 +41,8 @@ FULL_DISK_MIB = 100
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
     """A data directory that any user may reach, whatever pytest's own folders allow."""
-    directory = Path(tempfile.mkdtemp(prefix="lastcall-test-"))
-    directory.chmod(0o755)
-    yield directory
-    embedded.stop(directory)
-    shutil.rmtree(directory)
+    with embedded_data() as directory:
+        yield directory
 
 
 def postmaster(data_dir: Path) -> cluster.Postmaster:
@@ -53,29 +51,11 @@ def postmaster(data_dir: Path) -> cluster.Postmaster:
     return found
 
 
-def ask(url: str, query: str) -> str:
-    answer = cluster.run("psql", "--no-psqlrc", "-Atc", query, url)
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout.strip()
-
-
 def processes_of(data_dir: Path) -> list[str]:
     """The command lines of PostgreSQL's programs that name the data directory, without its children's titles."""
     listed = subprocess.run(["ps", "-axwwo", "comm=,args="], capture_output=True, text=True, check=True).stdout
     lines = [line.split(maxsplit=1) for line in listed.splitlines()]
     return [args for comm, args in lines if comm in ("initdb", "postgres", "sh") and str(data_dir) in args]
-
-
-def connected_client(url: str) -> subprocess.Popen[str]:
-    """A psql that is connected and waits for more."""
-    command = [str(programs.programs() / "psql"), "-Atq", url]
-    client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert client.stdin is not None
-    assert client.stdout is not None
-    client.stdin.write("SELECT 'here';\n")
-    client.stdin.flush()
-    assert client.stdout.readline() == "here\n"
-    return client
 
 
 async def exists(path: Path) -> bool:
@@ -95,13 +75,13 @@ async def test_it_is_started_again_whatever_ended_it(data_dir: Path, number: sig
     conditions = Conditions()
     async with embedded.open_embedded(data_dir) as running, supervised("database", running, conditions):
         url, first = running.url, postmaster(data_dir).pid
-        ask(url, "CREATE TABLE kept AS SELECT 42 AS number")
+        psql(url, "CREATE TABLE kept AS SELECT 42 AS number")
         client = connected_client(url)
         os.kill(first, number)
         await told(conditions, away=True)
         await told(conditions, away=False)
         client.communicate(timeout=WAIT_SECONDS)
-        assert ask(url, "SELECT number FROM kept") == "42"
+        assert psql(url, "SELECT number FROM kept") == "42"
         assert postmaster(data_dir).pid != first
     assert running.left_running is None
 
@@ -127,7 +107,7 @@ async def test_two_servers_do_not_fight_over_the_restart(data_dir: Path) -> None
             os.kill(before, signal.SIGKILL)
             await eventually(running, partial(operator.ne, before), within=WAIT_SECONDS)
             assert len(processes_of(data_dir)) == 1
-            assert ask(one.url, "SELECT 1") == ask(other.url, "SELECT 1") == "1"
+            assert psql(one.url, "SELECT 1") == psql(other.url, "SELECT 1") == "1"
     assert processes_of(data_dir) == []
 
 
@@ -215,7 +195,7 @@ def test_a_kill_during_initdb_costs_the_next_start_a_moment(data_dir: Path) -> N
         process.kill()
     with (data_dir / "postgresql.lock").open() as lock, pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert ask(embedded.start(data_dir), "SELECT 1") == "1"
+    assert psql(embedded.start(data_dir), "SELECT 1") == "1"
 
 
 @pytest.fixture
