@@ -20,6 +20,7 @@ from lastcall.embedded import postgres as embedded
 from lastcall.store.postgres import PostgresStore, open_store
 
 from .support.browser import open_browser
+from .support.databases import psql
 from .support.processes import ServerProcess, run_server
 from .support.servers import TABLES, TestServer, empty, open_server
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 SLOW = "slow; scripts/test --all runs it"
 PROVERS = Path(__file__).parent / "verification"
+
+RELOAD_LOOKS_MAX = 200  # for new settings of the database, each a start of psql
 
 _started: list[str] = []  # the URL of this worker's PostgreSQL, once it runs
 
@@ -93,11 +96,24 @@ def database_url(pytestconfig: pytest.Config) -> Iterator[str]:
         try:
             url = embedded.start(Path(directory))
             if pytestconfig.option.skip_slow:  # no test cuts the power: there, a commit need not wait for the disk
-                _sql(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+                _set_fsync(url, "off")
             _started.append(url)
             yield url
         finally:
             embedded.stop(Path(directory))
+
+
+@pytest.fixture
+def durable_url(database_url: str, pytestconfig: pytest.Config) -> Iterator[str]:
+    """The same database as it is shipped: a server warns of one that does not wait for the disk."""
+    if not pytestconfig.option.skip_slow:
+        yield database_url
+        return
+    _set_fsync(database_url, "on")
+    try:
+        yield database_url
+    finally:
+        _set_fsync(database_url, "off")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,6 +127,12 @@ def nothing_left_behind() -> Iterator[None]:
 def _sql(url: str, *statements: str, may_fail: bool = False) -> None:
     answer = cluster.run("psql", "-q", *(word for each in statements for word in ("-c", each)), url)
     assert answer.returncode == 0 or may_fail, answer.stderr
+
+
+def _set_fsync(url: str, value: str) -> None:
+    """Returns once new connections see it: a reload takes a moment."""
+    _sql(url, f"ALTER SYSTEM SET fsync = {value}", "SELECT pg_reload_conf()")
+    assert any(psql(url, "SHOW fsync") == value for _ in range(RELOAD_LOOKS_MAX))
 
 
 @pytest.fixture

@@ -289,8 +289,8 @@ def test_environment_variables_set_options_and_options_win(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("json_logs", [False, True])
-def test_a_server_prints_one_ready_line_and_exits_with_0_on_sigterm(database_url: str, json_logs: bool) -> None:
-    url = database_url.replace("postgres@", f"postgres:{SECRET}@")  # which the database ignores
+def test_a_server_prints_one_ready_line_and_exits_with_0_on_sigterm(durable_url: str, json_logs: bool) -> None:
+    url = durable_url.replace("postgres@", f"postgres:{SECRET}@")  # which the database ignores
     command = [sys.executable, "-m", "lastcall", "serve", "--port", "0", "--agent", "echo", "--database-url", url]
     command += ["--json-logs"] * json_logs
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
@@ -557,8 +557,8 @@ def test_a_key_can_be_created_before_the_first_start(lastcall: Lastcall, data_di
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_without_keys_only_loopback_is_served(database_url: str, sql: Callable[[str], list[str]], host: str) -> None:
-    arguments = ("serve", "--port", "0", "--agent", "echo", "--database-url", database_url, "--host", host)
+def test_without_keys_only_loopback_is_served(durable_url: str, sql: Callable[[str], list[str]], host: str) -> None:
+    arguments = ("serve", "--port", "0", "--agent", "echo", "--database-url", durable_url, "--host", host)
     answer = process(*arguments)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert "lastcall keys create" in answer.err
