@@ -20,6 +20,7 @@ from lastcall.embedded import postgres as embedded
 from lastcall.store.postgres import PostgresStore, open_store
 
 from .support.browser import open_browser
+from .support.command_line import hear_hangups
 from .support.databases import psql
 from .support.processes import ServerProcess, run_server
 from .support.servers import TABLES, TestServer, empty, open_server
@@ -41,6 +42,10 @@ hypothesis.settings.load_profile("ci")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--skip-slow", action="store_true", help="skip tests marked slow, and those of the provers")
+
+
+def pytest_configure() -> None:
+    hear_hangups()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

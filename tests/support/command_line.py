@@ -101,11 +101,18 @@ def _interruptible() -> Iterator[None]:
     """A SIGTERM ends the run as Ctrl-C does: nothing is left behind. A shell's background jobs ignore SIGINT."""
     before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
     before[signal.SIGTERM] = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    hear_hangups()
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def hear_hangups() -> None:
+    """Under nohup a closed terminal still ends nothing, but the servers that are started here do not inherit that."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)  # a program that is started has the default instead
 
 
 def unwrapped(error: BaseException, *kinds: type[Wanted]) -> Wanted | None:

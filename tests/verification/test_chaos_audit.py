@@ -68,6 +68,7 @@ class World:
         """The link of the session's server was cut, and its neighbour closed the row."""
         self.life.lease, self.life.linked, self.life.hostname = 7.0, True, "elsewhere" if remote else None
         self.life.cuts, self.row.hostname = [Cut(begin, end, how)], self.life.hostname
+        self.life.seen_elsewhere = remote
         self.samples.clear()
 
     def fault(self, kind: str, begin: float, end: float, target: str = "") -> None:
@@ -826,6 +827,18 @@ def test_rows_of_a_cut_server_have_until_its_connection_or_lease_counts(
     assert findings.table["relinked"].row == pytest.approx(0.4)
 
 
+def test_a_server_on_another_host_may_close_them_after_five_seconds_whose_process_it_cannot_see(world: World) -> None:
+    world.cut_link(1003.0, 1012.0)
+    world.life.seen_elsewhere = True
+    world.cut(1012.4)
+    world.end_row(1002.5, 1008.5, "owner_died")
+
+    findings = world.audit()
+
+    assert broken(findings) == {}
+    assert findings.table["cut"].row == pytest.approx(5.5)
+
+
 @pytest.mark.parametrize(("how", "remote", "after"), [("reset", True, 6.2), ("stalled", True, 8.2)])
 def test_rows_of_a_cut_server_that_are_true_late_are_reported(
     world: World, how: str, after: float, *, remote: bool
@@ -885,6 +898,16 @@ def test_after_a_read_only_time_all_is_well_within_two_seconds(
     world.samples.clear()
 
     assert broken(world.audit()) == errors
+
+
+def test_a_client_that_vanishes_in_a_read_only_time_is_given_its_time_to_answer(world: World) -> None:
+    world.visit.leaving = world.visit.left = world.visit.gone = None
+    world.ledger.clients_ended[7] = ClientsEnd("stopped", 1009.5)
+    world.fault("database_read_only", 1008.5, 1009.6)
+    world.end_row(1009.01, 1013.2, "client_vanished")
+    world.samples.clear()
+
+    assert broken(world.audit()) == {}
 
 
 @pytest.mark.parametrize("seconds", [-3600.0, 0.0, 3600.0])

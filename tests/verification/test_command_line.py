@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..support.command_line import (
     command,
     conclude,
     folder,
+    hear_hangups,
     json_option,
     run,
 )
@@ -93,6 +95,19 @@ def test_each_ending_has_an_exit_code_and_at_most_one_line_on_stderr(
     assert proved(monkeypatch, "--ending", ending) == code
     assert capsys.readouterr().err == said
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_what_is_started_under_nohup_does_not_ignore_a_closed_terminal() -> None:
+    """Servers keep a SIGHUP ignored that was ignored at their start: a prover under nohup would wait for their end."""
+    show = [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"]
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert subprocess.run(show, capture_output=True, text=True, check=True).stdout == "True\n"
+        hear_hangups()
+        signal.raise_signal(signal.SIGHUP)
+        assert subprocess.run(show, capture_output=True, text=True, check=True).stdout == "False\n"
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_an_unexpected_exception_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

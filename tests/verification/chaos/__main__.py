@@ -24,7 +24,7 @@ from .database import Database
 from .faults.chaos_run import ChaosRun
 from .findings import Findings
 from .links import Links, open_links
-from .places import HERE, left_out, link_names, places
+from .places import HERE, REMOTE, left_out, link_names, places
 from .plan import FAULTS, Pace
 from .records import Clock, install, read
 from .report import Display, figures, say
@@ -112,14 +112,16 @@ async def _servers(links: Links, url: str, directory: Path, pace: Pace, options:
     """Nothing runs yet, but the links are open."""
     servers: list[Server] = []
     count = options["servers"]
-    for port, place in zip(free_ports(count), places(count, pace), strict=True):
+    there = places(count, pace)
+    two_hosts = len({place.name == REMOTE for place in there}) == 2
+    for port, place in zip(free_ports(count), there, strict=True):
         ports = await links.open(link_names(port, place))
         hosts = ",".join(f"127.0.0.1:{each}" for each in ports)
         clock = None
         if place.name == HERE and not any(server.clock for server in servers):
             clock = _clock("server_clock_set", directory / f"clock-{port}", options)
         server_url = f"postgresql://postgres@{hosts}/postgres" if hosts else url
-        servers.append(Server(port, place, server_url, pace, directory, clock))
+        servers.append(Server(port, place, server_url, pace, directory, clock, seen_elsewhere=two_hosts))
     return servers
 
 

@@ -151,6 +151,7 @@ class ServerLife:
 
     pid: as it registers itself. process: its id on this host, where that is another. hostname: None for this host's.
     lease: in seconds. linked: whether its way to the database leads through a link that can be cut.
+    seen_elsewhere: whether servers on another host watch it, who cannot see its process.
     terminated: when it got a signal to end; killed: when it was killed; by: the fault that did either.
     frozen: from when to when, each time.
     """
@@ -169,6 +170,7 @@ class ServerLife:
     process: int = 0
     hostname: str | None = None
     linked: bool = False
+    seen_elsewhere: bool = False
     by: str = ""
 
     def __post_init__(self) -> None:
@@ -191,7 +193,7 @@ class ServerLife:
 
     def may_be_reaped(self, cut: Cut) -> float:
         """From when on others may take it for dead because of a cut."""
-        if self.hostname is not None and cut.how == "reset":
+        if self.seen_elsewhere and cut.how == "reset":
             return cut.begin + LOST_SECONDS
         return cut.begin + self.lease - HEARTBEAT_SECONDS
 

@@ -26,10 +26,24 @@ LOG_PIPE_BYTES = 4_096
 
 
 class Server:
-    """One port, and the server processes that run on it one after the other. clock: its own, where it can be set."""
+    """One port, and the server processes that run on it one after the other.
 
-    def __init__(self, port: int, place: Place, urls: str, pace: Pace, logs: Path, clock: SettableClock | None) -> None:
+    clock: its own, where it can be set. seen_elsewhere: see `ServerLife`.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        place: Place,
+        urls: str,
+        pace: Pace,
+        logs: Path,
+        clock: SettableClock | None,
+        *,
+        seen_elsewhere: bool,
+    ) -> None:
         self.port = port
+        self._seen_elsewhere = seen_elsewhere
         self.place = place
         self.clock = clock
         self.life: ServerLife | None = None
@@ -63,7 +77,7 @@ class Server:
             async with open_process(self._command, env=self._environment, stderr=log) as process:
                 _shrink_pipe(process)
                 life = self.life = ServerLife(process.pid, self.port, time.time(), lease=self.place.lease)
-                life.linked = self.place.hosts > 0
+                life.linked, life.seen_elsewhere = self.place.hosts > 0, self._seen_elsewhere
                 self.process = process
                 lives.append(life)
                 async with trio.open_nursery() as nursery:
