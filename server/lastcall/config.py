@@ -145,5 +145,5 @@ class Settings:
     reap_seconds: float = setting(0.25, "Seconds between passes of the reaper.", flag=False)
     # Above 5: a link that is cut for less than that costs no session, and its owner needs a moment to be back.
     gone_seconds: float = setting(
-        5.4, "Seconds that a server of another host is seen without any connection until it is dead.", flag=False
+        5.3, "Seconds that a server of another host is seen without any connection until it is dead.", flag=False
     )

@@ -26,7 +26,7 @@ from lastcall.sessions.death import (
 from lastcall.store.records import Suspect
 
 HERE, THERE = "boot-1/4026531836", "boot-2/4026531836"
-LEASE_SECONDS, GONE_SECONDS = 10.0, 5.4
+LEASE_SECONDS, GONE_SECONDS = 10.0, 5.3
 A_HAIR = 0.001  # seconds
 LOOK_SECONDS = 0.5
 GONE, LIVES, UNKNOWN = ProcessState
