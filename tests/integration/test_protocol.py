@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 import trio
+from lastcall.agents.agent import ToolArguments, ToolCall, Turn, Usage
 from lastcall.store.postgres import PostgresStore
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 
 from ..support.clients import Client, Event, connect
-from ..support.scripted_agents import Crashing, Slow
+from ..support.scripted_agents import Crashing, ScriptedAgent, Slow
 from ..support.servers import TestServer, open_server
 from ..support.waiting import eventually
 
 UNKNOWN = f"conv_{0:032x}"
+NOTHING: Any = None  # where an agent that nobody type-checked has no value
 STRICT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 TURN = [
     "response.created",
@@ -114,6 +117,25 @@ async def test_an_agent_that_raises_fails_its_response_and_nothing_else(postgres
             assert done["response"]["status"] == "failed"
             assert done["response"]["status_details"]["error"]["code"] == "agent_error"
             assert "broken" not in json.dumps(done), "what an agent raises is not for clients"
+
+
+@pytest.mark.parametrize(
+    "piece", [b"bytes", None, 5, ToolCall(NOTHING), ToolArguments(NOTHING), Usage(NOTHING, NOTHING)]
+)
+async def test_an_agent_that_yields_what_is_no_piece_fails_its_response_and_nothing_else(
+    postgres_store: PostgresStore, piece: Any
+) -> None:
+    class Odd(ScriptedAgent):
+        async def reply(self, turn: Turn, /) -> AsyncGenerator[Any, None]:
+            yield "Well, "
+            yield piece
+
+    async with open_server(postgres_store, Odd()) as server, connect(server.url) as client:
+        for _ in range(2):
+            done = await client.ask("Hello")
+            assert done["response"]["status"] == "failed"
+            assert done["response"]["status_details"]["error"]["code"] == "agent_error"
+            assert done["response"]["output"][0]["content"][0]["text"] == "Well, ", "the words survive"
 
 
 async def test_a_second_response_is_rejected_while_one_is_active(postgres_store: PostgresStore) -> None:

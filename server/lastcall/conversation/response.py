@@ -139,16 +139,18 @@ class ActiveResponse:
 
     def _take(self, piece: Piece) -> None:
         match piece:
-            case ToolCall():
+            case str():
+                self._output.append_text(encodable(piece))
+            case ToolCall(name=str(), arguments=str()):
                 self._output.open_call(piece)
-            case ToolArguments():
+            case ToolArguments(text=str()):
                 self._output.append_arguments(encodable(piece.text))
             case Usage():
                 self.response.usage = _usage_report(piece)
             case CutOff():
                 self._cut_off = piece.reason
-            case _:
-                self._output.append_text(encodable(piece))
+            case _:  # anybody's agent: what is no text here would end the session where it is sent or stored
+                raise TypeError(f"an agent yields str or the other pieces of `Piece`, not {piece!r:.100}")
 
     def _conclude(self) -> None:
         if self._generation.cancelled_caught:
