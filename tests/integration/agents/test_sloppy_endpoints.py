@@ -136,8 +136,9 @@ async def remembered(agent: OpenAIAgent, chat: Transcript = CHAT, **more: Any) -
         return [memory.content for memory in await extract_memories(agent, chat, **more)]
 
 
+@pytest.mark.slow
 @given(script=list_scripts())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_the_memories_survive_any_sloppiness(script: ListScript) -> None:
     async with asking(lambda _: script.response) as (_, agent):
         memories = await extract_memories(agent, transcript(*script.said))
