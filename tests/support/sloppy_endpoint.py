@@ -188,3 +188,75 @@ def _ending(draw: st.DrawFn, usage: object) -> bytes:
     if finish is None or draw(st.booleans()):
         return last + b"data: [DONE]\n\n"
     return last + draw(st.sampled_from((b"", b"data: {torn", b"data: {torn\n\n", event({"error": "the bill is lost"}))))
+
+
+# --- lists of memories
+
+
+@dataclass(frozen=True)
+class ListScript:
+    """The facts that the model lists, with the user's messages that they quote, and the answer in which they come."""
+
+    said: Sequence[str]
+    facts: Sequence[tuple[str, str]]  # content and quote
+    response: Response
+
+
+KEYS = ("memories", "facts", "items", "result")
+BEFORE = ("", "Here is the list:\n", "Sure! I found [some] {things}:\n\n", "- [ ] `a`\n", '"So "it" is: ')
+AFTER = ("", "\nAnything else?", "\n\n[1] as the user said.", "\n// done", "\n</answer>")
+REASONING = (
+    "",
+    "<think>The user says {name}.</think>\n",
+    '<think>\nFirst draft: {"memories": [{"kind": "note", "content": "draft", "quote": "draft"}]}\n</think>\n\n',
+    "The template began this, [so] it only ends.</think>",
+    "[THINK]Hm.[/THINK]",
+    "<|channel|>analysis<|message|>A list?<|end|><|start|>assistant<|channel|>final<|message|>",
+)
+_plain_word = st.text(st.characters(codec="utf-8", categories=("L", "N")), min_size=3, max_size=12)
+_quirks = st.text("{}[],/*# \\'\"`\n", max_size=6)
+
+
+@st.composite
+def list_scripts(draw: st.DrawFn) -> ListScript:
+    """A list of memories in any of the manners of models that are not held to a schema."""
+    words = draw(st.lists(_plain_word, min_size=1, max_size=3, unique_by=str.casefold))
+    said = [f"I like {word} {draw(_quirks)} {n}." for n, word in enumerate(words)]
+    facts = [(f"Likes {word}.", text) for word, text in zip(words, said, strict=True)]
+    rows = [_row(draw, n, *fact) for n, fact in enumerate(facts, 1)]
+    text = draw(st.sampled_from(REASONING)) + draw(st.sampled_from(BEFORE)) + _listed(draw, rows)
+    return ListScript(said, facts, _answer(draw, text + draw(st.sampled_from(AFTER))))
+
+
+def _row(draw: st.DrawFn, number: int, content: str, quote: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"kind": draw(st.sampled_from(("like", "Like", None))), "content": content}
+    row |= {"item": draw(st.sampled_from((number, float(number), str(number), f"item {number}", None))), "quote": quote}
+    return {key: value for key, value in row.items() if value is not None or draw(st.booleans())}
+
+
+def _listed(draw: st.DrawFn, rows: Sequence[dict[str, Any]]) -> str:
+    manner = draw(st.sampled_from(("object", "wrapped twice", "bare", "lines", "one each", "cut off", "by number")))
+    broken = draw(st.sampled_from(("", ",", ", // the last one\n", ' /* that\'s "all" */ ,')))
+    written = [msgspec.json.encode(row).decode() for row in rows]
+    loose = [row[:-1] + broken + "}" for row in written]
+    text = {
+        "object": f'{{"{draw(st.sampled_from(KEYS))}": [{", ".join(loose)}{broken}]}}',
+        "wrapped twice": f'{{"result": {{"memories": [{", ".join(loose)}]}}, "count": {len(rows)}}}',
+        "bare": f"[{','.join(loose)}{broken}]",
+        "lines": "\n".join(loose),
+        "one each": "\n".join(f'{{"memories": [{row}]}}' for row in written),
+        "cut off": f'{{"memories": [{", ".join(written)}, {{"kind": "li',
+        "by number": msgspec.json.encode({str(n): row for n, row in enumerate(rows, 1)}).decode(),
+    }[manner]
+    before, after = draw(st.sampled_from((("", ""), ("```json\n", "\n```"), ("```\n", "\n```"), ("```json\n", ""))))
+    return before + text + after
+
+
+def _answer(draw: st.DrawFn, text: str) -> Response:
+    """A whole completion under any type, or the stream that nobody asked for."""
+    if draw(st.booleans()):
+        kind = draw(st.sampled_from(("application/json", "text/plain", "application/octet-stream")))
+        return Response(_document([text], [], draw(st.sampled_from(BILLS))).body, kind=kind)
+    half = len(text) // 2
+    parts = [_text_chunk(part, in_parts=draw(st.booleans())) for part in (text[:half], text[half:])]
+    return Response(b"".join(draw(_noise) + event(part) for part in parts) + draw(_ending(None)))

@@ -150,6 +150,14 @@ class RequestUnsupported(AgentFailed):
     """The model's endpoint does not accept this kind of request; trying again will not help."""
 
 
+class ModelUnavailable(AgentFailed):
+    """The model is away for everybody. certain: False where it may be this one request that it fails on."""
+
+    def __init__(self, code: str, message: str, *, certain: bool = True) -> None:
+        super().__init__(code, message)
+        self.certain = certain
+
+
 class AgentUnavailable(Exception):
     """The configured agent cannot be started. The message is one line that says what to change."""
 
@@ -165,7 +173,8 @@ class Agent(Protocol):
 
     - `async def finalize(self, transcript: Transcript) -> Sequence[Memory]`, to extract the memories of a closed
       session itself. It may be called again for the same session after a crash, and is cancelled after
-      `memory_seconds`. Whatever it raises is recorded, and the session is tried again later, a limited number of times.
+      `memory_seconds`. After `ModelUnavailable` sessions wait until the model is back; whatever else it raises is
+      recorded, and the session is tried again later, a limited number of times.
     - `extractor`, for agents without `finalize`: `"rules"` (the default) keeps the user's own sentences about
       themselves; a `JsonModel` is asked for the memories.
     - `async def aclose(self) -> None`, called at shutdown, with a limit of 2 seconds.
@@ -215,8 +224,8 @@ class JsonModel(Protocol):
             The model's answer. It should be JSON of this schema, but callers must check it.
 
         Raises:
-            RequestUnsupported: The model cannot answer in a JSON schema.
-            AgentFailed: The model cannot be reached or failed; trying again later may help.
+            RequestUnsupported: The model does not take such a request: in a JSON schema, or so long.
+            AgentFailed: The model failed, or is away (`ModelUnavailable`); trying again later may help.
         """
         ...
 

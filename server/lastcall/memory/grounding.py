@@ -15,20 +15,24 @@ STRAIGHT_APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ´`′", "'"))  # no
 def grounded(memories: Collection[Memory], transcript: Transcript) -> list[Memory]:
     """The memories whose quote is in the user's item that they name, with the quote in the item's own wording.
 
-    Case, white space and the style of apostrophes do not matter.
+    Case, white space and the style of apostrophes do not matter. A memory whose `item_id` is empty gets the newest item
+    that has its quote.
     """
     texts = {message.item_id: message.text for message in transcript.messages if message.role == "user"}
-    plain = {item_id: _plain(texts[item_id]) for item_id in {memory.item_id for memory in memories} & texts.keys()}
-    return [
-        replace(memory, quote=found)
-        for memory in memories
-        if memory.item_id in plain and (found := _found(memory.quote, texts[memory.item_id], *plain[memory.item_id]))
-    ]
+    named = {memory.item_id for memory in memories}
+    plain = {item_id: _plain(text) for item_id, text in reversed(texts.items()) if "" in named or item_id in named}
+    kept = []
+    for memory in memories:
+        wanted, _ = _plain(memory.quote)
+        for item_id in [memory.item_id] if memory.item_id else plain:
+            if item_id in plain and (found := _found(wanted, texts[item_id], *plain[item_id])):
+                kept.append(replace(memory, item_id=item_id, quote=found))
+                break
+    return kept
 
 
-def _found(quote: str, text: str, plain: str, positions: Sequence[int]) -> str | None:
+def _found(wanted: str, text: str, plain: str, positions: Sequence[int]) -> str | None:
     """The part of the text that matches the quote. A plain string search: linear, whatever the model quotes."""
-    wanted, _ = _plain(quote)
     at = plain.find(wanted)
     if at < 0 or len(wanted) < QUOTE_CHARS_MIN:
         return None

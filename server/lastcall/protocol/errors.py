@@ -75,7 +75,6 @@ CODES: Mapping[str, ErrorCode] = {
     "upstream_unreachable": ErrorCode(502, "the model's endpoint cannot be reached"),
     # failed memory: shown by `lastcall memories`
     "extraction_failed": ErrorCode(500, "a session's memories could not be extracted (`lastcall memories` only)"),
-    "memory_unreadable": ErrorCode(502, "the model's list of memories cannot be parsed (`lastcall memories` only)"),
 }
 
 MEMORY_FULL = "The server is short of memory, and this session holds more than its share; it can hold no more."

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
-from lastcall.agents.agent import AgentFailed, Message, Piece, Turn
+from lastcall.agents.agent import AgentFailed, Message, ModelUnavailable, Piece, Transcript, Turn
 from lastcall.agents.openai import OpenAIAgent
 from lastcall.agents.openai.chat import chars_of
+from lastcall.memory.extract import extract_memories
 
 from tests.support.sloppy_endpoint import (
+    ListScript,
     Response,
     Script,
     SloppyEndpoint,
     calls_of,
     chunk_of,
     event,
+    list_scripts,
     scripts,
     sloppy_endpoint,
 )
@@ -111,3 +115,131 @@ async def test_an_endpoint_that_wants_roles_to_alternate_is_asked_so_from_then_o
         for _ in range(2):
             assert await answer(agent, "Hi", "Are you there?") == ["Fine."]
     assert len(endpoint.asked) == 3
+
+
+# --- memories
+
+
+def transcript(*texts: str) -> Transcript:
+    return Transcript("session", "ada", [Message("user", text, f"item_{n}") for n, text in enumerate(texts)])
+
+
+CHAT = transcript("I like tea.")
+LISTED = msgspec.json.encode(
+    {"choices": [{"message": {"content": '[{"content": "Likes tea.", "item": 1, "quote": "like tea"}]'}}]}
+)
+LIST = Response(LISTED, kind="application/json")
+
+
+async def remembered(agent: OpenAIAgent, chat: Transcript = CHAT, **more: Any) -> list[str]:
+    with trio.fail_after(ANSWER_SECONDS):
+        return [memory.content for memory in await extract_memories(agent, chat, **more)]
+
+
+@pytest.mark.slow
+@given(script=list_scripts())
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_the_memories_survive_any_sloppiness(script: ListScript) -> None:
+    async with asking(lambda _: script.response) as (_, agent):
+        memories = await extract_memories(agent, transcript(*script.said))
+    assert [(memory.content, memory.quote) for memory in memories] == script.facts
+    assert [memory.item_id for memory in memories] == [f"item_{n}" for n in range(len(script.said))]
+
+
+@pytest.mark.parametrize(
+    "wording", ["response_format is not supported", "Unknown field: response_format", "response_format: json_schema"]
+)
+@pytest.mark.parametrize("status", [400, 404, 422, 500])
+async def test_an_endpoint_without_schemas_is_asked_without_one_from_then_on(status: int, wording: str) -> None:
+    def respond(request: dict[str, Any]) -> Response:
+        return refused(status, {"error": {"message": wording}}) if "response_format" in request else LIST
+
+    async with asking(respond) as (endpoint, agent):
+        for _ in range(2):
+            assert await remembered(agent) == ["Likes tea."]
+    assert len(endpoint.asked) == 3
+
+
+@pytest.mark.parametrize("wording", TOO_LONG)
+async def test_what_is_too_long_for_the_model_is_left_to_the_rules(wording: str) -> None:
+    async with asking(lambda _: TOO_LONG[wording]) as (_, agent):
+        assert await remembered(agent) == ["I like tea."]
+
+
+OUTAGES = {
+    **{str(status): refused(status, {"error": {"message": "no"}}) for status in (401, 402, 403, 404, 408, 429)},
+    **{str(status): refused(status, {"error": {"message": "no"}}) for status in (500, 502, 503, 504, 529)},
+    "an error with status 200": Response(b'{"error": {"message": "no", "code": 502}}', kind="application/json"),
+    "an error without code": Response(b'{"error": "overloaded"}', kind="application/json"),
+    "an error in a stream": Response(event({"error": {"message": "no", "code": "rate_limited"}})),
+    "a page": Response(b"<html>Bad gateway</html>", kind="text/html"),
+    "half an answer": Response(LISTED[:-9], kind="application/json"),
+    "half a stream": Response(event(chunk_of({"content": "[{"}))),
+}
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+async def test_an_outage_is_told_from_a_failure(outage: str) -> None:
+    async with asking(lambda _: OUTAGES[outage]) as (_, agent):
+        with pytest.raises(ModelUnavailable):
+            await remembered(agent)
+
+
+async def test_an_endpoint_that_is_not_there_is_an_outage() -> None:
+    async with asking(lambda _: LIST) as (endpoint, _):
+        url = endpoint.url
+    async with aclosing(OpenAIAgent(base_url=url, api_key="sk-of-nobody", model="m")) as agent:
+        with pytest.raises(ModelUnavailable) as caught:
+            await remembered(agent)
+    assert caught.value.certain
+
+
+@pytest.mark.parametrize("failing", [refused(500, {"error": "no"}), Response(b"", kind="text/html")])
+async def test_what_fails_one_session_while_others_are_answered_is_no_outage(failing: Response) -> None:
+    def respond(request: dict[str, Any]) -> Response:
+        return failing if "tea" in request["messages"][-1]["content"] else LIST
+
+    async with asking(respond) as (_, agent):
+        with pytest.raises(AgentFailed) as caught:
+            await remembered(agent)
+    assert not isinstance(caught.value, ModelUnavailable)
+
+
+@pytest.mark.parametrize("error", [{"message": "no", "code": 400}, {"message": "no", "code": "422"}])
+async def test_a_refusal_with_status_200_is_one(error: object) -> None:
+    body = msgspec.json.encode({"error": error})
+    async with asking(lambda _: Response(body, kind="application/json")) as (_, agent):
+        assert await remembered(agent) == ["I like tea."]
+
+
+async def test_a_silent_endpoint_is_an_outage() -> None:
+    async def say_nothing(stream: trio.SocketStream) -> None:
+        asked.append(await stream.receive_some())
+        await trio.sleep_forever()
+
+    asked: list[bytes | bytearray] = []
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, say_nothing, 0, host="127.0.0.1"))
+        url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/v1"
+        async with aclosing(OpenAIAgent(base_url=url, api_key="k", model="m", read_seconds=0.05)) as agent:
+            with pytest.raises(ModelUnavailable):
+                await remembered(agent)
+        nursery.cancel_scope.cancel()
+    assert len(asked) == 2, "once, and once to see whether it answers anything"
+
+
+async def test_no_memory_is_asked_for_where_an_answer_has_just_failed() -> None:
+    down = True
+
+    def respond(request: dict[str, Any]) -> Response:
+        return refused(503, {"error": "no"}) if down else LIST if "response_format" in request else FINE
+
+    async with asking(respond) as (endpoint, agent):
+        with pytest.raises(AgentFailed):
+            await answer(agent, "Hi")
+        with pytest.raises(ModelUnavailable):
+            await remembered(agent)
+        assert len(endpoint.asked) == 1
+        down = False
+        await answer(agent, "Hi")
+        assert await remembered(agent) == ["Likes tea."]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import trio
 from lastcall.config import Settings
-from lastcall.memory import finalizer
+from lastcall.memory import attempts, finalizer
 from lastcall.store.errors import InvalidRow
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.records import MEMORY_WAIT_SECONDS_MAX, RECENT_SECONDS, MemoryClaim, RememberedFact
@@ -254,4 +254,4 @@ async def test_a_claim_or_back_off_of_before_the_clock_was_set_back_ends(postgre
 
 async def test_no_memory_waits_longer_than_the_longest_wait() -> None:
     claim_seconds = Settings().memory_seconds + finalizer.CLAIM_MARGIN_SECONDS
-    assert max(claim_seconds, finalizer.BACKOFF_SECONDS_MAX) < MEMORY_WAIT_SECONDS_MAX
+    assert max(claim_seconds, attempts.BACKOFF_SECONDS_MAX) < MEMORY_WAIT_SECONDS_MAX

@@ -10,9 +10,19 @@ from typing import Literal
 import msgspec
 import pytest
 import trio
-from lastcall.agents.agent import AgentFailed, JsonModel, Memory, Message, RequestUnsupported, Transcript, Turn
+from lastcall.agents.agent import (
+    AgentFailed,
+    JsonModel,
+    Memory,
+    Message,
+    ModelUnavailable,
+    RequestUnsupported,
+    Transcript,
+    Turn,
+)
+from lastcall.memory.by_model.model_extract import INPUT_CHARS_MAX, PROBE_SECONDS
 from lastcall.memory.extract import extract_memories, uses_rules
-from lastcall.memory.model_extract import INPUT_CHARS_MAX
+from trio.testing import MockClock
 
 CHAT = Transcript("session", "ada", [Message("user", "I like tea.", "item")])
 BY_RULES = Memory("like", "I like tea.", "item", "I like tea.")
@@ -84,6 +94,81 @@ async def test_the_agent_names_its_extractor(agent: Silent, memory: Memory) -> N
 async def test_a_model_that_fails_fails_the_extraction() -> None:
     with pytest.raises(AgentFailed, match="busy"):
         await extract_memories(Modelled(AgentFailed("code", "busy")), CHAT)
+
+
+class Written(Modelled):
+    """Answers requests in turn; the last answer is given again and again."""
+
+    def __init__(self, *answers: str | Exception | None) -> None:
+        super().__init__()
+        self._answers = answers
+
+    async def complete_json(
+        self, instructions: str, prompt: str, *, schema: Mapping[str, object], max_tokens: int
+    ) -> str:
+        self.prompts.append(prompt)
+        answer = self._answers[min(len(self.prompts), len(self._answers)) - 1]
+        if answer is None:
+            await trio.sleep_forever()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer or ""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["", "Nothing.", "[7]", '[{"content": "Likes coffee.", "item": 1, "quote": "I like coffee."}]'],
+    ids=["empty", "prose", "no facts", "nothing that was said"],
+)
+async def test_what_cannot_be_used_of_a_model_is_left_to_the_rules_at_once(answer: str) -> None:
+    agent = Written(answer)
+    assert await extract_memories(agent, CHAT) == [BY_RULES]
+    assert len(agent.prompts) == 1
+
+
+async def test_a_model_that_finds_nothing_is_believed() -> None:
+    assert await extract_memories(Written('{"memories": []}'), CHAT) == []
+
+
+async def test_a_fact_without_an_item_comes_from_the_newest_that_says_it() -> None:
+    said = [Message("user", text, str(n)) for n, text in enumerate(("I like tea.", "I  LIKE tea!", "Tea, I said."))]
+    chat = Transcript("session", "ada", [*said, Message("assistant", "I like tea, too.", "9")])
+    [memory] = await extract_memories(Written('[{"content": "Likes tea.", "quote": "i like tea"}]'), chat)
+    assert (memory.item_id, memory.quote) == ("1", "I  LIKE tea")
+
+
+async def test_without_the_model_the_rules_remember() -> None:
+    agent = Modelled()
+    assert await extract_memories(agent, CHAT, without_model=True) == [BY_RULES]
+    assert agent.prompts == []
+
+
+FAILS = ModelUnavailable("code", "failed", certain=False)
+
+
+@pytest.mark.parametrize(
+    ("answers", "outage"),
+    [
+        ((ModelUnavailable("code", "away"), "[]"), True),
+        ((FAILS, FAILS), True),
+        ((FAILS, AgentFailed("code", "busy")), True),
+        ((FAILS, None), True),
+        ((None, None), True),
+        ((FAILS, "[]"), False),
+        ((FAILS, ""), False),
+        ((FAILS, RequestUnsupported("code", "too short")), False),
+        ((None, "[]"), False),
+    ],
+    ids=repr,
+)
+async def test_a_model_is_away_where_it_answers_nothing_else_either(
+    answers: Sequence[str | Exception | None], outage: bool, autojump_clock: MockClock
+) -> None:
+    began = trio.current_time()
+    with pytest.raises(AgentFailed) as caught:
+        await extract_memories(Written(*answers), CHAT, model_seconds=30.0)
+    assert isinstance(caught.value, ModelUnavailable) is outage
+    assert trio.current_time() - began <= 30.0 + PROBE_SECONDS
 
 
 async def test_the_model_reads_neither_system_nor_empty_messages() -> None:

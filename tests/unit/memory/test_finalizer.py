@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from math import inf
 from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
 import trio
-from lastcall.agents.agent import Agent, AgentFailed, Memory, Message, Transcript, Turn
+from lastcall.agents.agent import Agent, AgentFailed, Memory, Message, ModelUnavailable, Transcript, Turn
 from lastcall.config import Settings
+from lastcall.memory.attempts import RELEASE_SECONDS, STORE_RETRY_SECONDS
+from lastcall.memory.by_model.outage import PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN
 from lastcall.memory.extract import RulesUnavailable
-from lastcall.memory.finalizer import RELEASE_SECONDS, STORE_RETRY_SECONDS, open_finalizer
+from lastcall.memory.finalizer import open_finalizer
 from lastcall.memory.outcomes import CONTENT_CHARS_MAX, KIND_CHARS_MAX, MEMORIES_MAX
 from lastcall.store.errors import InvalidRow, StoreUnavailable
 from lastcall.store.records import MemoryClaim
@@ -35,6 +39,7 @@ class Work:
     failures: list[tuple[str, float | None]] = field(default_factory=list)
     failed_for_good: bool = False
     released: int = 0
+    text: str = "I am Ada"
 
 
 class ScriptedStore:
@@ -93,7 +98,7 @@ class ScriptedStore:
 
 
 def transcript(work: Work) -> Transcript:
-    return Transcript(str(work.session_id), "ada", [Message("user", "I am Ada", "item_1")])
+    return Transcript(str(work.session_id), "ada", [Message("user", work.text, "item_1")])
 
 
 class ScriptedAgent:
@@ -601,6 +606,153 @@ async def test_a_session_is_not_charged_for_rules_that_cannot_run(autojump_clock
     async with open_finalizer(store, cast("Agent", Silent()), SETTINGS, unavailable):
         await trio.sleep(120)
         assert (work.memories, work.failures) == ([FACT], [])
+
+
+# --- a model that is away -------------------------------------------------------------------------------------------
+
+
+class Modelled:
+    """An agent that leaves memory to its model."""
+
+    describe = "modelled"
+
+    def __init__(self, answer: Callable[[str], Awaitable[str]]) -> None:
+        self._answer = answer
+        self.asked: list[float] = []
+
+    @property
+    def extractor(self) -> Modelled:
+        return self
+
+    async def complete_json(self, instructions: str, prompt: str, **_: Any) -> str:
+        self.asked.append(trio.current_time())
+        return await self._answer(prompt)
+
+
+def with_model(store: ScriptedStore, agent: Modelled, **changes: Any) -> Any:
+    return open_finalizer(cast("Store", store), cast("Agent", agent), replace(SETTINGS, **changes))
+
+
+LISTED = '[{"kind": "name", "content": "The user is called Ada.", "item": 1, "quote": "I am Ada"}]'
+AWAY = {
+    "unreachable": ModelUnavailable("code", "away"),
+    "failing": ModelUnavailable("code", "failed", certain=False),
+    "silent": None,
+}
+
+
+def model_that_is_back_at(back: float, trouble: Exception | None) -> Modelled:
+    async def answer(prompt: str) -> str:
+        if trio.current_time() >= back:
+            return LISTED
+        if trouble is None:
+            await trio.sleep_forever()
+        raise trouble
+
+    return Modelled(answer)
+
+
+@pytest.mark.parametrize("trouble", AWAY)
+async def test_an_outage_of_the_model_uses_up_no_tries(trouble: str, autojump_clock: MockClock) -> None:
+    works = [Work() for _ in range(6)]
+    back = trio.current_time() + 86_400.0
+    agent = model_that_is_back_at(back, AWAY[trouble])
+    async with with_model(ScriptedStore(*works), agent, memory_sweep_seconds=5.0):
+        await trio.sleep(86_400.0)
+        assert [(work.memories, work.failures) for work in works] == [(None, [])] * len(works)
+        assert sum(work.attempts for work in works) <= SETTINGS.memory_workers, "those that are under way"
+        await trio.sleep(SETTINGS.memory_seconds + PAUSE_SECONDS_MAX + 1.0)
+        assert [(work.attempts, work.memories) for work in works] == [(1, [FACT])] * len(works)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+async def test_a_model_that_is_away_is_asked_after_growing_bounded_pauses(
+    workers: int, autojump_clock: MockClock
+) -> None:
+    agent = model_that_is_back_at(inf, AWAY["unreachable"])
+    store = ScriptedStore(*(Work() for _ in range(6)))
+    async with with_model(store, agent, memory_workers=workers, memory_sweep_seconds=5.0) as finalizer:
+        for _ in range(600):
+            await trio.sleep(1.0)
+            finalizer.announce()
+    pauses = [round(later - earlier) for earlier, later in pairwise(sorted(set(agent.asked)))]
+    assert pauses[:6] == [1, 2, 4, 8, 16, 30]
+    assert set(pauses[6:]) == {PAUSE_SECONDS_MAX}
+
+
+async def test_no_session_waits_for_a_model_that_is_away(autojump_clock: MockClock) -> None:
+    work, store = Work(), ScriptedStore(Work())
+    agent = model_that_is_back_at(inf, AWAY["unreachable"])
+    async with with_model(store, agent) as finalizer:
+        await wait_all_tasks_blocked()
+        store.works.append(work)
+        with trio.fail_after(0.01):
+            await finalizer.finalize(work.session_id)
+        assert len(agent.asked) == 1
+
+
+@pytest.mark.parametrize("trouble", ["unreachable", "failing"])
+async def test_a_model_that_is_away_does_not_hold_up_a_shutdown(trouble: str, autojump_clock: MockClock) -> None:
+    works = [Work() for _ in range(20)]
+    began = trio.current_time()
+    agent = model_that_is_back_at(inf, AWAY[trouble])
+    async with with_model(ScriptedStore(*works), agent):
+        pass
+    assert trio.current_time() == began
+    assert len(agent.asked) <= 2 * SETTINGS.memory_workers
+    assert {work.attempts for work in works} == {0}
+
+
+async def test_after_an_outage_the_next_one_begins_with_a_short_pause(autojump_clock: MockClock) -> None:
+    store, agent = ScriptedStore(Work()), model_that_is_back_at(trio.current_time() + 100.0, AWAY["unreachable"])
+    async with with_model(store, agent, memory_sweep_seconds=5.0) as finalizer:
+        await trio.sleep(200.0)
+        assert store.works[0].memories == [FACT]
+        began = trio.current_time()
+        agent._answer = model_that_is_back_at(began + 1.0, AWAY["unreachable"])._answer
+        store.works.append(Work())
+        finalizer.announce()
+        await trio.sleep(PAUSE_SECONDS_MIN + 0.1)
+        assert store.works[1].memories == [FACT]
+
+
+@pytest.mark.parametrize("trouble", ["failing", "silent"])
+async def test_a_session_that_the_model_fails_on_each_time_is_left_to_the_rules(
+    trouble: str, autojump_clock: MockClock
+) -> None:
+    poison, *others = works = [Work() for _ in range(4)]
+    for work in others:
+        work.text = "I am Ada, too"
+
+    async def answer(prompt: str) -> str:
+        if "too" in prompt or prompt == "[]":
+            return LISTED
+        if trouble == "silent":
+            await trio.sleep_forever()
+        raise AWAY["failing"] or AssertionError
+
+    agent = Modelled(answer)
+    async with with_model(ScriptedStore(*works), agent, memory_sweep_seconds=5.0):
+        await wait_all_tasks_blocked()
+        await trio.sleep(1.0)
+        assert all(work.memories for work in others), "nobody waits for it"
+        await trio.sleep(600.0)
+    assert [memory.quote for memory in poison.memories or ()] == ["I am Ada"]
+    assert (poison.attempts, len(poison.failures)) == (SETTINGS.memory_attempts_max, SETTINGS.memory_attempts_max - 1)
+
+
+async def test_an_agents_own_finalize_may_say_that_its_model_is_away(autojump_clock: MockClock) -> None:
+    work = Work()
+    back = trio.current_time() + 1_000.0
+
+    async def finalize(transcript: Transcript) -> Sequence[Memory]:
+        if trio.current_time() < back:
+            raise ModelUnavailable("code", "away")
+        return await remember(transcript)
+
+    async with finalizing(ScriptedStore(work), finalize):
+        await trio.sleep(1_000.0 + PAUSE_SECONDS_MAX)
+    assert (work.memories, work.attempts, work.failures) == ([FACT], 1, [])
 
 
 # --- what an agent may leave behind ---------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def test_a_type_follows_from_the_status_in_both_ways(code: str) -> None:
 
 def test_a_failed_response_has_a_code_of_the_servers_side() -> None:
     """Its type is always `server_error`."""
-    failing = {"AgentFailed", "_RequestNotTaken", "_fail"}
+    failing = {"AgentFailed", "ModelUnavailable", "_RequestNotTaken", "_fail"}
     codes = {
         each.value
         for node in nodes()

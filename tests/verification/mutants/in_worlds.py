@@ -33,6 +33,7 @@ GATE = "server/lastcall/limits/gate.py"
 DEATH, DEATHS = "server/lastcall/sessions/death.py", "tests/unit/sessions/test_death.py"
 LEASES, REAPS = "tests/integration/sessions/test_instance.py", "tests/integration/sessions/test_reaper.py"
 REAPER, MEMORY = "server/lastcall/sessions/reaper.py", "server/lastcall/memory/finalizer.py"
+MEMORY_ATTEMPT = "server/lastcall/memory/attempts.py"
 STORE, TABLES = "tests/support/fake_store.py", "tests/support/fake_tables.py"
 CONVERSATIONS, MEMORIES = "tests/support/fake_conversations.py", "tests/support/fake_memories.py"
 
@@ -591,7 +592,7 @@ REMEMBERING = (
     mutant(
         "memory is neither announced nor looked for",
         MEMORY,
-        "        with trio.move_on_after(self._settings.memory_sweep_seconds) as interval:\n"
+        "        with trio.move_on_after(seconds) as interval:\n"
         "            await self._idle.park()\n"
         "        return interval.cancelled_caught\n",
         "        await trio.sleep_forever()\n",
@@ -606,14 +607,14 @@ REMEMBERING = (
     ),
     mutant(
         "memory that failed is never tried again",
-        MEMORY,
+        MEMORY_ATTEMPT,
         "        if claim.attempts >= self._settings.memory_attempts_max:\n",
         "        if claim.attempts:\n",
         REMEMBER,
     ),
     mutant(
         "memory that fails is tried for ever",
-        MEMORY,
+        MEMORY_ATTEMPT,
         "            retry_after = None\n",
         "            pass\n",
         REMEMBER,
@@ -642,14 +643,14 @@ REMEMBERING = (
     ),
     mutant(
         "a shutdown uses up a try at memory, for lack of a shield",
-        MEMORY,
+        MEMORY_ATTEMPT,
         "trio.move_on_after(RELEASE_SECONDS, shield=True)",
         "trio.move_on_after(RELEASE_SECONDS)",
         REMEMBER,
     ),
     mutant(
         "memory that raises ends the server",
-        MEMORY,
+        MEMORY_ATTEMPT,
         "except Exception as error:  # noqa: BLE001 - whatever an agent raises costs this one try",
         "except OSError as error:",
         CONTAINED,
@@ -716,7 +717,7 @@ REMEMBERING = (
     ),
     mutant(
         "a memory's agent may take for ever",
-        MEMORY,
+        MEMORY_ATTEMPT,
         "with trio.fail_after(self._settings.memory_seconds):",
         "with trio.CancelScope():",
         REMEMBER,

@@ -19,13 +19,17 @@ DONE: Final = object()
 
 
 class StreamRefused(Exception):
-    """The endpoint sent an error in place of a chunk. code: as it names it, or empty."""
+    """The endpoint sent an error in place of a chunk.
+
+    code: as it names it, or empty. status: the HTTP status that it gives for it, or 0.
+    """
 
     def __init__(self, error: Any) -> None:
         super().__init__("the endpoint sent an error")
         details = error if isinstance(error, dict) else {}
         self.code = next((each for key in ("code", "type") if isinstance(each := details.get(key), str)), "")
         self.wording = str(error)
+        self.status = next((each for key in ("code", "status") if (each := _status(details.get(key)))), 0)
 
 
 async def chunks_of(response: httpx2.Response) -> AsyncGenerator[Any, None]:
@@ -52,7 +56,7 @@ async def _with_first(first: Any, chunks: AsyncGenerator[Any, None]) -> AsyncGen
 
 async def _chunks(response: httpx2.Response) -> AsyncGenerator[Any, None]:
     if "json" in response.headers.get("content-type", ""):
-        yield _chunk(await _whole(response))
+        yield chunk_in(await whole(response))
         yield DONE
         return
     response.headers["content-type"] = SSE  # some endpoints name another type, or none
@@ -64,10 +68,11 @@ async def _chunks(response: httpx2.Response) -> AsyncGenerator[Any, None]:
                 yield DONE
                 return
             if data.startswith("{"):  # anything else is to keep the connection alive
-                yield _chunk(data)
+                yield chunk_in(data)
 
 
-async def _whole(response: httpx2.Response) -> bytes:
+async def whole(response: httpx2.Response) -> bytes:
+    """The body of an answer that is no stream. Raises `ValueError` where it is too long."""
     data = bytearray()
     async for part in response.aiter_bytes():
         data += part
@@ -76,7 +81,14 @@ async def _whole(response: httpx2.Response) -> bytes:
     return bytes(data)
 
 
-def _chunk(data: str | bytes) -> Any:
+def _status(value: Any) -> int:
+    """An HTTP status that says that something failed, or 0."""
+    status = int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else 0
+    return status if 400 <= status <= 599 else 0
+
+
+def chunk_in(data: str | bytes) -> Any:
+    """One decoded chunk. Raises `StreamRefused` where it is an error, and `ValueError` where it is no JSON."""
     chunk = msgspec.json.decode(data)
     if isinstance(chunk, dict) and chunk.get("error"):
         raise StreamRefused(chunk["error"])

@@ -94,7 +94,7 @@ class Dialect:
 
     def _without(self, refusal: EndpointRefusal, request: dict[str, Any]) -> str | None:
         """An optional parameter that is named is left out."""
-        for name in ("stream_options", "parallel_tool_calls", "temperature"):
+        for name in ("stream_options", "parallel_tool_calls", "temperature", "response_format"):
             if name in request and name not in self.refused and name in refusal.wording:
                 self.refused.add(name)
                 return f"no {name}"

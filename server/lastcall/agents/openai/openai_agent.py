@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,15 +11,16 @@ import openai
 import structlog
 import trio
 
-from ..agent import AgentFailed
+from ..agent import AgentFailed, ModelUnavailable, RequestUnsupported
 from .answer import Answer
 from .chat import chars_of, request_messages, tool_parameters
-from .chunks import DONE, StreamRefused, chunks_of
+from .chunks import DONE, StreamRefused, chunks_of, whole
 from .dialect import COMPLETION_TOKENS, TOKENS, ContextBudget, Dialect
 from .failures import failures, refusal_of
+from .whole_answer import words_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 
     from ..agent import JsonModel, Piece, Turn
     from .dialect import EndpointRefusal
@@ -29,6 +30,7 @@ ATTEMPTS_MAX = 16  # for one answer, each after a refusal that said what to chan
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60.0  # without a byte, before the first one and between two
 BILL_SECONDS = 2.0  # for the usage, after an answer's end
+OUTAGE_SECONDS = 10.0  # after an answer that failed, in which no memories are asked for
 CLOSE_SECONDS = 2.0  # for open upstream connections
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -81,20 +83,30 @@ class OpenAIAgent:
         self._sampling = sampling
         self._extractor = extractor
         self._calls_tools = calls_tools
+        self._outage: tuple[float, ModelUnavailable] | None = None  # since when, and why, answers fail
         self._dialect = Dialect(COMPLETION_TOKENS if host.endswith(_COMPLETION_TOKENS) else TOKENS)
         self.describe = describe or f"openai {model} at {host}"
 
     async def reply(self, turn: Turn) -> AsyncGenerator[Piece, None]:
         """Streams the model's text and calls, then its usage. Closing the generator closes the upstream connection."""
         answer = Answer()
-        with failures(self._model):
+        with self._noting_outages(), failures(self._model):
             # Left early without this `async with`, a stream would keep its connection open forever.
             async with self._opened(turn) as chunks:
                 while (chunk := await _next(chunks, answer)) is not None:
+                    self._outage = None
                     for piece in answer.take(chunk):
                         yield piece
         for piece in answer.remaining():
             yield piece
+
+    @contextmanager
+    def _noting_outages(self) -> Iterator[None]:
+        try:
+            yield
+        except ModelUnavailable as error:
+            self._outage = trio.current_time(), error
+            raise
 
     @property
     def extractor(self) -> Literal["rules"] | JsonModel:
@@ -103,7 +115,9 @@ class OpenAIAgent:
     async def complete_json(
         self, instructions: str, prompt: str, *, schema: Mapping[str, object], max_tokens: int
     ) -> str:
-        """See `JsonModel`."""
+        """See `JsonModel`. Where an answer has just failed, nothing is asked: memory can wait, and silence may cost."""
+        if self._outage is not None and trio.current_time() < self._outage[0] + OUTAGE_SECONDS:
+            raise ModelUnavailable(self._outage[1].code, str(self._outage[1]))
         parameters = {
             "response_format": {
                 "type": "json_schema",
@@ -112,16 +126,16 @@ class OpenAIAgent:
             TOKENS: max_tokens,
         }
         messages = [{"role": "system", "content": instructions}, {"role": "user", "content": prompt}]
-        answer = Answer()
         with failures(self._model):
             for _ in range(ATTEMPTS_MAX):
                 request = self._dialect.request(messages, parameters)
                 try:
-                    completion = await self._client.chat.completions.create(model=self._model, **_unchecked(request))
-                except openai.APIStatusError as error:
-                    self._adapt(refusal_of(error), request, error)
-                else:
-                    return "".join(piece for piece in answer.take(completion.to_dict()) if isinstance(piece, str))
+                    return await self._complete(request)
+                except (openai.APIStatusError, StreamRefused) as error:
+                    refusal = refusal_of(error)
+                    if refusal.is_too_long():
+                        raise RequestUnsupported("context_too_long", "The chat is too long for the model.") from error
+                    self._adapt(refusal, request, error)
         raise AssertionError
 
     async def aclose(self) -> None:
@@ -155,6 +169,13 @@ class OpenAIAgent:
                 yield chunks
                 return
         raise AgentFailed("context_too_long", "The conversation is too long for the model.")
+
+    async def _complete(self, request: dict[str, Any]) -> str:
+        """The words of one request that wants no stream."""
+        create = self._client.chat.completions.with_streaming_response.create
+        async with create(model=self._model, **_unchecked(request)) as response:
+            body = await whole(response.http_response)
+        return words_of(body)
 
     async def _send(self, stack: AsyncExitStack, request: dict[str, Any]) -> AsyncGenerator[Any, None]:
         """The chunks of one request. Raises `StreamRefused` where the first one is an error."""
