@@ -49,8 +49,9 @@ def test_every_kind_of_secret_is_redacted_wherever_it_is_presented(prefix: str, 
 
 
 @pytest.mark.parametrize("text", ["?api-key={}&user=ada", "Api-Key: {}", "{{'api-key': '{}'}}", "(b'api-key', b'{}')"])
-@pytest.mark.parametrize("secret", [*SECRETS.values(), "no-key-of-ours"])
-def test_a_key_is_redacted_wherever_clients_of_azure_put_it(secret: str, text: str) -> None:
+@pytest.mark.parametrize("prefix", [*SECRETS, "none of ours"])
+def test_a_key_is_redacted_wherever_clients_of_azure_put_it(prefix: str, text: str) -> None:
+    secret = SECRETS.get(prefix, "any-other-word")
     assert secret not in redact(text.format(secret))
 
 
