@@ -168,13 +168,31 @@ async def test_an_item_sent_during_an_answer_comes_after_it(postgres_store: Post
         ({"type": "conversation.item.create"}, "missing_required_parameter", "item"),
         ({"type": "session.update", "session": {"type": "transcription"}}, "invalid_value", "session.type"),
         ({"type": "response.create", "response": {"conversation": "other"}}, "invalid_value", "response.conversation"),
-        ({"type": "conversation.item.retrieve", "item_id": "nowhere"}, "item_not_found", "item_id"),
-        ({"type": "conversation.item.delete", "item_id": "nowhere"}, "item_not_found", "item_id"),
+        ({"type": "input_audio_buffer.commit"}, "input_audio_buffer_commit_empty", None),
+        ({"type": "conversation.item.retrieve", "item_id": "nowhere"}, "item_retrieve_invalid_item_id", "item_id"),
+        ({"type": "conversation.item.delete", "item_id": "nowhere"}, "item_delete_invalid_item_id", "item_id"),
         (
             {"type": "conversation.item.truncate", "item_id": "x", "content_index": 0, "audio_end_ms": 1},
-            "unsupported_event",
-            "type",
+            "item_truncate_invalid_item_id",
+            "item_id",
         ),
+        (
+            {
+                "type": "conversation.item.create",
+                "previous_item_id": "nowhere",
+                "item": {"type": "message", "role": "user", "content": []},
+            },
+            "item_create_invalid_previous_item_id",
+            "previous_item_id",
+        ),
+        (
+            {"type": "response.create", "response": {"input": [{"type": "item_reference", "id": "nowhere"}]}},
+            "item_not_found",
+            "response.input[0].id",
+        ),
+        ({"type": "session.update", "session": {"voice": "ash"}}, "unknown_parameter", "session.voice"),
+        ({"type": "session.update", "session": {"prompt": {"id": "pmpt_1"}}}, "invalid_value", "session.prompt"),
+        ({"type": "response.create", "response": {"modalities": ["text"]}}, "unknown_parameter", "response.modalities"),
         ({"type": "response.create", "response": {"prompt": {"id": "pmpt_1"}}}, "invalid_value", "response.prompt"),
         ({"type": "session.update", "session": {"tool_choice": "sometimes"}}, "invalid_value", "session.tool_choice"),
         ({"type": "response.create", "response": {"metadata": {"k": "v" * 513}}}, "invalid_value", "response.metadata"),
@@ -187,6 +205,32 @@ async def test_an_error_names_the_rejected_event_and_the_session_goes_on(
         detail = await refused(client, {**event, "event_id": "mine"})
         assert (detail["code"], detail["param"], detail["event_id"]) == (code, param, "mine")
         assert (await client.ask("Still there?"))["response"]["status"] == "completed"
+
+
+async def test_an_empty_audio_buffer_is_cleared(server: TestServer) -> None:
+    async with connect(server.url) as client:
+        await client.send({"type": "input_audio_buffer.clear", "event_id": "mine"})
+        STRICT.validate_json(json.dumps(await client.until("input_audio_buffer.cleared")))
+        assert [event["type"] for event in client.events if event["type"] == "error"] == []
+
+
+async def test_an_item_without_audio_is_not_truncated(server: TestServer) -> None:
+    async with connect(server.url) as client:
+        item = (await client.ask("Hello"))["response"]["output"][0]
+        cut = {"type": "conversation.item.truncate", "item_id": item["id"], "content_index": 0, "audio_end_ms": 0}
+        detail = await refused(client, cut)
+        assert (detail["code"], detail["param"]) == ("unsupported_content_type", "item_id")
+        await client.send({"type": "conversation.item.retrieve", "item_id": item["id"]})
+        assert (await client.until("conversation.item.retrieved"))["item"] == item
+
+
+async def test_an_update_with_an_unknown_field_changes_nothing(server: TestServer) -> None:
+    async with connect(server.url) as client:
+        before = client.created["session"]
+        await refused(client, {"type": "session.update", "session": {"instructions": "Sing.", "temperature": 1}})
+        await client.send({"type": "session.update", "session": {"type": "realtime", "parallel_tool_calls": False}})
+        session = (await client.until("session.updated"))["session"]
+        assert session == {**before, "parallel_tool_calls": False}
 
 
 async def test_bytes_that_are_no_event_are_rejected_and_the_session_goes_on(server: TestServer) -> None:
@@ -216,7 +260,7 @@ async def test_a_clients_item_id_is_kept_and_its_repetition_rejected(
     async with connect(server.url, user="ada", conversation=conversation) as again:
         item = {"type": "message", "id": "item_mine", "role": "user", "content": [{"type": "input_text", "text": "2"}]}
         detail = await refused(again, {"type": "conversation.item.create", "event_id": "e", "item": item})
-        assert (detail["code"], detail["event_id"]) == ("item_already_exists", "e")
+        assert (detail["code"], detail["event_id"]) == ("item_create_duplicate_item_id", "e")
     assert [content for _, content, _ in await items(postgres_store)] == ["once"]
 
 

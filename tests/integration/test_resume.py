@@ -152,7 +152,7 @@ async def test_of_one_item_id_sent_by_two_sessions_at_once_one_is_stored(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(send, one)
                 nursery.start_soon(send, two)
-            assert sorted(outcomes) == ["done", "item_already_exists"]
+            assert sorted(outcomes) == ["done", "item_create_duplicate_item_id"]
             for client in (one, two):
                 assert (await client.ask("Still there?"))["response"]["status"] == "completed"
     assert [content for _, content, _ in await stored(postgres_store)].count("the same") == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,19 +58,27 @@ class World:
 
     @asynccontextmanager
     async def socket(
-        self, who: str, query: str = "", *, by_header: bool = True, headers: Mapping[str, str] | None = None
+        self,
+        who: str,
+        query: str = "",
+        *,
+        path: str = PATH,
+        by_header: bool = True,
+        headers: Mapping[str, str] | None = None,
+        more_subprotocols: Sequence[str] = (),
     ) -> AsyncIterator[WebSocketConnection]:
-        """Raises `ConnectionRejected` for an HTTP answer."""
+        """Raises `ConnectionRejected` for an HTTP answer. by_header: else by subprotocols, as browsers do."""
         token, parts = self.tokens[who], urlsplit(self.server.url)
         extra = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
         if by_header and token is not None:
             extra.append((b"authorization", f"Bearer {token}".encode()))
         offered = [] if by_header else ["realtime", *([f"openai-insecure-api-key.{token}"] if token else [])]
+        offered += more_subprotocols
         stream = await trio.open_tcp_stream(str(parts.hostname), parts.port or 0)
         try:
             async with trio.open_nursery() as nursery:
                 yield await wrap_client_stream(
-                    nursery, stream, parts.netloc, f"{PATH}{query}", subprotocols=offered, extra_headers=extra
+                    nursery, stream, parts.netloc, f"{path}{query}", subprotocols=offered, extra_headers=extra
                 )
                 nursery.cancel_scope.cancel()
         finally:

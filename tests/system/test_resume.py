@@ -48,7 +48,7 @@ async def test_an_answer_cut_off_by_a_restart_is_replayed_as_incomplete(
 
 
 async def test_an_unacknowledged_item_may_be_sent_again(database_url: str, postgres_store: PostgresStore) -> None:
-    """It was stored once, so the repetition gets item_already_exists."""
+    """It was stored once, so the repetition gets item_create_duplicate_item_id."""
     serve = ("--database-url", database_url, "--agent", "echo")
     with run_server(*serve) as going, run_server(*serve) as staying:
         async with connect(going.url, user="ada") as client:
@@ -60,7 +60,7 @@ async def test_an_unacknowledged_item_may_be_sent_again(database_url: str, postg
         async with connect(staying.url, user="ada", conversation=conversation) as again:
             await again.send(user_item("Hello", "item_hello"))
             detail = (await again.until("error"))["error"]
-            assert (detail["code"], detail["event_id"]) == ("item_already_exists", "create_item_hello")
+            assert (detail["code"], detail["event_id"]) == ("item_create_duplicate_item_id", "create_item_hello")
             await again.send({"type": "response.create"})
             assert "Hello" in answer_text(await again.until("response.done"))
     assert [role for role, _, _ in await stored(postgres_store)] == ["user", "assistant"]

@@ -90,7 +90,9 @@ class Authenticator:
 
     async def _authenticated(self, token: str | None) -> Principal:
         if token is None:
-            raise RequestRefused("missing_api_key", "An API key is required; send it as Authorization: Bearer KEY.")
+            raise RequestRefused(
+                "missing_api_key", "An API key is required; send it as Authorization: Bearer KEY, or as api-key: KEY."
+            )
         if is_key_or_client_secret(token):
             credential = await self._store.find_credential(digest(token))
             if credential is None or (credential.key_id is None and not await self.is_open()):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
-from ..secret_prefixes import KEY_SUBPROTOCOL
+from ..secret_prefixes import API_KEY, KEY_SUBPROTOCOL
 
 USER_HEADER = "openai-safety-identifier"
 USER_QUERY = "user"
@@ -70,28 +70,36 @@ class Presented:
 
     headers: names in lower case (or any mapping that ignores case), values decoded as Latin-1 like HTTP/1.1.
     query: percent-decoded; the last value of a repeated key. host: the Host header.
-    subprotocols: of a WebSocket's handshake.
+    subprotocols, query_key: of a WebSocket's handshake; the key is one that stood in its address.
     """
 
     headers: Mapping[str, str] = field(repr=False)
     query: Mapping[str, str]
     host: str
     subprotocols: Sequence[str] = field(default=(), repr=False)
+    query_key: str | None = field(default=None, repr=False)
 
     @property
     def token(self) -> str | None:
-        """The key, client secret or token: from `Authorization: Bearer`, else from a subprotocol, as in browsers."""
+        """The key, client secret or token.
+
+        From `Authorization: Bearer`, else from `api-key`, as Azure's clients send it; from browsers, which send no
+        headers, out of a subprotocol or the address.
+        """
         authorization = self.headers.get("authorization")
         if authorization is not None:
             scheme, _, token = authorization.strip().partition(" ")
             return token.strip() if scheme.lower() == "bearer" else ""
+        if (key := self.headers.get(API_KEY)) is not None:
+            return key.strip()
         offered = (name for name in self.subprotocols if name.startswith(KEY_SUBPROTOCOL))
-        return next((name.removeprefix(KEY_SUBPROTOCOL) for name in offered), None)
+        return next((name.removeprefix(KEY_SUBPROTOCOL) for name in offered), self.query_key)
 
     @property
     def from_browser(self) -> bool:
         """Whether the client cannot see an HTTP reply to its handshake, and must be rejected on the open socket."""
-        return "authorization" not in self.headers and SUBPROTOCOL in self.subprotocols
+        as_pages_do = SUBPROTOCOL in self.subprotocols or self.query_key is not None
+        return as_pages_do and "authorization" not in self.headers and API_KEY not in self.headers
 
 
 def user_of(headers: Mapping[str, str], query: Mapping[str, str]) -> str | None:

@@ -16,6 +16,9 @@ def check_patch(event: SessionUpdate) -> None:
     if patch.type != "realtime":
         message = f"Sessions of type {patch.type!r:.100} are not supported."
         raise refusal(event, "invalid_value", message, "session.type")
+    if patch.prompt:
+        message = "Stored prompts are not supported; send instructions instead."
+        raise refusal(event, "invalid_value", message, "session.prompt")
     if patch.tools:
         offered_tools(event, patch.tools, "session.tools")
     if patch.tool_choice:
@@ -33,6 +36,8 @@ def apply_patch(config: RealtimeSession, patch: SessionPatch, *, instructions: s
         config.tools = patch.tools or []
     if patch.tool_choice is not UNSET:
         config.tool_choice = patch.tool_choice or "auto"
+    if patch.parallel_tool_calls is not UNSET:
+        config.parallel_tool_calls = UNSET if patch.parallel_tool_calls is None else patch.parallel_tool_calls
     if patch.max_output_tokens is not UNSET:
         config.max_output_tokens = patch.max_output_tokens or "inf"
     if patch.tracing is not UNSET:

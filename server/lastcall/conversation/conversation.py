@@ -17,11 +17,13 @@ from ..limits.memory import json_bytes
 from ..protocol import server_events
 from ..protocol.client_events import (
     AnyClientEvent,
+    AudioBufferClear,
     ClientEvent,
     EventRejected,
     ItemCreate,
     ItemDelete,
     ItemRetrieve,
+    ItemTruncate,
     ResponseCancel,
     ResponseCreate,
     SessionPatch,
@@ -33,6 +35,7 @@ from ..sessions.session import Session
 from ..store.errors import ItemExists, ItemNotFound, SessionClosed, StoreError
 from ..store.records import StoredItem
 from ..store.store import Store
+from .audio import answer_about_audio
 from .configuration import apply_patch, check_patch
 from .journal import Journal
 from .responder import Responder
@@ -151,6 +154,8 @@ class Conversation:
                 self._retrieve_item(event)
             case ItemDelete():
                 await self._delete_item(event)
+            case ItemTruncate() | AudioBufferClear():
+                self._outbox.emit(answer_about_audio(event, self._timeline))
             case ResponseCreate():
                 self._responder.create(event, self._config)
             case ResponseCancel():

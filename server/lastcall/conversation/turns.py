@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from msgspec import UNSET
+
 from ..agents.agent import ContextItem, Message, Turn
 from ..agents.window import within_budget
 from ..config import Settings
@@ -43,6 +45,7 @@ class TurnBuilder:
         choice = chosen_tool(event, params.tool_choice or config.tool_choice, tools, "response.tool_choice")
         limit = params.max_output_tokens or config.max_output_tokens
         own = params.instructions
+        parallel = config.parallel_tool_calls if params.parallel_tool_calls is None else params.parallel_tool_calls
         return Turn(
             user_id=self._session.user_id,
             conversation_id=config.conversation_id,
@@ -52,7 +55,7 @@ class TurnBuilder:
             items=items,
             tools=tools,
             tool_choice=choice,
-            parallel_tool_calls=params.parallel_tool_calls,
+            parallel_tool_calls=None if parallel is UNSET else parallel,
         )
 
     def _fitting(self, items: Sequence[ContextItem]) -> Sequence[ContextItem]:

@@ -9,7 +9,15 @@ from uuid import uuid4
 from msgspec import UNSET
 
 from ..agents.agent import Tool
-from ..protocol.client_events import ClientEvent, EventRejected, NewItem
+from ..protocol.client_events import (
+    ClientEvent,
+    EventRejected,
+    ItemCreate,
+    ItemDelete,
+    ItemRetrieve,
+    ItemTruncate,
+    NewItem,
+)
 from ..protocol.items import FunctionCallItem, FunctionCallOutputItem, InputText, Item, MessageItem, OutputText
 
 ID_CHARS_MAX = 128  # of an item's id, a call_id and a function's name
@@ -27,11 +35,25 @@ def refusal(event: ClientEvent, code: str, message: str, param: str | None = Non
 
 
 def item_exists(event: ClientEvent, item_id: str | None) -> EventRejected:
-    return refusal(event, "item_already_exists", f"Item '{item_id}' is already in the conversation.", "item.id")
+    message = f"Error adding item: an item with id '{item_id}' already exists."
+    return refusal(event, "item_create_duplicate_item_id", message, "item.id")
 
 
 def item_not_found(event: ClientEvent, item_id: str, param: str) -> EventRejected:
-    return refusal(event, "item_not_found", f"Item '{item_id:.200}' is not in the conversation.", param)
+    """With the public API's code and words for this event: clients look for them."""
+    item = f"item with id '{item_id:.200}' does not exist."
+    match event:
+        case ItemCreate():
+            message = f"Error adding item: the previous {item}"
+            return refusal(event, "item_create_invalid_previous_item_id", message, param)
+        case ItemRetrieve():
+            return refusal(event, "item_retrieve_invalid_item_id", f"Error retrieving item: the {item}", param)
+        case ItemDelete():
+            return refusal(event, "item_delete_invalid_item_id", f"Error deleting item: the {item}", param)
+        case ItemTruncate():
+            return refusal(event, "item_truncate_invalid_item_id", f"Error truncating item: the {item}", param)
+        case _:
+            return refusal(event, "item_not_found", f"The {item}", param)
 
 
 # --- items

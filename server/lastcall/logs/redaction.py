@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..secret_prefixes import CLIENT_SECRET, KEY, KEY_SHOWN_CHARS, KEY_SUBPROTOCOL, TOKEN
+from ..secret_prefixes import API_KEY, CLIENT_SECRET, KEY, KEY_SHOWN_CHARS, KEY_SUBPROTOCOL, TOKEN
 
 VALUE_CHARS_MAX = 4_000  # of one value of a line
 TRACEBACK_CHARS_MAX = 8_000
@@ -18,15 +18,18 @@ _SECRET = re.compile(rf"\b({KEY}[\w-]{{{KEY_SHOWN_CHARS - len(KEY)}}}|{CLIENT_SE
 # Begins where a part of a token can begin, and gives nothing back (?>, ++): searching a long word again from each
 # prefix in it would take time that grows with its square.
 _TOKEN = re.compile(rf"(?<![\w-])((?>[\w-]*?\b{TOKEN}))[\w-]{{8,}}+\.[\w-]++\.[\w-]*")
-# Whatever else a browser presents as a key.
+# Whatever else a browser, or a client of Azure's, presents as a key.
 _SUBPROTOCOL = re.compile(rf"({re.escape(KEY_SUBPROTOCOL)})(?!{KEY}|{CLIENT_SECRET}|{TOKEN})[^\s,;'\"]+")
+_KEY_VALUE = re.compile(
+    rf"({API_KEY}['\"]?[=:,] ?b?['\"]?)(?!{KEY}|{CLIENT_SECRET}|{TOKEN})[^\s&,;'\"]+", re.IGNORECASE
+)
 _CONTROL = re.compile(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
 def redact(text: str) -> str:
     """Replaces keys, client secrets, tokens and the passwords of URLs by three asterisks."""
     without_secrets = _TOKEN.sub(r"\1***", _SECRET.sub(r"\1***", text))
-    without_secrets = _SUBPROTOCOL.sub(r"\1***", without_secrets)
+    without_secrets = _KEY_VALUE.sub(r"\1***", _SUBPROTOCOL.sub(r"\1***", without_secrets))
     if "://" in without_secrets and "@" in without_secrets:
         without_secrets = _WORD.sub(_without_password, without_secrets)
     return _PARAMETER.sub(r"\1***", without_secrets)

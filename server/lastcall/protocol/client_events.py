@@ -1,20 +1,17 @@
-"""Events that clients send, and their parser. No I/O."""
+"""Events that clients send, and how one is rejected. `parsing.py` reads them. No I/O."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from .errors import Error, ErrorDetail, error_event
-from .half_characters import without_half_characters
 from .items import ContentPart
-from .json_bounds import JsonBounds
 
 Tokens = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Modalities = list[Literal["text", "audio"]]
 
 
 class ClientEvent(Struct, tag_field="type", kw_only=True):
@@ -23,20 +20,34 @@ class ClientEvent(Struct, tag_field="type", kw_only=True):
     event_id: str | None = None
 
 
-class SessionPatch(Struct, kw_only=True):
-    """The fields that a client may set: absent ones keep their value, null clears. All others are ignored."""
+class SessionPatch(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The fields of a session in the public API: absent ones keep their value, null clears.
+
+    Those that are only about audio or about the choice of a model are accepted without effect: clients send them
+    unasked, and `session.updated` shows what holds.
+    """
 
     type: str = "realtime"
     instructions: str | UnsetType | None = UNSET
     tools: list[dict[str, Any]] | UnsetType | None = UNSET
     tool_choice: str | dict[str, Any] | UnsetType | None = UNSET
+    parallel_tool_calls: bool | UnsetType | None = UNSET
     max_output_tokens: Tokens | Literal["inf"] | UnsetType | None = UNSET
     tracing: Any = UNSET
     prompt: Any = UNSET
     truncation: Any = UNSET
+    # Without effect.
+    audio: dict[str, Any] | UnsetType | None = UNSET
+    include: list[str] | UnsetType | None = UNSET
+    model: str | UnsetType | None = UNSET
+    output_modalities: Modalities | UnsetType | None = UNSET
+    reasoning: dict[str, Any] | UnsetType | None = UNSET
 
 
-class SessionUpdate(ClientEvent, tag="session.update"):
+WITHOUT_EFFECT = ("audio", "include", "model", "output_modalities", "reasoning")
+
+
+class SessionUpdate(ClientEvent, tag="session.update", forbid_unknown_fields=True):
     session: SessionPatch
 
 
@@ -83,8 +94,20 @@ class ItemDelete(ClientEvent, tag="conversation.item.delete"):
     item_id: str
 
 
-class ResponseParams(Struct, kw_only=True):
-    """Overrides for one response. `output_modalities` and `reasoning` are accepted and ignored."""
+class ItemTruncate(ClientEvent, tag="conversation.item.truncate"):
+    """Cuts the audio of an answer, which no item here has."""
+
+    item_id: str
+    content_index: int
+    audio_end_ms: int
+
+
+class AudioBufferClear(ClientEvent, tag="input_audio_buffer.clear"):
+    """Empties the buffer of the client's audio, which is always empty here."""
+
+
+class ResponseParams(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Overrides for one response. `audio`, `output_modalities` and `reasoning` are accepted without effect."""
 
     instructions: str | None = None
     conversation: str | None = None
@@ -95,9 +118,13 @@ class ResponseParams(Struct, kw_only=True):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     prompt: Any = None
+    # Without effect.
+    audio: dict[str, Any] | None = None
+    output_modalities: Modalities | None = None
+    reasoning: dict[str, Any] | None = None
 
 
-class ResponseCreate(ClientEvent, tag="response.create"):
+class ResponseCreate(ClientEvent, tag="response.create", forbid_unknown_fields=True):
     response: ResponseParams | None = None
 
 
@@ -105,29 +132,20 @@ class ResponseCancel(ClientEvent, tag="response.cancel"):
     response_id: str | None = None
 
 
-AnyClientEvent = SessionUpdate | ItemCreate | ItemRetrieve | ItemDelete | ResponseCreate | ResponseCancel
+AnyClientEvent = (
+    SessionUpdate
+    | ItemCreate
+    | ItemRetrieve
+    | ItemTruncate
+    | ItemDelete
+    | AudioBufferClear
+    | ResponseCreate
+    | ResponseCancel
+)
+SUPPORTED_EVENTS: tuple[str, ...] = tuple(str(each.__struct_config__.tag) for each in get_args(AnyClientEvent))
 
 # Events of the public API that this server does not support.
-AUDIO_EVENTS = frozenset(
-    {
-        "conversation.item.truncate",
-        "input_audio_buffer.append",
-        "input_audio_buffer.clear",
-        "input_audio_buffer.commit",
-        "output_audio_buffer.clear",
-    }
-)
-SUPPORTED_EVENTS = (
-    "session.update",
-    "conversation.item.create",
-    "conversation.item.retrieve",
-    "conversation.item.delete",
-    "response.create",
-    "response.cancel",
-)
-
-
-# --- parsing --------------------------------------------------------------------------------------------------------
+AUDIO_EVENTS = frozenset({"input_audio_buffer.append", "input_audio_buffer.commit", "output_audio_buffer.clear"})
 
 
 class EventRejected(Exception):
@@ -149,97 +167,3 @@ class EventRejected(Exception):
 
 class TooComplex(EventRejected):
     """An event that exceeds the bounds of JSON and was not parsed."""
-
-
-class _Header(Struct):
-    """The header of an event of any shape. As raw JSON, because a number in it may be too large to decode."""
-
-    type: msgspec.Raw = msgspec.Raw(b"null")
-    event_id: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_decode_event: Callable[[str], AnyClientEvent] = msgspec.json.Decoder(AnyClientEvent).decode
-_decode_session = msgspec.json.Decoder(SessionPatch).decode
-_decode_header: Callable[[str | bytes], _Header] = msgspec.json.Decoder(_Header).decode
-_decode_text = msgspec.json.Decoder(str).decode
-_WHERE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
-
-
-def parse_event(message: str | bytes, bounds: JsonBounds) -> AnyClientEvent:
-    """Parses one client event. Raises `EventRejected` for anything else, whatever the bytes are."""
-    if isinstance(message, bytes):
-        raise EventRejected("invalid_value", "Events must be sent as text frames, not as binary frames.")
-    problem = bounds.problem(message)
-    if problem is not None:
-        raise TooComplex("invalid_value", problem, event_id=event_id_of(message))
-    try:
-        return _decode_event(message)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-        whole = without_half_characters(message)
-        if whole != message:
-            return parse_event(whole, bounds)
-        raise _rejection(message, error) from None
-
-
-def parse_session(text: str | bytes) -> SessionPatch:
-    """Parses the fields of a session that a client may set. Raises `ValueError`, with a sentence for the client."""
-    try:
-        return _decode_session(text)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-        raise ValueError(f"Invalid session: {error}.") from None
-
-
-def event_id_of(message: str | bytes) -> str | None:
-    """The event_id of a message that is not parsed any further; None where it has none."""
-    try:
-        return _text(_decode_header(message).event_id)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        return None
-
-
-def _rejection(message: str, error: Exception) -> EventRejected:
-    try:
-        header = _decode_header(message)
-    except msgspec.ValidationError:
-        return EventRejected("invalid_value", "An event must be a JSON object.")
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as broken:
-        return EventRejected("invalid_json", f"The message is not valid JSON: {broken}")
-    event_id = _text(header.event_id)
-    return _unknown_event(bytes(header.type), event_id) or _misshapen_event(error, event_id)
-
-
-def _text(value: bytes | msgspec.Raw) -> str | None:
-    """The value of a JSON string; None for other JSON."""
-    try:
-        return _decode_text(value)
-    except msgspec.ValidationError:
-        return None
-
-
-def _unknown_event(kind: bytes, event_id: str | None) -> EventRejected | None:
-    """The rejection of an event whose type is not supported; None where it is. kind: the type, as JSON."""
-    if kind == b"null":
-        return EventRejected("missing_required_parameter", "Missing required parameter: 'type'.", "type", event_id)
-    name = _text(kind)
-    if name in AUDIO_EVENTS:
-        message = f"'{name}' is not supported: this server handles text only, no audio."
-        return EventRejected("unsupported_event", message, "type", event_id)
-    if name in SUPPORTED_EVENTS:
-        return None
-    shown = kind.decode() if name is None else repr(name)
-    supported = ", ".join(f"'{name}'" for name in SUPPORTED_EVENTS)
-    message = f"Invalid value: {shown:.100}. Supported values are: {supported}."
-    return EventRejected("invalid_value", message, "type", event_id)
-
-
-def _misshapen_event(error: Exception, event_id: str | None) -> EventRejected:
-    """The rejection of an event of a supported type that does not have its shape."""
-    where = _WHERE.search(str(error))
-    path = where["path"] if where else ""
-    text = _WHERE.sub("", str(error))
-    missing = re.match(r"Object missing required field `(\w+)`", text)
-    if missing:
-        param = f"{path}.{missing[1]}".lstrip(".")
-        message = f"Missing required parameter: '{param}'."
-        return EventRejected("missing_required_parameter", message, param, event_id)
-    return EventRejected("invalid_value", f"Invalid value at '{path}': {text:.200}.", path or None, event_id)

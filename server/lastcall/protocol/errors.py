@@ -27,9 +27,16 @@ CODES: Mapping[str, ErrorCode] = {
     "invalid_json": ErrorCode(400, "the message is not JSON"),
     "invalid_value": ErrorCode(400, "a value does not fit; `param` says which"),
     "missing_required_parameter": ErrorCode(400, "a field is missing; `param` says which"),
+    "unknown_parameter": ErrorCode(400, "a session or response has no such field; `param` says which"),
     "unsupported_event": ErrorCode(400, "an event of the public API that this server does not support"),
-    "item_already_exists": ErrorCode(409, "the conversation has, or had, an item with this id"),
-    "item_not_found": ErrorCode(404, "the conversation has no item with this id"),
+    "unsupported_content_type": ErrorCode(400, "only audio can be truncated, and no item has any"),
+    "input_audio_buffer_commit_empty": ErrorCode(400, "there is no audio to commit"),
+    "item_create_duplicate_item_id": ErrorCode(409, "the conversation has, or had, an item with this id"),
+    "item_create_invalid_previous_item_id": ErrorCode(404, "the conversation has no item with this `previous_item_id`"),
+    "item_retrieve_invalid_item_id": ErrorCode(404, "the conversation has no item with this id"),
+    "item_delete_invalid_item_id": ErrorCode(404, "the conversation has no item with this id"),
+    "item_truncate_invalid_item_id": ErrorCode(404, "the conversation has no item with this id"),
+    "item_not_found": ErrorCode(404, "the conversation has no item that the `input` of a response refers to"),
     "no_room": ErrorCode(409, "no further item fits between these two items"),
     "conversation_full": ErrorCode(
         400, "the session has reached its limit of items or characters, or its share of the server's memory"
@@ -49,6 +56,9 @@ CODES: Mapping[str, ErrorCode] = {
     "store_unavailable": ErrorCode(503, "the database is unavailable; nothing was acknowledged, try again"),
     "overloaded": ErrorCode(503, "the server has too many HTTP connections or too little memory; try again later"),
     # handshakes and HTTP
+    "beta_api_shape_disabled": ErrorCode(
+        400, "the client speaks the retired beta of the API; on the WebSocket, close 4000 follows"
+    ),
     "forbidden": ErrorCode(403, "this credential does not allow the request"),
     "forbidden_host": ErrorCode(403, "without keys, the Host header must name this machine"),
     "forbidden_origin": ErrorCode(403, "the page's origin is not allowed (`--allow-origin`)"),

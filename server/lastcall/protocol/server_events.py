@@ -41,6 +41,7 @@ class RealtimeSession(Struct, kw_only=True):
     instructions: str
     tools: list[dict[str, Any]] = []
     tool_choice: str | dict[str, Any] = "auto"
+    parallel_tool_calls: bool | UnsetType = UNSET
     max_output_tokens: int | Literal["inf"] = "inf"
     truncation: Any = "auto"
     tracing: Any = None
@@ -83,6 +84,10 @@ class ItemRetrieved(ServerEvent, tag="conversation.item.retrieved"):
 
 class ItemDeleted(ServerEvent, tag="conversation.item.deleted"):
     item_id: str
+
+
+class AudioBufferCleared(ServerEvent, tag="input_audio_buffer.cleared"):
+    pass
 
 
 class RateLimit(Struct, kw_only=True):

@@ -9,9 +9,13 @@ from urllib.parse import parse_qs
 from uuid import UUID
 
 from ..auth.identity import SUBPROTOCOL, Presented
-from ..protocol.endpoint import MODEL_CHARS_MAX, PATH, REPLAY_ITEMS_MAX
+from ..protocol.endpoint import AZURE_BETA_PATH, AZURE_PATH, MODEL_CHARS_MAX, PATH, REPLAY_ITEMS_MAX
 from ..protocol.errors import RequestRefused
 from ..protocol.ids import parse_public_id
+from ..secret_prefixes import API_KEY
+
+BETA_HEADER, BETA_VALUE = "openai-beta", "realtime=v1"
+BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,7 @@ class Admission:
     """What a valid handshake asks for.
 
     conversation_id: the one to resume; None for a new one. replay: how many of its newest items to send again.
+    beta: why a client of the retired beta is refused, on its open socket as by the public API; None for others.
     """
 
     presented: Presented
@@ -26,6 +31,7 @@ class Admission:
     model: str
     subprotocol: str | None
     replay: int = REPLAY_ITEMS_MAX
+    beta: RequestRefused | None = None
 
 
 def admit(target: str, host: str, headers: Sequence[tuple[bytes, bytes]], subprotocols: Sequence[str]) -> Admission:
@@ -37,8 +43,8 @@ def admit(target: str, host: str, headers: Sequence[tuple[bytes, bytes]], subpro
     # Where a header is repeated the first one counts, as over HTTP.
     fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
     query = {key: values[-1] for key, values in parse_qs(query_text, keep_blank_values=True).items()}
-    if path != PATH:
-        raise RequestRefused("not_found", f"WebSockets are served at {PATH} only.")
+    if path not in (PATH, AZURE_PATH, AZURE_BETA_PATH):
+        raise RequestRefused("not_found", f"WebSockets are served at {PATH} and {AZURE_PATH} only.")
     if "call_id" in query or query.get("intent") == "transcription":
         raise RequestRefused("invalid_value", "Calls and transcription are not supported: this server is text only.")
     try:
@@ -47,10 +53,34 @@ def admit(target: str, host: str, headers: Sequence[tuple[bytes, bytes]], subpro
     except ValueError:
         message = "conversation must be conv_ and 32 hex digits."
         raise RequestRefused("invalid_value", message, "conversation") from None
-    model = (query.get("model") or "lastcall")[:MODEL_CHARS_MAX]
-    subprotocol = SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
-    presented = Presented(fields, query, host, subprotocols)
-    return Admission(presented, conversation_id, model, subprotocol, _replay_of(query))
+    model = (query.get("model") or query.get("deployment") or "lastcall")[:MODEL_CHARS_MAX]
+    # Where a client offers subprotocols and gets none, it closes; so one of the beta gets its own to hear why.
+    subprotocol = next((each for each in (SUBPROTOCOL, BETA_SUBPROTOCOL) if each in subprotocols), None)
+    # Not at the public API's path: whoever can do without keys in addresses, which proxies log, should.
+    query_key = query.pop(API_KEY, None)
+    presented = Presented(fields, query, host, subprotocols, None if path == PATH else query_key)
+    beta = _beta(path, headers, subprotocols)
+    return Admission(presented, conversation_id, model, subprotocol, _replay_of(query), beta)
+
+
+def _beta(path: str, headers: Sequence[tuple[bytes, bytes]], subprotocols: Sequence[str]) -> RequestRefused | None:
+    """The refusal of a client whose events have the shapes of the beta; None for others."""
+    values = [value.decode("latin-1") for name, value in headers if name.decode("latin-1") == BETA_HEADER]
+    wanted = {each.strip().lower() for value in values for each in value.split(",")}
+    if path == AZURE_BETA_PATH:
+        message = f"The Realtime Beta API is no longer supported. Please use {AZURE_PATH} for the GA API."
+    elif BETA_VALUE in wanted:
+        message = (
+            f"The Realtime Beta API is no longer supported. Please use {path} for the GA API, without OpenAI-Beta."
+        )
+    elif BETA_SUBPROTOCOL in subprotocols:
+        message = (
+            "The Realtime Beta API is no longer supported."
+            f" Please use {path} for the GA API, without the subprotocol {BETA_SUBPROTOCOL}."
+        )
+    else:
+        return None
+    return RequestRefused("beta_api_shape_disabled", message)
 
 
 def _replay_of(query: Mapping[str, str]) -> int:

@@ -17,8 +17,8 @@ from ..conversation.conversation import Conversation, Opening
 from ..limits.limit import Limit
 from ..limits.session_limits import SessionLimits
 from ..memory.recall import briefing, recall
-from ..protocol.client_events import parse_session
 from ..protocol.errors import RequestRefused, error_event
+from ..protocol.parsing import parse_session
 from ..sessions.session import Session
 from ..store.errors import CredentialRevoked, StoreError
 from ..store.records import EndReason, SessionStart, StoredItem

@@ -22,7 +22,9 @@ from .admission import Admission, admit
 from .services import Services
 
 BAD_KEY = 3000  # the close code for a client without a valid key on its open socket
+BETA_CLIENT = 4000  # and for one that speaks the beta of the API, as the public API closes it
 _REASONS = {401: "credentials", 429: "limits"}
+_CLOSES = {401: ("credentials", BAD_KEY), 503: ("store", 1013)}  # by status: the reason to count and the close code
 
 _log = structlog.get_logger(__name__)
 
@@ -48,6 +50,7 @@ async def shake_hands(
         principal = await _authenticate(admission, services)
         if isinstance(principal, Principal):
             _take_quota(principal, services, held)
+            principal = admission.beta or principal  # not before the key: strangers get no open socket
     except RequestRefused as refused:
         await _reject(request, refused, services)
         return None
@@ -89,11 +92,10 @@ async def _reject(request: WebSocketRequest, refused: RequestRefused, services: 
 
 def refuse_on_socket(refused: RequestRefused, services: Services) -> bytes:
     """The `error` event and the close frame for a client that is rejected on its open socket."""
-    services.metrics.connections_refused.labels("store" if refused.status == 503 else "credentials").inc()
+    reason, code = _CLOSES.get(refused.status, ("handshake", BETA_CLIENT))
+    services.metrics.connections_refused.labels(reason).inc()
     error = text_frame(encode(error_event(refused.code, refused.message), f"event_{uuid4().hex[:12]}"))
-    if refused.status == 503:
-        return error + close_frame(1013, refused.code)
-    return error + close_frame(BAD_KEY, f"{refused.type}.{refused.code}")
+    return error + close_frame(code, refused.code if code == 1013 else f"{refused.type}.{refused.code}")
 
 
 def refuse_overloaded(services: Services) -> bytes:

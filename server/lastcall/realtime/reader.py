@@ -8,9 +8,10 @@ from trio_websocket import ConnectionClosed
 from ..limits.limit import Limit
 from ..limits.memory import json_bytes
 from ..limits.session_limits import SessionLimits
-from ..protocol.client_events import AnyClientEvent, EventRejected, TooComplex, event_id_of, parse_event
+from ..protocol.client_events import AnyClientEvent, EventRejected, TooComplex
 from ..protocol.errors import MEMORY_FULL, Error, error_event
 from ..protocol.json_bounds import JsonBounds
+from ..protocol.parsing import event_id_of, parse_event
 from ..sessions.session import Session
 from ..store.records import EndReason
 from ..transport.stream import BufferedStream

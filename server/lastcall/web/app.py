@@ -16,7 +16,9 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ExceptionHandler
 
 from ..auth.identity import USER_HEADER
+from ..protocol.endpoint import AZURE_BETA_PATH, PATH
 from ..protocol.errors import RequestRefused
+from ..secret_prefixes import API_KEY
 from ..store.errors import StoreUnavailable
 from .access import HttpServices
 from .answers import error_answer
@@ -25,7 +27,7 @@ from .client_secrets import create_client_secret
 from .conversations import conversation_items, conversations
 from .health import health, metrics, readiness
 from .memories import memories
-from .middleware import Bounded, Rated, SafeHeaders
+from .middleware import AzurePaths, Bounded, Rated, SafeHeaders
 from .openapi import openapi
 from .pages import chat_page, page_file
 
@@ -38,6 +40,7 @@ def create_app(services: HttpServices, *, origins: Collection[str] = (), tls: bo
     app = Starlette(
         routes=ROUTES,
         middleware=[
+            Middleware(AzurePaths),
             Middleware(SafeHeaders, tls=tls),
             *_cors(origins),
             Middleware(Bounded, memory=services.gate.memory),
@@ -52,7 +55,7 @@ def create_app(services: HttpServices, *, origins: Collection[str] = (), tls: bo
 def _cors(origins: Collection[str]) -> Sequence[Middleware]:
     if not origins:
         return ()
-    methods, headers = ("GET", "POST"), ("authorization", "content-type", USER_HEADER)
+    methods, headers = ("GET", "POST"), ("authorization", API_KEY, "content-type", USER_HEADER)
     return (Middleware(CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=headers),)
 
 
@@ -83,10 +86,24 @@ ROUTES: Sequence[BaseRoute] = (
 )
 
 
+# Where clients of the retired beta ask for client secrets, or post the description of a call.
+BETA_PATHS = {
+    f"{PATH}/sessions",
+    f"{PATH}/transcription_sessions",
+    AZURE_BETA_PATH,
+    f"{AZURE_BETA_PATH}/sessions",
+    f"{AZURE_BETA_PATH}/client_secrets",
+    "/openai/realtimeapi/sessions",
+}
+
+
 async def http_error(request: Request, error: Exception) -> Response:
     """Errors of Starlette itself."""
     assert isinstance(error, HTTPException)
-    if error.status_code == 404:
+    if error.status_code == 404 and request.url.path in BETA_PATHS:
+        message = f"The Realtime Beta API is no longer supported. Please use {PATH} or {PATH}/client_secrets."
+        refused = RequestRefused("beta_api_shape_disabled", message)
+    elif error.status_code == 404:
         refused = RequestRefused("not_found", f"There is nothing at {request.url.path}.")
     elif error.status_code == 405:
         refused = RequestRefused("method_not_allowed", f"{request.method} is not allowed at {request.url.path}.")

@@ -9,11 +9,13 @@ from msgspec import Struct
 
 from .. import __version__
 from ..auth.identity import USER_CHARS_MAX, USER_HEADER, USER_QUERY
-from ..protocol.endpoint import MODEL_CHARS_MAX, PATH, REPLAY_ITEMS_MAX
+from ..protocol.endpoint import AZURE_PATH, MODEL_CHARS_MAX, PATH, REPLAY_ITEMS_MAX
+from ..secret_prefixes import API_KEY
 from .schemas import CLIENT_EVENTS, PLACE, SERVER_EVENTS, Schema, event_type, received, sent, without
 
 DESCRIPTION = (
     "The text subset of the OpenAI Realtime API, for its official clients and for others. "
+    f"For clients of Azure OpenAI the same is served at {AZURE_PATH}. "
     "For acknowledgements, close codes, error codes and limits see docs/protocol.md."
 )
 CHANNEL = "#/channels/realtime"
@@ -21,6 +23,7 @@ QUERY: Schema = {
     "type": "object",
     "properties": {
         "model": {"type": "string", "description": f"Echoed, cut to {MODEL_CHARS_MAX} characters."},
+        "deployment": {"type": "string", "description": "The same, as clients of Azure OpenAI say it."},
         "conversation": {
             "type": "string",
             "description": "The conversation to resume, conv_ and 32 hex digits; without it, a new one begins.",
@@ -39,6 +42,7 @@ HEADERS: Schema = {
     "type": "object",
     "properties": {
         "authorization": {"type": "string", "description": "Bearer, then a key, client secret or token."},
+        API_KEY: {"type": "string", "description": "The same without Bearer, from clients of Azure OpenAI."},
         USER_HEADER: {"type": "string", "maxLength": USER_CHARS_MAX, "description": "Takes precedence over ?user=."},
     },
 }

@@ -11,9 +11,11 @@ from starlette.responses import JSONResponse, Response
 
 from ..auth.identity import Principal, Scope, canonical_user
 from ..auth.secret import new_client_secret
-from ..protocol.client_events import SessionPatch, parse_session
+from ..conversation.configuration import check_patch
+from ..protocol.client_events import WITHOUT_EFFECT, EventRejected, SessionPatch, SessionUpdate
 from ..protocol.errors import RequestRefused
 from ..protocol.ids import parse_public_id, public_id
+from ..protocol.parsing import parse_session, unknown_field
 from ..store.errors import CredentialRevoked, InvalidRow
 from ..store.records import ClientSecret
 from .access import principal_of, services_of
@@ -22,12 +24,12 @@ SECONDS_MIN, SECONDS_MAX, SECONDS = 10, 7200, 600  # for which a secret may begi
 SESSION_BYTES_MAX = 65_536
 
 
-class ExpiresAfter(msgspec.Struct):
+class ExpiresAfter(msgspec.Struct, forbid_unknown_fields=True):
     anchor: Literal["created_at"] = "created_at"
     seconds: int = SECONDS
 
 
-class Wanted(msgspec.Struct):
+class Wanted(msgspec.Struct, forbid_unknown_fields=True):
     """The request's body. user, conversation: not in the public API; the only ones that the secret is for."""
 
     expires_after: ExpiresAfter = msgspec.field(default_factory=ExpiresAfter)
@@ -68,6 +70,8 @@ def _parse(body: bytes) -> Wanted:
     try:
         wanted = msgspec.json.decode(body or b"{}", type=Wanted)
     except (msgspec.DecodeError, RecursionError) as error:
+        if (name := unknown_field(error)) is not None:
+            raise RequestRefused("unknown_parameter", f"Unknown parameter: '{name}'.", name) from None
         raise RequestRefused("invalid_value", f"Invalid body: {error}.") from None
     if not SECONDS_MIN <= wanted.expires_after.seconds <= SECONDS_MAX:
         message = f"expires_after.seconds must be from {SECONDS_MIN} to {SECONDS_MAX}."
@@ -80,11 +84,12 @@ def _session(wanted: Wanted) -> SessionPatch:
         raise RequestRefused("invalid_value", f"session must have at most {SESSION_BYTES_MAX} bytes.", "session")
     try:
         patch = parse_session(bytes(wanted.session))
-    except ValueError as error:
-        raise RequestRefused("invalid_value", str(error), "session") from None
-    if patch.type != "realtime":
-        message = f"Sessions of type {patch.type!r:.100} are not supported."
-        raise RequestRefused("invalid_value", message, "session.type")
+        check_patch(SessionUpdate(session=patch))
+    except EventRejected as rejected:
+        detail = rejected.detail
+        raise RequestRefused(detail.code, detail.message, detail.param) from None
+    for name in WITHOUT_EFFECT:
+        setattr(patch, name, msgspec.UNSET)
     return patch
 
 

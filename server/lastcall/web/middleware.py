@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..limits.gate import request_refused
 from ..limits.memory import MemoryAccount, MemoryBudget
 from ..limits.quota import caller_of
+from ..protocol.endpoint import AZURE_PREFIX
 from ..protocol.errors import RequestRefused
 from .answers import error_answer
 
@@ -78,6 +79,18 @@ class Rated:
             await self._app(scope, receive, send)
         else:
             await error_answer(request_refused(refused), {"connection": "close"})(scope, receive, send)
+
+
+class AzurePaths:
+    """Serves everything under /v1 also under /openai/v1, where clients of Azure OpenAI look for it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(f"{AZURE_PREFIX}/v1/"):
+            scope["path"] = scope["path"].removeprefix(AZURE_PREFIX)
+        await self._app(scope, receive, send)
 
 
 class ClientGoneError(Exception):

@@ -16,7 +16,10 @@ from . import answers
 from .conversations import PAGE_DEFAULT, PAGE_MAX
 from .schemas import ANSWERS, PLACE, Schema, sent
 
-DESCRIPTION = "The HTTP side of lastcall. The WebSocket at /v1/realtime is described in /asyncapi.json."
+DESCRIPTION = (
+    "The HTTP side of lastcall. The WebSocket at /v1/realtime is described in /asyncapi.json. "
+    "For clients of Azure OpenAI everything under /v1 is served under /openai/v1 too."
+)
 HTML, JAVASCRIPT, JSON, TEXT = "text/html", "text/javascript", "application/json", "text/plain"
 
 

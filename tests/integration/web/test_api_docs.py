@@ -14,9 +14,10 @@ import pytest
 from click.testing import CliRunner
 from lastcall.cli.entry import lastcall
 from lastcall.config import Settings
-from lastcall.protocol.client_events import SUPPORTED_EVENTS, EventRejected, parse_event
+from lastcall.protocol.client_events import SUPPORTED_EVENTS, EventRejected
 from lastcall.protocol.errors import ErrorAnswer
 from lastcall.protocol.json_bounds import JsonBounds
+from lastcall.protocol.parsing import parse_event
 from lastcall.store.postgres import PostgresStore
 from lastcall.web import answers
 from lastcall.web.app import ROUTES, api_document
@@ -169,6 +170,7 @@ async def frames(postgres_store: PostgresStore) -> AsyncIterator[list[Event]]:
         await client.say("Forget this", "forgotten")
         await client.send({"type": "conversation.item.delete", "item_id": "forgotten"})
         await client.until("conversation.item.deleted")
+        await client.send({"type": "input_audio_buffer.clear"})
         await client.send({"type": "response.cancel", "event_id": "none"})
         await client.until("error")
         seen, conversation = client.events, client.conversation_id

@@ -213,10 +213,15 @@ FOREIGN: dict[str, tuple[dict[str, Any], str]] = {
             "previous_item_id": "ITEM",
             "item": {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "behind yours"}]},
         },
-        "item_not_found",
+        "item_create_invalid_previous_item_id",
     ),
-    "conversation.item.retrieve": ({"item_id": "ITEM"}, "item_not_found"),
-    "conversation.item.delete": ({"item_id": "ITEM"}, "item_not_found"),
+    "conversation.item.retrieve": ({"item_id": "ITEM"}, "item_retrieve_invalid_item_id"),
+    "conversation.item.truncate": (
+        {"item_id": "ITEM", "content_index": 0, "audio_end_ms": 0},
+        "item_truncate_invalid_item_id",
+    ),
+    "conversation.item.delete": ({"item_id": "ITEM"}, "item_delete_invalid_item_id"),
+    "input_audio_buffer.clear": ({}, "input_audio_buffer.cleared"),
     "response.create": (
         {"response": {"conversation": "none", "input": [{"type": "item_reference", "id": "ITEM"}]}},
         "item_not_found",
@@ -284,7 +289,14 @@ WISHES: list[tuple[str, Any, int, str | None]] = [
     ("service", {"expires_after": {"anchor": "created_at", "seconds": 7201}}, 400, "expires_after.seconds"),
     ("service", {"expires_after": {"anchor": "tomorrow", "seconds": 60}}, 400, None),
     ("service", {"session": {"type": "transcription"}}, 400, "session.type"),
-    ("service", {"session": {"type": "realtime", "tools": 7}}, 400, "session"),
+    ("service", {"session": {"type": "realtime", "tools": 7}}, 400, "session.tools"),
+    ("service", {"session": {"type": "realtime", "tool_choice": "sometimes"}}, 400, "session.tool_choice"),
+    ("service", {"session": {"type": "realtime", "prompt": {"id": "pmpt_1"}}}, 400, "session.prompt"),
+    ("service", {"session": {"type": "realtime", "temperature": 1}}, 400, "session.temperature"),
+    ("service", {"session": 5}, 400, "session"),
+    ("service", {"usr": "ada"}, 400, "usr"),
+    ("service", {"expires_after": {"minutes": 5}}, 400, "expires_after.minutes"),
+    ("service", {"session": {"type": "realtime", "audio": {"output": {"voice": "ash"}}}}, 200, None),
     ("service", {"session": {"instructions": "x" * 70_000}}, 400, "session"),
     ("service", [], 400, None),
 ]
@@ -303,11 +315,13 @@ async def test_a_client_secret_is_made_only_as_it_may_be(world: World) -> None:
 
 async def test_a_client_secret_begins_with_its_session_and_expires_when_it_says(world: World) -> None:
     session = {"type": "realtime", "instructions": "Speak like a pirate.", "max_output_tokens": 99}
+    session |= {"output_modalities": ["audio"], "audio": {"output": {"voice": "ash"}}}  # of no effect
     body = {"session": session, "expires_after": {"anchor": "created_at", "seconds": 60}, "user": "ada"}
     answer = (await world.ask("POST", "/v1/realtime/client_secrets", "service", json=body)).json()
     assert answer["value"].startswith("ek_")
     assert abs(answer["expires_at"] - time.time() - 60) < 5
     assert answer["session"]["instructions"] == "Speak like a pirate."
+    assert (answer["session"]["output_modalities"], answer["session"].get("audio")) == (["text"], None)
     world.tokens["pirate"] = answer["value"]
     async with world.socket("pirate", by_header=False) as ws:
         assert ws.subprotocol == "realtime"
@@ -486,6 +500,7 @@ def test_no_secret_is_in_what_a_server_logs_or_shows(
     async def visit(server: Any) -> None:
         async with open_store(database_url) as store:
             world = World(server, store, {"token": token(), "bad token": token(exp=1), "bad key": "sk-" + "b" * 43})
+            world.tokens["nobody"] = None
             await world.key("service", "backend", Scope.SERVICE)
             await world.secret("secret", user="ada")
             for who in list(world.tokens):
@@ -495,8 +510,10 @@ def test_no_secret_is_in_what_a_server_logs_or_shows(
                 await world.ask("GET", f"/nothing/{who}", who)
                 await world.ask("POST", "/v1/realtime/client_secrets", who, content=b"{")
                 await world.begin(who, "?call_id=1")
+                await world.begin("nobody", f"?api-key={world.tokens[who]}", path="/openai/v1/realtime")
+                await world.ask("GET", "/v1/memories", "nobody", headers={"api-key": str(world.tokens[who])})
             await key_admin.revoke(store, world.ids["service"])
-            secrets.extend(str(value) for value in world.tokens.values())
+            secrets.extend(value for value in world.tokens.values() if value is not None)
 
     async def clear() -> None:
         async with open_store(database_url) as store:

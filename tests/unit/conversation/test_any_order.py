@@ -138,16 +138,18 @@ cancels = st.one_of(
     st.just(Step({"type": "response.cancel"}, response=True)),
     st.just(Step({"type": "response.cancel", "response_id": "resp_other"})),
 )
+UNFIT_SESSIONS: list[Event] = [{"max_output_tokens": 0}, {"voice": "ash"}, {"prompt": {"id": "pmpt_1"}}]
 REFUSED: list[Event] = [
     {"type": "foo.bar"},
     {"type": "conversation.item.delete"},
     {"type": "conversation.item.truncate", "item_id": "a", "content_index": 0, "audio_end_ms": 1},
     {"type": "input_audio_buffer.append", "audio": "AAAA"},
+    {"type": "input_audio_buffer.commit"},
+    *({"type": "session.update", "session": unfit} for unfit in UNFIT_SESSIONS),
     {"type": 7},
     {},
     {"type": "session.update"},
     {"type": "session.update", "session": {"type": "transcription"}},
-    {"type": "session.update", "session": {"max_output_tokens": 0}},
     {"type": "conversation.item.create", "item": {"type": "mcp_call"}},
     {"type": "conversation.item.create", "item": {"type": "item_reference", "id": "a"}},
     {"type": "conversation.item.create", "item": {"role": "user", "content": "Hello"}},
@@ -167,7 +169,16 @@ steps = st.lists(
 
 # --- the expected answers -------------------------------------------------------------------------------------------
 
-SHAPE_CODES = {"invalid_value", "invalid_json", "missing_required_parameter", "unsupported_event"}
+SHAPE_CODES = {
+    "invalid_value",
+    "invalid_json",
+    "missing_required_parameter",
+    "unknown_parameter",
+    "unsupported_event",
+    "input_audio_buffer_commit_empty",
+    "item_truncate_invalid_item_id",
+    "unsupported_content_type",
+}
 OPENING = ["response.created", "response.output_item.added", "conversation.item.added", "response.content_part.added"]
 DELTA = "response.output_text.delta"
 CLOSING = [
@@ -310,12 +321,12 @@ class Model:
         if "item_id" in event and event["type"] != "conversation.item.truncate":
             # Deleting an item of the transcript again is no error.
             there = self.known if event["type"].endswith("retrieve") else [*self.known, *self.deleted]
-            return set() if event["item_id"] in there else {"item_not_found"}
+            return set() if event["item_id"] in there else {f"item_{event['type'].split('.')[-1]}_invalid_item_id"}
         if event.get("type") == "response.create" and event.get("response") != 5:
             return set(self._response_codes(event.get("response") or {}))
         if event.get("type") == "response.cancel" and event.get("response_id") != 5:
             return set() if self.ear.meant(event.get("response_id")) else {"response_cancel_not_active"}
-        if event.get("type") == "session.update" and event.get("session", {}).get("max_output_tokens") != 0:
+        if event.get("type") == "session.update" and event.get("session") not in UNFIT_SESSIONS:
             return set() if event.get("session", {"type": ""}).get("type", "realtime") == "realtime" else SHAPE_CODES
         return SHAPE_CODES
 
@@ -328,14 +339,18 @@ class Model:
         ]
         exists = item.get("id") in [*self.known, *self.deleted]
         astray = event.get("previous_item_id") not in (None, "root", *self.known)
-        return ["invalid_value"] * any(wrong) + ["item_already_exists"] * exists + ["item_not_found"] * astray
+        return (
+            ["invalid_value"] * any(wrong)
+            + ["item_create_duplicate_item_id"] * exists
+            + ["item_create_invalid_previous_item_id"] * astray
+        )
 
     def _function_codes(self, item: Event) -> list[str]:
         lengths = [len(item[name]) for name in ("id", "call_id", "name") if item.get(name) is not None]
         nul = any("\0" in value for value in item.values() if isinstance(value, str))
         exists = item.get("id") in [*self.known, *self.deleted]
         wrong = nul or not all(1 <= length <= 128 for length in lengths)
-        return ["invalid_value"] * wrong + ["item_already_exists"] * exists
+        return ["invalid_value"] * wrong + ["item_create_duplicate_item_id"] * exists
 
     def _response_codes(self, response: Event) -> list[str]:
         metadata = response.get("metadata") or {}

@@ -275,7 +275,7 @@ def test_a_deletion_is_acknowledged_after_its_commit() -> None:
         (row,) = world.rows_of("ada")
         assert [item.deleted for item in world.store.items(row.conversation_id)] == [True]
         code = (await refusal(client, {"type": "conversation.item.retrieve", "item_id": "a"}))["code"]
-        assert code == "item_not_found"
+        assert code == "item_retrieve_invalid_item_id"
 
     talk(scenario)
 
@@ -284,10 +284,10 @@ def test_an_id_is_refused_again_even_after_its_item_was_deleted() -> None:
     async def scenario(world: World, client: Client) -> None:
         await say(client, "Hi", id="a")
         again = {"type": "conversation.item.create", "item": {"id": "a", "role": "user", "content": []}}
-        assert (await refusal(client, again))["code"] == "item_already_exists"
+        assert (await refusal(client, again))["code"] == "item_create_duplicate_item_id"
         await client.send({"type": "conversation.item.delete", "item_id": "a"})
         await client.until("conversation.item.deleted")
-        assert (await refusal(client, again))["code"] == "item_already_exists"
+        assert (await refusal(client, again))["code"] == "item_create_duplicate_item_id"
 
     talk(scenario)
 

@@ -15,6 +15,7 @@ from lastcall.protocol.client_events import NewItem, ResponseCreate, ResponsePar
 from lastcall.protocol.items import FunctionCallItem, FunctionCallOutputItem, InputText, Item, MessageItem
 from lastcall.protocol.server_events import RealtimeSession
 from lastcall.sessions.session import Session
+from msgspec import UNSET, UnsetType
 
 SETTINGS = Settings()
 CPU_SECONDS_MAX = 0.03  # a turn of as many items as a session may hold took 0.04 to 0.3 s
@@ -64,6 +65,19 @@ def cpu_seconds(items: Timeline, params: ResponseParams | None = None) -> float:
 )
 async def test_a_turn_of_the_largest_conversation_takes_moments(item: Any) -> None:
     assert cpu_seconds(timeline(map(item, range(SETTINGS.items_max)))) < CPU_SECONDS_MAX
+
+
+@pytest.mark.parametrize(
+    ("session", "own", "expected"),
+    [(UNSET, None, None), (False, None, False), (False, True, True), (UNSET, False, False)],
+)
+async def test_calls_are_parallel_as_the_response_says_or_else_the_session(
+    session: bool | UnsetType, own: bool | None, expected: bool | None
+) -> None:
+    builder = TurnBuilder(Session("ada", uuid4()), timeline([]), "", SETTINGS, lambda _limit: None)
+    config = RealtimeSession(id="s", model="m", instructions="", conversation_id="c", parallel_tool_calls=session)
+    turn = builder.build(ResponseCreate(), ResponseParams(parallel_tool_calls=own), config)
+    assert turn.parallel_tool_calls is expected
 
 
 async def test_a_turn_of_messages_in_thousands_of_parts_takes_moments() -> None:

@@ -18,9 +18,9 @@ from lastcall.limits.memory import (
     MemoryBudget,
     json_bytes,
 )
-from lastcall.protocol.client_events import parse_event
 from lastcall.protocol.items import InputText, MessageItem
 from lastcall.protocol.json_bounds import JsonBounds
+from lastcall.protocol.parsing import parse_event
 from trio.testing import MockClock
 
 BASE, LIMIT = 50, 150  # MiB

@@ -18,6 +18,7 @@ SECRETS = {
     secret_prefixes.CLIENT_SECRET: new_client_secret().value,
     secret_prefixes.TOKEN: TOKEN,
     secret_prefixes.KEY_SUBPROTOCOL: f"{secret_prefixes.KEY_SUBPROTOCOL}any-other-key",
+    secret_prefixes.API_KEY: f"{secret_prefixes.API_KEY}=any-other-key",
 }
 PRESENTED = (
     "{}",
@@ -45,6 +46,13 @@ def test_every_kind_of_secret_is_redacted_wherever_it_is_presented(prefix: str, 
     rest = secret.removeprefix(prefix)[secret_prefixes.KEY_SHOWN_CHARS - len(secret_prefixes.KEY) :]
     assert rest not in shown
     assert shown.count("realtime") == text.count("realtime"), "and no more than the secret"
+
+
+@pytest.mark.parametrize("text", ["?api-key={}&user=ada", "Api-Key: {}", "{{'api-key': '{}'}}", "(b'api-key', b'{}')"])
+@pytest.mark.parametrize("prefix", [*SECRETS, "none of ours"])
+def test_a_key_is_redacted_wherever_clients_of_azure_put_it(prefix: str, text: str) -> None:
+    secret = SECRETS.get(prefix, "any-other-word")
+    assert secret not in redact(text.format(secret))
 
 
 def test_passwords_of_urls_are_redacted() -> None:
@@ -75,6 +83,8 @@ SHAPES = (
     "&",
     "openai-insecure-api-key.",
     "openai-insecure-api-key.sk-",
+    "api-key=",
+    "api-key: sk-",
     "\x1b[",
     " ",
     "\u202e",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from lastcall.config import Settings
-from lastcall.protocol.client_events import TooComplex, parse_event
+from lastcall.protocol.client_events import TooComplex
 from lastcall.protocol.json_bounds import JsonBounds
+from lastcall.protocol.parsing import parse_event
 
 BOUNDS = JsonBounds(Settings().json_values_max, Settings().json_depth_max)
 

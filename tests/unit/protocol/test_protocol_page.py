@@ -18,7 +18,7 @@ from lastcall.conversation.validation import (
 )
 from lastcall.protocol.client_events import SUPPORTED_EVENTS
 from lastcall.protocol.endpoint import REPLAY_ITEMS_MAX
-from lastcall.realtime.handshake import BAD_KEY
+from lastcall.realtime.handshake import BAD_KEY, BETA_CLIENT
 from lastcall.sessions.session import CLOSE_CODES
 from lastcall.web.conversations import PAGE_MAX
 from lastcall.web.schemas import SERVER_EVENTS, event_type
@@ -42,7 +42,7 @@ def test_its_error_codes_are_those_of_the_code() -> None:
 def test_it_names_every_close_code() -> None:
     table = PAGE.partition("## Close codes")[2].partition("##")[0]
     named = {int(code) for code in re.findall(r"^\| (\d{4}) \|", table, re.MULTILINE)}
-    assert named == {*CLOSE_CODES.values(), 1013, BAD_KEY}
+    assert named == {*CLOSE_CODES.values(), 1013, BAD_KEY, BETA_CLIENT}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,14 +15,15 @@ from lastcall.protocol import server_events
 from lastcall.protocol.client_events import (
     AUDIO_EVENTS,
     SUPPORTED_EVENTS,
+    WITHOUT_EFFECT,
     AnyClientEvent,
     EventRejected,
     ItemCreate,
     ItemDelete,
     ResponseCreate,
     ResponseParams,
+    SessionPatch,
     SessionUpdate,
-    parse_event,
 )
 from lastcall.protocol.errors import Error, ErrorDetail, error_event
 from lastcall.protocol.items import (
@@ -34,8 +36,9 @@ from lastcall.protocol.items import (
     OutputText,
 )
 from lastcall.protocol.json_bounds import JsonBounds
+from lastcall.protocol.parsing import parse_event
 from msgspec import UNSET
-from openai.types.realtime import RealtimeServerEvent
+from openai.types.realtime import RealtimeResponseCreateParams, RealtimeServerEvent, RealtimeSessionCreateRequest
 from pydantic import TypeAdapter
 
 ANY_SIZE = JsonBounds(10**9, 10**9)  # the bounds have tests of their own
@@ -74,8 +77,100 @@ AGENTS_JS = [
     '{"type":"response.create","event_id":"agents_js_response_create_1"}',
     '{"type":"session.update","session":{"type":"realtime","tracing":"auto"}}',
 ]
+PCM = {"type": "audio/pcm", "rate": 24000}
+# With every option that these frameworks have for a session or a response in the public API's general version.
+FRAMEWORKS: list[dict[str, Any]] = [
+    {  # pydantic-ai
+        "type": "session.update",
+        "session": {
+            "type": "realtime",
+            "instructions": "be nice",
+            "output_modalities": ["audio"],
+            "audio": {
+                "input": {
+                    "format": PCM,
+                    "turn_detection": {"type": "server_vad"},
+                    "transcription": {"model": "gpt-4o-mini-transcribe"},
+                    "noise_reduction": {"type": "near_field"},
+                },
+                "output": {"format": PCM, "voice": "ash", "speed": 1.1},
+            },
+            "tools": [{"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}}],
+            "max_output_tokens": 500,
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "truncation": {"type": "retention_ratio", "retention_ratio": 0.8},
+            "reasoning": {"effort": "none"},
+        },
+    },
+    {  # livekit-agents
+        "type": "session.update",
+        "event_id": "session_update_1",
+        "session": {
+            "type": "realtime",
+            "model": "gpt-realtime",
+            "output_modalities": ["text"],
+            "audio": {
+                "input": {"format": PCM, "noise_reduction": None, "transcription": None, "turn_detection": None},
+                "output": {"format": PCM, "speed": 1.0, "voice": "marin"},
+            },
+            "max_output_tokens": "inf",
+            "tool_choice": "auto",
+            "tracing": None,
+            "instructions": "be nice",
+            "truncation": "auto",
+            "reasoning": {"effort": "low"},
+        },
+    },
+    {
+        "type": "response.create",
+        "event_id": "response_create_1",
+        "response": {
+            "instructions": "be brief",
+            "metadata": {"client_event_id": "response_create_1"},
+            "tool_choice": "none",
+            "tools": [],
+        },
+    },
+    {  # pipecat
+        "type": "session.update",
+        "event_id": "e",
+        "session": {
+            "type": "realtime",
+            "model": "gpt-realtime",
+            "output_modalities": ["text"],
+            "instructions": "be nice",
+            "audio": {"input": {"transcription": {"model": "gpt-4o-transcribe"}, "turn_detection": None}},
+            "tools": [],
+            "tool_choice": "auto",
+            "max_output_tokens": 1000,
+            "tracing": "auto",
+            "include": ["item.input_audio_transcription.logprobs"],
+            "reasoning": {"effort": "low"},
+        },
+    },
+    {"type": "response.create", "event_id": "e", "response": {"output_modalities": ["audio"]}},
+    {"type": "input_audio_buffer.clear", "event_id": "e"},
+    {  # the AI SDK
+        "type": "session.update",
+        "session": {
+            "type": "realtime",
+            "model": "lastcall",
+            "instructions": "be nice",
+            "output_modalities": ["text"],
+            "audio": {"output": {"voice": "ash"}},
+            "tools": [{"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}}],
+            "tool_choice": "auto",
+        },
+    },
+    {
+        "type": "response.create",
+        "response": {"output_modalities": ["text"], "instructions": "be brief", "metadata": {"turn": "1"}},
+    },
+]
 VALID: list[dict[str, Any]] = [
     *(json.loads(text) for text in AGENTS_PY + AGENTS_JS),
+    *FRAMEWORKS,
     {
         "type": "conversation.item.create",
         "event_id": "e1",
@@ -119,6 +214,8 @@ VALID: list[dict[str, Any]] = [
     },
     {"type": "conversation.item.retrieve", "item_id": "item_1"},
     {"type": "conversation.item.delete", "item_id": "item_1", "event_id": "e3"},
+    {"type": "conversation.item.truncate", "item_id": "item_1", "content_index": 0, "audio_end_ms": 1_500},
+    {"type": "input_audio_buffer.clear", "event_id": "e4"},
     {
         "type": "session.update",
         "session": {"type": "realtime", "output_modalities": ["text"], "instructions": "be terse"},
@@ -169,10 +266,11 @@ def test_an_item_keeps_its_own_id_its_role_and_its_parts() -> None:
     assert event.item.content == [InputText("a"), InputText("b")]
 
 
-def test_a_responses_own_fields_are_read_and_unknown_ones_ignored() -> None:
+def test_a_responses_own_fields_are_read_also_those_without_effect() -> None:
     event = parse_event(
         '{"type":"response.create","response":{"instructions":"i","conversation":"none","input":[],"metadata":{"a":"b"},'
-        '"max_output_tokens":"inf","parallel_tool_calls":true,"reasoning":{"effort":"low"}},"unknown":1}',
+        '"max_output_tokens":"inf","parallel_tool_calls":true,"reasoning":{"effort":"low"},"output_modalities":["audio"],'
+        '"audio":{"output":{"voice":"ash"}}}}',
         ANY_SIZE,
     )
     assert isinstance(event, ResponseCreate)
@@ -183,7 +281,21 @@ def test_a_responses_own_fields_are_read_and_unknown_ones_ignored() -> None:
         metadata={"a": "b"},
         max_output_tokens="inf",
         parallel_tool_calls=True,
+        reasoning={"effort": "low"},
+        output_modalities=["audio"],
+        audio={"output": {"voice": "ash"}},
     )
+
+
+def test_the_fields_of_sessions_and_responses_are_those_of_the_public_api() -> None:
+    """So that no client of it is refused for a field that it may send."""
+    assert {each.name for each in msgspec.structs.fields(SessionPatch)} == set(
+        RealtimeSessionCreateRequest.model_fields
+    )
+    assert {each.name for each in msgspec.structs.fields(ResponseParams)} == set(
+        RealtimeResponseCreateParams.model_fields
+    )
+    assert {*WITHOUT_EFFECT} < {each.name for each in msgspec.structs.fields(SessionPatch)}
 
 
 def test_a_text_with_nul_parses_unchanged() -> None:
@@ -200,6 +312,7 @@ def test_a_text_with_nul_parses_unchanged() -> None:
 _ITEM = '{"type":"conversation.item.create","event_id":"e","item":%s}'
 _PARTS = _ITEM % '{"type":"message","role":"user","content":[%s]}'
 _PATCH = '{"type":"session.update","event_id":"e","session":%s}'
+_MISSING_INDEX = ("missing_required_parameter", "content_index", "e")
 _PARAMS = '{"type":"response.create","event_id":"e","response":%s}'
 
 
@@ -273,6 +386,15 @@ _PARAMS = '{"type":"response.create","event_id":"e","response":%s}'
         (_PARAMS % '{"max_output_tokens":1e999}', "invalid_value", "response.max_output_tokens", "e"),
         (_PARAMS % ('{"max_output_tokens":' + "9" * 5_000 + "}"), "invalid_value", "response.max_output_tokens", "e"),
         ('{"type":"response.cancel","response_id":5,"event_id":"e"}', "invalid_value", "response_id", "e"),
+        (_PATCH % '{"foo":1}', "unknown_parameter", "session.foo", "e"),
+        (_PATCH % '{"type":"realtime","turn_detection":null}', "unknown_parameter", "session.turn_detection", "e"),
+        (_PATCH % '{"a` - at `$.b":1}', "unknown_parameter", "session.a` - at `$.b", "e"),
+        (_PATCH % '{"output_modalities":["video"]}', "invalid_value", "session.output_modalities[0]", "e"),
+        (_PATCH % '{"parallel_tool_calls":"yes"}', "invalid_value", "session.parallel_tool_calls", "e"),
+        (_PARAMS % '{"modalities":["text"]}', "unknown_parameter", "response.modalities", "e"),
+        ('{"type":"response.create","event_id":"e","instructions":"i"}', "unknown_parameter", "instructions", "e"),
+        ('{"type":"session.update","event_id":"e","session":{},"voice":"x"}', "unknown_parameter", "voice", "e"),
+        ('{"type":"conversation.item.truncate","item_id":"i","event_id":"e"}', *_MISSING_INDEX),
     ],
     ids=lambda value: value[:60].encode("ascii", "replace").decode() if isinstance(value, str) else None,
 )
@@ -285,11 +407,17 @@ def test_an_invalid_message_is_rejected_with_code_param_and_event_id(
     assert detail.message
 
 
-@pytest.mark.parametrize("name", sorted(AUDIO_EVENTS))
+@pytest.mark.parametrize("name", sorted(AUDIO_EVENTS - {"input_audio_buffer.commit"}))
 def test_audio_events_are_refused_as_unsupported(name: str) -> None:
     detail = refused(json.dumps({"type": name, "event_id": "e", "audio": "AAAA", "item_id": "x"}))
     assert (detail.code, detail.param, detail.event_id) == ("unsupported_event", "type", "e")
     assert name in detail.message
+
+
+def test_a_commit_is_refused_as_that_of_an_empty_buffer() -> None:
+    detail = refused('{"type":"input_audio_buffer.commit","event_id":"e"}')
+    assert (detail.code, detail.param, detail.event_id) == ("input_audio_buffer_commit_empty", None, "e")
+    assert "no audio" in detail.message
 
 
 def test_the_rejection_of_an_unknown_type_lists_the_supported_ones() -> None:
@@ -317,9 +445,10 @@ def test_half_a_character_is_taken_as_the_replacement_character() -> None:
         _ITEM % ('{"type":"%s","role":"user","content":[]}' % ("z" * 100_000)),
         _PARTS % ('{"type":"%s","text":""}' % ("z" * 100_000)),
         _PATCH % ('{"max_output_tokens":"%s"}' % ("z" * 100_000)),
+        _PATCH % ('{"%s":1}' % ("z" * 100_000)),
         '{{"type":[{}]}}'.format(",".join(["1"] * 50_000)),
     ],
-    ids=["type", "role", "item type", "part type", "tokens", "type that is a list"],
+    ids=["type", "role", "item type", "part type", "tokens", "name", "type that is a list"],
 )
 def test_a_rejection_is_short_however_long_the_value_is(message: str) -> None:
     assert len(refused(message).message) <= MESSAGE_CHARS_MAX
@@ -353,7 +482,14 @@ def outcome(message: str | bytes) -> AnyClientEvent | ErrorDetail:
     except EventRejected as rejection:
         detail = rejection.detail
         assert detail.type == "invalid_request_error"
-        assert detail.code in {"invalid_json", "invalid_value", "missing_required_parameter", "unsupported_event"}
+        assert detail.code in {
+            "invalid_json",
+            "invalid_value",
+            "missing_required_parameter",
+            "unknown_parameter",
+            "unsupported_event",
+            "input_audio_buffer_commit_empty",
+        }
         assert detail.message
         assert isinstance(detail.param, str | None)
         STRICT.validate_json(server_events.encode(Error(error=detail), "event_1"))
@@ -494,6 +630,7 @@ EXAMPLES: list[server_events.ServerEvent] = [
     server_events.ArgumentsDelta(**PART, output_index=1, call_id="call_1", delta="{"),
     server_events.ArgumentsDone(**PART, output_index=1, call_id="call_1", name="f", arguments="{}"),
     server_events.ResponseDone(response=response(status="completed", conversation_id=None, output=[item(), CALL])),
+    server_events.AudioBufferCleared(),
 ]
 
 

@@ -11,10 +11,11 @@ from hypothesis import event as note
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lastcall.protocol import server_events
-from lastcall.protocol.client_events import AUDIO_EVENTS, SUPPORTED_EVENTS, AnyClientEvent, EventRejected, parse_event
+from lastcall.protocol.client_events import AUDIO_EVENTS, SUPPORTED_EVENTS, AnyClientEvent, EventRejected
 from lastcall.protocol.errors import Error, ErrorDetail
 from lastcall.protocol.items import FunctionCallItem, FunctionCallOutputItem, InputText, MessageItem, OutputText
 from lastcall.protocol.json_bounds import JsonBounds
+from lastcall.protocol.parsing import parse_event
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 

@@ -126,6 +126,8 @@ def test_an_invalid_conversation_id_is_refused(text: str) -> None:
         (("realtime",), "realtime"),
         (("realtime", "openai-insecure-api-key.sk-1", "openai-agents-sdk.0.20.0"), "realtime"),
         (("openai-insecure-api-key.sk-1",), None),
+        (("realtime", "openai-beta.realtime-v1"), "realtime"),
+        (("openai-beta.realtime-v1",), "openai-beta.realtime-v1"),
         (("Realtime",), None),
     ],
 )
@@ -142,10 +144,63 @@ def test_the_subprotocol_is_chosen_only_where_it_was_offered(offered: tuple[str,
         ("model=", "lastcall"),
         ("model=gpt-realtime-2.1", "gpt-realtime-2.1"),
         ("model=" + "m" * 500, "m" * MODEL_CHARS_MAX),
+        ("deployment=mine&api-version=preview", "mine"),
+        ("deployment=mine&model=yours", "yours"),
     ],
 )
 def test_the_model_is_echoed_cut_to_a_bound_with_a_default(query: str, model: str) -> None:
     assert admitted(query).model == model
+
+
+# --- clients of Azure OpenAI, and of the retired beta ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/openai/v1/realtime", "/openai/realtime"])
+def test_a_key_in_the_address_counts_at_azures_paths_after_all_others(path: str) -> None:
+    judgement = judge("api-key=sk-1", path=path)
+    assert isinstance(judgement, Admission)
+    assert (judgement.presented.token, judgement.presented.from_browser) == ("sk-1", True)
+    for name, value in ((b"authorization", b"Bearer sk-2"), (b"api-key", b"sk-2")):
+        judgement = admit(f"{path}?api-key=sk-1", HOST, [(name, value)], ())
+        assert (judgement.presented.token, judgement.presented.from_browser) == ("sk-2", False)
+
+
+def test_a_key_in_the_address_does_not_count_elsewhere_and_is_not_shown() -> None:
+    assert admitted("api-key=sk-1").presented.token is None
+    for path in ("/v1/realtime", "/openai/v1/realtime"):
+        assert "sk-1" not in repr(judge("api-key=sk-1", path=path))
+
+
+def test_the_header_of_azures_clients_is_a_credential_at_every_path() -> None:
+    assert admitted(api_key=b" sk-1 ").presented.token == "sk-1"
+    assert admitted(api_key=b"sk-1", authorization=b"Bearer sk-2").presented.token == "sk-2"
+
+
+@pytest.mark.parametrize("value", [b"realtime=v1", b"assistants=v2, realtime=v1", b" Realtime=V1 "])
+@pytest.mark.parametrize("path", ["/v1/realtime", "/openai/v1/realtime"])
+def test_the_beta_header_is_refused_with_the_way_to_go_on(path: str, value: bytes) -> None:
+    judgement = judge(path=path, openai_beta=value)
+    assert isinstance(judgement, Admission)
+    assert judgement.beta is not None
+    assert judgement.beta.code == "beta_api_shape_disabled"
+    assert f"Please use {path} " in judgement.beta.message
+
+
+def test_the_beta_header_is_also_found_among_several() -> None:
+    headers = [(b"openai-beta", b"assistants=v2"), (b"openai-beta", b"realtime=v1")]
+    assert admit("/v1/realtime", HOST, headers, ()).beta is not None
+
+
+def test_the_beta_is_known_by_its_subprotocol_and_by_azures_path_of_it() -> None:
+    for judgement in (judge(subprotocols=("realtime", "openai-beta.realtime-v1")), judge(path="/openai/realtime")):
+        assert isinstance(judgement, Admission)
+        assert judgement.beta is not None
+        assert "v1/realtime" in judgement.beta.message
+
+
+@pytest.mark.parametrize("value", [b"", b"assistants=v2", b"realtime=v2", b"\xff"])
+def test_another_beta_is_none_of_ours(value: bytes) -> None:
+    assert admitted(openai_beta=value).beta is None
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
@@ -171,6 +226,7 @@ targets = (
     st.text()
     | st.text().map(lambda text: "//" + text)
     | st.text().map(lambda text: "/v1/realtime?" + text)
+    | st.text().map(lambda text: "/openai/v1/realtime?api-key=" + text)
     | st.sampled_from(["//[", "http://[", "//[]", "http://[x]/v1/realtime", "http://a\u2100b/v1/realtime"])
     | st.tuples(st.sampled_from(["user", "conversation", "model", "call_id"]), st.text()).map(
         lambda pair: f"/v1/realtime?{pair[0]}={pair[1]}"
@@ -178,10 +234,17 @@ targets = (
 )
 
 
+NAMES = [b"origin", b"openai-safety-identifier", b"openai-beta", b"api-key", b"x"]
+
+
 @given(
     targets,
     st.text(max_size=20),
-    st.lists(st.tuples(st.sampled_from([b"origin", b"openai-safety-identifier", b"x"]), st.binary(max_size=20))),
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"origin", b"openai-safety-identifier", b"openai-beta", b"x"]), st.binary(max_size=20)
+        )
+    ),
     st.lists(st.text()),
 )
 def test_any_handshake_is_admitted_or_refused(

@@ -17,8 +17,9 @@ from hypothesis import event as note
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lastcall.config import Settings
-from lastcall.protocol.client_events import AnyClientEvent, EventRejected, ItemCreate, parse_event
+from lastcall.protocol.client_events import AnyClientEvent, EventRejected, ItemCreate
 from lastcall.protocol.json_bounds import JsonBounds
+from lastcall.protocol.parsing import parse_event
 from lastcall.store.records import StoredItem
 
 from tests.support.fake_rows import SessionRecord

@@ -94,7 +94,7 @@ function responseDone(response) {
 
 function refused(error) {
   if (error.code === "conversation_not_found" && conversation()) startOver();
-  else if (error.code === "item_already_exists" && unsent.has(error.event_id)) settle(error.event_id);
+  else if (error.code === "item_create_duplicate_item_id" && unsent.has(error.event_id)) settle(error.event_id);
   else if (error.code === "conversation_already_has_active_response") owed = true;
   else if (error.event_id === ASK) askRefused(error.message);
   else if (HARMLESS.has(error.code)) return;
