@@ -71,6 +71,9 @@ class Settings:
     lease_seconds: float = setting(
         10.0, "Seconds without a heartbeat after which other servers close this server's sessions."
     )
+    end_with_credential: bool = setting(
+        False, "End a session when the token or client secret that it was begun with expires."
+    )
     drain_seconds: float = setting(10.0, "Seconds a shutdown may take in all, including running responses and memory.")
     connections_max: int = setting(10_000, "Concurrent connections.")
     memory_mib_max: int | None = setting(

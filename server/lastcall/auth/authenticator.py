@@ -149,3 +149,4 @@ def _on_behalf(principal: Principal, presented: Presented) -> Principal:
     except ValueError as error:
         raise RequestRefused("invalid_value", str(error), USER_QUERY) from error
     return principal if user_id is None else replace(principal, user_id=user_id)
+        valid_until=None if credential.seconds_left is None else trio.current_time() + credential.seconds_left,
