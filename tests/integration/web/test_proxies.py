@@ -202,11 +202,9 @@ async def test_behind_a_trusted_proxy_each_client_has_its_own_limits(
             assert [(await talk(each, opening)).status for each in (first, second, third)] == [101, 101, 429]
             other = request("/v1/realtime", of("203.0.113.2", **HANDSHAKE))
             assert (await ask(server.url, other)).status == 101
-        async with dial(server.url) as again:  # the places are free again
-            with trio.fail_after(ANSWER_SECONDS):
-                while (await ask(server.url, opening)).status != 101:
-                    await trio.lowlevel.checkpoint()
-            assert (await talk(again, opening)).status == 101
+        with trio.fail_after(ANSWER_SECONDS):  # the places are free again, once the server has seen their ends
+            while (await ask(server.url, opening)).status != 101:
+                await trio.lowlevel.checkpoint()
 
 
 async def test_a_clients_address_cannot_be_forged_through_nginx(postgres_store: PostgresStore) -> None:
