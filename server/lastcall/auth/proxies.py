@@ -142,7 +142,8 @@ def _elements(fields: Fields) -> Iterator[dict[str, str]]:
             element: list[Sequence[str]] = [[]]
             for word in (*_words(value.decode("latin-1")), ","):
                 if word == ",":
-                    yield dict(_pair(each) for each in element if each)
+                    if found := dict(_pair(each) for each in element if each):  # a list may have empty places
+                        yield found
                     element = [[]]
                 elif word == ";":
                     element.append([])

@@ -14,7 +14,7 @@ from lastcall.protocol.errors import RequestRefused
 PROXY, CLIENT = "10.0.0.1", "198.51.100.7"
 TRUSTED = TrustedProxies(["10.0.0.0/24", "fd00::/8"])
 HEAD_BYTES = 16_384
-GUESS_SECONDS = 0.5  # for one head: generous, yet far below what a search that goes back would take
+GUESS_SECONDS = 0.5  # of CPU for one head: generous, yet far below what a search that goes back would take
 
 
 def fields(*lines: str) -> list[tuple[bytes, bytes]]:
@@ -146,10 +146,10 @@ def test_the_host_and_scheme_are_those_that_the_proxy_was_asked_for(
 )
 def test_a_head_full_of_anything_is_read_at_once(value: str) -> None:
     head = fields(f"Forwarded: {value[:HEAD_BYTES]}", f"X-Forwarded-For: {value[:HEAD_BYTES]}")
-    began = time.perf_counter()
+    began = time.thread_time()
     with suppress(RequestRefused):
         TRUSTED.client(PROXY, head)
-    assert time.perf_counter() - began < GUESS_SECONDS
+    assert time.thread_time() - began < GUESS_SECONDS
 
 
 def test_a_bounded_number_of_hops_is_looked_at() -> None:
