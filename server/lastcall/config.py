@@ -59,12 +59,20 @@ class Settings:
     allow_origin: tuple[str, ...] = setting(
         (), "Origin of other sites whose pages may connect, such as https://chat.example; may be repeated."
     )
+    trusted_proxy: tuple[str, ...] = setting(
+        (),
+        "Address or network of a proxy in front, such as 10.0.0.0/8, whose Forwarded and X-Forwarded-… headers are"
+        " believed; may be repeated.",
+    )
     jwt_secret_file: Path | None = setting(None, "File with the secret with which your identity provider signs tokens.")
     jwt_jwks: str | None = setting(None, "File or https:// URL of your identity provider's public keys (JWKS).")
     jwt_audience: str | None = setting(None, "Audience required in a token; must be given with --jwt-jwks.")
     jwt_issuer: str | None = setting(None, "Issuer required in a token.")
     jwt_lifetime_seconds: float = setting(
         86_400.0, "Seconds for which a token may be valid, from its issue to its expiry; longer ones are refused."
+    )
+    end_with_credential: bool = setting(
+        False, "End a session when the token or client secret that it was begun with expires."
     )
     ping_interval: float = setting(20.0, "Seconds between keepalive pings.")
     ping_timeout: float = setting(20.0, "Seconds to wait for a pong before the client counts as gone.")

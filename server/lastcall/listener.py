@@ -11,14 +11,14 @@ import trio
 
 from .limits.gate import PROBE_PATHS, refusal_bytes, reply_bytes
 from .limits.limit import SPARE_SOCKETS, Limit
-from .limits.quota import Refusal, caller_of
+from .limits.quota import Refusal
 from .limits.token_bucket import TokenBucket
 from .protocol.errors import RequestRefused
 from .realtime.connection import serve_websocket
 from .realtime.services import Services
 from .runtime.host import allow_descriptors
-from .transport.request_head import BadHead, RequestHead, is_decided, parse_head
-from .transport.stream import BufferedStream
+from .transport.request_head import BadHead, ProxyProtocol, RequestHead, is_decided, parse_head
+from .transport.stream import BufferedStream, peer_address
 from .transport.tls import ServerTls, TlsStream
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Listener:
     async def _serve_and_close(self, transport: trio.SocketStream, replies: trio.Nursery) -> None:
         """Closes the socket before `replies` ends: an agent that ignores cancellation would keep it open."""
         try:
-            await self._serve_caller(transport, _caller(transport), replies)
+            await self._serve_caller(transport, self._services.gate.caller(peer_address(transport)), replies)
         finally:
             replies.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
@@ -179,6 +179,8 @@ class Listener:
         """Serves what the first request asks for; returns the last bytes for the client."""
         try:
             head = parse_head(data)
+        except ProxyProtocol as announced:
+            return reply_bytes(RequestRefused("http_error", str(announced)))
         except BadHead:
             head = None  # the HTTP server parses it again, and replies
         if head is None or not head.wants_websocket:
@@ -226,15 +228,6 @@ class Listener:
 
 def _is_probe(head: RequestHead) -> bool:
     return head.path.decode() in PROBE_PATHS and head.method in (b"GET", b"HEAD") and not head.has_body
-
-
-def _caller(transport: trio.SocketStream) -> str:
-    """The caller that a socket counts for; empty where its address is not known."""
-    try:
-        address = transport.socket.getpeername()
-    except (OSError, AttributeError):  # it is gone already; or a test's stream, which has no socket
-        return ""
-    return caller_of(str(address[0])) if isinstance(address, tuple) else ""
 
 
 async def _tell(stream: trio.abc.HalfCloseableStream, refused: Refusal) -> None:

@@ -26,6 +26,7 @@ from .memory.rules_process import open_rules_process
 from .metrics import Metrics
 from .realtime.services import Services
 from .runtime.conditions import Conditions
+from .runtime.secret_files import warn_of_readable_secrets
 from .runtime.stall_watch import StallWatch
 from .runtime.watchdog import Watchdog
 from .sessions.instance import open_instance
@@ -74,6 +75,7 @@ async def serve(settings: Settings, announce: Callable[[Ready], None], watchdog:
         BadSettings, EmbeddedError, DatabaseUnusable, AgentUnavailable, CannotListen: The user's mistakes.
     """
     tls_context(settings)  # first, so that mistakes in the settings, and a port that is taken, are told before a start
+    warn_of_readable_secrets((settings.tls_key, settings.jwt_secret_file))
     signals, metrics, heartbeat = Signals(settings.drain_seconds), Metrics(Limit), watchdog.heartbeat
     conditions = Conditions()
     agent_of_settings = open_agent(settings, conditions)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from uuid import UUID
 
 import trio
@@ -38,7 +40,10 @@ class FakeCredentials(FakeTables):
     def _find_credential(self, secret_hash: bytes) -> Credential | None:
         record = next((each for each in self.credentials.values() if each.secret_hash == secret_hash), None)
         valid = record is not None and not record.revoked and record.expires_at > trio.current_time()
-        return record.credential if record is not None and valid else None
+        if record is None or not valid:
+            return None
+        left = record.expires_at - trio.current_time()
+        return replace(record.credential, seconds_left=left if math.isfinite(left) else None)
 
     def _create_client_secret(self, secret: ClientSecret) -> int:
         check_text(secret.user_id, USER_CHARS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
@@ -58,7 +58,7 @@ class World:
         self.over = trio.Event()
 
     @asynccontextmanager
-    async def connected(self, query: str = "") -> AsyncIterator[Peer]:
+    async def connected(self, query: str = "", subprotocols: Sequence[str] = ()) -> AsyncIterator[Peer]:
         """A client whose server side runs in a nursery of its own."""
         if self.lease.instance_id not in self.store.instances:
             await self.lease.register()
@@ -74,7 +74,12 @@ class World:
             async with trio.open_nursery() as client:
                 # A client that reads on while its user is silent: its queue holds all that the server says here.
                 ws = await wrap_client_stream(
-                    client, cast("Any", theirs), "localhost", f"/v1/realtime{query}", message_queue_size=QUEUE_MESSAGES
+                    client,
+                    cast("Any", theirs),
+                    "localhost",
+                    f"/v1/realtime{query}",
+                    subprotocols=subprotocols,
+                    message_queue_size=QUEUE_MESSAGES,
                 )
                 yield Peer(ws, theirs, ours)
                 client.cancel_scope.cancel()

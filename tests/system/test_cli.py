@@ -133,6 +133,9 @@ def data_dir() -> Iterator[Path]:
         (["serve", "--message-bytes-max", "0"], "x>=1"),
         (["serve", "--log-level", "loud"], "debug"),
         (["serve", "--allow-origin", "*"], "https://chat.example"),
+        (["serve", "--trusted-proxy", "10.0.0.1/8"], "10.0.0.0/8 or fd00::/8"),
+        (["serve", "--trusted-proxy", "proxy.example"], "10.0.0.0/8 or fd00::/8"),
+        (["serve", "--trusted-proxy", "10.0.0.1", "--trusted-proxy", "::/0"], "would trust everybody"),
         (["serve", "--tls-cert", "cert.pem"], "go together"),
         (["serve", "--tls-cert", "none.pem", "--tls-key", "none.pem"], "cannot read none.pem"),
         (["keys", "create", " "], "user id is empty"),
@@ -629,3 +632,14 @@ def test_user_text_cannot_control_the_terminal() -> None:
 )
 def test_durations_have_at_most_two_units(seconds: float | None, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+def test_a_server_warns_at_its_start_of_secrets_that_others_can_read(database_url: str, tmp_path: Path) -> None:
+    """And serves all the same: secrets that are mounted into a container often are readable."""
+    secret = tmp_path / "secret"
+    secret.write_text("x" * 64)
+    secret.chmod(0o444)
+    flags = ("--agent", "echo", "--jwt-secret-file", str(secret), "--trusted-proxy", "10.0.0.0/8")
+    with run_server("--database-url", database_url, *flags) as server:
+        warned = [line for line in server.log if line["event"] == "secret_file_readable"]
+        assert [line["file"] for line in warned] == [str(secret)]

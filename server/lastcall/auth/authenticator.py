@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .jwt import TokenVerifier
 
 KEYS_CHECK_SECONDS = 1.0  # between checks whether keys exist, and for one such check
+PROXY_LOG_SECONDS = 60.0  # between log lines about refused requests of a proxy
 
 _log = structlog.get_logger(__name__)
 
@@ -39,24 +40,54 @@ class Authenticator:
         self._keys_exist = True
         self._checked_at = float("-inf")
         self._checking = trio.Lock()
+        self._proxy_logged_at = float("-inf")
 
     async def principal(self, presented: Presented) -> Principal:
         """Authenticates a request. Raises `RequestRefused` and `StoreUnavailable`."""
+        await self.check_proxy(presented.sign_of_proxy, presented.address)
         self.check_origin(presented)
         token = presented.token
         if not await self.is_open():
-            return _on_behalf(await self._authenticated(token), presented)
+            return _on_behalf(await self._authenticated(token, presented.address), presented)
         if token is not None and is_client_secret(token):
-            return await self._authenticated(token)
+            return await self._authenticated(token, presented.address)
         if not is_own_host(presented.host, self._settings.host):
             message = "The Host header must name this machine while the server has no keys (see lastcall keys create)."
             raise RequestRefused("forbidden_host", message)
         return _on_behalf(Principal(user_id=ANONYMOUS, scope=Scope.OPEN), presented)
 
+    async def check_proxy(self, sign: str | None, address: str) -> None:
+        """Refuses what came through a proxy while no credential is needed: behind one, everybody seems to be local.
+
+        Args:
+            sign: What shows the proxy, such as the name of a header; None: nothing does.
+            address: Of the peer, for the log.
+
+        Raises:
+            RequestRefused: It came through a proxy, and the server has no keys, or had none before an outage.
+        """
+        if sign is None or not self._may_be_open:
+            return
+        try:
+            is_open = await self.is_open()
+        except StoreUnavailable:
+            is_open = self.was_open
+        if not is_open:
+            return
+        advice = "create a key with lastcall keys create, or connect without the proxy"
+        if trio.current_time() - self._proxy_logged_at >= PROXY_LOG_SECONDS:
+            self._proxy_logged_at = trio.current_time()
+            _log.warning("proxied_request_refused", sign=sign, peer=address, advice=advice)
+        raise RequestRefused(
+            "forbidden_proxy",
+            f"Without keys this server is for its own machine only, and {sign:.100} shows that this request came"
+            f" through a proxy: {advice}.",
+        )
+
     def check_origin(self, presented: Presented) -> None:
         """Refuses pages of other origins. Raises `RequestRefused`."""
         origin = presented.headers.get("origin")
-        if not is_allowed_origin(origin, presented.host, self._settings.allow_origin):
+        if not is_allowed_origin(origin, presented.host, self._settings.allow_origin, presented.scheme):
             raise RequestRefused("forbidden_origin", f"Origin {origin:.200} is not allowed (see --allow-origin).")
 
     async def is_open(self) -> bool:
@@ -88,7 +119,7 @@ class Authenticator:
             return
         raise StoreUnavailable(f"the database did not answer within {KEYS_CHECK_SECONDS:g} s")
 
-    async def _authenticated(self, token: str | None) -> Principal:
+    async def _authenticated(self, token: str | None, address: str) -> Principal:
         if token is None:
             raise RequestRefused(
                 "missing_api_key", "An API key is required; send it as Authorization: Bearer KEY, or as api-key: KEY."
@@ -100,15 +131,17 @@ class Authenticator:
             return _principal(credential)
         if self._tokens is None:
             raise RequestRefused("invalid_api_key", "This is not a key of this server.")
-        return await self._of_token(self._tokens, token)
+        return await self._of_token(self._tokens, token, address)
 
-    async def _of_token(self, tokens: TokenVerifier, token: str) -> Principal:
+    async def _of_token(self, tokens: TokenVerifier, token: str, address: str) -> Principal:
         from .jwt import InvalidToken
 
         try:
             return await tokens.principal(token)
         except InvalidToken as error:
-            _log.info("token_refused", reason=str(error))  # the client gets no details: it may be an attacker
+            _log.info(
+                "token_refused", client=address, reason=str(error)
+            )  # the client gets no details: it may be an attacker
             raise RequestRefused("invalid_api_key", "The token is wrong, expired or for another audience.") from error
 
 
@@ -137,6 +170,7 @@ def _principal(credential: Credential) -> Principal:
         key_id=credential.key_id,
         conversation_id=credential.conversation_id,
         session=credential.session,
+        valid_until=None if credential.seconds_left is None else trio.current_time() + credential.seconds_left,
     )
 
 

@@ -50,6 +50,7 @@ class Principal:
     key_id: that key, or the key that made the client secret; quotas are counted by it.
     conversation_id: the only conversation it may resume; None for any of the user's and new ones.
     session: JSON of the session's initial configuration, as in `session.update`.
+    valid_until: when its token or client secret expires, on Trio's clock (seconds); None: it does not.
     """
 
     user_id: str
@@ -58,6 +59,7 @@ class Principal:
     key_id: UUID | None = None
     conversation_id: UUID | None = None
     session: str = "{}"
+    valid_until: float | None = field(default=None, compare=False)
 
     def may_enter(self, conversation_id: UUID) -> bool:
         """Whether it is not restricted to another conversation. The store checks whose conversation it is."""
@@ -71,6 +73,8 @@ class Presented:
     headers: names in lower case (or any mapping that ignores case), values decoded as Latin-1 like HTTP/1.1.
     query: percent-decoded; the last value of a repeated key. host: the Host header.
     subprotocols, query_key: of a WebSocket's handshake; the key is one that stood in its address.
+    address: of the client. scheme: of the URL that it asked for, where a trusted proxy tells; None: not known.
+    sign_of_proxy: what shows that the request came through a proxy; None: nothing does.
     """
 
     headers: Mapping[str, str] = field(repr=False)
@@ -78,6 +82,9 @@ class Presented:
     host: str
     subprotocols: Sequence[str] = field(default=(), repr=False)
     query_key: str | None = field(default=None, repr=False)
+    address: str = ""
+    scheme: str | None = None
+    sign_of_proxy: str | None = None
 
     @property
     def token(self) -> str | None:

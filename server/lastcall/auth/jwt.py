@@ -112,14 +112,15 @@ class TokenVerifier:
             raise BadSettings("--jwt-jwks needs --jwt-audience: a provider signs tokens for other applications too.")
 
     async def principal(self, token: str) -> Principal:
-        """The principal of a token. Its expiry limits only when sessions may begin. Raises `InvalidToken`."""
+        """The principal of a token. Raises `InvalidToken`."""
         try:
             header = jwt.get_unverified_header(token)
             if _type_of(header) not in TYPES:
                 raise InvalidToken("it is a token for another purpose")
             key, algorithms = await self._key(header)
             claims = self._claims(token, key, algorithms)
-            return Principal(user_id=canonical_user(str(claims["sub"])), scope=Scope.USER)
+            until = trio.current_time() + _seconds_left(claims)
+            return Principal(user_id=canonical_user(str(claims["sub"])), scope=Scope.USER, valid_until=until)
         except (jwt.PyJWTError, ValueError) as error:
             raise InvalidToken(str(error)) from error
 
@@ -143,9 +144,30 @@ class TokenVerifier:
             options={"require": ["exp", "sub"]},
         )
         # Without the time of issue, what is left of it: a token that is always valid proves nothing about today.
-        if claims["exp"] - claims.get("iat", time.time()) > self._lifetime + LEEWAY_SECONDS:
+        if _seconds(claims, "exp") - _issued(claims) > self._lifetime + LEEWAY_SECONDS:
             raise InvalidToken(f"it is valid for longer than {self._lifetime:g} s")
         return claims
+
+
+def _issued(claims: Mapping[str, Any]) -> float:
+    return _seconds(claims, "iat") if "iat" in claims else time.time()
+
+
+def _seconds(claims: Mapping[str, Any], name: str) -> float:
+    """A time of the token, in Unix seconds. The library, which refuses what is not finite, accepts text too."""
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidToken(f"its {name} is not a number")
+    return float(value)
+
+
+def _seconds_left(claims: Mapping[str, Any]) -> float:
+    """Until the token expires; one that the leeway admitted is given the leeway.
+
+    The longest lifetime bounds it, even where this machine's clock was set back.
+    """
+    left = _seconds(claims, "exp") - time.time()
+    return left if left > 0 else left + LEEWAY_SECONDS
 
 
 def _type_of(header: Mapping[str, Any]) -> str:

@@ -29,23 +29,23 @@ def is_own_host(host: str, bound: str) -> bool:
     return name is not None and (is_loopback(name) or name == bound.lower())
 
 
-def is_allowed_origin(origin: str | None, host: str, allowed: Collection[str]) -> bool:
+def is_allowed_origin(origin: str | None, host: str, allowed: Collection[str], scheme: str | None = None) -> bool:
     """Whether a page of this origin may connect. None: not a browser.
 
-    allowed: normalized origins, besides the server's own.
+    allowed: normalized origins, besides the server's own. scheme: of the URL that was asked for; None: not known.
     """
     if origin is None:
         return True
     try:
         page = origin_of(origin)
-        return page in allowed or (host != "" and page in _own_origins(host))
+        return page in allowed or (host != "" and page in _own_origins(host, scheme))
     except ValueError:
         return False
 
 
-def _own_origins(host: str) -> set[str]:
-    """Of the Host header. With either scheme: a proxy in front may speak TLS."""
-    return {origin_of(f"{scheme}://{host}") for scheme in ("http", "https")}
+def _own_origins(host: str, scheme: str | None) -> set[str]:
+    """Of the Host header. With either scheme where it is not known: a proxy in front may speak TLS."""
+    return {origin_of(f"{each}://{host}") for each in ((scheme,) if scheme else ("http", "https"))}
 
 
 def origin_of(text: str) -> str:

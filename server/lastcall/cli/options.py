@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import click
 
 from ..auth.origins import origin_of
+from ..auth.proxies import network_of
 from ..config import Settings
 from ..limits.limit import beyond
 
@@ -85,6 +86,18 @@ class Origin(click.ParamType[Any]):
             self.fail(f"{value!r} is not like https://chat.example or http://localhost:3000.", param, ctx)
 
 
+class ProxyNetwork(click.ParamType[Any]):
+    """The address of a proxy, or a network of them."""
+
+    name = "cidr"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return str(network_of(str(value)))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 def settings_options(names: Iterable[str] = ()) -> Callable[[Command], Command]:
     """Returns a decorator that adds an option for each field of `Settings` that has a flag.
 
@@ -150,6 +163,7 @@ def _type(name: str, kind: type) -> Any:
         "lease_seconds": Seconds(min=LEASE_SECONDS_MIN),
         "log_level": click.Choice(LEVELS, case_sensitive=False),
         "session_seconds": Seconds(min=SESSION_SECONDS_MIN),
+        "trusted_proxy": ProxyNetwork(),
     }
     if name in special:
         return special[name]

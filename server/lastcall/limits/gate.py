@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http import HTTPStatus
 
 from ..auth.identity import Principal, Scope
+from ..auth.proxies import TrustedProxies
 from ..config import Settings
 from ..protocol.errors import RequestRefused
 from .limit import (
@@ -21,10 +22,11 @@ from .limit import (
     Limit,
 )
 from .memory import MemoryBudget
-from .quota import CallerQuotas, Quota, Refusal, is_this_machine
+from .quota import CallerQuotas, Quota, Refusal, caller_of, is_this_machine
 
 PROBE_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 PROBE_CONNECTIONS_MAX = 16  # beyond those of plain HTTP, each for one short request
+TRUSTED_PROXY = "trusted proxy"  # the caller whose sockets are other people's, who have limits of their own
 
 
 class Gate:
@@ -36,6 +38,7 @@ class Gate:
 
     Attributes:
         memory: What sessions and requests hold in memory.
+        proxies: Those whose clients are told apart.
     """
 
     def __init__(self, settings: Settings, count: Callable[[Limit], None]) -> None:
@@ -43,7 +46,9 @@ class Gate:
         # Plain HTTP must not use up the sockets of the sessions.
         self._http_connections_max = settings.http_connections_max
         self.memory = MemoryBudget(settings.memory_mib_max)
+        self.proxies = TrustedProxies(settings.trusted_proxy)
         self.count = count
+        self._unlimited = _AddressQuotas(Settings(), None, None, None, None)
         self._here = _AddressQuotas(settings, None, None, None, None)
         self._elsewhere = _AddressQuotas(
             settings,
@@ -56,6 +61,10 @@ class Gate:
         self._users = _credential_quotas(settings, USER_CONNECTIONS, USER_CONNECTIONS_PER_SECOND)
         self._http_connections = 0
         self._probe_connections = 0
+
+    def caller(self, address: str) -> str:
+        """The caller that a socket counts for. The clients of a trusted proxy are counted once they are known."""
+        return TRUSTED_PROXY if self.proxies.trusts(address) else caller_of(address)
 
     @contextmanager
     def socket(self, caller: str) -> Iterator[Refusal | None]:
@@ -124,6 +133,8 @@ class Gate:
         return limit
 
     def _quotas(self, caller: str) -> _AddressQuotas:
+        if caller == TRUSTED_PROXY:
+            return self._unlimited
         return self._here if is_this_machine(caller) else self._elsewhere
 
     def _counted(self, refused: Refusal | None) -> Refusal | None:

@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import trio
 
 from ..config import Settings
 from ..protocol.errors import Error, error_event
 from ..protocol.server_events import RateLimit, RateLimitsUpdated
+from ..store.records import EndReason
 from .limit import EVENT_BURST_SECONDS, EVENT_TOKEN_BYTES, FLOODING_EVENTS, FRAMES_PER_EVENT, Limit
 from .token_bucket import TokenBucket
 
+CREDENTIAL_EXPIRED_CODE = 3000  # the close code that tells a client to come back with another credential
+
+
+@dataclass(frozen=True, slots=True)
+class TimeUp:
+    """The end of a session's time. limit: the one that it reached; None: none of ours. told: to the client."""
+
+    limit: Limit | None
+    told: Error
+    reason: EndReason
+    close_code: int | None = None
+
 
 class SessionLimits:
-    """started: when the session started, on Trio's clock."""
+    """The limits of one session.
 
-    def __init__(self, settings: Settings, started: float) -> None:
+    Args:
+        settings: Which limits.
+        started: When the session started, on Trio's clock.
+        valid_until: When its credential expires, on Trio's clock, which nobody can set; None: it does not.
+    """
+
+    def __init__(self, settings: Settings, started: float, valid_until: float | None = None) -> None:
         self._settings = settings
         self._events = TokenBucket(settings.events_per_second, settings.events_per_second * EVENT_BURST_SECONDS)
         self._refused_in_a_row = 0
-        self._expires = started + settings.session_seconds
+        self._longest = started + settings.session_seconds
+        ends_with_it = settings.end_with_credential and valid_until is not None and valid_until < self._longest
+        self._valid_until = valid_until if ends_with_it else None
         self._last_event = started
 
     # --- events
@@ -58,18 +80,26 @@ class SessionLimits:
     # --- time
 
     @property
+    def expires(self) -> float:
+        """When the session ends at the latest, on Trio's clock."""
+        return self._longest if self._valid_until is None else self._valid_until
+
+    @property
     def deadline(self) -> float:
         """When the session's time is up, unless another event arrives first."""
         idle = self._settings.idle_seconds
-        return min(self._expires, math.inf if idle is None else self._last_event + idle)
+        return min(self.expires, math.inf if idle is None else self._last_event + idle)
 
-    def time_is_up(self) -> tuple[Limit, Error]:
-        """The limit that the session reached, and the event that tells the client."""
-        if self._expires <= self.deadline:
-            message = f"Your session hit the maximum duration of {self._settings.session_seconds:g} s."
-            return Limit.SESSION_TIME, error_event("session_expired", message)
-        message = f"Your session was idle for {self._settings.idle_seconds:g} s."
-        return Limit.IDLE_TIME, error_event("session_idle", message)
+    def time_is_up(self) -> TimeUp:
+        """Why the session's time is up, once `deadline` has passed."""
+        if self.expires > self.deadline:
+            message = f"Your session was idle for {self._settings.idle_seconds:g} s."
+            return TimeUp(Limit.IDLE_TIME, error_event("session_idle", message), EndReason.IDLE)
+        if self._valid_until is not None:
+            told = error_event("invalid_api_key", "The token or client secret of this session has expired.")
+            return TimeUp(None, told, EndReason.EXPIRED, CREDENTIAL_EXPIRED_CODE)
+        message = f"Your session hit the maximum duration of {self._settings.session_seconds:g} s."
+        return TimeUp(Limit.SESSION_TIME, error_event("session_expired", message), EndReason.EXPIRED)
 
 
 def frame_pace(settings: Settings) -> TokenBucket:

@@ -61,6 +61,7 @@ CODES: Mapping[str, ErrorCode] = {
     ),
     "forbidden": ErrorCode(403, "this credential does not allow the request"),
     "forbidden_host": ErrorCode(403, "without keys, the Host header must name this machine"),
+    "forbidden_proxy": ErrorCode(403, "without keys, the request must not come through a proxy"),
     "forbidden_origin": ErrorCode(403, "the page's origin is not allowed (`--allow-origin`)"),
     "not_found": ErrorCode(404, "nothing is served at this path"),
     "method_not_allowed": ErrorCode(405, "the path does not support this method"),

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 from uuid import UUID
 
 from ..auth.identity import SUBPROTOCOL, Presented
+from ..auth.proxies import RequestClient, sign_of_proxy
 from ..protocol.endpoint import AZURE_BETA_PATH, AZURE_PATH, MODEL_CHARS_MAX, PATH, REPLAY_ITEMS_MAX
 from ..protocol.errors import RequestRefused
 from ..protocol.ids import parse_public_id
@@ -34,10 +35,17 @@ class Admission:
     beta: RequestRefused | None = None
 
 
-def admit(target: str, host: str, headers: Sequence[tuple[bytes, bytes]], subprotocols: Sequence[str]) -> Admission:
+def admit(
+    target: str,
+    host: str,
+    headers: Sequence[tuple[bytes, bytes]],
+    subprotocols: Sequence[str],
+    client: RequestClient = RequestClient(""),  # noqa: B008 - immutable
+) -> Admission:
     """Parses a handshake; `auth.authenticator` finds out whose it is. Raises `RequestRefused`.
 
     target: of the request line. headers: all but Host, with names in lower case. subprotocols: those offered.
+    client: who connects.
     """
     path, _, query_text = target.partition("?")
     # Where a header is repeated the first one counts, as over HTTP.
@@ -58,7 +66,16 @@ def admit(target: str, host: str, headers: Sequence[tuple[bytes, bytes]], subpro
     subprotocol = next((each for each in (SUBPROTOCOL, BETA_SUBPROTOCOL) if each in subprotocols), None)
     # Not at the public API's path: whoever can do without keys in addresses, which proxies log, should.
     query_key = query.pop(API_KEY, None)
-    presented = Presented(fields, query, host, subprotocols, None if path == PATH else query_key)
+    presented = Presented(
+        fields,
+        query,
+        client.host or host,
+        subprotocols,
+        None if path == PATH else query_key,
+        address=client.address,
+        scheme=client.scheme,
+        sign_of_proxy=sign_of_proxy(name for name, _ in headers),
+    )
     beta = _beta(path, headers, subprotocols)
     return Admission(presented, conversation_id, model, subprotocol, _replay_of(query), beta)
 

@@ -116,7 +116,7 @@ class _Connection:
         self._session = Session(principal.user_id, self._resumes or uuid4(), memory)
         ws.count_bytes(memory.add)
         stream.count_bytes(memory.add)
-        self._limits = SessionLimits(services.settings, self._session.started)
+        self._limits = SessionLimits(services.settings, self._session.started, principal.valid_until)
         self._reader = Reader(ws, stream, self._session, self._limits, self._outbox, services)
         self._instance_id = services.lease.instance_id
 
@@ -231,7 +231,7 @@ class _Connection:
             briefing=briefing(facts),
             history=history,
             # Less than what is loaded: the first of them names the one before it.
-            expires_at=int(time.time() + settings.session_seconds),
+            expires_at=int(time.time() + self._limits.expires - trio.current_time()),
             replay=min(self._replay, settings.history_items_max - 1),
         )
 

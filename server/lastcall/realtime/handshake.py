@@ -10,13 +10,15 @@ import trio
 from trio_websocket import WebSocketRequest
 
 from ..auth.identity import Principal
-from ..limits.gate import request_refused
+from ..auth.proxies import RequestClient
+from ..limits.gate import TRUSTED_PROXY, request_refused
 from ..limits.limit import Limit
+from ..limits.quota import caller_of
 from ..limits.session_limits import frame_pace
 from ..protocol.errors import RequestRefused, error_event
 from ..protocol.server_events import encode
 from ..store.errors import StoreError
-from ..transport.stream import BufferedStream
+from ..transport.stream import BufferedStream, peer_address
 from ..transport.websocket import WebSocket, close_frame, text_frame
 from .admission import Admission, admit
 from .services import Services
@@ -46,7 +48,8 @@ async def shake_hands(
     # trio-websocket does not expose the Host header, which the check of the origin needs.
     host = request._event.host  # noqa: SLF001
     try:
-        admission = admit(request.path, host, request.headers, request.proposed_subprotocols)
+        client = _client(stream, request, services, held)
+        admission = admit(request.path, host, request.headers, request.proposed_subprotocols, client)
         principal = await _authenticate(admission, services)
         if isinstance(principal, Principal):
             _take_quota(principal, services, held)
@@ -56,6 +59,17 @@ async def shake_hands(
         return None
     await request.accept(subprotocol=admission.subprotocol)
     return ws, admission, principal
+
+
+def _client(stream: BufferedStream, request: WebSocketRequest, services: Services, held: ExitStack) -> RequestClient:
+    """The client, which behind a trusted proxy is counted only here. Raises `RequestRefused`."""
+    gate, peer = services.gate, peer_address(stream)
+    client = gate.proxies.client(peer, request.headers)
+    if gate.caller(peer) == TRUSTED_PROXY:
+        refused = held.enter_context(gate.socket(caller_of(client.address)))
+        if refused is not None:
+            raise request_refused(refused)
+    return client
 
 
 def _take_quota(principal: Principal, services: Services, held: ExitStack) -> None:

@@ -96,9 +96,11 @@ class Reader:
     def _stop_as_late(self) -> None:
         """Tells the client which time is up, and ends the session unless it was stopped already."""
         if self._session.reason is None:
-            limit, error = self._limits.time_is_up()
-            self._refuse(limit, error)
-            self._session.stop(EndReason.EXPIRED if limit is Limit.SESSION_TIME else EndReason.IDLE)
+            up = self._limits.time_is_up()
+            if up.limit is not None:
+                self._gate.count(up.limit)
+            self._outbox.emit(up.told)
+            self._session.stop(up.reason, close_code=up.close_code)
 
     def _stop_as_closed(self) -> None:
         """Ends the session with the reason for which its socket is closed."""

@@ -270,10 +270,11 @@ SELECT EXISTS (SELECT FROM api_keys) AS found;
 -- By its hash: the time this takes tells an attacker about the hash, not about the secret.
 -- A client secret that was created more than $2 seconds in the future was created before the clock was set back: how old
 -- it is cannot be told, and it would be valid for longer than it was made for.
-SELECT key_id AS credential_id, key_id, subject AS user_id, scope, NULL::uuid AS conversation_id, '{}' AS session
+SELECT key_id AS credential_id, key_id, subject AS user_id, scope, NULL::uuid AS conversation_id, '{}' AS session,
+       NULL::double precision AS seconds_left
   FROM api_keys WHERE secret_hash = $1 AND revoked_at IS NULL
 UNION ALL
-SELECT secret_id, key_id, user_id, 'client', conversation_id, session
+SELECT secret_id, key_id, user_id, 'client', conversation_id, session, extract(epoch FROM expires_at - now())
   FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now()
    AND created_at < now() + make_interval(secs => $2);
 

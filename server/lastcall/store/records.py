@@ -159,6 +159,7 @@ class Credential:
     scope: the value of a `Scope`; the authenticator converts it.
     conversation_id: the only conversation it may continue; None: any of the user.
     session: JSON, see `ClientSecret`.
+    seconds_left: until it expires, by the database's clock; None: it does not.
     """
 
     credential_id: UUID
@@ -167,6 +168,7 @@ class Credential:
     scope: str
     conversation_id: UUID | None = None
     session: str = "{}"
+    seconds_left: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,17 @@ _TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/(\d)\.(\d)")
 # No white space before the colon, and none in front of a name: a line that goes on (obs-fold) is no field.
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+# A proxy's first bytes, in the text form and in the binary one (haproxy's proxy-protocol.txt, section 2).
+_PROXY_PROTOCOL = re.compile(rb"PROXY (?:TCP[46]|UNKNOWN)[ \r]|\r\n\r\n\0\r\nQUIT\n")
 _LENGTH = re.compile(rb"\d{1,15}")  # as int() it would also be "+5", "5_0" and " 5 "
 
 
 class BadHead(Exception):
     """A head that is answered with 400."""
+
+
+class ProxyProtocol(BadHead):
+    """A proxy announces its client before the request, in a protocol that is not HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,8 @@ class RequestHead:
 
 def is_decided(data: bytes, seen: int) -> bool:
     """Whether `parse_head` has a result for these bytes. seen: how many of them were looked at before."""
+    if _PROXY_PROTOCOL.match(data):
+        return True
     return data.find(_END, max(0, seen - 3)) >= 0 or _AMBIGUOUS.search(data, max(0, seen - 1)) is not None
 
 
@@ -59,6 +67,11 @@ def is_ambiguous(data: bytes | bytearray) -> bool:
 
 def parse_head(data: bytes) -> RequestHead | None:
     """The head at the beginning of these bytes; None while it is incomplete. Raises `BadHead`, as soon as possible."""
+    if _PROXY_PROTOCOL.match(data):
+        raise ProxyProtocol(
+            "This server does not speak the PROXY protocol (proxy_protocol, send-proxy): turn it off in the proxy, let"
+            " it send X-Forwarded-For, and name it with --trusted-proxy."
+        )
     end = data.find(_END)
     if is_ambiguous(data):
         raise BadHead("The request's head has a bare line end or NUL.")

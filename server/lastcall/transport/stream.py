@@ -193,3 +193,12 @@ class BufferedStream(trio.abc.HalfCloseableStream):
                     pass
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
+
+
+def peer_address(stream: Any) -> str:
+    """The address at the other end of a stream's socket; empty where it is not known."""
+    try:
+        address = stream.socket.getpeername()
+    except (OSError, AttributeError):  # it is gone already; or a test's stream, which has no socket
+        return ""
+    return str(address[0]) if isinstance(address, tuple) else ""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from ..auth.authenticator import Authenticator
 from ..auth.identity import Presented, Principal
+from ..auth.proxies import RequestClient, TrustedProxies, sign_of_proxy
 from ..config import Settings
 from ..limits.gate import Gate
 from ..metrics import Metrics
@@ -46,8 +48,30 @@ def services_of(request: Request) -> HttpServices:
 
 async def principal_of(request: Request) -> Principal:
     """Authenticates the request. Raises `RequestRefused` and `StoreUnavailable`, which the app answers."""
-    presented = Presented(request.headers, request.query_params, request.headers.get("host", ""))
-    return await services_of(request).authenticator.principal(presented)
+    services = services_of(request)
+    client = client_of(request.scope, services.gate.proxies)
+    presented = Presented(
+        request.headers,
+        request.query_params,
+        client.host or request.headers.get("host", ""),
+        address=client.address,
+        scheme=client.scheme,
+        sign_of_proxy=sign_of_proxy_in(request.scope),
+    )
+    return await services.authenticator.principal(presented)
+
+
+def client_of(scope: Scope, proxies: TrustedProxies) -> RequestClient:
+    """The client of an HTTP request. Raises `RequestRefused`."""
+    return proxies.client((scope.get("client") or ("",))[0], scope["headers"])
+
+
+def sign_of_proxy_in(scope: Scope) -> str | None:
+    """What shows that an HTTP request came through a proxy; None: nothing does."""
+    # Some proxies add no header by default, but speak HTTP/1.0, which no client of ours does.
+    return sign_of_proxy(name for name, _ in scope["headers"]) or (
+        "HTTP/1.0" if scope["http_version"] == "1.0" else None
+    )
 
 
 async def operator_of(request: Request) -> Principal | None:

@@ -27,7 +27,7 @@ from .client_secrets import create_client_secret
 from .conversations import conversation_items, conversations
 from .health import health, metrics, readiness
 from .memories import memories
-from .middleware import AzurePaths, Bounded, Rated, SafeHeaders
+from .middleware import AzurePaths, Bounded, NotProxied, Rated, SafeHeaders
 from .openapi import openapi
 from .pages import chat_page, page_file
 
@@ -45,6 +45,7 @@ def create_app(services: HttpServices, *, origins: Collection[str] = (), tls: bo
             *_cors(origins),
             Middleware(Bounded, memory=services.gate.memory),
             Middleware(Rated),  # before any key is looked up, so that guessing keys is bounded
+            Middleware(NotProxied),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
     )

@@ -16,11 +16,13 @@ from ..limits.memory import MemoryAccount, MemoryBudget
 from ..limits.quota import caller_of
 from ..protocol.endpoint import AZURE_PREFIX
 from ..protocol.errors import RequestRefused
+from .access import client_of, sign_of_proxy_in
 from .answers import error_answer
 
 BODY_BYTES_MAX = 1_048_576
 REFUSED_BYTES_MAX = 8_388_608  # read and discarded, so that a client that is still writing sees the 413
 REFUSED_SECONDS = 1.0
+HEALTH_PATHS = frozenset({"/healthz", "/readyz"})  # they say nothing of anybody, and load balancers ask for them
 REQUEST_SECONDS = 30.0  # from the request's head to the last byte of the response
 
 SECURITY_HEADERS = {
@@ -73,8 +75,8 @@ class Rated:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = None
         if scope["type"] == "http":
-            caller = caller_of((scope.get("client") or ("",))[0])
-            refused = scope["app"].state.services.gate.request(caller, scope["path"])
+            gate = scope["app"].state.services.gate
+            refused = gate.request(caller_of(client_of(scope, gate.proxies).address), scope["path"])
         if refused is None:
             await self._app(scope, receive, send)
         else:
@@ -90,6 +92,19 @@ class AzurePaths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(f"{AZURE_PREFIX}/v1/"):
             scope["path"] = scope["path"].removeprefix(AZURE_PREFIX)
+        await self._app(scope, receive, send)
+
+
+class NotProxied:
+    """While the server has no keys, refuses what came through a proxy, pages too; except for probes of its health."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in HEALTH_PATHS:
+            authenticator = scope["app"].state.services.authenticator
+            await authenticator.check_proxy(sign_of_proxy_in(scope), (scope.get("client") or ("",))[0])
         await self._app(scope, receive, send)
 
 

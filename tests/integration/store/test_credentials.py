@@ -119,3 +119,13 @@ async def test_a_clock_that_is_set_back_does_not_prolong_a_client_secret(
         created,
     )
     assert (await postgres_store.find_credential(HASH) is not None) is valid
+
+
+async def test_a_client_secret_says_how_long_it_is_good(world: World) -> None:
+    await world.store.create_client_secret(secret_of(await key_of(world), seconds=90))
+    found = await world.store.find_credential(OTHER_HASH)
+    assert found is not None
+    assert found.seconds_left == pytest.approx(90.0, abs=5.0)
+    key = await world.store.find_credential(HASH)
+    assert key is not None
+    assert key.seconds_left is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -17,10 +18,10 @@ from typing import Any
 import jwt
 import pytest
 import trio
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
-from jwt.utils import base64url_encode
+from jwt.utils import base64url_encode, der_to_raw_signature
 from lastcall.auth import jwt as tokens
 from lastcall.auth.identity import Principal, Scope
 from lastcall.auth.jwt import InvalidToken, ProviderKeys, TokenVerifier
@@ -33,6 +34,7 @@ RSA_KEY = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
 OTHER_RSA_KEY = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
 WEAK_RSA_KEY = rsa.generate_private_key(public_exponent=65_537, key_size=1024)
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
+EC_521_KEY = ec.generate_private_key(ec.SECP521R1())
 ED_KEY = ed25519.Ed25519PrivateKey.generate()
 
 
@@ -46,6 +48,7 @@ JWKS = {
         jwk(RSAAlgorithm, RSA_KEY, "only RS512", alg="RS512"),
         jwk(RSAAlgorithm, WEAK_RSA_KEY, "weak"),
         jwk(ECAlgorithm, EC_KEY, "ec"),
+        jwk(ECAlgorithm, EC_521_KEY, "ec 521"),
         jwk(OKPAlgorithm, ED_KEY, "ed"),
         {"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA", "kid": "oct"},
     ]
@@ -65,6 +68,19 @@ def token(
     claims = {"sub": "ada", "aud": AUDIENCE, "iss": ISSUER, "exp": time.time() + 600} | changes
     claims = {name: value for name, value in claims.items() if value is not None}
     return jwt.encode(claims, key, algorithm=algorithm, headers=({"kid": key_id} if key_id else {}) | (headers or {}))
+
+
+def with_header(header: bytes) -> str:
+    return f"{base64url_encode(header).decode()}.e30.AAAA"
+
+
+def signed_by_hand(key: ec.EllipticCurvePrivateKey, algorithm: str, key_id: str) -> str:
+    """With SHA-256, whatever the curve: the library would not sign this."""
+    parts = {"alg": algorithm, "typ": "JWT", "kid": key_id}, {"sub": "ada", "aud": AUDIENCE, "iss": ISSUER}
+    claims = parts[1] | {"exp": int(time.time()) + 600}
+    signed = b".".join(base64url_encode(json.dumps(part).encode()) for part in (parts[0], claims))
+    signature = der_to_raw_signature(key.sign(signed, ec.ECDSA(hashes.SHA256())), key.curve)
+    return (signed + b"." + base64url_encode(signature)).decode()
 
 
 @pytest.fixture
@@ -95,6 +111,15 @@ GOOD: dict[str, Callable[[], str]] = {
     "a clock that is a little slow": lambda: token(exp=time.time() - tokens.LEEWAY_SECONDS / 2),
 }
 BAD: dict[str, Callable[[], str]] = {
+    "issued later": lambda: token(iat=time.time() + 600),
+    "issued at no time": lambda: token(iat=str(int(time.time()))),
+    "that expires at no time": lambda: token(exp=str(int(time.time() + 600))),
+    "that never expires": lambda: token(exp=math.inf),
+    "that expires at truth": lambda: token(exp=True),
+    "with an extension that must be understood": lambda: token(headers={"crit": ["x"], "x": "y"}),  # type: ignore[dict-item]
+    "of a curve for another algorithm": lambda: signed_by_hand(EC_521_KEY, "ES256", "ec 521"),
+    "of a nested header": lambda: with_header(b"[" * 11_000),
+    "of a key id that is no text": lambda: with_header(b'{"alg": "RS256", "kid": ["rsa"]}'),
     "of a weak key": lambda: token(WEAK_RSA_KEY, "RS256", "weak"),
     "not of its key's algorithm": lambda: token(RSA_KEY, "RS256", "only RS512"),
     "for a logout": lambda: token(headers={"typ": "logout+jwt"}),
@@ -135,6 +160,14 @@ async def test_a_good_token_is_its_subjects(settings: Settings, kind: str) -> No
 async def test_a_bad_token_is_refused(settings: Settings, kind: str) -> None:
     with pytest.raises(InvalidToken):
         await TokenVerifier(settings).principal(BAD[kind]())
+
+
+@pytest.mark.parametrize(("expires", "left"), [(600.0, 600.0), (-10.0, tokens.LEEWAY_SECONDS - 10.0)])
+async def test_a_principal_knows_until_when_its_token_is_accepted(
+    settings: Settings, expires: float, left: float, mock_clock: MockClock
+) -> None:
+    principal = await TokenVerifier(settings).principal(token(exp=time.time() + expires))
+    assert principal.valid_until == pytest.approx(trio.current_time() + left, abs=2.0)
 
 
 async def test_a_public_key_is_never_used_as_a_shared_secret(settings: Settings) -> None:

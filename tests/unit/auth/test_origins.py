@@ -56,6 +56,19 @@ def test_a_page_of_another_port_may_not_connect(host: str) -> None:
     assert not is_allowed_origin("https://chat.example", host, ())
 
 
+@pytest.mark.parametrize(
+    ("origin", "scheme", "allowed"),
+    [
+        ("https://chat.example", "https", True),
+        ("http://chat.example", "http", True),
+        ("http://chat.example", "https", False),
+        ("https://chat.example", "http", False),
+    ],
+)
+def test_a_page_has_our_scheme_where_that_is_known(origin: str, scheme: str, allowed: bool) -> None:
+    assert is_allowed_origin(origin, "chat.example", (), scheme) is allowed
+
+
 @pytest.mark.parametrize("origin", ["null", "", "file://"])
 def test_an_empty_host_matches_no_origin(origin: str) -> None:
     assert not is_allowed_origin(origin, "", ())

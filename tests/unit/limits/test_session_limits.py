@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import trio
 from lastcall.agents.agent import Turn
 from lastcall.agents.echo import EchoAgent
+from lastcall.auth.secret import new_client_secret, new_key
 from lastcall.limits.limit import EVENT_BURST_SECONDS, Limit
+from lastcall.store.records import Credential
 from trio.testing import MockClock
 from trio_websocket import ConnectionClosed
 
+from tests.support.authorization import AUDIENCE, SECRET, token
 from tests.support.fake_store import FakeStore
 from tests.support.refusals import refusals
 from tests.support.scripted_agents import ScriptedAgent
@@ -175,3 +182,99 @@ async def test_events_beyond_the_inbox_are_refused_with_their_event_ids(autojump
         rejected = (await peer.receive("error"))["error"]
         assert (rejected["code"], rejected["event_id"]) == ("invalid_value", "e1")
     assert refusals(world.services.metrics, Limit.INBOX) == 2
+
+
+# --- the end of a credential ------------------------------------------------------------------------------------------
+
+
+def key_of(world: World, seconds: int | None) -> str:
+    """A client secret that is valid for so long, or a key."""
+    secret = new_key() if seconds is None else new_client_secret()
+    credential = Credential(credential_id=uuid4(), key_id=uuid4(), user_id="ada", scope="user")
+    if seconds is not None:
+        credential = replace(credential, scope="client")
+        world.store.create_key(replace(credential, credential_id=credential.key_id or uuid4(), scope="user"), b"")
+    world.store.create_key(credential, secret.digest)
+    if seconds is not None:
+        world.store.credentials[credential.credential_id].expires_at = trio.current_time() + seconds
+    return secret.value
+
+
+@pytest.fixture
+def jwt_settings(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "secret").write_text(SECRET)
+    return {"jwt_secret_file": tmp_path / "secret", "jwt_audience": AUDIENCE}
+
+
+async def ended_after(world: World, credential: str) -> tuple[float, str, int]:
+    """How long a session of this credential lasted, and the error and the close code that its client was told."""
+    async with world.connected(subprotocols=("realtime", f"openai-insecure-api-key.{credential}")) as peer:
+        began = trio.current_time()
+        await peer.receive("session.created")
+        code = (await peer.receive("error"))["error"]["code"]
+        lasted = trio.current_time() - began
+        closed = await peer.closed()
+        await world.over.wait()
+    return lasted, code, closed
+
+
+@pytest.mark.parametrize("kind", ["client secret", "token"])
+async def test_a_session_ends_with_its_credential_where_that_is_set(
+    kind: str, jwt_settings: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    world = World(FakeStore(), EchoAgent(), end_with_credential=True, **jwt_settings)
+    credential = token(exp=time.time() + 90) if kind == "token" else key_of(world, 90)
+    lasted, code, closed = await ended_after(world, credential)
+    assert lasted == pytest.approx(90.0, abs=2.0)
+    assert (code, closed) == ("invalid_api_key", 3000)
+    assert (world.row.end_reason, world.row.close_code) == ("expired", 3000)
+
+
+@pytest.mark.parametrize("kind", ["client secret", "token", "key"])
+async def test_a_session_outlives_its_credential_unless_that_is_set(
+    kind: str, jwt_settings: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    flag = kind == "key"  # a key does not expire: its revocation ends its sessions at any rate
+    world = World(FakeStore(), EchoAgent(), end_with_credential=flag, session_seconds=600.0, **jwt_settings)
+    credential = token(exp=time.time() + 90) if kind == "token" else key_of(world, None if kind == "key" else 90)
+    lasted, code, closed = await ended_after(world, credential)
+    assert lasted == pytest.approx(600.0)
+    assert (code, closed) == ("session_expired", 1001)
+
+
+async def test_a_credential_does_not_make_a_session_longer(
+    jwt_settings: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    world = World(FakeStore(), EchoAgent(), end_with_credential=True, session_seconds=60.0, **jwt_settings)
+    lasted, code, closed = await ended_after(world, token(exp=time.time() + 600))
+    assert lasted == pytest.approx(60.0)
+    assert (code, closed) == ("session_expired", 1001)
+
+
+async def test_a_clock_that_is_set_back_makes_no_session_longer(
+    jwt_settings: dict[str, Any], autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(FakeStore(), EchoAgent(), end_with_credential=True, **jwt_settings)
+    credential = f"openai-insecure-api-key.{token(exp=time.time() + 600)}"
+    async with world.connected(subprotocols=("realtime", credential)) as peer:
+        began = trio.current_time()
+        created = await peer.receive("session.created")
+        assert created["session"]["expires_at"] == pytest.approx(time.time() + 600, abs=5)
+        year_ago = time.time() - 365 * 86_400
+        monkeypatch.setattr(time, "time", lambda: year_ago)
+        assert (await peer.receive("error"))["error"]["code"] == "invalid_api_key"
+        assert trio.current_time() - began == pytest.approx(600.0, abs=2.0)
+
+
+async def test_a_busy_session_ends_with_its_credential_too(
+    jwt_settings: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    world = World(FakeStore(), EchoAgent(), end_with_credential=True, idle_seconds=50.0, **jwt_settings)
+    credential = f"openai-insecure-api-key.{token(exp=time.time() + 100)}"
+    async with world.connected(subprotocols=("realtime", credential)) as peer:
+        await peer.receive("session.created")
+        for _ in range(3):
+            await trio.sleep(30)
+            await peer.say("Still here")
+        assert (await peer.receive("error"))["error"]["code"] == "invalid_api_key"
+        assert await peer.closed() == 3000

@@ -293,6 +293,19 @@ def test_a_password_file_that_others_may_read_is_ignored_with_a_warning(tmp_path
     assert read(f"host=h passfile={file} password=x").warnings == ()
 
 
+def test_a_client_key_and_a_service_file_that_others_can_read_are_warned_of(tmp_path: Path) -> None:
+    key, services = tmp_path / "client.key", tmp_path / "services"
+    key.write_text("key")
+    services.write_text(f"[app]\nhost=h\nsslkey={key}\npassword=secret\n[open]\nhost=h\n")
+    environ = {"PGSERVICEFILE": str(services), "HOME": str(tmp_path)}
+    for mode, warned in ((0o644, [key, services]), (0o600, [])):
+        key.chmod(mode)
+        services.chmod(mode)
+        found = [each for each in read_address("service=app user=u", environ).warnings if "chmod 600" in each]
+        assert [each.partition(" ")[0] for each in found] == [str(each) for each in warned]
+        assert read_address("user=u", {**environ, "PGSERVICE": "open"}).warnings == ()
+
+
 def test_no_text_of_an_address_holds_its_password() -> None:
     address = read(f"postgresql://ada:{SECRET}@h/x?sslmode=require&sslpassword={SECRET}")
     assert SECRET not in str(address) + repr(address)

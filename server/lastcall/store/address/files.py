@@ -30,6 +30,11 @@ def service_words(name: str, environ: Mapping[str, str]) -> dict[str, str]:
     raise BadAddress(f"there is no service of this name in {looked}; see PGSERVICEFILE")
 
 
+def service_file(name: str, environ: Mapping[str, str]) -> Path | None:
+    """The file that has this service; None: no file does."""
+    return next((file for file in _service_files(environ) if _section(file, name) is not None), None)
+
+
 def _service_files(environ: Mapping[str, str]) -> Iterator[Path]:
     home = environ.get("HOME")
     if environ.get("PGSERVICEFILE"):

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ...runtime.secret_files import can_others_read
 from .address import DatabaseAddress, DatabaseHost, TcpOptions
 from .conninfo import BadAddress, ports_of, words_of
-from .files import is_open_to_others, service_words
+from .files import is_open_to_others, service_file, service_words
 from .tls import ssl_words
 from .words import check_words, words_of_environment
 
@@ -48,7 +49,7 @@ def read_address(text: str, environ: Mapping[str, str]) -> DatabaseAddress:
         tcp=_tcp_options(words),
         host_seconds=_host_seconds(words),
         shuffled=words.get("load_balance_hosts") == "random",
-        warnings=tuple(_warnings(words, passfile, tls)),
+        warnings=(*_warnings(words, passfile, tls), *_readable_secrets(text, environ, tls)),
     )
 
 
@@ -137,3 +138,12 @@ def _warnings(words: Mapping[str, str], passfile: str | None, tls: Mapping[str, 
         yield f"{passfile} is ignored, because others may read it (chmod 600 {passfile})"
     if words.get("channel_binding") == "require" and tls["sslmode"] != "verify-full":
         yield "channel_binding=require is not checked, because asyncpg cannot; sslmode=verify-full protects as well"
+
+
+def _readable_secrets(text: str, environ: Mapping[str, str], tls: Mapping[str, str]) -> Iterator[str]:
+    """libpq ignores a private key that others can read; asyncpg does not, and neither minds a service file."""
+    service = words_of(text).get("service") or environ.get("PGSERVICE")
+    file = service_file(service, environ) if service and "password" in service_words(service, environ) else None
+    for each in (tls.get("sslkey"), file):
+        if each is not None and can_others_read(Path(each)):
+            yield f"{each} holds a secret, and others can read it (chmod 600 {each})"
