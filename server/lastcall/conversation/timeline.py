@@ -41,7 +41,10 @@ class ConversationEntry:
     """An item and what is needed to store it. Its `message_id` makes storing it twice harmless.
 
     known: the client has been told of it; before that it only reserves its place.
-    deleted: removed from the conversation while it was still being generated.
+    pending: part of a response whose items are not on their way to the store yet.
+    deleted: removed from the conversation while it was pending.
+    ceiling: from this position on, items that this session has not loaded may stand between it and the next one; None:
+        there are none.
     held: what it takes in memory, as it was counted.
     """
 
@@ -50,7 +53,9 @@ class ConversationEntry:
     previous_item_id: str | None = None
     message_id: UUID = field(default_factory=uuid4)
     known: bool = False
+    pending: bool = False
     deleted: bool = False
+    ceiling: int | None = None
     held: int = 0
     _seen: tuple[str, ContextItem | None] | None = None  # as agents see it, in the status it had then
 
@@ -130,16 +135,22 @@ class Timeline:
     not see each other's new items: were positions counted from the last known item, what one session adds an hour
     later would be sorted into the middle of what the other has added meanwhile.
 
+    history: stored items, oldest first. older: how many of them, from the first on, are of role system and from before
+        the others, so that other items may stand behind each.
     held: called with the change of what the entries take in memory.
     """
 
-    def __init__(self, history: Sequence[StoredItem] = (), held: Callable[[int], object] = int) -> None:
+    def __init__(
+        self, history: Sequence[StoredItem] = (), held: Callable[[int], object] = int, *, older: int = 0
+    ) -> None:
         self._held = held
         self._entries: dict[str, ConversationEntry] = {}
         self._order: list[ConversationEntry] = []
         self._last_position = 0
-        for stored in history:
+        for number, stored in enumerate(history):
             entry = ConversationEntry(restored_item(stored), stored.position, message_id=stored.message_id)
+            if number < older:
+                entry.ceiling = stored.position + POSITION_STEP
             self._insert(entry, len(self._order))
             self.add(entry)
 
@@ -158,6 +169,12 @@ class Timeline:
         entry = self._entries.get(item_id)
         return entry if entry is not None and entry.known else None
 
+    def place_behind(self, item: Item, entry: ConversationEntry) -> ConversationEntry:
+        """Reserves the place behind an entry. Raises `UnknownItem` where it was removed, and `NoFreePosition`."""
+        if self._entries.get(entry.item.id) is not entry:  # a client may have created another one under its id
+            raise UnknownItem(entry.item.id)
+        return self.place(item, entry.item.id)
+
     def place(self, item: Item, after: str | None = None) -> ConversationEntry:
         """Reserves the place after an item, before all items (`ROOT`) or, by default, at the end.
 
@@ -165,6 +182,8 @@ class Timeline:
         """
         index = self._index_after(after)
         entry = ConversationEntry(item, self._position_at(index))
+        if index < len(self._order):  # at the beginning, older items that this session has not loaded follow it
+            entry.ceiling = self._order[index - 1].ceiling if index else entry.position + POSITION_STEP
         self._insert(entry, index)
         return entry
 
@@ -218,7 +237,9 @@ class Timeline:
         after = self._order[index].position
         if index == 0:  # also before older items that this session has not loaded
             return min(after, POSITION_STEP) - POSITION_STEP
-        before = self._order[index - 1].position
+        before, ceiling = self._order[index - 1].position, self._order[index - 1].ceiling
+        if ceiling is not None:  # in the middle, it could stand behind items that this session has not loaded
+            after = min(after, ceiling)
         if after - before < 2:
             raise NoFreePosition
         return (before + after) // 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import structlog
 import trio
@@ -20,7 +20,7 @@ from ..memory.recall import briefing, recall
 from ..protocol.errors import RequestRefused, error_event
 from ..protocol.parsing import parse_session
 from ..sessions.session import Session
-from ..store.errors import CredentialRevoked, StoreError
+from ..store.errors import CredentialRevoked, StoreError, StoreUnavailable
 from ..store.records import EndReason, SessionStart, StoredItem
 from ..transport.stream import BufferedStream
 from ..transport.websocket import WebSocket
@@ -33,6 +33,8 @@ from .services import Services
 
 REASON_SECONDS = 0.1  # of the time to begin, for the store to say why it has not
 HISTORY_FACTOR = 2  # of the bytes of its texts, which take more as objects of Python
+HISTORY_BYTES = 262_144  # of a history's texts: up to here it is loaded by the query that asks how large it is
+HISTORY_QUERIES_MAX = 3  # of one begin; another session may make the history longer in between
 
 _log = structlog.get_logger(__name__)
 
@@ -201,15 +203,7 @@ class _Connection:
 
     async def _open(self) -> Opening:
         store, session, settings = self._services.store, self._session, self._settings
-        history: Sequence[StoredItem] = ()
-        if self._resumes is not None:
-            if not self._principal.may_enter(self._resumes):
-                raise UnknownConversation
-            await self._reserve(self._resumes)
-            known = await store.load_history(session.conversation_id, session.user_id, settings.history_items_max)
-            if known is None:
-                raise UnknownConversation
-            history = known
+        history, older = await self._history() if self._resumes is not None else ((), 0)
         facts = await recall(store, self._services.registry, session.user_id, settings.recall_memories_max)
         start = SessionStart(
             session_id=session.session_id,
@@ -230,20 +224,47 @@ class _Connection:
             instructions=settings.instructions,
             briefing=briefing(facts),
             history=history,
+            older=older,
             # Less than what is loaded: the first of them names the one before it.
             expires_at=int(time.time() + settings.session_seconds),
             replay=min(self._replay, settings.history_items_max - 1),
         )
 
-    async def _reserve(self, conversation_id: UUID) -> None:
-        """Raises `NoMemory` where the conversation's history does not fit, before it is loaded."""
-        limit = self._settings.history_items_max
-        size = await self._services.store.history_bytes(conversation_id, self._session.user_id, limit)
-        if size is not None:
-            self._reserved = HISTORY_FACTOR * size
-            if not self._session.memory.fits(self._reserved):
-                raise NoMemory
-            self._session.memory.add(self._reserved)
+    async def _history(self) -> tuple[Sequence[StoredItem], int]:
+        """The items that the conversation goes on from, and how many of them are older ones of role system.
+
+        Memory is reserved before they are loaded: a long history only once its size is known.
+
+        Raises `UnknownConversation`, and `NoMemory` where they do not fit.
+        """
+        session, limit = self._session, self._settings.history_items_max
+        if not self._principal.may_enter(session.conversation_id):
+            raise UnknownConversation
+        room = HISTORY_BYTES if session.memory.fits(HISTORY_FACTOR * HISTORY_BYTES) else 0
+        for _ in range(HISTORY_QUERIES_MAX):
+            self._reserve(room)
+            history = await self._services.store.load_history(
+                session.conversation_id, session.user_id, limit, bytes_max=room
+            )
+            if history is None:
+                raise UnknownConversation
+            room = history.bytes
+            if history.items is not None:
+                self._reserve(room)
+                if history.left_out:
+                    self._services.gate.count(Limit.CONTEXT)
+                    _log.warning("system_items_left_out", session_id=str(session.session_id), loaded=limit)
+                return history.items, history.older
+        raise StoreUnavailable("the conversation's history grows faster than it can be loaded")
+
+    def _reserve(self, size: int) -> None:
+        """Reserves memory for the texts of a history, instead of what was reserved before. Raises `NoMemory`."""
+        reserved, self._reserved = self._reserved, HISTORY_FACTOR * size
+        self._session.memory.add(-reserved)
+        if not self._session.memory.fits(self._reserved):
+            self._reserved = 0
+            raise NoMemory
+        self._session.memory.add(self._reserved)
 
     def _refuse(self, code: str, message: str, reason: EndReason, close_code: int | None = None) -> None:
         self._outbox.emit(error_event(code, message))

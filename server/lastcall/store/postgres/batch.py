@@ -1,5 +1,8 @@
 """A batch of writes as one statement, in this order: starts, items, deletions, ends.
 
+Where an item follows the deletion of another one with its id, there is a further statement for it and what comes behind
+it, in the same transaction: the id is free only after the deletion.
+
 The writes of an instance that leaves come last, in the same transaction: its bulk close is for sessions that have no
 end of their own. After an outage a batch may hold both, since the writer commits everything queued meanwhile.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
@@ -67,6 +71,29 @@ class _Answer(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """The items and deletions of one statement.
+
+    spared: for each deletion, the items of its id that its session stores behind it, in this or a later statement.
+    """
+
+    items: list[StoredItem] = field(default_factory=list)
+    deletions: list[ItemDeletion] = field(default_factory=list)
+    spared: list[list[UUID]] = field(default_factory=list)
+
+    def deletion_rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "session_id": deletion.session_id,
+                "item_id": deletion.item_id,
+                "message_id": deletion.message_id,
+                "spared": spared,
+            }
+            for deletion, spared in zip(self.deletions, self.spared, strict=True)
+        ]
+
+
 class BatchStatement:
     """Writes sorted by kind.
 
@@ -80,8 +107,7 @@ class BatchStatement:
         # Only the first end of a session: an UPDATE with two would use either, and both would be answered with True.
         ends = [write for write in writes if isinstance(write, SessionEnd)]
         self._first = {end.session_id: end for end in reversed(ends)}
-        self._items = [item for write in writes if isinstance(write, tuple) for item in write]
-        self._deletions = [write for write in writes if isinstance(write, ItemDeletion)]
+        self._rounds = _rounds(writes)
         self.leaving = [write for write in writes if isinstance(write, BulkClose | InstanceStop)]
 
     async def run(self, connection: Any, now: float, moment: datetime) -> Sequence[Outcome]:
@@ -91,14 +117,21 @@ class BatchStatement:
 
         Raises `StoreUnavailable`, with nothing stored, where the database's clock is too far from `moment`.
         """
-        rows = self._rows(now)
-        answer = await self._commit(connection, moment, rows) if rows else _Answer(0.0, fresh=True)
+        answer = _Answer(0.0, fresh=True)
+        outcomes: dict[UUID | int, ItemOutcome] = {}  # by message id, or by the deletion's own `id`: two may be equal
+        for each, rows in zip(self._rounds, self._rows(now), strict=True):
+            found = await self._commit(connection, moment, rows) if rows else _Answer(0.0, fresh=True)
+            outcomes |= dict(zip((item.message_id for item in each.items), found.items, strict=True))
+            outcomes |= dict(zip(map(id, each.deletions), found.deletions, strict=True))
+            answer.starts |= found.starts
+            answer.ends |= found.ends
         left = {write: await _leave(connection, write, now) for write in self.leaving}
-        outcomes_by_id: dict[UUID | ItemDeletion, ItemOutcome] = dict(
-            zip((item.message_id for item in self._items), answer.items, strict=True)
-        )
-        outcomes_by_id |= dict(zip(self._deletions, answer.deletions, strict=True))
-        return [self._outcome(write, answer, outcomes_by_id, left) for write in self.writes]
+        return [self._outcome(write, answer, outcomes, left) for write in self.writes]
+
+    @property
+    def needs_transaction(self) -> bool:
+        """Whether it takes more than one statement."""
+        return bool(self.leaving) or len(self._rounds) > 1
 
     async def _commit(self, connection: Any, moment: datetime, rows: dict[str, Any]) -> _Answer:
         text = msgspec.json.encode(rows).decode()
@@ -109,20 +142,18 @@ class BatchStatement:
             raise StoreUnavailable("the batch reached the database too late")
         return answer
 
-    def _rows(self, now: float) -> dict[str, Any]:
-        rows = {
-            "starts": [_start_row(start, now) for start in self._starts],
-            "items": self._items,
-            "deletions": self._deletions,
-            "ends": [_end_row(end, now) for end in self._first.values()],
-        }
-        return {kind: each for kind, each in rows.items() if each}
+    def _rows(self, now: float) -> list[dict[str, Any]]:
+        """The rows of each statement, by kind: starts come with the first, and ends with the last."""
+        rows: list[dict[str, Any]] = [{"items": each.items, "deletions": each.deletion_rows()} for each in self._rounds]
+        rows[0]["starts"] = [_start_row(start, now) for start in self._starts]
+        rows[-1]["ends"] = [_end_row(end, now) for end in self._first.values()]
+        return [{kind: each for kind, each in kinds.items() if each} for kinds in rows]
 
     def _outcome(
         self,
         write: Write,
         answer: _Answer,
-        outcomes_by_id: dict[UUID | ItemDeletion, ItemOutcome],
+        outcomes_by_id: dict[UUID | int, ItemOutcome],
         left: dict[BulkClose | InstanceStop, Outcome],
     ) -> Outcome:
         match write:
@@ -131,7 +162,7 @@ class BatchStatement:
             case SessionEnd():
                 return self._end_outcome(write, answer.ends.get(write.session_id))
             case ItemDeletion():
-                return _item_outcome(outcomes_by_id[write])
+                return _item_outcome(outcomes_by_id[id(write)])
             case BulkClose() | InstanceStop():
                 return left[write]
         outcomes = (_item_outcome(outcomes_by_id[item.message_id]) for item in write)
@@ -159,6 +190,33 @@ def session_of(write: Write) -> UUID | None:
 def by_session(items: Sequence[StoredItem]) -> list[list[StoredItem]]:
     """Groups items that are sorted by session."""
     return [list(group) for _, group in itertools.groupby(items, key=lambda item: item.session_id)]
+
+
+def _rounds(writes: Sequence[Write]) -> list[_Round]:
+    """The items and deletions in as few statements as keep each session's order where it matters."""
+    rounds = [_Round()]
+    reached: dict[UUID, int] = {}  # by session: the number of its latest statement
+    freed: dict[UUID, set[str]] = {}  # by session: the ids that it deletes there
+    spared: dict[tuple[UUID, str], list[list[UUID]]] = {}  # by session and id: of each deletion so far
+    for write in writes:
+        if isinstance(write, ItemDeletion):
+            of_this: list[UUID] = []
+            rounds[reached.get(write.session_id, 0)].deletions.append(write)
+            rounds[reached.get(write.session_id, 0)].spared.append(of_this)
+            spared.setdefault((write.session_id, write.item_id), []).append(of_this)
+            freed.setdefault(write.session_id, set()).add(write.item_id)
+        elif isinstance(write, tuple):
+            session_id = write[0].session_id
+            if freed.get(session_id, set()) & {item.item_id for item in write}:
+                reached[session_id] = reached.get(session_id, 0) + 1
+                freed[session_id] = set()
+                if reached[session_id] == len(rounds):
+                    rounds.append(_Round())
+            rounds[reached.get(session_id, 0)].items.extend(write)
+            for item in write:
+                for before in spared.get((session_id, item.item_id), ()):
+                    before.append(item.message_id)
+    return rounds
 
 
 def _start_row(start: SessionStart, now: float) -> dict[str, Any]:
