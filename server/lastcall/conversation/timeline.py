@@ -7,13 +7,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Literal
 from uuid import UUID, uuid4
 
 from ..agents.agent import ContextItem, FunctionCall, FunctionOutput, Message
 from ..limits.memory import text_bytes
-from ..protocol.items import FunctionCallItem, FunctionCallOutputItem, InputText, Item, MessageItem, OutputText
+from ..protocol.items import FunctionCallItem, FunctionCallOutputItem, Item, MessageItem
 from ..store.records import StoredItem
+from .rows import restored_item, row_kind, row_role
 
 POSITION_STEP = 1 << 20  # one millisecond; leaves room to insert at least 20 items between two neighbours
 ENTRY_BYTES = 1_000  # of an entry without its content: its objects, and its places in the timeline
@@ -105,27 +105,14 @@ class ConversationEntry:
             conversation_id=conversation_id,
             item_id=item.id,
             position=self.position,
-            role=_role(item),
+            role=row_role(item),
             content=self.text,
             status="completed" if item.status == "completed" else "incomplete",
-            kind=_kind(item),
+            kind=row_kind(item),
             call_id=None if isinstance(item, MessageItem) else item.call_id,
             name=item.name if isinstance(item, FunctionCallItem) else None,
             deleted=self.deleted,
         )
-
-
-def restored_item(stored: StoredItem) -> Item:
-    """The item of a row, as clients see it."""
-    item_id, status, call_id = stored.item_id, stored.status, stored.call_id or ""
-    if stored.kind == "function_call":
-        return FunctionCallItem(
-            id=item_id, status=status, call_id=call_id, name=stored.name or "", arguments=stored.content
-        )
-    if stored.role == "tool":
-        return FunctionCallOutputItem(id=item_id, status=status, call_id=call_id, output=stored.content)
-    part = OutputText if stored.role == "assistant" else InputText
-    return MessageItem(id=item_id, status=status, role=stored.role, content=[part(stored.content)])
 
 
 class Timeline:
@@ -248,23 +235,3 @@ class Timeline:
         while index > 0 and not self._order[index - 1].known:
             index -= 1
         return self._order[index - 1].item.id if index else None
-
-
-def _role(item: Item) -> Literal["system", "user", "assistant", "tool"]:
-    match item:
-        case MessageItem(role=role):
-            return role
-        case FunctionCallItem():
-            return "assistant"
-        case FunctionCallOutputItem():
-            return "tool"
-
-
-def _kind(item: Item) -> Literal["message", "function_call", "function_call_output"]:
-    match item:
-        case MessageItem():
-            return "message"
-        case FunctionCallItem():
-            return "function_call"
-        case FunctionCallOutputItem():
-            return "function_call_output"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from uuid import uuid4
 
@@ -20,31 +19,21 @@ from ..memory.recall import briefing, recall
 from ..protocol.errors import RequestRefused, error_event
 from ..protocol.parsing import parse_session
 from ..sessions.session import Session
-from ..store.errors import CredentialRevoked, StoreError, StoreUnavailable
-from ..store.records import EndReason, SessionStart, StoredItem
+from ..store.errors import CredentialRevoked, StoreError
+from ..store.records import EndReason, SessionStart
 from ..transport.stream import BufferedStream
 from ..transport.websocket import WebSocket
 from .admission import Admission
 from .exit_path import ExitPath
 from .handshake import BAD_KEY, refuse_on_socket, refuse_overloaded, shake_hands
+from .history import History, NoMemory, UnknownConversation
 from .mailbox import Inbox, Outbox
 from .reader import Reader
 from .services import Services
 
 REASON_SECONDS = 0.1  # of the time to begin, for the store to say why it has not
-HISTORY_FACTOR = 2  # of the bytes of its texts, which take more as objects of Python
-HISTORY_BYTES = 262_144  # of a history's texts: up to here it is loaded by the query that asks how large it is
-HISTORY_QUERIES_MAX = 3  # of one begin; another session may make the history longer in between
 
 _log = structlog.get_logger(__name__)
-
-
-class NoMemory(Exception):
-    """The history of the conversation does not fit the server's memory."""
-
-
-class UnknownConversation(Exception):
-    """The user has no conversation of the id that the client asked for."""
 
 
 async def serve_websocket(stream: BufferedStream, services: Services, replies: trio.Nursery) -> bytes:
@@ -112,10 +101,10 @@ class _Connection:
         self._model = admission.model
         self._replay = admission.replay
         self._resumes = admission.conversation_id or principal.conversation_id
-        self._reserved = 0  # for the history, until it is loaded
         self._outbox = Outbox(stream, ws)
         memory = services.gate.memory.account(self._make_room)
         self._session = Session(principal.user_id, self._resumes or uuid4(), memory)
+        self._history = History(self._session, services)
         ws.count_bytes(memory.add)
         stream.count_bytes(memory.add)
         self._limits = SessionLimits(services.settings, self._session.started)
@@ -161,7 +150,7 @@ class _Connection:
             return
         async with trio.open_nursery() as helpers:
             inbox = Inbox(self._settings.inbox_events_max, self._settings.inbox_bytes_max, self._session.memory)
-            self._session.memory.add(-self._reserved)  # from here on, the items are counted
+            self._history.release()  # from here on, the items are counted
             conversation = Conversation(
                 self._session,
                 opening,
@@ -203,7 +192,10 @@ class _Connection:
 
     async def _open(self) -> Opening:
         store, session, settings = self._services.store, self._session, self._settings
-        history, older = await self._history() if self._resumes is not None else ((), 0)
+        if self._resumes is not None:
+            if not self._principal.may_enter(self._resumes):
+                raise UnknownConversation
+            await self._history.load()
         facts = await recall(store, self._services.registry, session.user_id, settings.recall_memories_max)
         start = SessionStart(
             session_id=session.session_id,
@@ -223,48 +215,12 @@ class _Connection:
             model=self._model,
             instructions=settings.instructions,
             briefing=briefing(facts),
-            history=history,
-            older=older,
+            history=self._history.items,
+            older=self._history.older,
             # Less than what is loaded: the first of them names the one before it.
             expires_at=int(time.time() + settings.session_seconds),
             replay=min(self._replay, settings.history_items_max - 1),
         )
-
-    async def _history(self) -> tuple[Sequence[StoredItem], int]:
-        """The items that the conversation goes on from, and how many of them are older ones of role system.
-
-        Memory is reserved before they are loaded: a long history only once its size is known.
-
-        Raises `UnknownConversation`, and `NoMemory` where they do not fit.
-        """
-        session, limit = self._session, self._settings.history_items_max
-        if not self._principal.may_enter(session.conversation_id):
-            raise UnknownConversation
-        room = HISTORY_BYTES if session.memory.fits(HISTORY_FACTOR * HISTORY_BYTES) else 0
-        for _ in range(HISTORY_QUERIES_MAX):
-            self._reserve(room)
-            history = await self._services.store.load_history(
-                session.conversation_id, session.user_id, limit, bytes_max=room
-            )
-            if history is None:
-                raise UnknownConversation
-            room = history.bytes
-            if history.items is not None:
-                self._reserve(room)
-                if history.left_out:
-                    self._services.gate.count(Limit.CONTEXT)
-                    _log.warning("system_items_left_out", session_id=str(session.session_id), loaded=limit)
-                return history.items, history.older
-        raise StoreUnavailable("the conversation's history grows faster than it can be loaded")
-
-    def _reserve(self, size: int) -> None:
-        """Reserves memory for the texts of a history, instead of what was reserved before. Raises `NoMemory`."""
-        reserved, self._reserved = self._reserved, HISTORY_FACTOR * size
-        self._session.memory.add(-reserved)
-        if not self._session.memory.fits(self._reserved):
-            self._reserved = 0
-            raise NoMemory
-        self._session.memory.add(self._reserved)
 
     def _refuse(self, code: str, message: str, reason: EndReason, close_code: int | None = None) -> None:
         self._outbox.emit(error_event(code, message))

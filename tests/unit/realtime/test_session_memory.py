@@ -12,7 +12,7 @@ from lastcall.agents.echo import EchoAgent
 from lastcall.conversation.timeline import PART_BYTES
 from lastcall.limits import memory
 from lastcall.limits.memory import MIB, MemoryBudget
-from lastcall.realtime.connection import HISTORY_BYTES, HISTORY_FACTOR
+from lastcall.realtime.history import HISTORY_BYTES, HISTORY_FACTOR
 from lastcall.web.app import create_app
 from trio.testing import MockClock, wait_all_tasks_blocked
 

@@ -317,7 +317,7 @@ WORDS = (
     mutant(
         "a resumed conversation begins empty",
         CONNECTION,
-        "            history=history,\n",
+        "            history=self._history.items,\n",
         "            history=(),\n",
         LOST,
     ),

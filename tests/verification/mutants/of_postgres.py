@@ -252,7 +252,7 @@ WRITING = (
     ),
     mutant(
         "a batch stores an item before the deletion that frees its id",
-        BATCH,
+        "server/lastcall/store/rounds.py",
         "            if freed.get(session_id, set()) & {item.item_id for item in write}:\n",
         "            if False:\n",
         LOST,

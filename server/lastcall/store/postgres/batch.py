@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
@@ -22,6 +21,7 @@ from .. import queue as commit_queue
 from ..errors import CredentialRevoked, InstanceGone, ItemNotFound, SessionClosed, StoreError, StoreUnavailable
 from ..queries import QUERIES
 from ..records import ItemDeletion, SessionEnd, SessionStart, StoredItem
+from ..rounds import in_rounds
 
 
 class BulkClose(msgspec.Struct, frozen=True):
@@ -71,29 +71,6 @@ class _Answer(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-@dataclass(frozen=True, slots=True)
-class _Round:
-    """The items and deletions of one statement.
-
-    spared: for each deletion, the items of its id that its session stores behind it, in this or a later statement.
-    """
-
-    items: list[StoredItem] = field(default_factory=list)
-    deletions: list[ItemDeletion] = field(default_factory=list)
-    spared: list[list[UUID]] = field(default_factory=list)
-
-    def deletion_rows(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "session_id": deletion.session_id,
-                "item_id": deletion.item_id,
-                "message_id": deletion.message_id,
-                "spared": spared,
-            }
-            for deletion, spared in zip(self.deletions, self.spared, strict=True)
-        ]
-
-
 class BatchStatement:
     """Writes sorted by kind.
 
@@ -107,7 +84,7 @@ class BatchStatement:
         # Only the first end of a session: an UPDATE with two would use either, and both would be answered with True.
         ends = [write for write in writes if isinstance(write, SessionEnd)]
         self._first = {end.session_id: end for end in reversed(ends)}
-        self._rounds = _rounds(writes)
+        self._rounds = in_rounds(writes)
         self.leaving = [write for write in writes if isinstance(write, BulkClose | InstanceStop)]
 
     async def run(self, connection: Any, now: float, moment: datetime) -> Sequence[Outcome]:
@@ -190,33 +167,6 @@ def session_of(write: Write) -> UUID | None:
 def by_session(items: Sequence[StoredItem]) -> list[list[StoredItem]]:
     """Groups items that are sorted by session."""
     return [list(group) for _, group in itertools.groupby(items, key=lambda item: item.session_id)]
-
-
-def _rounds(writes: Sequence[Write]) -> list[_Round]:
-    """The items and deletions in as few statements as keep each session's order where it matters."""
-    rounds = [_Round()]
-    reached: dict[UUID, int] = {}  # by session: the number of its latest statement
-    freed: dict[UUID, set[str]] = {}  # by session: the ids that it deletes there
-    spared: dict[tuple[UUID, str], list[list[UUID]]] = {}  # by session and id: of each deletion so far
-    for write in writes:
-        if isinstance(write, ItemDeletion):
-            of_this: list[UUID] = []
-            rounds[reached.get(write.session_id, 0)].deletions.append(write)
-            rounds[reached.get(write.session_id, 0)].spared.append(of_this)
-            spared.setdefault((write.session_id, write.item_id), []).append(of_this)
-            freed.setdefault(write.session_id, set()).add(write.item_id)
-        elif isinstance(write, tuple):
-            session_id = write[0].session_id
-            if freed.get(session_id, set()) & {item.item_id for item in write}:
-                reached[session_id] = reached.get(session_id, 0) + 1
-                freed[session_id] = set()
-                if reached[session_id] == len(rounds):
-                    rounds.append(_Round())
-            rounds[reached.get(session_id, 0)].items.extend(write)
-            for item in write:
-                for before in spared.get((session_id, item.item_id), ()):
-                    before.append(item.message_id)
-    return rounds
 
 
 def _start_row(start: SessionStart, now: float) -> dict[str, Any]:
