@@ -284,7 +284,7 @@ CREATE TABLE IF NOT EXISTS messages (
     message_id      uuid        PRIMARY KEY,     -- chosen by the writer, so that storing an item twice has no effect
     conversation_id uuid        NOT NULL REFERENCES conversations,
     session_id      uuid        NOT NULL REFERENCES conversation_sessions,
-    item_id         text        NOT NULL,        -- the id that clients see
+    item_id         text        NOT NULL,        -- the id that clients see; free again once its item is deleted
     position        bigint      NOT NULL,        -- order within the conversation
     kind            text        NOT NULL DEFAULT 'message',
     role            text        NOT NULL,
@@ -294,7 +294,6 @@ CREATE TABLE IF NOT EXISTS messages (
     status          text        NOT NULL,
     created_at      timestamptz NOT NULL DEFAULT now(),
     deleted_at      timestamptz,                 -- by a client: no longer part of the conversation
-    CONSTRAINT item_once_per_conversation UNIQUE (conversation_id, item_id),
     CONSTRAINT role_known CHECK (role IN ('system', 'user', 'assistant', 'tool')),
     CONSTRAINT status_known CHECK (status IN ('completed', 'incomplete')),
     CONSTRAINT shape_known CHECK (CASE kind
@@ -303,6 +302,21 @@ CREATE TABLE IF NOT EXISTS messages (
         WHEN 'function_call_output' THEN role = 'tool' AND call_id IS NOT NULL AND name IS NULL
         ELSE false END)
 );
+-- An older schema had a constraint of this name, which kept the ids of deleted items from being used again. Dropped only
+-- where it is there: that locks the table.
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM pg_constraint
+                WHERE conrelid = 'messages'::regclass AND conname = 'item_once_per_conversation') THEN
+        ALTER TABLE messages DROP CONSTRAINT item_once_per_conversation;
+    END IF;
+END $$;
+CREATE UNIQUE INDEX IF NOT EXISTS item_once_per_conversation ON messages (conversation_id, item_id)
+    WHERE deleted_at IS NULL;
+-- Deleted items are found by their id too: for a deletion that is sent again, and for pages that begin at one.
+CREATE INDEX IF NOT EXISTS deleted_items ON messages (conversation_id, item_id) WHERE deleted_at IS NOT NULL;
+-- A resumed conversation is told of these however old they are.
+CREATE INDEX IF NOT EXISTS system_items ON messages (conversation_id, position, message_id)
+    WHERE role = 'system' AND deleted_at IS NULL;
 -- With message_id, since two sessions may choose the same position and pages need a total order.
 CREATE INDEX IF NOT EXISTS messages_by_position ON messages (conversation_id, position, message_id);
 CREATE INDEX IF NOT EXISTS messages_by_session ON messages (session_id, position);
@@ -497,31 +511,42 @@ END $$;
 -- or before), `held`, `closed` (the session) or `unknown`. The conversation is the session's own. One by one: deletions
 -- are few and each reads two rows by key. A single statement for all is planned anew each time, which makes a lone
 -- deletion four times as slow and pays off only from about twenty on.
+--
+-- message_id: of the item that the session means; NULL where it does not know it. Where the session itself has created
+-- another one under the same id since, this is a deletion that arrives again, late: it must not delete that one. What
+-- another session has created there meanwhile is deleted: to the client, the id names the item. spared: items that stand
+-- behind the deletion in its batch: where they are there already, this batch was committed before.
 CREATE OR REPLACE FUNCTION delete_items(deletions jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     deletion record;
     conversation uuid;
-    message record;
+    message uuid;
     answer jsonb := '[]';
     outcome text;
 BEGIN
-    FOR deletion IN SELECT * FROM jsonb_to_recordset(deletions) AS t (session_id uuid, item_id text) LOOP
+    FOR deletion IN
+        SELECT * FROM jsonb_to_recordset(deletions) AS t (session_id uuid, item_id text, message_id uuid, spared uuid[])
+    LOOP
         SELECT conversation_id INTO conversation FROM conversation_sessions
          WHERE session_id = deletion.session_id AND is_active FOR SHARE SKIP LOCKED;
         IF NOT FOUND THEN
             PERFORM FROM conversation_sessions WHERE session_id = deletion.session_id AND is_active;
             outcome := CASE WHEN FOUND THEN 'held' ELSE 'closed' END;
         ELSE
-            SELECT message_id, deleted_at INTO message FROM messages
-             WHERE conversation_id = conversation AND item_id = deletion.item_id;
-            outcome := CASE WHEN NOT FOUND THEN 'unknown'
-                            WHEN message.deleted_at IS NULL THEN 'held' ELSE 'deleted' END;
-            IF outcome = 'held' THEN
+            SELECT m.message_id INTO message FROM messages m
+             WHERE conversation_id = conversation AND item_id = deletion.item_id AND deleted_at IS NULL
+               AND (m.message_id = deletion.message_id OR m.session_id <> deletion.session_id
+                    OR deletion.message_id IS NULL) AND m.message_id <> ALL (coalesce(deletion.spared, '{}'));
+            IF FOUND THEN
                 UPDATE messages SET deleted_at = now() WHERE message_id = (
-                    SELECT m.message_id FROM messages m WHERE m.message_id = message.message_id
+                    SELECT m.message_id FROM messages m WHERE m.message_id = message AND deleted_at IS NULL
                        FOR NO KEY UPDATE SKIP LOCKED);
                 outcome := CASE WHEN FOUND THEN 'deleted' ELSE 'held' END;
+            ELSE
+                PERFORM FROM messages
+                  WHERE conversation_id = conversation AND item_id = deletion.item_id AND deleted_at IS NOT NULL LIMIT 1;
+                outcome := CASE WHEN FOUND THEN 'deleted' ELSE 'unknown' END;
             END IF;
         END IF;
         answer := answer || to_jsonb(outcome);

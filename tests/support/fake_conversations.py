@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from lastcall.store.errors import ItemNotFound
-from lastcall.store.records import PAGE_BYTES_MAX, ConversationSummary, StoredItem
+from lastcall.store.records import PAGE_BYTES_MAX, ConversationSummary, StoredHistory, StoredItem
 
 from .fake_rows import check_text
 from .fake_tables import FakeTables, newest
@@ -15,14 +15,20 @@ from .fake_tables import FakeTables, newest
 class FakeConversations(FakeTables):
     """Conversations: their items, by page or whole, and a user's list of them."""
 
-    def _load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
+    def _load_history(self, conversation_id: UUID, user_id: str, limit: int, bytes_max: int) -> StoredHistory | None:
         if self.conversations.get(conversation_id) != user_id:
             return None
-        return newest([item for item in self.items(conversation_id) if not item.deleted], limit)
-
-    def _history_bytes(self, conversation_id: UUID, user_id: str, limit: int) -> int | None:
-        items = self._load_history(conversation_id, user_id, limit)
-        return None if items is None else sum(_bytes(item) for item in items)
+        kept = [item for item in self.items(conversation_id) if not item.deleted]
+        last = newest(kept, limit)
+        older = [item for item in kept[: len(kept) - len(last)] if item.role == "system"]
+        items = [*newest(older, limit), *last]
+        size = sum(_bytes(item) for item in items)
+        return StoredHistory(
+            items=items if size <= bytes_max else None,
+            older=len(items) - len(last) if size <= bytes_max else 0,
+            bytes=size,
+            left_out=len(older) > limit,
+        )
 
     def _page_items(
         self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None
@@ -35,7 +41,7 @@ class FakeConversations(FakeTables):
         if cursor is not None:
             if cursor not in ids:
                 raise ItemNotFound(cursor)
-            at = ids.index(cursor)
+            at = max((not item.deleted, at) for at, item in enumerate(items) if item.item_id == cursor)[1]
             items = items[:at] if older else items[at + 1 :]
         left = [item for item in items if not item.deleted]
         return _within_bytes(left[::-1][:limit] if older else left[:limit])

@@ -26,6 +26,7 @@ from lastcall.store.records import (
     Recollection,
     SessionEnd,
     SessionStart,
+    StoredHistory,
     StoredItem,
     Suspect,
 )
@@ -180,11 +181,10 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
     async def recall(self, user_id: str, limit: int) -> Recollection:
         return await self._ask("recall", lambda: self._recall(user_id, limit))
 
-    async def load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
-        return await self._ask("load_history", lambda: self._load_history(conversation_id, user_id, limit))
-
-    async def history_bytes(self, conversation_id: UUID, user_id: str, limit: int) -> int | None:
-        return await self._ask("history_bytes", lambda: self._history_bytes(conversation_id, user_id, limit))
+    async def load_history(
+        self, conversation_id: UUID, user_id: str, limit: int, *, bytes_max: int
+    ) -> StoredHistory | None:
+        return await self._ask("load_history", lambda: self._load_history(conversation_id, user_id, limit, bytes_max))
 
     async def page_items(
         self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None = None

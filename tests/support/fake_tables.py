@@ -62,7 +62,8 @@ class FakeTables:
         self.sessions: dict[UUID, SessionRecord] = {}
         self.messages: dict[UUID, StoredItem] = {}
         self.stored_at: dict[UUID, float] = {}  # by message
-        self.message_ids: dict[tuple[UUID, str], UUID] = {}  # by conversation and item
+        self.message_ids: dict[tuple[UUID, str], UUID] = {}  # by conversation and item; not of deleted ones
+        self.deleted_ids: set[tuple[UUID, str]] = set()  # the conversations and items of deleted ones
         self.ids_in_session: dict[UUID, list[UUID]] = {}  # of its messages
         self.ids_in_conversation: dict[UUID, list[UUID]] = {}
         self.closings: list[SessionRecord] = []  # a row that is closed twice is in it twice
@@ -90,7 +91,9 @@ class FakeTables:
         for session in theirs:
             for message_id in self.ids_in_session.pop(session.session_id, ()):
                 item = self.messages.pop(message_id)
-                del self.stored_at[message_id], self.message_ids[item.conversation_id, item.item_id]
+                del self.stored_at[message_id]
+                self.message_ids.pop((item.conversation_id, item.item_id), None)
+                self.deleted_ids.discard((item.conversation_id, item.item_id))
             del self.sessions[session.session_id]
             if session.is_active:
                 self._notify(session)
@@ -206,27 +209,32 @@ class FakeTables:
         return record is not None and not record.revoked
 
     def _append(self, items: Sequence[StoredItem]) -> bool:
-        fresh: dict[tuple[UUID, str], StoredItem] = {}
-        fresh_ids: set[UUID] = set()
+        fresh: dict[UUID, StoredItem] = {}
+        taken: set[tuple[UUID, str]] = set()
         for item in items:
             check_item(item)
             if not self._is_active(item.session_id):
                 raise SessionClosed("the session's row is closed")
-            if item.message_id in self.messages or item.message_id in fresh_ids:
+            if item.message_id in self.messages or item.message_id in fresh:
                 continue
             if item.conversation_id not in self.conversations:
                 raise InvalidRow("no such conversation")
             key = item.conversation_id, item.item_id
-            if key in self.message_ids or key in fresh:
+            if not item.deleted and (key in self.message_ids or key in taken):
                 raise ItemExists(f"item {item.item_id} exists")
-            fresh[key] = item
-            fresh_ids.add(item.message_id)
-        for key, item in fresh.items():
-            self._insert(key, item)
+            fresh[item.message_id] = item
+            if not item.deleted:
+                taken.add(key)
+        for item in fresh.values():
+            self._insert(item)
         return True
 
-    def _insert(self, key: tuple[UUID, str], item: StoredItem) -> None:
-        message_id = self.message_ids[key] = item.message_id
+    def _insert(self, item: StoredItem) -> None:
+        message_id, key = item.message_id, (item.conversation_id, item.item_id)
+        if item.deleted:
+            self.deleted_ids.add(key)
+        else:
+            self.message_ids[key] = message_id
         self.messages[message_id] = item
         self.stored_at[message_id] = trio.current_time()
         self.ids_in_session.setdefault(item.session_id, []).append(message_id)
@@ -237,11 +245,19 @@ class FakeTables:
         if not self._is_active(deletion.session_id):
             raise SessionClosed("the session's row is closed")
         wanted = self.sessions[deletion.session_id].conversation_id, deletion.item_id
-        if wanted not in self.message_ids:
+        key = self.message_ids.get(wanted)
+        if key is not None and not self._arrives_late(deletion, self.messages[key]):
+            self.messages[key] = replace(self.messages[key], deleted=True)
+            del self.message_ids[wanted]
+            self.deleted_ids.add(wanted)
+        elif wanted not in self.deleted_ids:
             raise ItemNotFound("no such item")
-        key = self.message_ids[wanted]
-        self.messages[key] = replace(self.messages[key], deleted=True)
         return True
+
+    def _arrives_late(self, deletion: ItemDeletion, item: StoredItem) -> bool:
+        """Whether the session itself has created the item after what it asked to delete."""
+        is_own = item.session_id == deletion.session_id
+        return is_own and deletion.message_id not in (None, item.message_id)
 
     def _append_what_is_valid(self, items: Iterable[StoredItem]) -> None:
         """Items that the database would refuse do not stop an end."""

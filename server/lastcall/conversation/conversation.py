@@ -52,7 +52,8 @@ class Opening:
     """What a conversation starts with.
 
     briefing: what is remembered of the user; it stays in the instructions whatever the client sets.
-    history: the newest stored items, oldest first, as context for the agent.
+    history: stored items, oldest first, as context for the agent.
+    older: how many of them, from the first on, are of role system and from before the newest items.
     replay: how many of the newest history items are sent to the client.
     expires_at: when the session expires, in Unix seconds.
     """
@@ -61,6 +62,7 @@ class Opening:
     instructions: str
     briefing: str
     history: Sequence[StoredItem]
+    older: int = 0
     replay: int
     expires_at: int
 
@@ -90,7 +92,7 @@ class Conversation:
         self._session = session
         self._outbox = outbox
         self._settings = settings
-        self._timeline = Timeline(opening.history, session.memory.add)
+        self._timeline = Timeline(opening.history, session.memory.add, older=opening.older)
         self._replay: Sequence[ConversationEntry] = list(self._timeline)[-opening.replay :] if opening.replay else ()
         self._briefing = opening.briefing
         self._config_held = 0
@@ -187,7 +189,7 @@ class Conversation:
         try:
             with self._storing(event):
                 entry = await self._journal.append(event, item)
-        except ItemExists:  # stored before what this session has loaded, or deleted
+        except ItemExists:  # stored before what this session has loaded, or by another session
             raise item_exists(event, item.id) from None
         except UnknownItem:
             raise item_not_found(event, event.previous_item_id or "", "previous_item_id") from None
@@ -215,9 +217,9 @@ class Conversation:
         self._outbox.emit(server_events.ItemRetrieved(item=entry.item))
 
     async def _delete_item(self, event: ItemDelete) -> None:
-        """Removes an item from the conversation; the transcript keeps it, marked as deleted."""
+        """Removes an item from the conversation, and its id is free again; the transcript keeps it, marked."""
         entry = self._timeline.get(event.item_id)
-        if entry is not None and entry.item.status == "in_progress":
+        if entry is not None and entry.pending:
             entry.deleted = True  # its response goes on, and stores it as deleted
         else:
             await self._mark_deleted(event, entry)
@@ -230,7 +232,7 @@ class Conversation:
             raise item_not_found(event, event.item_id, "item_id")
         try:
             with self._storing(event):
-                await self._journal.delete(event.item_id)
+                await self._journal.delete(event.item_id, entry)
         except ItemNotFound:
             if entry is None:  # else a reply that could not be stored: only the context has it
                 raise item_not_found(event, event.item_id, "item_id") from None

@@ -83,13 +83,17 @@ class Journal:
         # Counted even where the commit fails: the items stay in the agent's context.
         self._chars += sum(len(entry.text) for entry in entries)
         for entry in entries:
+            entry.pending = False  # from here on, a deletion is a write behind this one
             self._timeline.weigh(entry)
         await self._store_items(entries)
 
-    async def delete(self, item_id: str) -> None:
-        """Marks an item as deleted. Raises `SessionClosed`, `ItemNotFound` and other `StoreError`s."""
+    async def delete(self, item_id: str, entry: ConversationEntry | None) -> None:
+        """Marks an item as deleted. Raises `SessionClosed`, `ItemNotFound` and other `StoreError`s.
+
+        entry: the item, where it is in the timeline.
+        """
         self.check_open()
-        deletion = ItemDeletion(self._session.session_id, item_id)
+        deletion = ItemDeletion(self._session.session_id, item_id, entry.message_id if entry is not None else None)
         await self._store.delete_item(deletion, within=self._settings.append_seconds)
 
     def check_open(self) -> None:

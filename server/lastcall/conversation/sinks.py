@@ -56,12 +56,15 @@ class ConversationSink:
         self._outbox = outbox
 
     def reserve(self, item: Item, after: ConversationEntry | None) -> ConversationEntry:
+        if after is None:
+            return self._timeline.place(item)
         try:
-            return self._timeline.place(item, after.item.id if after else None)
+            return self._timeline.place_behind(item, after)
         except (UnknownItem, NoFreePosition):  # the previous item was deleted, or other items fill the gap behind it
             return self._timeline.place(item)
 
     def announce(self, entry: ConversationEntry) -> None:
+        entry.pending = True
         self._timeline.add(entry)
         self._outbox.emit(server_events.ItemAdded(previous_item_id=entry.previous_item_id, item=entry.item))
 

@@ -7,13 +7,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Literal
 from uuid import UUID, uuid4
 
 from ..agents.agent import ContextItem, FunctionCall, FunctionOutput, Message
 from ..limits.memory import text_bytes
-from ..protocol.items import FunctionCallItem, FunctionCallOutputItem, InputText, Item, MessageItem, OutputText
+from ..protocol.items import FunctionCallItem, FunctionCallOutputItem, Item, MessageItem
 from ..store.records import StoredItem
+from .rows import restored_item, row_kind, row_role
 
 POSITION_STEP = 1 << 20  # one millisecond; leaves room to insert at least 20 items between two neighbours
 ENTRY_BYTES = 1_000  # of an entry without its content: its objects, and its places in the timeline
@@ -41,7 +41,10 @@ class ConversationEntry:
     """An item and what is needed to store it. Its `message_id` makes storing it twice harmless.
 
     known: the client has been told of it; before that it only reserves its place.
-    deleted: removed from the conversation while it was still being generated.
+    pending: part of a response whose items are not on their way to the store yet.
+    deleted: removed from the conversation while it was pending.
+    ceiling: from this position on, items that this session has not loaded may stand between it and the next one; None:
+        there are none.
     held: what it takes in memory, as it was counted.
     """
 
@@ -50,7 +53,9 @@ class ConversationEntry:
     previous_item_id: str | None = None
     message_id: UUID = field(default_factory=uuid4)
     known: bool = False
+    pending: bool = False
     deleted: bool = False
+    ceiling: int | None = None
     held: int = 0
     _seen: tuple[str, ContextItem | None] | None = None  # as agents see it, in the status it had then
 
@@ -100,27 +105,14 @@ class ConversationEntry:
             conversation_id=conversation_id,
             item_id=item.id,
             position=self.position,
-            role=_role(item),
+            role=row_role(item),
             content=self.text,
             status="completed" if item.status == "completed" else "incomplete",
-            kind=_kind(item),
+            kind=row_kind(item),
             call_id=None if isinstance(item, MessageItem) else item.call_id,
             name=item.name if isinstance(item, FunctionCallItem) else None,
             deleted=self.deleted,
         )
-
-
-def restored_item(stored: StoredItem) -> Item:
-    """The item of a row, as clients see it."""
-    item_id, status, call_id = stored.item_id, stored.status, stored.call_id or ""
-    if stored.kind == "function_call":
-        return FunctionCallItem(
-            id=item_id, status=status, call_id=call_id, name=stored.name or "", arguments=stored.content
-        )
-    if stored.role == "tool":
-        return FunctionCallOutputItem(id=item_id, status=status, call_id=call_id, output=stored.content)
-    part = OutputText if stored.role == "assistant" else InputText
-    return MessageItem(id=item_id, status=status, role=stored.role, content=[part(stored.content)])
 
 
 class Timeline:
@@ -130,16 +122,22 @@ class Timeline:
     not see each other's new items: were positions counted from the last known item, what one session adds an hour
     later would be sorted into the middle of what the other has added meanwhile.
 
+    history: stored items, oldest first. older: how many of them, from the first on, are of role system and from before
+        the others, so that other items may stand behind each.
     held: called with the change of what the entries take in memory.
     """
 
-    def __init__(self, history: Sequence[StoredItem] = (), held: Callable[[int], object] = int) -> None:
+    def __init__(
+        self, history: Sequence[StoredItem] = (), held: Callable[[int], object] = int, *, older: int = 0
+    ) -> None:
         self._held = held
         self._entries: dict[str, ConversationEntry] = {}
         self._order: list[ConversationEntry] = []
         self._last_position = 0
-        for stored in history:
+        for number, stored in enumerate(history):
             entry = ConversationEntry(restored_item(stored), stored.position, message_id=stored.message_id)
+            if number < older:
+                entry.ceiling = stored.position + POSITION_STEP
             self._insert(entry, len(self._order))
             self.add(entry)
 
@@ -158,6 +156,12 @@ class Timeline:
         entry = self._entries.get(item_id)
         return entry if entry is not None and entry.known else None
 
+    def place_behind(self, item: Item, entry: ConversationEntry) -> ConversationEntry:
+        """Reserves the place behind an entry. Raises `UnknownItem` where it was removed, and `NoFreePosition`."""
+        if self._entries.get(entry.item.id) is not entry:  # a client may have created another one under its id
+            raise UnknownItem(entry.item.id)
+        return self.place(item, entry.item.id)
+
     def place(self, item: Item, after: str | None = None) -> ConversationEntry:
         """Reserves the place after an item, before all items (`ROOT`) or, by default, at the end.
 
@@ -165,6 +169,8 @@ class Timeline:
         """
         index = self._index_after(after)
         entry = ConversationEntry(item, self._position_at(index))
+        if index < len(self._order):  # at the beginning, older items that this session has not loaded follow it
+            entry.ceiling = self._order[index - 1].ceiling if index else entry.position + POSITION_STEP
         self._insert(entry, index)
         return entry
 
@@ -218,7 +224,9 @@ class Timeline:
         after = self._order[index].position
         if index == 0:  # also before older items that this session has not loaded
             return min(after, POSITION_STEP) - POSITION_STEP
-        before = self._order[index - 1].position
+        before, ceiling = self._order[index - 1].position, self._order[index - 1].ceiling
+        if ceiling is not None:  # in the middle, it could stand behind items that this session has not loaded
+            after = min(after, ceiling)
         if after - before < 2:
             raise NoFreePosition
         return (before + after) // 2
@@ -227,23 +235,3 @@ class Timeline:
         while index > 0 and not self._order[index - 1].known:
             index -= 1
         return self._order[index - 1].item.id if index else None
-
-
-def _role(item: Item) -> Literal["system", "user", "assistant", "tool"]:
-    match item:
-        case MessageItem(role=role):
-            return role
-        case FunctionCallItem():
-            return "assistant"
-        case FunctionCallOutputItem():
-            return "tool"
-
-
-def _kind(item: Item) -> Literal["message", "function_call", "function_call_output"]:
-    match item:
-        case MessageItem():
-            return "message"
-        case FunctionCallItem():
-            return "function_call"
-        case FunctionCallOutputItem():
-            return "function_call_output"

@@ -31,7 +31,7 @@ CODES: Mapping[str, ErrorCode] = {
     "unsupported_event": ErrorCode(400, "an event of the public API that this server does not support"),
     "unsupported_content_type": ErrorCode(400, "only audio can be truncated, and no item has any"),
     "input_audio_buffer_commit_empty": ErrorCode(400, "there is no audio to commit"),
-    "item_create_duplicate_item_id": ErrorCode(409, "the conversation has, or had, an item with this id"),
+    "item_create_duplicate_item_id": ErrorCode(409, "the conversation has an item with this id"),
     "item_create_invalid_previous_item_id": ErrorCode(404, "the conversation has no item with this `previous_item_id`"),
     "item_retrieve_invalid_item_id": ErrorCode(404, "the conversation has no item with this id"),
     "item_delete_invalid_item_id": ErrorCode(404, "the conversation has no item with this id"),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import structlog
 import trio
@@ -21,28 +20,20 @@ from ..protocol.errors import RequestRefused, error_event
 from ..protocol.parsing import parse_session
 from ..sessions.session import Session
 from ..store.errors import CredentialRevoked, StoreError
-from ..store.records import EndReason, SessionStart, StoredItem
+from ..store.records import EndReason, SessionStart
 from ..transport.stream import BufferedStream
 from ..transport.websocket import WebSocket
 from .admission import Admission
 from .exit_path import ExitPath
 from .handshake import BAD_KEY, refuse_on_socket, refuse_overloaded, shake_hands
+from .history import History, NoMemory, UnknownConversation
 from .mailbox import Inbox, Outbox
 from .reader import Reader
 from .services import Services
 
 REASON_SECONDS = 0.1  # of the time to begin, for the store to say why it has not
-HISTORY_FACTOR = 2  # of the bytes of its texts, which take more as objects of Python
 
 _log = structlog.get_logger(__name__)
-
-
-class NoMemory(Exception):
-    """The history of the conversation does not fit the server's memory."""
-
-
-class UnknownConversation(Exception):
-    """The user has no conversation of the id that the client asked for."""
 
 
 async def serve_websocket(stream: BufferedStream, services: Services, replies: trio.Nursery) -> bytes:
@@ -110,10 +101,10 @@ class _Connection:
         self._model = admission.model
         self._replay = admission.replay
         self._resumes = admission.conversation_id or principal.conversation_id
-        self._reserved = 0  # for the history, until it is loaded
         self._outbox = Outbox(stream, ws)
         memory = services.gate.memory.account(self._make_room)
         self._session = Session(principal.user_id, self._resumes or uuid4(), memory)
+        self._history = History(self._session, services)
         ws.count_bytes(memory.add)
         stream.count_bytes(memory.add)
         self._limits = SessionLimits(services.settings, self._session.started, principal.valid_until)
@@ -159,7 +150,7 @@ class _Connection:
             return
         async with trio.open_nursery() as helpers:
             inbox = Inbox(self._settings.inbox_events_max, self._settings.inbox_bytes_max, self._session.memory)
-            self._session.memory.add(-self._reserved)  # from here on, the items are counted
+            self._history.release()  # from here on, the items are counted
             conversation = Conversation(
                 self._session,
                 opening,
@@ -201,15 +192,10 @@ class _Connection:
 
     async def _open(self) -> Opening:
         store, session, settings = self._services.store, self._session, self._settings
-        history: Sequence[StoredItem] = ()
         if self._resumes is not None:
             if not self._principal.may_enter(self._resumes):
                 raise UnknownConversation
-            await self._reserve(self._resumes)
-            known = await store.load_history(session.conversation_id, session.user_id, settings.history_items_max)
-            if known is None:
-                raise UnknownConversation
-            history = known
+            await self._history.load()
         facts = await recall(store, self._services.registry, session.user_id, settings.recall_memories_max)
         start = SessionStart(
             session_id=session.session_id,
@@ -229,21 +215,12 @@ class _Connection:
             model=self._model,
             instructions=settings.instructions,
             briefing=briefing(facts),
-            history=history,
+            history=self._history.items,
+            older=self._history.older,
             # Less than what is loaded: the first of them names the one before it.
             expires_at=int(time.time() + self._limits.expires - trio.current_time()),
             replay=min(self._replay, settings.history_items_max - 1),
         )
-
-    async def _reserve(self, conversation_id: UUID) -> None:
-        """Raises `NoMemory` where the conversation's history does not fit, before it is loaded."""
-        limit = self._settings.history_items_max
-        size = await self._services.store.history_bytes(conversation_id, self._session.user_id, limit)
-        if size is not None:
-            self._reserved = HISTORY_FACTOR * size
-            if not self._session.memory.fits(self._reserved):
-                raise NoMemory
-            self._session.memory.add(self._reserved)
 
     def _refuse(self, code: str, message: str, reason: EndReason, close_code: int | None = None) -> None:
         self._outbox.emit(error_event(code, message))

@@ -150,22 +150,42 @@ SELECT pending, kind, content
 SELECT conversation_id FROM conversations WHERE conversation_id = $1 AND user_id = $2;
 
 -- name: load_history
-SELECT * FROM (
-    SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name
-      FROM messages WHERE conversation_id = $1 AND deleted_at IS NULL
-     ORDER BY position DESC, message_id DESC LIMIT $2
-) newest ORDER BY position, message_id;
-
--- name: history_bytes
--- Of the same items. The length of a long text is read without the text.
-SELECT coalesce(sum(octet_length(content)), 0)::bigint AS bytes FROM (
-    SELECT content FROM messages WHERE conversation_id = $1 AND deleted_at IS NULL ORDER BY position DESC, message_id DESC
-     LIMIT $2
-) newest;
+-- The newest $3 items of the conversation $1, and the newest $4 of role system among those before them; no row: the user
+-- $2 has no such conversation. bytes: of the texts of all of these. Beyond $5, and for a conversation without items,
+-- there is one row without an item. The length of a long text is read without the text. left_out: there are more items
+-- of role system.
+WITH mine AS MATERIALIZED (
+    SELECT conversation_id FROM conversations WHERE conversation_id = $1 AND user_id = $2
+), newest AS MATERIALIZED (
+    SELECT message_id, position, octet_length(content) AS bytes FROM messages
+     WHERE conversation_id = (SELECT conversation_id FROM mine) AND deleted_at IS NULL
+     ORDER BY position DESC, message_id DESC LIMIT $3
+), older AS MATERIALIZED (
+    SELECT message_id, position, octet_length(content) AS bytes FROM messages
+     WHERE conversation_id = (SELECT conversation_id FROM mine) AND role = 'system' AND deleted_at IS NULL
+       AND position <= (SELECT min(position) FROM newest) AND message_id NOT IN (SELECT message_id FROM newest)
+     ORDER BY position DESC, message_id DESC LIMIT $4 + 1
+), chosen AS MATERIALIZED (
+    SELECT message_id, bytes FROM newest
+    UNION ALL (SELECT message_id, bytes FROM older ORDER BY position DESC, message_id DESC LIMIT $4)
+), summary AS MATERIALIZED (
+    SELECT coalesce((SELECT sum(bytes) FROM chosen), 0)::bigint AS bytes,
+           (SELECT count(*) FROM older) > $4 AS left_out
+)
+SELECT summary.bytes, left_out, message_id, session_id, m.conversation_id, item_id, position, role, content, status, kind,
+       call_id, name
+  FROM mine CROSS JOIN summary LEFT JOIN (chosen JOIN messages m USING (message_id)) ON summary.bytes <= $5
+ ORDER BY position, message_id;
 
 -- name: find_item
--- Deleted items too: a page can still begin at their place.
-SELECT position, message_id FROM messages WHERE conversation_id = $1 AND item_id = $2;
+-- Deleted items too: a page can still begin at their place. Of several with the same id, the one that is not deleted, or
+-- the last one.
+SELECT position, message_id FROM (
+    SELECT position, message_id, false AS deleted FROM messages
+     WHERE conversation_id = $1 AND item_id = $2 AND deleted_at IS NULL
+    UNION ALL SELECT position, message_id, true FROM messages
+     WHERE conversation_id = $1 AND item_id = $2 AND deleted_at IS NOT NULL
+) found ORDER BY deleted, position DESC, message_id DESC LIMIT 1;
 
 -- name: items_after
 -- $5: bytes of content, behind which the page ends; the item that exceeds it is the last one.

@@ -105,7 +105,7 @@ class StoredItem:
     """One item of a conversation's transcript.
 
     message_id: chosen by the server process, so that storing an item twice has no effect.
-    item_id: the id that clients see; unique within the conversation, deleted items included.
+    item_id: the id that clients see; unique among the conversation's items that are not deleted.
     position: the order of items in a conversation.
     content: the text of a message, the arguments of a call, or its output.
     role: `assistant` for a function call and `tool` for its output.
@@ -129,10 +129,31 @@ class StoredItem:
 
 @dataclass(frozen=True, slots=True)
 class ItemDeletion:
-    """An item that a session deletes from its conversation."""
+    """An item that a session deletes from its conversation.
+
+    message_id: the item that it means, so that a repetition that arrives late deletes no item that the session has
+        created under the same id since. None: the session does not know the item.
+    """
 
     session_id: UUID
     item_id: str
+    message_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredHistory:
+    """What a resumed conversation begins with: its newest items, and older ones of role system.
+
+    items: oldest first, without deleted ones; None where their texts take more bytes than the caller has room for.
+    older: how many of them, from the first on, are system items from before the newest ones.
+    bytes: of all their texts, in UTF-8; also where they were not loaded.
+    left_out: there are more system items than are loaded.
+    """
+
+    items: Sequence[StoredItem] | None
+    older: int
+    bytes: int
+    left_out: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

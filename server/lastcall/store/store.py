@@ -20,6 +20,7 @@ from .records import (
     Recollection,
     SessionEnd,
     SessionStart,
+    StoredHistory,
     StoredItem,
 )
 
@@ -66,13 +67,13 @@ class Store(InstanceStore, Protocol):
 
         Raises:
             SessionClosed: The session's row is closed.
-            ItemExists: The conversation has another item with such an id.
+            ItemExists: The conversation has another item with such an id that is not deleted.
             InvalidRow: The database refused the data.
         """
         ...
 
     async def delete_item(self, deletion: ItemDeletion, *, within: float) -> None:
-        """Commits that an item is deleted, also if it was before.
+        """Commits that an item is deleted, also if it was before. Its id is free again.
 
         Args:
             deletion: The item.
@@ -139,12 +140,20 @@ class Store(InstanceStore, Protocol):
 
     # --- conversations
 
-    async def load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
-        """Returns the newest items, oldest first, without deleted ones; None: the user has no such conversation."""
-        ...
+    async def load_history(
+        self, conversation_id: UUID, user_id: str, limit: int, *, bytes_max: int
+    ) -> StoredHistory | None:
+        """Loads what a resumed conversation begins with, in one query.
 
-    async def history_bytes(self, conversation_id: UUID, user_id: str, limit: int) -> int | None:
-        """Returns the bytes of the texts that `load_history` would load; None as there."""
+        Args:
+            conversation_id: The conversation.
+            user_id: Its user.
+            limit: The number of items at most; and as many of role system from before them.
+            bytes_max: Of all texts together. Beyond it nothing is loaded, and only the sizes are returned.
+
+        Returns:
+            The history; None where the user has no such conversation.
+        """
         ...
 
     async def page_items(

@@ -8,7 +8,7 @@ from itertools import accumulate
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..conversation.timeline import restored_item
+from ..conversation.rows import restored_item
 from ..conversation.validation import ID_CHARS_MAX
 from ..protocol.errors import RequestRefused
 from ..protocol.ids import parse_public_id, public_id

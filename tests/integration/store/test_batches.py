@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import trio
+from lastcall.store.errors import ItemExists, ItemNotFound
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.batch import NONE, BulkClose
 
 from tests.support.instances import instance
 
-from .world import CLOSE_TO, WAIT_SECONDS, PostgresWorld, batch, end, item, start_row
+from .world import CLOSE_TO, WAIT_SECONDS, PostgresWorld, batch, deletion, end, item, start_row
 
 ASKED_SECONDS_AGO = 5.0
 
@@ -33,6 +37,42 @@ async def test_of_two_ends_in_one_batch_the_first_is_the_end(world: PostgresWorl
     ends = [end(start, close_code=code) for code in (1000, 1001)]
     assert await world.store._commit(ends) == [{start.session_id}, NONE]
     assert (await world.session(start.session_id)).close_code == 1000
+
+
+async def test_a_batch_keeps_the_order_of_items_and_deletions_of_one_id(world: PostgresWorld) -> None:
+    """Also where it is committed again, since the answer to its first commit was lost."""
+    start, other = await world.begin(), await world.begin()
+    rows = [item(start, text, item_id="a", position=number) for number, text in enumerate(("one", "two", "three"))]
+    gone = [replace(row, deleted=True) for row in rows]
+    await world.append(rows[0])
+    writes: list[Any] = [deletion(start, "a"), (item(other, "a bystander's", item_id="a"),)]
+    writes += [(rows[1],), deletion(start, "a"), (rows[2],)]
+    for _ in range(2):
+        assert await world.store._commit(writes) == [NONE] * len(writes)
+        assert await world.items(start.conversation_id) == [*gone[:-1], rows[-1]]
+    for _ in range(2):
+        assert await world.store._commit([*writes, deletion(start, "a")]) == [NONE] * (len(writes) + 1)
+        assert await world.items(start.conversation_id) == gone
+    assert await world.contents(other.conversation_id) == ["a bystander's"]
+
+
+async def test_a_deletion_of_what_is_created_behind_it_in_its_batch_finds_nothing(world: PostgresWorld) -> None:
+    start = await world.begin()
+    row = item(start, item_id="a")
+    first, *others = await world.store._commit([deletion(start, "a"), (row,)])
+    assert isinstance(first, ItemNotFound)
+    assert others == [NONE]
+    assert await world.items(start.conversation_id) == [row]
+
+
+async def test_a_batch_that_fails_in_its_second_statement_stores_nothing(world: PostgresWorld) -> None:
+    start = await world.begin()
+    old, taken = item(start, "old", item_id="a"), item(start, "taken", item_id="b", position=1)
+    await world.append(old, taken)
+    again = (item(start, "new", item_id="a"), item(start, "bad", item_id="b"))
+    with pytest.raises(ItemExists):
+        await world.store._commit([deletion(start, "a"), again])
+    assert await world.items(start.conversation_id) == [old, taken]
 
 
 # --- the bulk close

@@ -16,7 +16,7 @@ async def test_a_begun_session_is_an_active_row_of_its_own_conversation(world: W
     assert (row.is_active, row.user_id, row.instance_id) == (True, "ada", world.instance_id)
     assert (row.session_end, row.ended_at, row.duration_seconds, row.end_reason) == (None, None, None, None)
     assert row.memory_status == "none"
-    assert await world.store.load_history(start.conversation_id, "ada", 10) == []
+    assert await world.history(start.conversation_id, "ada", 10) == []
 
 
 async def test_beginning_again_is_one_row(world: World) -> None:

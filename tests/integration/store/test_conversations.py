@@ -6,20 +6,61 @@ from uuid import uuid4
 
 import pytest
 from lastcall.store.errors import ItemNotFound
-from lastcall.store.records import PAGE_BYTES_MAX
+from lastcall.store.records import PAGE_BYTES_MAX, StoredHistory
 
-from .world import WITHIN, World, deletion, item
+from .world import HISTORY_BYTES, WITHIN, World, deletion, item
 
 
 async def test_history_is_the_newest_items_oldest_first_and_only_the_users_own(world: World) -> None:
     start = await world.begin()
     for position, text in ((3, "three"), (1, "one"), (2, "two")):
         await world.append(item(start, text, position=position))
-    history = await world.store.load_history(start.conversation_id, "ada", 2)
+    history = await world.history(start.conversation_id, "ada", 2)
     assert history is not None
     assert [stored.content for stored in history] == ["two", "three"]
-    assert await world.store.load_history(start.conversation_id, "eve", 2) is None
-    assert await world.store.load_history(uuid4(), "ada", 2) is None
+    assert await world.history(start.conversation_id, "eve", 2) is None
+    assert await world.history(uuid4(), "ada", 2) is None
+
+
+async def test_a_history_has_older_system_items_too_where_they_stand(world: World) -> None:
+    start = await world.begin()
+    roles = ["system", "user", "system", "assistant", "system", "user", "system", "user"]
+    await world.append(*(item(start, role=role, item_id=f"i{n}", position=n) for n, role in enumerate(roles)))
+    await world.store.delete_item(deletion(start, "i2"), within=WITHIN)
+
+    async def load(limit: int) -> tuple[list[str], int, bool]:
+        found = await world.store.load_history(start.conversation_id, "ada", limit, bytes_max=HISTORY_BYTES)
+        assert found is not None
+        assert found.items is not None
+        return [stored.item_id for stored in found.items], found.older, found.left_out
+
+    assert await load(8) == (["i0", "i1", "i3", "i4", "i5", "i6", "i7"], 0, False)
+    assert await load(5) == (["i0", "i3", "i4", "i5", "i6", "i7"], 1, False)
+    assert await load(2) == (["i0", "i4", "i6", "i7"], 2, False)
+    assert await load(1) == (["i6", "i7"], 1, True)
+
+
+async def test_older_system_items_at_the_position_of_the_newest_items_are_loaded_once(world: World) -> None:
+    start = await world.begin()
+    await world.append(*(item(start, role="system", position=7) for _ in range(5)))
+    found = await world.store.load_history(start.conversation_id, "ada", 3, bytes_max=HISTORY_BYTES)
+    assert found is not None
+    assert (found.items, found.older) == (await world.items(start.conversation_id), 2)
+
+
+async def test_a_history_that_takes_too_many_bytes_is_not_loaded_and_says_how_many(world: World) -> None:
+    start = await world.begin()
+    texts = ["a rule", "\N{SNOWMAN}" * 100_000, "hello"]
+    roles = ["system", "user", "user"]
+    rows = [item(start, text, role=role, position=n) for n, (text, role) in enumerate(zip(texts, roles, strict=True))]
+    await world.append(*rows)
+    size = sum(len(text.encode()) for text in texts)
+    for bytes_max, items, older in ((0, None, 0), (size - 1, None, 0), (size, rows, 1)):
+        found = await world.store.load_history(start.conversation_id, "ada", 2, bytes_max=bytes_max)
+        assert found == StoredHistory(items=items, older=older, bytes=size, left_out=False)
+    empty = await world.begin()
+    found = await world.store.load_history(empty.conversation_id, "ada", 2, bytes_max=0)
+    assert found == StoredHistory(items=[], older=0, bytes=0, left_out=False)
 
 
 async def test_items_come_in_pages_from_either_end_and_from_any_item(world: World) -> None:
@@ -49,7 +90,7 @@ async def test_pages_hold_every_item_once_though_many_stand_at_one_position(worl
         seen += [stored.item_id for stored in page]
     assert len(seen) == len(set(seen)) == 9
     assert seen == [stored.item_id for stored in await world.items(start.conversation_id)]
-    history = await world.store.load_history(start.conversation_id, "ada", 4)
+    history = await world.history(start.conversation_id, "ada", 4)
     assert history is not None
     assert [stored.item_id for stored in history] == seen[-4:]
 
@@ -70,6 +111,23 @@ async def test_no_page_shows_a_deleted_item_but_one_may_go_on_from_it(world: Wor
         page = await world.store.page_items(start.conversation_id, "ada", 2, older=older, cursor=cursor)
         assert page is not None
         assert [stored.item_id for stored in page] == expected
+
+
+async def test_a_page_goes_on_from_an_id_that_was_used_again_where_it_is_now(world: World) -> None:
+    start = await world.begin()
+    for position, item_id in enumerate(("a", "b", "a", "c", "a", "d")):
+        await world.append(item(start, item_id=item_id, position=position))
+        if item_id == "a":
+            page = await world.store.page_items(start.conversation_id, "ada", 1, older=False, cursor="a")
+            assert page == []
+            await world.store.delete_item(deletion(start, "a"), within=WITHIN)
+    gone = await world.store.page_items(start.conversation_id, "ada", 9, older=False, cursor="a")
+    assert [stored.item_id for stored in gone or ()] == ["d"], "from where the last one was"
+    await world.append(item(start, item_id="a", position=1))
+    there = await world.store.page_items(start.conversation_id, "ada", 9, older=True, cursor="c")
+    assert {stored.item_id for stored in there or ()} == {"a", "b"}
+    page = await world.store.page_items(start.conversation_id, "ada", 9, older=False, cursor="a")
+    assert [stored.item_id for stored in page or () if stored.item_id != "b"] == ["c", "d"]
 
 
 async def test_a_page_holds_items_of_every_kind_whole(world: World) -> None:
@@ -124,5 +182,3 @@ async def test_a_page_ends_behind_the_item_that_makes_it_too_large(world: World)
         page = await world.store.page_items(start.conversation_id, "ada", 5, older=older)
         assert page is not None
         assert [stored.position for stored in page] == ([4, 3, 2] if older else [0, 1, 2])
-    assert await world.store.history_bytes(start.conversation_id, "ada", 4) == 3 * len(half) + 2
-    assert await world.store.history_bytes(start.conversation_id, "eve", 4) is None

@@ -69,7 +69,7 @@ def test_a_role_with_grants_runs_the_server(owned: tuple[str, str]) -> None:
             stored = item(start)
             await world.append(stored, item(start, "more", position=1))
             await store.delete_item(ItemDeletion(start.session_id, stored.item_id), within=WITHIN)
-            assert len(await store.load_history(start.conversation_id, "ada", 10) or ()) == 1
+            assert len(await world.history(start.conversation_id, "ada", 10) or ()) == 1
             assert await store.list_conversations("ada", 10)
             assert await store.end_session(end(start))
             await _remember(world)

@@ -155,7 +155,7 @@ async def test_locked_conversations_delay_no_other_write_of_their_batch(world: P
         }
         assert await world.session_count() == LOCKED + 2
         with at_once():
-            await world.store.load_history(locked[0].conversation_id, "leaving", 10)
+            await world.history(locked[0].conversation_id, "leaving", 10)
             await world.store.end_session(end(locked[0]))
     assert (await commit(world, items=[item(locked[1])], starts=again))["items"] == ["stored"]
     assert await world.session_count() == LOCKED * 2 + 2

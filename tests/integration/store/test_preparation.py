@@ -10,11 +10,12 @@ import pytest
 import structlog.testing
 from lastcall import logs
 from lastcall.store import reports
-from lastcall.store.errors import DatabaseUnusable
+from lastcall.store.errors import DatabaseUnusable, ItemExists
 from lastcall.store.postgres import Access, migrate_schema, open_store
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from lastcall.store.postgres.preparation.settings import SETTINGS
 from lastcall.store.postgres.preparation.state import FUNCTIONS, RELATIONS
+from lastcall.store.records import SessionStart
 
 from tests.support.command_line import unwrapped
 from tests.support.databases import as_role, new_database, new_role, person, psql
@@ -30,6 +31,7 @@ CREATE OR REPLACE FUNCTION ids_of(rows jsonb, key text) RETURNS uuid[] LANGUAGE 
 $$
 """
 MARKED = "SELECT prosrc LIKE '%newer%' FROM pg_proc WHERE proname = 'ids_of'"
+TAKES_IDS_FOR_GOOD = "ALTER TABLE messages ADD CONSTRAINT item_once_per_conversation UNIQUE (conversation_id, item_id)"
 OLDER = "UPDATE lastcall_schema SET digest = 'older', release = '0.0.9'"
 TABLES = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
 HOSTILE_SETTINGS = (
@@ -219,7 +221,7 @@ async def test_ours_are_used_whatever_comes_before_them_later(url: str) -> None:
         await store.register_instance(instance(instance_id))
         async with store.open_lease_connection(instance_id) as lease:
             assert await lease.renew()
-        await store.load_history(uuid4(), "ada", 1)
+        await store.load_history(uuid4(), "ada", 1, bytes_max=0)
 
 
 async def test_ours_are_found_and_updated_behind_another_schema(url: str) -> None:
@@ -246,6 +248,29 @@ async def test_a_question_to_an_older_or_partial_schema_names_migrate(url: str, 
     assert "run lastcall migrate" in await refusal(url, access)
     await lives_a_session(url)
     assert (await migrate_schema(url, check=True)).state == "current"
+
+
+async def test_an_older_schema_that_takes_ids_for_good_is_upgraded_in_place(url: str) -> None:
+    """Applied twice: a server that comes later finds nothing to do."""
+    async with open_store(url) as store:
+        world = PostgresWorld(store)
+        await store.register_instance(instance(world.instance_id))
+        start = await world.begin()
+        await world.append(item(start, "live", item_id="a"), item(start, "gone", item_id="b", deleted=True))
+    psql(url, "DROP INDEX item_once_per_conversation, deleted_items, system_items", TAKES_IDS_FOR_GOOD, OLDER)
+    for _ in range(2):
+        assert (await migrate_schema(url, check=False)).state in ("outdated", "current")
+        assert psql(url, "SELECT count(*) FROM pg_constraint WHERE conname = 'item_once_per_conversation'") == "0"
+        psql(url, OLDER)
+    async with open_store(url) as store:
+        await world_goes_on(PostgresWorld(store), start)
+
+
+async def world_goes_on(world: PostgresWorld, start: SessionStart) -> None:
+    with pytest.raises(ItemExists):
+        await world.append(item(start, item_id="a"))
+    await world.append(item(start, "again", item_id="b"))
+    assert sorted(await world.contents(start.conversation_id)) == ["again", "gone", "live"]
 
 
 @pytest.mark.parametrize("access", [Access.WRITE, Access.CREATE, Access.SERVE])

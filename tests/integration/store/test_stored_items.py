@@ -131,7 +131,7 @@ async def test_calls_and_their_outputs_are_stored_and_loaded_as_they_were_given(
     rows = [item(start, position=1), call(start, position=2), output(start, position=3)]
     await world.append(*rows)
     assert await world.items(start.conversation_id) == rows
-    assert await world.store.load_history(start.conversation_id, "ada", 10) == rows
+    assert await world.history(start.conversation_id, "ada", 10) == rows
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ async def test_a_deleted_item_stays_in_the_transcript_only(world: World) -> None
     await world.append(*rows)
     await world.store.delete_item(deletion(start, rows[1].item_id), within=WITHIN)
     assert await world.items(start.conversation_id) == [rows[0], replace(rows[1], deleted=True), rows[2]]
-    assert await world.store.load_history(start.conversation_id, "ada", 10) == [rows[0], rows[2]]
-    assert await world.store.load_history(start.conversation_id, "ada", 2) == [rows[0], rows[2]]
+    assert await world.history(start.conversation_id, "ada", 10) == [rows[0], rows[2]]
+    assert await world.history(start.conversation_id, "ada", 2) == [rows[0], rows[2]]
 
 
 async def test_deleting_an_item_again_is_one_deletion(world: World) -> None:
@@ -201,12 +201,104 @@ async def test_an_item_and_its_deletion_may_be_written_at_once(world: World) -> 
     assert stored.deleted is (results[1] is None)
 
 
-async def test_the_id_of_a_deleted_item_is_not_free_again(world: World) -> None:
+# --- an id that is used again
+
+
+async def replaced(world: World, start: SessionStart, *texts: str) -> list[StoredItem]:
+    """Items of the id "a", each but the last deleted before the next is stored."""
+    rows = [item(start, text, item_id="a", position=number) for number, text in enumerate(texts)]
+    for row in rows[:-1]:
+        await world.append(row)
+        await world.store.delete_item(deletion(start, "a", row.message_id), within=WITHIN)
+    await world.append(rows[-1])
+    return [*(replace(row, deleted=True) for row in rows[:-1]), rows[-1]]
+
+
+async def test_the_id_of_a_deleted_item_is_free_again_and_the_transcript_keeps_both(world: World) -> None:
     start = await world.begin()
-    await world.append(item(start, item_id="a"))
+    rows = await replaced(world, start, "long", "shorter", "short")
+    assert await world.items(start.conversation_id) == rows
+    assert await world.history(start.conversation_id, "ada", 10) == [rows[-1]]
     await world.store.delete_item(deletion(start, "a"), within=WITHIN)
-    with pytest.raises(ItemExists):
-        await world.append(item(start, "another", item_id="a"))
+    await world.store.delete_item(deletion(start, "a"), within=WITHIN)
+    assert await world.items(start.conversation_id) == [*rows[:-1], replace(rows[-1], deleted=True)]
+
+
+async def test_an_id_that_was_free_is_taken_again_in_all_sessions(world: World) -> None:
+    start = await world.begin()
+    other = await world.begin(conversation_id=start.conversation_id)
+    await replaced(world, start, "old", "new")
+    for each in (start, other):
+        with pytest.raises(ItemExists):
+            await world.append(item(each, "one more", item_id="a"))
+    results = await gather(
+        lambda: world.store.delete_item(deletion(start, "a"), within=WITHIN),
+        lambda: world.store.delete_item(deletion(other, "a"), within=WITHIN),
+    )
+    assert results == [None, None]
+    results = await gather(*[lambda each=each: world.append(item(each, item_id="a")) for each in (start, other)])
+    assert sorted(map(type, results), key=str) == sorted([ItemExists, type(None)], key=str)
+
+
+async def test_an_item_that_is_sent_again_late_takes_no_place_of_its_successor(world: World) -> None:
+    """Such as one whose commit was confirmed too late: the client has deleted it and created another one since."""
+    start = await world.begin()
+    rows = await replaced(world, start, "old", "new")
+    for row in rows:
+        await world.append(replace(row, deleted=False))
+    assert await world.items(start.conversation_id) == rows
+
+
+async def test_a_deletion_that_arrives_again_late_spares_the_sessions_next_item_of_that_id(world: World) -> None:
+    start = await world.begin()
+    rows = await replaced(world, start, "old", "new")
+    await world.store.delete_item(deletion(start, "a", rows[0].message_id), within=WITHIN)
+    assert await world.items(start.conversation_id) == rows
+
+
+async def test_a_session_deletes_what_another_one_has_put_in_the_place_of_what_it_knows(world: World) -> None:
+    """What a client has deleted never comes back to it."""
+    start = await world.begin()
+    other = await world.begin(conversation_id=start.conversation_id)
+    rows = await replaced(world, other, "old", "new")
+    await world.store.delete_item(deletion(start, "a", rows[0].message_id), within=WITHIN)
+    assert await world.history(start.conversation_id, "ada", 10) == []
+
+
+async def test_an_item_stored_as_deleted_leaves_its_id_to_another(world: World) -> None:
+    """An answer that was deleted and replaced while it was said comes last."""
+    start = await world.begin()
+    rows = [item(start, "short", item_id="a", position=1), item(start, "long", item_id="a", position=2, deleted=True)]
+    await world.append(rows[0])
+    await world.append(rows[1], item(start, "call", position=3))
+    assert (await world.items(start.conversation_id))[:2] == rows
+    await world.store.delete_item(deletion(start, "a", rows[0].message_id), within=WITHIN)
+    assert await world.contents(start.conversation_id) == ["short", "long", "call"]
+    assert [row.content for row in await world.history(start.conversation_id, "ada", 9) or ()] == ["call"]
+
+
+async def test_an_id_is_used_again_and_again_without_waiting_for_an_answer(world: World) -> None:
+    start, other = await world.begin(), await world.begin()
+    rows = [item(start, str(number), item_id="a", position=number) for number in range(5)]
+    calls: list[Any] = [lambda: world.append(item(other))]
+    for row in rows:
+        calls.append(lambda row=row: world.append(row))
+        calls.append(lambda row=row: world.store.delete_item(deletion(start, "a", row.message_id), within=WITHIN))
+    assert await gather(*calls[:-1], in_order=True) == [None] * 10
+    assert await world.items(start.conversation_id) == [*(replace(row, deleted=True) for row in rows[:-1]), rows[-1]]
+
+
+async def test_only_the_last_wording_is_remembered(world: World) -> None:
+    start = await world.begin()
+    await replaced(world, start, "I am allergic to nuts", "I am allergic to cats")
+    await world.store.end_session(end(start))
+    [claim] = await world.store.claim_memory(10, 60.0)
+    assert [(message.item_id, message.text) for message in claim.transcript.messages] == [
+        ("a", "I am allergic to cats")
+    ]
+
+
+# --- deletions
 
 
 async def test_an_item_may_be_stored_as_deleted(world: World) -> None:
@@ -214,7 +306,7 @@ async def test_an_item_may_be_stored_as_deleted(world: World) -> None:
     stored = item(start, deleted=True)
     await world.append(stored)
     assert await world.items(start.conversation_id) == [stored]
-    assert await world.store.load_history(start.conversation_id, "ada", 10) == []
+    assert await world.history(start.conversation_id, "ada", 10) == []
 
 
 async def test_what_is_not_there_is_not_deleted_and_fails_alone(world: World) -> None:

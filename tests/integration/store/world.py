@@ -29,6 +29,7 @@ from tests.support.fake_store import FakeStore
 from tests.support.servers import empty
 
 WITHIN = 10.0
+HISTORY_BYTES = 1 << 30
 CLOSE_TO = 0.1  # seconds
 WAIT_SECONDS = 10.0
 LEASE_SECONDS = 0.2
@@ -91,6 +92,11 @@ class World:
 
     async def append(self, *items: StoredItem) -> None:
         await self.store.append_items(items, within=WITHIN)
+
+    async def history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
+        """The items of a history, however long they are; None: the user has no such conversation."""
+        found = await self.store.load_history(conversation_id, user_id, limit, bytes_max=HISTORY_BYTES)
+        return found.items if found is not None else None
 
     async def contents(self, conversation_id: UUID) -> list[str]:
         return [stored.content for stored in await self.items(conversation_id)]
@@ -193,8 +199,8 @@ def item(start: SessionStart, content: str = "hello", **changes: Any) -> StoredI
     return StoredItem(**(fields | changes))
 
 
-def deletion(start: SessionStart, item_id: str) -> ItemDeletion:
-    return ItemDeletion(start.session_id, item_id)
+def deletion(start: SessionStart, item_id: str, message_id: UUID | None = None) -> ItemDeletion:
+    return ItemDeletion(start.session_id, item_id, message_id)
 
 
 def end(start: SessionStart, *, age: float = 0.0, **changes: Any) -> SessionEnd:
@@ -252,8 +258,11 @@ async def open_world(url: str | None) -> AsyncIterator[World]:
         yield PostgresWorld(store)
 
 
-async def gather(*calls: Callable[[], Awaitable[Any]]) -> list[Any]:
-    """The results of concurrent calls, a `StoreError` standing for its call's result."""
+async def gather(*calls: Callable[[], Awaitable[Any]], in_order: bool = False) -> list[Any]:
+    """The results of concurrent calls, a `StoreError` standing for its call's result.
+
+    in_order: each call has begun before the next one does.
+    """
     results: list[Any] = [None] * len(calls)
 
     async def run(index: int, call: Callable[[], Awaitable[Any]]) -> None:
@@ -265,6 +274,8 @@ async def gather(*calls: Callable[[], Awaitable[Any]]) -> list[Any]:
     async with trio.open_nursery() as nursery:
         for index, call in enumerate(calls):
             nursery.start_soon(run, index, call)
+            if in_order:
+                await trio.lowlevel.checkpoint()
     return results
 
 

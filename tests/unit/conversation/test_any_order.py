@@ -45,11 +45,15 @@ class Measured(ScriptedAgent):
 
 @dataclass(frozen=True)
 class Step:
-    """An event to send, or seconds to wait. item, previous: a known item, counted from the last one."""
+    """An event to send, or seconds to wait.
+
+    item, previous: a known item, counted from the last one. gone: the same of a deleted one, instead of `item`.
+    """
 
     event: Event | str = ""
     seconds: float = 0.0
     item: int | None = None
+    gone: int | None = None
     previous: int | None = None
     response: bool = False
 
@@ -93,7 +97,8 @@ def creations(draw: st.DrawFn) -> Step:
     previous = draw(st.sampled_from([None, None, 0, 0, 1]))
     if previous is None and draw(st.booleans()):
         event["previous_item_id"] = draw(st.sampled_from([None, "root", "nowhere"]))
-    return Step(event, previous=previous, item=draw(st.sampled_from([None, None, None, 0, 1])))
+    item_of = st.sampled_from([None, None, None, 0, 1])
+    return Step(event, previous=previous, item=draw(item_of), gone=draw(item_of))
 
 
 function_items = st.one_of(
@@ -107,9 +112,10 @@ function_items = st.one_of(
     ),
 ).map(lambda item: Step({"type": "conversation.item.create", "item": item}))
 touches = st.builds(
-    lambda verb, item, other: Step({"type": f"conversation.item.{verb}", "item_id": other}, item=item),
+    lambda verb, item, gone, other: Step({"type": f"conversation.item.{verb}", "item_id": other}, item=item, gone=gone),
     st.sampled_from(["retrieve", "delete", "delete"]),
     st.sampled_from([None, 0, 0, 1, 2]),
+    st.sampled_from([None, None, None, None, 0]),
     ids,
 )
 parameters: st.SearchStrategy[Event | None] = st.one_of(
@@ -261,10 +267,15 @@ class Ear:
             if kind == "response.output_item.added":
                 self._owners[event["item"]["id"]] = reply
             reply.events.append(event)
-        elif kind in ("conversation.item.added", "conversation.item.done") and event["item"]["id"] in self._owners:
+        elif kind in ("conversation.item.added", "conversation.item.done") and self._is_of_a_reply(event["item"]["id"]):
             self._owners[event["item"]["id"]].events.append(event)
         else:
             self.direct.append(event)
+
+    def _is_of_a_reply(self, item_id: str) -> bool:
+        """Else the client has created another one under the id of a reply's item, which it has deleted."""
+        owner = self._owners.get(item_id)
+        return owner is not None and not owner.done and not owner.deleted
 
     @property
     def active(self) -> Reply | None:
@@ -293,18 +304,25 @@ class Ear:
 
 @dataclass
 class Model:
-    """The state that the server should have. items: id, role and text, in order. deleted: ids."""
+    """The state that the server should have.
+
+    items: id, role, and text or, of the agent's, the reply, in order. deleted: the same, in the order of the deletions.
+    """
 
     config: Event
     ear: Ear
     default_instructions: str = ""
-    items: list[tuple[str, str, str]] = field(default_factory=list)
-    deleted: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    items: list[tuple[str, str, str | Reply]] = field(default_factory=list)
+    deleted: list[tuple[str, str, str | Reply]] = field(default_factory=list)
     _cancelled: str = ""
 
     @property
     def known(self) -> list[str]:
         return [known for known, _, _ in self.items]
+
+    @property
+    def gone(self) -> list[str]:
+        return [gone for gone, _, _ in self.deleted]
 
     @property
     def last(self) -> str | None:
@@ -320,7 +338,7 @@ class Model:
             return set(self._function_codes(event["item"]))
         if "item_id" in event and event["type"] != "conversation.item.truncate":
             # Deleting an item of the transcript again is no error.
-            there = self.known if event["type"].endswith("retrieve") else [*self.known, *self.deleted]
+            there = self.known if event["type"].endswith("retrieve") else [*self.known, *self.gone]
             return set() if event["item_id"] in there else {f"item_{event['type'].split('.')[-1]}_invalid_item_id"}
         if event.get("type") == "response.create" and event.get("response") != 5:
             return set(self._response_codes(event.get("response") or {}))
@@ -337,7 +355,7 @@ class Model:
             "\0" in item.get("id", "") or any("\0" in part["text"] for part in item["content"]),
             any(part["type"] != wanted for part in item["content"]),
         ]
-        exists = item.get("id") in [*self.known, *self.deleted]
+        exists = item.get("id") in self.known
         astray = event.get("previous_item_id") not in (None, "root", *self.known)
         return (
             ["invalid_value"] * any(wrong)
@@ -348,7 +366,7 @@ class Model:
     def _function_codes(self, item: Event) -> list[str]:
         lengths = [len(item[name]) for name in ("id", "call_id", "name") if item.get(name) is not None]
         nul = any("\0" in value for value in item.values() if isinstance(value, str))
-        exists = item.get("id") in [*self.known, *self.deleted]
+        exists = item.get("id") in self.known
         wrong = nul or not all(1 <= length <= 128 for length in lengths)
         return ["invalid_value"] * wrong + ["item_create_duplicate_item_id"] * exists
 
@@ -393,9 +411,10 @@ class Model:
             return
         assert (answer["type"], answer["item_id"]) == ("conversation.item.deleted", event["item_id"])
         if event["item_id"] in self.known:
-            self.deleted[event["item_id"]] = self.items.pop(self.known.index(event["item_id"]))
-        if self.ear.active and event["item_id"] in self.ear.active.item_ids:
-            self.ear.active.deleted = True
+            item = self.items.pop(self.known.index(event["item_id"]))
+            self.deleted.append(item)
+            if isinstance(item[2], Reply) and item[2] is self.ear.active:
+                item[2].deleted = True
 
     def _merge(self, patch: Event) -> None:
         cleared: Event = {
@@ -438,7 +457,7 @@ class Model:
             return
         announced = reply.events[2]
         assert announced["previous_item_id"] == self.last
-        self.items.append((announced["item"]["id"], "assistant", ""))
+        self.items.append((announced["item"]["id"], "assistant", reply))
 
     def expect(self, event: Event | str) -> set[str]:
         """Notes the expected codes and the target response, before the event is sent."""
@@ -450,9 +469,8 @@ class Model:
 
     def whole(self, *, deleted: bool = False) -> list[tuple[str, str, str]]:
         """All items, or the deleted ones, with the agent's texts as far as they were received."""
-        heard = {known: reply.text for reply in self.ear.replies for known in reply.item_ids}
-        items = self.deleted.values() if deleted else self.items
-        return [(known, role, heard.get(known, said)) for known, role, said in items]
+        items = self.deleted if deleted else self.items
+        return [(known, role, said.text if isinstance(said, Reply) else said) for known, role, said in items]
 
 
 def said_in(item: Event) -> tuple[str, str]:
@@ -472,12 +490,14 @@ def resolved(step: Step, number: int, model: Model | None) -> Event | str:
     if isinstance(step.event, str):
         return step.event
     event: Event = {**json.loads(json.dumps(step.event)), "event_id": f"mine_{number}"}
-    items = [] if model is None else [known for known, _, _ in model.items]
-    if step.item is not None and step.item < len(items):
-        if "item_id" in event:
-            event["item_id"] = items[-1 - step.item]
-        else:
-            event["item"]["id"] = items[-1 - step.item]
+    items, gone = ([], []) if model is None else (model.known, model.gone)
+    meant = [
+        ids[-1 - number]
+        for ids, number in ((items, step.item), (gone, step.gone))
+        if number is not None and number < len(ids)
+    ]
+    if meant:
+        (event if "item_id" in event else event["item"]).update({"item_id" if "item_id" in event else "id": meant[-1]})
     if step.previous is not None and step.previous < len(items):
         event["previous_item_id"] = items[-1 - step.previous]
     if step.response and model is not None and model.ear.replies:
@@ -590,9 +610,24 @@ def creation(said: str, **fields: object) -> Step:
     return Step({"type": "conversation.item.create", "item": item})
 
 
+def agents(said: str, *, gone: int) -> Step:
+    item = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": said}]}
+    return Step({"type": "conversation.item.create", "item": item}, gone=gone)
+
+
+def touch(verb: str, item_id: str = "", *, item: int | None = None, gone: int | None = None) -> Step:
+    return Step({"type": f"conversation.item.{verb}", "item_id": item_id}, item=item, gone=gone)
+
+
+ANSWER = Step({"type": "response.create"})
+
+
 @settings(max_examples=120)
 @example([update(tracing="auto", tools=[{"type": "function", "name": "f"}]), update(), update(tracing=None)])
 @example([creation("Hello", id="nul\0"), creation("nul\0"), creation("Hello", id="a"), creation("Hello", id="a")])
+@example([creation("Hello", id="a"), touch("delete", "a"), creation("Hi", id="a"), touch("delete", "a")])
+@example([ANSWER, touch("delete", item=0), agents("Well", gone=0), touch("retrieve", item=0), Step(seconds=5.0)])
+@example([ANSWER, Step(seconds=5.0), touch("delete", item=0), agents("Well", gone=0), touch("delete", gone=0)])
 @given(steps)
 def test_any_order_of_events_is_answered_as_the_model_predicts(sequence: list[Step]) -> None:
     patient(sequence)
@@ -627,13 +662,15 @@ def check_direct(talk: Talk, sequence: list[Step]) -> None:
 
 
 def check_acknowledged(world: World, talk: Talk) -> None:
-    stored = {item.item_id: item for item in world.store.items(talk.row.conversation_id)}
+    items = world.store.items(talk.row.conversation_id)
+    stored = {item.item_id: item for item in items}
     acknowledged = [event["item"]["id"] for event in talk.ear.direct if event["type"] == "conversation.item.done"]
     own = [reply for reply in talk.ear.replies if not reply.out_of_band]
     finished = [known for reply in own if reply.done for known in reply.item_ids]
     unfinished = [known for reply in own if not reply.done for known in reply.item_ids]
-    assert len(set(acknowledged)) == len(acknowledged)
-    assert sorted(stored) == sorted(acknowledged + finished + unfinished)
+    kept = [item.item_id for item in items if not item.deleted]
+    assert len(set(kept)) == len(kept)
+    assert sorted(item.item_id for item in items) == sorted(acknowledged + finished + unfinished)
     assert all(stored[known].status == "incomplete" for known in unfinished)
 
 

@@ -229,6 +229,32 @@ def test_a_clock_that_goes_back_does_not_reorder_items() -> None:
     assert put(items, message("next")).position == 2**60 + POSITION_STEP
 
 
+def test_what_is_put_behind_an_older_item_stands_before_all_that_is_not_loaded_between() -> None:
+    """Positions at the end are at least a step apart, so an item that is not loaded is a step away, or more."""
+    items = Timeline([stored("rule", 0, "system"), stored("more", 9 * POSITION_STEP, "system"), stored("z", 2**60)],
+                     older=2)  # fmt: skip
+    found = [put(items, message("b"), "rule"), put(items, message("a"), "rule"), put(items, message("c"), "b")]
+    assert ids(items) == ["rule", "a", "b", "c", "more", "z"]
+    assert all(0 < entry.position < POSITION_STEP for entry in found)
+    assert put(items, message("y"), "more").position == 9 * POSITION_STEP + POSITION_STEP // 2
+    first = put(items, message("first"), ROOT)
+    assert put(items, message("second"), "first").position == first.position + POSITION_STEP // 2
+    last = put(items, message("last"))
+    assert put(items, message("inserted"), "z").position == (2**60 + last.position) // 2
+
+
+def test_nothing_is_placed_behind_an_entry_whose_id_another_one_has_now() -> None:
+    items = Timeline()
+    old = put(items, message("a"))
+    put(items, message("z"))
+    assert items.place_behind(message("b"), old).previous_item_id is None
+    items.remove(old)
+    for _ in range(2):
+        with pytest.raises(UnknownItem):
+            items.place_behind(message("c"), old)
+        put(items, message("a"))
+
+
 @pytest.mark.usefixtures("still_clock")
 def test_a_history_is_restored_with_ids_positions_and_content_parts() -> None:
     history = [

@@ -109,7 +109,7 @@ class Scripted(ScriptedAgent):
 
 
 class Patient(Scripted):
-    """Yields one word, then waits to be cancelled."""
+    """Yields its pieces, then waits to be cancelled."""
 
     async def reply(self, turn: Turn, /) -> AsyncGenerator[Piece, None]:
         async for piece in super().reply(turn):
@@ -280,16 +280,67 @@ def test_a_deletion_is_acknowledged_after_its_commit() -> None:
     talk(scenario)
 
 
-def test_an_id_is_refused_again_even_after_its_item_was_deleted() -> None:
+def test_an_id_is_taken_until_its_item_is_deleted() -> None:
     async def scenario(world: World, client: Client) -> None:
-        await say(client, "Hi", id="a")
         again = {"type": "conversation.item.create", "item": {"id": "a", "role": "user", "content": []}}
+        await say(client, "Hi", id="a")
+        for text in ("Hello", "Good morning"):
+            assert (await refusal(client, again))["code"] == "item_create_duplicate_item_id"
+            await client.send({"type": "conversation.item.delete", "item_id": "a"})
+            await client.until("conversation.item.deleted")
+            await say(client, text, id="a")
         assert (await refusal(client, again))["code"] == "item_create_duplicate_item_id"
-        await client.send({"type": "conversation.item.delete", "item_id": "a"})
-        await client.until("conversation.item.deleted")
-        assert (await refusal(client, again))["code"] == "item_create_duplicate_item_id"
+        (row,) = world.rows_of("ada")
+        stored = [(item.content, item.deleted) for item in world.store.items(row.conversation_id)]
+        assert stored == [("Hi", True), ("Hello", True), ("Good morning", False)]
 
     talk(scenario)
+
+
+def test_an_answer_is_shortened_while_it_is_said_by_the_client_that_interrupts_it() -> None:
+    """As frameworks truncate text: deleted, and created again under its id with what was shown of it."""
+
+    async def scenario(world: World, client: Client) -> None:
+        hi = (await say(client, "Hi"))["item"]["id"]
+        await client.send({"type": "response.create"})
+        item_id = (await client.until("response.output_item.added"))["item"]["id"]
+        shown = {"type": "message", "id": item_id, "role": "assistant"}
+        shown["content"] = [{"type": "output_text", "text": "We"}]
+        create = {"type": "conversation.item.create", "item": shown, "previous_item_id": hi}
+        await client.send({"type": "response.cancel"})
+        await client.send({"type": "conversation.item.delete", "item_id": item_id})
+        await client.send(create)
+        await client.until("conversation.item.deleted")
+        assert (await client.until("conversation.item.done"))["previous_item_id"] == hi
+        if "response.done" not in kinds(client.heard):
+            await client.until("response.done")
+        await client.send({"type": "conversation.item.retrieve", "item_id": item_id})
+        assert (await client.until("conversation.item.retrieved"))["item"]["content"][0]["text"] == "We"
+        (row,) = world.rows_of("ada")
+        stored = {(item.content, item.deleted) for item in world.store.items(row.conversation_id)}
+        assert {("Hi", False), ("We", False)} < stored
+        assert [deleted for content, deleted in stored - {("Hi", False), ("We", False)}] == [True]
+
+    talk(scenario, Patient("Well"))
+
+
+def test_an_item_that_is_said_but_not_stored_yet_may_be_deleted_and_created_again() -> None:
+    """Of an answer of several items, each is complete before all are stored together."""
+
+    async def scenario(world: World, client: Client) -> None:
+        await say(client, "Hi")
+        await client.send({"type": "response.create", "response": {"tools": TOOLS}})
+        item_id = (await client.until("response.output_text.done"))["item_id"]
+        await client.send({"type": "conversation.item.delete", "item_id": item_id})
+        await client.until("conversation.item.deleted")
+        await say(client, "Shorter", id=item_id)
+        await client.send({"type": "response.cancel"})
+        await client.until("response.done")
+        (row,) = world.rows_of("ada")
+        stored = [(item.content, item.deleted) for item in world.store.items(row.conversation_id)]
+        assert sorted(stored) == [("", False), ("Hi", False), ("Shorter", False), ("Well", True)]
+
+    talk(scenario, Patient("Well", ToolCall("look_up")))
 
 
 def test_items_are_inserted_where_the_client_asks_until_no_position_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

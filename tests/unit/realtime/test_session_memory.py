@@ -12,6 +12,7 @@ from lastcall.agents.echo import EchoAgent
 from lastcall.conversation.timeline import PART_BYTES
 from lastcall.limits import memory
 from lastcall.limits.memory import MIB, MemoryBudget
+from lastcall.realtime.history import HISTORY_BYTES, HISTORY_FACTOR
 from lastcall.web.app import create_app
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -285,6 +286,31 @@ async def test_a_history_counts_before_it_is_loaded(world: World, autojump_clock
         await wait_all_tasks_blocked()
         assert 10 * len(TEXT) < held(world) < 11 * len(TEXT)
         await again.ws.aclose()
+    assert held(world) == 0
+
+
+@pytest.mark.parametrize(("texts", "queries"), [(1, 1), (10, 2)], ids=["short", "long"])
+async def test_a_short_history_is_loaded_with_one_query_and_a_long_one_with_two(
+    world: World, autojump_clock: MockClock, texts: int, queries: int
+) -> None:
+    """The first query of a long one says how much memory it needs."""
+    async with world.connected("?user=ada") as peer:
+        created = await peer.receive("conversation.created")
+        for _ in range(texts):
+            await create(peer, TEXT[: HISTORY_BYTES // 2])
+        await peer.ws.aclose()
+    asked: list[str] = []
+    world.store.fail_before = asked.append
+    query = f"?user=ada&conversation={created['conversation']['id']}"
+    async with world.connected(query) as again:
+        await again.receive("conversation.created")
+        await again.ws.aclose()
+    assert asked[: asked.index("recall")].count("load_history") == queries
+    with closing(budget(world).account()) as other:  # too little for any history of the usual size
+        other.add((LIMIT - BASE) * MIB - HISTORY_FACTOR * HISTORY_BYTES)
+        async with world.connected(query) as again:
+            event = await again.receive("conversation.created" if texts == 1 else "error")
+            assert event.get("error", {"code": "overloaded"})["code"] == "overloaded"
     assert held(world) == 0
 
 

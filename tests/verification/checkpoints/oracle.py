@@ -27,7 +27,6 @@ BEFORE_BEGIN = (
     "keys_exist",
     "find_credential",
     "recall",
-    "history_bytes",
     "load_history",
 )  # the queries of a new connection
 BUG_EVENTS = frozenset({"session_crashed", "response_failed", "connection_crashed"})

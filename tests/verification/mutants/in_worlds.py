@@ -296,8 +296,8 @@ WORDS = (
     mutant(
         "a resumed conversation shows what was deleted",
         CONVERSATIONS,
-        "newest([item for item in self.items(conversation_id) if not item.deleted], limit)",
-        "newest(self.items(conversation_id), limit)",
+        "kept = [item for item in self.items(conversation_id) if not item.deleted]",
+        "kept = self.items(conversation_id)",
         LOST,
     ),
     mutant(
@@ -317,9 +317,26 @@ WORDS = (
     mutant(
         "a resumed conversation begins empty",
         CONNECTION,
-        "            history = known\n",
-        "",
+        "            history=self._history.items,\n",
+        "            history=(),\n",
         LOST,
+    ),
+    mutant(
+        "an answer that is said but not stored yet is deleted in vain",
+        CONVERSATION,
+        "if entry is not None and entry.pending:",
+        'if entry is not None and entry.item.status == "in_progress":',
+        LOST,
+        test="tests/unit/conversation/test_tools.py"
+        "::test_an_item_that_is_said_but_not_stored_yet_may_be_deleted_and_created_again",
+    ),
+    mutant(
+        "a client may not use the id of a deleted item again",
+        TABLES,
+        "            if not item.deleted and (key in self.message_ids or key in taken):\n",
+        "            if key in self.message_ids or key in self.deleted_ids or key in taken:\n",
+        LOST,
+        test="tests/unit/conversation/test_tools.py::test_an_id_is_taken_until_its_item_is_deleted",
     ),
 )
 

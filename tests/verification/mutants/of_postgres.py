@@ -229,7 +229,7 @@ WRITING = (
     mutant(
         "a bulk close is not one transaction with the items before it",
         WRITES,
-        "        if not batch.leaving:\n",
+        "        if not batch.needs_transaction:\n",
         "        if True:\n",
         END,
         test=f"{STORE}/test_batches.py::test_items_stored_with_a_bulk_close_do_not_date_it",
@@ -249,6 +249,22 @@ WRITING = (
         "        if False:\n",
         LOST,
         test=f"{STORE}/test_clock.py::test_a_batch_that_was_sent_at_another_time_than_it_says_stores_nothing",
+    ),
+    mutant(
+        "a batch stores an item before the deletion that frees its id",
+        "server/lastcall/store/rounds.py",
+        "            if freed.get(session_id, set()) & {item.item_id for item in write}:\n",
+        "            if False:\n",
+        LOST,
+        test=f"{STORE}/test_batches.py::test_a_batch_keeps_the_order_of_items_and_deletions_of_one_id",
+    ),
+    mutant(
+        "the statements of a batch are no transaction",
+        BATCH,
+        "return bool(self.leaving) or len(self._rounds) > 1",
+        "return bool(self.leaving)",
+        LOST,
+        test=f"{STORE}/test_batches.py::test_a_batch_that_fails_in_its_second_statement_stores_nothing",
     ),
     mutant(
         "a second end is answered like the first",

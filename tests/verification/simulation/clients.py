@@ -96,10 +96,17 @@ class Client:
                 await self._delete(shown["item"]["id"])
 
     async def _follow_up(self, request: str, output: list[dict[str, Any]]) -> None:
-        """Follows the answer up: with the called tool's output and another answer, or with a deletion."""
+        """Follows the answer up: with the called tool's output and another answer, or with a deletion or an edit."""
         if request == "delete" and self._said is not None:
             await self._delete(self._said)
             await self._receive("conversation.item.deleted")
+        if request == "edit" and self._said is not None:
+            self._visit.again.add(self._said)
+            await self._delete(self._said)
+            words = {"type": "input_text", "text": f"{self._visit.name} says less"}
+            item = {"type": "message", "id": self._said, "role": "user", "content": [words]}
+            await self._send_event({"type": "conversation.item.create", "item": item})
+            await self._receive("conversation.item.done")
         calls = [item["call_id"] for item in output if item["type"] == "function_call"]
         for call_id in calls:
             item = {"type": "function_call_output", "call_id": call_id, "output": "Sunny"}

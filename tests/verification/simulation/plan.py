@@ -20,10 +20,11 @@ OPENING_WEIGHTS = (20, 8, 2, 1, 1, 1, 1)
 DURING = ("after", "asked", "answering")
 """When a visit ends: after its turns, right after its last question, or in the middle of the answer."""
 
-REQUESTS = ("delete", "delete_open", "retrieve", "out_of_band", "tool")
-"""What a client requests with its last turn: to delete its own item, or the answer that is streaming; to retrieve its
-item; an answer outside the conversation beside the one in it; an answer that calls a tool."""
-REQUEST_WEIGHTS = (3, 2, 1, 2, 3)
+REQUESTS = ("delete", "delete_open", "edit", "retrieve", "out_of_band", "tool")
+"""What a client requests with its last turn: to delete its own item, or the answer that is streaming; to edit its item,
+by deleting it and creating it again under its id; to retrieve it; an answer outside the conversation beside the one in
+it; an answer that calls a tool."""
+REQUEST_WEIGHTS = (3, 2, 2, 1, 2, 3)
 
 SERVER_FAULTS = ("crash", "terminate", "hurry", "freeze", "declared_dead")
 LINK_FAULTS = ("refused", "silent", "errors", "slow", "outage", "stall")

@@ -73,7 +73,8 @@ class Visit:
     causes: what ended it from the client's side, as (when, what). closed_at, close_code: of the server's close frame.
     silences: when it sent its last bytes before a silence long enough to miss a ping.
     said_at: when it sent each of its events.
-    deleting: the ids of items that it asked to delete. deleted: when the server confirmed each.
+    deleting: the ids of items that it asked to delete. deleted: when the server confirmed each. Both without those that
+        were created again since. again: the ids of items that it asked to create again.
     ending: what it does instead of the behaviour's ending. over: the client has left.
     """
 
@@ -92,6 +93,7 @@ class Visit:
     acks: list[Acknowledged] = field(default_factory=list)
     deleting: set[str] = field(default_factory=set)
     deleted: dict[str, float] = field(default_factory=dict)
+    again: set[str] = field(default_factory=set)
     errors: list[str] = field(default_factory=list)
     causes: list[tuple[float, str]] = field(default_factory=list)
     silences: list[float] = field(default_factory=list)
@@ -165,6 +167,8 @@ class Visit:
             self.observer.begun(self)
         elif kind == "conversation.item.done":
             self.done_items.add(event["item"]["id"])
+            if self.deleted.pop(event["item"]["id"], None) is not None:
+                self.deleting.discard(event["item"]["id"])
             self._ack(event["item"])
         elif kind == "conversation.item.deleted":
             self._on_deleted(event["item_id"])

@@ -1,5 +1,8 @@
 """A batch of writes as one statement, in this order: starts, items, deletions, ends.
 
+Where an item follows the deletion of another one with its id, there is a further statement for it and what comes behind
+it, in the same transaction: the id is free only after the deletion.
+
 The writes of an instance that leaves come last, in the same transaction: its bulk close is for sessions that have no
 end of their own. After an outage a batch may hold both, since the writer commits everything queued meanwhile.
 """
@@ -18,6 +21,7 @@ from .. import queue as commit_queue
 from ..errors import CredentialRevoked, InstanceGone, ItemNotFound, SessionClosed, StoreError, StoreUnavailable
 from ..queries import QUERIES
 from ..records import ItemDeletion, SessionEnd, SessionStart, StoredItem
+from ..rounds import in_rounds
 
 
 class BulkClose(msgspec.Struct, frozen=True):
@@ -80,8 +84,7 @@ class BatchStatement:
         # Only the first end of a session: an UPDATE with two would use either, and both would be answered with True.
         ends = [write for write in writes if isinstance(write, SessionEnd)]
         self._first = {end.session_id: end for end in reversed(ends)}
-        self._items = [item for write in writes if isinstance(write, tuple) for item in write]
-        self._deletions = [write for write in writes if isinstance(write, ItemDeletion)]
+        self._rounds = in_rounds(writes)
         self.leaving = [write for write in writes if isinstance(write, BulkClose | InstanceStop)]
 
     async def run(self, connection: Any, now: float, moment: datetime) -> Sequence[Outcome]:
@@ -91,14 +94,21 @@ class BatchStatement:
 
         Raises `StoreUnavailable`, with nothing stored, where the database's clock is too far from `moment`.
         """
-        rows = self._rows(now)
-        answer = await self._commit(connection, moment, rows) if rows else _Answer(0.0, fresh=True)
+        answer = _Answer(0.0, fresh=True)
+        outcomes: dict[UUID | int, ItemOutcome] = {}  # by message id, or by the deletion's own `id`: two may be equal
+        for each, rows in zip(self._rounds, self._rows(now), strict=True):
+            found = await self._commit(connection, moment, rows) if rows else _Answer(0.0, fresh=True)
+            outcomes |= dict(zip((item.message_id for item in each.items), found.items, strict=True))
+            outcomes |= dict(zip(map(id, each.deletions), found.deletions, strict=True))
+            answer.starts |= found.starts
+            answer.ends |= found.ends
         left = {write: await _leave(connection, write, now) for write in self.leaving}
-        outcomes_by_id: dict[UUID | ItemDeletion, ItemOutcome] = dict(
-            zip((item.message_id for item in self._items), answer.items, strict=True)
-        )
-        outcomes_by_id |= dict(zip(self._deletions, answer.deletions, strict=True))
-        return [self._outcome(write, answer, outcomes_by_id, left) for write in self.writes]
+        return [self._outcome(write, answer, outcomes, left) for write in self.writes]
+
+    @property
+    def needs_transaction(self) -> bool:
+        """Whether it takes more than one statement."""
+        return bool(self.leaving) or len(self._rounds) > 1
 
     async def _commit(self, connection: Any, moment: datetime, rows: dict[str, Any]) -> _Answer:
         text = msgspec.json.encode(rows).decode()
@@ -109,20 +119,18 @@ class BatchStatement:
             raise StoreUnavailable("the batch reached the database too late")
         return answer
 
-    def _rows(self, now: float) -> dict[str, Any]:
-        rows = {
-            "starts": [_start_row(start, now) for start in self._starts],
-            "items": self._items,
-            "deletions": self._deletions,
-            "ends": [_end_row(end, now) for end in self._first.values()],
-        }
-        return {kind: each for kind, each in rows.items() if each}
+    def _rows(self, now: float) -> list[dict[str, Any]]:
+        """The rows of each statement, by kind: starts come with the first, and ends with the last."""
+        rows: list[dict[str, Any]] = [{"items": each.items, "deletions": each.deletion_rows()} for each in self._rounds]
+        rows[0]["starts"] = [_start_row(start, now) for start in self._starts]
+        rows[-1]["ends"] = [_end_row(end, now) for end in self._first.values()]
+        return [{kind: each for kind, each in kinds.items() if each} for kinds in rows]
 
     def _outcome(
         self,
         write: Write,
         answer: _Answer,
-        outcomes_by_id: dict[UUID | ItemDeletion, ItemOutcome],
+        outcomes_by_id: dict[UUID | int, ItemOutcome],
         left: dict[BulkClose | InstanceStop, Outcome],
     ) -> Outcome:
         match write:
@@ -131,7 +139,7 @@ class BatchStatement:
             case SessionEnd():
                 return self._end_outcome(write, answer.ends.get(write.session_id))
             case ItemDeletion():
-                return _item_outcome(outcomes_by_id[write])
+                return _item_outcome(outcomes_by_id[id(write)])
             case BulkClose() | InstanceStop():
                 return left[write]
         outcomes = (_item_outcome(outcomes_by_id[item.message_id]) for item in write)

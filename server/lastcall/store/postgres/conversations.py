@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from ..errors import ItemNotFound
-from ..records import PAGE_BYTES_MAX, ConversationSummary, StoredItem
+from ..records import PAGE_BYTES_MAX, ConversationSummary, StoredHistory, StoredItem
 from .connections import Queries
 
 BEFORE_ALL = (-(1 << 63), UUID(int=0))  # position and message id
@@ -18,16 +18,15 @@ AFTER_ALL = ((1 << 63) - 1, UUID(int=(1 << 128) - 1))
 class ConversationQueries(Queries):
     """The part of `Store` about conversations."""
 
-    async def load_history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
-        if not await self.fetch("find_conversation", conversation_id, user_id):
+    async def load_history(
+        self, conversation_id: UUID, user_id: str, limit: int, *, bytes_max: int
+    ) -> StoredHistory | None:
+        rows = await self.fetch("load_history", conversation_id, user_id, limit, limit, bytes_max)
+        if not rows:
             return None
-        return [_stored_item(row) for row in await self.fetch("load_history", conversation_id, limit)]
-
-    async def history_bytes(self, conversation_id: UUID, user_id: str, limit: int) -> int | None:
-        if not await self.fetch("find_conversation", conversation_id, user_id):
-            return None
-        ((size,),) = await self.fetch("history_bytes", conversation_id, limit)
-        return int(size)
+        size, left_out = rows[0]["bytes"], rows[0]["left_out"]
+        items = [_stored_item(row) for row in rows if row["message_id"] is not None] if size <= bytes_max else None
+        return StoredHistory(items=items, older=max(len(items or ()) - limit, 0), bytes=size, left_out=left_out)
 
     async def page_items(
         self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None = None

@@ -120,7 +120,7 @@ class SessionWrites(Queries):
         if self._clock.at(0.0) is None:
             await self._read_clock(connection)
         now = trio.current_time()
-        if not batch.leaving:
+        if not batch.needs_transaction:
             return await self._run_batch(batch, connection, now)
         async with connection.transaction():
             return await self._run_batch(batch, connection, now)

@@ -84,14 +84,19 @@ class ConnectionChecks:
             seen = {ack.item_id for ack in visit.acks}
             if known and seen - known and not known <= seen:
                 self._lost(f"{visit.name} came back and was not shown {len(known - seen)} items")
-            gone = {item_id for one in before for item_id, at in one.deleted.items() if at < visit.opened_at}
+            gone = {
+                item_id
+                for one in before
+                for item_id, at in one.deleted.items()
+                if at < visit.opened_at and item_id not in one.again
+            }
             if gone & seen:
                 self._lost(f"{visit.name} came back and was shown {len(gone & seen)} deleted items")
             before.append(visit)
 
     def _check_deletions(self) -> None:
         """What was deleted stayed deleted."""
-        told = {item_id for visit in self._visits for item_id in visit.deleted}
+        told = {item_id for visit in self._visits for item_id in visit.deleted if item_id not in visit.again}
         for item in self._world.database.messages.values():
             if item.item_id in told and not item.deleted:
                 self._lost(f"{item.item_id} was acknowledged as deleted, and is there again")

@@ -57,7 +57,7 @@ class StepChecks:
         self._database: FakeStore = world.database
         self._ends: dict[UUID, tuple[object, ...]] = {}
         self._closings_seen = 0
-        self._items: dict[tuple[UUID, str], StoredItem] = {}
+        self._items: dict[tuple[UUID, str], list[StoredItem]] = {}  # of one id: all but the last are deleted
         self._items_seen = 0
         self._deleted: set[UUID] = set()
         self._finalized: dict[UUID, float] = {}
@@ -106,9 +106,10 @@ class StepChecks:
         messages = self._database.messages
         for item in islice(messages.values(), self._items_seen, None):
             key = item.conversation_id, item.item_id
-            if key in self._items:
+            stored = self._items.setdefault(key, [])
+            stored.append(item)
+            if sum(not messages[each.message_id].deleted for each in stored) > 1:
                 self.broken(Promise.NOTHING_LOST, f"item {item.item_id} is stored twice")
-            self._items[key] = item
             if item.deleted:  # while its answer was still streaming
                 self._deleted.add(item.message_id)
             closed_at = self._database.sessions[item.session_id].ended_at
@@ -166,17 +167,17 @@ class StepChecks:
 
     def acknowledged(self, visit: Visit, ack: Acknowledged) -> None:
         """A client was told that an item is stored."""
-        item = self._items.get(_key(visit, ack.item_id))
-        if item is None or (item.role, item.content) != (ack.role, ack.text):
+        items = self._items.get(_key(visit, ack.item_id), ())
+        if (ack.role, ack.text) not in [(item.role, item.content) for item in items]:
             self.broken(Promise.NOTHING_LOST, f"{visit.name} was told that {ack.item_id} is stored: {ack.text!r:.60}")
         self._served(visit, ack.item_id)
 
     def deleted(self, visit: Visit, item_id: str) -> None:
         """A client was told that an item is deleted. One that is still streaming is stored later, already marked."""
-        item = self._items.get(_key(visit, item_id))
-        if item is None and visit.behaviour.request != "delete_open":
+        items = self._items.get(_key(visit, item_id), ())
+        if not items and visit.behaviour.request != "delete_open":
             self.broken(Promise.NOTHING_LOST, f"{visit.name} was told that {item_id} is deleted; it was never stored")
-        elif item is not None and not self._database.messages[item.message_id].deleted:
+        elif items and not any(self._database.messages[item.message_id].deleted for item in items):
             self.broken(Promise.NOTHING_LOST, f"{visit.name} was told that {item_id} is deleted; its row is not marked")
         self._served(visit, item_id)
 
