@@ -30,7 +30,8 @@ class Server:
 
     host: on which its pid is visible.
     trouble: spans in which it was frozen or its link to the database had trouble. freezes: spans of freezes alone.
-    troubled_at: each time it was frozen or its link got worse. cut_until: end of its last freeze, or of its last
+    troubled_at: each time it was frozen or its link got worse. blind_at: each time that a look at the others failed by
+    itself, after which its reaper counts their silence anew. cut_until: end of its last freeze, or of its last
     trouble that loses answers. over_at: when the process was gone.
     how: "exited", "crashed", "forced" (by the watchdog) or "failed" (with an exception).
     """
@@ -57,6 +58,7 @@ class Server:
         self.how = ""
         self.trouble: list[list[float]] = []
         self.troubled_at: list[float] = []
+        self.blind_at: list[float] = []
         self.freezes: list[list[float]] = []
         self.cut_until = 0.0
         self.wires: list[Wire] = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from .fakes.clock import until
-from .fakes.link import Lag
+from .fakes.link import LOOK_AT_OTHERS, Lag
 
 if TYPE_CHECKING:
     from .clients import Clients
@@ -97,7 +97,7 @@ async def server_finalizing(world: World) -> Server | None:
 async def crash_after_reapers_failed(world: World, clients: Clients, server: Server) -> None:
     """Crashes a server with a session after the reapers of all others met an error, and have to look again."""
     others = _others(world, server)
-    lags = [Lag("suspects", 0.0, trio.Event(), fails=True) for _ in others]
+    lags = [Lag(LOOK_AT_OTHERS, 0.0, trio.Event(), fails=True) for _ in others]
     for other, lag in zip(others, lags, strict=True):
         _arm([other], lag)
     with trio.move_on_after(REAPERS_SECONDS):

@@ -30,6 +30,7 @@ TABLES = (
     "instances", "guards", "conversations", "sessions", "closings", "messages", "stored_at", "message_ids",
     "ids_in_session", "ids_in_conversation", "memories",
 )  # fmt: skip
+LOOK_AT_OTHERS = "suspects"  # what a reaper asks again and again
 LATENCIES = (0.0, 0.0, 0.0, 0.0, 0.0, 0.001, 0.001, 0.002, 0.005)  # seconds to the effect, and from there to the answer
 Kind = Literal["refused", "silent", "errors", "slow"]
 
@@ -251,6 +252,8 @@ class Link(FakeStore):
         await trio.sleep(lag.seconds)
         if lag.fails:
             self.lag = None
+            if lag.name == LOOK_AT_OTHERS:
+                self.server.blind_at.append(trio.current_time())
             self._fail(lag.name, "the connection was lost")
 
     async def _travel(self) -> None:

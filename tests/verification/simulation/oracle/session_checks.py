@@ -128,8 +128,10 @@ class SessionChecks:
             due = max(owner.over_at, row.session_start)
             for other in self._world.servers:
                 if other is not owner:
-                    seconds = DEAD_SAME_HOST_SECONDS if other.host == owner.host else DEAD_OTHER_HOST_SECONDS
-                    limit = min(limit, _soonest(self._sound(other), due, seconds))
+                    near = other.host == owner.host
+                    spans = self._sound(other) if near else self._watching(other)
+                    seconds = DEAD_SAME_HOST_SECONDS if near else DEAD_OTHER_HOST_SECONDS
+                    limit = min(limit, _soonest(spans, due, seconds))
         if row.ended_at > limit + ROUNDING_SECONDS:
             self._checks.broken(
                 Promise.NO_ORPHAN,
@@ -149,6 +151,15 @@ class SessionChecks:
             yield start, begin
             start = max(start, end + RETRY_SECONDS)
         yield start, server.signalled_at or (server.over_at if server.over_at is not None else INFINITE)
+
+    def _watching(self, server: Server) -> Iterator[tuple[float, float]]:
+        """The sound spans in which no look at the others failed: after one, their silence is counted anew."""
+        for start, end in self._sound(server):
+            for at in server.blind_at:
+                if start < at < end:
+                    yield start, at
+                    start = at
+            yield start, end
 
     def _check_left_open(self, row: SessionRecord, owner: Server) -> None:
         """A server that exited by itself left no row to others."""
