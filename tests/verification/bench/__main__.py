@@ -17,14 +17,16 @@ from rich.progress import Progress, TaskID, TextColumn
 from tests.support.command_line import command, conclude, folder, json_option, progress, run
 
 from ..starvation import Failed
+from .alone import QUICK, Sizes
 from .answers import Answer
 from .checks import check_frames, spoken
 from .contestants import FASTAPI, FLOOR, OURS, WEBSOCKETS, Contestants
 from .cpu import FOREIGN_SHARE_MAX, Meter, Usage
+from .ends import Ends
 from .load_client import LoadClient, open_load
 from .report import result, say
 from .rounds import ROWS, Sample, Samples, run_rounds
-from .scale import QUICK, Scale, Sizes
+from .scale import Scale
 
 ROUNDS_MAX = 100
 SECONDS_MAX = 600.0
@@ -32,8 +34,8 @@ QUICK_ROUNDS, QUICK_SECONDS = 1, 0.2
 LOOK_SECONDS = 1.0  # at the machine, before anything runs
 CHECKED = Answer(3)
 PICTURE_FORMATS = (".svg", ".png")
-SCALE = ("idle", "shutdown", "orphans", "stall", "beside", "length", "start", "memory")
-NAMES = (*ROWS, *SCALE)
+ALONE = ("idle", "shutdown", "orphans", "stall", "beside", "length", "start", "memory")
+NAMES = (*ROWS, *ALONE)
 
 
 @command("scripts/bench")
@@ -114,7 +116,8 @@ class Bench:
     def _compare(self, names: list[str], bar: Progress, task: TaskID) -> Samples:
         samples: Samples = {}
         rounds, seconds = self._options["rounds"], self._options["seconds"]
-        for row, contestant, sample in run_rounds(names, rounds, seconds, self._contestants, self._load):
+        warm_up = 0.0 if self._options["quick"] else seconds / 2
+        for row, contestant, sample in run_rounds(names, rounds, seconds, warm_up, self._contestants, self._load):
             taken: list[Sample] = samples.setdefault(row, {}).setdefault(contestant, [])
             taken.append(sample)
             line = f"round {len(taken)}, {ROWS[row].title}, {contestant}: {sample.server_us:.0f} µs"
@@ -124,7 +127,8 @@ class Bench:
 
     def _measure_alone(self, names: list[str], bar: Progress, task: TaskID) -> tuple[dict[str, Any], dict[str, Usage]]:
         sizes = QUICK if self._options["quick"] else Sizes()
-        rows = Scale(self._contestants, self._load, sizes, self._options["seconds"]).rows()
+        parts = (self._contestants, self._load, sizes, self._options["seconds"])
+        rows = Scale(*parts).rows() | Ends(*parts).rows()
         scale, usages = {}, {}
         for name in names:
             bar.update(task, advance=1, description=name)

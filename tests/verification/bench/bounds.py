@@ -30,9 +30,12 @@ def of_rounds(values: list[float]) -> Measured:
     return Measured(median(values), min(values), max(values))
 
 
+Measure = Callable[[Samples, Mapping[str, Any]], Measured]  # of the rounds, and of the rows that measure us alone
+
+
 @dataclass(frozen=True)
 class Bound:
-    """more: bigger is better. row: of the rounds, or of the figures of scale, where `figure` names one of it."""
+    """more: bigger is better. row: the one that has to be measured for it, as `--only` calls it."""
 
     title: str
     row: str
@@ -40,7 +43,11 @@ class Bound:
     goal: float
     more: bool
     unit: str
-    measure: Callable[[Samples, Mapping[str, Any]], Measured]
+    measure: Measure
+
+    def shown(self, bound: float) -> str:
+        """One of its two bounds, for people."""
+        return f"{'≥' if self.more else '≤'} {bound:g} {self.unit}"
 
     def verdict(self, measured: Measured) -> Literal["goal", "must", "missed"]:
         for name, bound in (("goal", self.goal), ("must", self.must)):
@@ -49,33 +56,33 @@ class Bound:
         return "missed"
 
 
-def _cheaper(row: str, cost: Cost) -> Callable[[Samples, Mapping[str, Any]], Measured]:
-    """How many times less we cost than the better peer of the same round."""
+def _per_round(row: str, compare: Callable[[float, float], float], cost: Cost) -> Measure:
+    """Compares our cost with that of the better peer, in each round."""
     return lambda samples, _: of_rounds(
         [
-            min(cost(peer) for peer in peers) / cost(ours)
+            compare(cost(ours), min(cost(peer) for peer in peers))
             for ours, *peers in zip(*(samples[row][name] for name in (OURS, *PEERS)), strict=True)
         ]
     )
 
 
-def _inverse(
-    measure: Callable[[Samples, Mapping[str, Any]], Measured],
-) -> Callable[[Samples, Mapping[str, Any]], Measured]:
-    def inverted(samples: Samples, scale: Mapping[str, Any]) -> Measured:
-        measured = measure(samples, scale)
-        return Measured(1 / measured.value, 1 / measured.high, 1 / measured.low)
-
-    return inverted
+def _times_less(row: str, cost: Cost) -> Measure:
+    """How many times less we cost than the better peer."""
+    return _per_round(row, lambda ours, theirs: theirs / ours, cost)
 
 
-def _against_floor(row: str) -> Callable[[Samples, Mapping[str, Any]], Measured]:
+def _multiple(row: str, cost: Cost) -> Measure:
+    """How many times as much we cost as the better peer."""
+    return _per_round(row, lambda ours, theirs: ours / theirs, cost)
+
+
+def _against_floor(row: str) -> Measure:
     return lambda samples, _: of_rounds(
         [ours.server_us / floor.server_us for ours, floor in zip(samples[row][OURS], samples[row][FLOOR], strict=True)]
     )
 
 
-def _scale(row: str, figure: str) -> Callable[[Samples, Mapping[str, Any]], Measured]:
+def _scale(row: str, figure: str) -> Measure:
     return lambda _, scale: once(scale[row][figure])
 
 
@@ -97,15 +104,15 @@ def _p99(sample: Sample) -> float:
 
 TIMES_LESS, TIMES_MORE, TIMES = "× less", "× more", "×"
 BOUNDS = (
-    Bound("CPU of a session, memory included", "session", 1.2, 3, True, TIMES_LESS, _cheaper("session", _cpu)),
-    Bound("CPU of a turn, 1 delta", "turn", 2.2, 4, True, TIMES_LESS, _cheaper("turn", _cpu)),
-    Bound("CPU of a turn, 20 at once", "burst", 2.8, 5, True, TIMES_LESS, _cheaper("burst", _cpu)),
-    Bound("CPU of a turn, 20 paced", "paced", 1.3, 2, True, TIMES_LESS, _cheaper("paced", _cpu)),
-    Bound("sessions a second", "session", 1.2, 2.8, True, TIMES_MORE, _cheaper("session", _rate)),
-    Bound("turns a second", "turn", 2, 3.3, True, TIMES_MORE, _cheaper("turn", _rate)),
-    Bound("p50 of a turn, 1 client", "latency-1", 1.5, 0.8, False, TIMES, _inverse(_cheaper("latency-1", _p50))),
-    Bound("p50 of a turn, 8 clients", "latency-8", 1.5, 0.8, False, TIMES, _inverse(_cheaper("latency-8", _p50))),
-    Bound("p99 of a turn, 64 clients", "turn", 4, 5, True, TIMES_LESS, _cheaper("turn", _p99)),
+    Bound("CPU of a session, memory included", "session", 1.2, 3, True, TIMES_LESS, _times_less("session", _cpu)),
+    Bound("CPU of a turn, 1 delta", "turn", 2.2, 4, True, TIMES_LESS, _times_less("turn", _cpu)),
+    Bound("CPU of a turn, 20 at once", "burst", 2.8, 5, True, TIMES_LESS, _times_less("burst", _cpu)),
+    Bound("CPU of a turn, 20 paced", "paced", 1.3, 2, True, TIMES_LESS, _times_less("paced", _cpu)),
+    Bound("sessions a second", "session", 1.2, 2.8, True, TIMES_MORE, _times_less("session", _rate)),
+    Bound("turns a second", "turn", 2, 3.3, True, TIMES_MORE, _times_less("turn", _rate)),
+    Bound("p50 of a turn, 1 client", "latency-1", 1.5, 0.8, False, TIMES, _multiple("latency-1", _p50)),
+    Bound("p50 of a turn, 8 clients", "latency-8", 1.5, 0.8, False, TIMES, _multiple("latency-8", _p50)),
+    Bound("p99 of a turn, 64 clients", "turn", 4, 5, True, TIMES_LESS, _times_less("turn", _p99)),
     Bound("server CPU of a turn against the floor", "turn", 2, 1.3, False, TIMES, _against_floor("turn")),
     Bound("memory of an idle session", "idle", 22, 15, False, "KiB", _scale("idle", "kib_each")),
     Bound("SIGTERM: until all rows are closed", "shutdown", 0.3, 0.15, False, "s", _scale("shutdown", "rows_seconds")),

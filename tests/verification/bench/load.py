@@ -16,12 +16,24 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .activities import ACTIVITIES, Activity, Expect
+from .activity import Activity
+from .connecting import Close, Closed, Expect, Open
 from .connection import Connection
 from .framing import BadAnswer
+from .turns import Ask, Fill, Sessions, Turns
 
 SILENCE_SECONDS = 30.0  # without any progress of a command
 STDIN, READ_BYTES = 0, 65_536
+COMMANDS: dict[str, Callable[..., Activity]] = {
+    "open": Open,
+    "turns": Turns,
+    "sessions": Sessions,
+    "fill": Fill,
+    "ask": Ask,
+    "close": Close,
+    "expect": Expect,
+    "closed": Closed,
+}
 
 
 class Load:
@@ -56,7 +68,7 @@ class Load:
     def _go_on(self, now: float, silent: float) -> None:
         if self._activity is None and self._commands:
             command = self._commands.pop(0)
-            self._activity = ACTIVITIES[command.pop("do")](self, **command)
+            self._activity = COMMANDS[command.pop("do")](self, **command)
         if self._activity is None:
             return
         if silent > SILENCE_SECONDS:

@@ -17,7 +17,7 @@ END_SECONDS = 10.0
 
 
 class LoadClient:
-    """Commands are the activities of the load, by their names and arguments."""
+    """Takes the commands of load.py, by their names and arguments."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -26,7 +27,8 @@ def draw(result: Mapping[str, Any], file: Path) -> None:
     for place, name in zip(figure.subplots(max(len(rows), 1), squeeze=False)[:, 0], rows, strict=False):
         _draw_row(place, ROWS[name].title, result["rows"][name])
     figure.supxlabel("µs of processor time: server, and in a lighter shade its PostgreSQL", fontsize="small")
-    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else {})
+    with rc_context({"svg.hashsalt": "lastcall"}):  # the same figures make the same file
+        figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else {})
 
 
 def _draw_row(place: Axes, title: str, by_name: Mapping[str, Mapping[str, float]]) -> None:

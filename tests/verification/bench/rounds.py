@@ -113,20 +113,20 @@ Samples = dict[str, dict[str, list[Sample]]]  # by row and contestant, one for e
 
 
 def run_rounds(
-    names: list[str], rounds: int, seconds: float, contestants: Contestants, load: LoadClient
+    names: list[str], rounds: int, seconds: float, warm_up: float, contestants: Contestants, load: LoadClient
 ) -> Iterator[tuple[str, str, Sample]]:
     """Yields the row's name, the contestant's name and the sample, as they are measured.
 
-    What is compared lies next to each other in time. A contestant's first sample of a row is taken twice, and the first
-    one is thrown away: interpreter, pools and prepared statements are warm then.
+    What is compared lies next to each other in time. warm_up: seconds of a contestant's first sample of a row, which is
+    thrown away: interpreter, pools and prepared statements are warm then.
     """
     for number in range(rounds):
         for name in names:
             row = ROWS[name]
             for contestant in map(contestants.get, row.contestants):
                 measure: Callable[..., Sample] = measure_sessions if row.sessions else measure_turns
-                if number == 0:
-                    measure(row, seconds / 2, contestant, load)
+                if number == 0 and warm_up:
+                    measure(row, warm_up, contestant, load)
                 yield name, contestant.name, measure(row, seconds, contestant, load)
 
 

@@ -1,21 +1,18 @@
-"""What the load can do, one at a time: open connections, take turns, run short sessions, close."""
+"""The commands that say something: turns, short sessions, a long conversation, one question."""
 
 from __future__ import annotations
 
 import json
 import time
-from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .activity import GREETING_FRAMES, Activity
 from .connection import NOBODY, Connection
 from .framing import BadAnswer, text_frame
 
 if TYPE_CHECKING:
     from .load import Load
 
-GREETING_FRAMES = 2  # session.created, conversation.created
 CREATE_FRAMES = 2  # conversation.item.added, conversation.item.done
 ITEMS_UNDER_WAY = 64  # of one connection, when a conversation is filled
 DONE = b'"response.done"'
@@ -26,53 +23,6 @@ def create(text: str) -> bytes:
     """The frame of a user's message."""
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
     return text_frame({"type": "conversation.item.create", "item": item})
-
-
-class Activity(ABC):
-    """One command, and the owner of the connections that take part. `look` returns its result once there is one."""
-
-    @abstractmethod
-    def look(self, now: float) -> dict[str, Any] | None: ...
-
-    def texts(self, connection: Connection, count: int, last: bytes) -> None:
-        connection.left -= count
-        if connection.left < 0:
-            raise BadAnswer(f"{-connection.left} frames too many: {last[:200]!r}")
-        if connection.left == 0:
-            self.complete(connection, last)
-
-    def closed(self, connection: Connection) -> None:
-        raise BadAnswer(f"the server closed a connection with {connection.close_code}")
-
-    def complete(self, connection: Connection, last: bytes) -> None:
-        """All frames came that the connection was waiting for."""
-        raise BadAnswer(f"nobody waits for this: {last[:200]!r}")
-
-
-class Open(Activity):
-    """Opens connections into a group, so many at once, and waits until each is greeted. seconds: for all."""
-
-    def __init__(self, load: Load, group: str, port: int, count: int, at_once: int = 64) -> None:
-        self._load, self._port, self._count = load, port, count
-        self._group = load.groups.setdefault(group, [])
-        self._began, self._begun, self._ready = time.perf_counter(), 0, 0
-        for _ in range(min(at_once, count)):
-            self._begin()
-
-    def _begin(self) -> None:
-        self._begun += 1
-        connection = Connection(self._load, self, self._port, f"user{self._begun}")
-        connection.left = GREETING_FRAMES
-        self._group.append(connection)
-
-    def complete(self, connection: Connection, last: bytes) -> None:
-        connection.owner = NOBODY
-        self._ready += 1
-        if self._begun < self._count:
-            self._begin()
-
-    def look(self, now: float) -> dict[str, Any] | None:
-        return {"seconds": now - self._began} if self._ready == self._count else None
 
 
 class Turns(Activity):
@@ -223,65 +173,6 @@ class Ask(Activity):
         return None if self._text is None else {"text": self._text}
 
 
-class Close(Activity):
-    """Closes a group, and waits until the server has closed too."""
-
-    def __init__(self, load: Load, group: str) -> None:
-        connections = load.groups.pop(group, [])
-        self._waiting = len(connections)
-        for connection in connections:
-            connection.owner = self
-            connection.close()
-
-    def closed(self, connection: Connection) -> None:
-        self._waiting -= 1
-
-    def look(self, now: float) -> dict[str, Any] | None:
-        return None if self._waiting else {}
-
-
-class Expect(Activity):
-    """From now on the server may close this group; `Closed` tells when it has."""
-
-    def __init__(self, load: Load, group: str) -> None:
-        connections = load.groups.pop(group)
-        self.waiting = len(connections)
-        self.codes: Counter[int] = Counter()
-        for connection in connections:
-            connection.owner = self
-        load.expected = self
-
-    def closed(self, connection: Connection) -> None:
-        self.waiting -= 1
-        self.codes[connection.close_code] += 1
-
-    def look(self, now: float) -> dict[str, Any] | None:
-        return {}
-
-
-class Closed(Activity):
-    """Waits until the server has closed what was expected. Returns the Unix time of the last end, and close codes."""
-
-    def __init__(self, load: Load) -> None:
-        assert load.expected is not None
-        self._expected = load.expected
-
-    def look(self, now: float) -> dict[str, Any] | None:
-        return None if self._expected.waiting else {"at": time.time(), "codes": dict(self._expected.codes)}
-
-
 def expect_done(last: bytes) -> None:
     if not last.startswith((b'{"type":' + DONE, b'{"type": ' + DONE)):
         raise BadAnswer(f"a turn ended with {last[:200]!r}")
-
-
-ACTIVITIES: dict[str, Callable[..., Activity]] = {
-    "open": Open,
-    "turns": Turns,
-    "sessions": Sessions,
-    "fill": Fill,
-    "ask": Ask,
-    "close": Close,
-    "expect": Expect,
-    "closed": Closed,
-}
