@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,16 +19,17 @@ from hypothesis import strategies as st
 from websockets.sync.server import ServerConnection, serve
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
+from tests.support.command_line import EXIT_USAGE, run
 from tests.support.docs_tables import bounds as bounds_table
 from tests.support.docs_tables import table_in
 
-from .bench.__main__ import ALONE
+from .bench.__main__ import ALONE, bench
 from .bench.alone import QUICK
 from .bench.answers import Answer, wanted_answer
 from .bench.bounds import BOUNDS, judged, once
 from .bench.checks import check_frames
 from .bench.contestants import FLOOR, OURS, PEERS
-from .bench.cpu import Usage
+from .bench.cpu import Meter, Usage
 from .bench.framing import BadAnswer, close_frame, parse, pong_frame, text_frame
 from .bench.load_client import open_load
 from .bench.picture import draw
@@ -72,6 +74,15 @@ def test_a_quick_run_measures_every_other_row() -> None:
     assert set(figures["scale"]) == set(ALONE)
     assert figures["scale"]["shutdown"]["close_codes"] == {"1012": QUICK.shutdown}
     assert {each["row"] for each in figures["bounds"]} == {bound.row for bound in BOUNDS} - set(ROWS)
+
+
+@pytest.mark.parametrize("picture", ["bench.gif", "no/such/folder/bench.svg"])
+def test_a_picture_that_cannot_be_drawn_is_refused_at_once(
+    picture: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "--picture", picture])
+    assert run(bench, Failed) == EXIT_USAGE
+    assert "--picture" in capsys.readouterr().err
 
 
 def test_every_bound_belongs_to_a_row() -> None:
@@ -267,6 +278,24 @@ def test_a_busy_machine_is_told_from_a_bound_that_was_missed(
 def test_a_load_that_costs_more_than_the_server_is_named() -> None:
     figures = result(turns([sample(100)] * 2, QUIET._replace(load=0.02)), {}, {}, OPTIONS)
     assert figures["load_bound"] == [f"turn / {OURS}", f"turn / {FLOOR}"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives a process its processors")
+def test_processor_time_is_that_of_children_too_and_a_neighbour_is_foreign() -> None:
+    """A child works while its parent waits; then the parent alone is measured, and a process of nobody's works."""
+    burn = "import time\nwhile time.process_time() < 0.2: pass\n"
+    parent = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])\ninput()\n"
+    with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE) as process:
+        meter, began = Meter(process.pid, 0), time.monotonic()
+        while (mine := meter.usage()).server < 0.2 and time.monotonic() < began + ANSWER_SECONDS:
+            pass
+        meter = Meter(process.pid, 0)
+        subprocess.run([sys.executable, "-c", burn], check=True)
+        other = meter.usage()
+        process.communicate(b"\n")
+    assert mine.server >= 0.2
+    assert other.server < 0.1
+    assert other.foreign >= 0.1
 
 
 def test_a_picture_shows_whoever_was_measured(tmp_path: Path) -> None:

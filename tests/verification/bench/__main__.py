@@ -70,8 +70,8 @@ def bench(*, only: tuple[str, ...], as_json: bool, keep: bool, picture: Path | N
     """
     if options["quick"]:
         options |= {"rounds": QUICK_ROUNDS, "seconds": QUICK_SECONDS}
-    if picture is not None and picture.suffix not in PICTURE_FORMATS:
-        raise click.UsageError(f"--picture must end in {' or '.join(PICTURE_FORMATS)}.")
+    if picture is not None:
+        _check_picture(picture)
     console = Console(stderr=as_json)
     names = [name for name in NAMES if name in only] if only else list(NAMES)
     with folder("lastcall-bench-", console, keep=keep) as directory, ExitStack() as stack:
@@ -140,6 +140,14 @@ class Bench:
         """Progress where there is no bar."""
         if not self._console.is_terminal:
             self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def _check_picture(file: Path) -> None:
+    """Before half an hour is spent."""
+    if file.suffix not in PICTURE_FORMATS:
+        raise click.UsageError(f"--picture must end in {' or '.join(PICTURE_FORMATS)}.")
+    if not file.parent.is_dir():
+        raise click.UsageError(f"--picture: there is no folder {file.parent}.")
 
 
 def _allow_open_files() -> None:

@@ -88,6 +88,27 @@ class Meter:
         return (time.perf_counter(), _busy_seconds(), waited or 0.0, time.process_time(), *parts)
 
 
+class WholeMeter:
+    """For rows in which servers start and end: `server` is all that this process has started, ended children included.
+
+    How long these waited is not known once they are gone. database: a pid.
+    """
+
+    def __init__(self, database: int) -> None:
+        self._database = database
+        self._before = self._read()
+
+    def usage(self) -> Usage:
+        """Since it was made. What a server used counts once its end has been waited for."""
+        wall, busy, started, database = (
+            after - before for after, before in zip(self._read(), self._before, strict=True)
+        )
+        return Usage(wall, started, database, 0.0, max(busy - started - database, 0.0), 0.0)
+
+    def _read(self) -> tuple[float, ...]:
+        return (time.perf_counter(), _busy_seconds(), cpu_seconds(os.getpid()), cpu_seconds(self._database))
+
+
 def _busy_seconds() -> float:
     """What all processors have done since the machine started, and what its host took from it."""
     times = psutil.cpu_times()._asdict()

@@ -11,7 +11,7 @@ from statistics import median
 from ..starvation import Failed
 from .alone import IDLE, WAIT_SECONDS, Alone, Figures, ask_for_stalls
 from .contestants import OURS, STOP_SECONDS, TABLES, Contestant, Database
-from .cpu import Meter
+from .cpu import Meter, WholeMeter
 from .load_client import open_load
 
 LOOK_SECONDS = 0.002
@@ -43,7 +43,7 @@ class Ends(Alone):
             database = _database(contestant)
             self._load.do("open", group=IDLE, port=contestant.port, count=self._sizes.shutdown)
             self._load.do("expect", group=IDLE)
-            meter, began = Meter(contestant.pid, contestant.postmaster, self._load.pid), time.time()
+            meter, began = WholeMeter(contestant.postmaster), time.time()
             contestant.process.send_signal(signal.SIGTERM)
             _wait_until_none(database, TABLES[OURS].active)
             rows_seconds = time.time() - began
@@ -78,9 +78,8 @@ class Ends(Alone):
             return {"seconds": round(seconds, 3), "longest_stall_ms": round(stall * 1000, 1)}, meter.usage()
 
     def start(self) -> Figures:
-        """Seconds from the start of a server to its first session, on a database that runs."""
-        meter, seconds = Meter(0, 0, self._load.pid), []
-        self._contestants.get(OURS)  # so that the schema is there
+        """Seconds from the start of a server until it is ready, on a database that runs and has the tables."""
+        meter, seconds = WholeMeter(self._contestants.get(OURS).postmaster), []
         for _ in range(self._sizes.starts):
             with self._contestants.started(OURS) as contestant:
                 seconds.append(contestant.ready_seconds)
