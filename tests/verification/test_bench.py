@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,13 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.sync.server import ServerConnection, serve
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
-from tests.support.command_line import EXIT_USAGE, run
+from tests.support.command_line import EXIT_INTERRUPTED, EXIT_USAGE, run
 from tests.support.docs_tables import bounds as bounds_table
 from tests.support.docs_tables import table_in
 
@@ -74,6 +77,36 @@ def test_a_quick_run_measures_every_other_row() -> None:
     assert set(figures["scale"]) == set(ALONE)
     assert figures["scale"]["shutdown"]["close_codes"] == {"1012": QUICK.shutdown}
     assert {each["row"] for each in figures["bounds"]} == {bound.row for bound in BOUNDS} - set(ROWS)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_interrupted_twice_leaves_no_process_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.verification.bench", "--quick", "--only", "turn"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    tmp_path.chmod(0o755)
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        began = time.monotonic()
+        while not (servers := servers_of(process.pid)) and time.monotonic() < began + QUICK_SECONDS:
+            pass
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(QUICK_SECONDS) == EXIT_INTERRUPTED
+    assert len(servers) == 1
+    left = [each for each in servers if each.is_running()]
+    for each in left:
+        each.kill()
+    assert left == []
+
+
+def servers_of(pid: int) -> list[psutil.Process]:
+    """Those that a process has started and that run."""
+    found = []
+    for each in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [each] if "serve" in each.cmdline() else []
+    return found
 
 
 @pytest.mark.parametrize("picture", ["bench.gif", "no/such/folder/bench.svg"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -72,6 +74,7 @@ def bench(*, only: tuple[str, ...], as_json: bool, keep: bool, picture: Path | N
         options |= {"rounds": QUICK_ROUNDS, "seconds": QUICK_SECONDS}
     if picture is not None:
         _check_picture(picture)
+    _be_interrupted_once()
     console = Console(stderr=as_json)
     names = [name for name in NAMES if name in only] if only else list(NAMES)
     with folder("lastcall-bench-", console, keep=keep) as directory, ExitStack() as stack:
@@ -148,6 +151,18 @@ def _check_picture(file: Path) -> None:
         raise click.UsageError(f"--picture must end in {' or '.join(PICTURE_FORMATS)}.")
     if not file.parent.is_dir():
         raise click.UsageError(f"--picture: there is no folder {file.parent}.")
+
+
+def _be_interrupted_once() -> None:
+    """A second signal would interrupt the end of the servers and leave them running; that end is bounded."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, lambda *_: None)
+        raise KeyboardInterrupt
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, interrupt)
 
 
 def _allow_open_files() -> None:

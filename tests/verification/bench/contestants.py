@@ -213,10 +213,9 @@ def _wait_until_ready(name: str, process: subprocess.Popen[bytes], port: int, lo
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """Ends it as an operator would, and by force if that takes too long."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
