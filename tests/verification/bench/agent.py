@@ -28,7 +28,7 @@ class BenchAgent:
 
 
 class ForgetfulAgent(BenchAgent):
-    """Remembers nothing, so that memory can be measured apart."""
+    """Extracts nothing, so that extraction can be measured apart: the work is still queued, claimed and finished."""
 
     async def finalize(self, transcript: Transcript, /) -> Sequence[Memory]:
         return ()

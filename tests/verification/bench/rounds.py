@@ -146,8 +146,8 @@ def measure_sessions(row: Row, seconds: float, contestant: Contestant, load: Loa
     return Sample(result["count"], result["seconds"], meter.usage(), sorted(result["latencies"]))
 
 
-def measure_turns(row: Row, seconds: float, contestant: Contestant, load: LoadClient) -> Sample:
-    """Connecting and closing are not measured."""
+def measure_turns(row: Row, seconds: float, contestant: Contestant, load: LoadClient, idle: int = 0) -> Sample:
+    """Connecting and closing are not measured, nor what comes of them later. idle: sessions that stay open beside."""
     count, measured, usages = 0, 0.0, list[Usage]()
     latencies: list[float] = []
     turns = {"group": GROUP, "question": row.answer.question, "frames": turn_frames(row.answer)}
@@ -158,6 +158,7 @@ def measure_turns(row: Row, seconds: float, contestant: Contestant, load: LoadCl
         result = load.do("turns", **turns, seconds=seconds - measured, turns_max=TURNS_PER_CONVERSATION)
         usages.append(meter.usage())
         load.do("close", group=GROUP)
+        contestant.settle(idle)
         count, measured = count + result["count"], measured + result["seconds"]
         latencies += result["latencies"]
     return Sample(count, measured, total(usages), sorted(latencies))

@@ -68,6 +68,7 @@ class Scale(Alone):
             usage = meter.usage()
             connecting.do("close", group=IDLE)
             self._load.do("close", group=row.title)
+            contestant.settle()
         return {
             "longest_ms": round(stall * 1000, 1),
             "connects_ms": round(connected["seconds"] * 1000, 1),
@@ -81,8 +82,8 @@ class Scale(Alone):
             for count in self._sizes.beside:
                 self._load.do("open", group=IDLE, port=contestant.port, count=count - open_now)
                 open_now = count
-                measure_turns(ROWS["turn"], self._seconds / 2, contestant, self._load)
-                sample = measure_turns(ROWS["turn"], self._seconds, contestant, self._load)
+                measure_turns(ROWS["turn"], self._seconds / 2, contestant, self._load, count)
+                sample = measure_turns(ROWS["turn"], self._seconds, contestant, self._load, count)
                 costs[str(count)] = round(sample.server_us, 1)
             self._load.do("close", group=IDLE)
         return {"server_us": costs, "ratio": _ratio(costs)}, sample.usage
@@ -100,6 +101,7 @@ class Scale(Alone):
             result = self._load.do("turns", **turns, seconds=self._seconds, turns_max=50)
             usage = meter.usage()
             self._load.do("close", group=LONG)
+            contestant.settle()
             costs[str(items)] = round(usage.server / result["count"] * 1e6, 1)
             latencies[str(items)] = round(median(result["latencies"]), 2)
         return {"server_us": costs, "p50_ms": latencies, "ratio": _ratio(costs)}, usage
