@@ -109,11 +109,13 @@ def servers_of(pid: int) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize("picture", ["bench.gif", "no/such/folder/bench.svg"])
+@pytest.mark.parametrize(
+    "arguments", [["bench.gif"], ["no/such/folder/bench.svg"], ["bench.svg", "--only", "idle", "--only", "latency-1"]]
+)
 def test_a_picture_that_cannot_be_drawn_is_refused_at_once(
-    picture: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["bench", "--picture", picture])
+    monkeypatch.setattr(sys, "argv", ["bench", "--picture", *arguments])
     assert run(bench, Failed) == EXIT_USAGE
     assert "--picture" in capsys.readouterr().err
 
@@ -181,7 +183,7 @@ def test_the_load_counts_every_frame_of_a_server_however_it_is_cut(sizes: list[i
 
     assert first.texts + second.texts == len(texts)
     assert [*first.control, *second.control] == [(0x89, b"there?")]
-    assert (second.last or first.last).decode() == (texts[-1] if texts else "")
+    assert (second if second.texts else first).last.decode() == (texts[-1] if texts else "")
     assert second.rest == b""
 
 

@@ -27,7 +27,7 @@ from .cpu import FOREIGN_SHARE_MAX, Meter, Usage
 from .ends import Ends
 from .load_client import LoadClient, open_load
 from .report import result, say
-from .rounds import ROWS, Sample, Samples, run_rounds
+from .rounds import PICTURED, ROWS, Sample, Samples, run_rounds
 from .scale import Scale
 
 ROUNDS_MAX = 100
@@ -73,7 +73,7 @@ def bench(*, only: tuple[str, ...], as_json: bool, keep: bool, picture: Path | N
     if options["quick"]:
         options |= {"rounds": QUICK_ROUNDS, "seconds": QUICK_SECONDS}
     if picture is not None:
-        _check_picture(picture)
+        _check_picture(picture, only)
     _be_interrupted_once()
     console = Console(stderr=as_json)
     names = [name for name in NAMES if name in only] if only else list(NAMES)
@@ -145,12 +145,14 @@ class Bench:
             self._console.print(line, highlight=False, soft_wrap=True)
 
 
-def _check_picture(file: Path) -> None:
+def _check_picture(file: Path, only: tuple[str, ...]) -> None:
     """Before half an hour is spent."""
     if file.suffix not in PICTURE_FORMATS:
         raise click.UsageError(f"--picture must end in {' or '.join(PICTURE_FORMATS)}.")
     if not file.parent.is_dir():
         raise click.UsageError(f"--picture: there is no folder {file.parent}.")
+    if only and not set(only) & set(PICTURED):
+        raise click.UsageError(f"--picture needs one of the rows {', '.join(PICTURED)}.")
 
 
 def _be_interrupted_once() -> None:

@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .contestants import FLOOR, OURS, PEERS
-from .rounds import ROWS
+from .rounds import PICTURED, ROWS
 
-SHOWN = ("session", "turn", "burst", "paced")
 CONTESTANTS = (OURS, *PEERS, FLOOR)
 COLOURS = dict(zip(CONTESTANTS, ("#1d4ed8", "#64748b", "#94a3b8", "#cbd5e1"), strict=True))
 DATABASE_ALPHA = 0.45
@@ -22,9 +21,9 @@ INCHES_WIDE, INCHES_A_ROW = 8.0, 1.6
 
 def draw(result: Mapping[str, Any], file: Path) -> None:
     """Draws a row of bars for each kind of load that was measured. file: .svg or .png, by its ending."""
-    rows = [name for name in SHOWN if name in result["rows"]]
-    figure = Figure(figsize=(INCHES_WIDE, INCHES_A_ROW * max(len(rows), 1)), layout="constrained")
-    for place, name in zip(figure.subplots(max(len(rows), 1), squeeze=False)[:, 0], rows, strict=False):
+    rows = [name for name in PICTURED if name in result["rows"]]
+    figure = Figure(figsize=(INCHES_WIDE, INCHES_A_ROW * len(rows)), layout="constrained")
+    for place, name in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True):
         _draw_row(place, ROWS[name].title, result["rows"][name])
     figure.supxlabel("µs of processor time: server, and in a lighter shade its PostgreSQL", fontsize="small")
     with rc_context({"svg.hashsalt": "lastcall"}):  # the same figures make the same file

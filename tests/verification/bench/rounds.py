@@ -45,6 +45,8 @@ ROWS = {
     "latency-8": Row("turn, 1 delta, 8 clients", Answer(1), clients=8),
 }
 
+PICTURED = ("session", "turn", "burst", "paced")  # the rows that are about processor time
+
 
 @dataclass(frozen=True)
 class Sample:
