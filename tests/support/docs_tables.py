@@ -8,6 +8,8 @@ from pathlib import Path
 from lastcall.limits.limit import Limit
 from lastcall.protocol.errors import CODES
 
+from tests.verification.bench.bounds import BOUNDS
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -19,6 +21,11 @@ def error_codes() -> str:
 def limits() -> str:
     rows = ((f"`{limit}`", _flags(limit), limit.default, limit.beyond) for limit in Limit)
     return _table(("`limit`", "settings", "default", "beyond it"), rows)
+
+
+def bounds() -> str:
+    rows = ((each.title, each.shown(each.must), each.shown(each.goal)) for each in BOUNDS)
+    return _table(("what", "must", "goal"), rows)
 
 
 def _flags(limit: Limit) -> str:
@@ -34,6 +41,7 @@ def _table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
 TABLES: Mapping[tuple[str, str], Callable[[], str]] = {
     ("protocol.md", "error codes"): error_codes,
     ("operations.md", "limits"): limits,
+    ("performance.md", "bounds"): bounds,
 }
 
 

@@ -1,0 +1,1 @@
+"""What is measured beside lastcall: two servers as users would write them, and the floor. They import nothing of it."""
