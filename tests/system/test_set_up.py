@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 30.0
 LOCKS = ("requirements.lock", "requirements-dev.lock")
+FRAMEWORKS_LOCK = "requirements-frameworks.lock"
 
 
 @pytest.fixture
@@ -81,10 +82,10 @@ def test_a_failed_installation_is_shown_with_the_path_of_its_log(tmp_path: Path)
 def test_an_unknown_argument_is_one_line() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "set-up"), "--all"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
-    assert (done.returncode, done.stderr) == (2, "set-up: the only argument is --dev\n")
+    assert (done.returncode, done.stderr) == (2, "set-up: the only argument is --dev or --frameworks\n")
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, FRAMEWORKS_LOCK])
 def test_locks_pin_every_package_by_hash_and_name_no_host(name: str) -> None:
     text = (ROOT / name).read_text()
     assert "://" not in text
