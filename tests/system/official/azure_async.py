@@ -1,4 +1,7 @@
-"""The `openai` package's asynchronous client of Azure OpenAI, at the path and with the header that Azure has. It needs asyncio, and so a process without Trio."""
+"""The `openai` package's asynchronous client of Azure OpenAI, at the path and with the header that Azure has.
+
+It needs asyncio, and so a process without Trio.
+"""
 
 from __future__ import annotations
 
