@@ -106,6 +106,15 @@ class Client:
         context.items[index] = message.model_copy(update={"content": [new]})
         await self._agent.update_chat_ctx(context)
 
+    async def truncate(self, text: str) -> None:
+        """Cuts the newest answer to `text`, as the framework does for one of which less was shown than has come."""
+        newest = next(each for each in reversed(self._session.history.items) if each.type == "message")
+        self._stored = asyncio.Queue()
+        session: Any = self._agent.realtime_llm_session
+        session.truncate(message_id=newest.id, modalities=["text"], audio_end_ms=0, audio_transcript=text)
+        while await asyncio.wait_for(self._stored.get(), PATIENCE_SECONDS) != newest.id:
+            pass
+
     async def error(self) -> str:
         """Cuts the sound of an item that is not there, and returns the code of the error."""
         self._agent.realtime_llm_session.truncate(message_id="item_none", modalities=["audio"], audio_end_ms=1)

@@ -65,8 +65,6 @@ class Client:
         await self._session.send(text)
         deltas: list[str] = []
         while not isinstance(event := await self._next(), RealtimeTurnCompleteEvent):
-            if isinstance(event, RealtimeSessionErrorEvent):
-                raise AssertionError(event.message)
             deltas += streamed(event)
         return deltas
 
@@ -103,11 +101,12 @@ class Client:
 
 
 def streamed(event: Any) -> list[str]:
-    """The text in an event of the framework, if there is any."""
-    if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
-        return [event.part.content] if event.part.content else []
-    if isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
-        return [event.delta.content_delta]
+    """The text in an event of the framework, if there is any. Raises for an error."""
+    match event:
+        case PartStartEvent(part=TextPart(content=text)) | PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
+            return [text] if text else []
+        case RealtimeSessionErrorEvent():
+            raise RuntimeError(event.message)
     return []
 
 

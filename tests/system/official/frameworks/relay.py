@@ -44,6 +44,7 @@ class Way:
         self._frames.receive_bytes(chunk)
         for frame in self._frames.received_frames():
             if frame.opcode is Opcode.TEXT or (frame.opcode is Opcode.CONTINUATION and self._message):
+                assert isinstance(frame.payload, str)
                 self._message += frame.payload
                 if frame.message_finished:
                     with self._changed:

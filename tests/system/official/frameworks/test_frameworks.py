@@ -162,11 +162,21 @@ def test_livekit_edits_a_message_of_the_user(connect: Any) -> None:
     assert talk.recite() == ["user: short", "assistant: You said: the long text"]
 
 
-def test_livekit_truncates_an_interrupted_answer_to_what_was_shown(connect: Any) -> None:
+def test_livekit_keeps_what_was_shown_of_an_interrupted_answer(connect: Any) -> None:
     talk = connect("livekit-agents")
     talk.do("cancel", ENDLESS)
+    assert talk.until("response.done")["response"]["status"] == "cancelled"
     assert not talk.got("error")
     assert talk.recite() == [f"user: {ENDLESS}", "assistant: Well … "]
+
+
+def test_livekit_truncates_an_answer_under_its_id(connect: Any) -> None:
+    talk = connect("livekit-agents")
+    talk.say("Hello.")
+    talk.do("truncate", "You said")
+    (deleted,), (created,) = talk.wrote("conversation.item.delete"), talk.wrote("conversation.item.create")
+    assert created["item"]["id"] == deleted["item_id"]
+    assert talk.recite() == ["user: Hello.", "assistant: You said"]
 
 
 def test_pipecat_retrieves_an_answer(connect: Any) -> None:
