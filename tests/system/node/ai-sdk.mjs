@@ -24,7 +24,7 @@ export class Client {
     const address = `${url.replace('http', 'ws')}/v1/realtime?${new URLSearchParams({ model: 'lastcall', ...query })}`;
     const { type, name, description, parameters } = TOOL;
     const session = new Session({
-      model: createOpenAI({ baseURL: `${url}/v1`, apiKey: 'of the backend' }).experimental_realtime('lastcall'),
+      model: createOpenAI({ baseURL: `${url}/v1` }).experimental_realtime('lastcall'),
       api: { token: `/setup?${new URLSearchParams({ token: key, url: address })}` },
       sessionConfig: {
         outputModalities: ['text'],

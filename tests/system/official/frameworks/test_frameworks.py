@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .. import frames, node, program
+from .. import frames, program
 from ..agent import ENDLESS, RECITE
 from ..conversing import told
 from ..servers import Servers
@@ -74,12 +74,8 @@ class Talk:
 
 
 @pytest.fixture(scope="module")
-def clients() -> Iterator[dict[str, program.Client]]:
+def clients(frameworks_installed: None) -> Iterator[dict[str, program.Client]]:
     """All programs, started together: most of their time goes into imports."""
-    try:
-        environment.install()
-    except environment.Unavailable as reason:
-        (pytest.fail if node.is_required() else pytest.skip)(str(reason))
     with ExitStack() as stack:
         commands = {name: environment.program(module) for name, module in PROGRAMS.items()}
         yield {name: stack.enter_context(program.run_program(command)) for name, command in commands.items()}
