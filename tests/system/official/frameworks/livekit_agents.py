@@ -53,7 +53,7 @@ class Client:
             modalities=["text"],
             turn_detection=None,
             http_session=self._http,
-            conn_options=APIConnectOptions(max_retry=20, retry_interval=0.5),
+            conn_options=APIConnectOptions(max_retry=60, retry_interval=0.5),
         )
         self._agent = Agent(instructions="Be brief.", tools=[self._tool()])
         self._session: AgentSession[None] = AgentSession(llm=model)

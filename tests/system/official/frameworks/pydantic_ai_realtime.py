@@ -45,7 +45,7 @@ class Client:
             output_modality="text",
             turn_detection=False,
             input_transcription_model=None,
-            reconnect={"max_attempts": 20, "max_delay": 1.0},
+            reconnect={"max_attempts": 60, "max_delay": 0.5},
         )
         self._arrived: asyncio.Queue[Any] = asyncio.Queue()
         self._stack = AsyncExitStack()
