@@ -175,6 +175,14 @@ def test_livekit_truncates_an_answer_under_its_id(connect: Any) -> None:
     assert talk.recite() == ["user: Hello.", "assistant: You said"]
 
 
+def test_pipecat_clears_the_buffer_of_sound_at_an_interruption(connect: Any) -> None:
+    """Which is empty, in text; an error would end the framework's service."""
+    talk = connect("pipecat")
+    talk.do("cancel", ENDLESS)
+    assert talk.wrote("input_audio_buffer.clear")
+    assert talk.until("input_audio_buffer.cleared")
+
+
 def test_pipecat_retrieves_an_answer(connect: Any) -> None:
     talk = connect("pipecat")
     talk.say("Hello.")
