@@ -79,6 +79,21 @@ def test_a_failed_installation_is_shown_with_the_path_of_its_log(tmp_path: Path)
     assert not list((tmp_path / ".venv").glob("installed-*"))
 
 
+def test_a_failed_installation_of_the_frameworks_leaves_the_project_installed(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "set-up", tmp_path / "scripts")
+    (tmp_path / FRAMEWORKS_LOCK).write_text("no-such-thing\n")  # pip refuses it because it has no hash
+    installed = tmp_path / ".venv" / "installed-requirements.lock"
+    installed.parent.mkdir()
+    installed.write_text("all of it")
+    command = [sys.executable, str(tmp_path / "scripts" / "set-up"), "--frameworks"]
+    environment = {**os.environ, "PIP_NO_INDEX": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (1, "set-up: making .venv-frameworks\n")
+    assert installed.read_text() == "all of it"
+    assert not list((tmp_path / ".venv-frameworks").glob("installed-*"))
+
+
 def test_an_unknown_argument_is_one_line() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "set-up"), "--all"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
