@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 30.0
 LOCKS = ("requirements.lock", "requirements-dev.lock")
+FRAMEWORKS_LOCK = "requirements-frameworks.lock"
 
 
 @pytest.fixture
@@ -78,13 +79,28 @@ def test_a_failed_installation_is_shown_with_the_path_of_its_log(tmp_path: Path)
     assert not list((tmp_path / ".venv").glob("installed-*"))
 
 
+def test_a_failed_installation_of_the_frameworks_leaves_the_project_installed(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "set-up", tmp_path / "scripts")
+    (tmp_path / FRAMEWORKS_LOCK).write_text("no-such-thing\n")  # pip refuses it because it has no hash
+    installed = tmp_path / ".venv" / "installed-requirements.lock"
+    installed.parent.mkdir()
+    installed.write_text("all of it")
+    command = [sys.executable, str(tmp_path / "scripts" / "set-up"), "--frameworks"]
+    environment = {**os.environ, "PIP_NO_INDEX": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (1, "set-up: making .venv-frameworks\n")
+    assert installed.read_text() == "all of it"
+    assert not list((tmp_path / ".venv-frameworks").glob("installed-*"))
+
+
 def test_an_unknown_argument_is_one_line() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "set-up"), "--all"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
-    assert (done.returncode, done.stderr) == (2, "set-up: the only argument is --dev\n")
+    assert (done.returncode, done.stderr) == (2, "set-up: the only argument is --dev or --frameworks\n")
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, FRAMEWORKS_LOCK])
 def test_locks_pin_every_package_by_hash_and_name_no_host(name: str) -> None:
     text = (ROOT / name).read_text()
     assert "://" not in text

@@ -11,6 +11,7 @@ import pytest
 from tests.support.browser import open_browser
 
 from . import node, page
+from .frameworks import environment
 from .servers import Servers, run_servers
 
 if TYPE_CHECKING:
@@ -42,6 +43,15 @@ def node_installed() -> None:
     try:
         node.install()
     except node.Unavailable as reason:
+        (pytest.fail if node.is_required() else pytest.skip)(str(reason))
+
+
+@pytest.fixture(scope="package")
+def frameworks_installed() -> None:
+    """Skips where the frameworks cannot be installed; in CI, fails."""
+    try:
+        environment.install()
+    except environment.Unavailable as reason:
         (pytest.fail if node.is_required() else pytest.skip)(str(reason))
 
 

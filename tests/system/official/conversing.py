@@ -34,6 +34,11 @@ def weather(city: str) -> str:
     return f"sunny in {city}"
 
 
+def told(output: str) -> tuple[str, str]:
+    """What the agent answers to a tool's output: some frameworks send it as JSON."""
+    return f"The tool said: {output}", f"The tool said: {json.dumps(output)}"
+
+
 def item(text: str) -> Any:
     """A user's message."""
     return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}

@@ -19,6 +19,9 @@ MARKER = MODULES / "installed-package.json"  # a copy of package.json as install
 INSTALL_SECONDS = 300.0
 # No lock: it would name the host that the packages came from. The few packages are pinned by version.
 INSTALL = ("install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
+# The AI SDK has a part in CommonJS, which no browser reads: it is bundled, as its users do.
+BUNDLED = "export * from 'ai'; export { createOpenAI } from '@ai-sdk/openai';"
+BUNDLE = ("--bundle", "--format=esm", "--log-level=error", "--outfile=node_modules/ai-sdk.mjs")
 
 
 class Unavailable(Exception):
@@ -36,6 +39,8 @@ def install() -> None:
         if not _is_installed():
             MARKER.unlink(missing_ok=True)
             subprocess.run(["npm", *INSTALL], cwd=FOLDER, check=True, timeout=INSTALL_SECONDS)
+            esbuild = [str(MODULES / ".bin" / "esbuild"), *BUNDLE]
+            subprocess.run(esbuild, cwd=FOLDER, check=True, timeout=INSTALL_SECONDS, input=BUNDLED, text=True)
             MARKER.write_bytes(PACKAGE.read_bytes())
 
 

@@ -15,10 +15,14 @@ from .conversing import TOOL, converse_async, item, tell_frame, weather
 class Client:
     """One connection at a time."""
 
+    def _api(self, url: str, key: str) -> AsyncOpenAI:
+        """The package's client of a server."""
+        return AsyncOpenAI(base_url=f"{url}/v1", api_key=key)
+
     async def open(self, url: str, key: str, query: dict[str, str]) -> str:
         """Connects, and returns the conversation's id."""
         self._history: dict[str, tuple[str, str]] = {}
-        self._openai = AsyncOpenAI(base_url=f"{url}/v1", api_key=key)
+        self._openai = self._api(url, key)
         manager = self._openai.realtime.connect(model="lastcall", extra_query=query, on_reconnecting=self._resume)
         self._connection = await manager.enter()
         return await self._begun()

@@ -14,10 +14,14 @@ from .conversing import TOOL, converse, item, tell_frame, weather
 class Client:
     """One connection at a time."""
 
+    def _api(self, url: str, key: str) -> OpenAI:
+        """The package's client of a server."""
+        return OpenAI(base_url=f"{url}/v1", api_key=key)
+
     def open(self, url: str, key: str, query: dict[str, str]) -> str:
         """Connects, and returns the conversation's id."""
         self._history: dict[str, tuple[str, str]] = {}
-        self._openai = OpenAI(base_url=f"{url}/v1", api_key=key)
+        self._openai = self._api(url, key)
         manager = self._openai.realtime.connect(model="lastcall", extra_query=query, on_reconnecting=self._resume)
         self._connection = manager.enter()
         return self._begun()

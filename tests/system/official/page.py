@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
 
 from . import frames
 from .node import FOLDER
@@ -24,7 +26,16 @@ START = """async (name) => {
 DO = "async ([verb, args]) => (await client[verb](...args)) ?? null"
 
 
-class _Quiet(SimpleHTTPRequestHandler):
+class _Handler(SimpleHTTPRequestHandler):
+    def do_POST(self) -> None:
+        """The backend of a page, which is told what it is to answer: the token and the address for a session."""
+        body = json.dumps(dict(parse_qsl(urlsplit(self.path).query))).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, format: str, *args: object) -> None:
         """Requests are no news."""
 
@@ -32,7 +43,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 @contextmanager
 def serve_pages() -> Iterator[str]:
     """Serves tests/system/node; yields the pages' origin."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(FOLDER)))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(FOLDER)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

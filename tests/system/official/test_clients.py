@@ -15,6 +15,7 @@ import pytest
 
 from . import node, page, program
 from .agent import ENDLESS
+from .conversing import told
 from .program import Client, Failed
 from .servers import Servers
 
@@ -27,6 +28,8 @@ pytestmark = pytest.mark.slow
 CLIENTS = {
     "openai-python-sync": ("python", "openai_sync", "http"),
     "openai-python-async": ("python", "openai_async", "http"),
+    "azure-python-sync": ("python", "azure_sync", "http"),
+    "azure-python-async": ("python", "azure_async", "http"),
     "agents-python": ("python", "agents_python", "http"),
     "openai-node-ws": ("node", "openai-ws", "https"),
     "openai-node-websocket": ("node", "openai-websocket", "https"),
@@ -34,7 +37,10 @@ CLIENTS = {
     "browser-websocket": ("browser", "websocket", "http"),
     "browser-openai": ("browser", "openai-websocket", "https"),
     "browser-agents": ("browser", "agents", "https"),
+    "browser-ai-sdk": ("browser", "ai-sdk", "https"),
 }
+
+NAMELESS = {"browser-ai-sdk"}  # gives a cancellation no event_id
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +121,13 @@ def test_a_cancelled_answer_ends_and_the_next_one_comes(talk: Talk) -> None:
 
 def test_a_clients_tool_is_called_and_its_output_answered(talk: Talk) -> None:
     turn = talk.do("tool", 'What is it like? call get_weather {"city": "Oslo"}')
-    assert turn == {"calls": [{"city": "Oslo"}], "text": "The tool said: sunny in Oslo"}
+    assert turn["calls"] == [{"city": "Oslo"}]
+    assert turn["text"] in told("sunny in Oslo")
 
 
 def test_an_error_names_its_event_and_the_conversation_goes_on(talk: Talk) -> None:
-    assert talk.do("error") == {"code": "response_cancel_not_active", "event_id": "mine"}
+    named = None if talk.name in NAMELESS else "mine"
+    assert talk.do("error") == {"code": "response_cancel_not_active", "event_id": named}
     assert "".join(talk.do("turn", "Still there?")["deltas"]) == "You said: Still there?"
 
 

@@ -16,6 +16,7 @@ import pytest
 from tests.support.clients import connect
 from tests.support.processes import run_server
 
+from .frameworks import environment
 from .node import FOLDER
 from .program import ROOT
 from .servers import Servers
@@ -29,6 +30,7 @@ RUN_SECONDS = 180.0  # the SDKs take seconds of a processor to import
 PATIENCE_MS = 15_000.0
 LANGUAGES = {"python", "js", "html"}
 TESTED_ELSEWHERE = {"sql"}  # tests/integration/store/test_least_privilege.py
+FRAMEWORK = re.compile(r"^from (livekit|pipecat|pydantic_ai)\b", re.MULTILINE)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -44,18 +46,26 @@ def programs() -> dict[str, tuple[str, str]]:
 
 PROGRAMS = programs()
 AGENTS = {name for name, (_, text) in PROGRAMS.items() if "async def reply" in text}
+OF_FRAMEWORKS = {name for name, (_, text) in PROGRAMS.items() if FRAMEWORK.search(text)}
 IN_A_PAGE = {name for name, (language, text) in PROGRAMS.items() if language == "html" or "document." in text}
 
 
 def expected(text: str) -> str:
     """The text that a program must print."""
-    if "client_secrets" in text:
+    if "client_secrets" in text or "getToken" in text:
         return "ek_"
     if "get_weather" in text:
         return "the tool said: sunny in Oslo"
-    said = re.search(r"""(?:"text": |text: )["'](.*?)["']""", text)
+    said = re.search(r"""(?:"text": |text: |"content": |send\(|user_input=|sendTextMessage\()["'](.*?)["']""", text)
     assert said, text
     return f"You said: {said[1]}"
+
+
+def interpreter(name: str) -> str:
+    """What runs a program; those of frameworks have an environment of their own."""
+    if name in OF_FRAMEWORKS:
+        return str(environment.PYTHON)
+    return sys.executable if PROGRAMS[name][0] == "python" else "node"
 
 
 def placed(text: str, servers: Servers) -> str:
@@ -74,7 +84,11 @@ def test_no_program_is_in_a_language_that_no_test_runs() -> None:
 
 @pytest.fixture(scope="module")
 def outputs(
-    servers: Servers, folder: Path, node_installed: None, tmp_path_factory: pytest.TempPathFactory
+    servers: Servers,
+    folder: Path,
+    node_installed: None,
+    frameworks_installed: None,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[str], tuple[int, str]]]:
     """Exit code and output of a program. All start together: most of their time goes into imports."""
     place = tmp_path_factory.mktemp("programs")
@@ -86,9 +100,10 @@ def outputs(
             language, text = PROGRAMS[name]
             file = place / f"{name}{'.py' if language == 'python' else '.mjs'}"
             file.write_text(placed(text, servers))
-            command = [sys.executable if language == "python" else "node", str(file)]
+            command = [interpreter(name), str(file)]
+            key = {"OPENAI_API_KEY": servers.client_secret("ada")} if name in OF_FRAMEWORKS else {}
             process = subprocess.Popen(
-                command, env=env, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                command, env={**env, **key}, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
             running[name] = stack.enter_context(process)
             stack.callback(process.kill)
@@ -126,6 +141,9 @@ def test_a_page_of_the_docs_runs(
     language, text = PROGRAMS[name]
     page = browser.new_context(ignore_https_errors=True).new_page()
     page.route(f"{pages}/secret", lambda route: route.fulfill(body=servers.client_secret("ada")))
+    address = f"{servers.urls['https'].replace('https', 'wss', 1)}/v1/realtime?model=lastcall"
+    setup = {"token": servers.client_secret("ada"), "url": address}
+    page.route(f"{pages}/setup", lambda route: route.fulfill(json=setup))
     page.goto(f"{pages}/page.html")
     if language == "html":
         page.set_content(placed(text, servers))
