@@ -8,8 +8,9 @@ from uuid import UUID
 
 import trio
 from lastcall.auth.identity import Scope
+from lastcall.store.credentials import ClientSecret, Credential
 from lastcall.store.errors import CredentialRevoked, InvalidRow
-from lastcall.store.records import ClientSecret, Credential, EndReason
+from lastcall.store.records import EndReason
 
 from .fake_rows import USER_CHARS, CredentialRecord, check_text
 from .fake_tables import FakeTables

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from lastcall.store.credentials import Credential
 from lastcall.store.errors import InvalidRow
-from lastcall.store.records import Credential, Instance, StoredItem
+from lastcall.store.records import Instance, StoredItem
 
 ITEM_ID_BYTES_MAX = 2600  # fits into a B-tree entry
 BIGINT = range(-(2**63), 2**63)

@@ -15,11 +15,10 @@ from uuid import UUID
 
 import trio
 from lastcall.agents.agent import Memory
+from lastcall.store.credentials import ClientSecret, Credential
 from lastcall.store.errors import StoreError, StoreUnavailable
 from lastcall.store.records import (
-    ClientSecret,
     ConversationSummary,
-    Credential,
     Instance,
     ItemDeletion,
     MemoryClaim,

@@ -10,8 +10,8 @@ import trio
 
 from ..config import BadSettings, Settings
 from ..protocol.errors import RequestRefused
+from ..store.credentials import Credential
 from ..store.errors import StoreUnavailable
-from ..store.records import Credential
 from ..store.store import Store
 from .identity import ANONYMOUS, USER_QUERY, Presented, Principal, Scope, user_of
 from .origins import is_allowed_origin, is_loopback, is_own_host

@@ -10,11 +10,10 @@ from typing import Protocol
 from uuid import UUID
 
 from ..agents.agent import Memory
+from .credentials import ClientSecret, Credential
 from .lease import InstanceStore
 from .records import (
-    ClientSecret,
     ConversationSummary,
-    Credential,
     ItemDeletion,
     MemoryClaim,
     Recollection,

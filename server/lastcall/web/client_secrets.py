@@ -16,8 +16,8 @@ from ..protocol.client_events import WITHOUT_EFFECT, EventRejected, SessionPatch
 from ..protocol.errors import RequestRefused
 from ..protocol.ids import parse_public_id, public_id
 from ..protocol.parsing import parse_session, unknown_field
+from ..store.credentials import ClientSecret
 from ..store.errors import CredentialRevoked, InvalidRow
-from ..store.records import ClientSecret
 from .access import principal_of, services_of
 
 SECONDS_MIN, SECONDS_MAX, SECONDS = 10, 7200, 600  # for which a secret may begin sessions

@@ -7,9 +7,9 @@ from uuid import uuid4
 import pytest
 import trio
 from lastcall.auth.identity import Scope
+from lastcall.store.credentials import Credential
 from lastcall.store.errors import CredentialRevoked, InvalidRow
 from lastcall.store.postgres import PostgresStore
-from lastcall.store.records import Credential
 
 from .world import HASH, OTHER_HASH, WAIT_SECONDS, World, key_of, secret_of
 

@@ -11,17 +11,10 @@ import msgspec
 import trio
 from lastcall.agents.agent import Memory
 from lastcall.auth.identity import Scope
+from lastcall.store.credentials import ClientSecret, Credential
 from lastcall.store.errors import StoreError
 from lastcall.store.postgres import PostgresStore, open_store
-from lastcall.store.records import (
-    ClientSecret,
-    Credential,
-    EndReason,
-    ItemDeletion,
-    SessionEnd,
-    SessionStart,
-    StoredItem,
-)
+from lastcall.store.records import EndReason, ItemDeletion, SessionEnd, SessionStart, StoredItem
 from lastcall.store.store import Store
 
 from tests.support.fake_rows import SessionRecord

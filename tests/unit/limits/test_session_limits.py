@@ -16,7 +16,7 @@ from lastcall.agents.agent import Turn
 from lastcall.agents.echo import EchoAgent
 from lastcall.auth.secret import new_client_secret, new_key
 from lastcall.limits.limit import EVENT_BURST_SECONDS, Limit
-from lastcall.store.records import Credential
+from lastcall.store.credentials import Credential
 from trio.testing import MockClock
 from trio_websocket import ConnectionClosed
 

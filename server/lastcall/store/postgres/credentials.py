@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import trio
 
+from ..credentials import ClientSecret, Credential
 from ..errors import CredentialRevoked, InvalidRow, StoreUnavailable
-from ..records import CLOCK_STEP_SECONDS_MAX, ClientSecret, Credential
+from ..records import CLOCK_STEP_SECONDS_MAX
 from .connections import Queries
 
 LOCKED_SECONDS = 1.0  # to wait for the row of a key that another transaction has locked
