@@ -216,9 +216,9 @@ ALIVE = (
     mutant(
         "a socket waits for an agent that ignores cancellation",
         LISTENER,
-        "                    await self._serve_stream(self._buffered(secured), caller, replies)\n",
+        "                    await self._serve_stream(self._buffered(secured, tasks), caller, tasks)\n",
         "                    async with trio.open_nursery() as own:\n"
-        "                        await self._serve_stream(self._buffered(secured), caller, own)\n"
+        "                        await self._serve_stream(self._buffered(secured, own), caller, own)\n"
         "                        own.cancel_scope.cancel()\n",
         GHOST,
         test=f"{CONNECTIONS}::test_an_agent_that_ignores_cancellation_does_not_keep_its_socket_open",
