@@ -18,6 +18,7 @@ from lastcall.memory.finalizer import Finalizer
 from lastcall.metrics import Metrics
 from lastcall.realtime.connection import serve_websocket
 from lastcall.realtime.services import Services
+from lastcall.runtime.timer import Timer
 from lastcall.sessions.instance import InstanceLease
 from lastcall.sessions.reconciler import Reconciler
 from lastcall.sessions.registry import Registry
@@ -81,8 +82,9 @@ class World:
 
     async def _serve(self, transport: trio.abc.HalfCloseableStream) -> None:
         async with trio.open_nursery() as tasks:
-            services = replace(self.services, flusher=Flusher())  # each connection runs its own
+            services = replace(self.services, flusher=Flusher(), timer=Timer())  # each connection runs its own
             tasks.start_soon(services.flusher.run)
+            tasks.start_soon(services.timer.run)
             stream = BufferedStream(
                 transport,
                 tasks,

@@ -13,8 +13,9 @@ import trio
 from ..limits.memory import MemoryAccount
 from ..protocol import server_events
 from ..protocol.client_events import AnyClientEvent, EventRejected
+from ..transport.frames import text_frame
 from ..transport.stream import BufferedStream
-from ..transport.websocket import WebSocket, text_frame
+from ..transport.websocket import WebSocket
 
 Event = AnyClientEvent | EventRejected
 

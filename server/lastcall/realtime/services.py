@@ -15,6 +15,7 @@ from ..limits.gate import Gate
 from ..memory.finalizer import Finalizer
 from ..metrics import Metrics
 from ..runtime.conditions import Conditions
+from ..runtime.timer import Timer
 from ..sessions.instance import InstanceLease
 from ..sessions.reconciler import Reconciler
 from ..sessions.registry import Registry
@@ -38,6 +39,7 @@ class Services:
     gate: Gate
     reconciler: Reconciler
     proof: CommitProof
+    timer: Timer = field(default_factory=Timer)
     flusher: Flusher = field(default_factory=Flusher)
     draining: trio.Event = field(default_factory=trio.Event)
     conditions: Conditions = field(default_factory=Conditions)
@@ -46,6 +48,7 @@ class Services:
     async def running(self) -> AsyncIterator[None]:
         """Runs what serves all connections, for as long as the block lasts: around their nursery."""
         async with trio.open_nursery() as tasks:
+            tasks.start_soon(self.timer.run)
             tasks.start_soon(self.flusher.run)
             yield
             tasks.cancel_scope.cancel()

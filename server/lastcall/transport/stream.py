@@ -28,6 +28,8 @@ class BufferedStream(trio.abc.HalfCloseableStream):
     send_seconds: how long sending one chunk may take before the peer is disconnected as `stalled`.
     bytes_high: pending bytes above which `room` and `send_all` wait.
     bytes_max: pending bytes above which the peer is disconnected as `stalled`.
+
+    last_received: when bytes last arrived, on Trio's clock. received: how many did so far.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         self.broken = False
         self.stalled = False
         self.last_received = trio.current_time()
+        self.received = 0
 
     @property
     def socket(self) -> Any:
@@ -184,6 +187,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         with trio.CancelScope() as self._receiving:
             data = bytes(await self._transport.receive_some(max_bytes))
             self.last_received = trio.current_time()
+            self.received += len(data)
             return data
         raise trio.ClosedResourceError
 

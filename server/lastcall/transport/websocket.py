@@ -1,53 +1,70 @@
-"""The server's side of a WebSocket: trio-websocket with a few overrides, and frames written without it (RFC 6455).
+"""The server's side of a WebSocket (RFC 6455): trio-websocket with a few overrides, and a short way for text messages.
 
-The only module that subclasses trio-websocket. The methods it overrides are private, so pyproject.toml caps the
-version; `tests/unit/transport/test_websocket.py` and `tests/unit/realtime/test_any_bytes.py` notice a change.
+The only module that meets private parts of trio-websocket and wsproto, so pyproject.toml caps their versions;
+`tests/unit/transport/test_websocket.py` and `tests/unit/realtime/test_any_bytes.py` notice a change.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from sys import getsizeof
-from typing import cast
 
+import structlog
 import trio
-from trio_websocket import WebSocketConnection, WebSocketRequest
+import wsproto.utilities
+from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
-from wsproto.frame_protocol import CloseReason, FrameProtocol
 
 from ..limits.token_bucket import TokenBucket
+from .frames import read_text_frame
 
-QUEUE_MESSAGES = 16  # unread messages; a pong behind them waits too, so the reader must keep up
+QUEUE_MESSAGES = 16  # before `deliver`; a pong behind them waits too
 RECEIVE_BYTES = 4_096
-FRAMES_PER_CHECKPOINT = 32  # control frames reach no reader that would yield to other tasks
+FRAMES_PER_CHECKPOINT = 32  # many frames are read in one go, and no other task would run meanwhile
 
-_TEXT_FINAL = 0x81  # FIN, opcode 1; a server does not mask its frames
-
-
-def text_frame(payload: bytes) -> bytes:
-    """Encodes one complete text message. Runs once per token, where wsproto's general encoder is too slow."""
-    size = len(payload)
-    if size < 126:
-        return bytes((_TEXT_FINAL, size)) + payload
-    if size < 65_536:
-        return bytes((_TEXT_FINAL, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((_TEXT_FINAL, 127)) + size.to_bytes(8, "big") + payload
+_log = structlog.get_logger(__name__)
 
 
-def close_frame(code: int, reason: str = "") -> bytes:
-    """Encodes a close frame; a reason too long for a control frame is cut."""
-    return bytes(FrameProtocol(client=False, extensions=[]).close(cast("CloseReason", code), reason))
+class _Sieve(trio.abc.Stream):
+    """The stream as trio-websocket sees it.
+
+    sift: takes what it can do without the library from received bytes, and returns the rest.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, sift: Callable[[bytes], Awaitable[bytes]]) -> None:
+        self._stream = stream
+        self._sift = sift
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        while data := bytes(await self._stream.receive_some(max_bytes)):
+            if rest := await self._sift(data):
+                return rest
+        return b""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class WebSocket(WebSocketConnection):
     """The server's side of one connection.
 
+    Messages wait in a queue until `deliver`, and from then on are handed over as they arrive, from the reader's task.
+    Whole text frames go there straight from the received bytes. Everything else takes the way through wsproto and
+    trio-websocket: the handshake, control frames, fragments, binary messages, and whatever is wrong.
+
     malformed: the peer sent bytes that are not a WebSocket frame. The library closes without a close frame then; the
         caller must send one.
     too_big: the peer's message exceeded `message_bytes_max`. The library has queued the close frame.
+    crashed: the libraries raised, instead of closing.
 
     pace: takes one token per frame from the peer; without a token, reading pauses.
     held_back: called each time it pauses.
@@ -61,7 +78,7 @@ class WebSocket(WebSocketConnection):
         held_back: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(
-            stream,
+            _Sieve(stream, self._sift),
             WSConnection(ConnectionType.SERVER),
             message_queue_size=QUEUE_MESSAGES,
             max_message_size=message_bytes_max,
@@ -69,10 +86,14 @@ class WebSocket(WebSocketConnection):
         )
         self.malformed = False
         self.too_big = False
+        self.crashed = False
         self._pace = pace
         self._frames = 0
         self._held_back = held_back
         self._opening = trio.CancelScope()
+        self._take: Callable[[str | bytes], object] | None = None
+        self._end: Callable[[], object] | None = None
+        self._ended = False
         self._held: Callable[[int], object] = int
         self._sizes: deque[int] = deque([0])  # of the messages that wait; the last one is the incomplete one
 
@@ -86,12 +107,64 @@ class WebSocket(WebSocketConnection):
             return await self._get_request()
         return None
 
+    def deliver(self, take: Callable[[str | bytes], object], end: Callable[[], object]) -> None:
+        """Calls `take` with each message, those that wait first, and `end` once when no further one can come."""
+        self._take, self._end = take, end
+        self._deliver_waiting()
+        if self._ended:
+            end()
+
     async def _reader_task(self) -> None:
-        await super()._reader_task()
+        try:
+            await super()._reader_task()
+        except (ConnectionClosed, wsproto.utilities.ProtocolError, OSError, UnicodeError) as error:
+            self.crashed = True
+            _log.debug("connection_lost", error=repr(error))
+        except Exception:  # noqa: BLE001 - one connection's failure ends no other
+            self.crashed = True
+            _log.exception("connection_crashed")
+        self._ended = True
         self._opening.cancel()  # the library would wait for ever for another handshake
+        if self._end is not None:
+            self._end()
+
+    async def _sift(self, data: bytes) -> bytes:
+        """Delivers the whole text messages that the bytes begin with; returns the rest, for wsproto."""
+        if self._take is None or not self._between_messages:
+            return data
+        at = 0
+        while (found := read_text_frame(data, at, self._max_message_size)) is not None:
+            message, at = found
+            await self._keep_pace()
+            self._take(message)
+        return data[at:]
+
+    @property
+    def _between_messages(self) -> bool:
+        """Whether the next byte begins a frame and a message. wsproto keeps that to itself."""
+        connection = self._wsproto.connection
+        if connection is None or connection.state is not ConnectionState.OPEN:
+            return False
+        frames, messages = connection._proto._frame_decoder, connection._proto._message_decoder  # noqa: SLF001
+        return frames.header is None and not frames.buffer and messages.opcode is None
+
+    def _deliver_waiting(self) -> None:
+        while self._take is not None:
+            try:
+                message = self._recv_channel.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+                return
+            self._held(-self._sizes.popleft())
+            self._take(message)
+
+    def ping_frame(self) -> bytes:
+        """A ping for the peer, whose pong counts like any other byte of it. Empty where the connection is closing."""
+        if self.closed is not None or self._wsproto.state is not ConnectionState.OPEN:
+            return b""
+        return self._wsproto.send(Ping())
 
     def count_bytes(self, held: Callable[[int], object]) -> None:
-        """Calls `held` with the memory of the messages not fetched or not complete, and then with each change of it."""
+        """Calls `held` with the memory of the messages not delivered or not complete, and with each change of it."""
         self._held = held
         held(sum(self._sizes))
 
@@ -117,11 +190,7 @@ class WebSocket(WebSocketConnection):
         if event.message_finished:
             self._sizes.append(0)
         await super()._handle_message_event(event)
-
-    async def get_message(self) -> str | bytes:
-        message: str | bytes = await super().get_message()
-        self._held(-self._sizes.popleft())
-        return message
+        self._deliver_waiting()
 
     async def _handle_ping_event(self, event: Ping) -> None:
         await self._keep_pace()

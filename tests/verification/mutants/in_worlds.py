@@ -14,6 +14,7 @@ CONNECTION, READER, EXIT_PATH = (
     "server/lastcall/realtime/reader.py",
     "server/lastcall/realtime/exit_path.py",
 )
+WATCH = "server/lastcall/realtime/watch.py"
 SESSION, CONVERSATION = "server/lastcall/sessions/session.py", "server/lastcall/conversation/conversation.py"
 RESPONSE, STREAM, LISTENER = (
     "server/lastcall/conversation/response.py",
@@ -146,8 +147,8 @@ EXIT = (
 ALIVE = (
     mutant(
         "a session's time is never up",
-        READER,
-        "                timer.deadline = self._limits.deadline\n",
+        WATCH,
+        "        if trio.current_time() >= deadline:\n            self._late()\n",
         "",
         END,
         ORPHAN,
@@ -161,24 +162,24 @@ ALIVE = (
     ),
     mutant(
         "a silent client is never given up",
-        READER,
-        "                self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)\n",
-        "                pass\n",
+        WATCH,
+        "            self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)\n",
+        "            pass\n",
         ORPHAN,
         END,
     ),
     mutant(
         "a silent client's end is dated by its discovery",
-        READER,
+        WATCH,
         "self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)",
         "self._session.stop(EndReason.CLIENT_VANISHED)",
         END,
     ),
     mutant(
         "pings are counted from the last ping",
-        READER,
-        "await trio.sleep_until(self._stream.last_received + self._settings.ping_interval)",
-        "await trio.sleep(self._settings.ping_interval)",
+        WATCH,
+        "            return heard + self._interval\n",
+        "            return now + self._interval\n",
         ORPHAN,
         END,
     ),
@@ -208,8 +209,10 @@ ALIVE = (
     mutant(
         "an agent runs inside the session",
         CONNECTION,
-        "start_reply=self._replies.start_soon",
-        "start_reply=helpers.start_soon",
+        "        with self._watch.watching():\n            await conversation.run(inbox)\n",
+        "        async with trio.open_nursery() as inside:\n"
+        "            conversation._responder._start_reply = inside.start_soon\n"
+        "            with self._watch.watching():\n                await conversation.run(inbox)\n",
         ORPHAN,
         END,
     ),
