@@ -65,10 +65,9 @@ class Listener:
         self._services = services
         self._http = http
         self._tls = tls
-        self._sockets = 0
+        self._sockets = self._refusals = 0
         self._sockets_max = sockets_max
         self._opening: dict[trio.CancelScope, None] = {}  # handshakes and first requests under way, oldest first
-        self._refusals = 0
         self._http_starts = trio.CapacityLimiter(HTTP_STARTS_AT_ONCE_MAX)
         self._probe_starts = trio.CapacityLimiter(PROBE_STARTS_AT_ONCE_MAX)
         self._refused_handshakes = TokenBucket(REFUSED_HANDSHAKES_PER_SECOND, REFUSED_HANDSHAKES_PER_SECOND)
@@ -112,10 +111,7 @@ class Listener:
             self._opening.pop(opening, None)
 
     async def _serve_and_close(self, transport: DirectStream, tasks: trio.Nursery) -> None:
-        """Closes the socket before `tasks` ends: an agent that ignores cancellation would keep it open.
-
-        tasks: of this connection: its reader, its responses, and a blocked writer.
-        """
+        """Closes the socket before its `tasks` end: an agent that ignores cancellation would keep it open."""
         try:
             await self._serve_caller(transport, self._services.gate.caller(peer_address(transport)), tasks)
         finally:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 from lastcall.realtime.exit_path import ExitPath
-from lastcall.realtime.watch import Watch
+from lastcall.realtime.watch import SessionWatch
 from lastcall.store.records import EndReason, StoredItem
 
 from ..support.fake_rows import SessionRecord
@@ -84,11 +84,11 @@ def sweeps_the_living(patch: pytest.MonkeyPatch) -> None:
 
 
 def ends_connections(patch: pytest.MonkeyPatch) -> None:
-    def leave(watch: Watch) -> float:
+    def leave(watch: SessionWatch) -> float:
         watch._timer.at(trio.current_time() + 0.3, lambda: watch._session.stop(EndReason.CLIENT_LOST))
         return math.inf
 
-    patch.setattr(Watch, "_look_at_silence", leave)
+    patch.setattr(SessionWatch, "_look_at_silence", leave)
 
 
 def never_exits(patch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from ..transport.websocket import WebSocket
 STALL_SECONDS = 0.25  # of a ping's timeout: to read a pong that arrived while this process was stalled
 
 
-class Watch:
+class SessionWatch:
     """Pings a silent peer, ends the session of one that does not reply, and of one whose time is up.
 
     late: called when the session's time is up.

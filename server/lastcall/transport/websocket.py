@@ -7,8 +7,9 @@ The only module that meets private parts of trio-websocket and wsproto, so pypro
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from sys import getsizeof
+from typing import TypeAlias
 
 import structlog
 import trio
@@ -25,24 +26,68 @@ QUEUE_MESSAGES = 16  # before `deliver`; a pong behind them waits too
 RECEIVE_BYTES = 4_096
 FRAMES_PER_CHECKPOINT = 32  # many frames are read in one go, and no other task would run meanwhile
 
+Take: TypeAlias = Callable[[str | bytes], object]
+
 _log = structlog.get_logger(__name__)
 
 
+class _FramePace:
+    """Delays a flood of frames: unread, it fills the sender's own buffers and nobody else's."""
+
+    def __init__(self, bucket: TokenBucket | None, held_back: Callable[[], object]) -> None:
+        self._bucket = bucket
+        self._held_back = held_back
+        self._frames = 0
+
+    async def keep(self) -> None:
+        """To be called for each frame."""
+        self._frames += 1
+        if self._frames % FRAMES_PER_CHECKPOINT == 0:
+            await trio.lowlevel.checkpoint()
+        if self._bucket is not None and not self._bucket.take():
+            self._held_back()
+            await trio.sleep(self._bucket.seconds_until(1.0))
+            self._bucket.take()
+
+
 class _Sieve(trio.abc.Stream):
-    """The stream as trio-websocket sees it.
+    """The stream as trio-websocket sees it: without whole text messages, which go straight to `take` once it is set."""
 
-    sift: takes what it can do without the library from received bytes, and returns the rest.
-    """
-
-    def __init__(self, stream: trio.abc.Stream, sift: Callable[[bytes], Awaitable[bytes]]) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, wsproto: WSConnection, message_bytes_max: int, pace: _FramePace
+    ) -> None:
         self._stream = stream
-        self._sift = sift
+        self._wsproto = wsproto
+        self._message_bytes_max = message_bytes_max
+        self._pace = pace
+        self.take: Take | None = None
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         while data := bytes(await self._stream.receive_some(max_bytes)):
             if rest := await self._sift(data):
                 return rest
         return b""
+
+    async def _sift(self, data: bytes) -> bytes:
+        """Takes the whole text messages that the bytes begin with; returns the rest, for wsproto."""
+        at = 0
+        while self.take is not None and (at or self._between_messages):
+            found = read_text_frame(data, at, self._message_bytes_max)
+            if found is None:
+                break
+            message, at = found
+            await self._pace.keep()
+            self.take(message)
+        return data[at:]
+
+    @property
+    def _between_messages(self) -> bool:
+        """Whether the next byte begins a frame and a message. wsproto keeps that to itself."""
+        connection = self._wsproto.connection
+        if connection is None or connection.state is not ConnectionState.OPEN:
+            return False
+        frames, messages = connection._proto._frame_decoder, connection._proto._message_decoder  # noqa: SLF001
+        return frames.header is None and not frames.buffer and messages.opcode is None
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._stream.send_all(data)
@@ -77,9 +122,12 @@ class WebSocket(WebSocketConnection):
         pace: TokenBucket | None = None,
         held_back: Callable[[], object] = lambda: None,
     ) -> None:
+        connection = WSConnection(ConnectionType.SERVER)
+        self._pace = _FramePace(pace, held_back)
+        self._sieve = _Sieve(stream, connection, message_bytes_max, self._pace)
         super().__init__(
-            _Sieve(stream, self._sift),
-            WSConnection(ConnectionType.SERVER),
+            self._sieve,
+            connection,
             message_queue_size=QUEUE_MESSAGES,
             max_message_size=message_bytes_max,
             receive_buffer_size=RECEIVE_BYTES,
@@ -87,11 +135,7 @@ class WebSocket(WebSocketConnection):
         self.malformed = False
         self.too_big = False
         self.crashed = False
-        self._pace = pace
-        self._frames = 0
-        self._held_back = held_back
         self._opening = trio.CancelScope()
-        self._take: Callable[[str | bytes], object] | None = None
         self._end: Callable[[], object] | None = None
         self._ended = False
         self._held: Callable[[int], object] = int
@@ -107,12 +151,12 @@ class WebSocket(WebSocketConnection):
             return await self._get_request()
         return None
 
-    def deliver(self, take: Callable[[str | bytes], object], end: Callable[[], object]) -> None:
+    def deliver(self, take: Take, end: Callable[[], object]) -> None:
         """Calls `take` with each message, those that wait first, and `end` once when no further one can come."""
-        self._take, self._end = take, end
+        self._sieve.take, self._end = take, end
         self._deliver_waiting()
         if self._ended:
-            end()
+            self._tell_end()
 
     async def _reader_task(self) -> None:
         try:
@@ -123,39 +167,28 @@ class WebSocket(WebSocketConnection):
         except Exception:  # noqa: BLE001 - one connection's failure ends no other
             self.crashed = True
             _log.exception("connection_crashed")
-        self._ended = True
-        self._opening.cancel()  # the library would wait for ever for another handshake
-        if self._end is not None:
-            self._end()
+        except trio.Cancelled:
+            self._end = None  # whoever cancels everything has a reason of its own
+            raise
+        finally:
+            self._ended = True
+            self._opening.cancel()  # the library would wait for ever for another handshake
+            self._tell_end()
 
-    async def _sift(self, data: bytes) -> bytes:
-        """Delivers the whole text messages that the bytes begin with; returns the rest, for wsproto."""
-        if self._take is None or not self._between_messages:
-            return data
-        at = 0
-        while (found := read_text_frame(data, at, self._max_message_size)) is not None:
-            message, at = found
-            await self._keep_pace()
-            self._take(message)
-        return data[at:]
-
-    @property
-    def _between_messages(self) -> bool:
-        """Whether the next byte begins a frame and a message. wsproto keeps that to itself."""
-        connection = self._wsproto.connection
-        if connection is None or connection.state is not ConnectionState.OPEN:
-            return False
-        frames, messages = connection._proto._frame_decoder, connection._proto._message_decoder  # noqa: SLF001
-        return frames.header is None and not frames.buffer and messages.opcode is None
+    def _tell_end(self) -> None:
+        """Also lets go of whom messages were delivered to, in whom this object is: no collection need find the two."""
+        end, self._end, self._sieve.take = self._end, None, None
+        if end is not None:
+            end()
 
     def _deliver_waiting(self) -> None:
-        while self._take is not None:
+        while self._sieve.take is not None:
             try:
                 message = self._recv_channel.receive_nowait()
             except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
                 return
             self._held(-self._sizes.popleft())
-            self._take(message)
+            self._sieve.take(message)
 
     def ping_frame(self) -> bytes:
         """A ping for the peer, whose pong counts like any other byte of it. Empty where the connection is closing."""
@@ -168,18 +201,8 @@ class WebSocket(WebSocketConnection):
         self._held = held
         held(sum(self._sizes))
 
-    async def _keep_pace(self) -> None:
-        """Delays a flood of pings, pongs or fragments: unread, it fills the sender's own buffers and nobody else's."""
-        self._frames += 1
-        if self._frames % FRAMES_PER_CHECKPOINT == 0:
-            await trio.lowlevel.checkpoint()
-        if self._pace is not None and not self._pace.take():
-            self._held_back()
-            await trio.sleep(self._pace.seconds_until(1.0))
-            self._pace.take()
-
     async def _handle_message_event(self, event: BytesMessage | TextMessage) -> None:
-        await self._keep_pace()
+        await self._pace.keep()
         if self.too_big or not (event.data or event.message_finished):
             return  # the library would keep any number of empty fragments
         size = len(event.data.encode()) if isinstance(event, TextMessage) else len(event.data)
@@ -193,12 +216,12 @@ class WebSocket(WebSocketConnection):
         self._deliver_waiting()
 
     async def _handle_ping_event(self, event: Ping) -> None:
-        await self._keep_pace()
+        await self._pace.keep()
         if self._wsproto.state is ConnectionState.OPEN:  # the library raises when a ping crosses our close frame
             await super()._handle_ping_event(event)
 
     async def _handle_pong_event(self, event: Pong) -> None:
-        await self._keep_pace()
+        await self._pace.keep()
         await super()._handle_pong_event(event)
 
     async def _handle_close_connection_event(self, event: CloseConnection) -> None:

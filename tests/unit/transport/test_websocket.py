@@ -204,7 +204,7 @@ async def heard(pieces: list[bytes], way: str) -> tuple[object, ...]:
             await wait_all_tasks_blocked()  # the answer to the handshake
             answer.clear()
             if way == "wsproto":
-                cast("Any", ws._stream)._sift = _to_wsproto
+                cast("Any", ws._sieve)._sift = _to_wsproto
             ws.deliver(seen.append, lambda: seen.append("the end"))
             for piece in pieces:
                 try:
