@@ -53,15 +53,15 @@ EXIT = (
     mutant(
         "the socket is closed before the row",
         EXIT_PATH,
-        "                await self._end_session()\n",
-        "                await self._close()\n                await self._end_session()\n",
+        "            await self._end_session()\n",
+        "            await self._close()\n            await self._end_session()\n",
         ORPHAN,
     ),
     mutant(
         "the row is written before the socket is closed though somebody else closed it",
         EXIT_PATH,
-        "closed_already = self._session.reason in CLOSED_ALREADY",
-        "closed_already = False",
+        "if self._session.reason in CLOSED_ALREADY:",
+        "if False:",
         GHOST,
         test=f"{LAST_RESORTS}::test_a_socket_whose_row_another_closed_does_not_wait_for_the_database",
     ),
@@ -702,12 +702,8 @@ REMEMBERING = (
     mutant(
         "a client waits for memory",
         EXIT_PATH,
-        "                if not closed_already:\n"
-        "                    beside.start_soon(self._close)\n"
-        "                await self._finalize_memory()\n",
-        "                await self._finalize_memory()\n"
-        "                if not closed_already:\n"
-        "                    beside.start_soon(self._close)\n",
+        "                await self._close_beside(self._finalize_memory)\n",
+        "                await self._finalize_memory()\n                await self._close()\n",
         BOUND,
         test=f"{EXITS}::test_no_client_waits_for_memory_that_hangs",
     ),
