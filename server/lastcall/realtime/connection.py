@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from uuid import uuid4
 
 import structlog
 import trio
@@ -17,6 +16,7 @@ from ..limits.limit import Limit
 from ..limits.session_limits import SessionLimits
 from ..memory.recall import briefing, recall
 from ..protocol.errors import RequestRefused, error_event
+from ..protocol.ids import new_uuid
 from ..protocol.parsing import parse_session
 from ..sessions.session import Session
 from ..store.errors import CredentialRevoked, StoreError
@@ -30,7 +30,7 @@ from .history import History, NoMemory, UnknownConversation
 from .mailbox import Inbox, Outbox
 from .reader import Reader
 from .services import Services
-from .watch import Watch
+from .watch import SessionWatch
 
 REASON_SECONDS = 0.1  # of the time to begin, for the store to say why it has not
 
@@ -100,13 +100,13 @@ class _Connection:
         self._resumes = admission.conversation_id or principal.conversation_id
         self._outbox = Outbox(stream, ws)
         memory = services.gate.memory.account(self._make_room)
-        self._session = Session(principal.user_id, self._resumes or uuid4(), memory)
+        self._session = Session(principal.user_id, self._resumes or new_uuid(), memory)
         self._history = History(self._session, services)
         ws.count_bytes(memory.add)
         stream.count_bytes(memory.add)
         self._limits = SessionLimits(services.settings, self._session.started, principal.valid_until)
         self._reader = Reader(ws, stream, self._session, self._limits, self._outbox, services)
-        self._watch = Watch(
+        self._watch = SessionWatch(
             ws, stream, self._session, self._limits, services.settings, services.timer, self._reader.stop_as_late
         )
         self._instance_id = services.lease.instance_id
