@@ -214,6 +214,9 @@ class WebSocket(WebSocketConnection):
             self._sizes.append(0)
         await super()._handle_message_event(event)
         self._deliver_waiting()
+        if self.too_big:
+            self._ended = True  # the library would tell only after the peer's next bytes
+            self._tell_end()
 
     async def _handle_ping_event(self, event: Ping) -> None:
         await self._pace.keep()

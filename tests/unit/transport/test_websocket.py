@@ -118,6 +118,23 @@ async def test_the_end_is_told_once_and_after_the_last_message(delivered: bool) 
         assert messages == ["bye", "the end"]
 
 
+@pytest.mark.parametrize("delivered", [False, True], ids=["before deliver", "after deliver"])
+async def test_a_message_that_is_too_big_is_the_end_also_of_a_client_that_says_nothing_more(delivered: bool) -> None:
+    async with opened(deliver=False) as (ws, client, messages):
+
+        def end() -> None:
+            messages.append("the end")
+
+        if delivered:
+            ws.deliver(messages.append, end)
+        await client.send_all(Frame(TEXT, "é".encode() * (BYTES_MAX // 2 + 1)).encode())
+        await wait_all_tasks_blocked()
+        if not delivered:
+            ws.deliver(messages.append, end)
+        assert messages == ["the end"]
+        assert ws.too_big
+
+
 async def test_whole_text_frames_never_meet_wsproto_and_all_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """So it notices a wsproto whose private parts have changed."""
     met: list[bytes] = []
