@@ -17,6 +17,7 @@ from .protocol.errors import RequestRefused
 from .realtime.connection import serve_websocket
 from .realtime.services import Services
 from .runtime.host import allow_descriptors
+from .transport.direct import DirectStream
 from .transport.request_head import BadHead, ProxyProtocol, RequestHead, is_decided, parse_head
 from .transport.stream import BufferedStream, peer_address
 from .transport.tls import ServerTls, TlsStream
@@ -64,19 +65,18 @@ class Listener:
         self._services = services
         self._http = http
         self._tls = tls
-        self._sockets = 0
+        self._sockets = self._refusals = 0
         self._sockets_max = sockets_max
         self._opening: dict[trio.CancelScope, None] = {}  # handshakes and first requests under way, oldest first
-        self._refusals = 0
         self._http_starts = trio.CapacityLimiter(HTTP_STARTS_AT_ONCE_MAX)
         self._probe_starts = trio.CapacityLimiter(PROBE_STARTS_AT_ONCE_MAX)
         self._refused_handshakes = TokenBucket(REFUSED_HANDSHAKES_PER_SECOND, REFUSED_HANDSHAKES_PER_SECOND)
 
-    async def accept(self, listeners: Sequence[trio.SocketListener], connections: trio.Nursery) -> None:
+    async def accept(self, listeners: Sequence[trio.abc.Listener[DirectStream]], connections: trio.Nursery) -> None:
         """Accepts until cancelled; connections live on in their own nursery."""
         await trio.serve_listeners(self._serve, list(listeners), handler_nursery=connections)
 
-    async def _serve(self, transport: trio.SocketStream) -> None:
+    async def _serve(self, transport: DirectStream) -> None:
         """Serves one socket from accept to close. Raises nothing but cancellation."""
         if self._sockets >= self._sockets_max and not self._end_an_opening():
             self._services.metrics.connections_refused.labels("sockets").inc()
@@ -85,8 +85,8 @@ class Listener:
             return
         self._sockets += 1
         try:
-            async with trio.open_nursery() as replies:
-                await self._serve_and_close(transport, replies)
+            async with trio.open_nursery() as tasks:
+                await self._serve_and_close(transport, tasks)
         except Exception:  # noqa: BLE001 - one socket's failure ends no other
             _log.exception("socket_crashed")
         finally:
@@ -110,22 +110,22 @@ class Listener:
         finally:
             self._opening.pop(opening, None)
 
-    async def _serve_and_close(self, transport: trio.SocketStream, replies: trio.Nursery) -> None:
-        """Closes the socket before `replies` ends: an agent that ignores cancellation would keep it open."""
+    async def _serve_and_close(self, transport: DirectStream, tasks: trio.Nursery) -> None:
+        """Closes the socket before its `tasks` end: an agent that ignores cancellation would keep it open."""
         try:
-            await self._serve_caller(transport, self._services.gate.caller(peer_address(transport)), replies)
+            await self._serve_caller(transport, self._services.gate.caller(peer_address(transport)), tasks)
         finally:
-            replies.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(transport)
 
-    async def _serve_caller(self, transport: trio.SocketStream, caller: str, replies: trio.Nursery) -> None:
+    async def _serve_caller(self, transport: DirectStream, caller: str, tasks: trio.Nursery) -> None:
         """Serves one socket within its caller's quota. It is refused before a byte is read: that costs very little."""
         with self._services.gate.socket(caller) as refused:
             if refused is None:
                 secured = await self._secured(transport)
                 if secured is not None:
-                    await self._serve_stream(self._buffered(secured), caller, replies)
+                    await self._serve_stream(self._buffered(secured, tasks), caller, tasks)
         if refused is not None and self._refusals < REFUSALS_AT_ONCE_MAX:
             self._refusals += 1
             try:
@@ -133,7 +133,7 @@ class Listener:
             finally:
                 self._refusals -= 1
 
-    async def _refuse(self, transport: trio.SocketStream, refused: Refusal) -> None:
+    async def _refuse(self, transport: DirectStream, refused: Refusal) -> None:
         """Sends the reason and gives the client a moment to read it, within TLS where that is on."""
         if self._tls is not None and not self._refused_handshakes.take():
             return
@@ -142,7 +142,7 @@ class Listener:
             if secured is not None:
                 await _tell(secured, refused)
 
-    async def _secured(self, transport: trio.SocketStream) -> trio.abc.HalfCloseableStream | None:
+    async def _secured(self, transport: DirectStream) -> trio.abc.HalfCloseableStream | None:
         """Does the TLS handshake, where TLS is on. None: it failed, or took too long."""
         if self._tls is None:
             return transport
@@ -157,25 +157,27 @@ class Listener:
         self._services.metrics.connections_refused.labels("tls").inc()
         return None
 
-    def _buffered(self, transport: trio.abc.HalfCloseableStream) -> BufferedStream:
+    def _buffered(self, transport: trio.abc.HalfCloseableStream, tasks: trio.Nursery) -> BufferedStream:
         settings = self._services.settings
         return BufferedStream(
             transport,
+            tasks,
+            self._services.flusher,
             send_seconds=settings.send_seconds,
             bytes_high=settings.outbox_bytes_high,
             bytes_max=settings.outbox_bytes_max,
         )
 
-    async def _serve_stream(self, stream: BufferedStream, caller: str, replies: trio.Nursery) -> None:
-        async with trio.open_nursery() as writer:
-            writer.start_soon(stream.run_writer)
+    async def _serve_stream(self, stream: BufferedStream, caller: str, tasks: trio.Nursery) -> None:
+        try:
             data = await self._read_head(stream)
             if data is not None:
                 stream.unread(data)
-                await stream.finish(await self._serve_request(stream, data, caller, replies))
-            writer.cancel_scope.cancel()
+                await stream.finish(await self._serve_request(stream, data, caller, tasks))
+        finally:
+            await stream.close_now()
 
-    async def _serve_request(self, stream: BufferedStream, data: bytes, caller: str, replies: trio.Nursery) -> bytes:
+    async def _serve_request(self, stream: BufferedStream, data: bytes, caller: str, tasks: trio.Nursery) -> bytes:
         """Serves what the first request asks for; returns the last bytes for the client."""
         try:
             head = parse_head(data)
@@ -188,7 +190,7 @@ class Listener:
         if head.has_body or head.version < (1, 1):
             message = "A WebSocket handshake is an HTTP/1.1 request without a body."
             return reply_bytes(RequestRefused("http_error", message))
-        return await serve_websocket(stream, self._services, replies)
+        return await serve_websocket(stream, self._services, tasks)
 
     async def _serve_http(self, stream: BufferedStream, caller: str, head: RequestHead | None) -> bytes:
         """Serves HTTP requests; returns the reply to a client that is refused."""

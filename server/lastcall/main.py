@@ -48,6 +48,7 @@ from .store.errors import StoreError
 from .store.postgres import open_store
 from .store.proof import CommitProof
 from .store.store import Store
+from .transport.direct import DirectListener
 from .transport.http1 import HttpServer
 from .transport.port import open_port
 from .transport.tls import ServerTls, tls_context
@@ -121,7 +122,7 @@ async def serve_sessions(
     settings: Settings,
     store: Store,
     agent: Agent,
-    listen: Callable[[], Sequence[trio.SocketListener]],
+    listen: Callable[[], Sequence[DirectListener]],
     signals: Signals,
     announce: Callable[[], None],
     conditions: Conditions | None = None,
@@ -173,7 +174,7 @@ async def serve_sessions(
 
 async def serve_connections(
     services: Services,
-    listen: Callable[[], Sequence[trio.SocketListener]],
+    listen: Callable[[], Sequence[DirectListener]],
     signals: Signals,
     announce: Callable[[], None],
 ) -> None:
@@ -181,7 +182,7 @@ async def serve_connections(
     settings = services.settings
     app = create_app(services, origins=settings.allow_origin, tls=settings.tls_cert is not None)
     http = HttpServer(app)
-    async with trio.open_nursery() as connections:
+    async with services.running(), trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
             tls = ServerTls(settings) if settings.tls_cert is not None else None
             listener = Listener(services, http, sockets_allowed(settings), tls)

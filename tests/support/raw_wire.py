@@ -94,7 +94,7 @@ class World:
         self._nursery = nursery
         finalizer = Finalizer(self.store, agent, self.settings)
         metrics = Metrics()
-        services = Services(
+        self._services = services = Services(
             self.lease,
             self.settings,
             self.store,
@@ -108,6 +108,10 @@ class World:
             CommitProof(self.store),
         )
         self._listener = Listener(services, HttpServer(create_app(services)), SOCKETS_MAX)
+
+    async def serve_all(self) -> None:
+        async with self._services.running():
+            await trio.sleep_forever()
 
     def dial(self) -> Stream:
         """A new connection; what is returned is the client's end."""
@@ -182,6 +186,7 @@ def in_a_world(scenario: Callable[[World], Awaitable[T]], agent: Agent | None = 
         async with trio.open_nursery() as nursery:
             world = World(nursery, agent or EchoAgent(), **changes)
             await world.lease.register()
+            nursery.start_soon(world.serve_all)
             with trio.fail_after(WORLD_SECONDS):
                 bystander = await connect(world, nursery, "user=bystander")
                 await bystander.until("conversation.created")

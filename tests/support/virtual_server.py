@@ -18,10 +18,12 @@ from lastcall.memory.finalizer import Finalizer
 from lastcall.metrics import Metrics
 from lastcall.realtime.connection import serve_websocket
 from lastcall.realtime.services import Services
+from lastcall.runtime.timer import Timer
 from lastcall.sessions.instance import InstanceLease
 from lastcall.sessions.reconciler import Reconciler
 from lastcall.sessions.registry import Registry
 from lastcall.store.proof import CommitProof
+from lastcall.transport.flusher import Flusher
 from lastcall.transport.stream import BufferedStream
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
@@ -63,14 +65,8 @@ class World:
         if self.lease.instance_id not in self.store.instances:
             await self.lease.register()
         theirs, ours = trio.testing.memory_stream_pair()
-        stream = BufferedStream(
-            ours,
-            send_seconds=self.settings.send_seconds,
-            bytes_high=self.settings.outbox_bytes_high,
-            bytes_max=self.settings.outbox_bytes_max,
-        )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._serve, stream, ours)
+            nursery.start_soon(self._serve, ours)
             async with trio.open_nursery() as client:
                 # A client that reads on while its user is silent: its queue holds all that the server says here.
                 ws = await wrap_client_stream(
@@ -84,12 +80,24 @@ class World:
                 yield Peer(ws, theirs, ours)
                 client.cancel_scope.cancel()
 
-    async def _serve(self, stream: BufferedStream, transport: trio.abc.Stream) -> None:
-        async with trio.open_nursery() as replies, trio.open_nursery() as writer:
-            writer.start_soon(stream.run_writer)
-            await stream.finish(await serve_websocket(stream, self.services, replies))
-            replies.cancel_scope.cancel()
-        await trio.aclose_forcefully(transport)
+    async def _serve(self, transport: trio.abc.HalfCloseableStream) -> None:
+        async with trio.open_nursery() as tasks:
+            services = replace(self.services, flusher=Flusher(), timer=Timer())  # each connection runs its own
+            tasks.start_soon(services.flusher.run)
+            tasks.start_soon(services.timer.run)
+            stream = BufferedStream(
+                transport,
+                tasks,
+                services.flusher,
+                send_seconds=self.settings.send_seconds,
+                bytes_high=self.settings.outbox_bytes_high,
+                bytes_max=self.settings.outbox_bytes_max,
+            )
+            try:
+                await stream.finish(await serve_websocket(stream, services, tasks))
+            finally:
+                await stream.close_now()
+            tasks.cancel_scope.cancel()
         self.over.set()
 
     @property

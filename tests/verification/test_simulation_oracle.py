@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 from lastcall.realtime.exit_path import ExitPath
-from lastcall.realtime.reader import Reader
+from lastcall.realtime.watch import SessionWatch
 from lastcall.store.records import EndReason, StoredItem
 
 from ..support.fake_rows import SessionRecord
@@ -83,11 +84,11 @@ def sweeps_the_living(patch: pytest.MonkeyPatch) -> None:
 
 
 def ends_connections(patch: pytest.MonkeyPatch) -> None:
-    async def leave(reader: Reader) -> None:
-        await trio.sleep(0.3)
-        reader._session.stop(EndReason.CLIENT_LOST)
+    def leave(watch: SessionWatch) -> float:
+        watch._timer.at(trio.current_time() + 0.3, lambda: watch._session.stop(EndReason.CLIENT_LOST))
+        return math.inf
 
-    patch.setattr(Reader, "keep_alive", leave)
+    patch.setattr(SessionWatch, "_look_at_silence", leave)
 
 
 def never_exits(patch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from sys import getsizeof
 from typing import Literal, TypedDict
-from uuid import uuid4
 
 from ..agents.agent import AgentFailed, ToolCall
 from ..protocol import server_events
+from ..protocol.ids import new_id
 from ..protocol.items import FunctionCallItem, Item, MessageItem, OutputText
 from .sinks import EventSink, ItemSink
 from .timeline import ConversationEntry
@@ -79,7 +79,7 @@ class ResponseOutput:
             raise AgentFailed("unknown_tool", f"The agent called a tool that it was not offered: {call.name!r:.100}.")
         self.close_item("completed")
         entry = self._next_entry()
-        call_id = encodable(call.call_id or "").replace("\0", "")[:CALL_ID_CHARS_MAX] or f"call_{uuid4().hex}"
+        call_id = encodable(call.call_id or "").replace("\0", "")[:CALL_ID_CHARS_MAX] or new_id("call")
         entry.item = FunctionCallItem(
             id=entry.item.id, status="in_progress", call_id=call_id, name=call.name, arguments=""
         )
@@ -210,4 +210,4 @@ def encodable(text: str) -> str:
 
 
 def _empty_message() -> MessageItem:
-    return MessageItem(id=f"item_{uuid4().hex}", status="in_progress", role="assistant", content=[])
+    return MessageItem(id=new_id("item"), status="in_progress", role="assistant", content=[])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from uuid import uuid4
 
 import structlog
 import trio
@@ -13,6 +12,7 @@ from ..config import Settings
 from ..limits.limit import Limit
 from ..protocol import server_events
 from ..protocol.client_events import ResponseCancel, ResponseCreate, ResponseParams
+from ..protocol.ids import new_id
 from ..sessions.session import Session
 from ..store.errors import SessionClosed
 from ..store.records import EndReason, StoredItem
@@ -75,7 +75,7 @@ class Responder:
         self._check(event, params, out_of_band)
         turn = self._turns.build(event, params, config)
         response = server_events.Response(
-            id=f"resp_{uuid4().hex}",
+            id=new_id("resp"),
             conversation_id=None if out_of_band else config.conversation_id,
             max_output_tokens=params.max_output_tokens or config.max_output_tokens,
             metadata=params.metadata,

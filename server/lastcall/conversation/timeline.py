@@ -7,10 +7,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from ..agents.agent import ContextItem, FunctionCall, FunctionOutput, Message
 from ..limits.memory import text_bytes
+from ..protocol.ids import new_uuid
 from ..protocol.items import FunctionCallItem, FunctionCallOutputItem, Item, MessageItem
 from ..store.records import StoredItem
 from .rows import restored_item, row_kind, row_role
@@ -51,7 +52,7 @@ class ConversationEntry:
     item: Item
     position: int = 0
     previous_item_id: str | None = None
-    message_id: UUID = field(default_factory=uuid4)
+    message_id: UUID = field(default_factory=new_uuid)
     known: bool = False
     pending: bool = False
     deleted: bool = False

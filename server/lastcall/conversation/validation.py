@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
-from uuid import uuid4
 
 from msgspec import UNSET
 
@@ -18,6 +17,7 @@ from ..protocol.client_events import (
     ItemTruncate,
     NewItem,
 )
+from ..protocol.ids import new_id
 from ..protocol.items import FunctionCallItem, FunctionCallOutputItem, InputText, Item, MessageItem, OutputText
 
 ID_CHARS_MAX = 128  # of an item's id, a call_id and a function's name
@@ -62,12 +62,12 @@ def item_not_found(event: ClientEvent, item_id: str, param: str) -> EventRejecte
 def new_item(event: ClientEvent, item: NewItem, param: str) -> Item:
     """The item that a client describes, completed. Raises `EventRejected`. param: its place in the event."""
     _check_item(event, item, param)
-    item_id = item.id or f"item_{uuid4().hex}"
+    item_id = item.id or new_id("item")
     if item.type == "function_call":
         return FunctionCallItem(
             id=item_id,
             status="completed",
-            call_id=item.call_id or f"call_{uuid4().hex}",
+            call_id=item.call_id or new_id("call"),
             name=item.name or "",
             arguments=item.arguments or "",
         )

@@ -1,8 +1,12 @@
-"""Public ids of conversations and sessions."""
+"""Ids of everything that clients see."""
 
 from __future__ import annotations
 
+import os
 from uuid import UUID
+
+POOL_BYTES = 4_096  # of randomness, fetched from the kernel in one go
+_ID_BYTES = 16
 
 
 def public_id(kind: str, identifier: UUID) -> str:
@@ -13,3 +17,30 @@ def public_id(kind: str, identifier: UUID) -> str:
 def parse_public_id(kind: str, text: str) -> UUID:
     """Parses a public id or a plain UUID. Raises `ValueError`."""
     return UUID(text.removeprefix(f"{kind}_"))
+
+
+def new_id(kind: str) -> str:
+    """A random id: the kind, then 32 hex digits. A turn needs several, and `uuid4` takes ten times as long."""
+    return f"{kind}_{_pool.take().hex()}"
+
+
+def new_uuid() -> UUID:
+    """What `uuid4` returns, in half the time."""
+    return UUID(bytes=_pool.take(), version=4)
+
+
+class _RandomPool:
+    """The kernel's randomness, each byte of it used once. Not for secrets: it stays in memory. Not to be forked."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._used = 0
+
+    def take(self) -> bytes:
+        if self._used == len(self._bytes):
+            self._bytes, self._used = os.urandom(POOL_BYTES), 0
+        self._used += _ID_BYTES
+        return self._bytes[self._used - _ID_BYTES : self._used]
+
+
+_pool = _RandomPool()

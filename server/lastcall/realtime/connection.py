@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from uuid import uuid4
 
 import structlog
 import trio
@@ -17,6 +16,7 @@ from ..limits.limit import Limit
 from ..limits.session_limits import SessionLimits
 from ..memory.recall import briefing, recall
 from ..protocol.errors import RequestRefused, error_event
+from ..protocol.ids import new_uuid
 from ..protocol.parsing import parse_session
 from ..sessions.session import Session
 from ..store.errors import CredentialRevoked, StoreError
@@ -30,19 +30,20 @@ from .history import History, NoMemory, UnknownConversation
 from .mailbox import Inbox, Outbox
 from .reader import Reader
 from .services import Services
+from .watch import SessionWatch
 
 REASON_SECONDS = 0.1  # of the time to begin, for the store to say why it has not
 
 _log = structlog.get_logger(__name__)
 
 
-async def serve_websocket(stream: BufferedStream, services: Services, replies: trio.Nursery) -> bytes:
+async def serve_websocket(stream: BufferedStream, services: Services, tasks: trio.Nursery) -> bytes:
     """Serves one WebSocket connection from its handshake to its end.
 
     Args:
         stream: A session's exit path finishes it, but the transport below is left to the caller.
         services: What all connections share.
-        replies: Where its responses run. The end of the session stops them; none is waited for.
+        tasks: Where its reader and its responses run. The end of the session stops them; none is waited for.
 
     Returns:
         The last bytes for a client that was refused on its open socket.
@@ -50,21 +51,17 @@ async def serve_websocket(stream: BufferedStream, services: Services, replies: t
     Raises nothing but cancellation: whatever goes wrong in here ends this one connection.
     """
     try:
-        async with trio.open_nursery() as tasks:
-            try:
-                return await _serve(stream, services, tasks, replies)
-            finally:
-                tasks.cancel_scope.cancel()
-    except* (ConnectionClosed, wsproto.utilities.ProtocolError, OSError, UnicodeError) as gone:
-        _log.debug("connection_lost", error=repr(gone.exceptions[0]))
-    except* (trio.BrokenResourceError, trio.ClosedResourceError):
+        return await _serve(stream, services, tasks)
+    except (ConnectionClosed, wsproto.utilities.ProtocolError, OSError, UnicodeError) as gone:
+        _log.debug("connection_lost", error=repr(gone))
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
         _log.debug("connection_broken")
-    except* Exception:  # noqa: BLE001 - one connection's failure ends no other
+    except Exception:  # noqa: BLE001 - one connection's failure ends no other
         _log.exception("connection_crashed")
     return b""
 
 
-async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery, replies: trio.Nursery) -> bytes:
+async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery) -> bytes:
     with ExitStack() as share:
         accepted = None
         with trio.move_on_after(services.settings.handshake_seconds):
@@ -76,7 +73,7 @@ async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery
             return refuse_on_socket(principal, services)
         if services.draining.is_set() or services.gate.session(len(services.registry)):
             return refuse_overloaded(services)
-        await _Connection(ws, stream, services, replies, admission, principal).run()
+        await _Connection(ws, stream, services, tasks, admission, principal).run()
         return b""
 
 
@@ -88,7 +85,7 @@ class _Connection:
         ws: WebSocket,
         stream: BufferedStream,
         services: Services,
-        replies: trio.Nursery,
+        tasks: trio.Nursery,
         admission: Admission,
         principal: Principal,
     ) -> None:
@@ -96,19 +93,22 @@ class _Connection:
         self._stream = stream
         self._services = services
         self._settings = services.settings
-        self._replies = replies
+        self._tasks = tasks
         self._principal = principal
         self._model = admission.model
         self._replay = admission.replay
         self._resumes = admission.conversation_id or principal.conversation_id
         self._outbox = Outbox(stream, ws)
         memory = services.gate.memory.account(self._make_room)
-        self._session = Session(principal.user_id, self._resumes or uuid4(), memory)
+        self._session = Session(principal.user_id, self._resumes or new_uuid(), memory)
         self._history = History(self._session, services)
         ws.count_bytes(memory.add)
         stream.count_bytes(memory.add)
         self._limits = SessionLimits(services.settings, self._session.started, principal.valid_until)
         self._reader = Reader(ws, stream, self._session, self._limits, self._outbox, services)
+        self._watch = SessionWatch(
+            ws, stream, self._session, self._limits, services.settings, services.timer, self._reader.stop_as_late
+        )
         self._instance_id = services.lease.instance_id
 
     async def run(self) -> None:
@@ -148,27 +148,25 @@ class _Connection:
         opening = await self._begin()
         if opening is None:
             return
-        async with trio.open_nursery() as helpers:
-            inbox = Inbox(self._settings.inbox_events_max, self._settings.inbox_bytes_max, self._session.memory)
-            self._history.release()  # from here on, the items are counted
-            conversation = Conversation(
-                self._session,
-                opening,
-                agent=self._services.agent,
-                store=self._services.store,
-                outbox=self._outbox,
-                settings=self._settings,
-                draining=self._services.draining,
-                start_reply=self._replies.start_soon,
-                rates=self._limits.rates,
-                count=self._services.gate.count,
-            )
-            conversation.configure(parse_session(self._principal.session))
-            conversation.send_created()
-            helpers.start_soon(conversation.run, inbox)
-            helpers.start_soon(self._reader.keep_alive)
-            await self._reader.run(inbox)
-            helpers.cancel_scope.cancel()
+        inbox = Inbox(self._settings.inbox_events_max, self._settings.inbox_bytes_max, self._session.memory)
+        self._history.release()  # from here on, the items are counted
+        conversation = Conversation(
+            self._session,
+            opening,
+            agent=self._services.agent,
+            store=self._services.store,
+            outbox=self._outbox,
+            settings=self._settings,
+            draining=self._services.draining,
+            start_reply=self._tasks.start_soon,
+            rates=self._limits.rates,
+            count=self._services.gate.count,
+        )
+        conversation.configure(parse_session(self._principal.session))
+        conversation.send_created()
+        self._reader.start(inbox)
+        with self._watch.watching():
+            await conversation.run(inbox)
 
     # --- begin
 

@@ -43,15 +43,15 @@ class ExitPath:
         not wait. It is not shielded: whoever cancels the connection does not wait for its peer.
         """
         self._leave_registry()
-        closed_already = self._session.reason in CLOSED_ALREADY
         try:
-            async with trio.open_nursery() as beside:
-                if closed_already:
-                    beside.start_soon(self._close)
-                await self._end_session()
-                if not closed_already:
-                    beside.start_soon(self._close)
-                await self._finalize_memory()
+            if self._session.reason in CLOSED_ALREADY:
+                await self._close_beside(self._end_session, self._finalize_memory)
+                return
+            await self._end_session()
+            if self._has_memory:
+                await self._close_beside(self._finalize_memory)
+            else:
+                await self._close()
         finally:
             self._session.left()
 
@@ -111,12 +111,24 @@ class ExitPath:
 
     # --- its memory, and the socket beside it
 
+    @property
+    def _has_memory(self) -> bool:
+        """Whether the row's end has made memory pending."""
+        return self._session.spoke and self._session.row_closed
+
     async def _finalize_memory(self) -> None:
         """Waits for this session's memory within its budget. What takes longer is left to the finalizer."""
-        if self._session.spoke and self._session.row_closed:
+        if self._has_memory:
             seconds = self._services.settings.finalize_seconds
             with self._step("finalize_memory"), trio.move_on_after(seconds, shield=True):
                 await self._services.finalizer.finalize(self._session.session_id)
+
+    async def _close_beside(self, *steps: Callable[[], Awaitable[None]]) -> None:
+        """Closes the socket in a task of its own, beside the steps."""
+        async with trio.open_nursery() as beside:
+            beside.start_soon(self._close)
+            for step in steps:
+                await step()
 
     async def _close(self) -> None:
         with self._step("close"):

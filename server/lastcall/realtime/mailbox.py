@@ -6,15 +6,16 @@ from collections import deque
 from collections.abc import AsyncIterator
 from itertools import count
 from typing import Self
-from uuid import uuid4
 
 import trio
 
 from ..limits.memory import MemoryAccount
 from ..protocol import server_events
 from ..protocol.client_events import AnyClientEvent, EventRejected
+from ..protocol.ids import new_id
+from ..transport.frames import text_frame
 from ..transport.stream import BufferedStream
-from ..transport.websocket import WebSocket, text_frame
+from ..transport.websocket import WebSocket
 
 Event = AnyClientEvent | EventRejected
 
@@ -71,7 +72,7 @@ class Outbox:
     def __init__(self, stream: BufferedStream, ws: WebSocket) -> None:
         self._stream = stream
         self._ws = ws
-        self._prefix = f"event_{uuid4().hex[:12]}_"
+        self._prefix = f"{new_id('event')[:18]}_"
         self._numbers = count(1)
         self.room = stream.room
 

@@ -1,9 +1,6 @@
-"""Reads one session's socket: its messages, its close and its silence, each with the end reason that it means."""
+"""Reads one session's socket: its messages, and its close with the end reason that it means."""
 
 from __future__ import annotations
-
-import trio
-from trio_websocket import ConnectionClosed
 
 from ..limits.limit import Limit
 from ..limits.memory import json_bytes
@@ -14,13 +11,13 @@ from ..protocol.json_bounds import JsonBounds
 from ..protocol.parsing import event_id_of, parse_event
 from ..sessions.session import Session
 from ..store.records import EndReason
+from ..transport.frames import close_frame
 from ..transport.stream import BufferedStream
-from ..transport.websocket import WebSocket, close_frame
+from ..transport.websocket import WebSocket
 from .mailbox import Inbox, Outbox
 from .services import Services
 
 EVENT_BYTES_SMALL = 16_384  # such an event is parsed even where memory is short: it may free some, or ask for little
-STALL_SECONDS = 0.25  # of a ping's timeout: to read a pong that arrived while this process was stalled
 
 
 class Reader:
@@ -45,25 +42,18 @@ class Reader:
         self._bounds = JsonBounds(services.settings.json_values_max, services.settings.json_depth_max)
         self._gate = services.gate
 
-    async def run(self, inbox: Inbox) -> None:
-        """Reads messages until the socket closes or the session's time is up.
+    def start(self, inbox: Inbox) -> None:
+        """From now on, messages go to the inbox; the socket's end stops the session.
 
         Never waits for anything else, because pongs are read here too.
         """
-        with trio.CancelScope() as timer:
-            while True:
-                timer.deadline = self._limits.deadline
-                try:
-                    message = await self._ws.get_message()
-                except ConnectionClosed:
-                    self._stop_as_closed()
-                    return
-                self._take(message, inbox)
-                del message  # it may be large, and the next one may be far away
-        self._stop_as_late()
+        self._inbox = inbox
+        self._ws.deliver(self._take, self._stop_as_closed)
 
-    def _take(self, message: str | bytes, inbox: Inbox) -> None:
+    def _take(self, message: str | bytes) -> None:
         """The way in: admitted by rate, parsed once, put into the inbox. Rejected events too, to keep the order."""
+        if self._session.reason is not None:
+            return
         wait = self._limits.admit(len(message))
         if wait is not None:
             text = f"Too many events. Please try again in {wait:.3f} s."
@@ -77,7 +67,7 @@ class Reader:
             self._refuse(Limit.MEMORY, error_event("conversation_full", MEMORY_FULL, event_id=event_id_of(message)))
             return
         event = self._parsed(message)
-        if not inbox.put(event, len(message), held):
+        if not self._inbox.put(event, len(message), held):
             text = "Too many events are waiting; this one was dropped."
             self._refuse(Limit.INBOX, error_event("too_many_events", text, event_id=event.event_id))
 
@@ -93,7 +83,7 @@ class Reader:
         self._gate.count(limit)
         self._outbox.emit(error)
 
-    def _stop_as_late(self) -> None:
+    def stop_as_late(self) -> None:
         """Tells the client which time is up, and ends the session unless it was stopped already."""
         if self._session.reason is None:
             up = self._limits.time_is_up()
@@ -106,7 +96,9 @@ class Reader:
         """Ends the session with the reason for which its socket is closed."""
         closed = self._ws.closed
         code = closed.code if closed is not None else 1006
-        if self._stream.stalled:
+        if self._ws.crashed:
+            self._session.stop(EndReason.SERVER_ERROR)
+        elif self._stream.stalled:
             self._gate.count(Limit.SLOW_READER)
             self._session.stop(EndReason.SLOW_READER)
         elif self._ws.too_big:
@@ -119,21 +111,3 @@ class Reader:
             self._session.stop(EndReason.CLIENT_LOST)
         else:
             self._session.stop(EndReason.CLIENT_CLOSED, close_code=code)
-
-    async def keep_alive(self) -> None:
-        """Pings a silent peer. One that does not reply is gone, and its session ended with its last byte."""
-        while True:
-            # Counted from the last byte, not from the last ping: else a peer that dies between a ping and its pong
-            # would stay for another round.
-            await trio.sleep_until(self._stream.last_received + self._settings.ping_interval)
-            asked = trio.current_time()
-            try:
-                with trio.move_on_after(max(self._settings.ping_timeout - STALL_SECONDS, 0.0)) as limit:
-                    await self._ws.ping()
-            except ConnectionClosed:
-                return  # the reader sees the close too, and knows its reason
-            if limit.cancelled_caught:
-                # Where this process was stalled, the ping may not be sent yet, or the pong not be read.
-                await trio.sleep(STALL_SECONDS)
-            if limit.cancelled_caught and self._stream.last_received <= asked:
-                self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
@@ -13,11 +15,13 @@ from ..limits.gate import Gate
 from ..memory.finalizer import Finalizer
 from ..metrics import Metrics
 from ..runtime.conditions import Conditions
+from ..runtime.timer import Timer
 from ..sessions.instance import InstanceLease
 from ..sessions.reconciler import Reconciler
 from ..sessions.registry import Registry
 from ..store.proof import CommitProof
 from ..store.store import Store
+from ..transport.flusher import Flusher
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,19 @@ class Services:
     gate: Gate
     reconciler: Reconciler
     proof: CommitProof
+    timer: Timer = field(default_factory=Timer)
+    flusher: Flusher = field(default_factory=Flusher)
     draining: trio.Event = field(default_factory=trio.Event)
     conditions: Conditions = field(default_factory=Conditions)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Runs what serves all connections, for as long as the block lasts: around their nursery."""
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(self.timer.run)
+            tasks.start_soon(self.flusher.run)
+            yield
+            tasks.cancel_scope.cancel()
 
     async def ready(self) -> str | None:
         """None where the server accepts sessions, else the reason in a few words."""

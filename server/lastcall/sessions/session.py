@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import trio
 
 from ..limits.memory import MemoryAccount
-from ..protocol.ids import public_id
+from ..protocol.ids import new_uuid, public_id
 from ..store.records import EndReason, StoredItem
 
 CLOSE_CODES = {
@@ -70,7 +70,7 @@ class Session:
         self.user_id = user_id
         self.memory = memory or MemoryAccount()
         self.conversation_id = conversation_id
-        self.session_id = uuid4()
+        self.session_id = new_uuid()
         self.started = trio.current_time()
         self.scope = trio.CancelScope()
         self._has_row = False

@@ -9,6 +9,8 @@ from socket import AI_PASSIVE, IPPROTO_IPV6, IPV6_V6ONLY, SO_REUSEADDR, SOCK_STR
 
 import trio
 
+from .direct import DirectListener
+
 BACKLOG_CONNECTIONS = 1024
 
 
@@ -28,7 +30,7 @@ class Port:
         number: int = self._sockets[0].getsockname()[1]
         return number
 
-    def listen(self) -> Sequence[trio.SocketListener]:
+    def listen(self) -> Sequence[DirectListener]:
         """Lets clients connect. Raises `CannotListen`."""
         for each in self._sockets:
             try:
@@ -36,7 +38,7 @@ class Port:
                 each.listen(BACKLOG_CONNECTIONS)
             except OSError as error:
                 raise _refused(self._where, error) from error
-        return [trio.SocketListener(each) for each in self._sockets]
+        return [DirectListener(each) for each in self._sockets]
 
 
 @asynccontextmanager

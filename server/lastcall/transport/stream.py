@@ -1,4 +1,4 @@
-"""A buffered byte stream with a single writer task, so that cancelling a sender never tears a frame."""
+"""A buffered byte stream whose senders never wait in the transport, so that cancelling one never tears a frame."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 import trio
 
+from .direct import DirectStream
+from .flusher import Flusher
+
 CHUNK_BYTES = 16_384
 LINGER_SECONDS = 2.0  # for the peer to read our last bytes before the socket closes
 
@@ -15,25 +18,42 @@ LINGER_SECONDS = 2.0  # for the peer to read our last bytes before the socket cl
 class BufferedStream(trio.abc.HalfCloseableStream):
     """Wraps a transport for the protocol libraries above it.
 
-    `put` and `send_all` only append to a buffer, and only `run_writer` writes to the transport: a sender that is
-    cancelled leaves whole frames behind. `aclose`, which the libraries call, ends only their use of the stream;
-    `finish` flushes it.
+    `put` and `send_all` only append to a buffer: a sender that is cancelled leaves whole frames behind. The flusher
+    empties the buffer, once a pass of the scheduler. A task does so only for a socket that does not take all at once,
+    and for a transport that is no plain socket (TLS). `aclose`, which the libraries call, ends only their use of the
+    stream; `finish` flushes it.
 
+    tasks: where that task runs. It must stay open until `close_now`.
+    flusher: runs for as long as this stream is used.
     send_seconds: how long sending one chunk may take before the peer is disconnected as `stalled`.
     bytes_high: pending bytes above which `room` and `send_all` wait.
     bytes_max: pending bytes above which the peer is disconnected as `stalled`.
+
+    last_received: when bytes last arrived, on Trio's clock. received: how many did so far.
     """
 
     def __init__(
-        self, transport: trio.abc.HalfCloseableStream, *, send_seconds: float, bytes_high: int, bytes_max: int
+        self,
+        transport: trio.abc.HalfCloseableStream,
+        tasks: trio.Nursery,
+        flusher: Flusher,
+        *,
+        send_seconds: float,
+        bytes_high: int,
+        bytes_max: int,
     ) -> None:
         self._transport = transport
+        self._tasks = tasks
+        self._send_now = transport.send_now if isinstance(transport, DirectStream) else None
+        self._flusher = flusher
         self._send_seconds = send_seconds
         self._bytes_high = bytes_high
         self._bytes_max = bytes_max
         self._pending = bytearray()
         self._unread = b""
-        self._dirty = trio.Event()
+        self._due = False  # for the flusher
+        self._writing = False  # a task is at it
+        self._over = False
         self._drained = trio.Event()
         self._sending = trio.CancelScope()
         self._receiving: trio.CancelScope | None = None
@@ -43,6 +63,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         self.broken = False
         self.stalled = False
         self.last_received = trio.current_time()
+        self.received = 0
 
     @property
     def socket(self) -> Any:
@@ -60,10 +81,12 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             return
         self._pending += data
         self._held(len(data))
-        self._dirty.set()
         if len(self._pending) > self._bytes_max:
             self.stalled = self.broken = True
             self._sending.cancel()
+        if not self._due and not self._writing:
+            self._due = True
+            self._flusher.add(self)
 
     def count_bytes(self, held: Callable[[int], object]) -> None:
         """Calls `held` with the pending bytes, and from now on with each change of them."""
@@ -96,17 +119,34 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         """Does nothing: `finish` sends EOF once the buffer is empty."""
         await trio.lowlevel.checkpoint()
 
-    async def run_writer(self) -> None:
-        """Writes pending bytes until the stream breaks or this is cancelled."""
+    def flush(self) -> None:
+        """Sends what the socket takes now, and leaves the rest, and a broken transport, to a task."""
+        self._due = False
+        if self._over or self._writing:
+            return
+        if self._send_now is not None and not self.broken:
+            try:
+                self._sent(self._send_now(self._pending))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.broken = True
+        if self._pending or self.broken:
+            self._writing = True
+            self._tasks.start_soon(self._write)
+
+    async def _write(self) -> None:
+        """Writes until nothing is pending; closes the transport when it breaks, or this is cancelled."""
         try:
-            while not self.broken:
+            while self._pending and not self.broken:
                 await self._send_in_time()
+            self._writing = False
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-        finally:
             self.broken = True
+        finally:
+            if self._writing:
+                self.broken = True
             self._drained.set()
-        await trio.aclose_forcefully(self._transport)
+        if self.broken:
+            await trio.aclose_forcefully(self._transport)
 
     async def _send_in_time(self) -> None:
         """Sends chunks until one takes longer than `send_seconds`.
@@ -115,23 +155,21 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         scope but not the send, and the caller starts a new scope.
         """
         with self._sending as scope:
-            while not scope.cancel_called:
-                await self._dirty.wait()
+            while self._pending and not scope.cancel_called:
                 scope.deadline = trio.current_time() + self._send_seconds
-                await self._send_chunk()
+                chunk = bytes(self._pending[:CHUNK_BYTES])
+                await self._transport.send_all(chunk)
+                self._sent(len(chunk))
                 scope.deadline = inf
         if scope.cancelled_caught:
             self.stalled = self.broken = True
         self._sending = trio.CancelScope()
 
-    async def _send_chunk(self) -> None:
-        chunk = bytes(self._pending[:CHUNK_BYTES])
-        await self._transport.send_all(chunk)
-        del self._pending[: len(chunk)]
-        self._held(-len(chunk))
-        if not self._pending:
-            self._dirty = trio.Event()
-        self._drained.set()
+    def _sent(self, size: int) -> None:
+        if size:
+            del self._pending[:size]
+            self._held(-size)
+            self._drained.set()
 
     def unread(self, data: bytes) -> None:
         """Pushes bytes back, to be received again."""
@@ -149,6 +187,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         with trio.CancelScope() as self._receiving:
             data = bytes(await self._transport.receive_some(max_bytes))
             self.last_received = trio.current_time()
+            self.received += len(data)
             return data
         raise trio.ClosedResourceError
 
@@ -161,7 +200,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
 
     async def close_now(self) -> None:
         """Closes the transport at once, with what is pending unsent. Also in a cancelled scope; never waits."""
-        self.broken = True
+        self.broken = self._over = True
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self._transport)
 
@@ -182,7 +221,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             while self._pending and not self.broken:
                 await self._wait_drained()
         if self._pending:
-            # The writer may still be inside the transport, which must not be used by two tasks: no EOF.
+            # A task may still write to the transport, which must not be used by two: no EOF.
             self.stalled = self.broken = True
             self._sending.cancel()
             return

@@ -1,7 +1,7 @@
-"""The server's side of a WebSocket: trio-websocket with a few overrides, and frames written without it (RFC 6455).
+"""The server's side of a WebSocket (RFC 6455): trio-websocket with a few overrides, and a short way for text messages.
 
-The only module that subclasses trio-websocket. The methods it overrides are private, so pyproject.toml caps the
-version; `tests/unit/transport/test_websocket.py` and `tests/unit/realtime/test_any_bytes.py` notice a change.
+The only module that meets private parts of trio-websocket and wsproto, so pyproject.toml caps their versions;
+`tests/unit/transport/test_websocket.py` and `tests/unit/realtime/test_any_bytes.py` notice a change.
 """
 
 from __future__ import annotations
@@ -9,45 +9,107 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from sys import getsizeof
-from typing import cast
+from typing import TypeAlias
 
+import structlog
 import trio
-from trio_websocket import WebSocketConnection, WebSocketRequest
+import wsproto.utilities
+from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
-from wsproto.frame_protocol import CloseReason, FrameProtocol
 
 from ..limits.token_bucket import TokenBucket
+from .frames import read_text_frame
 
-QUEUE_MESSAGES = 16  # unread messages; a pong behind them waits too, so the reader must keep up
+QUEUE_MESSAGES = 16  # before `deliver`; a pong behind them waits too
 RECEIVE_BYTES = 4_096
-FRAMES_PER_CHECKPOINT = 32  # control frames reach no reader that would yield to other tasks
+FRAMES_PER_CHECKPOINT = 32  # many frames are read in one go, and no other task would run meanwhile
 
-_TEXT_FINAL = 0x81  # FIN, opcode 1; a server does not mask its frames
+Take: TypeAlias = Callable[[str | bytes], object]
 
-
-def text_frame(payload: bytes) -> bytes:
-    """Encodes one complete text message. Runs once per token, where wsproto's general encoder is too slow."""
-    size = len(payload)
-    if size < 126:
-        return bytes((_TEXT_FINAL, size)) + payload
-    if size < 65_536:
-        return bytes((_TEXT_FINAL, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((_TEXT_FINAL, 127)) + size.to_bytes(8, "big") + payload
+_log = structlog.get_logger(__name__)
 
 
-def close_frame(code: int, reason: str = "") -> bytes:
-    """Encodes a close frame; a reason too long for a control frame is cut."""
-    return bytes(FrameProtocol(client=False, extensions=[]).close(cast("CloseReason", code), reason))
+class _FramePace:
+    """Delays a flood of frames: unread, it fills the sender's own buffers and nobody else's."""
+
+    def __init__(self, bucket: TokenBucket | None, held_back: Callable[[], object]) -> None:
+        self._bucket = bucket
+        self._held_back = held_back
+        self._frames = 0
+
+    async def keep(self) -> None:
+        """To be called for each frame."""
+        self._frames += 1
+        if self._frames % FRAMES_PER_CHECKPOINT == 0:
+            await trio.lowlevel.checkpoint()
+        if self._bucket is not None and not self._bucket.take():
+            self._held_back()
+            await trio.sleep(self._bucket.seconds_until(1.0))
+            self._bucket.take()
+
+
+class _Sieve(trio.abc.Stream):
+    """The stream as trio-websocket sees it: without whole text messages, which go straight to `take` once it is set."""
+
+    def __init__(
+        self, stream: trio.abc.Stream, wsproto: WSConnection, message_bytes_max: int, pace: _FramePace
+    ) -> None:
+        self._stream = stream
+        self._wsproto = wsproto
+        self._message_bytes_max = message_bytes_max
+        self._pace = pace
+        self.take: Take | None = None
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        while data := bytes(await self._stream.receive_some(max_bytes)):
+            if rest := await self._sift(data):
+                return rest
+        return b""
+
+    async def _sift(self, data: bytes) -> bytes:
+        """Takes the whole text messages that the bytes begin with; returns the rest, for wsproto."""
+        at = 0
+        while self.take is not None and (at or self._between_messages):
+            found = read_text_frame(data, at, self._message_bytes_max)
+            if found is None:
+                break
+            message, at = found
+            await self._pace.keep()
+            self.take(message)
+        return data[at:]
+
+    @property
+    def _between_messages(self) -> bool:
+        """Whether the next byte begins a frame and a message. wsproto keeps that to itself."""
+        connection = self._wsproto.connection
+        if connection is None or connection.state is not ConnectionState.OPEN:
+            return False
+        frames, messages = connection._proto._frame_decoder, connection._proto._message_decoder  # noqa: SLF001
+        return frames.header is None and not frames.buffer and messages.opcode is None
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class WebSocket(WebSocketConnection):
     """The server's side of one connection.
 
+    Messages wait in a queue until `deliver`, and from then on are handed over as they arrive, from the reader's task.
+    Whole text frames go there straight from the received bytes. Everything else takes the way through wsproto and
+    trio-websocket: the handshake, control frames, fragments, binary messages, and whatever is wrong.
+
     malformed: the peer sent bytes that are not a WebSocket frame. The library closes without a close frame then; the
         caller must send one.
     too_big: the peer's message exceeded `message_bytes_max`. The library has queued the close frame.
+    crashed: the libraries raised, instead of closing.
 
     pace: takes one token per frame from the peer; without a token, reading pauses.
     held_back: called each time it pauses.
@@ -60,19 +122,22 @@ class WebSocket(WebSocketConnection):
         pace: TokenBucket | None = None,
         held_back: Callable[[], object] = lambda: None,
     ) -> None:
+        connection = WSConnection(ConnectionType.SERVER)
+        self._pace = _FramePace(pace, held_back)
+        self._sieve = _Sieve(stream, connection, message_bytes_max, self._pace)
         super().__init__(
-            stream,
-            WSConnection(ConnectionType.SERVER),
+            self._sieve,
+            connection,
             message_queue_size=QUEUE_MESSAGES,
             max_message_size=message_bytes_max,
             receive_buffer_size=RECEIVE_BYTES,
         )
         self.malformed = False
         self.too_big = False
-        self._pace = pace
-        self._frames = 0
-        self._held_back = held_back
+        self.crashed = False
         self._opening = trio.CancelScope()
+        self._end: Callable[[], object] | None = None
+        self._ended = False
         self._held: Callable[[int], object] = int
         self._sizes: deque[int] = deque([0])  # of the messages that wait; the last one is the incomplete one
 
@@ -86,27 +151,58 @@ class WebSocket(WebSocketConnection):
             return await self._get_request()
         return None
 
+    def deliver(self, take: Take, end: Callable[[], object]) -> None:
+        """Calls `take` with each message, those that wait first, and `end` once when no further one can come."""
+        self._sieve.take, self._end = take, end
+        self._deliver_waiting()
+        if self._ended:
+            self._tell_end()
+
     async def _reader_task(self) -> None:
-        await super()._reader_task()
-        self._opening.cancel()  # the library would wait for ever for another handshake
+        try:
+            await super()._reader_task()
+        except (ConnectionClosed, wsproto.utilities.ProtocolError, OSError, UnicodeError) as error:
+            self.crashed = True
+            _log.debug("connection_lost", error=repr(error))
+        except Exception:  # noqa: BLE001 - one connection's failure ends no other
+            self.crashed = True
+            _log.exception("connection_crashed")
+        except trio.Cancelled:
+            self._end = None  # whoever cancels everything has a reason of its own
+            raise
+        finally:
+            self._ended = True
+            self._opening.cancel()  # the library would wait for ever for another handshake
+            self._tell_end()
+
+    def _tell_end(self) -> None:
+        """Also lets go of whom messages were delivered to, in whom this object is: no collection need find the two."""
+        end, self._end, self._sieve.take = self._end, None, None
+        if end is not None:
+            end()
+
+    def _deliver_waiting(self) -> None:
+        while self._sieve.take is not None:
+            try:
+                message = self._recv_channel.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+                return
+            self._held(-self._sizes.popleft())
+            self._sieve.take(message)
+
+    def ping_frame(self) -> bytes:
+        """A ping for the peer, whose pong counts like any other byte of it. Empty where the connection is closing."""
+        if self.closed is not None or self._wsproto.state is not ConnectionState.OPEN:
+            return b""
+        return self._wsproto.send(Ping())
 
     def count_bytes(self, held: Callable[[int], object]) -> None:
-        """Calls `held` with the memory of the messages not fetched or not complete, and then with each change of it."""
+        """Calls `held` with the memory of the messages not delivered or not complete, and with each change of it."""
         self._held = held
         held(sum(self._sizes))
 
-    async def _keep_pace(self) -> None:
-        """Delays a flood of pings, pongs or fragments: unread, it fills the sender's own buffers and nobody else's."""
-        self._frames += 1
-        if self._frames % FRAMES_PER_CHECKPOINT == 0:
-            await trio.lowlevel.checkpoint()
-        if self._pace is not None and not self._pace.take():
-            self._held_back()
-            await trio.sleep(self._pace.seconds_until(1.0))
-            self._pace.take()
-
     async def _handle_message_event(self, event: BytesMessage | TextMessage) -> None:
-        await self._keep_pace()
+        await self._pace.keep()
         if self.too_big or not (event.data or event.message_finished):
             return  # the library would keep any number of empty fragments
         size = len(event.data.encode()) if isinstance(event, TextMessage) else len(event.data)
@@ -117,19 +213,18 @@ class WebSocket(WebSocketConnection):
         if event.message_finished:
             self._sizes.append(0)
         await super()._handle_message_event(event)
-
-    async def get_message(self) -> str | bytes:
-        message: str | bytes = await super().get_message()
-        self._held(-self._sizes.popleft())
-        return message
+        self._deliver_waiting()
+        if self.too_big:
+            self._ended = True  # the library would tell only after the peer's next bytes
+            self._tell_end()
 
     async def _handle_ping_event(self, event: Ping) -> None:
-        await self._keep_pace()
+        await self._pace.keep()
         if self._wsproto.state is ConnectionState.OPEN:  # the library raises when a ping crosses our close frame
             await super()._handle_ping_event(event)
 
     async def _handle_pong_event(self, event: Pong) -> None:
-        await self._keep_pace()
+        await self._pace.keep()
         await super()._handle_pong_event(event)
 
     async def _handle_close_connection_event(self, event: CloseConnection) -> None:

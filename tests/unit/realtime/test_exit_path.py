@@ -94,7 +94,7 @@ async def test_no_client_waits_for_memory_that_hangs(autojump_clock: MockClock) 
     listener = Listener(world.services, cast("Any", None), SOCKETS_MAX)
     closes: list[float] = []
     wire = Wire(lambda frame: closes.append(trio.current_time()) if frame[0] == CLOSE else None, lambda _: ended.set())
-    async with finalizing(world), trio.open_nursery() as connections:
+    async with finalizing(world), world.services.running(), trio.open_nursery() as connections:
         connections.start_soon(listener.accept, cast("Any", [sockets]), connections)
         sockets.connect(wire)
         wire.send(HANDSHAKE)

@@ -1,27 +1,27 @@
-"""The server's side of a WebSocket by itself, and the frames that are written without wsproto."""
+"""The server's side of a WebSocket by itself: its two ways for messages, which must not be told apart."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from lastcall.transport.websocket import FRAMES_PER_CHECKPOINT, WebSocket, close_frame, text_frame
+from lastcall.transport.websocket import FRAMES_PER_CHECKPOINT, QUEUE_MESSAGES, WebSocket
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
-from wsproto.frame_protocol import Frame as ParsedFrame
-from wsproto.frame_protocol import FrameProtocol, Opcode
 
-from tests.support.raw_wire import CONTINUATION, HANDSHAKE, PING, PONG, TEXT, Frame, Stream, close
+from tests.support.raw_wire import BINARY, CLOSE, CONTINUATION, HANDSHAKE, PING, PONG, TEXT, Frame, Stream, close
 
 BYTES_MAX = 1_000
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[tuple[WebSocket, Stream]]:
-    """A connection after its handshake, and the client's end of its stream."""
+async def opened(*, deliver: bool = True) -> AsyncIterator[tuple[WebSocket, Stream, list[object]]]:
+    """A connection after its handshake, the client's end of its stream, and the messages that are delivered."""
+    messages: list[object] = []
     theirs, ours = memory_stream_pair()
     async with trio.open_nursery() as tasks:
         ws = WebSocket(ours, BYTES_MAX)
@@ -29,18 +29,21 @@ async def opened() -> AsyncIterator[tuple[WebSocket, Stream]]:
         request = await ws.request(tasks)
         assert request is not None
         await request.accept()
-        yield ws, theirs
+        if deliver:
+            ws.deliver(messages.append, lambda: None)
+        yield ws, theirs, messages
         tasks.cancel_scope.cancel()
 
 
 async def test_empty_fragments_are_not_kept() -> None:
-    async with opened() as (ws, client):
+    async with opened() as (ws, client, messages):
         await client.send_all(Frame(TEXT, b"Hel", fin=False).encode())
         await client.send_all(Frame(CONTINUATION, fin=False).encode() * 10_000)
         await wait_all_tasks_blocked()
         assert len(ws._message_parts) == 1
         await client.send_all(Frame(CONTINUATION, b"lo", fin=False).encode() + Frame(CONTINUATION).encode())
-        assert await ws.get_message() == "Hello"
+        await wait_all_tasks_blocked()
+        assert messages == ["Hello"]
 
 
 async def test_other_tasks_run_during_a_flood_of_tiny_frames() -> None:
@@ -52,20 +55,22 @@ async def test_other_tasks_run_during_a_flood_of_tiny_frames() -> None:
             await trio.lowlevel.checkpoint()
             turns += 1
 
-    async with opened() as (ws, client), trio.open_nursery() as others:
+    async with opened() as (_ws, client, messages), trio.open_nursery() as others:
         await wait_all_tasks_blocked()
         others.start_soon(take_turns)
         await client.send_all(flood + Frame(TEXT, b"over").encode())
-        assert await ws.get_message() == "over"
+        while not messages:
+            await trio.lowlevel.checkpoint()
         others.cancel_scope.cancel()
     assert turns >= 10_000 // FRAMES_PER_CHECKPOINT
 
 
 async def test_the_size_limit_counts_the_bytes_of_each_message() -> None:
-    async with opened() as (ws, client):
+    async with opened() as (ws, client, messages):
         for _ in range(3):
             await client.send_all(Frame(TEXT, "é".encode() * (BYTES_MAX // 2)).encode())
-            assert len(await ws.get_message()) == BYTES_MAX // 2
+            await wait_all_tasks_blocked()
+            assert messages.pop() == "é" * (BYTES_MAX // 2)
         assert not ws.too_big
         await client.send_all(Frame(TEXT, "é".encode() * (BYTES_MAX // 2 + 1)).encode())
         await wait_all_tasks_blocked()
@@ -74,7 +79,7 @@ async def test_the_size_limit_counts_the_bytes_of_each_message() -> None:
 
 async def test_a_ping_that_crosses_our_close_frame_is_ignored() -> None:
     """The library would raise instead of reading the client's close frame."""
-    async with opened() as (ws, client), trio.open_nursery() as closing:
+    async with opened() as (ws, client, _messages), trio.open_nursery() as closing:
         closing.start_soon(ws.aclose, 1012)
         await wait_all_tasks_blocked()
         await client.send_all(Frame(PING, b"crossing").encode() + close(1012).encode())
@@ -84,44 +89,176 @@ async def test_a_ping_that_crosses_our_close_frame_is_ignored() -> None:
         assert not ws.malformed
 
 
-# --- frames written without wsproto
+async def test_messages_that_wait_are_delivered_first_also_the_one_that_found_no_room() -> None:
+    async with opened(deliver=False) as (ws, client, messages):
+        expected = [f"{number}" for number in range(QUEUE_MESSAGES + 5)]
+        for number in expected:
+            await client.send_all(Frame(TEXT, number.encode()).encode())
+            await wait_all_tasks_blocked()
+        assert not messages
+        ws.deliver(messages.append, lambda: None)
+        await client.send_all(Frame(TEXT, b"later").encode())
+        await wait_all_tasks_blocked()
+        assert messages == [*expected, "later"]
 
 
-def encoded_by_wsproto(text: str) -> bytes:
-    return bytes(FrameProtocol(client=False, extensions=[]).send_data(text, fin=True))
+@pytest.mark.parametrize("delivered", [False, True], ids=["before deliver", "after deliver"])
+async def test_the_end_is_told_once_and_after_the_last_message(delivered: bool) -> None:
+    async with opened(deliver=False) as (ws, client, messages):
+
+        def end() -> None:
+            messages.append("the end")
+
+        if delivered:
+            ws.deliver(messages.append, end)
+        await client.send_all(Frame(TEXT, b"bye").encode() + close(1000).encode())
+        await wait_all_tasks_blocked()
+        if not delivered:
+            ws.deliver(messages.append, end)
+        assert messages == ["bye", "the end"]
 
 
-def parsed_by_a_client(data: bytes) -> list[ParsedFrame]:
-    protocol = FrameProtocol(client=True, extensions=[])
-    protocol.receive_bytes(data)
-    return list(protocol.received_frames())
+@pytest.mark.parametrize("delivered", [False, True], ids=["before deliver", "after deliver"])
+async def test_a_message_that_is_too_big_is_the_end_also_of_a_client_that_says_nothing_more(delivered: bool) -> None:
+    async with opened(deliver=False) as (ws, client, messages):
+
+        def end() -> None:
+            messages.append("the end")
+
+        if delivered:
+            ws.deliver(messages.append, end)
+        await client.send_all(Frame(TEXT, "é".encode() * (BYTES_MAX // 2 + 1)).encode())
+        await wait_all_tasks_blocked()
+        if not delivered:
+            ws.deliver(messages.append, end)
+        assert messages == ["the end"]
+        assert ws.too_big
 
 
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 1_048_576])
-def test_a_text_frame_of_any_size_equals_wsprotos(size: int) -> None:
-    assert text_frame(b"x" * size) == encoded_by_wsproto("x" * size)
+async def test_whole_text_frames_never_meet_wsproto_and_all_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it notices a wsproto whose private parts have changed."""
+    met: list[bytes] = []
+    short, ping, fragment = Frame(TEXT, b"short").encode(), Frame(PING).encode(), Frame(TEXT, b"a", fin=False).encode()
+    rest = Frame(CONTINUATION, b"b").encode()
+    async with opened() as (ws, client, messages):
+        receive_data = ws._wsproto.receive_data
+
+        def meet(data: bytes | None) -> None:
+            met.append(data or b"")
+            receive_data(data)
+
+        monkeypatch.setattr(ws._wsproto, "receive_data", meet)
+        pieces = [short + short, short[:5], short[5:], short + ping, short, fragment, ping, rest + short, short, b""]
+        for piece in pieces:
+            if piece:
+                await client.send_all(piece)
+                await wait_all_tasks_blocked()
+    assert met == [short[:5], short[5:], ping, fragment, ping, rest + short]
+    assert messages == ["short"] * 5 + ["ab"] + ["short"] * 2
 
 
-@given(st.text())
-def test_a_text_frame_of_any_text_equals_wsprotos(text: str) -> None:
-    assert text_frame(text.encode()) == encoded_by_wsproto(text)
+async def test_a_message_that_crosses_our_close_frame_is_not_delivered() -> None:
+    async with opened() as (ws, client, messages), trio.open_nursery() as closing:
+        closing.start_soon(ws.aclose, 1012)
+        await wait_all_tasks_blocked()
+        await client.send_all(Frame(TEXT, b"crossing").encode() * 2 + close(1012).encode())
+        await wait_all_tasks_blocked()
+        assert not messages
 
 
-@given(st.lists(st.text(max_size=200), max_size=5))
-def test_consecutive_frames_are_parsed_as_one_message_each(texts: list[str]) -> None:
-    frames = parsed_by_a_client(b"".join(text_frame(text.encode()) for text in texts))
-    assert [(frame.opcode, frame.payload, frame.message_finished) for frame in frames] == [
-        (Opcode.TEXT, text, True) for text in texts
-    ]
+# --- the two ways
+
+MASKS = st.sampled_from([b"\1\2\3\4", bytes(4)])
+INNER = Frame(TEXT, b"in").encode()  # in a payload it is no frame
+TEXTS = st.text(max_size=40).map(str.encode) | st.sampled_from([
+    b"", b"x" * 126, b"x" * (BYTES_MAX + 1), "é".encode() * (BYTES_MAX // 2), INNER.replace(b"\x81\x82", b"in")
+])  # fmt: skip
+PAYLOADS = st.sampled_from([b"", b"\x03\xe8", b"\xc3", b"\xa9", b"text", INNER, INNER * 2]) | st.binary(max_size=130)
+WHOLE = st.builds(Frame, st.just(TEXT), TEXTS, mask=MASKS)
+PARTS = st.builds(Frame, st.sampled_from([TEXT, BINARY, CONTINUATION]), PAYLOADS, fin=st.booleans(), mask=MASKS)
+PINGS = st.builds(Frame, st.sampled_from([PING, PONG]), PAYLOADS.map(lambda payload: payload[:125]), mask=MASKS)
+WRONG = st.builds(
+    Frame,
+    st.sampled_from([TEXT, CONTINUATION, PING, CLOSE, 3, 11]),
+    PAYLOADS,
+    fin=st.booleans(),
+    rsv=st.sampled_from([0, 1, 4]),
+    masked=st.booleans(),
+    length_bytes=st.sampled_from([None, 2, 8]),
+)
+FRAMES = st.tuples(st.lists(st.one_of(WHOLE, WHOLE, PARTS, PINGS), min_size=1, max_size=8), st.lists(WRONG, max_size=1))
+GARBAGE = st.binary(max_size=6) | st.sampled_from([b"", b"\x81" + INNER, b"\x81\xfe\x00" + INNER])
 
 
-@pytest.mark.parametrize("code", [1000, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 4001])
-@pytest.mark.parametrize("reason", ["", "the server is restarting"])
-def test_a_close_frame_carries_its_code_and_reason(code: int, reason: str) -> None:
-    (frame,) = parsed_by_a_client(close_frame(code, reason))
-    assert frame.opcode is Opcode.CLOSE
-    assert (int(frame.payload[0]), frame.payload[1] or "") == (code, reason)
+@st.composite
+def cut(draw: st.DrawFn, frames: Sequence[bytes]) -> list[bytes]:
+    """The frames' bytes in pieces; cuts are as likely between two frames as within one."""
+    pieces = [b""]
+    for frame in frames:
+        if draw(st.booleans()):
+            pieces.append(b"")
+        at = draw(st.integers(0, min(len(frame), 8)) | st.integers(0, len(frame)))
+        if draw(st.booleans()):
+            pieces[-1] += frame[:at]
+            pieces.append(frame[at:])
+        else:
+            pieces[-1] += frame
+    return pieces
 
 
-def test_a_close_frame_never_exceeds_the_size_of_a_control_frame() -> None:
-    assert len(close_frame(1011, "é" * 200)) <= 2 + 125
+async def heard(pieces: list[bytes], way: str) -> tuple[object, ...]:
+    """Everything that comes of a client's bytes: messages and the end in their order, and the bytes for the client."""
+    seen: list[object] = []
+    answer = bytearray()
+    async with opened(deliver=False) as (ws, client, _):
+
+        async def note_bytes() -> None:
+            while data := await client.receive_some(1_000_000):
+                answer.extend(data)
+
+        async with trio.open_nursery() as listening:
+            listening.start_soon(note_bytes)
+            await wait_all_tasks_blocked()  # the answer to the handshake
+            answer.clear()
+            if way == "wsproto":
+                cast("Any", ws._sieve)._sift = _to_wsproto
+            ws.deliver(seen.append, lambda: seen.append("the end"))
+            for piece in pieces:
+                try:
+                    await client.send_all(piece)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    break
+                await wait_all_tasks_blocked()
+            listening.cancel_scope.cancel()
+        end = ws.closed.code if ws.closed else None, ws.malformed, ws.too_big, ws.crashed
+    return seen, bytes(answer), end
+
+
+async def _to_wsproto(data: bytes) -> bytes:
+    return data
+
+
+@settings(deadline=None, max_examples=200)
+@given(frames=FRAMES, garbage=GARBAGE, data=st.data())
+def test_the_short_way_hears_what_wsproto_hears_however_the_bytes_are_cut(
+    frames: tuple[list[Frame], list[Frame]], garbage: bytes, data: st.DataObject
+) -> None:
+    sent = [frame.encode() for part in frames for frame in part]
+    pieces = [piece for piece in data.draw(cut([*sent, garbage]), "pieces") if piece]
+    assert trio.run(heard, pieces, "short") == trio.run(heard, pieces, "wsproto")
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [Frame(BINARY, INNER, mask=bytes(4)).encode()[:6], INNER],
+        [Frame(PING, INNER, mask=bytes(4)).encode()[:6], INNER],
+        [b"\x81", INNER],
+        [b"\x81\xfe\x00", INNER],
+        [Frame(TEXT, b"a", fin=False).encode(), INNER],
+        [Frame(TEXT, b"a", fin=False).encode(), Frame(PING).encode(), INNER],
+    ],
+    ids=["in a payload", "in a ping", "behind one byte", "in a length", "in a message", "behind a ping in a message"],
+)
+def test_what_looks_like_a_frame_within_another_one_is_none(pieces: list[bytes]) -> None:
+    assert trio.run(heard, pieces, "short") == trio.run(heard, pieces, "wsproto")

@@ -94,11 +94,11 @@ class ScenarioRun(Run):
         async def serve_in_scope(listener: Listener, transport: ServerEnd) -> None:
             wire = transport._wire
             if wire not in [visit.wire for visit in self.visits()]:
-                await serve(listener, transport)  # type: ignore[arg-type]
+                await serve(listener, transport)
                 return
             self.steps.root(trio.lowlevel.current_task())
             with trio.CancelScope() as self.scopes[wire]:
-                await serve(listener, transport)  # type: ignore[arg-type]
+                await serve(listener, transport)
             del self.scopes[wire]
             self.left[wire] = trio.current_time()
 

@@ -14,6 +14,7 @@ CONNECTION, READER, EXIT_PATH = (
     "server/lastcall/realtime/reader.py",
     "server/lastcall/realtime/exit_path.py",
 )
+WATCH = "server/lastcall/realtime/watch.py"
 SESSION, CONVERSATION = "server/lastcall/sessions/session.py", "server/lastcall/conversation/conversation.py"
 RESPONSE, STREAM, LISTENER = (
     "server/lastcall/conversation/response.py",
@@ -52,15 +53,15 @@ EXIT = (
     mutant(
         "the socket is closed before the row",
         EXIT_PATH,
-        "                await self._end_session()\n",
-        "                await self._close()\n                await self._end_session()\n",
+        "            await self._end_session()\n",
+        "            await self._close()\n            await self._end_session()\n",
         ORPHAN,
     ),
     mutant(
         "the row is written before the socket is closed though somebody else closed it",
         EXIT_PATH,
-        "closed_already = self._session.reason in CLOSED_ALREADY",
-        "closed_already = False",
+        "if self._session.reason in CLOSED_ALREADY:",
+        "if False:",
         GHOST,
         test=f"{LAST_RESORTS}::test_a_socket_whose_row_another_closed_does_not_wait_for_the_database",
     ),
@@ -146,8 +147,8 @@ EXIT = (
 ALIVE = (
     mutant(
         "a session's time is never up",
-        READER,
-        "                timer.deadline = self._limits.deadline\n",
+        WATCH,
+        "        if trio.current_time() >= deadline:\n            self._late()\n",
         "",
         END,
         ORPHAN,
@@ -161,24 +162,24 @@ ALIVE = (
     ),
     mutant(
         "a silent client is never given up",
-        READER,
-        "                self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)\n",
-        "                pass\n",
+        WATCH,
+        "            self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)\n",
+        "            pass\n",
         ORPHAN,
         END,
     ),
     mutant(
         "a silent client's end is dated by its discovery",
-        READER,
+        WATCH,
         "self._session.stop(EndReason.CLIENT_VANISHED, ended=self._stream.last_received)",
         "self._session.stop(EndReason.CLIENT_VANISHED)",
         END,
     ),
     mutant(
         "pings are counted from the last ping",
-        READER,
-        "await trio.sleep_until(self._stream.last_received + self._settings.ping_interval)",
-        "await trio.sleep(self._settings.ping_interval)",
+        WATCH,
+        "            return heard + self._interval\n",
+        "            return now + self._interval\n",
         ORPHAN,
         END,
     ),
@@ -208,17 +209,19 @@ ALIVE = (
     mutant(
         "an agent runs inside the session",
         CONNECTION,
-        "start_reply=self._replies.start_soon",
-        "start_reply=helpers.start_soon",
+        "        with self._watch.watching():\n            await conversation.run(inbox)\n",
+        "        async with trio.open_nursery() as inside:\n"
+        "            conversation._responder._start_reply = inside.start_soon\n"
+        "            with self._watch.watching():\n                await conversation.run(inbox)\n",
         ORPHAN,
         END,
     ),
     mutant(
         "a socket waits for an agent that ignores cancellation",
         LISTENER,
-        "                    await self._serve_stream(self._buffered(secured), caller, replies)\n",
+        "                    await self._serve_stream(self._buffered(secured, tasks), caller, tasks)\n",
         "                    async with trio.open_nursery() as own:\n"
-        "                        await self._serve_stream(self._buffered(secured), caller, own)\n"
+        "                        await self._serve_stream(self._buffered(secured, own), caller, own)\n"
         "                        own.cancel_scope.cancel()\n",
         GHOST,
         test=f"{CONNECTIONS}::test_an_agent_that_ignores_cancellation_does_not_keep_its_socket_open",
@@ -699,12 +702,8 @@ REMEMBERING = (
     mutant(
         "a client waits for memory",
         EXIT_PATH,
-        "                if not closed_already:\n"
-        "                    beside.start_soon(self._close)\n"
-        "                await self._finalize_memory()\n",
-        "                await self._finalize_memory()\n"
-        "                if not closed_already:\n"
-        "                    beside.start_soon(self._close)\n",
+        "                await self._close_beside(self._finalize_memory)\n",
+        "                await self._finalize_memory()\n                await self._close()\n",
         BOUND,
         test=f"{EXITS}::test_no_client_waits_for_memory_that_hangs",
     ),

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 import trio
+from lastcall.transport.direct import DirectStream
 from wsproto.frame_protocol import Opcode
 
 HEAD_END = b"\r\n\r\n"
@@ -158,7 +159,7 @@ class Wire:
         return len(taken)
 
 
-class ServerEnd(trio.abc.HalfCloseableStream):
+class ServerEnd(DirectStream):
     """The server's side of a wire. Like `trio.SocketStream`, it has one checkpoint where it need not wait."""
 
     def __init__(self, wire: Wire) -> None:
@@ -170,6 +171,9 @@ class ServerEnd(trio.abc.HalfCloseableStream):
             raise trio.ClosedResourceError
         if self._wire._reset or self._wire.ended == "reset":
             raise trio.BrokenResourceError
+
+    def send_now(self, data: bytes | bytearray) -> int:
+        return self._take(memoryview(bytes(data)))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 from lastcall.conversation import timeline
+from lastcall.protocol import ids as protocol_ids
 
 from .clock import VirtualClock
 from .trio_internals import order_of_tasks
@@ -36,6 +37,7 @@ def deterministic(seed: int, clock: VirtualClock) -> Iterator[None]:
         with (
             order_of_tasks(seed),
             patch.object(os, "urandom", ids.randbytes),  # uuid4, and the nonces of WebSockets
+            patch.object(protocol_ids, "_pool", protocol_ids._RandomPool()),
             # Milliseconds of one virtual moment tie, as they may.
             patch.object(timeline, "wall_clock_ms", lambda: int(clock.now * 1000)),
             _without_garbage_collection(),
