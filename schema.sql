@@ -337,6 +337,170 @@ CREATE TABLE IF NOT EXISTS user_memories (
 CREATE UNIQUE INDEX IF NOT EXISTS memory_once_per_user ON user_memories (user_id, kind, md5(lower(content)));
 CREATE INDEX IF NOT EXISTS memories_newest_first ON user_memories (user_id, updated_at DESC, memory_id DESC);
 
+-- ------------------------------------------------------------------------------------------- turns of the past
+
+-- What users and agents have said, by its words, so that it is found again; indexed once, in the transaction that marks
+-- the session's memory done. Texts stay in messages. Every key begins with the user.
+
+-- Up to 120 turns of one session that follow each other; arrays have an element for each.
+CREATE TABLE IF NOT EXISTS recall_passages (
+    user_id     text        NOT NULL,
+    passage_id  bigint      GENERATED ALWAYS AS IDENTITY,
+    session_id  uuid        NOT NULL,
+    message_ids uuid[]      NOT NULL,   -- NULL: deleted since
+    flags       smallint[]  NOT NULL,   -- 1: by the user, 2: a question
+    words       integer     NOT NULL,   -- of all turns
+    stemmers    text[]      NOT NULL,   -- dictionaries of the languages that it is in
+    lexemes     text[]      NOT NULL,   -- its keys in recall_lexemes
+    PRIMARY KEY (user_id, passage_id),
+    CONSTRAINT passages_of_session UNIQUE (user_id, session_id, passage_id)
+) WITH (toast_tuple_target = 512);     -- every search reads all passages of its user, but not their lexemes
+
+-- Which turns of a passage have a word: by its stem, or by its prefix or pair of characters, which begin with `~`.
+CREATE TABLE IF NOT EXISTS recall_lexemes (
+    user_id    text       NOT NULL,
+    lexeme     text       NOT NULL,
+    passage_id bigint     NOT NULL,
+    mentions   smallint[] NOT NULL,     -- 256 * (number of the turn, from 0) + 100 * BM25 of the word there
+    weight_max smallint   NOT NULL,     -- the largest of these BM25
+    PRIMARY KEY (user_id, lexeme, passage_id)
+);
+
+-- Adds a session to the index. passages: a list of `Passage`, as memory/search/indexing.py has it. Called by whoever has
+-- just marked the session's memory as done, and so holds its row: forget_messages waits for that, and what it has
+-- deleted before is not indexed. A mention is weighed as in a text of 12 words, for which users need no mean of their
+-- own. The day, month and year of a passage are words of each of its turns.
+CREATE OR REPLACE FUNCTION index_session(owner text, indexed uuid, passages jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    passage record;
+    ids     uuid[];
+    said_at timestamptz;
+    id      bigint;
+    keys    text[];
+BEGIN
+    FOR passage IN SELECT * FROM jsonb_to_recordset(passages) AS t (
+        items text[], lengths smallint[], flags smallint[], words jsonb) LOOP
+        -- An item may have been stored after the session's end, if that was by the clock of an outage.
+        SELECT array_agg(m.message_id ORDER BY i.ordinality), min(least(m.created_at, s.session_end))
+          INTO ids, said_at
+          FROM unnest(passage.items) WITH ORDINALITY AS i (item_id, ordinality)
+          LEFT JOIN (messages m JOIN conversation_sessions s USING (session_id))
+            ON m.session_id = indexed AND m.item_id = i.item_id AND m.deleted_at IS NULL;
+        CONTINUE WHEN said_at IS NULL;
+        INSERT INTO recall_passages (user_id, session_id, message_ids, flags, words, stemmers, lexemes)
+        VALUES (owner, indexed, ids, passage.flags, (SELECT sum(length) FROM unnest(passage.lengths) length),
+                ARRAY(SELECT DISTINCT w ->> 'stemmer' FROM jsonb_array_elements(passage.words) w WHERE w ? 'stemmer'),
+                '{}')
+        RETURNING passage_id INTO id;
+        WITH said AS MATERIALIZED (
+            SELECT text, key, mentions,
+                   CASE WHEN stemmer IS NOT NULL THEN ts_lexize(stemmer::regdictionary, text)
+                        WHEN text IS NOT NULL THEN ARRAY[]::text[] || text END AS stems
+              FROM jsonb_to_recordset(passage.words) AS t (text text, key text, stemmer text, mentions integer[])
+        ), found AS (
+            SELECT unnest(stems) AS lexeme, mentions FROM said
+            UNION ALL SELECT key, mentions FROM said WHERE key IS NOT NULL AND stems IS DISTINCT FROM '{}'
+        ), counted AS (
+            SELECT lexeme, mention / 256 AS turn, sum(mention % 256) AS count
+              FROM found, unnest(mentions) mention GROUP BY 1, 2
+            UNION ALL
+            SELECT lexeme, turn, 1 FROM generate_series(0, cardinality(ids) - 1) turn,
+                   unnest(ARRAY[to_char(said_at, 'FMDD'), to_char(said_at, 'YYYY')]
+                          || ts_lexize('english_stem', to_char(said_at, 'FMmonth'))) lexeme
+        ), weighed AS (
+            SELECT lexeme, turn,
+                   round(220 * sum(count) / (sum(count) + 0.72 + 0.04 * passage.lengths[turn + 1]))::integer AS weight
+              FROM counted WHERE ids[turn + 1] IS NOT NULL GROUP BY lexeme, turn
+        ), stored AS (
+            INSERT INTO recall_lexemes (user_id, lexeme, passage_id, mentions, weight_max)
+            SELECT owner, lexeme, id, array_agg(256 * turn + weight ORDER BY turn), max(weight)
+              FROM weighed GROUP BY lexeme
+            RETURNING lexeme
+        )
+        SELECT array_agg(lexeme) INTO keys FROM stored;
+        UPDATE recall_passages SET lexemes = keys WHERE user_id = owner AND passage_id = id AND keys IS NOT NULL;
+    END LOOP;
+END $$;
+
+-- A message that is deleted, or marked as deleted, is not found any more: in the same transaction, whoever does it.
+CREATE OR REPLACE FUNCTION forget_messages() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    gone     uuid[];
+    sessions uuid[];
+    passage  record;
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        SELECT array_agg(message_id), array_agg(DISTINCT before.session_id) INTO gone, sessions
+          FROM before JOIN after USING (message_id)
+         WHERE before.deleted_at IS NULL AND after.deleted_at IS NOT NULL;
+    ELSE
+        SELECT array_agg(message_id), array_agg(DISTINCT session_id) INTO gone, sessions FROM before;
+    END IF;
+    -- A server that indexes one of these sessions just now holds its row, and may not have seen the deletion. One that
+    -- begins later sees it.
+    PERFORM FROM conversation_sessions WHERE session_id = ANY (sessions) ORDER BY session_id FOR SHARE;
+    FOR passage IN
+        SELECT p.user_id, p.passage_id, p.lexemes,
+               ARRAY(SELECT (ordinality - 1)::integer FROM unnest(p.message_ids) WITH ORDINALITY AS m (id, ordinality)
+                      WHERE id = ANY (gone)) AS turns
+          FROM conversation_sessions s JOIN recall_passages p USING (user_id, session_id)
+         WHERE s.session_id = ANY (sessions) AND p.message_ids && gone
+    LOOP
+        UPDATE recall_lexemes l
+           SET mentions = ARRAY(SELECT m FROM unnest(l.mentions) m WHERE m / 256 <> ALL (passage.turns))
+         WHERE l.user_id = passage.user_id AND l.lexeme = ANY (passage.lexemes) AND l.passage_id = passage.passage_id
+           AND EXISTS (SELECT FROM unnest(l.mentions) m WHERE m / 256 = ANY (passage.turns));
+        DELETE FROM recall_lexemes l
+         WHERE l.user_id = passage.user_id AND l.lexeme = ANY (passage.lexemes) AND l.passage_id = passage.passage_id
+           AND l.mentions = '{}';
+        UPDATE recall_passages p
+           SET lexemes = ARRAY(SELECT l.lexeme FROM recall_lexemes l WHERE l.user_id = passage.user_id
+                                  AND l.lexeme = ANY (passage.lexemes) AND l.passage_id = passage.passage_id),
+               message_ids = ARRAY(SELECT CASE WHEN id <> ALL (gone) THEN id END
+                                     FROM unnest(p.message_ids) WITH ORDINALITY AS m (id, ordinality)
+                                    ORDER BY ordinality)
+         WHERE p.user_id = passage.user_id AND p.passage_id = passage.passage_id;
+        DELETE FROM recall_passages p
+         WHERE p.user_id = passage.user_id AND p.passage_id = passage.passage_id AND p.lexemes = '{}';
+    END LOOP;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER forget_marked_messages AFTER UPDATE ON messages
+    REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION forget_messages();
+CREATE OR REPLACE TRIGGER forget_deleted_messages AFTER DELETE ON messages
+    REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION forget_messages();
+
+-- Nothing is left of a session that is deleted. Not by a foreign key: its own lookup would need a key that does not
+-- begin with the user.
+CREATE OR REPLACE FUNCTION forget_sessions() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    DELETE FROM recall_passages p USING before WHERE p.user_id = before.user_id AND p.session_id = before.session_id;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION forget_passages() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    DELETE FROM recall_lexemes l USING (SELECT user_id, passage_id, unnest(lexemes) AS lexeme FROM before) gone
+     WHERE l.user_id = gone.user_id AND l.lexeme = gone.lexeme AND l.passage_id = gone.passage_id;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION forget_all_sessions() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    DELETE FROM recall_lexemes; -- not TRUNCATE, which fails where the same statement truncates them too
+    DELETE FROM recall_passages;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER forget_sessions AFTER DELETE ON conversation_sessions
+    REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION forget_sessions();
+CREATE OR REPLACE TRIGGER forget_passages AFTER DELETE ON recall_passages
+    REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION forget_passages();
+CREATE OR REPLACE TRIGGER forget_all_sessions AFTER TRUNCATE ON conversation_sessions
+    FOR EACH STATEMENT EXECUTE FUNCTION forget_all_sessions();
+
 -- ----------------------------------------------------------------------------------------- batches of writes
 
 -- Commits a batch of the group-commit writer in one round trip. `writes` has lists of `starts`, `items`, `deletions`
@@ -540,8 +704,9 @@ BEGIN
                     OR deletion.message_id IS NULL) AND m.message_id <> ALL (coalesce(deletion.spared, '{}'));
             IF FOUND THEN
                 UPDATE messages SET deleted_at = now() WHERE message_id = (
-                    SELECT m.message_id FROM messages m WHERE m.message_id = message AND deleted_at IS NULL
-                       FOR NO KEY UPDATE SKIP LOCKED);
+                    SELECT m.message_id FROM messages m JOIN conversation_sessions s USING (session_id)
+                     WHERE m.message_id = message AND deleted_at IS NULL
+                       FOR NO KEY UPDATE OF m SKIP LOCKED FOR SHARE OF s SKIP LOCKED); -- s: see forget_messages
                 outcome := CASE WHEN FOUND THEN 'deleted' ELSE 'held' END;
             ELSE
                 PERFORM FROM messages

@@ -20,7 +20,7 @@ from .embedded.supervisor import supervised
 from .limits.gate import Gate
 from .limits.limit import Limit
 from .listener import Listener, sockets_allowed
-from .memory.extract import RulesExtractor, rules_in_process, uses_rules
+from .memory.extract import RulesExtractor, TurnIndexer, index_in_process, rules_in_process, uses_rules
 from .memory.finalizer import open_finalizer
 from .memory.rules_process import open_rules_process
 from .metrics import Metrics
@@ -114,6 +114,7 @@ async def serve(settings: Settings, announce: Callable[[Ready], None], watchdog:
                         metrics,
                         warm_up=store.warm_up,
                         by_rules=rules.extract,
+                        index=rules.index,
                     )
         outermost.cancel_scope.cancel()
 
@@ -130,6 +131,7 @@ async def serve_sessions(
     *,
     warm_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     by_rules: RulesExtractor = rules_in_process,
+    index: TurnIndexer = index_in_process,
 ) -> None:
     """From this instance's lease to its last memory. A shutdown goes through it in the order of `PHASES`.
 
@@ -149,7 +151,7 @@ async def serve_sessions(
             repairs.start_soon(reconciler.run)
             repairs.start_soon(finish_revocations, store)
             with trio.CancelScope() as memory_budget:
-                async with open_finalizer(store, agent, settings, by_rules) as finalizer:
+                async with open_finalizer(store, agent, settings, by_rules, index) as finalizer:
                     authenticator = Authenticator(store, settings)
                     services = Services(
                         lease,

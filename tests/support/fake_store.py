@@ -22,7 +22,9 @@ from lastcall.store.records import (
     Instance,
     ItemDeletion,
     MemoryClaim,
+    PastTurn,
     Recollection,
+    SearchResult,
     SessionEnd,
     SessionStart,
     StoredHistory,
@@ -203,8 +205,17 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
     ) -> Sequence[MemoryClaim]:
         return await self._ask("claim_memory", lambda: self._claim(limit, lease_seconds, session_id))
 
-    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
+    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory], passages: str = "[]") -> bool:
         return await self._ask("finish_memory", lambda: self._finish(session_id, memories))
+
+    async def search_turns(
+        self, user_id: str, words: Sequence[tuple[str, str]], stemmer: str | None, passages_max: int
+    ) -> SearchResult:
+        """Finds nothing: only PostgreSQL has an index, and so none of its users has a past that is searched."""
+        return await self._ask("search_turns", lambda: SearchResult({}, []))
+
+    async def read_turns(self, user_id: str, turns: Sequence[tuple[int, int]], chars_max: int) -> Sequence[PastTurn]:
+        return await self._ask("read_turns", list[PastTurn])
 
     async def release_memory(self, session_id: UUID) -> None:
         await self._ask("release_memory", lambda: self._release(session_id))

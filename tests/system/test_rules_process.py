@@ -14,8 +14,9 @@ import pytest
 import trio
 import trio.testing
 from lastcall.agents.agent import AgentFailed, Memory, Message, Transcript
+from lastcall.config import Settings
 from lastcall.memory import rules_process
-from lastcall.memory.extract import RulesUnavailable
+from lastcall.memory.extract import RulesUnavailable, index_in_process
 from lastcall.memory.rules_process import RulesProcess, open_rules_process
 from lastcall.runtime.host import process_started
 from lastcall.store.postgres import PostgresStore
@@ -217,3 +218,27 @@ async def test_a_server_extracts_nothing_by_itself(database_url: str, postgres_s
         await say(server, "I like tea.")
         noted = await trio.to_thread.run_sync(server.wait_for, "memory_not_finalized")
     assert noted["reason"] == f"the rules took longer than {rules_process.ANSWER_SECONDS:g} s"
+
+
+async def test_the_process_takes_a_session_apart_for_the_index() -> None:
+    async with opened() as rules:
+        passages = await rules.index(said("My name is Ada."))
+        assert passages == await index_in_process(said("My name is Ada."))
+        assert await rules.extract(said("My name is Ada.")) == [FACT]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " ".join(f"w{number:x}" for number in range(160_000)),
+        "".join(chr(0x4E00 + number % 20_000) for number in range(1_000_000)),
+        "'" * 1_000_000,
+        "a\u0301" * 500_000,
+    ],
+    ids=["words", "signs", "apostrophes", "accents"],
+)
+async def test_no_session_takes_longer_to_index_than_its_budget(text: str) -> None:
+    async with opened(Settings().memory_cpu_seconds) as rules:
+        turns = [Message("user", text[start : start + 50_000], "item") for start in range(0, len(text), 50_000)]
+        passages = await rules.index(Transcript("session", "ada", turns))
+        assert 0 < len(passages) <= rules_process.ANSWER_BYTES_MAX

@@ -217,6 +217,10 @@ def is_applied_twice(world: World) -> None:
     world.records.effects[UUID, FACT] = 2
 
 
+def is_indexed_twice(world: World) -> None:
+    world.records.index_faults.append("turn 1 is indexed 2 times")
+
+
 def is_swept_while_its_owner_lives(world: World) -> None:
     world.row.reason = "owner_died"
 
@@ -348,6 +352,7 @@ FALSIFIED: list[tuple[str, Callable[[World], None]]] = [
     ("memories_missing", is_remembered_from_elsewhere),
     ("memories_doubled", is_remembered_twice),
     ("memories_doubled", is_applied_twice),
+    ("index_faults", is_indexed_twice),
     ("healthy_swept", is_swept_while_its_owner_lives),
     ("view_disagrees", is_seen_active_after_its_end),
     ("view_disagrees", is_called_orphaned_while_its_owner_lives),

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+from .recalled import RecalledTurn
+
 Role = Literal["system", "user", "assistant"]
 
 
@@ -54,13 +56,13 @@ class Tool:
 class Turn:
     """The input of one answer.
 
-    instructions: the system prompt, including what is remembered of the user.
+    instructions: the system prompt, including what is remembered of the user, and `recalled` as quotations.
     messages: the conversation so far, oldest first; the last one is usually the user's.
     max_output_tokens: the client's limit, in tokens; None for no limit.
     items: the messages with tool calls and their outputs in between, for agents that call tools.
-    tools: the tools that may be called in this turn.
-    tool_choice: "auto", "none", "required", or the tool that must be called.
+    tools, tool_choice: what may be called in this turn; "auto", "none", "required", or the tool that must be called.
     parallel_tool_calls: whether several calls are allowed; None if the client does not say.
+    recalled: what was said in earlier conversations that belongs to the newest message, best first.
     """
 
     user_id: str
@@ -72,14 +74,12 @@ class Turn:
     tools: Sequence[Tool] = ()
     tool_choice: Literal["auto", "none", "required"] | Tool = "auto"
     parallel_tool_calls: bool | None = None
+    recalled: Sequence[RecalledTurn] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """Begins a call of one of the turn's tools; `ToolArguments` continue it.
-
-    arguments: the start of the JSON, or all of it. call_id: None to have one generated.
-    """
+    """Begins a call of a tool; `ToolArguments` continue it. arguments: JSON, or its start. call_id: None: a new one."""
 
     name: str
     arguments: str = ""

@@ -1,13 +1,37 @@
-"""The session's configuration: what `session.update` may set, and what an absent or null value means."""
+"""What a conversation starts with, what `session.update` may set of it, and what an absent or null value means."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from msgspec import UNSET
 
 from ..protocol.client_events import SessionPatch, SessionUpdate
 from ..protocol.server_events import RealtimeSession
+from ..store.records import Recollection, StoredItem
 from .turns import with_briefing
 from .validation import known_choice, offered_tools, refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What a conversation starts with.
+
+    known: what is remembered of the user; it stays in the instructions whatever the client sets.
+    history: stored items, oldest first, as context for the agent.
+    older: how many of them, from the first on, are of role system and from before the newest items.
+    replay: how many of the newest history items are sent to the client.
+    expires_at: when the session expires, in Unix seconds.
+    """
+
+    model: str
+    instructions: str
+    known: Recollection
+    history: Sequence[StoredItem]
+    older: int = 0
+    replay: int
+    expires_at: int
 
 
 def check_patch(event: SessionUpdate) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
 
 import msgspec
 import structlog
@@ -14,6 +13,9 @@ from ..agents.agent import Agent
 from ..config import Settings
 from ..limits.limit import Limit
 from ..limits.memory import json_bytes
+from ..memory.recall import briefing
+from ..memory.search.past import Past
+from ..memory.search.recalling import names_of
 from ..protocol import server_events
 from ..protocol.client_events import (
     AnyClientEvent,
@@ -30,13 +32,12 @@ from ..protocol.client_events import (
     SessionUpdate,
 )
 from ..protocol.ids import public_id
-from ..protocol.items import Item
+from ..protocol.items import Item, MessageItem
 from ..sessions.session import Session
 from ..store.errors import ItemExists, ItemNotFound, SessionClosed, StoreError
-from ..store.records import StoredItem
 from ..store.store import Store
 from .audio import answer_about_audio
-from .configuration import apply_patch, check_patch
+from .configuration import Opening, apply_patch, check_patch
 from .journal import Journal
 from .responder import Responder
 from .sinks import EventSink
@@ -45,26 +46,6 @@ from .turns import with_briefing
 from .validation import item_exists, item_not_found, new_item, refusal
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """What a conversation starts with.
-
-    briefing: what is remembered of the user; it stays in the instructions whatever the client sets.
-    history: stored items, oldest first, as context for the agent.
-    older: how many of them, from the first on, are of role system and from before the newest items.
-    replay: how many of the newest history items are sent to the client.
-    expires_at: when the session expires, in Unix seconds.
-    """
-
-    model: str
-    instructions: str
-    briefing: str
-    history: Sequence[StoredItem]
-    older: int = 0
-    replay: int
-    expires_at: int
 
 
 class Conversation:
@@ -94,15 +75,19 @@ class Conversation:
         self._settings = settings
         self._timeline = Timeline(opening.history, session.memory.add, older=opening.older)
         self._replay: Sequence[ConversationEntry] = list(self._timeline)[-opening.replay :] if opening.replay else ()
-        self._briefing = opening.briefing
+        self._briefing = briefing(opening.known.facts)
         self._config_held = 0
+        self._past: Past | None = None  # a user without one costs no statement more
+        if opening.known.has_past:
+            names, is_known = names_of(opening.known.facts), self._timeline.__contains__
+            self._past = Past(store, session.user_id, session.conversation_id, names, is_known)
         self._journal = Journal(session, self._timeline, store, settings, count)
         self._responder = Responder(
             session,
             self._timeline,
             self._journal,
             agent=agent,
-            briefing=opening.briefing,
+            briefing=self._briefing,
             outbox=outbox,
             settings=settings,
             draining=draining,
@@ -113,7 +98,7 @@ class Conversation:
         self._config = server_events.RealtimeSession(
             id=session.public_id,
             model=opening.model,
-            instructions=with_briefing(opening.instructions, opening.briefing),
+            instructions=with_briefing(opening.instructions, self._briefing),
             expires_at=opening.expires_at,
             conversation_id=public_id("conv", session.conversation_id),
         )
@@ -130,6 +115,10 @@ class Conversation:
 
     async def run(self, inbox: AsyncIterable[AnyClientEvent | EventRejected]) -> None:
         """Handles events in order, until the inbox ends or the session does."""
+        async with self._past.open() if self._past is not None else nullcontext():
+            await self._run(inbox)
+
+    async def _run(self, inbox: AsyncIterable[AnyClientEvent | EventRejected]) -> None:
         async for event in inbox:
             try:
                 await self._handle(event)
@@ -159,7 +148,8 @@ class Conversation:
             case ItemTruncate() | AudioBufferClear():
                 self._outbox.emit(answer_about_audio(event, self._timeline))
             case ResponseCreate():
-                self._responder.create(event, self._config)
+                recalled = await self._past.turns() if self._past is not None else ()
+                self._responder.create(event, self._config, recalled)
             case ResponseCancel():
                 self._responder.cancel(event)
 
@@ -186,6 +176,8 @@ class Conversation:
 
     async def _create_item(self, event: ItemCreate) -> None:
         item = self._checked_item(event)
+        if self._past is not None and isinstance(item, MessageItem) and item.role == "user":
+            self._past.look_up("".join(part.text for part in item.content))  # beside the commit
         try:
             with self._storing(event):
                 entry = await self._journal.append(event, item)
@@ -225,6 +217,8 @@ class Conversation:
             await self._mark_deleted(event, entry)
         if entry is not None:
             self._timeline.remove(entry)
+        if self._past is not None:
+            self._past.forget(event.item_id)
         self._outbox.emit(server_events.ItemDeleted(item_id=event.item_id))
 
     async def _mark_deleted(self, event: ItemDelete, entry: ConversationEntry | None) -> None:

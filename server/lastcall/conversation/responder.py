@@ -8,6 +8,7 @@ import structlog
 import trio
 
 from ..agents.agent import Agent
+from ..agents.recalled import RecalledTurn
 from ..config import Settings
 from ..limits.limit import Limit
 from ..protocol import server_events
@@ -64,8 +65,12 @@ class Responder:
         self._active: ActiveResponse | None = None  # the one in the conversation
         self._out_of_band: dict[str, ActiveResponse] = {}
 
-    def create(self, event: ResponseCreate, config: server_events.RealtimeSession) -> None:
+    def create(
+        self, event: ResponseCreate, config: server_events.RealtimeSession, recalled: Sequence[RecalledTurn] = ()
+    ) -> None:
         """Starts a response. Raises `EventRejected`.
+
+        recalled: from the user's past; not for a response with an input of its own, which may be about anything.
 
         The context is taken and the answer's place reserved here, before the next event is handled: in the
         response's own task, the answer could land behind the user's next message.
@@ -73,7 +78,7 @@ class Responder:
         params = event.response or ResponseParams()
         out_of_band = params.conversation == "none"
         self._check(event, params, out_of_band)
-        turn = self._turns.build(event, params, config)
+        turn = self._turns.build(event, params, config, recalled if params.input is None else ())
         response = server_events.Response(
             id=new_id("resp"),
             conversation_id=None if out_of_band else config.conversation_id,

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from msgspec import UNSET
 
 from ..agents.agent import ContextItem, Message, Turn
+from ..agents.recalled import RecalledTurn
 from ..agents.window import within_budget
 from ..config import Settings
 from ..limits.limit import Limit
+from ..memory.search.quoting import quoted
 from ..protocol.client_events import NewItem, ResponseCreate, ResponseParams
 from ..protocol.server_events import RealtimeSession
 from ..sessions.session import Session
@@ -38,24 +40,33 @@ class TurnBuilder:
         self._settings = settings
         self._count = count
 
-    def build(self, event: ResponseCreate, params: ResponseParams, config: RealtimeSession) -> Turn:
+    def build(
+        self,
+        event: ResponseCreate,
+        params: ResponseParams,
+        config: RealtimeSession,
+        recalled: Sequence[RecalledTurn] = (),
+    ) -> Turn:
         """The turn that `response.create` asks for. Raises `EventRejected`."""
         items = self._fitting(self._context(event, params))
         tools = offered_tools(event, config.tools if params.tools is None else params.tools, "response.tools")
         choice = chosen_tool(event, params.tool_choice or config.tool_choice, tools, "response.tool_choice")
         limit = params.max_output_tokens or config.max_output_tokens
-        own = params.instructions
         parallel = config.parallel_tool_calls if params.parallel_tool_calls is None else params.parallel_tool_calls
+        instructions = config.instructions
+        if params.instructions:
+            instructions = with_briefing(params.instructions, self._briefing)
         return Turn(
             user_id=self._session.user_id,
             conversation_id=config.conversation_id,
-            instructions=with_briefing(own, self._briefing) if own else config.instructions,
+            instructions=with_briefing(instructions, quoted(recalled)),
             messages=[item for item in items if isinstance(item, Message)],
             max_output_tokens=limit if isinstance(limit, int) else None,
             items=items,
             tools=tools,
             tool_choice=choice,
             parallel_tool_calls=None if parallel is UNSET else parallel,
+            recalled=recalled,
         )
 
     def _fitting(self, items: Sequence[ContextItem]) -> Sequence[ContextItem]:

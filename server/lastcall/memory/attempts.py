@@ -15,7 +15,7 @@ from ..store.errors import InvalidRow, StoreError
 from ..store.records import MemoryClaim
 from ..store.store import Store
 from .by_model.outage import ModelOutage
-from .extract import RulesExtractor, RulesUnavailable, SessionRefused, extract_memories
+from .extract import RulesExtractor, RulesUnavailable, SessionRefused, TurnIndexer, extract_memories
 from .outcomes import CONTENT_CHARS_MAX, UnstoredOutcomes, acceptable
 
 RELEASE_SECONDS = 2.0  # for giving a claim back, shielded
@@ -36,13 +36,16 @@ class Attempts:
         closing: Whether the server shuts down: the store is not waited for.
     """
 
-    def __init__(self, store: Store, agent: Agent, settings: Settings, by_rules: RulesExtractor) -> None:
+    def __init__(
+        self, store: Store, agent: Agent, settings: Settings, by_rules: RulesExtractor, index: TurnIndexer
+    ) -> None:
         self.outage = ModelOutage()
         self.closing = False
         self._store = store
         self._agent = agent
         self._settings = settings
         self._by_rules = by_rules
+        self._index = index
         self._unstored = UnstoredOutcomes()
         self._suspects: deque[UUID] = deque(maxlen=SUSPECTS_MAX)  # what is dropped has another try for nothing
 
@@ -68,7 +71,8 @@ class Attempts:
         try:
             with trio.fail_after(self._settings.memory_seconds):
                 memories = await self._extracted(claim)
-                await self._store_memories(session_id, memories)
+                passages = await self._indexed(claim)
+                await self._store_memories(session_id, memories, passages)
         except ModelUnavailable as error:
             seconds = self.outage.begin()
             _log.warning("memory_waits_for_model", session_id=str(session_id), reason=str(error), again_seconds=seconds)
@@ -109,11 +113,21 @@ class Attempts:
             without_model=1 < claim.attempts == self._settings.memory_attempts_max,
         )
 
-    async def _store_memories(self, session_id: UUID, memories: Sequence[Memory]) -> None:
+    async def _indexed(self, claim: MemoryClaim) -> str:
+        """The words of the session's turns; in its last try none where that fails, which must not cost its memories."""
+        try:
+            return await self._index(claim.transcript)
+        except AgentFailed as error:
+            if claim.attempts < self._settings.memory_attempts_max:
+                raise
+            _log.warning("turns_not_indexed", session_id=claim.transcript.session_id, reason=str(error))
+            return "[]"
+
+    async def _store_memories(self, session_id: UUID, memories: Sequence[Memory], passages: str) -> None:
         """Stores a session's memories, again and again for as long as the try may last and the store is away."""
         while True:
             try:
-                await self._store.finish_memory(session_id, memories)
+                await self._store.finish_memory(session_id, memories, passages)
             except InvalidRow:
                 self._unstored.drop(str(session_id))
                 raise

@@ -20,7 +20,7 @@ from ..config import Settings
 from ..store.errors import StoreError
 from ..store.store import Store
 from .attempts import Attempts
-from .extract import RulesExtractor, rules_in_process
+from .extract import RulesExtractor, TurnIndexer, index_in_process, rules_in_process
 
 CLAIM_MARGIN_SECONDS = 15.0  # a claim outlives the work that it covers
 REST_SECONDS_MAX = 0.1  # of a worker, between two sessions
@@ -45,11 +45,16 @@ class Finalizer:
     """
 
     def __init__(
-        self, store: Store, agent: Agent, settings: Settings, by_rules: RulesExtractor = rules_in_process
+        self,
+        store: Store,
+        agent: Agent,
+        settings: Settings,
+        by_rules: RulesExtractor = rules_in_process,
+        index: TurnIndexer = index_in_process,
     ) -> None:
         self._store = store
         self._settings = settings
-        self._attempts = Attempts(store, agent, settings, by_rules)
+        self._attempts = Attempts(store, agent, settings, by_rules, index)
         self._idle = trio.lowlevel.ParkingLot()
         self._requests: deque[_Request] = deque()  # no more than there are workers
         self._waiting: set[trio.Event] = set()
@@ -154,10 +159,14 @@ class Finalizer:
 
 @asynccontextmanager
 async def open_finalizer(
-    store: Store, agent: Agent, settings: Settings, by_rules: RulesExtractor = rules_in_process
+    store: Store,
+    agent: Agent,
+    settings: Settings,
+    by_rules: RulesExtractor = rules_in_process,
+    index: TurnIndexer = index_in_process,
 ) -> AsyncIterator[Finalizer]:
     """Runs the workers until the block is left, and then until nothing is pending; the caller sets the deadline."""
-    finalizer = Finalizer(store, agent, settings, by_rules)
+    finalizer = Finalizer(store, agent, settings, by_rules, index)
     async with trio.open_nursery() as workers:
         for _ in range(settings.memory_workers):
             workers.start_soon(finalizer.work)

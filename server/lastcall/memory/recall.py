@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import trio
 
 from ..sessions.registry import Registry
-from ..store.records import RememberedFact
+from ..store.records import Recollection, RememberedFact
 from ..store.store import Store
 
 PENDING_SECONDS_MAX = 0.3  # that a begin waits for memory of the user that is still being finalized
 PENDING_POLL_SECONDS = 0.02
 
 
-async def recall(store: Store, registry: Registry, user_id: str, limit: int) -> Sequence[RememberedFact]:
-    """The user's newest memories, oldest first, with what was said in a session that ended a moment ago.
+async def recall(store: Store, registry: Registry, user_id: str, limit: int) -> Recollection:
+    """The user's newest `limit` memories, with what was said in a session that ended a moment ago.
 
     Where that is still being finalized, on any server, this waits at most `PENDING_SECONDS_MAX` for it.
 
@@ -30,7 +30,7 @@ async def recall(store: Store, registry: Registry, user_id: str, limit: int) -> 
             await trio.sleep(PENDING_POLL_SECONDS)
             leaving = registry.is_leaving(user_id)
             found = await store.recall(user_id, limit)
-    return found.facts
+    return found
 
 
 def briefing(facts: Sequence[RememberedFact]) -> str:

@@ -1,4 +1,4 @@
-"""The program of the process that runs the rules: reads transcripts, one per line, and answers with memories."""
+"""The program of the process that runs the rules: reads tasks, one per line, and answers with memories or words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import select
 import signal
 import sys
 import threading
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import msgspec
 
@@ -18,10 +18,21 @@ NICENESS = 5  # the server goes first
 READY = b"ready\n"
 
 
+class RulesTask(msgspec.Struct):
+    """What to do with a transcript: extract its memories, or take it apart into the words of the index."""
+
+    kind: Literal["extract", "index"]
+    transcript: Transcript
+
+
 class RulesAnswer(msgspec.Struct):
-    """What the rules found in one transcript. error: why they failed on it, or None."""
+    """What was found in one transcript.
+
+    passages: a list of `Passage`, for the database: the server need not parse it. error: why the task failed, or None.
+    """
 
     memories: list[Memory] = []
+    passages: msgspec.Raw = msgspec.Raw(b"[]")
     error: str | None = None
 
 
@@ -46,14 +57,21 @@ def main(cpu_seconds: float) -> NoReturn:
 
 
 def _serve(cpu_seconds: float) -> None:
-    from .rules import memories_by_rules  # slow to compile; not above, so that the server can import this module
+    # Slow to compile; not above, so that the server can import this module.
+    from .rules import memories_by_rules
+    from .search.indexing import passages_of
 
-    decode = msgspec.json.Decoder(Transcript).decode
+    decode = msgspec.json.Decoder(RulesTask).decode
     _write(READY)
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
         try:
-            answer = RulesAnswer(memories_by_rules(decode(line)))
+            task = decode(line)
+            if task.kind == "extract":
+                answer = RulesAnswer(memories_by_rules(task.transcript))
+            else:
+                passages = msgspec.json.encode(passages_of(task.transcript.messages))
+                answer = RulesAnswer(passages=msgspec.Raw(passages))
         except Exception as error:  # noqa: BLE001 - it is the answer, and costs this one transcript
             answer = RulesAnswer(error=f"{type(error).__name__}: {error}")
         signal.setitimer(signal.ITIMER_PROF, 0.0)

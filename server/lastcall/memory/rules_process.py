@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import structlog
@@ -16,7 +17,7 @@ import trio
 
 from ..agents.agent import AgentFailed, Memory, Message, Transcript
 from .extract import RulesUnavailable
-from .rules_main import READY, RulesAnswer
+from .rules_main import READY, RulesAnswer, RulesTask
 
 START_SECONDS = 10.0
 UP_SECONDS = 30.0  # that a transcript waits for a process to be there
@@ -24,8 +25,8 @@ ANSWER_SECONDS = 10.0  # of the wall clock, however little CPU time that was
 END_SECONDS = 2.0  # for the kernel to end a killed process
 BACKOFF_SECONDS_MIN = 0.1  # before a process that ended is replaced; doubled while none answers
 BACKOFF_SECONDS_MAX = 30.0
-SENT_CHARS_MAX = 1_048_576  # of the user's newest messages; the oldest of these may exceed it
-ANSWER_BYTES_MAX = 1_048_576
+SENT_CHARS_MAX = 1_048_576  # of the newest messages; the oldest of these may exceed it
+ANSWER_BYTES_MAX = 4_194_304
 CHUNK_BYTES = 65_536
 SPENT = -signal.SIGPROF  # the exit code of a process whose transcript took more than its CPU time
 
@@ -62,10 +63,25 @@ class RulesProcess:
             AgentFailed: The transcript took too long, or the rules failed on it.
             RulesUnavailable: No process can be started now.
         """
-        spoken = _newest_spoken(transcript.messages)
+        spoken = _newest(transcript.messages, "user")
         if not spoken:
             return []
-        line = msgspec.json.encode(replace(transcript, messages=spoken)) + b"\n"
+        return (await self._answer("extract", replace(transcript, messages=spoken))).memories
+
+    async def index(self, transcript: Transcript) -> str:
+        """The words of a session's turns, as `Store.finish_memory` takes them.
+
+        Raises:
+            AgentFailed: The transcript took too long, or failed.
+            RulesUnavailable: No process can be started now.
+        """
+        said = _newest(transcript.messages, "user", "assistant")
+        if not said:
+            return "[]"
+        return bytes((await self._answer("index", replace(transcript, messages=said))).passages).decode()
+
+    async def _answer(self, kind: Literal["extract", "index"], transcript: Transcript) -> RulesAnswer:
+        line = msgspec.json.encode(RulesTask(kind, transcript)) + b"\n"
         self.start()
         while True:
             await self._until_ready()
@@ -80,7 +96,7 @@ class RulesProcess:
             return
         raise RulesUnavailable(f"no process for the rules within {UP_SECONDS:g} s")
 
-    async def _ask(self, process: trio.Process, line: bytes) -> Sequence[Memory]:
+    async def _ask(self, process: trio.Process, line: bytes) -> RulesAnswer:
         answer = b""
         try:
             with trio.move_on_after(ANSWER_SECONDS) as limit:
@@ -95,7 +111,7 @@ class RulesProcess:
         found = msgspec.json.decode(answer, type=RulesAnswer)
         if found.error is not None:
             raise AgentFailed("extraction_failed", f"the rules failed: {found.error}")
-        return found.memories
+        return found
 
     async def _failure(self, process: trio.Process, *, late: bool) -> str:
         if late:
@@ -158,11 +174,11 @@ async def _started(cpu_seconds: float) -> AsyncIterator[trio.Process]:
         await trio.aclose_forcefully(process.stdout)
 
 
-def _newest_spoken(messages: Sequence[Message]) -> list[Message]:
-    """The user's newest messages, whole, oldest first: encoding all of a long session would hold up the event loop."""
+def _newest(messages: Sequence[Message], *roles: str) -> list[Message]:
+    """The newest messages of these roles, whole, oldest first: encoding a long session would hold up the event loop."""
     taken, left = [], SENT_CHARS_MAX
     for message in reversed(messages):
-        if message.role == "user" and left > 0:
+        if message.role in roles and left > 0:
             taken.append(message)
             left -= len(message.text)
     return taken[::-1]

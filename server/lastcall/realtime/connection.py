@@ -11,10 +11,11 @@ import wsproto.utilities
 from trio_websocket import ConnectionClosed
 
 from ..auth.identity import Principal
-from ..conversation.conversation import Conversation, Opening
+from ..conversation.configuration import Opening
+from ..conversation.conversation import Conversation
 from ..limits.limit import Limit
 from ..limits.session_limits import SessionLimits
-from ..memory.recall import briefing, recall
+from ..memory.recall import recall
 from ..protocol.errors import RequestRefused, error_event
 from ..protocol.ids import new_uuid
 from ..protocol.parsing import parse_session
@@ -95,8 +96,7 @@ class _Connection:
         self._settings = services.settings
         self._tasks = tasks
         self._principal = principal
-        self._model = admission.model
-        self._replay = admission.replay
+        self._model, self._replay = admission.model, admission.replay
         self._resumes = admission.conversation_id or principal.conversation_id
         self._outbox = Outbox(stream, ws)
         memory = services.gate.memory.account(self._make_room)
@@ -194,7 +194,7 @@ class _Connection:
             if not self._principal.may_enter(self._resumes):
                 raise UnknownConversation
             await self._history.load()
-        facts = await recall(store, self._services.registry, session.user_id, settings.recall_memories_max)
+        recollection = await recall(store, self._services.registry, session.user_id, settings.recall_memories_max)
         start = SessionStart(
             session_id=session.session_id,
             conversation_id=session.conversation_id,
@@ -212,7 +212,7 @@ class _Connection:
         return Opening(
             model=self._model,
             instructions=settings.instructions,
-            briefing=briefing(facts),
+            known=recollection,
             history=self._history.items,
             older=self._history.older,
             # Less than what is loaded: the first of them names the one before it.

@@ -138,7 +138,8 @@ RETURNING session_id;
 -- name: recall
 -- One row at least: without memories, one whose kind is NULL. pending: a session of the user ended less than $3 seconds
 -- ago, or is claimed, and is not finalized yet. In the order of memory_due_at, that looks past any backlog.
-SELECT pending, kind, content
+-- has_past: some turn of the user is indexed.
+SELECT pending, EXISTS (SELECT FROM recall_passages WHERE user_id = $1) AS has_past, kind, content
   FROM (SELECT EXISTS (SELECT FROM conversation_sessions
                         WHERE user_id = $1 AND memory_status = 'pending' AND memory_error IS NULL
                           AND memory_due_at > now() - make_interval(secs => $3)) AS pending) pending
@@ -250,7 +251,8 @@ SELECT session_id, claimed.user_id, memory_attempts, role, content, item_id
  ORDER BY session_id, position, created_at;
 
 -- name: finish_memory
--- Marking the row and storing its memories are one statement, so that only the server that marks it stores them.
+-- Marking the row, storing its memories and indexing its turns ($6) are one statement, so that only the server that
+-- marks it does the rest.
 WITH done AS (
     UPDATE conversation_sessions
        SET memory_status = 'done', memory_finalized_at = now(), memory_due_at = NULL, memory_error = NULL
@@ -268,7 +270,70 @@ WITH done AS (
        SET updated_at = now(), quote = excluded.quote, source_session_id = excluded.source_session_id,
            source_item_id = excluded.source_item_id
 )
-SELECT session_id FROM done;
+SELECT session_id, index_session(user_id, session_id, $6::jsonb) FROM done;
+
+-- name: search_turns
+-- The words of a question: $2 their texts, $3 their other keys, $4 the stemmer of its language where that is known. The
+-- stemmers of all languages that the user has spoken are tried, since a short question often does not tell its own.
+-- Returns a row per word, without a passage: its rarity, and whether any turn has it. And of the $5 passages that could
+-- hold the best turns, a row per word and key with its mentions, and one without a word, with the flags of its turns.
+WITH past AS MATERIALIZED (
+    SELECT passage_id, flags, words, stemmers FROM recall_passages WHERE user_id = $1
+), size AS MATERIALIZED (
+    SELECT sum(cardinality(flags))::float8 AS turns, count(*)::float8 AS passages, avg(words)::float8 AS words FROM past
+), stemmer AS MATERIALIZED (
+    SELECT 'english_stem'::regdictionary AS name -- of the months
+    UNION SELECT unnest(stemmers)::regdictionary FROM past
+), word AS MATERIALIZED (
+    SELECT text, key, (ordinality - 1)::integer AS number FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS w (text, key)
+     WHERE CASE WHEN text = '' THEN true -- else a stop word to every stemmer
+                WHEN $4::text IS NOT NULL THEN ts_lexize($4::regdictionary, text) IS DISTINCT FROM '{}'
+                ELSE NOT EXISTS (SELECT FROM stemmer WHERE ts_lexize(name, text) = '{}') END
+), asked AS MATERIALIZED (
+    SELECT number, unnest(ts_lexize(name, text)) AS lexeme FROM word, stemmer WHERE text <> ''
+    UNION SELECT number, text FROM word WHERE text <> ''
+    UNION SELECT number, key FROM word WHERE key <> ''
+), hit AS MATERIALIZED (
+    SELECT number, lexeme, passage_id, mentions, weight_max FROM asked JOIN recall_lexemes l USING (lexeme)
+     WHERE l.user_id = $1 AND l.lexeme = ANY (ARRAY(SELECT lexeme FROM asked)) -- else all of the user's may be read
+), frequency AS MATERIALIZED (
+    SELECT number, max(turns) AS turns, max(passages) AS passages
+      FROM (SELECT number, sum(cardinality(mentions))::float8 AS turns, count(*)::float8 AS passages
+              FROM hit GROUP BY number, lexeme) of_key
+     GROUP BY number
+), rarity AS MATERIALIZED (
+    SELECT number, f.turns IS NOT NULL AS known,
+           ln(1 + greatest(size.turns - coalesce(f.turns, 0) + 0.5, 0.5) / (coalesce(f.turns, 0) + 0.5)) AS of_turns,
+           ln(1 + (size.passages - coalesce(f.passages, 0) + 0.5) / (coalesce(f.passages, 0) + 0.5)) AS of_passages
+      FROM size, (SELECT DISTINCT number FROM asked) word LEFT JOIN frequency f USING (number)
+), in_passage AS (
+    SELECT number, passage_id, max(weight_max) AS weight_max, max(cardinality(mentions)) AS turns
+      FROM hit GROUP BY number, passage_id
+), candidate AS MATERIALIZED (
+    SELECT passage_id, topic, mentioned + 0.3 * topic AS at_most FROM (
+        SELECT passage_id, sum(of_turns * weight_max / 100) AS mentioned,
+               sum(of_passages * 2.2 * i.turns / (i.turns + 0.72 + 0.48 * past.words / size.words)) AS topic
+          FROM in_passage i JOIN rarity USING (number) JOIN past USING (passage_id), size
+         GROUP BY passage_id) scored
+     ORDER BY at_most DESC, passage_id DESC LIMIT $5
+)
+SELECT number, NULL::bigint AS passage_id, of_turns AS rarity, known, NULL::smallint[] AS values, NULL::float8 AS topic,
+       NULL::float8 AS at_most
+  FROM rarity
+UNION ALL
+SELECT NULL, passage_id, NULL, NULL, flags, topic, at_most FROM candidate JOIN past USING (passage_id)
+UNION ALL
+SELECT number, passage_id, NULL, NULL, mentions, NULL, NULL FROM candidate JOIN hit USING (passage_id);
+
+-- name: read_turns
+-- Of passages $2, the turns $3, in this order, without those that were deleted since.
+SELECT to_char(least(m.created_at, s.session_end), 'YYYY-MM-DD') AS date, role AS who, left(content, $4) AS text,
+       m.conversation_id::text AS conversation_id, item_id
+  FROM unnest($2::bigint[], $3::integer[]) WITH ORDINALITY AS t (passage_id, turn, ordinality)
+  JOIN recall_passages p ON p.user_id = $1 AND p.passage_id = t.passage_id
+  JOIN messages m ON m.message_id = p.message_ids[turn + 1] AND m.deleted_at IS NULL
+  JOIN conversation_sessions s ON s.session_id = m.session_id
+ ORDER BY ordinality;
 
 -- name: release_memory
 UPDATE conversation_sessions SET memory_due_at = now(), memory_attempts = greatest(memory_attempts - 1, 0)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from ..agents.agent import Transcript
+from ..agents.recalled import RecalledTurn
 
 # Two heartbeats. An item stored later than this after its owner's last heartbeat does not show that the owner was still
 # alive: a frozen database may run a statement long after it was sent.
 EVIDENCE_SECONDS = 1.0
 # The longest wait for memory that is due: above the longest back-off and the longest claim of the finalizer.
 MEMORY_WAIT_SECONDS_MAX = 330.0
-CLOCK_STEP_SECONDS_MAX = (
-    60.0  # that the database's clock may be set back before client secrets of before it are refused
-)
+# That the database's clock may be set back before client secrets of before it are refused.
+CLOCK_STEP_SECONDS_MAX = 60.0
 # A session that ended earlier and is still pending is part of a backlog: no begin waits for its memory.
 RECENT_SECONDS = 10.0
-
 # Of the content of a page of items; the item that exceeds it is the page's last one.
 PAGE_BYTES_MAX = 1_048_576
 
@@ -182,14 +181,14 @@ class RememberedFact:
 
 @dataclass(frozen=True, slots=True)
 class Recollection:
-    """What is known of a user.
+    """What is known of a user. facts: the newest memories, oldest first. has_past: turns of theirs can be searched.
 
-    facts: the newest memories, oldest first. pending: a session of the user ended a moment ago, or is being finalized,
-    so that there may be more soon. Memory that waits for another try does not count.
+    pending: there may be more soon, since a session ended a moment ago or is being finalized; not another try later.
     """
 
     facts: Sequence[RememberedFact]
     pending: bool
+    has_past: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,3 +210,41 @@ class MemoryClaim:
 
     transcript: Transcript
     attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskedWord:
+    """A word of the question. rarity: its idf over the user's turns, also where none has it. known: whether one has."""
+
+    rarity: float
+    known: bool
+
+
+@dataclass(slots=True)
+class FoundPassage:
+    """A passage that has words of the question.
+
+    flags: per turn. topic: BM25 of the whole. at_most: what no turn exceeds. mentions: by word, for each of its keys.
+    """
+
+    passage_id: int
+    topic: float
+    at_most: float
+    flags: Sequence[int] = ()
+    mentions: dict[int, list[Sequence[int]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The words that count, by their number in the question, and the passages that could hold the best turns."""
+
+    asked: Mapping[int, AskedWord]
+    passages: Sequence[FoundPassage]
+
+
+@dataclass(frozen=True, slots=True)
+class PastTurn(RecalledTurn):
+    """A turn that was found, and where it is."""
+
+    conversation_id: str
+    item_id: str

@@ -16,7 +16,9 @@ from .records import (
     ConversationSummary,
     ItemDeletion,
     MemoryClaim,
+    PastTurn,
     Recollection,
+    SearchResult,
     SessionEnd,
     SessionStart,
     StoredHistory,
@@ -199,8 +201,13 @@ class Store(InstanceStore, Protocol):
         """
         ...
 
-    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
-        """Stores the memories of a session and marks it as done, in one statement.
+    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory], passages: str = "[]") -> bool:
+        """Stores the memories of a session, makes its turns searchable and marks it as done, in one statement.
+
+        Args:
+            session_id: The session.
+            memories: What it leaves behind.
+            passages: Its words, as a JSON list of `memory.search.indexing.Passage`; deleted items are left out.
 
         Returns:
             False where the session's memory was not pending any more; nothing was stored then.
@@ -213,4 +220,29 @@ class Store(InstanceStore, Protocol):
 
     async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
         """Records a failed attempt: due again after `retry_after` seconds, or `failed` for good if that is None."""
+        ...
+
+    # --- turns of the past
+
+    async def search_turns(
+        self, user_id: str, words: Sequence[tuple[str, str]], stemmer: str | None, passages_max: int
+    ) -> SearchResult:
+        """Looks for passages of the user's past with the words of a question.
+
+        Args:
+            user_id: The user; nobody else's turns are found.
+            words: Each with its text and its other key, as in `memory.search.words.Word`.
+            stemmer: Of the question's language, as PostgreSQL names it; None where it is not known.
+            passages_max: The number of passages that are returned, those that could hold the best turns.
+        """
+        ...
+
+    async def read_turns(self, user_id: str, turns: Sequence[tuple[int, int]], chars_max: int) -> Sequence[PastTurn]:
+        """Returns what was said, in the order of `turns`, without what was deleted.
+
+        Args:
+            user_id: The user.
+            turns: Each with its passage and its number there.
+            chars_max: Of the beginning of each text.
+        """
         ...

@@ -11,6 +11,8 @@ from uuid import UUID, uuid4
 import pytest
 import trio
 from lastcall.cli import entry
+from lastcall.memory.extract import index_in_process
+from lastcall.memory.search.recalling import question_of, search_turns
 from lastcall.store.postgres import migrate_schema, open_store
 from lastcall.store.records import ItemDeletion
 
@@ -67,7 +69,7 @@ def test_a_role_with_grants_runs_the_server(owned: tuple[str, str]) -> None:
             assert await store.find_credential(OTHER_HASH)
             start = await world.begin(credential_id=secret.secret_id)
             stored = item(start)
-            await world.append(stored, item(start, "more", position=1))
+            await world.append(stored, item(start, "more boats", position=1))
             await store.delete_item(ItemDeletion(start.session_id, stored.item_id), within=WITHIN)
             assert len(await world.history(start.conversation_id, "ada", 10) or ()) == 1
             assert await store.list_conversations("ada", 10)
@@ -91,12 +93,20 @@ def test_a_role_with_grants_runs_the_server(owned: tuple[str, str]) -> None:
 async def _remember(world: PostgresWorld) -> None:
     (claim,) = await world.store.claim_memory(1, 60.0)
     session_id = UUID(claim.transcript.session_id)
+    passages = await index_in_process(claim.transcript)
     await world.store.fail_memory(session_id, "it failed", retry_after=0.0)
     await world.store.claim_memory(1, 60.0)
     await world.store.release_memory(session_id)
     await world.store.claim_memory(1, 60.0)
-    assert await world.store.finish_memory(session_id, [memory("likes tea")])
-    assert (await world.store.recall("ada", 10)).facts
+    assert await world.store.finish_memory(session_id, [memory("likes tea")], passages)
+    known = await world.store.recall("ada", 10)
+    assert known.facts
+    assert known.has_past
+    assert await search_turns(world.store, "ada", question_of("Which boats?"), 10)
+    again = await world.begin(conversation_id=(await world.session(session_id)).conversation_id)
+    await world.store.delete_item(ItemDeletion(again.session_id, claim.transcript.messages[0].item_id), within=WITHIN)
+    assert not (await world.store.recall("ada", 10)).has_past
+    await world.store.end_session(end(again))
 
 
 async def _reap(world: PostgresWorld) -> None:

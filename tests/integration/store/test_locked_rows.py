@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,13 +16,12 @@ from lastcall.store import reports
 from lastcall.store.errors import CredentialRevoked, InstanceGone, InstanceHeld, StoreError, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.batch import NONE, BulkClose, Closed, InstanceStop, Write
-from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from lastcall.store.queries import QUERIES
 from lastcall.store.records import EndReason, SessionStart, StoredItem
 
 from tests.support.instances import instance
 
-from .world import OTHER_HASH, PostgresWorld, batch, end, item, key_of, secret_of, soon, start_row
+from .world import OTHER_HASH, PostgresWorld, batch, end, item, key_of, secret_of, soon, start_row, transaction
 
 NO_WAIT_SECONDS = 2.0  # below the statements' timeout of the store
 LOCKED = 50  # rows at once
@@ -30,31 +29,12 @@ LOCK_ROW = "SELECT FROM conversation_sessions WHERE session_id = $1 FOR UPDATE"
 WAITING = "SELECT FROM pg_stat_activity WHERE application_name = 'lastcall' AND wait_event_type = 'Lock'"
 COMMIT_BATCH = "SELECT commit_batch(now(), '4 s', $1) AS answer"
 
-Ask = Callable[..., Awaitable[list[Any]]]
-
 
 @pytest.fixture
 async def world(postgres_store: PostgresStore) -> PostgresWorld:
     world = PostgresWorld(postgres_store)
     await world.store.register_instance(instance(world.instance_id))
     return world
-
-
-@asynccontextmanager
-async def transaction(world: PostgresWorld) -> AsyncIterator[Ask]:
-    """A transaction on a connection of its own, which is rolled back unless the block commits it."""
-
-    async def run(operation: Callable[..., Any], *args: object) -> Any:
-        return await bounded_call(world.store._loop, CALL_SECONDS, operation, *args)
-
-    connect = partial(world.store._connector.open, command_seconds=CALL_SECONDS, purpose="person")
-    connection = await run(connect)
-    try:
-        await run(connection.execute, "BEGIN")
-        yield lambda sql, *args: run(connection.fetch, sql, *args)
-    finally:
-        with trio.CancelScope(shield=True):
-            await run(connection.close)
 
 
 class Waiter:

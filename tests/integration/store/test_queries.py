@@ -76,12 +76,18 @@ INSERT INTO messages (message_id, conversation_id, session_id, item_id, position
 INSERT INTO user_memories (user_id, kind, content)
     SELECT user_id, 'note', 'fact ' || n FROM conversations, generate_series(1, 3) n;
 UPDATE conversation_sessions SET is_active = false WHERE user_id LIKE '%7';
+INSERT INTO recall_passages (user_id, session_id, message_ids, flags, words, stemmers, lexemes)
+    SELECT user_id, session_id, ARRAY[gen_random_uuid()], '{1}', 3, '{english_stem}', '{blue,boat,gannet}'
+      FROM conversation_sessions;
+INSERT INTO recall_lexemes (user_id, lexeme, passage_id, mentions, weight_max)
+    SELECT user_id, unnest(lexemes), passage_id, '{100}', 100 FROM recall_passages;
 UPDATE conversation_sessions SET memory_status = 'done', memory_finalized_at = now() WHERE user_id LIKE '%17';
 INSERT INTO api_keys (subject, scope, prefix, secret_hash)
     SELECT 'user-' || n, 'user', 'sk-', sha256(n::text::bytea) FROM generate_series(1, 5000) n;
 INSERT INTO client_secrets (user_id, secret_hash, expires_at)
     SELECT 'user-' || n, sha256(n::text::bytea), now() FROM generate_series(1, 5000) n;
-ANALYZE server_instances, conversations, conversation_sessions, messages, user_memories, api_keys, client_secrets;
+ANALYZE server_instances, conversations, conversation_sessions, messages, user_memories, api_keys, client_secrets,
+    recall_passages, recall_lexemes;
 """
 IDS = [uuid4()]
 LONG = f"""
@@ -98,7 +104,9 @@ HOT: dict[str, list[Any]] = {
     "close_instance_sessions": [IDS[0], 0.0],
     "active_sessions": IDS,
     "claim_memory": [1, 60.0, None, 330.0],
-    "finish_memory": [IDS[0], ["note"], ["text"], ["text"], ["item"]],
+    "finish_memory": [IDS[0], ["note"], ["text"], ["text"], ["item"], "[]"],
+    "search_turns": ["user-1", ["boats", ""], ["", "~boats"], "english_stem", 40],
+    "read_turns": ["user-1", [1], [0], 100],
     "fail_memory": [IDS[0], "error", 1.0],
     "recall": ["user-1", 50, 10.0],
     "find_conversation": [IDS[0], "user-1"],

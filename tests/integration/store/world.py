@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,6 +15,7 @@ from lastcall.auth.identity import Scope
 from lastcall.store.credentials import ClientSecret, Credential
 from lastcall.store.errors import StoreError
 from lastcall.store.postgres import PostgresStore, open_store
+from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from lastcall.store.records import EndReason, ItemDeletion, SessionEnd, SessionStart, StoredItem
 from lastcall.store.store import Store
 
@@ -28,6 +30,8 @@ WAIT_SECONDS = 10.0
 LEASE_SECONDS = 0.2
 HASH, OTHER_HASH = b"h" * 32, b"o" * 32
 UNSTORABLE = ["nul \0", "lone surrogate \ud800"]
+
+Ask = Callable[..., Awaitable[list[Any]]]
 
 
 class World:
@@ -249,6 +253,23 @@ async def open_world(url: str | None) -> AsyncIterator[World]:
     async with open_store(url) as store:
         await empty(store)
         yield PostgresWorld(store)
+
+
+@asynccontextmanager
+async def transaction(world: PostgresWorld) -> AsyncIterator[Ask]:
+    """A transaction on a connection of its own, which is rolled back unless the block commits it."""
+
+    async def run(operation: Callable[..., Any], *args: object) -> Any:
+        return await bounded_call(world.store._loop, CALL_SECONDS, operation, *args)
+
+    connect = partial(world.store._connector.open, command_seconds=CALL_SECONDS, purpose="person")
+    connection = await run(connect)
+    try:
+        await run(connection.execute, "BEGIN")
+        yield lambda sql, *args: run(connection.fetch, sql, *args)
+    finally:
+        with trio.CancelScope(shield=True):
+            await run(connection.close)
 
 
 async def gather(*calls: Callable[[], Awaitable[Any]], in_order: bool = False) -> list[Any]:

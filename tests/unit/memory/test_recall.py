@@ -41,8 +41,8 @@ async def recalled(store: ScriptedStore, *leaving: Registry) -> tuple[Sequence[R
     """The facts, and how long they took in virtual seconds."""
     began = trio.current_time()
     with trio.fail_after(100 * PENDING_SECONDS_MAX):
-        facts = await recall(store, leaving[0] if leaving else Registry(), "ada", 10)
-    return facts, trio.current_time() - began
+        known = await recall(store, leaving[0] if leaving else Registry(), "ada", 10)
+    return known.facts, trio.current_time() - began
 
 
 def test_a_stranger_has_no_briefing() -> None:

@@ -86,5 +86,5 @@ def test_the_users_newest_messages_are_sent_and_nothing_else() -> None:
     long = "x" * (SENT_CHARS_MAX // 2)
     said = [Message("user", long, f"item_{number}") for number in range(5)]
     messages = [*said[:3], Message("assistant", long, "a"), *said[3:], Message("system", "s", "s")]
-    assert rules_process._newest_spoken(messages) == said[3:]
-    assert rules_process._newest_spoken([*said, Message("user", "y", "z")])[0] is said[3]
+    assert rules_process._newest(messages, "user") == said[3:]
+    assert rules_process._newest([*said, Message("user", "y", "z")], "user")[0] is said[3]

@@ -27,6 +27,7 @@ class ContentAudit:
                 self._acknowledged(visit)
         self._items()
         self._memories()
+        self._index()
         self._erased()
 
     def _acknowledged(self, visit: Visit) -> None:
@@ -76,6 +77,10 @@ class ContentAudit:
         for (session_id, content), times in self._records.effects.items():
             if times > 1:
                 self._findings.add("memories_doubled", f"session {session_id}: {content!r} applied {times} times")
+
+    def _index(self) -> None:
+        for fault in self._records.index_faults:
+            self._findings.add("index_faults", fault)
 
     def _finalized(self, row: Row) -> None:
         if row.memory_status != "done":

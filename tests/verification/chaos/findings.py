@@ -28,6 +28,7 @@ FINDINGS: Mapping[str, Promise] = MappingProxyType(
         "duration_errors": Promise.ONE_END,
         "memories_missing": Promise.MEMORY_ONCE,
         "memories_doubled": Promise.MEMORY_ONCE,
+        "index_faults": Promise.MEMORY_ONCE,  # a turn indexed twice, not at all, or though it was deleted
         "lost_items": Promise.NOTHING_LOST,  # acknowledged, but not in the database, or with another text
         "doubled_items": Promise.NOTHING_LOST,
         "missing_rows": Promise.NOTHING_LOST,  # of a session that a client saw created

@@ -84,6 +84,17 @@ MEMORIES = (
     "SELECT source_session_id::text AS session_id, source_item_id AS item_id, user_id, content FROM user_memories"
 )
 EFFECTS = "SELECT session_id::text, content, count(*) AS times FROM chaos.effects GROUP BY 1, 2"
+INDEX_FAULTS = """SELECT 'turn ' || id || ' is indexed ' || count(*) || ' times' AS fault
+  FROM recall_passages, unnest(message_ids) id WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1
+UNION ALL SELECT 'turn ' || id || ' is indexed, and deleted' FROM recall_passages, unnest(message_ids) id
+ WHERE id IS NOT NULL AND NOT EXISTS (SELECT FROM messages WHERE message_id = id AND deleted_at IS NULL)
+UNION ALL SELECT 'word ' || lexeme || ' belongs to no passage' FROM recall_lexemes l
+ WHERE NOT EXISTS (SELECT FROM recall_passages p WHERE p.user_id = l.user_id AND p.passage_id = l.passage_id)
+UNION ALL SELECT 'passage ' || passage_id || ' belongs to no session' FROM recall_passages p
+ WHERE NOT EXISTS (SELECT FROM conversation_sessions s WHERE s.user_id = p.user_id AND s.session_id = p.session_id)
+UNION ALL SELECT 'session ' || session_id || ' is done, and not indexed' FROM conversation_sessions s
+ WHERE memory_status = 'done' AND NOT EXISTS (SELECT FROM recall_passages p WHERE p.session_id = s.session_id)
+   AND EXISTS (SELECT FROM messages m WHERE m.session_id = s.session_id AND role = 'user' AND deleted_at IS NULL)"""
 SAMPLE = """SELECT session_id::text, state, extract(epoch FROM now())::float8 AS at FROM session_truth WHERE is_active
   UNION ALL SELECT NULL, NULL, extract(epoch FROM now())::float8"""
 REMAINING = """SELECT count(*) FILTER (WHERE is_active) AS active,
@@ -163,13 +174,17 @@ class MemoryRecord:
 
 @dataclass(slots=True)
 class Records:
-    """Everything. items: by item id. effects: how often a memory was applied, by session and content."""
+    """Everything. items: by item id. effects: how often a memory was applied, by session and content.
+
+    index_faults: what is wrong with the index of turns.
+    """
 
     rows: dict[str, Row] = field(default_factory=dict)
     deletions: dict[str, Deletion] = field(default_factory=dict)
     items: dict[str, list[Item]] = field(default_factory=lambda: defaultdict(list))
     memories: list[MemoryRecord] = field(default_factory=list)
     effects: dict[tuple[str, str], int] = field(default_factory=dict)
+    index_faults: list[str] = field(default_factory=list)
 
 
 async def install(store: PostgresStore) -> None:
@@ -221,6 +236,7 @@ async def read(store: PostgresStore, clock: Clock) -> Records:
         records.items[row["item_id"]].append(Item(**_real(row, clock, "created")))
     records.memories = [MemoryRecord(**dict(row)) for row in await store.select(MEMORIES)]
     records.effects = {(row["session_id"], row["content"]): row["times"] for row in await store.select(EFFECTS)}
+    records.index_faults = [row["fault"] for row in await store.select(INDEX_FAULTS)]
     return records
 
 

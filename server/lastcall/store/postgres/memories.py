@@ -10,17 +10,27 @@ from uuid import UUID
 import asyncpg
 
 from ...agents.agent import Memory, Message, Transcript
-from ..records import MEMORY_WAIT_SECONDS_MAX, RECENT_SECONDS, MemoryClaim, Recollection, RememberedFact
+from ..records import (
+    MEMORY_WAIT_SECONDS_MAX,
+    RECENT_SECONDS,
+    AskedWord,
+    FoundPassage,
+    MemoryClaim,
+    PastTurn,
+    Recollection,
+    RememberedFact,
+    SearchResult,
+)
 from .connections import Queries
 
 
 class MemoryQueries(Queries):
-    """The part of `Store` about memories."""
+    """The part of `Store` about memories, and turns of the past."""
 
     async def recall(self, user_id: str, limit: int) -> Recollection:
         rows = await self.fetch("recall", user_id, limit, RECENT_SECONDS)
         facts = [RememberedFact(row["kind"], row["content"]) for row in rows if row["kind"] is not None]
-        return Recollection(facts, rows[0]["pending"])
+        return Recollection(facts, rows[0]["pending"], rows[0]["has_past"])
 
     async def claim_memory(
         self, limit: int, lease_seconds: float, *, session_id: UUID | None = None
@@ -28,15 +38,38 @@ class MemoryQueries(Queries):
         rows = await self.fetch("claim_memory", limit, lease_seconds, session_id, MEMORY_WAIT_SECONDS_MAX)
         return [_memory_claim(list(group)) for _, group in itertools.groupby(rows, key=itemgetter("session_id"))]
 
-    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
+    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory], passages: str = "[]") -> bool:
         columns = [[getattr(m, name) for m in memories] for name in ("kind", "content", "quote", "item_id")]
-        return bool(await self.fetch("finish_memory", session_id, *columns))
+        return bool(await self.fetch("finish_memory", session_id, *columns, passages))
 
     async def release_memory(self, session_id: UUID) -> None:
         await self.fetch("release_memory", session_id)
 
     async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
         await self.fetch("fail_memory", session_id, error, retry_after)
+
+    # --- turns of the past
+
+    async def search_turns(
+        self, user_id: str, words: Sequence[tuple[str, str]], stemmer: str | None, passages_max: int
+    ) -> SearchResult:
+        texts, keys = [text for text, _ in words], [key for _, key in words]
+        asked: dict[int, AskedWord] = {}
+        passages: dict[int, FoundPassage] = {}
+        for number, passage_id, rarity, known, values, topic, at_most in await self.fetch(
+            "search_turns", user_id, texts, keys, stemmer, passages_max
+        ):
+            if passage_id is None:
+                asked[number] = AskedWord(rarity, known)
+            elif number is None:  # these rows come before those of the passage's words
+                passages[passage_id] = FoundPassage(passage_id, topic, at_most, values)
+            else:
+                passages[passage_id].mentions.setdefault(number, []).append(values)
+        return SearchResult(asked, list(passages.values()))
+
+    async def read_turns(self, user_id: str, turns: Sequence[tuple[int, int]], chars_max: int) -> Sequence[PastTurn]:
+        places = [passage_id for passage_id, _ in turns], [turn for _, turn in turns]
+        return [PastTurn(*row) for row in await self.fetch("read_turns", user_id, *places, chars_max)]
 
 
 def _memory_claim(rows: Sequence[asyncpg.Record]) -> MemoryClaim:

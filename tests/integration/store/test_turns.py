@@ -1,0 +1,224 @@
+"""The index of what was said, on PostgreSQL: exactly once, for its user alone, and gone with what it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import pytest
+import trio
+from lastcall.memory.extract import index_in_process
+from lastcall.memory.search.recalling import question_of, search_turns
+from lastcall.store.postgres import PostgresStore
+from lastcall.store.records import MemoryClaim, SessionStart
+
+from tests.support.instances import instance
+
+from .world import WITHIN, PostgresWorld, deletion, end, gather, item, soon, transaction
+
+WAITING = "SELECT FROM pg_stat_activity WHERE application_name = 'lastcall' AND wait_event_type = 'Lock'"
+ORPHANS = "SELECT FROM recall_lexemes LEFT JOIN recall_passages USING (user_id, passage_id) WHERE session_id IS NULL"
+DONE = (
+    "UPDATE conversation_sessions SET memory_status = 'done', memory_finalized_at = now(), memory_due_at = NULL"
+    " WHERE session_id = $1"
+)
+ERASE = (
+    "DELETE FROM messages USING conversations c WHERE messages.conversation_id = c.conversation_id AND user_id = 'ada'"
+)
+DATE = "SELECT to_char(now(), 'FMDD'), to_char(now(), 'YYYY')"
+
+
+@pytest.fixture
+async def world(postgres_store: PostgresStore) -> PostgresWorld:
+    world = PostgresWorld(postgres_store)
+    await world.store.register_instance(instance(world.instance_id))
+    return world
+
+
+async def claimed(
+    world: PostgresWorld, *texts: str, user: str = "ada", start: SessionStart | None = None
+) -> MemoryClaim:
+    """An ended session in which this was said, claimed. Items are named by their texts' first words."""
+    start = start or await world.begin(user)
+    for position, text in enumerate(texts):
+        await world.append(item(start, text, position=position, item_id=text.split()[0]))
+    await world.store.end_session(end(start))
+    (claim,) = await world.store.claim_memory(1, 60.0, session_id=start.session_id)
+    return claim
+
+
+async def finish(world: PostgresWorld, claim: MemoryClaim) -> bool:
+    passages = await index_in_process(claim.transcript)
+    return await world.store.finish_memory(UUID(claim.transcript.session_id), [], passages)
+
+
+async def indexed(world: PostgresWorld, *texts: str, user: str = "ada") -> SessionStart:
+    start = await world.begin(user)
+    assert await finish(world, await claimed(world, *texts, user=user, start=start))
+    return start
+
+
+async def found(world: PostgresWorld, question: str, user: str = "ada") -> list[str]:
+    return [turn.text for turn in await search_turns(world.store, user, question_of(question), 20)]
+
+
+async def lexemes(world: PostgresWorld) -> Sequence[str]:
+    """All of them, without the date's."""
+    rows = await world.sql("SELECT DISTINCT lexeme FROM recall_lexemes ORDER BY lexeme")
+    dates = {*(await world.sql(DATE))[0]}
+    months = {row[0] for row in await world.sql("SELECT unnest(ts_lexize('english_stem', to_char(now(), 'FMmonth')))")}
+    return [row[0] for row in rows if row[0] not in dates | months]
+
+
+async def test_what_was_said_is_found_by_its_words_in_any_language(world: PostgresWorld) -> None:
+    await indexed(world, "My dogs bark at the moon", "Ich vertrage keine Walnüsse und Mandeln", "我的猫叫咪咪")
+    assert (await found(world, "What does my dog bark at?"))[0] == "My dogs bark at the moon"
+    assert (await found(world, "Walnuss, vertrage ich das?"))[0] == "Ich vertrage keine Walnüsse und Mandeln"
+    assert (await found(world, "猫叫什么？"))[0] == "我的猫叫咪咪"  # noqa: RUF001
+    assert (await world.store.recall("ada", 10)).has_past
+
+
+async def test_turns_are_dated_and_name_their_speaker(world: PostgresWorld) -> None:
+    start = await world.begin(age=400 * 86_400)
+    await world.append(item(start, "Boats are wonderful", role="assistant"))
+    await world.append(item(start, "The boats are blue", position=1))
+    await world.store.end_session(end(start, age=399 * 86_400))
+    (claim,) = await world.store.claim_memory(1, 60.0)
+    await finish(world, claim)
+    ((day,),) = await world.sql("SELECT to_char(now() - '399 days'::interval, 'YYYY-MM-DD')")
+    turns = await search_turns(world.store, "ada", question_of(f"What was in {day[:4]}?"), 20)
+    assert {(turn.date, turn.who) for turn in turns} == {(day, "user"), (day, "assistant")}
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What did I say in May?",
+        "Was habe ich im Mai gesagt?",
+        "Qu'est-ce que j'ai dit en mai ?",
+        "5月に何を言いましたか",
+    ],
+)
+async def test_a_month_is_found_in_any_language(world: PostgresWorld, question: str) -> None:
+    start = await indexed(world, "Boats are blue")
+    await indexed(world, "Harbours are grey")
+    await world.sql(
+        "UPDATE recall_lexemes SET lexeme = 'may' FROM recall_passages p WHERE p.passage_id = recall_lexemes.passage_id"
+        " AND session_id = $1 AND lexeme = ANY (ts_lexize('english_stem', to_char(now(), 'FMmonth')))",
+        start.session_id,
+    )
+    assert (await found(world, question))[0] == "Boats are blue"
+
+
+async def test_a_session_is_indexed_once_whoever_finishes_it(world: PostgresWorld) -> None:
+    claim = await claimed(world, "Boats are blue")
+    assert sorted(await gather(*[lambda: finish(world, claim)] * 3)) == [False, False, True]
+    before = await world.sql("SELECT * FROM recall_lexemes ORDER BY lexeme")
+    assert await finish(world, claim) is False
+    assert await world.sql("SELECT * FROM recall_lexemes ORDER BY lexeme") == before
+    assert await lexemes(world) == ["blue", "boat"]
+
+
+async def test_an_index_that_cannot_be_stored_leaves_the_memory_pending(world: PostgresWorld) -> None:
+    claim = await claimed(world, "Boats are blue")
+    session_id = UUID(claim.transcript.session_id)
+    bad = (await index_in_process(claim.transcript)).replace("english_stem", "no_such_stem")
+    with pytest.raises(Exception, match="no_such_stem"):
+        await world.store.finish_memory(session_id, [], bad)
+    assert (await world.session(session_id)).memory_status == "pending"
+    assert await world.sql("SELECT FROM recall_passages") == []
+    assert await finish(world, claim)
+
+
+async def test_nobody_elses_turns_are_found(world: PostgresWorld) -> None:
+    await indexed(world, "Boats are blue", user="eve")
+    assert await found(world, "Are boats blue?") == []
+    assert not (await world.store.recall("ada", 10)).has_past
+    assert await found(world, "Are boats blue?", "eve") == ["Boats are blue"]
+    passage = (await world.sql("SELECT passage_id FROM recall_passages"))[0][0]
+    assert await world.store.read_turns("ada", [(passage, 0)], 100) == []
+
+
+async def test_a_deleted_item_is_gone_from_the_index_with_its_deletion(world: PostgresWorld) -> None:
+    start = await indexed(world, "Boats are blue", "Secrets are secret", "Harbours are blue")
+    again = await world.begin(conversation_id=start.conversation_id)
+    await world.store.delete_item(deletion(again, "Secrets"), within=WITHIN)
+    assert await lexemes(world) == ["blue", "boat", "harbour"]
+    assert "secret" not in (await world.sql("SELECT lexemes::text FROM recall_passages"))[0][0]
+    assert sorted(await found(world, "Is the secret blue?")) == ["Boats are blue", "Harbours are blue"]
+    for name in ("Boats", "Harbours"):
+        await world.store.delete_item(deletion(again, name), within=WITHIN)
+    assert await world.sql("SELECT FROM recall_passages") == await world.sql("SELECT FROM recall_lexemes") == []
+
+
+async def test_an_item_deleted_before_its_session_is_indexed_never_gets_there(world: PostgresWorld) -> None:
+    start = await world.begin()
+    claim = await claimed(world, "Boats are blue", "Secrets are secret", start=start)
+    again = await world.begin(conversation_id=start.conversation_id)
+    await world.store.delete_item(deletion(again, "Secrets"), within=WITHIN)
+    assert await finish(world, claim)
+    assert await lexemes(world) == ["blue", "boat"]
+
+
+async def test_an_item_deleted_while_its_session_is_being_indexed_does_not_get_there(world: PostgresWorld) -> None:
+    """The deletion is not committed when the index is made; whoever makes it waits, and then sees it."""
+    claim = await claimed(world, "Boats are blue", "Secrets are secret")
+    async with trio.open_nursery() as nursery, transaction(world) as ask:
+        await ask("UPDATE messages SET deleted_at = now() WHERE item_id = 'Secrets'")
+        nursery.start_soon(finish, world, claim)
+        await soon(lambda: ask(WAITING))
+        await ask("COMMIT")
+    assert await lexemes(world) == ["blue", "boat"]
+
+
+async def test_a_deletion_waits_for_an_index_that_is_being_made(world: PostgresWorld) -> None:
+    """By hand, it waits; by a client, it is left out of its batch and tried again, so that nobody else waits."""
+    start = await world.begin()
+    claim = await claimed(world, "Boats are blue", "Secrets are secret", start=start)
+    again = await world.begin(conversation_id=start.conversation_id)
+    passages = await index_in_process(claim.transcript)
+    async with trio.open_nursery() as nursery, transaction(world) as ask:
+        await ask(DONE, start.session_id)
+        await ask("SELECT index_session('ada', $1, $2)", start.session_id, passages)
+        nursery.start_soon(lambda: world.store.delete_item(deletion(again, "Secrets"), within=WITHIN))
+        await world.append(item(again, "meanwhile", position=9))
+        await ask("COMMIT")
+    assert await lexemes(world) == ["blue", "boat"]
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("DELETE FROM messages", "DELETE FROM conversation_sessions"),
+        ("DELETE FROM messages",),
+        ("TRUNCATE conversation_sessions CASCADE",),
+        ("TRUNCATE recall_passages, recall_lexemes, messages, user_memories, conversation_sessions",),
+        ("DELETE FROM recall_passages",),
+    ],
+)
+async def test_of_an_erased_user_nothing_is_left(world: PostgresWorld, statements: Sequence[str]) -> None:
+    for _ in range(2):
+        await indexed(world, "Boats are blue", "Harbours are blue")
+    for statement in statements:
+        await world.sql(statement)
+    assert await world.sql("SELECT FROM recall_passages") == await world.sql("SELECT FROM recall_lexemes") == []
+
+
+async def test_erasing_one_user_leaves_the_others(world: PostgresWorld) -> None:
+    await indexed(world, "Boats are blue")
+    await indexed(world, "Boats are blue", user="eve")
+    await world.sql(ERASE)
+    await world.sql("DELETE FROM conversation_sessions WHERE user_id = 'ada'")
+    assert await found(world, "Are boats blue?") == []
+    assert await found(world, "Are boats blue?", "eve") == ["Boats are blue"]
+    assert await world.sql(ORPHANS) == []
+
+
+async def test_every_key_begins_with_the_user(world: PostgresWorld) -> None:
+    rows = await world.sql(
+        "SELECT indexrelid::regclass::text AS name, attname FROM pg_index JOIN pg_attribute a"
+        " ON a.attrelid = indrelid AND a.attnum = indkey[0]"
+        " WHERE indrelid IN ('recall_passages'::regclass, 'recall_lexemes'::regclass)"
+    )
+    assert len(rows) == 3
+    assert {row["attname"] for row in rows} == {"user_id"}

@@ -1,0 +1,1 @@
+"""How much of what later questions need comes back: `scripts/memory-bench`."""

@@ -1,0 +1,196 @@
+"""Puts pasts into the product and asks it: its finalizer, its worker process, its statements, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import trio
+from lastcall.agents.echo import EchoAgent
+from lastcall.config import Settings
+from lastcall.memory.finalizer import Finalizer, open_finalizer
+from lastcall.memory.rules_process import open_rules_process
+from lastcall.memory.search.quoting import quoted, tokens_of
+from lastcall.memory.search.recalling import Names, Question, question_of, recall_turns, search_turns
+from lastcall.store.postgres import PostgresStore, open_store
+from lastcall.store.records import EndReason, SessionEnd, SessionStart, StoredItem
+
+from tests.support.instances import instance
+
+from .baselines import Bm25, last_messages
+from .samples import Sample
+
+DEPTHS = (5, 10, 20)
+WITHIN = 30.0
+SESSION_SECONDS = 600.0  # that a session of the past lasted
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class NotIndexed(Exception):
+    """The product has not indexed what it was given; the message is one line."""
+
+
+@dataclass(slots=True)
+class Recall:
+    """The share of the evidence that is among the first turns, summed over questions, by method and depth."""
+
+    questions: int = 0
+    found: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    def add(self, method: str, found: Sequence[str], evidence: Sequence[str], depths: Sequence[int] = DEPTHS) -> None:
+        for depth in depths:
+            self.found[method, depth] += sum(each in found[:depth] for each in evidence) / len(evidence)  # type: ignore[assignment]
+
+    def figures(self, method: str, depths: Sequence[int] = DEPTHS) -> dict[str, float]:
+        return {str(depth): round(self.found[method, depth] / max(self.questions, 1), 4) for depth in depths}
+
+
+class Bench:
+    """A store, and the finalizer that indexes what is put into it."""
+
+    def __init__(self, store: PostgresStore, finalizer: Finalizer) -> None:
+        self._store = store
+        self._finalizer = finalizer
+        self._instance_id = uuid4()
+
+    async def register(self) -> None:
+        await self._store.register_instance(instance(self._instance_id))
+
+    async def put(self, sample: Sample, done: Callable[[], object] = lambda: None) -> None:
+        """Stores a user's past as sessions that have ended, and has them finalized. Raises `NotIndexed`."""
+        for session in sample.sessions:
+            age = (datetime.now(UTC) - session.at).total_seconds()
+            start = SessionStart(
+                session_id=uuid4(),
+                conversation_id=uuid4(),
+                user_id=sample.user_id,
+                instance_id=self._instance_id,
+                started=trio.current_time() - age,
+            )
+            await self._store.begin_session(start, within=WITHIN)
+            items = [
+                StoredItem(
+                    session_id=start.session_id,
+                    conversation_id=start.conversation_id,
+                    item_id=turn.item_id,
+                    position=position,
+                    role=turn.who,
+                    content=turn.text,
+                    status="completed",
+                )
+                for position, turn in enumerate(session.turns)
+            ]
+            await self._store.append_items(items, within=WITHIN)
+            end = SessionEnd(
+                session_id=start.session_id,
+                instance_id=self._instance_id,
+                ended=trio.current_time() - age + min(SESSION_SECONDS, age),
+                reason=EndReason.CLIENT_CLOSED,
+                close_code=1000,
+            )
+            await self._store.end_session(end)
+            await self._finalizer.finalize(start.session_id)
+            done()
+        rows = await self._store.select(
+            "SELECT count(DISTINCT session_id) FROM recall_passages WHERE user_id = $1", sample.user_id
+        )
+        # A session in which the user said nothing leaves no memory.
+        spoken = sum(any(turn.who == "user" for turn in session.turns) for session in sample.sessions)
+        if rows[0][0] != spoken:
+            raise NotIndexed(f"{rows[0][0]} of {spoken} sessions of {sample.user_id} are indexed")
+
+    async def settle(self) -> None:
+        """As the database is after a while: with statistics."""
+        for table in ("recall_passages", "recall_lexemes", "messages", "conversation_sessions"):
+            await self._store.select(f"ANALYZE {table}")
+
+    async def recall(self, samples: Sequence[Sample], *, baselines: bool = True) -> Recall:
+        """The recall of every question that has evidence, by a search, and by the baselines."""
+        recall = Recall()
+        for sample in samples:
+            bm25, newest = Bm25(sample), list(last_messages(sample))
+            for question in sample.questions:
+                if not (evidence := list(question.evidence)):
+                    continue
+                recall.questions += 1
+                turns = await search_turns(self._store, sample.user_id, self._question(sample, question.text), 20)
+                recall.add("product", [turn.item_id for turn in turns], evidence, (1, *DEPTHS))
+                if baselines:
+                    recall.add("bm25", bm25.search(question.text, 20), evidence)
+                    recall.add("last_50", newest, evidence, (len(newest),))
+        return recall
+
+    async def brought(self, samples: Sequence[Sample], texts: Callable[[Sample], Sequence[str]]) -> list[int]:
+        """The tokens that come back for each text, unasked."""
+        return [
+            tokens_of(quoted(await recall_turns(self._store, sample.user_id, self._question(sample, text))) or "") - 1
+            for sample in samples
+            for text in texts(sample)
+        ]
+
+    async def cost(self, sample: Sample, questions: Sequence[str]) -> dict[str, float]:
+        """What a lookup takes: CPU of this process and of PostgreSQL, and time, in milliseconds."""
+        for text in questions[:20]:  # until each connection has its plans
+            await search_turns(self._store, sample.user_id, self._question(sample, text), 20)
+        pids = [
+            row[0]
+            for row in await self._store.select(
+                "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'"
+            )
+        ]
+        took: list[float] = []
+        own, database = time.process_time(), _cpu_seconds(pids)
+        for text in questions:
+            began = time.perf_counter()
+            await search_turns(self._store, sample.user_id, self._question(sample, text), 20)
+            took.append(time.perf_counter() - began)
+        own, database = time.process_time() - own, _cpu_seconds(pids) - database
+        return {
+            "server_cpu_ms": round(1000 * own / len(questions), 2),
+            "database_cpu_ms": round(1000 * database / len(questions), 2),
+            "p50_ms": round(1000 * percentile(took, 50), 2),
+            "p99_ms": round(1000 * percentile(took, 99), 2),
+        }
+
+    @staticmethod
+    def _question(sample: Sample, text: str) -> Question:
+        return question_of(text, Names(sample.user_names, sample.agent_names))
+
+
+@asynccontextmanager
+async def open_bench(url: str) -> AsyncIterator[Bench]:
+    """A bench on an empty database."""
+    settings = Settings()
+    async with (
+        open_store(url) as store,
+        open_rules_process(settings.memory_cpu_seconds, start=True) as rules,
+        open_finalizer(store, EchoAgent(), settings, rules.extract, rules.index) as finalizer,
+    ):
+        bench = Bench(store, finalizer)
+        await bench.register()
+        yield bench
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that so many percent of the values do not exceed."""
+    return sorted(values)[max(math.ceil(len(values) * percent / 100), 1) - 1] if values else 0.0
+
+
+def _cpu_seconds(pids: Sequence[int]) -> float:
+    """The CPU time of these processes so far; 0 where the kernel does not tell."""
+    ticks = 0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / CLOCK_TICKS
