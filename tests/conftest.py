@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hypothesis
 import pytest
 from lastcall import logs
 from lastcall.embedded import cluster
@@ -22,6 +21,7 @@ from lastcall.store.postgres import PostgresStore, open_store
 from .support.browser import open_browser
 from .support.command_line import hear_hangups
 from .support.databases import psql
+from .support.examples import load_profile
 from .support.processes import ServerProcess, run_server
 from .support.servers import TABLES, TestServer, empty, open_server
 
@@ -35,16 +35,13 @@ RELOAD_LOOKS_MAX = 200  # for new settings of the database, each a start of psql
 
 _started: list[str] = []  # the URL of this worker's PostgreSQL, once it runs
 
-# Fresh examples in every run, also where hypothesis would choose its own profile for CI, which repeats the same ones.
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
-hypothesis.settings.load_profile("ci")
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--skip-slow", action="store_true", help="skip tests marked slow, and those of the provers")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    load_profile("quick" if config.option.skip_slow else "all")
     hear_hangups()
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from lastcall.agents.agent import AgentFailed, Message, ModelUnavailable, Piece, Transcript, Turn
 from lastcall.agents.openai import OpenAIAgent
 from lastcall.agents.openai.chat import chars_of
 from lastcall.memory.extract import extract_memories
 
+from tests.support.examples import examples
 from tests.support.sloppy_endpoint import (
     ListScript,
     Response,
@@ -55,7 +56,7 @@ def refused(status: int, error: object) -> Response:
 
 
 @given(script=scripts())
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_the_words_and_the_calls_survive_any_sloppiness(script: Script) -> None:
     async with asking(lambda _: script.response) as (_, agent):
         pieces = await answer(agent, "Hi")
@@ -138,7 +139,7 @@ async def remembered(agent: OpenAIAgent, chat: Transcript = CHAT, **more: Any) -
 
 @pytest.mark.slow
 @given(script=list_scripts())
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_the_memories_survive_any_sloppiness(script: ListScript) -> None:
     async with asking(lambda _: script.response) as (_, agent):
         memories = await extract_memories(agent, transcript(*script.said))

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 import trio
 import trio_asyncio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from lastcall.embedded import cluster
 from lastcall.sessions.orphans import close_orphans
@@ -29,6 +29,8 @@ from tests.integration.store.world import end, item
 from tests.support.instances import instance
 from tests.support.servers import empty
 from tests.support.waiting import eventually
+
+from ...support.examples import examples
 
 WAIT_SECONDS = 5.0
 CLOSE_TO = 0.1  # seconds
@@ -863,7 +865,7 @@ def check(row: dict[str, Any], before: dict[str, Any]) -> None:
         assert row["duration_seconds"] == (row["session_end"] - row["session_start"]).total_seconds()
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(updates=st.lists(update, min_size=1, max_size=8))
 async def test_no_sequence_of_updates_leaves_a_lie_in_the_table(database_url: str, updates: list[str]) -> None:
     async with _open(database_url) as database:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import trio
 from hypothesis import event as note
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from lastcall.agents.agent import AgentFailed, Turn
 from lastcall.conversation.responder import OUT_OF_BAND_MAX
@@ -20,6 +20,8 @@ from trio_websocket import ConnectionClosed
 from tests.support.fake_rows import SessionRecord
 from tests.support.raw_wire import STRICT, Client, Event, World, connect, in_a_world
 from tests.support.scripted_agents import ScriptedAgent
+
+from ...support.examples import examples
 
 PIECE_SECONDS = 1.0
 PIECES = ("Well, ", "let ", "me ", "see.")
@@ -622,7 +624,7 @@ def touch(verb: str, item_id: str = "", *, item: int | None = None, gone: int | 
 ANSWER = Step({"type": "response.create"})
 
 
-@settings(max_examples=120)
+@examples(120)
 @example([update(tracing="auto", tools=[{"type": "function", "name": "f"}]), update(), update(tracing=None)])
 @example([creation("Hello", id="nul\0"), creation("nul\0"), creation("Hello", id="a"), creation("Hello", id="a")])
 @example([creation("Hello", id="a"), touch("delete", "a"), creation("Hi", id="a"), touch("delete", "a")])
@@ -633,7 +635,7 @@ def test_any_order_of_events_is_answered_as_the_model_predicts(sequence: list[St
     patient(sequence)
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(steps.map(lambda sequence: [step for step in sequence if not step.seconds]), st.booleans())
 def test_pipelined_events_are_each_answered_once_and_in_order(sequence: list[Step], stay: bool) -> None:
     async def scenario(world: World) -> None:
@@ -698,7 +700,7 @@ class Babbling(ScriptedAgent):
 any_text = st.lists(st.characters() | st.sampled_from(["\0", "\ud83d", "\ude00", "\u2028"]), max_size=5).map("".join)
 
 
-@settings(max_examples=60)
+@examples(60)
 @example(["Hi \ud83d", "\ude00", "\0"], None)
 @example([], "\ud83d")
 @given(st.lists(any_text, max_size=4), st.none() | any_text)

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import msgspec
 import pytest
 from hypothesis import event as note
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lastcall.protocol import server_events
 from lastcall.protocol.client_events import AUDIO_EVENTS, SUPPORTED_EVENTS, AnyClientEvent, EventRejected
@@ -18,6 +18,8 @@ from lastcall.protocol.json_bounds import JsonBounds
 from lastcall.protocol.parsing import parse_event
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
+
+from ...support.examples import examples
 
 STRICT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)  # what strict clients check every event with
 ANY_SIZE = JsonBounds(10**9, 10**9)  # the bounds have tests of their own
@@ -125,7 +127,7 @@ def is_shallow(text: str) -> bool:
 # --- what is read ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(messages())
 def test_whatever_is_wrong_with_an_event_its_refusal_carries_its_event_id(message: str) -> None:
     result = outcome(message)
@@ -147,7 +149,7 @@ def test_a_number_too_large_to_parse_hides_neither_the_event_id_nor_the_error(va
     assert (other.param, other.event_id) == ("type", None)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(texts, st.sampled_from(["", "", ",", "]", "{}", "\ufeff", "\0"]))
 def test_json_is_distinguished_from_other_text(text: str, rest: str) -> None:
     result = outcome(text + rest)
@@ -164,7 +166,7 @@ def test_json_is_distinguished_from_other_text(text: str, rest: str) -> None:
         assert isinstance(value, dict) or (isinstance(result, ErrorDetail) and result.code == "invalid_value")
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(messages(), st.data())
 def test_a_message_that_is_cut_or_damaged_is_still_an_event_or_a_refusal(message: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(message)))
@@ -258,7 +260,7 @@ def is_kept(sent: Any, read: Any) -> bool:
     return bool(sent == read)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(valid_events, st.booleans())
 def test_a_valid_event_parses_completely_and_round_trips(event: dict[str, Any], ascii_only: bool) -> None:
     parsed = parse_event(json.dumps(event, ensure_ascii=ascii_only), ANY_SIZE)
@@ -383,7 +385,7 @@ def events_of(kind: type[server_events.ServerEvent]) -> st.SearchStrategy[server
     return st.builds(kind, **{name: FIELDS[name] for name in kind.__struct_fields__ if name != "event_id"})
 
 
-@settings(max_examples=25)
+@examples(25)
 @pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.__name__)
 @given(data=st.data(), event_id=unicode)
 def test_every_server_event_can_be_read_by_the_official_types(

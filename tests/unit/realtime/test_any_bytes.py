@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 from hypothesis import event as note
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lastcall.config import Settings
 from lastcall.protocol.client_events import AnyClientEvent, EventRejected, ItemCreate
@@ -22,6 +22,7 @@ from lastcall.protocol.json_bounds import JsonBounds
 from lastcall.protocol.parsing import parse_event
 from lastcall.store.records import StoredItem
 
+from tests.support.examples import examples
 from tests.support.fake_rows import SessionRecord
 from tests.support.raw_wire import (
     ACCEPT,
@@ -154,7 +155,7 @@ def check_first_bytes(pieces: Pieces, end: str) -> int | None:
     return status
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(st.data(), st.binary(max_size=200), st.sampled_from(ENDS))
 def test_bytes_that_are_no_request_are_refused_or_dropped(data: st.DataObject, garbage: bytes, end: str) -> None:
     status = check_first_bytes(data.draw(cut(garbage, PATIENCE_SECONDS)), end)
@@ -188,7 +189,7 @@ def test_an_unusual_request_is_answered_or_dropped(request_bytes: bytes) -> None
     check_first_bytes([(request_bytes, 0.0)], "silence")
 
 
-@settings(max_examples=120)
+@examples(120)
 @given(st.data(), damaged(REQUESTS), st.sampled_from(ENDS))
 def test_a_damaged_request_is_answered_or_dropped(data: st.DataObject, request: bytes, end: str) -> None:
     note(f"answered {check_first_bytes(data.draw(cut(request, PATIENCE_SECONDS)), end)}")
@@ -397,7 +398,7 @@ conversations = st.lists(
 ).map(lambda groups: [frame for group in groups for frame in group])
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.data(), conversations, st.sampled_from(ENDS))
 def test_any_frames_are_handled_as_the_standard_says(data: st.DataObject, frames: list[Frame], end: str) -> None:
     pieces = data.draw(cut(b"".join(frame.encode() for frame in frames), (0.0, 0.0, 0.01)))
@@ -405,7 +406,7 @@ def test_any_frames_are_handled_as_the_standard_says(data: st.DataObject, frames
     note(f"ends with {sorted(fate.ends, key=str)}")
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(st.data(), conversations, st.sampled_from(ENDS))
 def test_any_bytes_after_the_handshake_end_with_a_reason_and_one_close_frame(
     data: st.DataObject, frames: list[Frame], end: str

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lastcall.transport.direct import DirectSocketStream
 from lastcall.transport.flusher import FLUSHES_PER_STEP, Flusher
@@ -21,6 +21,8 @@ from trio.testing import (
     memory_stream_pair,
     wait_all_tasks_blocked,
 )
+
+from tests.support.examples import examples
 
 SEND_SECONDS = 10.0
 BYTES_HIGH = 1_000
@@ -115,7 +117,7 @@ async def test_no_send_is_larger_than_a_chunk() -> None:
     assert [len(sent) for sent in sends] == [CHUNK_BYTES, CHUNK_BYTES, 5]
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(pieces=st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=30), data=st.data())
 async def test_bytes_arrive_once_and_in_order_however_puts_and_reads_interleave(
     pieces: list[bytes], data: st.DataObject

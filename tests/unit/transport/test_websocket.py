@@ -8,12 +8,14 @@ from typing import Any, cast
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lastcall.transport.websocket import FRAMES_PER_CHECKPOINT, QUEUE_MESSAGES, WebSocket
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from tests.support.raw_wire import BINARY, CLOSE, CONTINUATION, HANDSHAKE, PING, PONG, TEXT, Frame, Stream, close
+
+from ...support.examples import examples
 
 BYTES_MAX = 1_000
 
@@ -238,7 +240,7 @@ async def _to_wsproto(data: bytes) -> bytes:
     return data
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(frames=FRAMES, garbage=GARBAGE, data=st.data())
 def test_the_short_way_hears_what_wsproto_hears_however_the_bytes_are_cut(
     frames: tuple[list[Frame], list[Frame]], garbage: bytes, data: st.DataObject

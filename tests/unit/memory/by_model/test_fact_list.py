@@ -6,9 +6,11 @@ import time
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lastcall.memory.by_model.fact_list import ANSWER_CHARS_MAX, FACTS_MAX, Fact, facts_of
+
+from ....support.examples import examples
 
 NAME = {"kind": "name", "content": "The user is called Ada.", "item": 1, "quote": "My name is Ada"}
 TEA = {"kind": "like", "content": "Likes tea.", "item": 2, "quote": "I like tea"}
@@ -125,6 +127,6 @@ def test_no_answer_takes_long(start: str) -> None:
 
 
 @given(st.text('[]{}",:\\/*`<>think \n', max_size=200))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_nothing_that_a_model_writes_raises(answer: str) -> None:
     facts_of(answer)
