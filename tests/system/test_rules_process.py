@@ -190,6 +190,7 @@ async def child_of(server: ServerProcess) -> int:
     return child
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_server_has_one_and_leaves_none_behind(database_url: str, number: signal.Signals) -> None:
     with run_server("--database-url", database_url, "--agent", "echo") as server:

