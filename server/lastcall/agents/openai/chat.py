@@ -65,7 +65,8 @@ def chars_of(messages: Iterable[Mapping[str, Any]]) -> int:
 
 
 def alternating(messages: Sequence[Mapping[str, Any]], *, system: bool) -> list[dict[str, Any]]:
-    """The same messages for a model whose template takes turns of user and assistant only, the user's first.
+    """The same messages for a model whose template takes turns of user and assistant only, the user's first
+    and last.
 
     Messages of one role in a row become one. What has role system goes to the top, or, without `system`, to the head of
     the user's first message.
@@ -81,11 +82,28 @@ def alternating(messages: Sequence[Mapping[str, Any]], *, system: bool) -> list[
             chat.append(dict(message))
     if not chat or chat[0]["role"] != "user":
         chat.insert(0, {"role": "user", "content": "…"})
+    if chat[-1]["role"] == "assistant":
+        chat.append({"role": "user", "content": "…"})
     if instructions and system:
         return [{"role": "system", "content": instructions}, *chat]
     if instructions:
         chat[0]["content"] = f"{instructions}\n\n{chat[0]['content']}"
     return chat
+
+
+def without_calls(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same messages for a model that knows no tools: calls and outputs in words."""
+    told: list[dict[str, Any]] = []
+    for message in messages:
+        if calls := message.get("tool_calls"):
+            functions = [call["function"] for call in calls]
+            words = "\n".join(f"I look it up: {each['name']}({each['arguments']})" for each in functions)
+            told.append({"role": "assistant", "content": words})
+        elif message["role"] == "tool":
+            told.append({"role": "user", "content": f"The result: {message['content']}"})
+        else:
+            told.append(dict(message))
+    return told
 
 
 def _may_join(before: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
