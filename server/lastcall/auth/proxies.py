@@ -12,7 +12,7 @@ from ..protocol.errors import RequestRefused
 HOPS_MAX = 32  # proxies behind one another; those before them are not looked at
 PAIR_WORDS = 3  # of `name=value`
 
-# What proxies and content networks add. Clients of ours send none of them, nor the names that begin or end like the others.
+# What proxies and content networks add. Clients of ours send none of these, nor names that begin or end like the rest.
 _SIGNS = frozenset({
     b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"x-proxyuser-ip",
     b"client-ip", b"true-client-ip", b"proxy-client-ip", b"wl-proxy-client-ip", b"fastly-client-ip",
