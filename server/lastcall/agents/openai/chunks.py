@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 WHOLE_BYTES_MAX = 8_388_608  # of an answer that comes as one document
 SSE = "text/event-stream"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _ERROR_KEYS = frozenset({"detail", "errors", "error_code", "error_msg", "error_message"})  # where no choices are
 _log = structlog.get_logger(__name__)
@@ -64,7 +65,8 @@ async def _chunks(response: httpx2.Response) -> AsyncGenerator[Any, None]:
     async with aclosing(response.aiter_bytes()) as body:
         head = b""
         async for part in body:
-            if head := beginning_of(head + part):
+            head = beginning_of(head + part)
+            if head and not _BYTE_ORDER_MARK.startswith(head):  # which may come in pieces
                 break
         if head.startswith((b"{", b"[")):
             for chunk in chunks_in(await _read(body, head)):
@@ -128,7 +130,7 @@ def chunks_of_data(data: str) -> Iterator[Any]:
 
 def beginning_of(body: bytes) -> bytes:
     """The body without what may stand before the first byte that says what it is."""
-    return body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return body.removeprefix(_BYTE_ORDER_MARK).lstrip()
 
 
 def chunks_in(body: bytes) -> list[Any]:
