@@ -110,6 +110,9 @@ NOISE = (
     event(chunk_of({"content": None, "tool_calls": None, "refusal": None})),
     event(chunk_of({"reasoning_content": "hm", "content": None})),
     event(chunk_of({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]})),
+    event(chunk_of({"content": {"type": "reasoning", "text": "hm"}}, finish="null")),
+    b'data: {"choices": [{"delta": null, "logprobs": NaN}]}\n\n',
+    b"data: {torn\n\n",
 )
 BILLS: tuple[Any, ...] = (
     None,
@@ -135,16 +138,22 @@ def scripts(draw: st.DrawFn) -> Script:
     usage = draw(st.sampled_from(BILLS))
     if draw(st.integers(0, 5)) == 0:
         return Script("".join(words), calls, _document(words, calls, usage))
-    parts = [_text_chunk(word, in_parts=draw(st.booleans())) for word in words] + draw(_call_chunks(calls))
+    parts = [_text_chunk(word, draw(st.sampled_from(TEXT_FORMS))) for word in words] + draw(_call_chunks(calls))
     body = b"".join(draw(_noise) + event(part) for part in parts)
     return Script("".join(words), calls, Response(body + draw(_ending(usage)), kind=draw(st.sampled_from(KINDS))))
 
 
-KINDS = ("text/event-stream", "text/event-stream; charset=utf-8", "text/plain", "application/octet-stream")
+KINDS = ("text/event-stream", "text/event-stream; charset=utf-8", "text/plain", "application/json", "image/x-icon")
+TEXT_FORMS: tuple[Callable[[str], object], ...] = (
+    lambda word: word,
+    lambda word: [{"type": "text", "text": word}],
+    lambda word: [word[:1], word[1:]],
+    lambda word: {"type": "output_text", "text": {"value": word}},
+)
 
 
-def _text_chunk(word: str, *, in_parts: bool) -> dict[str, Any]:
-    return chunk_of({"content": [{"type": "text", "text": word}] if in_parts else word})
+def _text_chunk(word: str, form: Callable[[str], object]) -> dict[str, Any]:
+    return chunk_of({"content": form(word)})
 
 
 def _document(words: Sequence[str], calls: Sequence[tuple[str, str]], usage: object) -> Response:
@@ -258,5 +267,5 @@ def _answer(draw: st.DrawFn, text: str) -> Response:
         kind = draw(st.sampled_from(("application/json", "text/plain", "application/octet-stream")))
         return Response(_document([text], [], draw(st.sampled_from(BILLS))).body, kind=kind)
     half = len(text) // 2
-    parts = [_text_chunk(part, in_parts=draw(st.booleans())) for part in (text[:half], text[half:])]
+    parts = [_text_chunk(part, draw(st.sampled_from(TEXT_FORMS))) for part in (text[:half], text[half:])]
     return Response(b"".join(draw(_noise) + event(part) for part in parts) + draw(_ending(None)))

@@ -366,6 +366,14 @@ def test_json_output_holds_the_rows_unchanged(ask: Lastcall, sql: Callable[[str]
     assert answer["backlog"] == {"pending": 0, "failed": 0, "attempts_max": 0, "last_error": None}
 
 
+@pytest.mark.parametrize("asked", ["jose\u0301", " josé "])
+def test_a_user_is_asked_for_in_any_form_of_the_name(
+    ask: Lastcall, sql: Callable[[str], list[str]], asked: str
+) -> None:
+    sql("INSERT INTO user_memories (user_id, kind, content) VALUES ('josé', 'fact', 'tea')")
+    assert [each["content"] for each in json.loads(ask("memories", asked, "--json").out)["memories"]] == ["tea"]
+
+
 def test_an_empty_result_is_one_line(ask: Lastcall) -> None:
     assert ask("sessions").out == "No sessions.\n"
     assert ask("stats").out == "No sessions in the last 7 days.\n"

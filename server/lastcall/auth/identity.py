@@ -19,6 +19,9 @@ SUBPROTOCOL = "realtime"
 
 # Controls, format characters, lone surrogates, line and paragraph separators: they hide, or make two names look alike.
 _REFUSED_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+# Letters, marks and symbols that show as nothing: fillers of Hangul, Khmer and Mongolian, the joiner of graphemes, a
+# Braille cell without dots.
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -131,7 +134,7 @@ def canonical_user(user: str) -> str:
         raise ValueError("The user id is empty.")
     if len(user) > USER_CHARS_MAX:
         raise ValueError(f"The user id has {len(user)} characters; at most {USER_CHARS_MAX} are allowed.")
-    if any(unicodedata.category(character) in _REFUSED_CATEGORIES for character in user):
+    if any(each in _INVISIBLE or unicodedata.category(each) in _REFUSED_CATEGORIES for each in user):
         raise ValueError("The user id must not contain control characters or invisible ones.")
     if _UNDECODABLE in user:
         raise ValueError("The user id must be UTF-8.")

@@ -56,5 +56,6 @@ def origin_of(text: str) -> str:
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError(f"{text!r} has a path")
     port = {"http": 80, "https": 443}[parts.scheme]
-    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
+    name = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{name}" + ("" if parts.port in (None, port) else f":{parts.port}")

@@ -12,7 +12,7 @@ from ..protocol.errors import RequestRefused
 HOPS_MAX = 32  # proxies behind one another; those before them are not looked at
 PAIR_WORDS = 3  # of `name=value`
 
-# What proxies and content networks add. Clients of ours send none of them, nor the names that begin like the others.
+# What proxies and content networks add. Clients of ours send none of these, nor names that begin or end like the rest.
 _SIGNS = frozenset({
     b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"x-proxyuser-ip",
     b"client-ip", b"true-client-ip", b"proxy-client-ip", b"wl-proxy-client-ip", b"fastly-client-ip",
@@ -20,6 +20,7 @@ _SIGNS = frozenset({
     b"cdn-loop", b"x-scheme", b"x-url-scheme",
 })  # fmt: skip
 _SIGNS_BEGIN = (b"x-forwarded", b"x-original", b"x-envoy-", b"cf-", b"x-akamai-")
+_SIGNS_END = (b"forwarded-for", b"-client-ip", b"-connecting-ip", b"-real-ip")
 
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # some proxies name the WebSocket's
 # Each alternative begins with characters of its own, so that no header makes the search go back.
@@ -36,7 +37,7 @@ def sign_of_proxy(names: Iterable[bytes]) -> str | None:
     """
     for name in names:
         plain = name.replace(b"_", b"-")
-        if plain in _SIGNS or plain.startswith(_SIGNS_BEGIN):
+        if plain in _SIGNS or plain.startswith(_SIGNS_BEGIN) or plain.endswith(_SIGNS_END):
             return name.decode("latin-1")
     return None
 

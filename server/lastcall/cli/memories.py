@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..store import reports
-from .options import limit_option, question_options
+from .options import UserName, limit_option, question_options
 from .running import ask
 from .tables import UUID_CHARS, Column, moment, one_line, print_json, print_limit, print_table
 
@@ -16,7 +16,7 @@ USER_CHARS_NARROW = 17  # leaves room for the other columns in a terminal of 80
 
 
 @click.command("retry")
-@click.argument("user", required=False)
+@click.argument("user", required=False, type=UserName())
 @question_options
 def retry_memories(*, user: str | None, as_json: bool, **database: Any) -> None:
     """Retry memory finalization that failed, for USER or for all users."""
@@ -32,7 +32,7 @@ def retry_memories(*, user: str | None, as_json: bool, **database: Any) -> None:
 
 
 @click.command("memories")
-@click.argument("user", required=False)
+@click.argument("user", required=False, type=UserName())
 @limit_option(MEMORIES)
 @question_options
 def memories(*, user: str | None, limit: int, as_json: bool, **database: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
+from ..auth.identity import canonical_user
 from ..auth.origins import origin_of
 from ..auth.proxies import network_of
 from ..config import Settings
@@ -115,6 +116,21 @@ def settings_options(names: Iterable[str] = ()) -> Callable[[Command], Command]:
         return command
 
     return decorate
+
+
+class UserName(click.ParamType[Any]):
+    """A user whose rows are asked for, in the one form in which names are stored.
+
+    A name that could not be given today is looked up as it is: imported rows may have it.
+    """
+
+    name = "user"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return canonical_user(str(value))
+        except ValueError:
+            return str(value)
 
 
 def question_options(command: Command) -> Command:

@@ -9,7 +9,7 @@ import click
 
 from ..store import reports
 from ..store.records import EndReason
-from .options import DAYS_MAX, Age, limit_option, question_options
+from .options import DAYS_MAX, Age, UserName, limit_option, question_options
 from .running import ask
 from .tables import UUID_CHARS, Column, duration, moment, one_line, print_json, print_limit, print_table
 
@@ -39,7 +39,7 @@ def close_session(*, session_id: UUID, as_json: bool, **database: Any) -> None:
 
 
 @click.command("sessions")
-@click.option("--user", help="Only sessions of this user.")
+@click.option("--user", type=UserName(), help="Only sessions of this user.")
 @click.option("--active", is_flag=True, help="Only active sessions, orphaned or not.")
 @click.option("--ended", is_flag=True, help="Only ended sessions.")
 @click.option("--orphaned", is_flag=True, help="Only active sessions whose server is gone.")

@@ -52,6 +52,7 @@ class ResponseOutput:
         self._pieces: list[str] = []  # of the open item
         self._held = held
         self._pieces_held = 0
+        self._half = ""  # of a character that the last piece was cut through
 
     @property
     def items(self) -> list[Item]:
@@ -69,9 +70,11 @@ class ResponseOutput:
         if self._open is None or not isinstance(self._open.item, MessageItem):
             self.close_item("completed")
             self._open_message()
+        piece = self._whole_characters(piece)
+        if not piece:
+            return
         self._count(piece)
-        self._add(piece)
-        self._outbox.emit(server_events.TextDelta(**self._where(), delta=piece))
+        self._emit_text(piece)
 
     def open_call(self, call: ToolCall) -> None:
         """Begins a tool call. Raises `AgentFailed` if the tool was not offered, or above a limit."""
@@ -84,18 +87,20 @@ class ResponseOutput:
             id=entry.item.id, status="in_progress", call_id=call_id, name=call.name, arguments=""
         )
         self._announce(entry)
-        self.append_arguments(encodable(call.arguments))
+        self.append_arguments(call.arguments)
 
     def append_arguments(self, piece: str) -> None:
         """Adds to the arguments of the open call. Raises `AgentFailed` without one, or above a limit."""
         if self._open is None or not isinstance(self._open.item, FunctionCallItem):
             raise AgentFailed("agent_error", "The agent sent arguments without a call.")
+        piece = self._whole_characters(piece)
         self._count(piece)
         if piece:
             self._emit_arguments(self._open.item.call_id, piece)
 
     def close_item(self, status: ClosedStatus) -> None:
         """Sends the whole content of the open item. Its `done` follows after the response's commit."""
+        self._end_half()
         entry = self._open
         if entry is None:
             return
@@ -139,6 +144,26 @@ class ResponseOutput:
         for entry in self.entries:
             entry.item.status = "incomplete"
 
+    def _whole_characters(self, piece: str) -> str:
+        """The piece as UTF-8 and PostgreSQL's text can hold it.
+
+        A model's JSON cuts through pairs of surrogates: a first half waits for the next piece, and one that stays alone
+        is replaced.
+        """
+        piece, self._half = self._half + piece, ""
+        if "\ud800" <= piece[-1:] <= "\udbff":
+            piece, self._half = piece[:-1], piece[-1]
+        return encodable(piece).replace("\0", "")
+
+    def _end_half(self) -> None:
+        """Nothing follows the half that waits."""
+        half, self._half = self._half, ""
+        match self._open.item if half and self._open is not None else None:
+            case MessageItem():
+                self._emit_text(encodable(half))
+            case FunctionCallItem(call_id=call_id):
+                self._emit_arguments(call_id, encodable(half))
+
     def _count(self, piece: str) -> None:
         self._chars_left -= len(piece)
         if self._chars_left < 0:
@@ -154,6 +179,10 @@ class ResponseOutput:
         self._pieces = []
         self._held(-self._pieces_held)
         self._pieces_held = 0
+
+    def _emit_text(self, piece: str) -> None:
+        self._add(piece)
+        self._outbox.emit(server_events.TextDelta(**self._where(), delta=piece))
 
     def _emit_arguments(self, call_id: str, piece: str) -> None:
         self._add(piece)
@@ -180,7 +209,7 @@ class ResponseOutput:
         self._sink.announce(entry)
 
     def _settle(self, entry: ConversationEntry, status: ClosedStatus) -> None:
-        text = "".join(self._pieces).replace("\0", "")  # PostgreSQL's text cannot hold NUL
+        text = "".join(self._pieces)
         entry.item.status = status
         match entry.item:
             case MessageItem() as message:

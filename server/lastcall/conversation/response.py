@@ -140,11 +140,11 @@ class ActiveResponse:
     def _take(self, piece: Piece) -> None:
         match piece:
             case str():
-                self._output.append_text(encodable(piece))
+                self._output.append_text(piece)
             case ToolCall(name=str(), arguments=str()):
                 self._output.open_call(piece)
             case ToolArguments(text=str()):
-                self._output.append_arguments(encodable(piece.text))
+                self._output.append_arguments(piece.text)
             case Usage():
                 self.response.usage = _usage_report(piece)
             case CutOff():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from itertools import product
 
 from ..agents.agent import Memory, Transcript
 
 QUOTE_CHARS_MIN = 3  # a shorter quote is found in almost any text, and proves nothing
+_MARKS = " \t\n.…\"'`“”„«»‹›‘’"  # noqa: RUF001
 STRAIGHT_APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ´`′", "'"))  # noqa: RUF001
 
 
@@ -23,12 +26,18 @@ def grounded(memories: Collection[Memory], transcript: Transcript) -> list[Memor
     plain = {item_id: _plain(text) for item_id, text in reversed(texts.items()) if "" in named or item_id in named}
     kept = []
     for memory in memories:
-        wanted, _ = _plain(memory.quote)
-        for item_id in [memory.item_id] if memory.item_id else plain:
+        item_ids = [memory.item_id] if memory.item_id else [*plain]
+        for item_id, wanted in product(item_ids, _wanted(memory.quote)):
             if item_id in plain and (found := _found(wanted, texts[item_id], *plain[item_id])):
                 kept.append(replace(memory, item_id=item_id, quote=found))
                 break
     return kept
+
+
+def _wanted(quote: str) -> Iterable[str]:
+    """The quote as it is, in the normal forms that texts come in, and without the marks that models put around it."""
+    forms = (quote, *(unicodedata.normalize(form, quote) for form in ("NFC", "NFD")), quote.strip(_MARKS))
+    return dict.fromkeys(_plain(form)[0] for form in forms)
 
 
 def _found(wanted: str, text: str, plain: str, positions: Sequence[int]) -> str | None:

@@ -59,7 +59,8 @@ def event_id_of(message: str | bytes) -> str | None:
     try:
         return _text(_decode_header(message).event_id)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        return None
+        whole = without_half_characters(message) if isinstance(message, str) else message
+        return event_id_of(whole) if whole != message else None
 
 
 def _rejection(message: str, error: Exception) -> EventRejected:

@@ -14,6 +14,7 @@ from ..auth.secret import new_client_secret
 from ..conversation.configuration import check_patch
 from ..protocol.client_events import WITHOUT_EFFECT, EventRejected, SessionPatch, SessionUpdate
 from ..protocol.errors import RequestRefused
+from ..protocol.half_characters import without_half_characters
 from ..protocol.ids import parse_public_id, public_id
 from ..protocol.parsing import parse_session, unknown_field
 from ..store.credentials import ClientSecret
@@ -69,7 +70,9 @@ async def create_client_secret(request: Request) -> Response:
 def _parse(body: bytes) -> Wanted:
     try:
         wanted = msgspec.json.decode(body or b"{}", type=Wanted)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        if (whole := _without_half_characters(body)) != body:
+            return _parse(whole)
         if (name := unknown_field(error)) is not None:
             raise RequestRefused("unknown_parameter", f"Unknown parameter: '{name}'.", name) from None
         raise RequestRefused("invalid_value", f"Invalid body: {error}.") from None
@@ -77,6 +80,14 @@ def _parse(body: bytes) -> Wanted:
         message = f"expires_after.seconds must be from {SECONDS_MIN} to {SECONDS_MAX}."
         raise RequestRefused("invalid_value", message, "expires_after.seconds")
     return wanted
+
+
+def _without_half_characters(body: bytes) -> bytes:
+    """As in the events of a WebSocket; a body that is not UTF-8 stays as it is."""
+    try:
+        return without_half_characters(body.decode()).encode()
+    except UnicodeError:
+        return body
 
 
 def _session(wanted: Wanted) -> SessionPatch:

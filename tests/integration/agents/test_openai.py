@@ -268,7 +268,7 @@ async def test_an_http_error_is_reported_in_one_sentence(
     [
         ("break", "upstream_broken"),
         ("fade", "upstream_broken"),
-        ("noise", "upstream_error"),
+        ("noise", "upstream_broken"),
         ("error", "upstream_error"),
     ],
 )

@@ -65,6 +65,68 @@ async def test_the_words_and_the_calls_survive_any_sloppiness(script: Script) ->
     assert parsed == [(name, msgspec.json.decode(arguments)) for name, arguments in script.calls]
 
 
+WORDS = [chunk_of({"content": "Hel"}), chunk_of({"content": "lo"}), chunk_of({}, finish="stop")]
+STREAM = b"".join(map(event, WORDS)) + b"data: [DONE]\n\n"
+WHOLE = msgspec.json.encode({"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]})
+LINES = b"\n".join(map(msgspec.json.encode, WORDS))
+BODIES = {
+    "a stream that says it is JSON": Response(STREAM, kind="application/json"),
+    "a document that says it is a stream": Response(WHOLE),
+    "an indented document": Response(msgspec.json.format(WHOLE, indent=2), kind="text/plain"),
+    "a document with a byte order mark": Response(b"\xef\xbb\xbf" + WHOLE, kind="application/json"),
+    "a stream with a byte order mark": Response(b"\xef\xbb\xbf" + STREAM),
+    "a list of chunks": Response(b"[" + b",".join(map(msgspec.json.encode, WORDS)) + b"]", kind="application/json"),
+    "a chunk a line": Response(LINES, kind="application/x-ndjson"),
+    "other line ends": Response(STREAM.replace(b"\n", b"\r\n")),
+    "one newline after each event": Response(STREAM.replace(b"\n\n", b"\n")),
+    "no newline at the end": Response(b"".join(map(event, WORDS[:2])) + b"data: [DONE]"),
+    "another way to say done": Response(b"".join(map(event, WORDS[:2])) + b'data: "[done]"\n\n'),
+    "NaN and raw control characters": Response(STREAM.replace(b'"index":0', b'"logprobs":NaN,"user":"\t"')),
+    "an unreadable chunk": Response(b"data: {torn\n\n" + STREAM),
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+async def test_the_words_are_read_from_any_body(body: str) -> None:
+    async with asking(lambda _: BODIES[body]) as (_, agent):
+        assert "".join(str(piece) for piece in await answer(agent, "Hi")) == "Hello"
+
+
+NO_ANSWERS = {
+    "an error as an object": Response(event({"object": "error", "message": "no", "code": 400}) + b"data: [DONE]\n\n"),
+    "an error by its type": Response(event({"type": "error", "message": "no"}) + b"data: [DONE]\n\n"),
+    "an event of its own": Response(b'event: error\ndata: {"message": "no"}\n\ndata: [DONE]\n\n'),
+    "a word": Response(b"event: error\ndata: overloaded\n\ndata: [DONE]\n\n"),
+    "a detail": Response(b'{"detail": "overloaded"}', kind="application/json"),
+    "a code and a message": Response(b'{"code": 500, "message": "no"}', kind="application/json"),
+    "a list": Response(b'[{"error": {"message": "no"}}]', kind="application/json"),
+    "nothing": Response(b"", kind="application/json"),
+    "null": Response(b"null", kind="application/json"),
+    "an empty object": Response(b"{}", kind="application/json"),
+    "no choice": Response(b'{"choices": []}', kind="application/json"),
+}
+
+
+@pytest.mark.parametrize("body", NO_ANSWERS)
+async def test_what_is_no_answer_is_a_failure_also_with_status_200(body: str) -> None:
+    async with asking(lambda _: NO_ANSWERS[body]) as (_, agent):
+        with pytest.raises(AgentFailed):
+            await answer(agent, "Hi")
+
+
+async def test_a_limit_of_tokens_that_does_not_fit_costs_no_words_of_the_chat() -> None:
+    def respond(request: dict[str, Any]) -> Response:
+        said = (
+            "This model's maximum context length is 2048 tokens. However, you requested 4100 (4096 in the completion)."
+        )
+        return refused(400, {"error": {"message": said}}) if request["max_tokens"] > 2_000 else FINE
+
+    async with asking(respond) as (endpoint, agent):
+        for texts in (["Hi"], ["word " * 200, "Hi"]):
+            assert await answer(agent, *texts, max_output_tokens=4_096) == ["Fine."]
+            assert [message["content"] for message in endpoint.asked[-1]["messages"][1:]] == texts
+
+
 CHARS_THAT_FIT = 6_000
 TOO_LONG = {
     "vllm": refused(400, {"object": "error", "message": "maximum context length is 1500 tokens", "code": 400}),

@@ -322,6 +322,9 @@ async def test_a_client_secret_begins_with_its_session_and_expires_when_it_says(
     assert abs(answer["expires_at"] - time.time() - 60) < 5
     assert answer["session"]["instructions"] == "Speak like a pirate."
     assert (answer["session"]["output_modalities"], answer["session"].get("audio")) == (["text"], None)
+    half = rb'{"session": {"type": "realtime", "instructions": "half \ud83d"}}'
+    cut = (await world.ask("POST", "/v1/realtime/client_secrets", "service", content=half)).json()
+    assert cut["session"]["instructions"] == "half \ufffd", "as in the events of a WebSocket"
     world.tokens["pirate"] = answer["value"]
     async with world.socket("pirate", by_header=False) as ws:
         assert ws.subprotocol == "realtime"

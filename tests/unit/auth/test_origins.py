@@ -95,6 +95,7 @@ def test_a_page_that_is_nearly_a_listed_one_may_not(origin: str) -> None:
         ("https://chat.example:443/", "https://chat.example"),
         ("http://localhost:3000", "http://localhost:3000"),
         ("http://[::1]:80", "http://[::1]"),
+        ("https://Bücher.example", "https://xn--bcher-kva.example"),
     ],
 )
 def test_an_origin_is_written_as_browsers_write_it(text: str, origin: str) -> None:

@@ -30,6 +30,7 @@ def fields(*lines: str) -> list[tuple[bytes, bytes]]:
         "x-original-forwarded-for",
         "x-original-host", "x-original-url", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip",
         "cf-connecting-ipv6", "cf-ray", "fastly-client-ip", "x-envoy-external-address", "x_forwarded_for", "x_real_ip",
+        "forwarded-for", "x-vercel-forwarded-for", "do-connecting-ip", "ali-cdn-real-ip",
     ],
 )  # fmt: skip
 def test_a_header_that_only_proxies_add_shows_one(name: str) -> None:

@@ -427,3 +427,17 @@ def test_a_failure_between_two_items_keeps_the_first_complete() -> None:
         assert [item["status"] for item in done["output"]] == ["completed", "incomplete"]
 
     talk(scenario, Failing("Well", ToolCall("greet", "{")))
+
+
+@pytest.mark.parametrize("pieces", [["\ud83d", "\ude00 hi \0", "\ud83d"], ["\ud83d", "\ude00", " hi ", "\ud83d"]])
+def test_a_character_that_an_agent_cuts_is_put_together_again(pieces: list[str]) -> None:
+    async def scenario(world: World, client: Client) -> None:
+        await offer(client)
+        done = await respond(client)
+        expected = "\U0001f600 hi \ufffd"
+        message, call = done["output"]
+        assert (message["content"][0]["text"], call["arguments"]) == (expected, expected)
+        for kind in ("response.output_text.delta", "response.function_call_arguments.delta"):
+            assert "".join(event["delta"] for event in client.heard if event["type"] == kind) == expected
+
+    talk(scenario, Scripted(*pieces, ToolCall("greet", pieces[0], "c"), *map(ToolArguments, pieces[1:])))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+import unicodedata
+from typing import Literal
 
+import pytest
 from lastcall.agents.agent import Memory, Message, Transcript
 from lastcall.memory.grounding import grounded
 
@@ -25,6 +28,21 @@ def test_a_memory_with_a_quote_that_is_not_the_users_is_dropped() -> None:
     assert grounded([*dropped, kept], transcript) == [
         Memory("place", "Lives in Oslo.", "a", "I  live\nin Oslo’s centre")
     ]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_the_form_of_an_accent_and_marks_around_a_quote_do_not_matter(form: Literal["NFC", "NFD"]) -> None:
+    said = unicodedata.normalize(form, "Ich wohne in Köln, weißt du.")  # in one of the two forms, and quoted in both
+    transcript = Transcript("session", "ada", [Message("user", said, "a")])
+    quotes = (
+        *(unicodedata.normalize(each, "in Köln") for each in ("NFC", "NFD")),
+        '"wohne in"',
+        "“wohne in…”",
+        "wohne in...",
+    )
+    kept = grounded([Memory("place", "Lives in Köln.", "a", quote) for quote in quotes], transcript)
+    assert len(kept) == len(quotes)
+    assert all(memory.quote in said for memory in kept)
 
 
 def test_many_facts_of_one_long_message_cost_little_more_than_one() -> None:

@@ -435,6 +435,8 @@ def test_half_a_character_is_taken_as_the_replacement_character() -> None:
     assert isinstance(event, ItemDelete)
     assert (event.event_id, event.item_id) == ("e", "half \ufffd")
     assert refused(r'{"type":"\ud83d","event_id":"e"}').event_id == "e"
+    too_deep = r'{"type":"\ud83d","event_id":"e\ud83d","x":' + "[" * 99 + "]" * 99 + "}"
+    assert refused(too_deep).event_id == "e\ufffd"
 
 
 @pytest.mark.parametrize(

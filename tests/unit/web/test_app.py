@@ -157,7 +157,22 @@ def test_the_user_is_the_headers_then_the_querys_then_nobody(
     assert user_of(headers, query) == user
 
 
-@pytest.mark.parametrize("user", ["a\x00b", "a\nb", "a\x7fb", "a\x85b", "a\u2028b", "a\ud800b", "a\u200bb", "a\u202eb"])
+@pytest.mark.parametrize(
+    "user",
+    [
+        "a\x00b",
+        "a\nb",
+        "a\x7fb",
+        "a\x85b",
+        "a\u2028b",
+        "a\ud800b",
+        "a\u200bb",
+        "a\u202eb",
+        "a\u034fb",
+        "\u3164",
+        "\u2800",
+    ],
+)
 def test_a_user_id_with_a_control_character_raises(user: str) -> None:
     with pytest.raises(ValueError, match="control characters"):
         user_of({}, {"user": user})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MESSAGE_CHARS = 16  # overhead of a message, beside its text
 NAME_CHARS_MAX = 64  # of a function; endpoints refuse longer ones
 CALL_ID_CHARS_MAX = 40
+
+_Exchange: TypeAlias = tuple[str, FunctionCall, FunctionOutput]  # with its id in the request
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 _PLAIN_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{CALL_ID_CHARS_MAX}}}")
@@ -65,7 +67,8 @@ def chars_of(messages: Iterable[Mapping[str, Any]]) -> int:
 
 
 def alternating(messages: Sequence[Mapping[str, Any]], *, system: bool) -> list[dict[str, Any]]:
-    """The same messages for a model whose template takes turns of user and assistant only, the user's first.
+    """The same messages for a model whose template takes turns of user and assistant only, the user's first
+    and last.
 
     Messages of one role in a row become one. What has role system goes to the top, or, without `system`, to the head of
     the user's first message.
@@ -81,11 +84,28 @@ def alternating(messages: Sequence[Mapping[str, Any]], *, system: bool) -> list[
             chat.append(dict(message))
     if not chat or chat[0]["role"] != "user":
         chat.insert(0, {"role": "user", "content": "…"})
+    if chat[-1]["role"] == "assistant":
+        chat.append({"role": "user", "content": "…"})
     if instructions and system:
         return [{"role": "system", "content": instructions}, *chat]
     if instructions:
         chat[0]["content"] = f"{instructions}\n\n{chat[0]['content']}"
     return chat
+
+
+def without_calls(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same messages for a model that knows no tools: calls and outputs in words."""
+    told: list[dict[str, Any]] = []
+    for message in messages:
+        if calls := message.get("tool_calls"):
+            functions = [call["function"] for call in calls]
+            words = "\n".join(f"I look it up: {each['name']}({each['arguments']})" for each in functions)
+            told.append({"role": "assistant", "content": words})
+        elif message["role"] == "tool":
+            told.append({"role": "user", "content": f"The result: {message['content']}"})
+        else:
+            told.append(dict(message))
+    return told
 
 
 def _may_join(before: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
@@ -98,34 +118,61 @@ def _chat(items: Sequence[ContextItem]) -> Iterator[dict[str, Any]]:
 
     Some refuse a message without text too: an answer that was cancelled before its first word.
     """
-    outputs = {item.call_id: item for item in items if isinstance(item, FunctionOutput)}
-    calls: list[FunctionCall] = []
-    for item in items:
+    outputs = _outputs(items)
+    exchanges: list[_Exchange] = []
+    ids: set[str] = set()
+    for place, item in enumerate(items):
         if isinstance(item, Message):
-            yield from _exchange(calls, outputs)
-            calls = []
+            yield from _told(exchanges)
+            exchanges = []
             if item.text.strip():
                 yield {"role": item.role, "content": item.text}
-        elif isinstance(item, FunctionCall) and item.call_id in outputs:
-            calls.append(item)
-    yield from _exchange(calls, outputs)
+        elif isinstance(item, FunctionCall) and place in outputs:
+            call_id = _call_id(item.call_id)
+            call_id = call_id if call_id not in ids else _call_id(f"{item.call_id} at {place}")
+            ids.add(call_id)
+            exchanges.append((call_id, item, outputs[place]))
+    yield from _told(exchanges)
 
 
-def _exchange(calls: Sequence[FunctionCall], outputs: Mapping[str, FunctionOutput]) -> Iterator[dict[str, Any]]:
+def _outputs(items: Sequence[ContextItem]) -> dict[int, FunctionOutput]:
+    """The output of each call that has one, by the call's place.
+
+    Agents and clients may give several calls one id: an output is that of the last call before it without one, or else
+    of the next.
+    """
+    outputs: dict[int, FunctionOutput] = {}
+    waiting: dict[str, int] = {}
+    early: dict[str, FunctionOutput] = {}
+    for place, item in enumerate(items):
+        if isinstance(item, FunctionCall):
+            if (output := early.pop(item.call_id, None)) is not None:
+                outputs[place] = output
+            else:
+                waiting[item.call_id] = place
+        elif isinstance(item, FunctionOutput):
+            if (called := waiting.pop(item.call_id, None)) is not None:
+                outputs[called] = item
+            else:
+                early[item.call_id] = item
+    return outputs
+
+
+def _told(exchanges: Sequence[_Exchange]) -> Iterator[dict[str, Any]]:
     """Calls that were made together, then their outputs."""
-    if not calls:
+    if not exchanges:
         return
     made = [
         {
-            "id": _call_id(call.call_id),
+            "id": call_id,
             "type": "function",
             "function": {"name": _name(call.name), "arguments": _json_object(call.arguments)},
         }
-        for call in calls
+        for call_id, call, _ in exchanges
     ]
     yield {"role": "assistant", "content": None, "tool_calls": made}
-    for call in calls:
-        yield {"role": "tool", "tool_call_id": _call_id(call.call_id), "content": outputs[call.call_id].output}
+    for call_id, _, output in exchanges:
+        yield {"role": "tool", "tool_call_id": call_id, "content": output.output}
 
 
 # What a model or a client once wrote is stored as it is. Endpoints parse it again with every request, and would refuse

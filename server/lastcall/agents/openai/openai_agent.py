@@ -11,7 +11,7 @@ import openai
 import structlog
 import trio
 
-from ..agent import AgentFailed, ModelUnavailable, RequestUnsupported
+from ..agent import AgentFailed, FunctionCall, ModelUnavailable, RequestUnsupported
 from .answer import Answer
 from .chat import chars_of, request_messages, tool_parameters
 from .chunks import DONE, StreamRefused, chunks_of, whole
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 CONTEXT_CHARS_MAX = 200_000  # characters of one request: about 50,000 tokens
 ATTEMPTS_MAX = 16  # for one answer, each after a refusal that said what to change
+LIMIT_MIN = 64  # tokens of an answer; a limit up to this is not what makes a request too long
+CHARS_PER_TOKEN = 3
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60.0  # without a byte, before the first one and between two
 BILL_SECONDS = 2.0  # for the usage, after an answer's end
@@ -89,7 +91,7 @@ class OpenAIAgent:
 
     async def reply(self, turn: Turn) -> AsyncGenerator[Piece, None]:
         """Streams the model's text and calls, then its usage. Closing the generator closes the upstream connection."""
-        answer = Answer()
+        answer = Answer(item.call_id for item in turn.items if isinstance(item, FunctionCall))
         with self._noting_outages(), failures(self._model):
             # Left early without this `async with`, a stream would keep its connection open forever.
             async with self._opened(turn) as chunks:
@@ -155,9 +157,11 @@ class OpenAIAgent:
                 try:
                     chunks = await self._send(stack, request)
                 except (openai.APIStatusError, StreamRefused) as error:
-                    refusal = refusal_of(error)
-                    smaller = self._budget.smaller(chars_of(messages)) if refusal.is_too_long() else None
-                    if smaller is None:
+                    refusal, sent = refusal_of(error), chars_of(messages)
+                    smaller = self._budget.smaller(sent) if refusal.is_too_long() else None
+                    if refusal.is_too_long() and parameters.get(TOKENS, 0) > max(LIMIT_MIN, sent // CHARS_PER_TOKEN):
+                        parameters = _half_limit(parameters)
+                    elif smaller is None:
                         parameters = self._changed(refusal, request, parameters, error)
                     else:
                         chars, shortened = smaller, True

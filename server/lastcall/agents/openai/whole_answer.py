@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .answer import Answer
-from .chunks import DONE, StreamRefused, chunk_in
+from .chunks import DONE, StreamRefused, beginning_of, chunks_in, chunks_of_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,25 +22,22 @@ def words_of(body: bytes) -> str:
             words += [piece for piece in answer.take(chunk) if isinstance(piece, str)]
             if chunk is DONE:
                 answer.done()
+                break
     except (ValueError, StreamRefused):
         if answer.finish is None:
             raise
     if answer.finish is None:
         raise ValueError("the answer breaks off")
-    return "".join(words)
+    return "".join(words).encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # halves become whole
 
 
 def _chunks_in(body: bytes) -> Iterator[Any]:
     """The chunks of a completion, or of the stream that came in its place; and `DONE`."""
-    body = body.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if body.startswith(b"{"):  # whatever type the endpoint names
-        yield chunk_in(body)
+    body = beginning_of(body)
+    if body.startswith((b"{", b"[")):  # whatever type the endpoint names
+        yield from chunks_in(body)
         yield DONE
         return
-    for line in body.splitlines():
-        data = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
-        if data == b"[DONE]":
-            yield DONE
-            return
-        if data.startswith(b"{"):
-            yield chunk_in(data)
+    for line in body.decode(errors="replace").splitlines():
+        if line.startswith("data:"):
+            yield from chunks_of_data(line.removeprefix("data:").strip())

@@ -146,6 +146,7 @@ def _facts(values: Sequence[Any]) -> list[Fact]:
 
 def _fact(value: dict[str, Any]) -> Fact | None:
     """A fact that has at least its words; content and quote may stand for each other."""
+    value = {key.lower(): each for key, each in value.items()}
     content, quote = _string(value, _CONTENT), _string(value, _QUOTE)
     if not (content or quote):
         return None

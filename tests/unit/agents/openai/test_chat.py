@@ -70,6 +70,18 @@ def test_the_newest_output_keeps_its_call_and_is_cut_where_it_is_too_long() -> N
     assert cut["content"] == "z" * 20
 
 
+def test_calls_of_one_id_keep_their_own_outputs_and_get_ids_of_their_own() -> None:
+    items: list[ContextItem] = []
+    for n in range(2):
+        items += [FunctionCall("f", "{}", "call_0", f"c{n}"), FunctionOutput("call_0", f"output {n}", f"o{n}")]
+        items.append(Message("user", f"and {n}?", f"u{n}"))
+    first, output, _, second, other, _ = request_messages("", items, 10_000)
+    assert (output["content"], other["content"]) == ("output 0", "output 1")
+    ids = [message["tool_calls"][0]["id"] for message in (first, second)]
+    assert ids == [output["tool_call_id"], other["tool_call_id"]]
+    assert len(set(ids)) == 2
+
+
 @pytest.mark.parametrize("arguments", ['{"city": "Os', "", "null", "[]", "NaN", '"x"', "\ud83d", "[" * 10_000])
 def test_arguments_that_are_no_object_do_not_poison_the_conversation(arguments: str) -> None:
     """Endpoints parse the arguments of every call of the history, and refuse the whole request for one of them."""

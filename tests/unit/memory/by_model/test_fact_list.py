@@ -29,6 +29,7 @@ LIST = f'{{"memories": [{ONE}, {TWO}]}}'
         "in prose": f'Here is "the list [of 2]:\n{LIST}\nIs {{that}} all?',
         "in other names": f'{{"result": {{"facts": [{ONE}, {TWO}]}}, "count": 2}}',
         "by number": f'{{"1": {ONE}, "2": {TWO}}}',
+        "in capitals": LIST.replace("kind", "Kind").replace("quote", "QUOTE"),
         "one a line": f"{ONE}\n{TWO}",
         "one list each": f"[{ONE}]\n[{TWO}]",
         "as a string of JSON": msgspec.json.encode(LIST).decode(),
