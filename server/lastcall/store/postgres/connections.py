@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 import asyncpg
 import trio
-import trio_asyncio
 
 from ..commits import COMMITS_MAX
 from ..errors import StoreUnavailable, reason_of
 from ..queries import QUERIES
+from .callbacks import AsyncioLoop
 from .calls import CALL_SECONDS, bounded_call, connection_at_fault
 from .network import Connector
 
@@ -194,7 +194,7 @@ def _drop(connection: Any) -> None:
 class Queries:
     """Asks PostgreSQL, from Trio. Readers wait their turn, so that they leave connections for writes."""
 
-    def __init__(self, connector: Connector, connections: Connections, loop: trio_asyncio.BaseTrioEventLoop) -> None:
+    def __init__(self, connector: Connector, connections: Connections, loop: AsyncioLoop) -> None:
         self._connector = connector
         self._connections = connections
         self._loop = loop

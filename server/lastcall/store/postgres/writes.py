@@ -10,7 +10,6 @@ from uuid import UUID
 
 import structlog
 import trio
-import trio_asyncio
 
 from ..clock import DatabaseClock
 from ..commits import CommitWriter
@@ -28,6 +27,7 @@ from .batch import (
     prepare_commit,
     session_of,
 )
+from .callbacks import AsyncioLoop
 from .calls import CALL_SECONDS, bounded_call, refused
 from .connections import Connections, Queries
 from .network import Connector
@@ -43,7 +43,7 @@ _log = structlog.get_logger(__name__)
 class SessionWrites(Queries):
     """The part of `Store` that writes sessions, their items and their ends."""
 
-    def __init__(self, connector: Connector, connections: Connections, loop: trio_asyncio.BaseTrioEventLoop) -> None:
+    def __init__(self, connector: Connector, connections: Connections, loop: AsyncioLoop) -> None:
         super().__init__(connector, connections, loop)
         self._clock = DatabaseClock()
         self._failed: tuple[float, StoreUnavailable] | None = None  # when the last commit did, unless one came since
