@@ -217,10 +217,19 @@ class Queries:
         """
         if urgent:
             return await self._ask(sql, *args)
-        with trio.move_on_after(CALL_SECONDS) as waiting:
-            async with self._readers:
-                waiting.deadline = math.inf
-                return await self._ask(sql, *args)
+        try:
+            self._readers.acquire_nowait()  # mostly there is no queue, and to wait in it takes a scope and a deadline
+        except trio.WouldBlock:
+            await self._wait_for_turn()
+        try:
+            return await self._ask(sql, *args)
+        finally:
+            self._readers.release()
+
+    async def _wait_for_turn(self) -> None:
+        with trio.move_on_after(CALL_SECONDS):
+            await self._readers.acquire()
+            return
         raise StoreUnavailable(f"no connection was free within {CALL_SECONDS:g} s")
 
     async def _ask(self, sql: str, *args: object) -> list[asyncpg.Record]:
