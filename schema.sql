@@ -504,7 +504,7 @@ CREATE OR REPLACE TRIGGER forget_all_sessions AFTER TRUNCATE ON conversation_ses
 -- ----------------------------------------------------------------------------------------- batches of writes
 
 -- Commits a batch of the group-commit writer in one round trip. `writes` has lists of `starts`, `items`, `deletions`
--- and `ends`, each optional. Starts come first and ends last, since one batch may hold a whole session. The answer has
+-- and `ends`, each optional, and of `recalls`: what sessions that begin want to know of their users. Starts come first and ends last, since one batch may hold a whole session. The answer has
 -- the same keys, and `at`, the time, and `fresh`.
 --
 -- asked: when the server sent it, by its estimate of this clock; ages count back from then. A statement that begins
@@ -539,6 +539,9 @@ BEGIN
     IF writes ? 'ends' THEN
         answer := answer || jsonb_build_object('ends', end_sessions(writes -> 'ends', moment));
     END IF;
+    IF writes ? 'recalls' THEN
+        answer := answer || jsonb_build_object('recalled', recall_memories(writes -> 'recalls'));
+    END IF;
     IF clock_timestamp() > now() + patience THEN
         RAISE EXCEPTION 'the batch took longer than %', patience USING ERRCODE = 'query_canceled';
     END IF;
@@ -566,6 +569,33 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'LC001';
 EXCEPTION WHEN SQLSTATE 'LC001' OR configuration_limit_exceeded THEN -- the latter: a temp_file_limit below that
     NULL;
+END $$;
+
+-- By session: the user's newest memories, oldest first; whether some turn of theirs is indexed (`has_past`); and
+-- `pending`, whether a session of theirs ended less than `recent_seconds` ago, or is claimed, and is not finalized yet. In
+-- the order of memory_due_at, that looks past any backlog. Empty where somebody has locked one of the tables, or it is
+-- damaged: that must not hold up the batch.
+CREATE OR REPLACE FUNCTION recall_memories(recalls jsonb) RETURNS jsonb
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    answer jsonb;
+BEGIN
+    LOCK TABLE user_memories, recall_passages IN ACCESS SHARE MODE NOWAIT;
+    SELECT jsonb_object_agg(session_id, jsonb_build_object(
+               'pending', EXISTS (SELECT FROM conversation_sessions s
+                                   WHERE s.user_id = asked.user_id AND memory_status = 'pending' AND memory_error IS NULL
+                                     AND memory_due_at > now() - make_interval(secs => recent_seconds)),
+               'has_past', EXISTS (SELECT FROM recall_passages p WHERE p.user_id = asked.user_id),
+               'facts', ARRAY (SELECT jsonb_build_array(kind, content) FROM (
+                            SELECT kind, content, updated_at, memory_id FROM user_memories m
+                             WHERE m.user_id = asked.user_id
+                             ORDER BY updated_at DESC, memory_id DESC LIMIT memories_max) newest
+                         ORDER BY updated_at, memory_id)))
+      INTO answer FROM jsonb_to_recordset(recalls) AS asked (
+           session_id uuid, user_id text, memories_max integer, recent_seconds double precision);
+    RETURN answer;
+EXCEPTION WHEN lock_not_available OR data_corrupted OR index_corrupted THEN
+    RETURN '{}';
 END $$;
 
 -- FOR KEY SHARE: an instance is not declared dead while it begins sessions, and begins none afterwards. It can still

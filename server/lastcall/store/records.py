@@ -89,6 +89,7 @@ class SessionStart:
 
     started: on this process's monotonic clock, `trio.current_time()`.
     credential_id: the key or client secret that it was begun with; None: neither.
+    memories_max: how many of the user's memories are recalled with it; None: nothing is.
     """
 
     session_id: UUID
@@ -97,6 +98,7 @@ class SessionStart:
     instance_id: UUID
     started: float
     credential_id: UUID | None = None
+    memories_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -223,6 +223,22 @@ BATCHES = (
         test=f"{INSTANCE}::test_begins_and_renewals_never_wait_for_each_other",
     ),
     mutant(
+        "a begin waits for memories that are locked",
+        SCHEMA_SQL,
+        "LOCK TABLE user_memories, recall_passages IN ACCESS SHARE MODE NOWAIT;",
+        "",
+        BOUND,
+        test=f"{STORE}/test_begins.py::test_where_memories_are_locked_a_begin_recalls_nothing_and_delays_no_other_write",
+    ),
+    mutant(
+        "a begin recalls what somebody else said",
+        SCHEMA_SQL,
+        "WHERE m.user_id = asked.user_id\n",
+        "\n",
+        CONTAINED,
+        test=f"{STORE}/test_begins.py::test_each_of_many_begins_recalls_its_own_users_memories",
+    ),
+    mutant(
         "a begin that is repeated fails its batch",
         SCHEMA_SQL,
         "          FROM starting\n        ON CONFLICT (session_id) DO NOTHING\n",
