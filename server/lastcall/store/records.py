@@ -14,14 +14,12 @@ from ..agents.recalled import RecalledTurn
 # Two heartbeats. An item stored later than this after its owner's last heartbeat does not show that the owner was still
 # alive: a frozen database may run a statement long after it was sent.
 EVIDENCE_SECONDS = 1.0
-# The longest wait for memory that is due: above the longest back-off and the longest claim of the finalizer.
-MEMORY_WAIT_SECONDS_MAX = 330.0
+MEMORY_WAIT_SECONDS_MAX = 330.0  # until memory is due: above the longest back-off and claim of the finalizer
 # That the database's clock may be set back before client secrets of before it are refused.
 CLOCK_STEP_SECONDS_MAX = 60.0
 # A session that ended earlier and is still pending is part of a backlog: no begin waits for its memory.
 RECENT_SECONDS = 10.0
-# Of the content of a page of items; the item that exceeds it is the page's last one.
-PAGE_BYTES_MAX = 1_048_576
+PAGE_BYTES_MAX = 1_048_576  # of the content of a page of items; the item that exceeds it is the page's last one
 
 
 class EndReason(StrEnum):

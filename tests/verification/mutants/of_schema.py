@@ -282,8 +282,8 @@ BATCHES = (
     mutant(
         "items wait for rows that are locked",
         SCHEMA_SQL,
-        "FOR SHARE OF s SKIP LOCKED",
-        "FOR SHARE OF s",
+        "FOR SHARE OF s SKIP LOCKED FOR KEY",
+        "FOR SHARE OF s FOR KEY",
         BOUND,
         test=f"{LOCKED_ROWS}::test_a_locked_session_delays_no_other_write_of_its_batch",
     ),
@@ -378,8 +378,8 @@ BATCHES = (
     mutant(
         "a deletion waits for an item that is locked",
         SCHEMA_SQL,
-        "                       FOR NO KEY UPDATE SKIP LOCKED);",
-        "                       FOR NO KEY UPDATE);",
+        "FOR NO KEY UPDATE OF m SKIP LOCKED FOR SHARE",
+        "FOR NO KEY UPDATE OF m FOR SHARE",
         BOUND,
         test=f"{LOCKED_ROWS}::test_a_locked_item_delays_no_other_deletion",
     ),

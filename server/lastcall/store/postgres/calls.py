@@ -14,7 +14,7 @@ import asyncpg
 import trio
 
 from ..errors import InvalidRow, ItemExists, StoreError, StoreUnavailable, reason_of
-from .callbacks import AsyncioLoop
+from .loop import AsyncioLoop
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,7 +52,7 @@ async def bounded_call(
         StoreError: It failed; `StoreUnavailable` also where `seconds` have passed.
     """
     await trio.lowlevel.checkpoint_if_cancelled()
-    call = _Call[T]()
+    call = _AwaitedCall[T]()
     task = loop.start(call.run(operation(*args, **kwargs)))
     if task.done():
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -69,7 +69,7 @@ async def bounded_call(
     return call.result()
 
 
-class _Call(Generic[T]):
+class _AwaitedCall(Generic[T]):
     """An operation that asyncio runs, and the Trio task that waits for it."""
 
     def __init__(self) -> None:

@@ -17,11 +17,10 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from ..address import BadAddress, DatabaseAddress, read_address
 from ..errors import DatabaseNotReady, DatabaseUnusable, reason_of
-from .callbacks import AsyncioLoop
 from .calls import bounded_call
 from .connections import COMMAND_SECONDS, CONNECTIONS, Connections
 from .lease import IDLE_SECONDS
-from .loop import open_loop
+from .loop import AsyncioLoop, open_loop
 from .network import FAILURES, Connector
 from .preparation.migration import Access, MigrationReport, migrate_database, prepare_database
 from .preparation.settings import SETTINGS, SessionSetup

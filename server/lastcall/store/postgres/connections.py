@@ -19,8 +19,8 @@ import trio
 from ..commits import COMMITS_MAX
 from ..errors import StoreUnavailable, reason_of
 from ..queries import QUERIES
-from .callbacks import AsyncioLoop
 from .calls import CALL_SECONDS, bounded_call, connection_at_fault
+from .loop import AsyncioLoop
 from .network import Connector
 
 CONNECTIONS = 6

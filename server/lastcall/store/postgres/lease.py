@@ -14,8 +14,8 @@ import trio
 
 from ..errors import StoreError, StoreUnavailable
 from ..queries import QUERIES
-from .callbacks import AsyncioLoop
 from .calls import bounded_call
+from .loop import AsyncioLoop
 from .network import Connector
 from .preparation.settings import SETTINGS, set_session
 

@@ -29,9 +29,9 @@ from .batch import (
     prepare_commit,
     session_of,
 )
-from .callbacks import AsyncioLoop
 from .calls import CALL_SECONDS, bounded_call, refused
 from .connections import Connections, Queries
+from .loop import AsyncioLoop
 from .memories import recollection
 from .network import Connector
 

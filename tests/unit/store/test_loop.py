@@ -15,9 +15,8 @@ import pytest
 import trio
 import trio.testing
 import trio_asyncio
-from lastcall.store.postgres.callbacks import HANDLES_MAX, TIMERS_CANCELLED_MAX
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
-from lastcall.store.postgres.loop import open_loop
+from lastcall.store.postgres.loop import HANDLES_MAX, TIMERS_CANCELLED_MAX, open_loop
 from trio.testing import MockClock
 
 from tests.support.waiting import eventually
