@@ -504,7 +504,7 @@ CREATE OR REPLACE TRIGGER forget_all_sessions AFTER TRUNCATE ON conversation_ses
 -- ----------------------------------------------------------------------------------------- batches of writes
 
 -- Commits a batch of the group-commit writer in one round trip. `writes` has lists of `starts`, `items`, `deletions`
--- and `ends`, each optional. Starts come first and ends last, since one batch may hold a whole session. The answer has
+-- and `ends`, each optional, and of `recalls`: what sessions that begin want to know of their users. Starts come first and ends last, since one batch may hold a whole session. The answer has
 -- the same keys, and `at`, the time, and `fresh`.
 --
 -- asked: when the server sent it, by its estimate of this clock; ages count back from then. A statement that begins
@@ -539,6 +539,9 @@ BEGIN
     IF writes ? 'ends' THEN
         answer := answer || jsonb_build_object('ends', end_sessions(writes -> 'ends', moment));
     END IF;
+    IF writes ? 'recalls' THEN
+        answer := answer || jsonb_build_object('recalled', recall_memories(writes -> 'recalls'));
+    END IF;
     IF clock_timestamp() > now() + patience THEN
         RAISE EXCEPTION 'the batch took longer than %', patience USING ERRCODE = 'query_canceled';
     END IF;
@@ -568,11 +571,31 @@ EXCEPTION WHEN SQLSTATE 'LC001' OR configuration_limit_exceeded THEN -- the latt
     NULL;
 END $$;
 
--- The values of a key in a list of objects.
-CREATE OR REPLACE FUNCTION ids_of(rows jsonb, key text) RETURNS uuid[]
-LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT AS $$
+-- By session: the user's newest memories, oldest first; whether some turn of theirs is indexed (`has_past`); and
+-- `pending`, whether a session of theirs ended less than `recent_seconds` ago, or is claimed, and is not finalized yet. In
+-- the order of memory_due_at, that looks past any backlog. Empty where somebody has locked one of the tables, or it is
+-- damaged: that must not hold up the batch.
+CREATE OR REPLACE FUNCTION recall_memories(recalls jsonb) RETURNS jsonb
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    answer jsonb;
 BEGIN
-    RETURN (SELECT array_agg(DISTINCT (each ->> key)::uuid) FROM jsonb_array_elements(rows) each);
+    LOCK TABLE user_memories, recall_passages IN ACCESS SHARE MODE NOWAIT;
+    SELECT jsonb_object_agg(session_id, jsonb_build_object(
+               'pending', EXISTS (SELECT FROM conversation_sessions s
+                                   WHERE s.user_id = asked.user_id AND memory_status = 'pending' AND memory_error IS NULL
+                                     AND memory_due_at > now() - make_interval(secs => recent_seconds)),
+               'has_past', EXISTS (SELECT FROM recall_passages p WHERE p.user_id = asked.user_id),
+               'facts', ARRAY (SELECT jsonb_build_array(kind, content) FROM (
+                            SELECT kind, content, updated_at, memory_id FROM user_memories m
+                             WHERE m.user_id = asked.user_id
+                             ORDER BY updated_at DESC, memory_id DESC LIMIT memories_max) newest
+                         ORDER BY updated_at, memory_id)))
+      INTO answer FROM jsonb_to_recordset(recalls) AS asked (
+           session_id uuid, user_id text, memories_max integer, recent_seconds double precision);
+    RETURN answer;
+EXCEPTION WHEN lock_not_available OR data_corrupted OR index_corrupted THEN
+    RETURN '{}';
 END $$;
 
 -- FOR KEY SHARE: an instance is not declared dead while it begins sessions, and begins none afterwards. It can still
@@ -580,40 +603,48 @@ END $$;
 -- key or client secret revoked meanwhile. Of a conversation, it is the lock that the foreign key takes. Rows that are
 -- locked are skipped: waiting would hold up every session in the batch. The answer maps each instance and credential
 -- that may begin sessions to whether its row was free, and each conversation whose row was not to false.
+--
+-- Here and below, an array, in `= ANY (ARRAY (...))`, is looked up by key whatever the tables hold; a join may read
+-- them whole. What is locked is looked for among what is not free: mostly nothing.
 CREATE OR REPLACE FUNCTION begin_sessions(starts jsonb, moment timestamptz) RETURNS jsonb
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    instances        uuid[] := ids_of(starts, 'instance_id');
-    credentials      uuid[] := ids_of(starts, 'credential_id');
-    conversation_ids uuid[] := ids_of(starts, 'conversation_id');
-    answer           jsonb;
+    answer jsonb;
 BEGIN
-    WITH living AS MATERIALIZED (
-        SELECT instance_id FROM server_instances
-         WHERE instance_id = ANY (instances) AND reaped_at IS NULL AND stopped_at IS NULL FOR KEY SHARE SKIP LOCKED
+    WITH asked AS MATERIALIZED (
+        SELECT * FROM jsonb_to_recordset(starts) AS t (
+            session_id uuid, conversation_id uuid, user_id text, instance_id uuid, age_seconds double precision,
+            credential_id uuid)
+    ), living AS MATERIALIZED (
+        SELECT instance_id FROM server_instances WHERE instance_id = ANY (ARRAY (SELECT instance_id FROM asked))
+           AND reaped_at IS NULL AND stopped_at IS NULL FOR KEY SHARE SKIP LOCKED
     ), free_conversation AS MATERIALIZED (
         SELECT conversation_id FROM conversations
-         WHERE conversation_id = ANY (conversation_ids) FOR KEY SHARE SKIP LOCKED
+         WHERE conversation_id = ANY (ARRAY (SELECT conversation_id FROM asked)) FOR KEY SHARE SKIP LOCKED
     ), free_key AS MATERIALIZED (
-        SELECT key_id FROM api_keys WHERE key_id = ANY (credentials) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
+        SELECT key_id FROM api_keys
+         WHERE key_id = ANY (ARRAY (SELECT credential_id FROM asked)) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
     ), free_secret AS MATERIALIZED (
         SELECT secret_id FROM client_secrets
-         WHERE secret_id = ANY (credentials) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
-    ), allowed AS (
-        SELECT instance_id AS id, instance_id IN (SELECT instance_id FROM living) AS free FROM server_instances
-         WHERE instance_id = ANY (instances) AND reaped_at IS NULL AND stopped_at IS NULL
-        UNION ALL SELECT conversation_id, false FROM conversations WHERE conversation_id = ANY (conversation_ids)
-                     AND conversation_id NOT IN (SELECT conversation_id FROM free_conversation)
-        UNION ALL SELECT key_id, key_id IN (SELECT key_id FROM free_key) FROM api_keys
-                   WHERE key_id = ANY (credentials) AND revoked_at IS NULL
-        UNION ALL SELECT secret_id, secret_id IN (SELECT secret_id FROM free_secret) FROM client_secrets
-                   WHERE secret_id = ANY (credentials) AND revoked_at IS NULL
-    ), starting AS (
-        SELECT t.* FROM jsonb_to_recordset(starts) AS t (
-            session_id uuid, conversation_id uuid, user_id text, instance_id uuid, age_seconds double precision,
-            credential_id uuid) JOIN living USING (instance_id)
-         WHERE (credential_id IS NULL OR credential_id IN (SELECT id FROM allowed WHERE free))
-           AND conversation_id NOT IN (SELECT id FROM allowed WHERE NOT free)
+         WHERE secret_id = ANY (ARRAY (SELECT credential_id FROM asked)) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
+    ), free AS MATERIALIZED (
+        SELECT instance_id AS id FROM living
+        UNION ALL SELECT key_id FROM free_key UNION ALL SELECT secret_id FROM free_secret
+    ), locked AS MATERIALIZED (
+        SELECT instance_id AS id FROM server_instances WHERE reaped_at IS NULL AND stopped_at IS NULL
+           AND instance_id = ANY (ARRAY (
+               SELECT instance_id FROM asked WHERE instance_id NOT IN (SELECT id FROM free)))
+        UNION ALL SELECT conversation_id FROM conversations WHERE conversation_id = ANY (ARRAY (
+               SELECT conversation_id FROM asked
+                WHERE conversation_id NOT IN (SELECT conversation_id FROM free_conversation)))
+        UNION ALL SELECT key_id FROM api_keys WHERE revoked_at IS NULL AND key_id = ANY (ARRAY (
+               SELECT credential_id FROM asked WHERE credential_id NOT IN (SELECT id FROM free)))
+        UNION ALL SELECT secret_id FROM client_secrets WHERE revoked_at IS NULL AND secret_id = ANY (ARRAY (
+               SELECT credential_id FROM asked WHERE credential_id NOT IN (SELECT id FROM free)))
+    ), starting AS MATERIALIZED (
+        SELECT * FROM asked WHERE instance_id IN (SELECT id FROM free)
+           AND (credential_id IS NULL OR credential_id IN (SELECT id FROM free))
+           AND conversation_id NOT IN (SELECT id FROM locked)
     ), new_conversation AS (
         INSERT INTO conversations (conversation_id, user_id)
         SELECT conversation_id, user_id FROM starting ON CONFLICT (conversation_id) DO NOTHING
@@ -625,7 +656,8 @@ BEGIN
           FROM starting
         ON CONFLICT (session_id) DO NOTHING
     )
-    SELECT coalesce(jsonb_object_agg(id, free), '{}') INTO answer FROM allowed;
+    SELECT coalesce(jsonb_object_agg(id, is_free), '{}') INTO answer
+      FROM (SELECT id, true AS is_free FROM free UNION ALL SELECT id, false FROM locked) each;
     RETURN answer;
 END $$;
 
@@ -634,40 +666,31 @@ END $$;
 -- The answer for each item: `stored`, `held` (skipped, or closed just now) or `closed`.
 CREATE OR REPLACE FUNCTION append_items(items jsonb) RETURNS jsonb LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    sessions         uuid[] := ids_of(items, 'session_id');
-    conversation_ids uuid[] := ids_of(items, 'conversation_id');
-    answer           jsonb;
+    answer jsonb;
 BEGIN
-    WITH item AS (
+    WITH item AS MATERIALIZED (
         SELECT * FROM ROWS FROM (jsonb_to_recordset(items) AS (
             message_id uuid, conversation_id uuid, session_id uuid, item_id text, position bigint, role text,
             content text, status text, kind text, call_id text, name text, deleted boolean)) WITH ORDINALITY AS t (
             message_id, conversation_id, session_id, item_id, position, role, content, status, kind, call_id, name,
             deleted, ordinality)
     ), live AS MATERIALIZED (
-        SELECT session_id FROM conversation_sessions WHERE session_id = ANY (sessions) AND is_active
-         ORDER BY session_id FOR SHARE SKIP LOCKED
-    ), free AS MATERIALIZED (
-        SELECT conversation_id FROM conversations WHERE conversation_id = ANY (conversation_ids)
-         ORDER BY conversation_id FOR KEY SHARE SKIP LOCKED
-    ), locked AS MATERIALIZED (
-        SELECT conversation_id FROM conversations WHERE conversation_id = ANY (conversation_ids)
-           AND conversation_id NOT IN (SELECT conversation_id FROM free)
+        SELECT session_id FROM conversation_sessions s JOIN conversations c USING (conversation_id)
+         WHERE session_id = ANY (ARRAY (SELECT session_id FROM item)) AND is_active
+           FOR SHARE OF s SKIP LOCKED FOR KEY SHARE OF c SKIP LOCKED
     ), stored AS (
         INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
                               call_id, name, deleted_at)
         SELECT message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
                call_id, name, CASE WHEN deleted THEN now() END
-          FROM item JOIN live USING (session_id)
-         WHERE conversation_id NOT IN (SELECT conversation_id FROM locked) ORDER BY ordinality
+          FROM item WHERE session_id IN (SELECT session_id FROM live) ORDER BY ordinality
         ON CONFLICT (message_id) DO NOTHING
-    ), seen AS (
-        SELECT session_id, is_active FROM conversation_sessions WHERE session_id = ANY (sessions)
     )
-    SELECT jsonb_agg(CASE WHEN live.session_id IS NOT NULL AND locked.conversation_id IS NULL THEN 'stored'
-                          WHEN is_active THEN 'held' ELSE 'closed' END ORDER BY ordinality)
-      INTO answer FROM item LEFT JOIN live USING (session_id) LEFT JOIN seen USING (session_id)
-      LEFT JOIN locked ON locked.conversation_id = item.conversation_id;
+    SELECT jsonb_agg(CASE
+               WHEN session_id IN (SELECT session_id FROM live) THEN 'stored'
+               WHEN EXISTS (SELECT FROM conversation_sessions s WHERE s.session_id = item.session_id AND is_active)
+               THEN 'held' ELSE 'closed' END ORDER BY ordinality)
+      INTO answer FROM item;
     RETURN answer;
 END $$;
 
@@ -724,25 +747,26 @@ END $$;
 CREATE OR REPLACE FUNCTION end_sessions(ends jsonb, moment timestamptz) RETURNS jsonb
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    sessions uuid[] := ids_of(ends, 'session_id');
-    answer   jsonb;
+    answer jsonb;
 BEGIN
-    WITH ending AS (
+    WITH ending AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(ends) AS t (
             session_id uuid, instance_id uuid, age_seconds double precision, end_reason text, close_code integer)
     ), free AS MATERIALIZED (
-        SELECT session_id FROM conversation_sessions WHERE session_id = ANY (sessions) AND is_active
-         ORDER BY session_id FOR NO KEY UPDATE SKIP LOCKED
+        SELECT session_id FROM conversation_sessions
+         WHERE session_id = ANY (ARRAY (SELECT session_id FROM ending)) AND is_active FOR NO KEY UPDATE SKIP LOCKED
     ), ended AS (
         UPDATE conversation_sessions s
            SET is_active = false, session_end = moment - make_interval(secs => e.age_seconds),
                end_reason = e.end_reason, close_code = e.close_code, closed_by = e.instance_id
-          FROM ending e JOIN free USING (session_id) WHERE s.session_id = e.session_id AND s.is_active
+          FROM ending e
+         WHERE s.session_id = ANY (ARRAY (SELECT session_id FROM free)) AND s.session_id = e.session_id AND s.is_active
         RETURNING s.session_id
     )
-    SELECT coalesce(jsonb_object_agg(s.session_id, ended.session_id IS NOT NULL), '{}') INTO answer
-      FROM conversation_sessions s LEFT JOIN ended USING (session_id)
-     WHERE s.session_id = ANY (sessions) AND s.is_active;
+    SELECT coalesce(jsonb_object_agg(session_id, is_ended), '{}') INTO answer FROM (
+        SELECT session_id, true AS is_ended FROM ended
+        UNION ALL SELECT session_id, false FROM conversation_sessions WHERE is_active AND session_id = ANY (ARRAY (
+               SELECT session_id FROM ending WHERE session_id NOT IN (SELECT session_id FROM ended)))) each;
     RETURN answer;
 END $$;
 

@@ -143,8 +143,13 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
     async def stop_instance(self, instance_id: UUID) -> None:
         await self._submit(Write("stop_instance", lambda: self._stop(instance_id)), float("inf"))
 
-    async def begin_session(self, start: SessionStart, *, within: float) -> None:
-        await self._submit(Write("begin_session", lambda: self._begin(start), start.session_id), within)
+    async def begin_session(self, start: SessionStart, *, within: float) -> Recollection | None:
+        def begin() -> Recollection | None:
+            self._begin(start)
+            return None if start.memories_max is None else self._recall(start.user_id, start.memories_max)
+
+        recalled: Recollection | None = await self._submit(Write("begin_session", begin, start.session_id), within)
+        return recalled
 
     async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
         rows = tuple(items)

@@ -85,14 +85,14 @@ PENDING = " AND memory_status = 'pending'"
 FAULTS = {
     "an append to a closed row": Fault(
         None,
-        {"AND is_active\n         ORDER BY session_id FOR SHARE": "FOR SHARE"},
+        {"FROM item)) AND is_active": "FROM item))"},
         CLOSING,
         Promise.NO_GHOST,
         "an item was stored after the row closed",
     ),
     "an append without its lock": Fault(
         None,
-        {"FOR SHARE SKIP LOCKED": ""},
+        {"FOR SHARE OF s SKIP LOCKED FOR KEY SHARE OF c SKIP LOCKED": ""},
         ("append-user:A", "end:A"),
         Promise.SERIALIZABLE,
         "no order of them",
@@ -100,7 +100,7 @@ FAULTS = {
     ),
     "an end of an ended row": Fault(
         None,
-        {"AND is_active\n         ORDER BY session_id FOR NO": "FOR NO", "AND s.is_active": ""},
+        {"FROM ending)) AND is_active FOR NO": "FROM ending)) FOR NO", "AND s.is_active": ""},
         CLOSING,
         Promise.AS_MODELLED,
         "answered 'refused'",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -14,17 +14,26 @@ PENDING_SECONDS_MAX = 0.3  # that a begin waits for memory of the user that is s
 PENDING_POLL_SECONDS = 0.02
 
 
-async def recall(store: Store, registry: Registry, user_id: str, limit: int) -> Recollection:
+async def recall(
+    store: Store, registry: Registry, user_id: str, limit: int, begin: Callable[[], Awaitable[Recollection | None]]
+) -> Recollection:
     """The user's newest `limit` memories, with what was said in a session that ended a moment ago.
 
     Where that is still being finalized, on any server, this waits at most `PENDING_SECONDS_MAX` for it.
+
+    Args:
+        store: Asked again where there is more to come, and where `begin` cannot tell.
+        registry: Of the sessions of this server.
+        user_id: The user.
+        limit: The number of memories at most.
+        begin: Begins the session, and returns what was recalled with it.
 
     Raises:
         StoreUnavailable: The database does not answer.
     """
     # Asked before the store: an end that is committed in between is pending in the store's answer.
     leaving = registry.is_leaving(user_id)
-    found = await store.recall(user_id, limit)
+    found = await begin() or await store.recall(user_id, limit)
     with trio.move_on_after(PENDING_SECONDS_MAX):
         while leaving or found.pending:
             await trio.sleep(PENDING_POLL_SECONDS)

@@ -21,7 +21,7 @@ from ..protocol.ids import new_uuid
 from ..protocol.parsing import parse_session
 from ..sessions.session import Session
 from ..store.errors import CredentialRevoked, StoreError
-from ..store.records import EndReason, SessionStart
+from ..store.records import EndReason, Recollection, SessionStart
 from ..transport.stream import BufferedStream
 from ..transport.websocket import WebSocket
 from .admission import Admission
@@ -194,7 +194,6 @@ class _Connection:
             if not self._principal.may_enter(self._resumes):
                 raise UnknownConversation
             await self._history.load()
-        recollection = await recall(store, self._services.registry, session.user_id, settings.recall_memories_max)
         start = SessionStart(
             session_id=session.session_id,
             conversation_id=session.conversation_id,
@@ -202,13 +201,20 @@ class _Connection:
             instance_id=self._instance_id,
             started=session.started,
             credential_id=self._principal.credential_id,
+            memories_max=settings.recall_memories_max,
         )
         await trio.lowlevel.checkpoint_if_cancelled()  # a session that was stopped meanwhile begins no row
         # Less than `_begin` waits, so that the log gets the store's reason.
         within = max(trio.current_effective_deadline() - trio.current_time() - REASON_SECONDS, 0.0)
-        session.began()
-        await store.begin_session(start, within=within)
-        session.row_was_stored()
+
+        async def begin() -> Recollection | None:
+            session.began()
+            recalled = await store.begin_session(start, within=within)
+            session.row_was_stored()
+            return recalled
+
+        registry = self._services.registry
+        recollection = await recall(store, registry, session.user_id, settings.recall_memories_max, begin)
         return Opening(
             model=self._model,
             instructions=settings.instructions,

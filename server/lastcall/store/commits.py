@@ -12,6 +12,7 @@ import structlog
 import trio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from ..runtime.timer import Timer
 from .errors import InvalidRow, StoreError, StoreUnavailable
 from .queue import CommitQueue, Outcome, PendingWrite, WriteBatch
 
@@ -25,6 +26,9 @@ LOG_SECONDS = 5.0  # between log lines about commits that fail
 
 Commit: TypeAlias = Callable[[Sequence[Row]], Awaitable[Sequence[Outcome[Result]]]]
 _Settled: TypeAlias = Sequence[tuple[PendingWrite[Row, Result], Outcome[Result]]]
+_CommitLive: TypeAlias = Callable[
+    [list[PendingWrite[Row, Result]], WriteBatch[Row, Result] | None], Awaitable[_Settled[Row, Result]]
+]
 
 _log = structlog.get_logger(__name__)
 
@@ -43,6 +47,7 @@ class CommitWriter(Generic[Row, Result]):
         self._commit = commit
         self._key = key
         self._queue = CommitQueue[Row, Result]()
+        self._timer = Timer()  # of all callers: a cancel scope for each took longer than its share of the commit
         self._give_up_at = float("inf")
         self._next_log_at = float("-inf")
         self._under_way: set[trio.CancelScope] = set()
@@ -54,10 +59,12 @@ class CommitWriter(Generic[Row, Result]):
         row, unless a commit in flight has it already: whether it was committed is then unknown.
         """
         entry = self._enqueue(row)
-        with trio.move_on_after(within):
-            await entry.settled.wait()
+        alarm = self._timer.at(trio.current_time() + within, entry.give_up)
+        try:
+            await entry.wait()
+        finally:
+            alarm.cancel()
         if entry.outcome is None:
-            entry.abandoned = True
             raise StoreUnavailable(f"no commit within {within:g} s: {entry.trouble or 'no answer yet'}")
         if isinstance(entry.outcome, StoreError):
             raise entry.outcome
@@ -70,7 +77,7 @@ class CommitWriter(Generic[Row, Result]):
         """
         entries = [self._enqueue(row) for row in rows]
         for entry in entries:
-            await entry.settled.wait()
+            await entry.wait()
         return [entry.outcome for entry in entries if entry.outcome is not None]
 
     def _enqueue(self, row: Row) -> PendingWrite[Row, Result]:
@@ -92,9 +99,12 @@ class CommitWriter(Generic[Row, Result]):
         closed, never because it is cancelled.
         """
         with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as self._tasks:
-                for _ in range(COMMITS_MAX):
-                    self._tasks.start_soon(self._commit_batches)
+            async with trio.open_nursery() as services:
+                services.start_soon(self._timer.run)
+                async with trio.open_nursery() as self._tasks:
+                    for _ in range(COMMITS_MAX):
+                        self._tasks.start_soon(self._commit_batches)
+                services.cancel_scope.cancel()
 
     async def _commit_batches(self) -> None:
         """Commits one batch after another."""
@@ -118,7 +128,11 @@ class CommitWriter(Generic[Row, Result]):
     ) -> None:
         """grows: the batch to which each attempt adds the rows that have arrived since."""
         try:
-            settled: _Settled[Row, Result] = await attempts(self._commit_live, entries, grows)
+            try:
+                settled: _Settled[Row, Result] = await self._commit_live(entries, grows)
+            except StoreUnavailable as error:
+                # Only then: an attempt of tenacity's takes nearly as long as the commit itself.
+                settled = await attempts(self._commit_after(error), entries, grows)
         except InvalidRow as error:
             if len(entries) > 1:
                 middle = len(entries) // 2
@@ -178,6 +192,19 @@ class CommitWriter(Generic[Row, Result]):
         if trio.current_time() >= self._next_log_at:
             self._next_log_at = trio.current_time() + LOG_SECONDS
             _log.warning("commit_failed", reason=str(error))
+
+    def _commit_after(self, failure: StoreUnavailable) -> _CommitLive[Row, Result]:
+        """`_commit_live` for an attempt that begins with a failure, so that what follows is a retry."""
+        failures = [failure]
+
+        async def commit(
+            entries: list[PendingWrite[Row, Result]], grows: WriteBatch[Row, Result] | None
+        ) -> _Settled[Row, Result]:
+            if failures:
+                raise failures.pop()
+            return await self._commit_live(entries, grows)
+
+        return commit
 
     async def _commit_in_time(self, rows: Sequence[Row]) -> Sequence[Outcome[Result]]:
         with trio.CancelScope(deadline=self._give_up_at) as scope:

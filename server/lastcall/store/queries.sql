@@ -225,7 +225,11 @@ SELECT conversation_id, extract(epoch FROM c.created_at)::double precision AS cr
 -- $3: NULL, or the only session to claim: found by its key, however long the queue is.
 -- $4: the longest wait in seconds, of a claim or a back-off. What is due later than that, or was never tried and is due
 -- later than now, was due before the clock was set back. It is looked for where nothing else is due.
-WITH oldest AS MATERIALIZED (
+-- unhurried: nobody was told of a claim, nor of what finish_memory stores, and the work is found again where a crash of
+-- the database takes it back. So neither waits for the disk, nor for a standby; what comes later takes them along.
+WITH unhurried AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'off', true)
+), oldest AS MATERIALIZED (
     SELECT session_id FROM conversation_sessions
      WHERE $3::uuid IS NULL AND memory_status = 'pending' AND memory_due_at <= now()
      ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED
@@ -247,13 +251,16 @@ WITH oldest AS MATERIALIZED (
     RETURNING session_id, user_id, memory_attempts
 )
 SELECT session_id, claimed.user_id, memory_attempts, role, content, item_id
-  FROM claimed LEFT JOIN (SELECT * FROM messages WHERE kind = 'message' AND deleted_at IS NULL) said USING (session_id)
+  FROM unhurried CROSS JOIN claimed
+  LEFT JOIN (SELECT * FROM messages WHERE kind = 'message' AND deleted_at IS NULL) said USING (session_id)
  ORDER BY session_id, position, created_at;
 
 -- name: finish_memory
 -- Marking the row, storing its memories and indexing its turns ($6) are one statement, so that only the server that
--- marks it does the rest.
-WITH done AS (
+-- marks it does the rest. unhurried: as in claim_memory.
+WITH unhurried AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'off', true)
+), done AS (
     UPDATE conversation_sessions
        SET memory_status = 'done', memory_finalized_at = now(), memory_due_at = NULL, memory_error = NULL
      WHERE session_id = $1 AND memory_status = 'pending'
@@ -270,7 +277,7 @@ WITH done AS (
        SET updated_at = now(), quote = excluded.quote, source_session_id = excluded.source_session_id,
            source_item_id = excluded.source_item_id
 )
-SELECT session_id, index_session(user_id, session_id, $6::jsonb) FROM done;
+SELECT session_id, index_session(user_id, session_id, $6::jsonb) FROM unhurried CROSS JOIN done;
 
 -- name: search_turns
 -- The words of a question: $2 their texts, $3 their other keys, $4 the stemmer of its language where that is known. The

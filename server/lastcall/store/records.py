@@ -14,14 +14,12 @@ from ..agents.recalled import RecalledTurn
 # Two heartbeats. An item stored later than this after its owner's last heartbeat does not show that the owner was still
 # alive: a frozen database may run a statement long after it was sent.
 EVIDENCE_SECONDS = 1.0
-# The longest wait for memory that is due: above the longest back-off and the longest claim of the finalizer.
-MEMORY_WAIT_SECONDS_MAX = 330.0
+MEMORY_WAIT_SECONDS_MAX = 330.0  # until memory is due: above the longest back-off and claim of the finalizer
 # That the database's clock may be set back before client secrets of before it are refused.
 CLOCK_STEP_SECONDS_MAX = 60.0
 # A session that ended earlier and is still pending is part of a backlog: no begin waits for its memory.
 RECENT_SECONDS = 10.0
-# Of the content of a page of items; the item that exceeds it is the page's last one.
-PAGE_BYTES_MAX = 1_048_576
+PAGE_BYTES_MAX = 1_048_576  # of the content of a page of items; the item that exceeds it is the page's last one
 
 
 class EndReason(StrEnum):
@@ -89,6 +87,7 @@ class SessionStart:
 
     started: on this process's monotonic clock, `trio.current_time()`.
     credential_id: the key or client secret that it was begun with; None: neither.
+    memories_max: how many of the user's memories are recalled with it; None: nothing is.
     """
 
     session_id: UUID
@@ -97,6 +96,7 @@ class SessionStart:
     instance_id: UUID
     started: float
     credential_id: UUID | None = None
+    memories_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,12 +45,14 @@ class Store(InstanceStore, Protocol):
 
     # --- sessions and their items
 
-    async def begin_session(self, start: SessionStart, *, within: float) -> None:
+    async def begin_session(self, start: SessionStart, *, within: float) -> Recollection | None:
         """Commits an active row; creates the conversation if it is new.
 
         Args:
-            start: The session.
+            start: The session, and how many memories are recalled with it.
             within: Seconds after which the caller gives up; whether the row was committed is then unknown.
+
+        Returns: As `recall`; None where the start does not ask, or that would have held up the commits of others.
 
         Raises:
             InstanceGone: The instance was declared dead or has stopped.

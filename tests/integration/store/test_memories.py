@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import trio
@@ -10,6 +11,8 @@ from lastcall.config import Settings
 from lastcall.memory import attempts, finalizer
 from lastcall.store.errors import InvalidRow
 from lastcall.store.postgres import PostgresStore
+from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
+from lastcall.store.queries import QUERIES
 from lastcall.store.records import MEMORY_WAIT_SECONDS_MAX, RECENT_SECONDS, MemoryClaim, RememberedFact
 from trio.testing import MockClock
 
@@ -215,6 +218,28 @@ async def test_a_failure_after_the_finish_changes_nothing(world: World) -> None:
     await world.store.fail_memory(start.session_id, "late", retry_after=0.0)
     row = await world.session(start.session_id)
     assert (row.memory_status, row.memory_error) == ("done", None)
+
+
+async def test_memory_work_waits_for_no_disk_and_other_commits_of_its_connection_do(
+    postgres_store: PostgresStore,
+) -> None:
+    """What a crash of the database takes back is pending again."""
+    world = await registered(postgres_store)
+    start = await world.spoken()
+    finished: list[Any] = [start.session_id, *([["tea"]] * 4), "[]"]
+    statements = {"claim_memory": [1, 60.0, None, MEMORY_WAIT_SECONDS_MAX], "finish_memory": finished}
+
+    async def look() -> list[str]:
+        shown = []
+        async with postgres_store._connections.one() as connection:
+            for name, args in statements.items():
+                async with connection.transaction():
+                    assert await connection.fetch(QUERIES[name], *args)
+                    shown.append(await connection.fetchval("SHOW synchronous_commit"))
+                shown.append(await connection.fetchval("SHOW synchronous_commit"))
+        return shown
+
+    assert await bounded_call(postgres_store._loop, CALL_SECONDS, look) == ["off", "on", "off", "on"]
 
 
 # --- a clock that is set

@@ -26,11 +26,11 @@ from .world import PostgresWorld, end, item
 NOT_OURS = "CREATE TABLE conversation_sessions (session_id uuid PRIMARY KEY, user_id text, is_active boolean)"
 QUESTIONS = (Access.READ, Access.WRITE)
 MARK = """
-CREATE OR REPLACE FUNCTION ids_of(rows jsonb, key text) RETURNS uuid[] LANGUAGE sql IMMUTABLE AS $$
-    SELECT /* newer */ (SELECT array_agg(DISTINCT (each ->> key)::uuid) FROM jsonb_array_elements(rows) each)
+CREATE OR REPLACE FUNCTION instance_lock_key(instance_id uuid) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT /* newer */ hashtextextended('lastcall instance ' || instance_id::text, 0)
 $$
 """
-MARKED = "SELECT prosrc LIKE '%newer%' FROM pg_proc WHERE proname = 'ids_of'"
+MARKED = "SELECT prosrc LIKE '%newer%' FROM pg_proc WHERE proname = 'instance_lock_key'"
 TAKES_IDS_FOR_GOOD = "ALTER TABLE messages ADD CONSTRAINT item_once_per_conversation UNIQUE (conversation_id, item_id)"
 OLDER = "UPDATE lastcall_schema SET digest = 'older', release = '0.0.9'"
 TABLES = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
@@ -173,8 +173,8 @@ async def test_a_schema_of_its_own_lives_beside_tables_of_somebody_else(empty_ur
 
 
 async def test_a_function_of_somebody_else_is_not_replaced(empty_url: str) -> None:
-    psql(empty_url, "CREATE FUNCTION ids_of(jsonb, text) RETURNS uuid[] LANGUAGE sql AS 'SELECT NULL::uuid[]'")
-    assert "public.ids_of() is there already" in await refusal(empty_url)
+    psql(empty_url, "CREATE FUNCTION append_items(jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb'")
+    assert "public.append_items() is there already" in await refusal(empty_url)
 
 
 @pytest.mark.parametrize(

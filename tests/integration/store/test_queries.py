@@ -173,7 +173,9 @@ SELECT commit_batch(now(), '1h', jsonb_build_object(
             'status', 'completed', 'kind', 'message')) FROM few),
     'deletions', (SELECT jsonb_agg(jsonb_build_object('session_id', session_id, 'item_id', 'item_1')) FROM few),
     'ends', (SELECT jsonb_agg(jsonb_build_object('session_id', session_id, 'instance_id', instance_id,
-            'age_seconds', 0, 'end_reason', 'client_closed')) FROM few)))
+            'age_seconds', 0, 'end_reason', 'client_closed')) FROM few),
+    'recalls', (SELECT jsonb_agg(jsonb_build_object('session_id', session_id, 'user_id', user_id, 'memories_max', 2,
+            'recent_seconds', 10)) FROM few)))
 """
 FEW = """
 CREATE TEMP TABLE few AS SELECT s.*, key_id FROM conversation_sessions s JOIN api_keys ON subject = user_id
@@ -195,6 +197,7 @@ async def test_a_batch_reads_no_table_from_end_to_end(postgres_store: PostgresSt
                 answer = json.loads(await connection.fetchval(BATCH))
                 assert sum(answer["ends"].values()) == 20
                 assert answer["deletions"] == ["deleted"] * 20
+                assert [len(known["facts"]) for known in answer["recalled"].values()] == [2] * 20
                 after = await connection.fetch(SCANS)
                 return {relname for relname, _ in set(map(tuple, after)) - set(map(tuple, before))}
 

@@ -761,7 +761,7 @@ CREATE TABLE hostile.messages (LIKE public.messages);
 CREATE TEMP TABLE messages (LIKE public.messages);
 CREATE FUNCTION hostile.begin_sessions(jsonb, timestamptz) RETURNS jsonb LANGUAGE sql AS $$ SELECT '{}'::jsonb $$;
 CREATE FUNCTION hostile.end_sessions(jsonb, timestamptz) RETURNS jsonb LANGUAGE sql AS $$ SELECT '{}'::jsonb $$;
-CREATE FUNCTION hostile.ids_of(jsonb, text) RETURNS uuid[] LANGUAGE sql AS $$ SELECT '{}'::uuid[] $$;
+CREATE FUNCTION hostile.append_items(jsonb) RETURNS jsonb LANGUAGE sql AS $$ SELECT '{}'::jsonb $$;
 CREATE FUNCTION hostile.pg_notify(text, text) RETURNS void LANGUAGE sql AS $$ SELECT $$;
 CREATE FUNCTION hostile.now() RETURNS timestamptz LANGUAGE sql AS $$ SELECT timestamptz '2000-01-01' $$;
 """

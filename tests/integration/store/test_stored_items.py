@@ -102,7 +102,7 @@ async def test_an_item_id_too_long_for_the_index_fails_alone(world: World) -> No
 
 
 async def test_a_whole_session_may_be_written_at_once(world: World) -> None:
-    ids = {"session_id": uuid4(), "conversation_id": uuid4()}
+    ids: dict[str, Any] = {"session_id": uuid4(), "conversation_id": uuid4()}
     start = SessionStart(user_id="ada", instance_id=world.instance_id, started=trio.current_time(), **ids)
     store = world.store
     results = await gather(

@@ -38,10 +38,14 @@ PENDING, DONE, NOTHING = Recollection([], True), Recollection([FACT], False), Re
 
 
 async def recalled(store: ScriptedStore, *leaving: Registry) -> tuple[Sequence[RememberedFact], float]:
-    """The facts, and how long they took in virtual seconds."""
+    """The facts, and how long they took in virtual seconds; the begin has the store's first answer."""
+
+    async def begin() -> Recollection:
+        return await store.recall("ada", 10)
+
     began = trio.current_time()
     with trio.fail_after(100 * PENDING_SECONDS_MAX):
-        known = await recall(store, leaving[0] if leaving else Registry(), "ada", 10)
+        known = await recall(store, leaving[0] if leaving else Registry(), "ada", 10, begin)
     return known.facts, trio.current_time() - began
 
 
@@ -60,6 +64,15 @@ async def test_without_pending_memory_there_is_one_statement_and_no_wait(
 ) -> None:
     store = ScriptedStore(answer)
     assert await recalled(store) == (answer.facts, 0.0)
+    assert store.asked == 1
+
+
+async def test_where_the_begin_cannot_tell_the_store_is_asked(autojump_clock: MockClock) -> None:
+    async def begin() -> None:
+        await trio.lowlevel.checkpoint()
+
+    store = ScriptedStore(DONE)
+    assert await recall(store, Registry(), "ada", 10, begin) == DONE
     assert store.asked == 1
 
 

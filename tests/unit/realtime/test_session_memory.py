@@ -305,7 +305,7 @@ async def test_a_short_history_is_loaded_with_one_query_and_a_long_one_with_two(
     async with world.connected(query) as again:
         await again.receive("conversation.created")
         await again.ws.aclose()
-    assert asked[: asked.index("recall")].count("load_history") == queries
+    assert asked[: asked.index("begin_session")].count("load_history") == queries
     with closing(budget(world).account()) as other:  # too little for any history of the usual size
         other.add((LIMIT - BASE) * MIB - HISTORY_FACTOR * HISTORY_BYTES)
         async with world.connected(query) as again:

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 import trio
+import trio.testing
 from lastcall.store.errors import InvalidRow, ItemExists, StoreError, StoreUnavailable
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call, connection_at_fault, store_error
 from lastcall.store.postgres.loop import open_loop
@@ -31,6 +32,57 @@ async def test_a_call_is_abandoned_at_its_bound(autojump_clock: MockClock) -> No
                 await bounded_call(loop, CALL_SECONDS, hang)
             assert trio.current_time() - began == pytest.approx(CALL_SECONDS, abs=0.1)
             await cancelled.wait()
+
+
+async def test_a_call_that_is_cancelled_is_not_waited_for_and_its_operation_is_cancelled() -> None:
+    cancelled = trio.Event()
+
+    async def hang() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            cancelled.set()
+
+    async with open_loop() as loop:
+        with trio.fail_after(CALL_SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(bounded_call, loop, CALL_SECONDS, hang)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+            await cancelled.wait()
+
+
+async def test_a_caller_that_is_cancelled_already_begins_nothing() -> None:
+    begun = False
+
+    async def begin() -> None:
+        nonlocal begun
+        begun = True
+
+    async with open_loop() as loop:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await bounded_call(loop, CALL_SECONDS, begin)
+    assert scope.cancelled_caught
+    assert not begun
+
+
+async def test_a_call_that_never_waits_returns_and_lets_others_run() -> None:
+    async def answer() -> int:
+        return 42
+
+    async with open_loop() as loop:
+        with trio.testing.assert_checkpoints():
+            assert await bounded_call(loop, CALL_SECONDS, answer) == 42
+
+
+async def test_an_operation_that_asyncio_cancels_fails_like_one_without_an_answer() -> None:
+    async def be_cancelled() -> None:
+        raise asyncio.CancelledError
+
+    async with open_loop() as loop:
+        with pytest.raises(StoreUnavailable):
+            await bounded_call(loop, CALL_SECONDS, be_cancelled)
 
 
 def duplicate(constraint: str) -> Exception:

@@ -91,8 +91,8 @@ EXIT = (
     mutant(
         "a row whose begin was not heard of is forgotten",
         CONNECTION,
-        "        session.began()\n        await store.begin_session(start, within=within)\n",
-        "        await store.begin_session(start, within=within)\n        session.began()\n",
+        "            session.began()\n            recalled = await store.begin_session(start, within=within)\n",
+        "            recalled = await store.begin_session(start, within=within)\n            session.began()\n",
         ORPHAN,
         END,
     ),

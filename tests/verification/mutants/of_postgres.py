@@ -9,6 +9,7 @@ LEASE, CALLS, CONNECTIONS = f"{POSTGRES}/lease.py", f"{POSTGRES}/calls.py", f"{P
 BATCH, WRITES, COMMITS = f"{POSTGRES}/batch.py", f"{POSTGRES}/writes.py", "server/lastcall/store/commits.py"
 STORE, OUTAGE = "tests/integration/store", "tests/system/test_outage.py"
 LEASE_TESTS, CALL_TESTS = f"{STORE}/test_lease.py", "tests/unit/store/test_calls.py"
+LOOP, LOOP_TESTS = f"{POSTGRES}/loop.py", "tests/unit/store/test_loop.py"
 COMMIT_TESTS = "tests/unit/store/test_commits.py"
 WRITE_TWICE = f"{STORE}/test_batches.py::test_of_two_ends_in_one_batch_the_first_is_the_end"
 CUT = f"{STORE}/test_trouble.py::test_what_is_acknowledged_while_connections_are_cut_is_stored_once"
@@ -102,18 +103,50 @@ CALLS_AND_CONNECTIONS = (
     mutant(
         "a call has no bound",
         CALLS,
-        "        with trio.move_on_after(seconds):\n            await done.wait()\n",
-        "        await done.wait()\n",
+        "timer = loop.asyncio.call_later(seconds, call.wake)",
+        "timer = loop.asyncio.call_later(1e6, call.wake)",
         BOUND,
         test=f"{CALL_TESTS}::test_a_call_is_abandoned_at_its_bound",
     ),
     mutant(
         "a call that is abandoned goes on",
         CALLS,
-        "        task.cancel()  # has no effect on a task that is done\n",
-        "        pass\n",
+        "            task.cancel()  # has no effect where it has ended\n",
+        "",
         BOUND,
         test=f"{CALL_TESTS}::test_a_call_is_abandoned_at_its_bound",
+    ),
+    mutant(
+        "a call that nobody waits for is begun",
+        CALLS,
+        "    await trio.lowlevel.checkpoint_if_cancelled()\n",
+        "",
+        BOUND,
+        test=f"{CALL_TESTS}::test_a_caller_that_is_cancelled_already_begins_nothing",
+    ),
+    mutant(
+        "an answer is read in whichever loop was opened last",
+        LOOP,
+        "        trio_asyncio.current_loop.set(self.asyncio)  # whoever",
+        "        # whoever",
+        CONTAINED,
+        test=f"{LOOP_TESTS}::test_an_answer_is_read_in_its_own_loop_though_another_was_opened_since",
+    ),
+    mutant(
+        "callbacks that lead to others starve the server",
+        LOOP,
+        "            for _ in range(HANDLES_MAX):\n",
+        "            while True:\n",
+        BOUND,
+        test=f"{LOOP_TESTS}::test_callbacks_that_lead_to_others_leave_other_tasks_their_turn",
+    ),
+    mutant(
+        "cancelled timers are kept until their time",
+        LOOP,
+        "        if self._timers_cancelled > max(TIMERS_CANCELLED_MAX",
+        "        if self._timers_cancelled > max(10**9",
+        BOUND,
+        test=f"{LOOP_TESTS}::test_cancelled_timers_are_dropped_before_their_time",
     ),
     mutant(
         "a call that was abandoned failed for good",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .world import World
 
 ARRIVAL_SECONDS = 3.0  # to wait for a client
-RECALL_SECONDS = 0.05  # of the query before a session's row is written; the bulk close takes a little longer
+HISTORY_SECONDS = 0.05  # of the query before a session's row is written; the bulk close takes a little longer
 BULK_LAG_SECONDS = 0.1
 COMEBACK_SECONDS = 6.0  # for the others to take a frozen server for dead
 REAP_SECONDS = 0.3  # from their last look to the statement that closes its rows
@@ -43,11 +43,11 @@ STATES = frozenset({
 
 
 async def arrive_at_shutdown(server: Server) -> None:
-    """Sends two SIGTERMs while a session is about to begin: its row arrives behind the bulk close."""
-    recall = Lag("recall", RECALL_SECONDS, trio.Event())
-    _arm([server], recall)
+    """Sends two SIGTERMs while a session loads its conversation: its row arrives behind the bulk close."""
+    history = Lag("load_history", HISTORY_SECONDS, trio.Event())
+    _arm([server], history)
     with trio.move_on_after(ARRIVAL_SECONDS):
-        await recall.began.wait()
+        await history.began.wait()
     bulk = Lag("close_instance_sessions", BULK_LAG_SECONDS, trio.Event())
     _arm([server], bulk)
     server.terminate()

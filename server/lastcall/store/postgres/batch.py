@@ -20,7 +20,7 @@ import msgspec
 from .. import queue as commit_queue
 from ..errors import CredentialRevoked, InstanceGone, ItemNotFound, SessionClosed, StoreError, StoreUnavailable
 from ..queries import QUERIES
-from ..records import ItemDeletion, SessionEnd, SessionStart, StoredItem
+from ..records import RECENT_SECONDS, ItemDeletion, SessionEnd, SessionStart, StoredItem
 from ..rounds import in_rounds
 
 
@@ -39,8 +39,10 @@ class InstanceStop(msgspec.Struct, frozen=True):
 
 Write = SessionStart | SessionEnd | tuple[StoredItem, ...] | ItemDeletion | BulkClose | InstanceStop
 Closed = frozenset[UUID]
-"""The result of a write: the sessions whose rows it closed."""
-Outcome: TypeAlias = commit_queue.Outcome[Closed]
+"""The sessions whose rows a write closed."""
+Result: TypeAlias = Closed | msgspec.Raw
+"""Of a write: what it closed, or for a start, the recollection that it asked for, still as JSON."""
+Outcome: TypeAlias = commit_queue.Outcome[Result]
 NONE: Closed = frozenset()
 
 EMPTY_BATCH = '{"starts": [], "items": [], "deletions": [], "ends": []}'
@@ -58,6 +60,7 @@ class _Answer(msgspec.Struct):
         where its row is.
     items, deletions: in the order of the batch.
     ends: by session; False: its row is locked. Missing: it was closed before.
+    recalled: by session; its own task takes it apart, since what all recall together may be long.
     """
 
     at: float
@@ -66,6 +69,7 @@ class _Answer(msgspec.Struct):
     items: list[ItemOutcome] = []
     deletions: list[ItemOutcome] = []
     ends: dict[UUID, bool] = {}
+    recalled: dict[UUID, msgspec.Raw] = {}
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
@@ -102,6 +106,7 @@ class BatchStatement:
             outcomes |= dict(zip(map(id, each.deletions), found.deletions, strict=True))
             answer.starts |= found.starts
             answer.ends |= found.ends
+            answer.recalled |= found.recalled
         left = {write: await _leave(connection, write, now) for write in self.leaving}
         return [self._outcome(write, answer, outcomes, left) for write in self.writes]
 
@@ -123,6 +128,7 @@ class BatchStatement:
         """The rows of each statement, by kind: starts come with the first, and ends with the last."""
         rows: list[dict[str, Any]] = [{"items": each.items, "deletions": each.deletion_rows()} for each in self._rounds]
         rows[0]["starts"] = [_start_row(start, now) for start in self._starts]
+        rows[0]["recalls"] = [_recall_row(start) for start in self._starts if start.memories_max is not None]
         rows[-1]["ends"] = [_end_row(end, now) for end in self._first.values()]
         return [{kind: each for kind, each in kinds.items() if each} for kinds in rows]
 
@@ -135,7 +141,8 @@ class BatchStatement:
     ) -> Outcome:
         match write:
             case SessionStart():
-                return _start_outcome(write, answer.starts)
+                outcome = _start_outcome(write, answer.starts)
+                return answer.recalled.get(write.session_id, NONE) if outcome is NONE else outcome
             case SessionEnd():
                 return self._end_outcome(write, answer.ends.get(write.session_id))
             case ItemDeletion():
@@ -177,6 +184,15 @@ def _start_row(start: SessionStart, now: float) -> dict[str, Any]:
         "instance_id": start.instance_id,
         "age_seconds": now - start.started,
         "credential_id": start.credential_id,
+    }
+
+
+def _recall_row(start: SessionStart) -> dict[str, Any]:
+    return {
+        "session_id": start.session_id,
+        "user_id": start.user_id,
+        "memories_max": start.memories_max,
+        "recent_seconds": RECENT_SECONDS,
     }
 
 

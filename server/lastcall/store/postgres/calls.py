@@ -7,15 +7,14 @@ connection when the Trio side is cancelled in between.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import asyncpg
 import trio
-import trio_asyncio
 
 from ..errors import InvalidRow, ItemExists, StoreError, StoreUnavailable, reason_of
+from .loop import AsyncioLoop
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,7 +36,7 @@ CONNECTION_CLASSES = ("08", "0A", "25", "26", "28", "58", "XX")
 
 
 async def bounded_call(
-    loop: trio_asyncio.BaseTrioEventLoop,
+    loop: AsyncioLoop,
     seconds: float,
     operation: Callable[P, Coroutine[Any, Any, T]],
     *args: P.args,
@@ -47,30 +46,75 @@ async def bounded_call(
 
     A cancel scope alone is no bound: trio-asyncio waits for the asyncio task to end, and asyncpg waits without limit
     for a frozen server to answer its cancel request. An abandoned operation ends by its own command timeout. If the
-    caller is cancelled, so is the operation, and it is not waited for.
+    caller is cancelled, so is the operation, and it is not waited for; if it is cancelled already, nothing is begun.
 
     Raises:
         StoreError: It failed; `StoreUnavailable` also where `seconds` have passed.
     """
-    done = trio.Event()
-    # Not `aio_as_trio`: it would cross to asyncio and back once only to start. asyncio must find the loop it runs in.
-    context = contextvars.copy_context()
-    context.run(trio_asyncio.current_loop.set, loop)
-    task: asyncio.Task[T] = loop.create_task(operation(*args, **kwargs), context=context)
-    # Reading the exception keeps asyncio from reporting it as never retrieved.
-    task.add_done_callback(lambda ended: (ended.cancelled() or ended.exception(), done.set()), context=context)
-    try:
-        with trio.move_on_after(seconds):
-            await done.wait()
-        if done.is_set():
-            return task.result()
-    except StoreError:
-        raise
-    except Exception as error:
-        raise store_error(error) from error
-    finally:
-        task.cancel()  # has no effect on a task that is done
-    raise StoreUnavailable(f"the database did not answer within {seconds:g} s")
+    await trio.lowlevel.checkpoint_if_cancelled()
+    call = _AwaitedCall[T]()
+    task = loop.start(call.run(operation(*args, **kwargs)))
+    if task.done():
+        await trio.lowlevel.cancel_shielded_checkpoint()
+    else:
+        # asyncio's timer, not a cancel scope, which costs as much as the rest of the call.
+        timer = loop.asyncio.call_later(seconds, call.wake)
+        try:
+            await call.wait()
+        finally:
+            timer.cancel()
+            task.cancel()  # has no effect where it has ended
+    if not call.ended:
+        raise StoreUnavailable(f"the database did not answer within {seconds:g} s")
+    return call.result()
+
+
+class _AwaitedCall(Generic[T]):
+    """An operation that asyncio runs, and the Trio task that waits for it."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._results: list[T] = []
+        self._error: BaseException | None = None
+        self._waiting: trio.lowlevel.Task | None = None
+
+    async def run(self, operation: Coroutine[Any, Any, T]) -> None:
+        """The operation, in asyncio. Its failure is kept for `result`: asyncio would report it if nobody asked."""
+        try:
+            self._results.append(await operation)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - `result` tells
+            self._error = error
+        self.ended = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Has `wait` return. Without effect where nobody waits any more."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            trio.lowlevel.reschedule(waiting)
+
+    async def wait(self) -> None:
+        """Waits for `wake`, in Trio."""
+        self._waiting = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._waiting = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def result(self) -> T:
+        """Raises a `StoreError` for its failure."""
+        error, self._error = self._error, None  # no reference cycle, through the traceback, is left behind
+        if error is None:
+            return self._results[0]
+        try:
+            if isinstance(error, StoreError):
+                raise error
+            if isinstance(error, Exception):
+                raise store_error(error) from error
+            raise StoreUnavailable("the call was cancelled") from error
+        finally:
+            del error
 
 
 def store_error(error: Exception) -> StoreError:

@@ -20,7 +20,7 @@ from ..errors import DatabaseNotReady, DatabaseUnusable, reason_of
 from .calls import bounded_call
 from .connections import COMMAND_SECONDS, CONNECTIONS, Connections
 from .lease import IDLE_SECONDS
-from .loop import open_loop
+from .loop import AsyncioLoop, open_loop
 from .network import FAILURES, Connector
 from .preparation.migration import Access, MigrationReport, migrate_database, prepare_database
 from .preparation.settings import SETTINGS, SessionSetup
@@ -119,7 +119,7 @@ def _address(database: str | DatabaseAddress) -> DatabaseAddress:
 
 
 async def _connect_patiently(
-    loop: trio_asyncio.BaseTrioEventLoop, connector: Connector, patience: float, prepare: Prepare
+    loop: AsyncioLoop, connector: Connector, patience: float, prepare: Prepare
 ) -> asyncpg.Pool:
     attempts = AsyncRetrying(
         retry=retry_if_exception_type(DatabaseNotReady),
@@ -129,7 +129,7 @@ async def _connect_patiently(
         sleep=trio.sleep,
         reraise=True,
     )
-    return await attempts(trio_asyncio.aio_as_trio(_connect, loop=loop), connector, prepare)
+    return await attempts(trio_asyncio.aio_as_trio(_connect, loop=loop.asyncio), connector, prepare)
 
 
 def _log_first_attempt(attempt: RetryCallState) -> None:

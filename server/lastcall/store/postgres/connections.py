@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 
 import asyncpg
 import trio
-import trio_asyncio
 
 from ..commits import COMMITS_MAX
 from ..errors import StoreUnavailable, reason_of
 from ..queries import QUERIES
 from .calls import CALL_SECONDS, bounded_call, connection_at_fault
+from .loop import AsyncioLoop
 from .network import Connector
 
 CONNECTIONS = 6
@@ -194,7 +194,7 @@ def _drop(connection: Any) -> None:
 class Queries:
     """Asks PostgreSQL, from Trio. Readers wait their turn, so that they leave connections for writes."""
 
-    def __init__(self, connector: Connector, connections: Connections, loop: trio_asyncio.BaseTrioEventLoop) -> None:
+    def __init__(self, connector: Connector, connections: Connections, loop: AsyncioLoop) -> None:
         self._connector = connector
         self._connections = connections
         self._loop = loop
@@ -217,10 +217,19 @@ class Queries:
         """
         if urgent:
             return await self._ask(sql, *args)
-        with trio.move_on_after(CALL_SECONDS) as waiting:
-            async with self._readers:
-                waiting.deadline = math.inf
-                return await self._ask(sql, *args)
+        try:
+            self._readers.acquire_nowait()  # mostly there is no queue, and to wait in it takes a scope and a deadline
+        except trio.WouldBlock:
+            await self._wait_for_turn()
+        try:
+            return await self._ask(sql, *args)
+        finally:
+            self._readers.release()
+
+    async def _wait_for_turn(self) -> None:
+        with trio.move_on_after(CALL_SECONDS):
+            await self._readers.acquire()
+            return
         raise StoreUnavailable(f"no connection was free within {CALL_SECONDS:g} s")
 
     async def _ask(self, sql: str, *args: object) -> list[asyncpg.Record]:

@@ -11,11 +11,11 @@ from uuid import UUID
 
 import asyncpg
 import trio
-import trio_asyncio
 
 from ..errors import StoreError, StoreUnavailable
 from ..queries import QUERIES
 from .calls import bounded_call
+from .loop import AsyncioLoop
 from .network import Connector
 from .preparation.settings import SETTINGS, set_session
 
@@ -36,7 +36,7 @@ CLOSED_MAX = 10_000  # notifications not yet read
 class PostgresLeaseConnection:
     """Implements `LeaseConnection`. Not from the pool: a reset would drop its lock and its listener."""
 
-    def __init__(self, connection: Any, loop: trio_asyncio.BaseTrioEventLoop, instance_id: UUID) -> None:
+    def __init__(self, connection: Any, loop: AsyncioLoop, instance_id: UUID) -> None:
         self._connection = connection
         self._loop = loop
         self._instance_id = instance_id
@@ -84,7 +84,7 @@ class PostgresLeaseConnection:
 
 @contextlib.asynccontextmanager
 async def open_lease_connection(
-    connector: Connector, loop: trio_asyncio.BaseTrioEventLoop, instance_id: UUID
+    connector: Connector, loop: AsyncioLoop, instance_id: UUID
 ) -> AsyncIterator[PostgresLeaseConnection]:
     """Connects; leaving the block drops the connection and with it the lock. Raises `StoreUnavailable`."""
     settings = {
@@ -142,7 +142,7 @@ async def _connect(connector: Connector, set_up: Callable[[Any], Awaitable[None]
 
 
 async def _call(
-    loop: trio_asyncio.BaseTrioEventLoop,
+    loop: AsyncioLoop,
     operation: Callable[P, Coroutine[Any, Any, T]],
     *args: P.args,
     **kwargs: P.kwargs,

@@ -8,6 +8,7 @@ from operator import itemgetter
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from ...agents.agent import Memory, Message, Transcript
 from ..records import (
@@ -22,6 +23,23 @@ from ..records import (
     SearchResult,
 )
 from .connections import Queries
+
+
+class _Recalled(msgspec.Struct):
+    """A recollection as `recall_memories` of the schema returns it."""
+
+    pending: bool
+    has_past: bool
+    facts: list[tuple[str, str]]
+
+
+_decode = msgspec.json.Decoder(_Recalled).decode
+
+
+def recollection(raw: msgspec.Raw) -> Recollection:
+    """What was recalled with a begin."""
+    recalled = _decode(raw)
+    return Recollection([RememberedFact(*fact) for fact in recalled.facts], recalled.pending, recalled.has_past)
 
 
 class MemoryQueries(Queries):

@@ -8,21 +8,22 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import structlog
 import trio
-import trio_asyncio
 
 from ..clock import DatabaseClock
 from ..commits import CommitWriter
 from ..errors import CommitRefused, InvalidRow, StoreError, StoreUnavailable
 from ..queries import QUERIES
-from ..records import ItemDeletion, SessionEnd, SessionStart, StoredItem
+from ..records import ItemDeletion, Recollection, SessionEnd, SessionStart, StoredItem
 from .batch import (
     BatchStatement,
     BulkClose,
     Closed,
     InstanceStop,
     Outcome,
+    Result,
     Write,
     by_session,
     prepare_commit,
@@ -30,6 +31,8 @@ from .batch import (
 )
 from .calls import CALL_SECONDS, bounded_call, refused
 from .connections import Connections, Queries
+from .loop import AsyncioLoop
+from .memories import recollection
 from .network import Connector
 
 CLOCK_EXACT_SECONDS = 0.02
@@ -43,12 +46,12 @@ _log = structlog.get_logger(__name__)
 class SessionWrites(Queries):
     """The part of `Store` that writes sessions, their items and their ends."""
 
-    def __init__(self, connector: Connector, connections: Connections, loop: trio_asyncio.BaseTrioEventLoop) -> None:
+    def __init__(self, connector: Connector, connections: Connections, loop: AsyncioLoop) -> None:
         super().__init__(connector, connections, loop)
         self._clock = DatabaseClock()
         self._failed: tuple[float, StoreUnavailable] | None = None  # when the last commit did, unless one came since
         self._stored: dict[type[object], float] = {}  # when a write of each kind was last committed
-        self._writer: CommitWriter[Write, Closed] = CommitWriter(self._commit, session_of)
+        self._writer: CommitWriter[Write, Result] = CommitWriter(self._commit, session_of)
         self.run_writer = self._writer.run
         self.close_writer = self._writer.close
 
@@ -73,8 +76,9 @@ class SessionWrites(Queries):
                 raise CommitRefused(str(error)) from error
             raise
 
-    async def begin_session(self, start: SessionStart, *, within: float) -> None:
-        await self._writer.submit(start, within=within)
+    async def begin_session(self, start: SessionStart, *, within: float) -> Recollection | None:
+        result = await self._writer.submit(start, within=within)
+        return recollection(result) if isinstance(result, msgspec.Raw) else None
 
     async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
         await self._writer.submit(tuple(items), within=within)
@@ -100,6 +104,7 @@ class SessionWrites(Queries):
                 _log.warning("unfinished_items_refused", session_id=str(items[0].session_id), error=str(failure))
         if isinstance(outcome, StoreError):
             raise outcome
+        assert isinstance(outcome, frozenset)
         return outcome
 
     async def _commit(self, writes: Sequence[Write]) -> Sequence[Outcome]:
