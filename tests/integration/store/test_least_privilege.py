@@ -120,6 +120,7 @@ async def _reap(world: PostgresWorld) -> None:
 
 COMMANDS = (
     "migrate --check",
+    "doctor --port 0",
     "sessions",
     "stats",
     "orphans",
