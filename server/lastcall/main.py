@@ -142,6 +142,7 @@ async def serve_sessions(
     gate = Gate(settings, metrics.count_refusal)
     metrics.held_bytes.set_function(lambda: gate.memory.held)
     async with open_instance(store, settings, registry) as lease:
+        metrics.lease_held.set_function(lambda: lease.held)
         try:
             await warm_up()
         except StoreError as error:  # it only makes the first sessions faster, but they may wait for connections later

@@ -73,6 +73,7 @@ class InstanceLease:
             )
         )
         self.instance_id = instance_id
+        _log.info("instance_started", instance_id=str(instance_id))
 
     async def keep(self) -> None:
         """Renews the lease for ever. A lost connection is replaced, a lost lease followed by a new instance."""
@@ -204,4 +205,6 @@ async def _stop(store: Store, instance_id: UUID) -> None:
     try:
         await store.stop_instance(instance_id)
     except StoreError as error:
-        _log.warning("instance_not_marked_as_stopped", error=str(error))
+        _log.warning("instance_not_marked_as_stopped", instance_id=str(instance_id), error=str(error))
+    else:
+        _log.info("instance_stopped", instance_id=str(instance_id))

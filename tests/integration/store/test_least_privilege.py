@@ -14,6 +14,7 @@ from lastcall.cli import entry
 from lastcall.memory.extract import index_in_process
 from lastcall.memory.search.recalling import question_of, search_turns
 from lastcall.store.postgres import migrate_schema, open_store
+from lastcall.store.postgres.preparation.grants import DELETED_FROM, WRITTEN
 from lastcall.store.records import ItemDeletion
 
 from tests.support.databases import as_role, new_database, new_role, psql
@@ -116,6 +117,12 @@ async def _reap(world: PostgresWorld) -> None:
     (suspect,) = await world.store.suspects(judge)
     assert await world.store.reap(suspect, judge) == 1
     await world.sql("UPDATE server_instances SET reaped_at = NULL")
+
+
+def test_the_grants_that_doctor_looks_for_are_those_of_the_docs() -> None:
+    written, deleted = (each for each in grants("s", "chat") if "DELETE" in each or "INSERT" in each)
+    assert set(re.findall(r"s\.(\w+)", written)) == set(WRITTEN)
+    assert set(re.findall(r"s\.(\w+)", deleted)) == set(DELETED_FROM)
 
 
 COMMANDS = (

@@ -9,11 +9,12 @@ from ....runtime.check import Check, fail, ok
 from .state import FUNCTIONS, RELATIONS, VERSIONS
 
 GRANTS = "grants"
+# The same as in docs/operations.md.
 WRITTEN = (
     "server_instances", "api_keys", "client_secrets", "conversations", "conversation_sessions", "messages",
-    "user_memories",
+    "user_memories", "recall_passages", "recall_lexemes",
 )  # fmt: skip
-DELETED_FROM = ("client_secrets", "unfinished_revocations")
+DELETED_FROM = ("client_secrets", "unfinished_revocations", "recall_passages", "recall_lexemes")
 
 # Privileges $2 on relations $1, pairwise, and EXECUTE on functions $3; those of the schema that our tables are in.
 MISSING = """
