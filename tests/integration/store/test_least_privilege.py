@@ -145,7 +145,7 @@ def test_a_role_with_grants_runs_every_command(owned: tuple[str, str], capsys: p
     session_id = psql(owned[0], "SELECT session_id FROM conversation_sessions WHERE user_id = 'eve'")
     commands = [f"sessions close {session_id}", *COMMANDS]
     for command in commands:
-        assert entry.run([*command.split(), "--database-url", url]) == 0, (command, capsys.readouterr().err)
+        assert entry.run([*command.split(), "--database-url", url]) == 0, (command, capsys.readouterr())
     key_id = psql(owned[0], "SELECT key_id FROM api_keys")
     assert entry.run(["keys", "revoke", key_id, "--database-url", url]) == 0
 

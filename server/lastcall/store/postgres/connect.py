@@ -125,7 +125,8 @@ async def diagnose(address: DatabaseAddress) -> list[Check]:
 
 async def _diagnose(address: DatabaseAddress, checks: list[Check]) -> None:
     """The checks so far stay in the list if a later one fails."""
-    connect = partial(Connector(address).open, command_seconds=COMMAND_SECONDS, purpose="doctor")
+    connector = Connector(address)
+    connect = partial(connector.open, command_seconds=COMMAND_SECONDS, purpose="doctor")
     try:
         connection = await connect()
     except ConnectionError:
@@ -137,7 +138,8 @@ async def _diagnose(address: DatabaseAddress, checks: list[Check]) -> None:
         connection = await connect()
     try:
         checks.append(ok("reachable", f"PostgreSQL at {address} answers"))
-        async for check in examine(connection, connect, needed=CONNECTIONS_NEEDED):
+        settings = {**connector.settings, "statement_timeout": f"{STATEMENT_SECONDS:g}s"}
+        async for check in examine(connection, connect, needed=CONNECTIONS_NEEDED, settings=settings):
             checks.append(check)  # noqa: PERF401 - a comprehension would lose them if a later one fails
     finally:
         connection.terminate()

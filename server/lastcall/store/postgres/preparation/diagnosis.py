@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import asyncpg
@@ -13,21 +13,25 @@ from ...queries import QUERIES
 from .checks import check_clock, connection_checks, read_facts, server_checks
 from .grants import check_grants
 from .migration import check_schema
-from .settings import Connect, require_own_session
+from .settings import Connect, require_own_session, set_session
 
 
-async def examine(connection: Any, connect: Connect, *, needed: int) -> AsyncIterator[Check]:
+async def examine(
+    connection: Any, connect: Connect, *, needed: int, settings: Mapping[str, str]
+) -> AsyncIterator[Check]:
     """The checks of a database, in the order in which a start makes them. To be used from asyncio.
 
     Args:
         connection: Without any settings of ours.
         connect: Opens another one in the same way.
         needed: Connections that each server needs.
+        settings: Of our sessions: those that the address asks for, and a time for each statement.
     """
     pooler = await check_pooler(connection, connect)
     yield pooler
     if pooler.status is CheckStatus.FAIL:
         return  # what a shared session answers says nothing
+    await set_session(connection, settings)
     facts = await read_facts(connection)
     for check in server_checks(facts):
         yield check
