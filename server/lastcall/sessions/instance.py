@@ -73,7 +73,6 @@ class InstanceLease:
             )
         )
         self.instance_id = instance_id
-        _log.info("instance_started", instance_id=str(instance_id))
 
     async def keep(self) -> None:
         """Renews the lease for ever. A lost connection is replaced, a lost lease followed by a new instance."""
@@ -163,6 +162,7 @@ class InstanceLease:
                 self._note_trouble(error)
                 await trio.sleep(RECONNECT_SECONDS_MAX)
             else:
+                _log.info("instance_started_anew", instance_id=str(self.instance_id))
                 return
 
     async def wait_held(self) -> None:
