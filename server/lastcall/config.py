@@ -11,6 +11,9 @@ class BadSettings(Exception):
     """Invalid settings; the message is one line for the user that names the fix."""
 
 
+ENVIRONMENT_PREFIX = "LASTCALL_"  # of the variables that are ours
+
+
 def setting(default: Any, help: str, *, flag: bool = True) -> Any:
     """A field of `Settings`.
 
@@ -26,9 +29,9 @@ def setting(default: Any, help: str, *, flag: bool = True) -> Any:
 class Settings:
     """The configuration of one server, immutable.
 
-    `cli/options.py` turns each field with a flag into an option `--like-this` and an environment variable
-    `LASTCALL_LIKE_THIS`, and checks its range. Fields without a flag are constants, kept here so that every bound is
-    in one place.
+    `cli/options.py` turns each field with a flag into an option `--like-this`, an environment variable
+    `LASTCALL_LIKE_THIS` and a key `like_this` of the configuration file, and checks its range. Fields without a flag
+    are constants, kept here so that every bound is in one place.
 
     The end of a name is its unit: `_seconds`, `_bytes_max`, `_chars_max` (Unicode code points), `_mib_max` (MiB) and
     `_per_second`; `ping_interval` and `ping_timeout` are seconds too; any other `_max` is a count. None means the

@@ -10,24 +10,20 @@ import structlog
 import trio
 
 from .limits.gate import PROBE_PATHS, refusal_bytes, reply_bytes
-from .limits.limit import SPARE_SOCKETS, Limit
+from .limits.limit import Limit
 from .limits.quota import Refusal
 from .limits.token_bucket import TokenBucket
 from .protocol.errors import RequestRefused
 from .realtime.connection import serve_websocket
 from .realtime.services import Services
-from .runtime.host import allow_descriptors
 from .transport.direct import DirectStream
 from .transport.request_head import BadHead, ProxyProtocol, RequestHead, is_decided, parse_head
 from .transport.stream import BufferedStream, peer_address
 from .transport.tls import ServerTls, TlsStream
 
 if TYPE_CHECKING:
-    from .config import Settings
     from .transport.http1 import HttpServer
 
-SPARE_DESCRIPTORS = 128  # beyond the sockets: for database connections, files and the agent
-SOCKETS_MIN = 16  # even where there are no descriptors for them: with fewer, a server is of no use
 REFUSALS_AT_ONCE_MAX = 64  # further refused clients get no reply
 REFUSED_HANDSHAKES_PER_SECOND = 50.0  # TLS handshakes for refusals alone: each costs a millisecond of CPU
 HTTP_STARTS_AT_ONCE_MAX = 2  # plain HTTP connections that begin in a round of the loop: each takes milliseconds of CPU
@@ -36,19 +32,6 @@ REFUSAL_SECONDS = 1.0  # for a client to read a refusal
 REFUSAL_BYTES = 65_536  # of its request, read meanwhile: closing with unread bytes would discard the refusal
 
 _log = structlog.get_logger(__name__)
-
-
-def sockets_allowed(settings: Settings) -> int:
-    """How many sockets may be open at once: what the settings need, within the limit of open files.
-
-    Refusing a socket is harmless; a process out of descriptors would also fail to open files and database connections.
-    """
-    wanted = settings.connections_max + SPARE_SOCKETS
-    allowed = allow_descriptors(wanted + SPARE_DESCRIPTORS) - SPARE_DESCRIPTORS
-    if allowed < wanted:
-        advice = "raise the limit of open files (ulimit -n), or lower --connections-max"
-        _log.warning("few_descriptors", sockets=max(allowed, SOCKETS_MIN), wanted=wanted, advice=advice)
-    return min(wanted, max(allowed, SOCKETS_MIN))
 
 
 class Listener:

@@ -14,19 +14,20 @@ from .agents.agent import Agent
 from .agents.select import open_agent
 from .auth.authenticator import Authenticator, require_credentials_unless_loopback
 from .config import BadSettings, Settings
+from .diagnosis.host import warn_at_start
 from .embedded.postgres import NAME as EMBEDDED
 from .embedded.postgres import open_embedded
 from .embedded.supervisor import supervised
+from .limits.descriptors import socket_allowance
 from .limits.gate import Gate
 from .limits.limit import Limit
-from .listener import Listener, sockets_allowed
+from .listener import Listener
 from .memory.extract import RulesExtractor, TurnIndexer, index_in_process, rules_in_process, uses_rules
 from .memory.finalizer import open_finalizer
 from .memory.rules_process import open_rules_process
 from .metrics import Metrics
 from .realtime.services import Services
 from .runtime.conditions import Conditions
-from .runtime.secret_files import warn_of_readable_secrets
 from .runtime.stall_watch import StallWatch
 from .runtime.watchdog import Watchdog
 from .sessions.instance import open_instance
@@ -76,7 +77,7 @@ async def serve(settings: Settings, announce: Callable[[Ready], None], watchdog:
         BadSettings, EmbeddedError, DatabaseUnusable, AgentUnavailable, CannotListen: The user's mistakes.
     """
     tls_context(settings)  # first, so that mistakes in the settings, and a port that is taken, are told before a start
-    warn_of_readable_secrets((settings.tls_key, settings.jwt_secret_file))
+    warn_at_start(settings, os.environ)
     signals, metrics, heartbeat = Signals(settings.drain_seconds), Metrics(Limit), watchdog.heartbeat
     conditions = Conditions()
     agent_of_settings = open_agent(settings, conditions)
@@ -141,6 +142,7 @@ async def serve_sessions(
     gate = Gate(settings, metrics.count_refusal)
     metrics.held_bytes.set_function(lambda: gate.memory.held)
     async with open_instance(store, settings, registry) as lease:
+        metrics.lease_held.set_function(lambda: lease.held)
         try:
             await warm_up()
         except StoreError as error:  # it only makes the first sessions faster, but they may wait for connections later
@@ -187,7 +189,7 @@ async def serve_connections(
     async with services.running(), trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
             tls = ServerTls(settings) if settings.tls_cert is not None else None
-            listener = Listener(services, http, sockets_allowed(settings), tls)
+            listener = Listener(services, http, socket_allowance(settings).sockets, tls)
             signals.started()
             accepting.start_soon(listener.accept, listen(), connections)
             if tls is not None:

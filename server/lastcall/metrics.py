@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from . import __version__
 from .logs import lines_dropped
 
 LAG_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+RESPONSE_STATUSES = ("completed", "cancelled", "incomplete", "failed")
+PIECE_BUCKETS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 
 class Metrics:
@@ -21,11 +25,26 @@ class Metrics:
         self.sessions_active = Gauge(
             "lastcall_sessions_active", "Sessions open in this process", registry=self.registry
         )
+        self.sessions_started = Counter(
+            "lastcall_sessions_started", "Sessions whose begin was committed", registry=self.registry
+        )
         self.sessions_ended = Counter(
             "lastcall_sessions_ended", "Sessions that ended, by reason", ["reason"], registry=self.registry
         )
         self.end_seconds = Histogram(
             "lastcall_session_end_commit_seconds", "From a session's end to its committed row", registry=self.registry
+        )
+        self.responses = Counter(
+            "lastcall_responses", "Responses that are over, by status", ["status"], registry=self.registry
+        )
+        self.first_piece_seconds = Histogram(
+            "lastcall_response_first_piece_seconds",
+            "From response.create to the agent's first piece",
+            registry=self.registry,
+            buckets=PIECE_BUCKETS_SECONDS,
+        )
+        self.lease_held = Gauge(
+            "lastcall_lease_held", "1 while this server's lease is held, else 0", registry=self.registry
         )
         self.sessions_reaped = Counter(
             "lastcall_sessions_reaped", "Sessions of dead servers closed by this one", registry=self.registry
@@ -61,8 +80,19 @@ class Metrics:
             "lastcall_loop_stalls", "Times that the event loop was stuck for over a second", registry=self.registry
         )
         self.registry.register(_DroppedLines())
+        ProcessCollector(registry=self.registry)
+        build = Info("lastcall_build", "The release that runs, and its Python", registry=self.registry)
+        build.info({"version": __version__, "python": platform.python_version()})
         for limit in limits:
             self.limits_refused.labels(limit)  # so that each series exists from the start
+        for status in RESPONSE_STATUSES:
+            self.responses.labels(status)
+
+    def count_response(self, status: str, first_piece_seconds: float | None) -> None:
+        """Counts a response that is over. first_piece_seconds: until the agent's first piece; None: there was none."""
+        self.responses.labels(status).inc()
+        if first_piece_seconds is not None:
+            self.first_piece_seconds.observe(first_piece_seconds)
 
     def count_refusal(self, limit: str) -> None:
         self.limits_refused.labels(limit).inc()

@@ -649,5 +649,5 @@ def test_a_server_warns_at_its_start_of_secrets_that_others_can_read(database_ur
     secret.chmod(0o444)
     flags = ("--agent", "echo", "--jwt-secret-file", str(secret), "--trusted-proxy", "10.0.0.0/8")
     with run_server("--database-url", database_url, *flags) as server:
-        warned = [line for line in server.log if line["event"] == "secret_file_readable"]
-        assert [line["file"] for line in warned] == [str(secret)]
+        warned = [line for line in server.log if line.get("check") == "secret_files"]
+        assert [line["mend"] for line in warned] == [f"chmod 600 {secret}"]

@@ -14,10 +14,12 @@ import click
 
 from .. import __version__
 from .api_docs import api_docs
-from .database_url import database_url
+from .configuration.config import config
+from .database.migrate import migrate
+from .database.url import database_url
+from .doctor import doctor
 from .keys import keys
 from .memories import memories, retry_memories
-from .migrate import migrate
 from .orphans import orphans
 from .serve import serve
 from .sessions import close_session, sessions, stats
@@ -92,6 +94,8 @@ for command in (
     with_subcommands(memories, retry_memories),
     keys,
     migrate,
+    doctor,
+    config,
     database_url,
     api_docs,
 ):
@@ -118,7 +122,8 @@ def _failed(error: BaseException) -> int:
         return EXIT_INTERRUPTED
     if isinstance(worst, click.UsageError):
         path = worst.ctx.command_path if worst.ctx else "lastcall"
-        _say(f"{worst.format_message().rstrip('.')}. See {path} --help.")
+        message = worst.format_message().rstrip(".")
+        _say(f"{message}{'' if message.endswith('?') else '.'} See {path} --help.")
     elif isinstance(worst, click.ClickException):
         _say(worst.format_message())
     elif _is_mistake(worst):

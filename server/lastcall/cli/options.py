@@ -17,8 +17,9 @@ import click
 from ..auth.identity import canonical_user
 from ..auth.origins import origin_of
 from ..auth.proxies import network_of
-from ..config import Settings
+from ..config import ENVIRONMENT_PREFIX, Settings
 from ..limits.limit import beyond
+from .configuration.file import FILE_VARIABLE, BadFile, FileKind, use_file
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -102,8 +103,8 @@ class ProxyNetwork(click.ParamType[Any]):
 def settings_options(names: Iterable[str] = ()) -> Callable[[Command], Command]:
     """Returns a decorator that adds an option for each field of `Settings` that has a flag.
 
-    The command then receives the values by field name; an option wins over its environment variable `LASTCALL_…`, and
-    that over the default.
+    The command then receives the values by field name; an option wins over its environment variable `LASTCALL_…`, that
+    over the configuration file that --config names, and that over the default.
 
     Args:
         names: Add only these fields.
@@ -113,7 +114,7 @@ def settings_options(names: Iterable[str] = ()) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for each in reversed([each for each in fields(Settings) if each.name in wanted]):
             command = _option(each)(command)
-        return command
+        return config_option(command)
 
     return decorate
 
@@ -131,6 +132,49 @@ class UserName(click.ParamType[Any]):
             return canonical_user(str(value))
         except ValueError:
             return str(value)
+
+
+def config_option(command: Command) -> Command:
+    """Adds --config. It is eager: the file is read before the other options look for their values."""
+    return click.option(
+        "--config",
+        envvar=FILE_VARIABLE,
+        type=click.Path(path_type=Path, dir_okay=False),
+        is_eager=True,
+        expose_value=False,
+        callback=_use_file,
+        show_envvar=True,
+        help="TOML file of settings; default lastcall.toml in the current folder, if there is one.",
+    )(command)
+
+
+def _use_file(context: click.Context, _option: click.Parameter, given: Path | None) -> None:
+    if context.resilient_parsing:  # a shell completes a line
+        return
+    try:
+        use_file(context, given, file_kinds())
+    except BadFile as error:
+        raise click.UsageError(str(error), context) from error
+
+
+@functools.cache
+def file_kinds() -> dict[str, FileKind]:
+    """What each setting takes in the configuration file."""
+    return {each.name: _file_kind(each) for each in fields(Settings) if each.metadata.get("flag")}
+
+
+_FILE_TYPES: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+}
+
+
+def _file_kind(setting: Field[Any]) -> FileKind:
+    kind, several = _kind_of(setting)
+    accepts, called = _FILE_TYPES.get(kind, ((str,), "a text in quotes"))
+    checker = click.types.convert_type(_type(setting.name, kind))
+    return FileKind(accepts, "a list of texts in quotes" if several else called, checker, several)
 
 
 def question_options(command: Command) -> Command:
@@ -151,10 +195,19 @@ def _hints() -> dict[str, Any]:
     return get_type_hints(Settings)
 
 
-def _option(setting: Field[Any]) -> Callable[[Command], Command]:
+def variables_of(name: str) -> list[str]:
+    """The environment variables of a setting; the first that is not empty wins."""
+    return [ENVIRONMENT_PREFIX + name.upper(), *OTHER_VARIABLES.get(name, ())]
+
+
+def _kind_of(setting: Field[Any]) -> tuple[type, bool]:
+    """The type of a setting's value, and whether it is a list of these."""
     hint = _hints()[setting.name]
-    several = get_origin(hint) is tuple
-    kind = next((each for each in get_args(hint) if each is not NoneType), hint)
+    return next((each for each in get_args(hint) if each is not NoneType), hint), get_origin(hint) is tuple
+
+
+def _option(setting: Field[Any]) -> Callable[[Command], Command]:
+    kind, several = _kind_of(setting)
     flag = "--" + setting.name.replace("_", "-")
     return click.option(
         flag,
@@ -163,7 +216,7 @@ def _option(setting: Field[Any]) -> Callable[[Command], Command]:
         is_flag=kind is bool,
         multiple=several,
         default=setting.default,
-        envvar=["LASTCALL_" + setting.name.upper(), *OTHER_VARIABLES.get(setting.name, ())],
+        envvar=variables_of(setting.name),
         show_default=True,
         show_envvar=True,
         help=f"{setting.metadata['help']} {beyond(setting.name)}".rstrip(),

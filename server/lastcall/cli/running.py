@@ -86,6 +86,18 @@ async def open_address(database_url: str | None, data_dir: Path, *, makes_data: 
         yield read_address(embedded.url, {})  # the PG… variables mean another database
 
 
+@contextlib.asynccontextmanager
+async def database_of(database_url: str | None, data_dir: Path) -> AsyncIterator[DatabaseAddress | None]:
+    """As `open_address`; None where the embedded database does not exist yet."""
+    from ..embedded.postgres import place
+
+    if database_url is None and not place(data_dir).cluster.exists():
+        yield None
+        return
+    async with open_address(database_url, data_dir, makes_data=False) as address:
+        yield address
+
+
 def _require_data(data_dir: Path) -> None:
     """Keeps a query from creating an empty database."""
     from ..embedded.postgres import place

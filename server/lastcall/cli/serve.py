@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..config import Settings
+from .configuration.file import configuration_file
+from .doctor import config_file_checks
 from .options import settings_options
 from .running import run_logged
 
@@ -22,10 +24,12 @@ COLLECTION_THRESHOLDS = (5_000, 1, 200)
 
 @click.command
 @settings_options()
-def serve(**values: Any) -> None:
+@click.pass_context
+def serve(context: click.Context, /, **values: Any) -> None:
     """Run the chat server until SIGTERM or Ctrl-C."""
     gc.set_threshold(*COLLECTION_THRESHOLDS)  # before the imports, which create a great many objects
     settings = Settings(**values)
+    config_file = configuration_file(context)
 
     def announce(ready: Ready) -> None:
         gc.freeze()  # what exists now lives as long as the process; collections need not scan it
@@ -37,11 +41,16 @@ def serve(**values: Any) -> None:
     with watchdog.installed():
         from ..logs import queued_output
         from ..main import serve as serve_until_stopped
+        from ..runtime.check import log_checks
+
+        async def serve_with_warnings(*args: Any) -> None:
+            log_checks(config_file_checks(config_file))
+            await serve_until_stopped(*args)
 
         watchdog.loop_begins()
         with queued_output():
             run_logged(
-                serve_until_stopped,
+                serve_with_warnings,
                 settings,
                 announce,
                 watchdog,

@@ -54,6 +54,7 @@ class Conversation:
     start_reply: runs a response in a task outside the session's scope, so that no agent can delay the session's end.
     rates: what is left of the client's event rate.
     count: counts refusals per limit.
+    response_ended: see `Responder`.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Conversation:
         start_reply: Callable[[Callable[[], Awaitable[object]]], None],
         rates: Callable[[], server_events.RateLimitsUpdated],
         count: Callable[[Limit], None],
+        response_ended: Callable[[str, float | None], None],
     ) -> None:
         self._session = session
         self._outbox = outbox
@@ -94,6 +96,7 @@ class Conversation:
             start_reply=start_reply,
             rates=rates,
             count=count,
+            ended=response_ended,
         )
         self._config = server_events.RealtimeSession(
             id=session.public_id,

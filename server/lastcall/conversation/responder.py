@@ -35,6 +35,7 @@ class Responder:
     start_reply: runs a response in a task outside the session's scope, so that no agent can delay the session's end.
     rates: what is left of the client's event rate.
     count: counts refusals per limit.
+    ended: called for each response that is over, with its status and the seconds until the agent's first piece, if any.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Responder:
         start_reply: Callable[[Callable[[], Awaitable[object]]], None],
         rates: Callable[[], server_events.RateLimitsUpdated],
         count: Callable[[Limit], None],
+        ended: Callable[[str, float | None], None],
     ) -> None:
         self._session = session
         self._timeline = timeline
@@ -62,6 +64,7 @@ class Responder:
         self._draining = draining
         self._start_reply = start_reply
         self._rates = rates
+        self._ended = ended
         self._active: ActiveResponse | None = None  # the one in the conversation
         self._out_of_band: dict[str, ActiveResponse] = {}
 
@@ -171,6 +174,7 @@ class Responder:
         """The response's task. Its failures end at most this session."""
         try:
             await active.run(self._agent)
+            self._ended(active.response.status, active.first_piece_seconds)
         except SessionClosed:
             self.row_is_closed()
         except Exception:  # noqa: BLE001 - the task's boundary: the session ends, nothing else

@@ -41,6 +41,10 @@ class ActiveResponse:
     Created while `response.create` is handled, so that its first item's place is reserved before the next event.
 
     rates: what is left of the client's event rate.
+
+    Attributes:
+        response: As it is announced, and in the end reported.
+        first_piece_seconds: From its creation to the agent's first piece; None: there is none so far.
     """
 
     def __init__(
@@ -59,6 +63,8 @@ class ActiveResponse:
         self._outbox = outbox
         self._rates = rates
         self._reply_seconds = settings.reply_seconds
+        self._created = trio.current_time()
+        self.first_piece_seconds: float | None = None
         self._cut_off: Literal["max_output_tokens", "content_filter"] | None = None
         self._generation = trio.CancelScope()
         self._cancelled = False
@@ -134,6 +140,8 @@ class ActiveResponse:
     async def _stream(self, agent: Agent) -> None:
         async with aclosing(agent.reply(self._turn)) as pieces:
             async for piece in pieces:
+                if self.first_piece_seconds is None:
+                    self.first_piece_seconds = trio.current_time() - self._created
                 self._take(piece)
                 await self._outbox.room()
 

@@ -28,6 +28,7 @@ from .admission import Admission
 from .exit_path import ExitPath
 from .handshake import BAD_KEY, refuse_on_socket, refuse_overloaded, shake_hands
 from .history import History, NoMemory, UnknownConversation
+from .log_names import logged_names
 from .mailbox import Inbox, Outbox
 from .reader import Reader
 from .services import Services
@@ -110,9 +111,14 @@ class _Connection:
             ws, stream, self._session, self._limits, services.settings, services.timer, self._reader.stop_as_late
         )
         self._instance_id = services.lease.instance_id
+        self._address = admission.presented.address
 
     async def run(self) -> None:
         """The session from its begin to its end."""
+        with logged_names(self._session, self._principal, self._address, self._instance_id):
+            await self._run()
+
+    async def _run(self) -> None:
         self._services.registry.add(self._session)
         self._services.metrics.sessions_active.inc()
         try:
@@ -148,6 +154,8 @@ class _Connection:
         opening = await self._begin()
         if opening is None:
             return
+        self._services.metrics.sessions_started.inc()
+        _log.info("session_started", resumed=self._resumes is not None)
         inbox = Inbox(self._settings.inbox_events_max, self._settings.inbox_bytes_max, self._session.memory)
         self._history.release()  # from here on, the items are counted
         conversation = Conversation(
@@ -161,6 +169,7 @@ class _Connection:
             start_reply=self._tasks.start_soon,
             rates=self._limits.rates,
             count=self._services.gate.count,
+            response_ended=self._services.metrics.count_response,
         )
         conversation.configure(parse_session(self._principal.session))
         conversation.send_created()

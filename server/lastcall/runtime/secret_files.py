@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import structlog
+from .check import Check, ok, warn
 
-_log = structlog.get_logger(__name__)
+READABLE = "secret_files"
 
 
-def warn_of_readable_secrets(files: Iterable[Path | None]) -> None:
-    """Logs a line for each file that its group or everybody can read. None: a file that is not in use.
+def check_secret_files(files: Iterable[Path | None]) -> Iterator[Check]:
+    """A warning for each file that its group or everybody can read. None: a file that is not in use.
 
     It only warns: secrets are mounted into containers with such modes, where there is nobody else.
     """
-    for file in files:
-        if file is not None and can_others_read(file):
-            _log.warning("secret_file_readable", file=str(file), advice=f"others can read it: chmod 600 {file}")
+    used = [file for file in files if file is not None]
+    readable = [file for file in used if can_others_read(file)]
+    for file in readable:
+        yield warn(READABLE, f"{file} holds a secret, and others can read it", f"chmod 600 {shlex.quote(str(file))}")
+    if used and not readable:
+        yield ok(READABLE, f"nobody else can read {', '.join(map(str, used))}")
 
 
 def can_others_read(file: Path) -> bool:

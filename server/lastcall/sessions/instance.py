@@ -162,6 +162,7 @@ class InstanceLease:
                 self._note_trouble(error)
                 await trio.sleep(RECONNECT_SECONDS_MAX)
             else:
+                _log.info("instance_started_anew", instance_id=str(self.instance_id))
                 return
 
     async def wait_held(self) -> None:
@@ -204,4 +205,6 @@ async def _stop(store: Store, instance_id: UUID) -> None:
     try:
         await store.stop_instance(instance_id)
     except StoreError as error:
-        _log.warning("instance_not_marked_as_stopped", error=str(error))
+        _log.warning("instance_not_marked_as_stopped", instance_id=str(instance_id), error=str(error))
+    else:
+        _log.info("instance_stopped", instance_id=str(instance_id))

@@ -49,7 +49,17 @@ class ItemNotFound(InvalidRow):
 
 
 class DatabaseUnusable(Exception):
-    """The database cannot be used; the message is one line for the user that includes the fix."""
+    """The database cannot be used; the message is one line for the user that includes the fix.
+
+    Args:
+        found: What is wrong.
+        mend: What to do about it.
+    """
+
+    def __init__(self, found: str, mend: str) -> None:
+        super().__init__(f"{found} ({mend})")
+        self.found = found
+        self.mend = mend
 
 
 class DatabaseNotReady(DatabaseUnusable):

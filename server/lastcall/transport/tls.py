@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import trio
 
 from ..config import BadSettings, Settings
+from ..runtime.check import Check, fail, ok, warn
+
+CERTIFICATE = "certificate"
+EXPIRY_DAYS = 14  # before it, a certificate should have been renewed
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
@@ -28,6 +33,35 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     context.set_alpn_protocols(["http/1.1"])
     _load(context, certificate, key)
     return context
+
+
+def check_certificate(settings: Settings) -> Check | None:
+    """Whether the certificate and its key can be used, and for how long. None: TLS is off. Blocks on files."""
+    try:
+        if tls_context(settings) is None:
+            return None
+    except BadSettings as error:
+        mend = (
+            "pass the PEM files of one certificate and of the private key that it was made for, readable by the server"
+        )
+        return fail(CERTIFICATE, str(error).rstrip("."), mend)
+    assert settings.tls_cert is not None
+    from cryptography import x509  # slow to import
+
+    file = settings.tls_cert
+    certificate = x509.load_pem_x509_certificates(file.read_bytes())[0]  # the server's own comes first
+    now, first, last = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now < first:
+        found = f"{file} is not valid before {first:%Y-%m-%d %H:%M} UTC"
+        return fail(CERTIFICATE, found, "set this host's clock, or pass a certificate that is valid now")
+    if now > last:
+        return fail(CERTIFICATE, f"{file} expired on {last:%Y-%m-%d %H:%M} UTC", RENEW)
+    if last - now < timedelta(days=EXPIRY_DAYS):
+        return warn(CERTIFICATE, f"{file} expires on {last:%Y-%m-%d %H:%M} UTC", RENEW)
+    return ok(CERTIFICATE, f"{file} is valid until {last:%Y-%m-%d}, and the key is its own")
+
+
+RENEW = "renew it, put the files in their place and send the server SIGHUP"
 
 
 class ServerTls:

@@ -6,12 +6,12 @@ from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
 import pytest
-import structlog.testing
 import trio
-from lastcall import listener, logs
 from lastcall.config import Settings
+from lastcall.limits import descriptors
+from lastcall.limits.descriptors import SOCKETS_MIN, SPARE_DESCRIPTORS, socket_allowance
 from lastcall.limits.limit import SPARE_SOCKETS
-from lastcall.listener import SOCKETS_MIN, SPARE_DESCRIPTORS, sockets_allowed
+from lastcall.runtime.check import CheckStatus
 from lastcall.store.postgres import PostgresStore
 
 from tests.support.clients import connect
@@ -72,15 +72,13 @@ async def test_an_address_beyond_its_request_rate_gets_429_and_a_closed_connecti
             await client.ask("Still there?")
 
 
-def test_where_files_are_few_there_are_fewer_sockets_and_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    logs.configure(json_logs=False, level="warning")
+def test_where_files_are_few_there_are_fewer_sockets_and_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(connections_max=100)
-    for descriptors, sockets, warnings in (
-        (10_000, 100 + SPARE_SOCKETS, 0),
-        (SPARE_DESCRIPTORS + 50, 50, 1),
-        (10, SOCKETS_MIN, 1),
+    for have, sockets, status in (
+        (10_000, 100 + SPARE_SOCKETS, CheckStatus.OK),
+        (SPARE_DESCRIPTORS + 50, 50, CheckStatus.WARN),
+        (10, SOCKETS_MIN, CheckStatus.WARN),
     ):
-        monkeypatch.setattr(listener, "allow_descriptors", lambda _wanted, have=descriptors: have)
-        with structlog.testing.capture_logs() as logged:
-            assert sockets_allowed(settings) == sockets
-        assert [line["event"] for line in logged] == ["few_descriptors"] * warnings
+        monkeypatch.setattr(descriptors, "allow_descriptors", lambda _wanted, have=have: have)
+        allowance = socket_allowance(settings)
+        assert (allowance.sockets, allowance.check.status) == (sockets, status)

@@ -34,7 +34,7 @@ async def as_superuser(store: PostgresStore, statement: str) -> None:
 async def warnings_of(store: PostgresStore) -> list[Any]:
     with structlog.testing.capture_logs() as logged:
         await store.check_connection_limits()
-    return [(each["event"], each["whose"], each["free"]) for each in logged]
+    return [(each["event"], each["check"], each["found"].partition(", but")[0]) for each in logged]
 
 
 async def test_a_role_that_may_not_have_enough_connections_is_refused_with_the_fix(narrow: PostgresStore) -> None:
@@ -65,7 +65,11 @@ async def test_connections_that_others_use_are_a_warning(narrow: PostgresStore) 
     limit = CONNECTIONS_NEEDED + others - 1 if others else CONNECTIONS_NEEDED
     await as_superuser(narrow, f"ALTER DATABASE {row['name']} CONNECTION LIMIT {max(limit, CONNECTIONS_NEEDED)}")
     try:
-        expected = [("few_connections_left", f"the database {row['name']}", limit - others)] if others else []
+        expected = (
+            [("check_not_passed", "connections", f"the database {row['name']} has {limit - others} connections left")]
+            if others
+            else []
+        )
         assert await warnings_of(narrow) == expected
     finally:
         await as_superuser(narrow, f"ALTER DATABASE {row['name']} CONNECTION LIMIT -1")

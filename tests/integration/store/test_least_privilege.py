@@ -14,6 +14,7 @@ from lastcall.cli import entry
 from lastcall.memory.extract import index_in_process
 from lastcall.memory.search.recalling import question_of, search_turns
 from lastcall.store.postgres import migrate_schema, open_store
+from lastcall.store.postgres.preparation.grants import DELETED_FROM, WRITTEN
 from lastcall.store.records import ItemDeletion
 
 from tests.support.databases import as_role, new_database, new_role, psql
@@ -118,8 +119,15 @@ async def _reap(world: PostgresWorld) -> None:
     await world.sql("UPDATE server_instances SET reaped_at = NULL")
 
 
+def test_the_grants_that_doctor_looks_for_are_those_of_the_docs() -> None:
+    written, deleted = (each for each in grants("s", "chat") if "DELETE" in each or "INSERT" in each)
+    assert set(re.findall(r"s\.(\w+)", written)) == set(WRITTEN)
+    assert set(re.findall(r"s\.(\w+)", deleted)) == set(DELETED_FROM)
+
+
 COMMANDS = (
     "migrate --check",
+    "doctor --port 0",
     "sessions",
     "stats",
     "orphans",
@@ -137,7 +145,7 @@ def test_a_role_with_grants_runs_every_command(owned: tuple[str, str], capsys: p
     session_id = psql(owned[0], "SELECT session_id FROM conversation_sessions WHERE user_id = 'eve'")
     commands = [f"sessions close {session_id}", *COMMANDS]
     for command in commands:
-        assert entry.run([*command.split(), "--database-url", url]) == 0, (command, capsys.readouterr().err)
+        assert entry.run([*command.split(), "--database-url", url]) == 0, (command, capsys.readouterr())
     key_id = psql(owned[0], "SELECT key_id FROM api_keys")
     assert entry.run(["keys", "revoke", key_id, "--database-url", url]) == 0
 

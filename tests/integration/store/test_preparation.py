@@ -120,7 +120,7 @@ async def test_a_commit_that_survives_no_crash_is_set_right_and_said(database_ur
             async with open_store(url) as store:
                 [row] = await store.select("SHOW synchronous_commit")
         assert row[0] == kept
-        assert any("synchronous_commit is off" in each.get("warning", "") for each in logged) is (found == "off")
+        assert any("synchronous_commit is off" in each.get("found", "") for each in logged) is (found == "off")
 
 
 async def test_a_batch_is_durable_although_the_setting_was_changed_since(url: str) -> None:

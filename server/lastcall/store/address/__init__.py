@@ -2,7 +2,15 @@
 
 from .address import DatabaseAddress, DatabaseHost, TcpOptions
 from .conninfo import BadAddress
-from .printing import url_for_tools
+from .printing import url_for_tools, without_secrets
 from .reading import read_address
 
-__all__ = ["BadAddress", "DatabaseAddress", "DatabaseHost", "TcpOptions", "read_address", "url_for_tools"]
+__all__ = [
+    "BadAddress",
+    "DatabaseAddress",
+    "DatabaseHost",
+    "TcpOptions",
+    "read_address",
+    "url_for_tools",
+    "without_secrets",
+]

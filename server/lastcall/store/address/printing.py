@@ -16,6 +16,8 @@ NOT_FOR_ASYNCPG = (
     "replication", "service", "sslcertmode", "sslcompression", "sslsni", "tcp_user_timeout",
 )  # fmt: skip
 
+SECRETS = ("password", "sslpassword")
+
 
 def url_for_tools(text: str, environ: Mapping[str, str]) -> str:
     """The connection string as a URL that psql and asyncpg both take, without words that only one of them knows."""
@@ -29,6 +31,27 @@ def url_for_tools(text: str, environ: Mapping[str, str]) -> str:
     rest = "&".join(f"{word}={_quoted(value)}" for word, value in words.items() if word not in named)
     name = _quoted(words.get("dbname", ""))
     return f"postgresql://{_login(words)}{_places(words)}/{name}{'?' + rest if rest else ''}"
+
+
+def without_secrets(text: str) -> str:
+    """The connection string with three asterisks for each of its secrets, as `key=value` pairs or as a URL."""
+    words = words_of(text)
+    if not words.keys() & set(SECRETS):
+        return text
+    words |= {word: "***" for word in SECRETS if word in words}
+    if not is_url(text):
+        return " ".join(f"{word}={_pair(value)}" for word, value in words.items())
+    named = {"host", "port", "user", "password", "dbname"}
+    rest = "&".join(f"{word}={_quoted(value)}" for word, value in words.items() if word not in named)
+    login = f"{_quoted(words.get('user', ''))}{':***' if 'password' in words else ''}@"
+    name = _quoted(words.get("dbname", ""))
+    return f"postgresql://{login}{_places(words)}/{name}{'?' + rest.replace('%2A%2A%2A', '***') if rest else ''}"
+
+
+def _pair(value: str) -> str:
+    """A value as libpq takes it."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'" if not value or " " in value or escaped != value else value
 
 
 def _is_plain(text: str, words: Mapping[str, str]) -> bool:

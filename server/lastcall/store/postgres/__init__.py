@@ -1,7 +1,7 @@
 """The store in PostgreSQL, on asyncpg under trio-asyncio: the only package that imports either."""
 
 from ..errors import DatabaseUnusable
-from .connect import migrate_schema, open_store
+from .connect import diagnose, migrate_schema, open_store
 from .connections import CONNECTIONS
 from .preparation.migration import Access, MigrationReport
 from .store import PostgresStore
@@ -12,6 +12,7 @@ __all__ = [
     "DatabaseUnusable",
     "MigrationReport",
     "PostgresStore",
+    "diagnose",
     "migrate_schema",
     "open_store",
 ]

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,13 +16,16 @@ import trio
 import trio_asyncio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+from ...runtime.check import Check, ok
 from ..address import BadAddress, DatabaseAddress, read_address
 from ..errors import DatabaseNotReady, DatabaseUnusable, reason_of
 from .calls import bounded_call
 from .connections import COMMAND_SECONDS, CONNECTIONS, Connections
+from .instances import CONNECTIONS_NEEDED
 from .lease import IDLE_SECONDS
 from .loop import AsyncioLoop, open_loop
 from .network import FAILURES, Connector
+from .preparation.diagnosis import examine, unreachable
 from .preparation.migration import Access, MigrationReport, migrate_database, prepare_database
 from .preparation.settings import SETTINGS, SessionSetup
 from .store import PostgresStore
@@ -108,11 +112,44 @@ async def migrate_schema(database: str | DatabaseAddress, *, check: bool) -> Mig
     return reports[0]
 
 
+async def diagnose(address: DatabaseAddress) -> list[Check]:
+    """Checks the database as a server would meet it, and changes nothing. Never raises for what it finds."""
+    checks: list[Check] = []
+    async with open_loop() as loop:
+        try:
+            await trio_asyncio.aio_as_trio(_diagnose, loop=loop)(address, checks)
+        except (OSError, ValueError, *FAILURES) as error:
+            checks.append(unreachable(error))
+    return checks
+
+
+async def _diagnose(address: DatabaseAddress, checks: list[Check]) -> None:
+    """The checks so far stay in the list if a later one fails."""
+    connector = Connector(address)
+    connect = partial(connector.open, command_seconds=COMMAND_SECONDS, purpose="doctor")
+    try:
+        connection = await connect()
+    except ConnectionError:
+        if address.target != "read-write":
+            raise
+        # One that accepts no writes says why. Not at first: with several hosts, another one may accept them.
+        connector = Connector(replace(address, target="any"))
+        connect = partial(connector.open, command_seconds=COMMAND_SECONDS, purpose="doctor")
+        connection = await connect()
+    try:
+        checks.append(ok("reachable", f"PostgreSQL at {address} answers"))
+        settings = {**connector.settings, "statement_timeout": f"{STATEMENT_SECONDS:g}s"}
+        async for check in examine(connection, connect, needed=CONNECTIONS_NEEDED, settings=settings):
+            checks.append(check)  # noqa: PERF401 - a comprehension would lose them if a later one fails
+    finally:
+        connection.terminate()
+
+
 def _address(database: str | DatabaseAddress) -> DatabaseAddress:
     try:
         address = read_address(database, os.environ) if isinstance(database, str) else database
     except BadAddress as error:
-        raise DatabaseUnusable(f"{error} (check --database-url)") from error
+        raise DatabaseUnusable(str(error), "check --database-url") from error
     for warning in address.warnings:
         _log.warning("database_address", warning=warning)
     return address
@@ -172,7 +209,7 @@ async def _connect(connector: Connector, prepare: Prepare) -> asyncpg.Pool:
         # An unknown host is more likely a typing error than a database that is about to start.
         not_ready = isinstance(error, NOT_READY) and not isinstance(error, socket.gaierror)
         kind = DatabaseNotReady if not_ready else DatabaseUnusable
-        raise kind(f"cannot use the database: {reason_of(error)} (check --database-url)") from error
+        raise kind(f"cannot use the database: {reason_of(error)}", "check --database-url") from error
     return pool
 
 

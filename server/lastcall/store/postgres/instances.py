@@ -6,19 +6,16 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
-import structlog
-
+from ...runtime.check import CheckStatus, log_checks
 from ..errors import InstanceHeld
 from ..records import EVIDENCE_SECONDS, Instance, Suspect
 from .calls import bounded_call
 from .connections import CONNECTIONS, Queries
 from .lease import LEASE_CALL_SECONDS, PostgresLeaseConnection, open_lease_connection, renew_lease
+from .preparation.checks import connection_checks
 
 CONNECTIONS_NEEDED = CONNECTIONS + 1  # those of the pool, and the lease connection
 REAP_ROWS_MAX = 5_000  # in one statement: a quarter of a second
-
-
-_log = structlog.get_logger(__name__)
 
 
 class ConnectionLimitTooLow(Exception):
@@ -34,16 +31,12 @@ class InstanceQueries(Queries):
         Raises:
             ConnectionLimitTooLow: It could never get them.
         """
-        for row in await self.fetch("connection_limits", urgent=True):
-            whose, limit = row["whose"], row["connections_max"]
-            if limit < CONNECTIONS_NEEDED:
-                raise ConnectionLimitTooLow(
-                    f"{whose} may have {limit} connections at once, but each server needs {CONNECTIONS_NEEDED}"
-                    f" ({row['remedy']} {CONNECTIONS_NEEDED} or more)"
-                )
-            free = limit - row["used"] + self._connections.count
-            if free < CONNECTIONS_NEEDED:
-                _log.warning("few_connections_left", whose=whose, free=free, needed=CONNECTIONS_NEEDED)
+        rows = await self.fetch("connection_limits", urgent=True)
+        checks = list(connection_checks(rows, own=self._connections.count, needed=CONNECTIONS_NEEDED))
+        for check in checks:
+            if check.status is CheckStatus.FAIL:
+                raise ConnectionLimitTooLow(str(check))
+        log_checks(checks)
 
     async def register_instance(self, instance: Instance) -> None:
         names = ("instance_id", "hostname", "pid", "version", "lease_seconds", "host_id", "process_started")

@@ -10,11 +10,13 @@ from typing import Any
 import asyncpg
 
 from .... import __version__
+from ....runtime.check import Check, fail, log_checks, ok, warn
 from ...errors import DatabaseUnusable
 from ...queries import SCHEMA, SCHEMA_DIGEST
-from .checks import read_facts, require_usable, warn_of
+from .checks import check_clock, read_facts, require_usable, server_checks
+from .grants import check_grants
 from .settings import LOCK_SECONDS
-from .state import SCHEMA_VERSION, Kind, SchemaState, read_state
+from .state import SCHEMA_VERSION, VERSIONS, Kind, SchemaState, read_state
 
 APPLY_ATTEMPTS_MAX = 5
 APPLY_RETRY_SECONDS = 0.5
@@ -23,6 +25,11 @@ OTHERS_SECONDS = 60.0  # that another server may take to apply it
 # As in schema.sql; for the session, so that nobody migrates between our look at the version and our change.
 LOCK = "SELECT pg_advisory_lock(hashtext('lastcall schema'))"
 UNLOCK = "SELECT pg_advisory_unlock(hashtext('lastcall schema'))"
+# Whether this role may create tables in the schema $1 and, where $2 is there, is an owner of it.
+MAY_CHANGE = """
+SELECT has_schema_privilege(n.oid, 'CREATE') AND coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class
+       WHERE relnamespace = n.oid AND relname = $2), true) FROM pg_namespace n WHERE nspname = $1
+"""
 SIGN = "UPDATE lastcall_schema SET digest = $1, release = $2 WHERE version = $3"
 
 
@@ -54,7 +61,7 @@ async def migrate_database(pool: asyncpg.Pool, *, check: bool) -> MigrationRepor
     """Brings the schema up to date, or only says whether it is. Raises `DatabaseUnusable`."""
     async with pool.acquire() as connection:
         facts = await read_facts(connection)
-        require_usable(facts, writes=not check)
+        require_usable(server_checks(facts), writes=not check)
         state = await _read_state(connection, facts.role)
         is_due = _to_do(state, Access.SERVE)
         if is_due and not check:
@@ -67,24 +74,63 @@ async def prepare_database(pool: asyncpg.Pool, access: Access) -> str:
     """The schema that our tables are in. Raises `DatabaseUnusable` where the database cannot be used for this."""
     async with pool.acquire() as connection:
         facts = await read_facts(connection)
-        require_usable(facts, writes=access is not Access.READ)
-        if access is Access.SERVE:
-            warn_of(facts)
+        checks = list(server_checks(facts))
+        require_usable(checks, writes=access is not Access.READ)
         state = await _read_state(connection, facts.role)
         if _to_do(state, access):
             await migrate(connection, facts.role)
-        return state.schema
+    if access is Access.SERVE:
+        async with pool.acquire() as connection:  # a migration has closed the first
+            log_checks([*checks, await check_grants(connection, facts.role), await check_clock(connection)])
+    return state.schema
 
 
 def _to_do(state: SchemaState, access: Access) -> bool:
     """Whether the schema has to be applied. Raises `DatabaseUnusable` where it has, and is not for us to do."""
-    if state.kind is Kind.NEWER and access is not Access.READ:
-        raise DatabaseUnusable(_newer(state))
-    if state.kind is Kind.MISSING and access not in (Access.CREATE, Access.SERVE):
-        raise DatabaseUnusable(f"there are no tables of lastcall in the schema {state.schema}: run lastcall migrate")
-    if state.kind is Kind.OUTDATED and access is not Access.SERVE:
-        raise DatabaseUnusable(f"the schema {state.schema} is older than this release: run lastcall migrate")
+    if access not in _DEALS_WITH[state.kind]:
+        raise DatabaseUnusable(_what_is_there(state), _MENDS[state.kind])
     return state.kind in (Kind.MISSING, Kind.OUTDATED)
+
+
+_MENDS = {
+    Kind.MISSING: "run lastcall migrate",
+    Kind.OUTDATED: "run lastcall migrate",
+    Kind.NEWER: "install that release",
+}
+_DEALS_WITH = {
+    Kind.CURRENT: tuple(Access),
+    Kind.NEWER_RELEASE: tuple(Access),
+    Kind.MISSING: (Access.CREATE, Access.SERVE),
+    Kind.OUTDATED: (Access.SERVE,),
+    Kind.NEWER: (Access.READ,),
+}
+
+
+def _what_is_there(state: SchemaState) -> str:
+    if state.kind is Kind.MISSING:
+        return f"there are no tables of lastcall in the schema {state.schema}"
+    if state.kind is Kind.OUTDATED:
+        return f"the schema {state.schema} is older than this release"
+    if state.kind is Kind.NEWER:
+        knows = f"lastcall {__version__} knows version {SCHEMA_VERSION}"
+        return f"the schema {state.schema} has version {state.version}, of a newer release; {knows}"
+    return f"the tables in the schema {state.schema} are of this version ({SCHEMA_VERSION})"
+
+
+async def check_schema(connection: Any, role: str) -> Check:
+    """What a server would find. role: its name, quoted where SQL needs it."""
+    try:
+        state = await _read_state(connection, role)
+    except DatabaseUnusable as error:
+        return fail("schema", error.found, error.mend)
+    found = _what_is_there(state)
+    if Access.SERVE not in _DEALS_WITH[state.kind]:
+        return fail("schema", found, _MENDS[state.kind])
+    if state.kind not in (Kind.MISSING, Kind.OUTDATED):
+        return ok("schema", found)
+    if await connection.fetchval(MAY_CHANGE, state.schema, VERSIONS):
+        return warn("schema", found, f"{_MENDS[state.kind]}, or leave it to the next lastcall serve")
+    return fail("schema", found, f"{_MENDS[state.kind]} as {'their owner' if state.version else 'a role that may'}")
 
 
 async def migrate(connection: Any, role: str) -> SchemaState:
@@ -112,10 +158,12 @@ async def _apply_patiently(connection: Any, role: str) -> SchemaState:
         except (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError) as error:
             await connection.execute("ROLLBACK")
             if attempt == APPLY_ATTEMPTS_MAX:
-                reason = "another transaction holds a lock on its tables; end it (see pg_stat_activity), and try again"
-                raise DatabaseUnusable(f"cannot apply schema.sql: {reason}") from error
+                raise DatabaseUnusable(
+                    "cannot apply schema.sql: another transaction holds a lock on its tables",
+                    "end it (see pg_stat_activity), and try again",
+                ) from error
         except asyncpg.PostgresError as error:
-            raise DatabaseUnusable(_not_applied(error, role)) from error
+            raise _not_applied(error, role) from error
         await asyncio.sleep(APPLY_RETRY_SECONDS)
     raise AssertionError
 
@@ -125,7 +173,7 @@ async def _apply(connection: Any, role: str) -> SchemaState:
     await connection.execute(f"SET lock_timeout = '{LOCK_SECONDS:g}s'")
     state = await _read_state(connection, role)
     if state.kind is Kind.NEWER:
-        raise DatabaseUnusable(_newer(state))
+        raise DatabaseUnusable(_what_is_there(state), _MENDS[state.kind])
     if state.kind in (Kind.MISSING, Kind.OUTDATED):
         await connection.execute("SELECT set_config('search_path', quote_ident($1), false)", state.schema)
         await connection.execute(SCHEMA, timeout=APPLY_SECONDS)
@@ -139,18 +187,12 @@ async def _read_state(connection: Any, role: str) -> SchemaState:
         return await read_state(connection)
     except asyncpg.InsufficientPrivilegeError as error:
         reason = str(error).splitlines()[0]
-        raise DatabaseUnusable(f"the role {role} lacks a privilege: {reason} (GRANT it as the owner)") from error
+        raise DatabaseUnusable(f"the role {role} lacks a privilege: {reason}", "GRANT it as the owner") from error
 
 
-def _newer(state: SchemaState) -> str:
-    return (
-        f"the schema {state.schema} has version {state.version}, of a newer release; lastcall {__version__} knows"
-        f" version {SCHEMA_VERSION}: install the newer release"
-    )
-
-
-def _not_applied(error: asyncpg.PostgresError, role: str) -> str:
+def _not_applied(error: asyncpg.PostgresError, role: str) -> DatabaseUnusable:
     reason = str(error).splitlines()[0]
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        return f"the role {role} may not create or change the tables ({reason}): run lastcall migrate as their owner"
-    return f"cannot apply schema.sql: {reason}"
+        found = f"the role {role} may not create or change the tables: {reason}"
+        return DatabaseUnusable(found, "run lastcall migrate as their owner")
+    return DatabaseUnusable(f"cannot apply schema.sql: {reason}", "see the log of PostgreSQL")

@@ -32,10 +32,8 @@ SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('sync
 SELECT set_config('transaction_timeout', '0', false) WHERE current_setting('transaction_timeout', true) IS NOT NULL;
 """  # the second from PostgreSQL 17 on
 
-POOLED = (
-    "the connections of this pooler are not our own between transactions: have it pool by session"
-    " (PgBouncer: pool_mode = session), or connect to PostgreSQL itself"
-)
+POOLED = "the connections of this pooler are not our own between transactions"
+POOL_BY_SESSION = "have it pool by session (PgBouncer: pool_mode = session), or connect to PostgreSQL itself"
 
 Connect = Callable[[], Awaitable[Any]]
 
@@ -90,7 +88,7 @@ async def require_own_session(connection: Any, connect: Connect) -> None:
         if not is_shared:
             raise
     if is_shared:
-        raise DatabaseUnusable(POOLED)
+        raise DatabaseUnusable(POOLED, POOL_BY_SESSION)
 
 
 def _set(settings: Mapping[str, str]) -> str:

@@ -36,9 +36,14 @@ SELECT count(*) = 2 FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
  WHERE c.oid = to_regclass($1) AND relkind = 'r' AND NOT attisdropped
    AND (attname, atttypid::regtype) IN (('version', 'integer'::regtype), ('applied_at', 'timestamptz'::regtype))
 """
-NO_SCHEMA = (
-    "search_path names no schema that exists and may be used by this role:"
-    " create it (CREATE SCHEMA), or name another (--database-url …?options=-csearch_path%3Dpublic)"
+NO_SCHEMA = "search_path names no schema that exists and may be used by this role"
+A_SCHEMA = (
+    "create it (CREATE SCHEMA), let the role use it (GRANT USAGE ON SCHEMA), or name another"
+    " (--database-url …?options=-csearch_path%3Dpublic)"
+)
+ANOTHER_SCHEMA = (
+    "use another database, or a schema of its own: CREATE SCHEMA lastcall, and"
+    " --database-url …?options=-csearch_path%3Dlastcall"
 )
 
 
@@ -66,19 +71,19 @@ async def read_state(connection: Any) -> SchemaState:
     """Reads which schema is there. Raises `DatabaseUnusable` where tables of ours and of others are mixed up."""
     current = await connection.fetchval("SELECT current_schema()::text")
     if current is None:
-        raise DatabaseUnusable(NO_SCHEMA)
+        raise DatabaseUnusable(NO_SCHEMA, A_SCHEMA)
     found = {row["name"]: row["schema"] for row in await connection.fetch(FIND, RELATIONS)}
     home = found.get(VERSIONS)
     if home is None:
         taken = sorted(row[0] for row in await connection.fetch(FIND_TAKEN, RELATIONS, INDEXES, FUNCTIONS))
         if taken:
-            raise DatabaseUnusable(_taken(taken, current))
+            raise DatabaseUnusable(_taken(taken, current), ANOTHER_SCHEMA)
         return SchemaState(Kind.MISSING, current)
     hidden = [name for name, schema in found.items() if schema != home]
     if hidden:
         raise DatabaseUnusable(
-            f"{found[hidden[0]]}.{hidden[0]} hides lastcall's own, which is in the schema {home}:"
-            f" add ?options=-csearch_path%3D{home} to --database-url"
+            f"{found[hidden[0]]}.{hidden[0]} hides lastcall's own, which is in the schema {home}",
+            f"add ?options=-csearch_path%3D{home} to --database-url",
         )
     return _state(home, await _newest(connection, home), complete=len(found) == len(RELATIONS))
 
@@ -86,7 +91,7 @@ async def read_state(connection: Any) -> SchemaState:
 async def _newest(connection: Any, home: str) -> Mapping[str, Any]:
     """The row of the newest version; older releases lack some of its columns."""
     if not await connection.fetchval(ARE_VERSIONS, VERSIONS):
-        raise DatabaseUnusable(_taken([VERSIONS], home))
+        raise DatabaseUnusable(_taken([VERSIONS], home), ANOTHER_SCHEMA)
     row = await connection.fetchval(f"SELECT to_jsonb(s) FROM {VERSIONS} s ORDER BY version DESC LIMIT 1")  # noqa: S608
     newest: Mapping[str, Any] = {} if row is None else json.loads(row)
     return newest
@@ -117,7 +122,4 @@ def _taken(names: list[str], schema: str) -> str:
     shown = ", ".join(f"{schema}.{name}" for name in names[:NAMES_SHOWN_MAX])
     more = f" and {len(names) - NAMES_SHOWN_MAX} more" if len(names) > NAMES_SHOWN_MAX else ""
     are, theirs = ("are", "are not") if len(names) > 1 else ("is", "is not")
-    return (
-        f"{shown}{more} {are} there already and {theirs} lastcall's: use another database, or a schema of its own"
-        " (CREATE SCHEMA lastcall, and --database-url …?options=-csearch_path%3Dlastcall)"
-    )
+    return f"{shown}{more} {are} there already and {theirs} lastcall's"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from .options import question_options
-from .running import open_address, run_logged
-from .tables import print_json
+from ..options import question_options
+from ..running import open_address, run_logged
+from ..tables import print_json
 
 EXIT_NOT_CURRENT = 1
 
@@ -24,7 +24,7 @@ def migrate(*, check: bool, as_json: bool, database_url: str | None, data_dir: P
 
     serve does it too, if its role may. If not, run this first; serve then only needs to read and write rows.
     """
-    from ..store.postgres import MigrationReport, migrate_schema
+    from ...store.postgres import MigrationReport, migrate_schema
 
     async def migrated() -> MigrationReport:
         async with open_address(database_url, data_dir, makes_data=not check) as address:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from ..config import Settings
-from .options import settings_options
+from ...config import Settings
+from ..options import settings_options
 
 
 @click.command("database-url")
@@ -23,7 +23,7 @@ def database_url(database_url: str | None, data_dir: Path, stop: bool) -> None:
     if stop:
         _stop(database_url, data_dir)
     elif database_url is not None:
-        from ..store.address import url_for_tools
+        from ...store.address import url_for_tools
 
         click.echo(url_for_tools(database_url, os.environ))
     else:
@@ -31,7 +31,7 @@ def database_url(database_url: str | None, data_dir: Path, stop: bool) -> None:
 
 
 def _start(data_dir: Path) -> str:
-    from ..embedded.postgres import keep_running, place, start
+    from ...embedded.postgres import keep_running, place, start
 
     keep_running(data_dir)  # before the start: a server that is shutting down would stop it again
     url = start(data_dir)
@@ -45,7 +45,7 @@ def _start(data_dir: Path) -> str:
 def _stop(database_url: str | None, data_dir: Path) -> None:
     if database_url is not None:
         raise click.UsageError("--stop applies only to the embedded PostgreSQL; leave out --database-url.")
-    from ..embedded.postgres import stop
+    from ...embedded.postgres import stop
 
     answer = "was stopped" if stop(data_dir) else "was not running"
     click.echo(f"lastcall: PostgreSQL in {data_dir} {answer}", err=True)

@@ -1,0 +1,1 @@
+"""The commands about the database itself: its tables, and its URL."""
