@@ -12,6 +12,7 @@ from uuid import UUID
 from ..agents.agent import Memory
 from .credentials import ClientSecret, Credential
 from .lease import InstanceStore
+from .people.store import PeopleStore
 from .records import (
     ConversationSummary,
     ItemDeletion,
@@ -26,7 +27,7 @@ from .records import (
 )
 
 
-class Store(InstanceStore, Protocol):
+class Store(InstanceStore, PeopleStore, Protocol):
     """All operations on the database.
 
     All are idempotent, and all raise `StoreUnavailable` if the database does not answer in time: reads after some
@@ -203,13 +204,24 @@ class Store(InstanceStore, Protocol):
         """
         ...
 
-    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory], passages: str = "[]") -> bool:
-        """Stores the memories of a session, makes its turns searchable and marks it as done, in one statement.
+    async def finish_memory(
+        self,
+        session_id: UUID,
+        memories: Sequence[Memory],
+        passages: str = "[]",
+        *,
+        lifetime_seconds: float | None = None,
+    ) -> bool:
+        """Keeps the memories of a session, makes its turns searchable and marks it as done, in one statement.
+
+        Newer facts supersede older ones of a slot that has one value, endings close what they are about, and what the
+        user had forgotten is not kept again. What came of an item that is deleted by now is left out.
 
         Args:
             session_id: The session.
-            memories: What it leaves behind.
+            memories: What it leaves behind, in order.
             passages: Its words, as a JSON list of `memory.search.indexing.Passage`; deleted items are left out.
+            lifetime_seconds: How long each memory is kept after it was said; None: forever.
 
         Returns:
             False where the session's memory was not pending any more; nothing was stored then.
