@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -36,7 +36,7 @@ class Memory:
     item_id: str
     quote: str
     slot: str = ""
-    words: Sequence[str] = ()
+    words: Sequence[str] = field(default=(), compare=False)
     op: Literal["add", "close", "forget"] = "add"
     closes: Sequence[str] = ()
     replaces: Sequence[int] = ()

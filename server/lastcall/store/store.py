@@ -18,7 +18,6 @@ from .records import (
     ItemDeletion,
     MemoryClaim,
     PastTurn,
-    Recollection,
     SearchResult,
     SessionEnd,
     SessionStart,
@@ -191,10 +190,6 @@ class Store(InstanceStore, PeopleStore, Protocol):
 
     # --- memories
 
-    async def recall(self, user_id: str, limit: int) -> Recollection:
-        """Returns the user's newest `limit` memories, oldest first, and whether more are about to be added."""
-        ...
-
     async def claim_memory(
         self, limit: int, lease_seconds: float, *, session_id: UUID | None = None
     ) -> Sequence[MemoryClaim]:
@@ -214,14 +209,9 @@ class Store(InstanceStore, PeopleStore, Protocol):
     ) -> bool:
         """Keeps the memories of a session, makes its turns searchable and marks it as done, in one statement.
 
-        Newer facts supersede older ones of a slot that has one value, endings close what they are about, and what the
-        user had forgotten is not kept again. What came of an item that is deleted by now is left out.
-
-        Args:
-            session_id: The session.
-            memories: What it leaves behind, in order.
-            passages: Its words, as a JSON list of `memory.search.indexing.Passage`; deleted items are left out.
-            lifetime_seconds: How long each memory is kept after it was said; None: forever.
+        Newer facts supersede older ones of a slot with one value, endings close what they are about, and what the user
+        had forgotten is not kept again, nor what came of items that are deleted by now. memories: in order. passages: a
+        JSON list of `memory.search.indexing.Passage`. lifetime_seconds: of each memory; None: forever.
 
         Returns:
             False where the session's memory was not pending any more; nothing was stored then.

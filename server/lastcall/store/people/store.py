@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from ..records import Recollection
 from .memories import StoredMemory
 
 
 class PeopleStore(Protocol):
     """Current memories of a user. Raises `StoreUnavailable` where the database does not answer."""
+
+    async def recall(self, user_id: str, limit: int) -> Recollection:
+        """Returns the user's newest `limit` memories, oldest first, and whether more are about to be added."""
+        ...
 
     async def expire_memories(self, limit: int) -> int:
         """Deletes up to `limit` memories whose lifetime is over; returns their number."""
