@@ -453,7 +453,7 @@ DECLARE
 BEGIN
     -- FOR SHARE: a deletion of the item comes before, and is seen here, or after, and removes this memory. Some items
     -- have been deleted and created anew under the same id.
-    SELECT least(created_at, session_ended), deleted_at IS NOT NULL INTO said_at, gone
+    SELECT created_at, deleted_at IS NOT NULL INTO said_at, gone
       FROM messages WHERE session_id = session AND item_id = item
      ORDER BY deleted_at IS NOT NULL LIMIT 1 FOR SHARE;
     IF gone THEN
@@ -571,7 +571,7 @@ CREATE OR REPLACE TRIGGER forget_deleted_items AFTER DELETE ON messages
     REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION forget_items();
 
 -- Nothing is left of a user: what they said, what came of it, their keys. Their live sessions end, since their rows go.
--- Returns the number of sessions, messages and memories; a NULL for the sessions where there was no such user.
+-- Returns the number of sessions, messages and memories.
 CREATE OR REPLACE FUNCTION erase_user(owner text) RETURNS jsonb LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     memories bigint;
@@ -584,11 +584,11 @@ BEGIN
     DELETE FROM api_keys WHERE subject = owner AND scope = 'user';
     -- A session that still lives takes its locks first.
     PERFORM FROM conversation_sessions WHERE user_id = owner ORDER BY session_id FOR UPDATE;
-    DELETE FROM messages WHERE conversation_id IN (SELECT conversation_id FROM conversations WHERE user_id = owner);
-    GET DIAGNOSTICS said = ROW_COUNT;
-    DELETE FROM superseded_memories WHERE user_id = owner;
+    DELETE FROM superseded_memories WHERE user_id = owner; -- before the messages, which would bring some back
     DELETE FROM user_memories WHERE user_id = owner;
     GET DIAGNOSTICS memories = ROW_COUNT;
+    DELETE FROM messages WHERE conversation_id IN (SELECT conversation_id FROM conversations WHERE user_id = owner);
+    GET DIAGNOSTICS said = ROW_COUNT;
     DELETE FROM memory_tombstones WHERE user_id = owner;
     DELETE FROM conversation_sessions WHERE user_id = owner;
     GET DIAGNOSTICS sessions = ROW_COUNT;

@@ -92,12 +92,12 @@ class _Reading:
             self._add(replace(forget, words=words, closes=slots))
 
     def _take_back(self, item_id: str, sentence: str) -> None:
-        for key in self._latest:
+        latest, self._latest = self._latest, []
+        for key in latest:
             memory = self._found.pop(key, None)
             if memory is not None:
-                self._add(
-                    Memory("note", sentence, item_id, memory.quote, memory.slot, memory.words, "forget", (memory.slot,))
-                )
+                forget = Memory("note", sentence, item_id, memory.quote, slot=memory.slot, op="forget")
+                self._add(replace(forget, words=memory.words, closes=(memory.slot,)))
         self._latest = []
 
     def _decline(self, shown: str) -> bool:
