@@ -44,12 +44,14 @@ async def erase_user(store: Rows, user: str) -> ErasedReport:
 
 async def export_user(store: Rows, user: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
     """Everything that is stored of a user, one record at a time: what it is, and its columns."""
-    for name in ("memories", "sessions", "conversations"):
-        for row in await store.fetch(f"export_{name}", user):
-            yield name, dict(row)
-            if name == "conversations":
-                async for message in _messages(store, row["conversation_id"]):
-                    yield "messages", message
+    for row in await store.fetch("export_memories", user):
+        yield "memories", dict(row)
+    for row in await store.fetch("export_sessions", user):
+        yield "sessions", dict(row)
+    for row in await store.fetch("export_conversations", user):
+        yield "conversations", dict(row)
+        async for message in _messages(store, row["conversation_id"]):
+            yield "messages", message
 
 
 async def _messages(store: Rows, conversation_id: UUID) -> AsyncIterator[dict[str, Any]]:
