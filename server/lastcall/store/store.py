@@ -209,12 +209,10 @@ class Store(InstanceStore, PeopleStore, Protocol):
     ) -> bool:
         """Keeps the memories of a session, makes its turns searchable and marks it as done, in one statement.
 
-        Newer facts supersede older ones of a slot with one value, endings close what they are about, and what the user
-        had forgotten is not kept again, nor what came of items that are deleted by now. memories: in order. passages: a
-        JSON list of `memory.search.indexing.Passage`. lifetime_seconds: of each memory; None: forever.
+        Newer facts supersede older ones; nothing is kept that was forgotten or deleted. memories: in order. passages:
+        JSON of `memory.search.indexing.Passage`. lifetime_seconds: of each memory; None: forever.
 
-        Returns:
-            False where the session's memory was not pending any more; nothing was stored then.
+        Returns: False where the session's memory was not pending any more; nothing was stored then.
         """
         ...
 
