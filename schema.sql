@@ -845,8 +845,8 @@ BEGIN
                                    WHERE s.user_id = asked.user_id AND memory_status = 'pending' AND memory_error IS NULL
                                      AND memory_due_at > now() - make_interval(secs => recent_seconds)),
                'has_past', EXISTS (SELECT FROM recall_passages p WHERE p.user_id = asked.user_id),
-               'facts', ARRAY (SELECT jsonb_build_array(kind, content) FROM (
-                            SELECT kind, content, updated_at, memory_id FROM user_memories m
+               'facts', ARRAY (SELECT jsonb_build_array(kind, content, slot, extract(epoch FROM valid_from)) FROM (
+                            SELECT kind, content, slot, valid_from, updated_at, memory_id FROM user_memories m
                              WHERE m.user_id = asked.user_id
                              ORDER BY updated_at DESC, memory_id DESC LIMIT memories_max) newest
                          ORDER BY updated_at, memory_id)))

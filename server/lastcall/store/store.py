@@ -18,6 +18,7 @@ from .records import (
     ItemDeletion,
     MemoryClaim,
     PastTurn,
+    Recollection,
     SearchResult,
     SessionEnd,
     SessionStart,
@@ -42,8 +43,6 @@ class Store(InstanceStore, PeopleStore, Protocol):
             CommitRefused: It would not; the message is the database's own reason.
         """
         ...
-
-    # --- sessions and their items
 
     async def begin_session(self, start: SessionStart, *, within: float) -> Recollection | None:
         """Commits an active row; creates the conversation if it is new.
@@ -212,7 +211,7 @@ class Store(InstanceStore, PeopleStore, Protocol):
         Newer facts supersede older ones; nothing is kept that was forgotten or deleted. memories: in order. passages:
         JSON of `memory.search.indexing.Passage`. lifetime_seconds: of each memory; None: forever.
 
-        Returns: False where the session's memory was not pending any more; nothing was stored then.
+        Returns: False where it was not pending any more.
         """
         ...
 

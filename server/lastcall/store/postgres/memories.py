@@ -30,7 +30,7 @@ class _Recalled(msgspec.Struct):
 
     pending: bool
     has_past: bool
-    facts: list[tuple[str, str]]
+    facts: list[tuple[str, str, str, float]]
 
 
 _decode = msgspec.json.Decoder(_Recalled).decode
