@@ -334,8 +334,267 @@ CREATE TABLE IF NOT EXISTS user_memories (
     CONSTRAINT kind_is_short CHECK (length(kind) BETWEEN 1 AND 32),
     CONSTRAINT content_is_bounded CHECK (length(content) BETWEEN 1 AND 1000)
 );
+ALTER TABLE user_memories
+    ADD COLUMN IF NOT EXISTS slot       text        NOT NULL DEFAULT '',    -- what it is about
+    ADD COLUMN IF NOT EXISTS words      text[]      NOT NULL DEFAULT '{}',  -- by which an ending finds it
+    ADD COLUMN IF NOT EXISTS ended      boolean     NOT NULL DEFAULT false, -- it says that something is so no longer
+    ADD COLUMN IF NOT EXISTS valid_from timestamptz NOT NULL DEFAULT now(), -- when it was said
+    ADD COLUMN IF NOT EXISTS edited_at  timestamptz,                        -- by a person
+    ADD COLUMN IF NOT EXISTS expires_at timestamptz;                        -- NULL: never
 CREATE UNIQUE INDEX IF NOT EXISTS memory_once_per_user ON user_memories (user_id, kind, md5(lower(content)));
 CREATE INDEX IF NOT EXISTS memories_newest_first ON user_memories (user_id, updated_at DESC, memory_id DESC);
+CREATE INDEX IF NOT EXISTS memories_of_item ON user_memories (source_session_id, source_item_id);
+CREATE INDEX IF NOT EXISTS memories_by_expiry ON user_memories (expires_at) WHERE expires_at IS NOT NULL;
+
+-- Memories that are not current any more. In a table of their own, so that no reader of user_memories has to know of
+-- them. They come back if what superseded them is deleted with its item.
+CREATE TABLE IF NOT EXISTS superseded_memories (
+    LIKE user_memories,
+    superseded_at timestamptz NOT NULL,
+    superseded_by bigint,                -- the memory that took its place
+    PRIMARY KEY (user_id, memory_id)
+);
+CREATE INDEX IF NOT EXISTS superseded_of_item ON superseded_memories (source_session_id, source_item_id);
+
+-- What a user had forgotten is not learned again from the same words. Nobody can read them here: they are hashed with
+-- a key of this database.
+CREATE TABLE IF NOT EXISTS memory_tombstones (
+    user_id    text        NOT NULL,
+    digest     bytea       NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (user_id, digest)
+);
+CREATE TABLE IF NOT EXISTS memory_key (
+    only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    key      text    NOT NULL DEFAULT gen_random_uuid()::text || gen_random_uuid()::text
+);
+INSERT INTO memory_key DEFAULT VALUES ON CONFLICT DO NOTHING;
+
+-- The keyed hash of a user's words, whatever their case, white space and punctuation.
+CREATE OR REPLACE FUNCTION words_digest(owner text, said text) RETURNS bytea
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN sha256(convert_to((SELECT key FROM memory_key) || length(owner) || owner || btrim(regexp_replace(
+        lower(said), '[[:space:].,;:!?"''()…。！？、，“”„’-]+', ' ', 'g')), 'UTF8'));
+END $$;
+
+-- Of these slots, only the newest memory is current; memory/facts/slots.py has the same list.
+CREATE OR REPLACE FUNCTION is_one_valued(slot text) RETURNS boolean LANGUAGE sql IMMUTABLE
+RETURN slot IN ('name', 'home', 'employer', 'age', 'relationship', 'diet', 'vehicle')
+    OR (slot LIKE 'favourite:%' AND slot <> 'favourite:thing');
+
+-- Makes memories past ones; by: what supersedes them, or NULL.
+CREATE OR REPLACE FUNCTION supersede_memories(owner text, old bigint[], by bigint, at timestamptz) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    WITH gone AS (DELETE FROM user_memories WHERE user_id = owner AND memory_id = ANY (old) RETURNING *)
+    INSERT INTO superseded_memories SELECT gone.*, at, by FROM gone ON CONFLICT DO NOTHING;
+END $$;
+
+-- Deletes memories of a user for good, with those that they superseded, and remembers by their hashes not to learn them
+-- again. Returns their number.
+CREATE OR REPLACE FUNCTION forget_memories(owner text, ids bigint[]) RETURNS bigint
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    forgotten bigint;
+BEGIN
+    WITH gone AS (
+        DELETE FROM user_memories WHERE user_id = owner AND memory_id = ANY (ids) RETURNING content, quote
+    ), past AS (
+        DELETE FROM superseded_memories WHERE user_id = owner AND memory_id = ANY (ids) RETURNING content, quote
+    ), noted AS (
+        INSERT INTO memory_tombstones (user_id, digest)
+        SELECT DISTINCT owner, words_digest(owner, said)
+          FROM (SELECT * FROM gone UNION ALL SELECT * FROM past) each, unnest(ARRAY[content, quote]) said
+         WHERE said <> '' ON CONFLICT DO NOTHING
+    )
+    SELECT count(*) INTO forgotten FROM gone;
+    DELETE FROM superseded_memories WHERE user_id = owner AND superseded_by = ANY (ids);
+    RETURN forgotten;
+END $$;
+
+-- Keeps what was extracted from a session: a list of `Memory`, in order. Called by whoever has just marked the session's
+-- memory as done. lifetime: how long a memory is kept after it was said; NULL: forever.
+--
+-- The lock: sessions of one user may be finalized at the same time, and each must see what the other has kept. It is
+-- held for these few statements, and taken by nothing that a conversation waits for.
+CREATE OR REPLACE FUNCTION keep_memories(owner text, session uuid, memories jsonb, lifetime interval) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    memory record;
+    ended_at timestamptz;
+BEGIN
+    IF memories = '[]' THEN
+        RETURN;
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtextextended('lastcall memories of ' || owner, 0));
+    SELECT session_end INTO ended_at FROM conversation_sessions WHERE session_id = session;
+    FOR memory IN
+        SELECT * FROM ROWS FROM (jsonb_to_recordset(memories) AS (
+            kind text, content text, item_id text, quote text, slot text, words text[], op text, closes text[],
+            replaces bigint[])) WITH ORDINALITY AS t (kind, content, item_id, quote, slot, words, op, closes, replaces,
+            ordinality)
+         ORDER BY ordinality
+    LOOP
+        PERFORM keep_memory(owner, session, ended_at, lifetime, memory.kind, memory.content, memory.item_id,
+                            memory.quote, memory.slot, memory.words, memory.op, memory.closes, memory.replaces);
+    END LOOP;
+END $$;
+
+CREATE OR REPLACE FUNCTION keep_memory(
+    owner text, session uuid, session_ended timestamptz, lifetime interval, its_kind text, its_content text, item text,
+    its_quote text, its_slot text, its_words text[], op text, closes text[], replaces bigint[]) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    said_at timestamptz;
+    gone    boolean;
+    old     bigint[];
+    new_id  bigint;
+BEGIN
+    -- FOR SHARE: a deletion of the item comes before, and is seen here, or after, and removes this memory. Some items
+    -- have been deleted and created anew under the same id.
+    SELECT created_at, deleted_at IS NOT NULL INTO said_at, gone
+      FROM messages WHERE session_id = session AND item_id = item
+     ORDER BY deleted_at IS NOT NULL LIMIT 1 FOR SHARE;
+    IF gone THEN
+        RETURN;
+    END IF;
+    said_at := coalesce(said_at, session_ended);
+
+    IF op = 'forget' THEN
+        PERFORM forget_memories(owner, ARRAY(
+            SELECT memory_id FROM (SELECT memory_id, slot, words, valid_from FROM user_memories WHERE user_id = owner
+                                   UNION ALL SELECT memory_id, slot, words, valid_from FROM superseded_memories
+                                    WHERE user_id = owner) known
+             WHERE valid_from <= said_at AND (its_slot = '*' OR (slot = ANY (closes) AND its_words = '{}')
+                OR (its_words <> '{}' AND (words @> its_words OR (slot = ANY (closes) AND words && its_words))))));
+        INSERT INTO memory_tombstones (user_id, digest) SELECT owner, words_digest(owner, its_quote)
+         WHERE its_slot <> '*' ON CONFLICT DO NOTHING;
+        RETURN;
+    END IF;
+    IF EXISTS (SELECT FROM memory_tombstones WHERE user_id = owner
+                  AND digest IN (words_digest(owner, its_content), words_digest(owner, its_quote))) THEN
+        RETURN;
+    END IF;
+
+    -- Something newer was said meanwhile: this session was finalized late.
+    IF is_one_valued(its_slot) AND EXISTS (
+        SELECT FROM user_memories WHERE user_id = owner AND slot = its_slot AND valid_from > said_at) THEN
+        RETURN;
+    END IF;
+    old := ARRAY(
+        SELECT memory_id FROM user_memories
+         WHERE user_id = owner AND valid_from <= said_at AND (kind, lower(content)) <> (its_kind, lower(its_content))
+           AND (memory_id = ANY (replaces)
+                OR (op = 'add' AND slot = its_slot AND CASE WHEN is_one_valued(its_slot) THEN true
+                    ELSE ended AND its_words <> '{}' AND its_words <@ words END)
+                OR (op = 'close' AND NOT ended AND slot = ANY (closes)
+                    AND (words && its_words OR (its_words = '{}' AND is_one_valued(slot))))));
+    IF op = 'close' THEN
+        -- "I don't like coffee" ends "I like coffee", not "I like iced coffee"; and where it ends one that has all of its
+        -- words, it does not end those that have some.
+        IF EXISTS (SELECT FROM user_memories WHERE memory_id = ANY (old) AND its_words <> '{}' AND words @> its_words) THEN
+            old := ARRAY(SELECT memory_id FROM user_memories WHERE memory_id = ANY (old)
+                            AND (words @> its_words OR memory_id = ANY (replaces)));
+        ELSIF its_kind = 'dislike' THEN
+            old := replaces;
+        END IF;
+        -- That something else is so no longer says nothing of what is so.
+        IF old = '{}' AND is_one_valued(its_slot)
+            AND EXISTS (SELECT FROM user_memories WHERE user_id = owner AND slot = its_slot) THEN
+            RETURN;
+        END IF;
+    END IF;
+
+    INSERT INTO user_memories (user_id, kind, content, quote, source_session_id, source_item_id, slot, words, ended,
+                               valid_from, expires_at)
+    VALUES (owner, its_kind, its_content, its_quote, session, item, its_slot, its_words, op = 'close', said_at,
+            said_at + lifetime)
+    ON CONFLICT (user_id, kind, md5(lower(content))) DO UPDATE
+       SET updated_at = now(), quote = excluded.quote, source_session_id = excluded.source_session_id,
+           source_item_id = excluded.source_item_id, valid_from = greatest(user_memories.valid_from, excluded.valid_from),
+           expires_at = excluded.expires_at
+    RETURNING memory_id INTO new_id;
+    IF old <> '{}' THEN
+        PERFORM supersede_memories(owner, old, new_id, said_at);
+    END IF;
+END $$;
+
+-- An item that is deleted, or marked as deleted, takes along what came of it, in the same transaction, whoever does it.
+-- What that had superseded is current again, unless something else is by now.
+CREATE OR REPLACE FUNCTION forget_items() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    ids bigint[];
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        WITH gone AS (
+            SELECT before.session_id, before.item_id FROM before JOIN after USING (message_id)
+             WHERE before.deleted_at IS NULL AND after.deleted_at IS NOT NULL
+        ), past AS (
+            DELETE FROM superseded_memories m USING gone
+             WHERE m.source_session_id = gone.session_id AND m.source_item_id = gone.item_id
+        ), forgotten AS (
+            DELETE FROM user_memories m USING gone
+             WHERE m.source_session_id = gone.session_id AND m.source_item_id = gone.item_id RETURNING memory_id
+        )
+        SELECT array_agg(memory_id) INTO ids FROM forgotten;
+    ELSE
+        WITH gone AS (
+            SELECT session_id, item_id FROM before WHERE deleted_at IS NULL
+        ), past AS (
+            DELETE FROM superseded_memories m USING gone
+             WHERE m.source_session_id = gone.session_id AND m.source_item_id = gone.item_id
+        ), forgotten AS (
+            DELETE FROM user_memories m USING gone
+             WHERE m.source_session_id = gone.session_id AND m.source_item_id = gone.item_id RETURNING memory_id
+        )
+        SELECT array_agg(memory_id) INTO ids FROM forgotten;
+    END IF;
+    IF ids IS NOT NULL THEN
+        WITH back AS (
+            DELETE FROM superseded_memories s WHERE superseded_by = ANY (ids) AND NOT (is_one_valued(slot) AND EXISTS (
+                   SELECT FROM user_memories m WHERE m.user_id = s.user_id AND m.slot = s.slot)) RETURNING *
+        )
+        INSERT INTO user_memories (memory_id, user_id, kind, content, quote, source_session_id, source_item_id, created_at,
+                                   updated_at, slot, words, ended, valid_from, edited_at, expires_at)
+        OVERRIDING SYSTEM VALUE
+        SELECT memory_id, user_id, kind, content, quote, source_session_id, source_item_id, created_at,
+               updated_at, slot, words, ended, valid_from, edited_at, expires_at FROM back
+        ON CONFLICT DO NOTHING;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER forget_marked_items AFTER UPDATE ON messages
+    REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION forget_items();
+CREATE OR REPLACE TRIGGER forget_deleted_items AFTER DELETE ON messages
+    REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION forget_items();
+
+-- Nothing is left of a user: what they said, what came of it, their keys. Their live sessions end, since their rows go.
+-- Returns the number of sessions, messages and memories.
+CREATE OR REPLACE FUNCTION erase_user(owner text) RETURNS jsonb LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    memories bigint;
+    said     bigint;
+    sessions bigint;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('lastcall memories of ' || owner, 0));
+    -- First: they begin no more sessions. A service's key belongs to a backend, not to this user.
+    DELETE FROM client_secrets WHERE user_id = owner;
+    DELETE FROM api_keys WHERE subject = owner AND scope = 'user';
+    -- A session that still lives takes its locks first.
+    PERFORM FROM conversation_sessions WHERE user_id = owner ORDER BY session_id FOR UPDATE;
+    DELETE FROM superseded_memories WHERE user_id = owner; -- before the messages, which would bring some back
+    DELETE FROM user_memories WHERE user_id = owner;
+    GET DIAGNOSTICS memories = ROW_COUNT;
+    DELETE FROM messages WHERE conversation_id IN (SELECT conversation_id FROM conversations WHERE user_id = owner);
+    GET DIAGNOSTICS said = ROW_COUNT;
+    DELETE FROM memory_tombstones WHERE user_id = owner;
+    DELETE FROM conversation_sessions WHERE user_id = owner;
+    GET DIAGNOSTICS sessions = ROW_COUNT;
+    DELETE FROM conversations WHERE user_id = owner;
+    RETURN jsonb_build_object('sessions', sessions, 'messages', said, 'memories', memories);
+END $$;
 
 -- ------------------------------------------------------------------------------------------- turns of the past
 
@@ -586,8 +845,8 @@ BEGIN
                                    WHERE s.user_id = asked.user_id AND memory_status = 'pending' AND memory_error IS NULL
                                      AND memory_due_at > now() - make_interval(secs => recent_seconds)),
                'has_past', EXISTS (SELECT FROM recall_passages p WHERE p.user_id = asked.user_id),
-               'facts', ARRAY (SELECT jsonb_build_array(kind, content) FROM (
-                            SELECT kind, content, updated_at, memory_id FROM user_memories m
+               'facts', ARRAY (SELECT jsonb_build_array(kind, content, slot, extract(epoch FROM valid_from)) FROM (
+                            SELECT kind, content, slot, valid_from, updated_at, memory_id FROM user_memories m
                              WHERE m.user_id = asked.user_id
                              ORDER BY updated_at DESC, memory_id DESC LIMIT memories_max) newest
                          ORDER BY updated_at, memory_id)))

@@ -147,6 +147,7 @@ class Settings:
     memory_cpu_seconds: float = setting(
         2.0, "Seconds of CPU time to extract one session's memories by rules.", flag=False
     )
+    memory_days: float | None = setting(None, "Days that a memory is kept after it was said; default: forever.")
     memory_workers: int = setting(4, "Sessions whose memory is finalized concurrently.", flag=False)
     memory_attempts_max: int = setting(5, "Attempts at one session's memory before it counts as failed.", flag=False)
     memory_sweep_seconds: float = setting(

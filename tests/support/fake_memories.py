@@ -8,6 +8,8 @@ from uuid import UUID
 
 import trio
 from lastcall.agents.agent import Memory, Message, Role, Transcript
+from lastcall.memory.facts.slots import is_one_valued
+from lastcall.store.people.memories import StoredMemory
 from lastcall.store.records import RECENT_SECONDS, MemoryClaim, Recollection, RememberedFact
 
 from .fake_rows import CONTENT_CHARS, KIND_CHARS, MemoryRecord, SessionRecord, check_text
@@ -64,11 +66,62 @@ class FakeMemories(FakeTables):
         session.memory_finalized_at = trio.current_time()
         seen: set[tuple[str, str, str]] = set()
         for memory in memories:
+            if memory.op == "forget":
+                self._forget(session.user_id, memory)
+                continue
+            self._supersede(session.user_id, memory)
             key = (session.user_id, memory.kind, memory.content.lower())
             if key not in seen:
                 seen.add(key)
                 self._remember(key, memory, session_id)
         return True
+
+    def _supersede(self, user_id: str, memory: Memory) -> None:
+        """Of slots with one value; endings by their words are the real store's."""
+        if memory.op == "add" and is_one_valued(memory.slot):
+            for key in [key for key, known in self.memories.items() if key[0] == user_id and known.slot == memory.slot]:
+                if key[1:] != (memory.kind, memory.content.lower()):
+                    del self.memories[key]
+
+    def _forget(self, user_id: str, memory: Memory) -> None:
+        for key in [key for key in self.memories if key[0] == user_id]:
+            if memory.slot == "*" or self.memories[key].slot in memory.closes:
+                del self.memories[key]
+
+    def _known(self, user_id: str, limit: int, memory_id: int | None) -> Sequence[StoredMemory]:
+        mine = [(m.updated_at, m.order, key) for key, m in self.memories.items() if key[0] == user_id]
+        return [
+            StoredMemory(
+                memory_id=order,
+                kind=key[1],
+                content=(record := self.memories[key]).content,
+                quote=record.quote,
+                slot=record.slot,
+                said_at=at,
+                edited_at=None,
+                expires_at=None,
+                conversation_id=self.sessions[record.source_session_id].conversation_id,
+                source_session_id=record.source_session_id,
+                source_item_id=record.source_item_id,
+            )
+            for at, order, key in sorted(mine, reverse=True)[:limit]
+            if memory_id in (None, order)
+        ]
+
+    def _edit(self, user_id: str, memory_id: int, content: str) -> bool:
+        for key, record in list(self.memories.items()):
+            if key[0] == user_id and record.order == memory_id:
+                del self.memories[key]
+                record.content, record.updated_at = content, trio.current_time()
+                self.memories[key[0], key[1], content.lower()] = record
+                return True
+        return False
+
+    def _forget_one(self, user_id: str, memory_id: int) -> bool:
+        mine = [key for key, record in self.memories.items() if key[0] == user_id and record.order == memory_id]
+        for key in mine:
+            del self.memories[key]
+        return bool(mine)
 
     def _release(self, session_id: UUID) -> None:
         session = self._pending(session_id)
@@ -94,4 +147,5 @@ class FakeMemories(FakeTables):
             source_session_id=session_id,
             source_item_id=memory.item_id,
             updated_at=trio.current_time(),
+            slot=memory.slot,
         )

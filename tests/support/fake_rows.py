@@ -80,6 +80,7 @@ class MemoryRecord:
     source_session_id: UUID
     source_item_id: str
     updated_at: float
+    slot: str = ""
 
 
 def check_item(item: StoredItem) -> None:

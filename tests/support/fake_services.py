@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lastcall.auth.authenticator import Authenticator
 from lastcall.config import Settings
 from lastcall.limits.gate import Gate
 from lastcall.metrics import Metrics
-from lastcall.store.records import Recollection, RememberedFact
+from lastcall.store.people.memories import StoredMemory
 
 from tests.support.fake_store import FakeStore
 
@@ -36,9 +37,24 @@ class Recalling(FakeStore):
         self.failure: Exception | None = None
         self.asked_for: list[str] = []
 
-    async def recall(self, user_id: str, limit: int) -> Recollection:
+    async def known_memories(self, user_id: str, limit: int, *, memory_id: int | None = None) -> Sequence[StoredMemory]:
         self.asked_for.append(user_id)
         if self.failure is not None:
             raise self.failure
-        facts = [RememberedFact("name", f"The user is called {user_id}."), RememberedFact("place", "Lives in Oslo.")]
-        return Recollection(facts, pending=False)
+        facts = [(2, "place", "Lives in Oslo."), (1, "name", f"The user is called {user_id}.")]
+        return [
+            StoredMemory(
+                memory_id=number,
+                kind=kind,
+                content=content,
+                quote=content,
+                slot=kind,
+                said_at=float(number),
+                edited_at=None,
+                expires_at=None,
+                conversation_id=None,
+                source_session_id=None,
+                source_item_id=None,
+            )
+            for number, kind, content in facts
+        ]

@@ -17,6 +17,7 @@ import trio
 from lastcall.agents.agent import Memory
 from lastcall.store.credentials import ClientSecret, Credential
 from lastcall.store.errors import StoreError, StoreUnavailable
+from lastcall.store.people.memories import StoredMemory
 from lastcall.store.records import (
     ConversationSummary,
     Instance,
@@ -210,8 +211,27 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
     ) -> Sequence[MemoryClaim]:
         return await self._ask("claim_memory", lambda: self._claim(limit, lease_seconds, session_id))
 
-    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory], passages: str = "[]") -> bool:
+    async def finish_memory(
+        self,
+        session_id: UUID,
+        memories: Sequence[Memory],
+        passages: str = "[]",
+        *,
+        lifetime_seconds: float | None = None,
+    ) -> bool:
         return await self._ask("finish_memory", lambda: self._finish(session_id, memories))
+
+    async def expire_memories(self, limit: int) -> int:
+        return await self._ask("expire_memories", lambda: 0)
+
+    async def known_memories(self, user_id: str, limit: int, *, memory_id: int | None = None) -> Sequence[StoredMemory]:
+        return await self._ask("known_memories", lambda: self._known(user_id, limit, memory_id))
+
+    async def edit_memory(self, user_id: str, memory_id: int, content: str, words: Sequence[str]) -> bool:
+        return await self._ask("edit_memory", lambda: self._edit(user_id, memory_id, content))
+
+    async def forget_memory(self, user_id: str, memory_id: int) -> bool:
+        return await self._ask("forget_memory", lambda: self._forget_one(user_id, memory_id))
 
     async def search_turns(
         self, user_id: str, words: Sequence[tuple[str, str]], stemmer: str | None, passages_max: int

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+from .memory import KnownFact as KnownFact
+from .memory import Memory as Memory
 from .recalled import RecalledTurn
 
 Role = Literal["system", "user", "assistant"]
@@ -63,6 +65,7 @@ class Turn:
     tools, tool_choice: what may be called in this turn; "auto", "none", "required", or the tool that must be called.
     parallel_tool_calls: whether several calls are allowed; None if the client does not say.
     recalled: what was said in earlier conversations that belongs to the newest message, best first.
+    facts: what is known of the user, oldest first; the instructions have it too.
     """
 
     user_id: str
@@ -75,6 +78,7 @@ class Turn:
     tool_choice: Literal["auto", "none", "required"] | Tool = "auto"
     parallel_tool_calls: bool | None = None
     recalled: Sequence[RecalledTurn] = ()
+    facts: Sequence[KnownFact] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,22 +124,6 @@ class Transcript:
     session_id: str
     user_id: str
     messages: Sequence[Message]
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """A fact worth knowing when the user returns.
-
-    kind: name, place, need, like, dislike, note, or a word of the agent's own (at most 32 characters).
-    content: one sentence, at most 1,000 characters.
-    item_id: the item that it comes from.
-    quote: the words of that item that say it, at most 1,000 characters.
-    """
-
-    kind: str
-    content: str
-    item_id: str
-    quote: str
 
 
 class AgentFailed(Exception):

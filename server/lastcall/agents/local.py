@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..embedded.supervisor import supervised
 from .agent import AgentFailed, AgentUnavailable
+from .answering import fact_that_answers, quotation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -45,6 +46,11 @@ class LocalAgent:
 
     async def reply(self, turn: Turn) -> AsyncGenerator[Piece, None]:
         agent = await self._reached()
+        asked = turn.messages[-1] if turn.messages else None
+        if asked is not None and asked.role == "user":
+            fact = fact_that_answers(asked.text, turn.facts)
+            if fact is not None:  # so small a model does not use what it is told
+                yield quotation(fact)
         async with aclosing(agent.reply(turn)) as pieces:
             async for piece in pieces:
                 yield piece

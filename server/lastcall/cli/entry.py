@@ -19,7 +19,7 @@ from .database.migrate import migrate
 from .database.url import database_url
 from .doctor import doctor
 from .keys import keys
-from .memories import memories, retry_memories
+from .memories import edit_memory, forget_memory, memories, retry_memories, users
 from .orphans import orphans
 from .serve import serve
 from .sessions import close_session, sessions, stats
@@ -91,7 +91,8 @@ for command in (
     with_subcommands(sessions, close_session),
     stats,
     orphans,
-    with_subcommands(memories, retry_memories),
+    with_subcommands(memories, edit_memory, forget_memory, retry_memories),
+    users,
     keys,
     migrate,
     doctor,

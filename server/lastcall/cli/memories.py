@@ -1,17 +1,20 @@
-"""`lastcall memories`."""
+"""`lastcall memories` and `lastcall users`: what is stored of people."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
 
 from ..store import reports
+from ..store.people import reports as people
 from .options import UserName, limit_option, question_options
 from .running import ask
 from .tables import UUID_CHARS, Column, moment, one_line, print_json, print_limit, print_table
 
 MEMORIES = 100
+CONTENT_CHARS_MAX = 1_000
 USER_CHARS_NARROW = 17  # leaves room for the other columns in a terminal of 80
 
 
@@ -53,7 +56,54 @@ def memories(*, user: str | None, limit: int, as_json: bool, **database: Any) ->
     click.echo(_backlog_line(found.backlog))
 
 
+@click.command("forget")
+@click.argument("user")
+@click.argument("memory_id", type=click.IntRange(min=1), metavar="ID")
+@question_options
+def forget_memory(*, user: str, memory_id: int, as_json: bool, **database: Any) -> None:
+    """Erase memory ID of USER. It is not learned again from the same words."""
+
+    async def question(store: reports.Rows) -> bool:
+        return await people.forget_memory(store, user, memory_id)
+
+    _require(ask(question, writes=True, **database), user, memory_id)
+    if as_json:
+        print_json({"forgotten": memory_id})
+    else:
+        click.echo(f"Memory {memory_id} is forgotten.")
+
+
+@click.command("edit")
+@click.argument("user")
+@click.argument("memory_id", type=click.IntRange(min=1), metavar="ID")
+@click.argument("content")
+@question_options
+def edit_memory(*, user: str, memory_id: int, content: str, as_json: bool, **database: Any) -> None:
+    """Change what memory ID of USER says to CONTENT."""
+    from ..memory.facts.redaction import redacted
+    from ..memory.facts.words import content_words
+
+    text = redacted(" ".join(content.split()))
+    if not 1 <= len(text) <= CONTENT_CHARS_MAX:
+        raise click.UsageError(f"CONTENT must have 1 to {CONTENT_CHARS_MAX} characters")
+
+    async def question(store: reports.Rows) -> bool:
+        return await people.edit_memory(store, user, memory_id, text, content_words(text))
+
+    _require(ask(question, writes=True, **database), user, memory_id)
+    if as_json:
+        print_json({"edited": memory_id, "content": text})
+    else:
+        click.echo(f"Memory {memory_id} says now: {one_line(text)}")
+
+
+def _require(found: bool, user: str, memory_id: int) -> None:
+    if not found:
+        raise click.ClickException(f"{one_line(user)} has no memory {memory_id}")
+
+
 _MEMORY_COLUMNS = (
+    Column("id"),
     Column("user", below=1, whole=False, most=USER_CHARS_NARROW),
     Column("kind"),
     Column("updated (UTC)"),
@@ -64,7 +114,8 @@ _MEMORY_COLUMNS = (
 
 def _memory_cells(each: reports.MemoryReport) -> list[str]:
     source = "-" if each.source_session_id is None else str(each.source_session_id)
-    return [one_line(each.user_id), one_line(each.kind), moment(each.updated_at), one_line(each.content), source]
+    who = one_line(each.user_id)
+    return [str(each.memory_id), who, one_line(each.kind), moment(each.updated_at), one_line(each.content), source]
 
 
 def _backlog_line(backlog: reports.BacklogReport) -> str:
@@ -72,3 +123,50 @@ def _backlog_line(backlog: reports.BacklogReport) -> str:
     if backlog.attempts_max:
         line += f" (up to {backlog.attempts_max} attempts)"
     return line + (f"; last error: {one_line(backlog.last_error)}" if backlog.last_error else "") + "."
+
+
+@click.group("users")
+def users() -> None:
+    """Export or erase everything that is stored of a user."""
+
+
+@users.command("export")
+@click.argument("user")
+@question_options
+def export_user(*, user: str, as_json: bool, **database: Any) -> None:
+    """Print everything that is stored of USER: one JSON object a line, whose `type` says what it is."""
+
+    async def question(store: reports.Rows) -> int:
+        count = 0
+        async for kind, record in people.export_user(store, user):
+            click.echo(json.dumps({"type": kind, **record}, default=_plain, ensure_ascii=False))
+            count += 1
+        return count
+
+    if not ask(question, **database):
+        raise click.ClickException(f"nothing is stored of {one_line(user)}")
+
+
+@users.command("erase")
+@click.argument("user")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@question_options
+def erase_user(*, user: str, yes: bool, as_json: bool, **database: Any) -> None:
+    """Delete everything that is stored of USER, and end their sessions. This cannot be undone."""
+    if not yes and not as_json:
+        click.confirm(f"Delete all conversations, memories and keys of {one_line(user)}?", abort=True)
+
+    async def question(store: reports.Rows) -> people.ErasedReport:
+        return await people.erase_user(store, user)
+
+    erased = ask(question, writes=True, **database)
+    if as_json:
+        print_json(erased)
+        return
+    counts = f"{erased.sessions} sessions, {erased.messages} messages and {erased.memories} memories"
+    click.echo(f"{one_line(user)} is erased: {counts}.")
+
+
+def _plain(value: object) -> str:
+    isoformat = getattr(value, "isoformat", None)
+    return isoformat() if isoformat else str(value)

@@ -13,7 +13,7 @@ from ..agents.agent import Agent
 from ..config import Settings
 from ..limits.limit import Limit
 from ..limits.memory import json_bytes
-from ..memory.recall import briefing
+from ..memory.recall import briefing, known_facts
 from ..memory.search.past import Past
 from ..memory.search.recalling import names_of
 from ..protocol import server_events
@@ -90,6 +90,7 @@ class Conversation:
             self._journal,
             agent=agent,
             briefing=self._briefing,
+            facts=known_facts(opening.known.facts),
             outbox=outbox,
             settings=settings,
             draining=draining,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 import trio
 
-from ..agents.agent import Agent
+from ..agents.agent import Agent, KnownFact
 from ..agents.recalled import RecalledTurn
 from ..config import Settings
 from ..limits.limit import Limit
@@ -46,6 +46,7 @@ class Responder:
         *,
         agent: Agent,
         briefing: str,
+        facts: Sequence[KnownFact],
         outbox: EventSink,
         settings: Settings,
         draining: trio.Event,
@@ -58,7 +59,7 @@ class Responder:
         self._timeline = timeline
         self._journal = journal
         self._agent = agent
-        self._turns = TurnBuilder(session, timeline, briefing, settings, count)
+        self._turns = TurnBuilder(session, timeline, briefing, settings, count, facts)
         self._outbox = outbox
         self._settings = settings
         self._draining = draining

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import UNSET
 
-from ..agents.agent import ContextItem, Message, Turn
+from ..agents.agent import ContextItem, KnownFact, Message, Turn
 from ..agents.recalled import RecalledTurn
 from ..agents.window import within_budget
 from ..config import Settings
@@ -27,18 +27,25 @@ def with_briefing(instructions: str, briefing: str) -> str:
 class TurnBuilder:
     """Builds the turns of one session.
 
-    briefing: what is remembered of the user.
+    briefing, facts: what is remembered of the user, as text and for agents.
     count: counts refusals per limit; here, contexts that had to be shortened.
     """
 
     def __init__(
-        self, session: Session, timeline: Timeline, briefing: str, settings: Settings, count: Callable[[Limit], None]
+        self,
+        session: Session,
+        timeline: Timeline,
+        briefing: str,
+        settings: Settings,
+        count: Callable[[Limit], None],
+        facts: Sequence[KnownFact] = (),
     ) -> None:
         self._session = session
         self._timeline = timeline
         self._briefing = briefing
         self._settings = settings
         self._count = count
+        self._facts = facts
 
     def build(
         self,
@@ -67,6 +74,7 @@ class TurnBuilder:
             tool_choice=choice,
             parallel_tool_calls=None if parallel is UNSET else parallel,
             recalled=recalled,
+            facts=self._facts,
         )
 
     def _fitting(self, items: Sequence[ContextItem]) -> Sequence[ContextItem]:

@@ -23,6 +23,7 @@ BACKOFF_SECONDS_MIN = 2.0
 BACKOFF_SECONDS_MAX = 300.0
 STORE_RETRY_SECONDS = 1.0  # between two attempts to store the memories of one try
 SUSPECTS_MAX = 256  # sessions that the model failed on once
+DAY_SECONDS = 86_400.0
 MODEL_SHARE = 0.75  # of a try's seconds that its model may take; the rest is for the rules and the store
 
 _log = structlog.get_logger(__name__)
@@ -47,6 +48,8 @@ class Attempts:
         self._by_rules = by_rules
         self._index = index
         self._unstored = UnstoredOutcomes()
+        days = settings.memory_days
+        self._lifetime_seconds = None if days is None else days * DAY_SECONDS
         self._suspects: deque[UUID] = deque(maxlen=SUSPECTS_MAX)  # what is dropped has another try for nothing
 
     async def settle(self, claim: MemoryClaim) -> None:
@@ -127,7 +130,7 @@ class Attempts:
         """Stores a session's memories, again and again for as long as the try may last and the store is away."""
         while True:
             try:
-                await self._store.finish_memory(session_id, memories, passages)
+                await self._store.finish_memory(session_id, memories, passages, lifetime_seconds=self._lifetime_seconds)
             except InvalidRow:
                 self._unstored.drop(str(session_id))
                 raise

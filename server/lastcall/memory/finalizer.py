@@ -23,6 +23,7 @@ from .attempts import Attempts
 from .extract import RulesExtractor, TurnIndexer, index_in_process, rules_in_process
 
 CLAIM_MARGIN_SECONDS = 15.0  # a claim outlives the work that it covers
+EXPIRED_MAX = 1_000  # memories that one sweep deletes
 REST_SECONDS_MAX = 0.1  # of a worker, between two sessions
 
 _log = structlog.get_logger(__name__)
@@ -114,10 +115,20 @@ class Finalizer:
             elif self._closing:
                 return
             else:
+                await self._expire()
                 due = await self._parked(self._settings.memory_sweep_seconds)
                 continue
             if found:
                 await self._rest(trio.current_time() - began)
+
+    async def _expire(self) -> None:
+        """Deletes memories whose lifetime is over, once per sweep and worker that has nothing else to do."""
+        if self._settings.memory_days is None:
+            return
+        try:
+            await self._store.expire_memories(EXPIRED_MAX)
+        except StoreError as error:
+            _log.warning("memories_not_expired", error=str(error))
 
     async def _serve(self, request: _Request) -> bool:
         try:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..agents.agent import Memory, Transcript
+from .facts.redaction import redacted
+from .facts.words import content_words
 
 KIND_CHARS_MAX = 32
 CONTENT_CHARS_MAX = 1000
@@ -16,16 +19,20 @@ OUTCOMES_CHARS_MAX = 4_194_304  # of all together
 
 def acceptable(memories: Sequence[Memory]) -> list[Memory]:
     """An agent's memories, within the bounds of the schema."""
-    cleaned = (
-        Memory(
-            memory.kind.replace("\0", "")[:KIND_CHARS_MAX] or "note",
-            memory.content.replace("\0", "")[:CONTENT_CHARS_MAX],
-            memory.item_id,
-            memory.quote.replace("\0", "")[:CONTENT_CHARS_MAX],
-        )
-        for memory in memories[:MEMORIES_MAX]
-    )
+    cleaned = [_cleaned(memory) for memory in memories[:MEMORIES_MAX]]
     return [memory for memory in cleaned if memory.content.strip()]
+
+
+def _cleaned(memory: Memory) -> Memory:
+    """Without what no database takes, and without secrets, whoever extracted it."""
+    content = redacted(memory.content.replace("\0", "")[:CONTENT_CHARS_MAX])[:CONTENT_CHARS_MAX]
+    return replace(
+        memory,
+        kind=memory.kind.replace("\0", "")[:KIND_CHARS_MAX] or "note",
+        content=content,
+        quote=redacted(memory.quote.replace("\0", "")[:CONTENT_CHARS_MAX])[:CONTENT_CHARS_MAX],
+        words=memory.words or (content_words(content) if memory.op == "add" else ()),
+    )
 
 
 class UnstoredOutcomes:

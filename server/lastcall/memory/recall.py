@@ -6,9 +6,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
+from ..agents.agent import KnownFact
 from ..sessions.registry import Registry
 from ..store.records import Recollection, RememberedFact
 from ..store.store import Store
+from .facts.quoting import quoted_facts
+from .facts.redaction import redacted
+from .search.quoting import harmless
 
 PENDING_SECONDS_MAX = 0.3  # that a begin waits for memory of the user that is still being finalized
 PENDING_POLL_SECONDS = 0.02
@@ -42,9 +46,11 @@ async def recall(
     return found
 
 
+def known_facts(facts: Sequence[RememberedFact]) -> Sequence[KnownFact]:
+    """The facts as agents get them, harmless to show and without secrets."""
+    return [KnownFact(redacted(harmless(fact.content)), fact.slot, fact.said_at) for fact in facts]
+
+
 def briefing(facts: Sequence[RememberedFact]) -> str:
     """The part of an agent's instructions that holds what is known of the user; empty for a stranger."""
-    if not facts:
-        return ""
-    lines = "\n".join(f"- {' '.join(fact.content.split())}" for fact in facts)
-    return f"Facts about the user you are talking to, in the user's own words, from earlier conversations:\n{lines}"
+    return quoted_facts(facts)

@@ -3,108 +3,153 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Literal
 
 from ..agents.agent import Memory, Message, Transcript
+from .facts import requests
+from .facts.clauses import StatedFact, facts_of
+from .facts.redaction import has_secret
+from .facts.whose import OwnWords
+from .facts.words import content_words, ended_words
 from .grounding import STRAIGHT_APOSTROPHES
-from .patterns import (
-    AFTER_NAMES,
-    ASKS,
-    I_AM,
-    LEADS_UP,
-    NATIONALITIES,
-    NO_NAMES,
-    NOT_MEANT,
-    POLITE,
-    REMEMBER,
-    RULES,
-    THEN_ASKS,
-)
-from .sentences import FULLWIDTH_QUESTION_MARK, sentences
 
 MEMORIES_MAX = 20  # of one session; the newest are kept
-INPUT_CHARS_MAX = 50_000  # of the user's messages of one session; the newest are read
-
+INPUT_CHARS_MAX = 100_000  # of the user's messages of one session; half of them the newest, half the oldest
+MESSAGE_CHARS_MAX = 8_000  # of one message; a longer one is a paste, with what the user says around it
+MESSAGE_END_CHARS = 2_000  # of these, from the end of the message
 _SPACES = re.compile(r" {2,}")
 
 
 def memories_by_rules(transcript: Transcript) -> list[Memory]:
-    """The user's sentences about themselves, oldest first; each memory's content is its quote."""
-    found: dict[str, Memory] = {}
-    for message, text, whole in _newest(transcript.messages):
-        for sentence, shown in sentences(text, whole=whole):
-            if fact := _fact(sentence, shown):
-                kind, quote = fact
-                key = " ".join(quote.casefold().translate(STRAIGHT_APOSTROPHES).split()).rstrip(".!")
-                found.pop(key, None)  # repeated: the newer item counts
-                found[key] = Memory(kind, quote, message.item_id, quote)
-                if len(found) > MEMORIES_MAX:
-                    del found[next(iter(found))]
-    return list(found.values())
+    """The user's sentences about themselves, oldest first; each memory's content is its quote.
+
+    Among them are endings ("I no longer …") and what is to be forgotten, each with the words that it refers to.
+    """
+    reading = _Reading()
+    for message in _chosen(transcript.messages):
+        for text, whole in _parts(message.text):
+            reading.read(message.item_id, text, whole=whole)
+    return reading.memories()
 
 
-def _newest(messages: Sequence[Message]) -> list[tuple[Message, str, bool]]:
-    """The user's newest messages that fit, oldest first; each with its text, and whether that is the whole text."""
-    taken, left = [], INPUT_CHARS_MAX
-    for message in reversed(messages):
-        if message.role == "user" and left > 0:
-            taken.append((message, message.text[-left:], len(message.text) <= left))
-            left -= len(message.text)
-    return taken[::-1]
+class _Reading:
+    """What was found so far in one session."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Memory] = {}
+        self._listener = OwnWords()
+        self._latest: list[str] = []  # keys of what the last sentence with facts left behind
+        self._seen: set[str] = set()
+
+    def memories(self) -> list[Memory]:
+        return list(self._found.values())
+
+    def read(self, item_id: str, text: str, *, whole: bool) -> None:
+        skip = False
+        for sentence, as_written in self._listener.own(text, whole=whole):
+            shown = _SPACES.sub(" ", as_written)  # patterns would read a long run once per space
+            if skip or requests.is_order(shown):
+                continue
+            what = requests.to_forget(shown)
+            if what is not None:
+                self._forget(item_id, sentence, what)
+            elif requests.declined(shown):
+                skip = self._decline(shown)
+            elif sentence not in self._seen or sentence in self._found:  # a long text repeats itself
+                self._seen.add(sentence)
+                self._keep(item_id, facts_of(sentence, as_written))
+
+    def _keep(self, item_id: str, facts: Sequence[StatedFact]) -> None:
+        if not facts:
+            return
+        self._latest = []
+        for fact in facts:
+            words = content_words(fact.quote)
+            if fact.slot == "note" and has_secret(fact.quote):
+                continue  # "remember my password": without the secret, nothing is left to know
+            op: Literal["add", "close"] = "close" if fact.closes else "add"
+            words = ended_words(words) if fact.ended else words
+            memory = Memory(fact.kind, fact.quote, item_id, fact.quote)
+            self._add(replace(memory, slot=fact.slot, words=words, op=op, closes=tuple(fact.closes)))
+
+    def _forget(self, item_id: str, sentence: str, what: str) -> None:
+        """Whatever is to be forgotten leaves this session at once, and the store is told."""
+        if not what:
+            self._take_back(item_id, sentence)
+            return
+        self._latest = []
+        forget = Memory("note", sentence, item_id, what, op="forget")
+        if requests.everything(what):
+            self._found.clear()
+            self._add(replace(forget, slot="*"))
+            return
+        named = requests.topic(what)
+        slots = (named,) if named else tuple({fact.slot for fact in facts_of(what, what)})
+        words = () if named else requests.forgotten_words(what)
+        if words or named:
+            self._add(replace(forget, words=words, closes=slots))
+
+    def _take_back(self, item_id: str, sentence: str) -> None:
+        latest, self._latest = self._latest, []
+        for key in latest:
+            memory = self._found.pop(key, None)
+            if memory is not None:
+                forget = Memory("note", sentence, item_id, memory.quote, slot=memory.slot, op="forget")
+                self._add(replace(forget, words=memory.words, closes=(memory.slot,)))
+        self._latest = []
+
+    def _decline(self, shown: str) -> bool:
+        """What stands in the sentence is not kept; where it only points elsewhere, what it points at is not.
+
+        Returns whether the rest of the message is meant.
+        """
+        if facts_of(shown, shown) or len(content_words(shown)) > 2:
+            return shown.rstrip().endswith(":")
+        latest, self._latest = self._latest, []
+        for key in latest:
+            self._found.pop(key, None)
+        return not latest
+
+    def _add(self, memory: Memory) -> None:
+        key = memory.op + _plain(memory.quote)
+        self._found.pop(key, None)  # repeated: the newer item counts
+        self._found[key] = memory
+        self._latest.append(key)
+        if len(self._found) > MEMORIES_MAX:
+            del self._found[next(iter(self._found))]
 
 
-def _fact(sentence: str, shown: str) -> tuple[str, str] | None:
-    """The kind of fact that a sentence states, and its words; a question after them is left out."""
-    asks = shown.endswith(("?", FULLWIDTH_QUESTION_MARK))
-    if asks and not POLITE.match(shown):
-        then = THEN_ASKS.search(shown)
-        if not then:
-            return None
-        sentence, shown = sentence[: then.start()].rstrip(), shown[: then.start()].rstrip()
-    shown = _SPACES.sub(" ", shown)  # patterns that begin with spaces would read a long run once per space
-    if NOT_MEANT.search(shown) or (ASKS.match(shown) and not POLITE.match(shown)):
-        return None
-    kind = _kind(shown)
-    return (kind, sentence.rstrip()) if kind else None  # an unclosed quotation hides trailing white space
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().translate(STRAIGHT_APOSTROPHES).split()).rstrip(".!")
 
 
-def _kind(shown: str) -> str | None:
-    """The kind of the first fact in the sentence; "remember that …" only decides if no other pattern does."""
-    clauses = sorted({*([0] if shown[:1].isalpha() else []), *(match.end(1) for match in LEADS_UP.finditer(shown))})
-    for start in clauses:
-        if kind := _kind_of_clause(shown, start):
-            return kind
-    return "note" if any(REMEMBER.match(shown, start) for start in clauses) else None
+def _chosen(messages: Sequence[Message]) -> list[Message]:
+    """The user's newest messages that fit into half of what is read, and the oldest that fit into the rest, in order.
+
+    So neither a long paste nor a long day loses what somebody said of themselves at the start.
+    """
+    spoken = [message for message in messages if message.role == "user"]
+    taken: set[int] = set()
+    left = INPUT_CHARS_MAX // 2
+    for order in (range(len(spoken) - 1, -1, -1), range(len(spoken))):
+        for number in order:
+            size = min(len(spoken[number].text), MESSAGE_CHARS_MAX)
+            if number in taken:
+                break
+            if size > left:
+                break
+            taken.add(number)
+            left -= size
+        left += INPUT_CHARS_MAX - INPUT_CHARS_MAX // 2
+    return [spoken[number] for number in sorted(taken)]
 
 
-def _kind_of_clause(shown: str, start: int) -> str | None:
-    for kind, rule in RULES:
-        if match := rule.match(shown, start):
-            return _negated(kind, match)
-    match = I_AM.match(shown, start)
-    return _introduced(shown, match) if match else None
-
-
-def _negated(kind: str, match: re.Match[str]) -> str:
-    if not match.groupdict().get("neg"):
-        return kind
-    return "dislike" if kind == "like" else "note"
-
-
-def _introduced(shown: str, match: re.Match[str]) -> str | None:
-    """The kind of "I'm Ada": a name if the word is capitalised like one."""
-    word = match["name"].rstrip(".,;!)")
-    plain = word.casefold()
-    if NATIONALITIES.fullmatch(plain):
-        return "note"
-    is_name = word[:1].isalpha() and not word[0].islower() and not shown.isupper() and plain not in NO_NAMES
-    ends = word != match["name"] or not match["more"] or _after_name(match["more"])
-    if not (is_name and ends):
-        return None
-    return "note" if match["neg"] else "name"
-
-
-def _after_name(more: str) -> bool:
-    """Whether these words may follow a name: more names, or a word that begins a new phrase."""
-    first = more.split()[0]
-    return not first[0].islower() or first in AFTER_NAMES
+def _parts(text: str) -> Iterator[tuple[str, bool]]:
+    """The message, or its start and its end, each with whether it starts where a sentence does."""
+    if len(text) <= MESSAGE_CHARS_MAX:
+        yield text, True
+        return
+    yield text[: MESSAGE_CHARS_MAX - MESSAGE_END_CHARS], True
+    yield text[-MESSAGE_END_CHARS:], False

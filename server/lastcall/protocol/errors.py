@@ -50,6 +50,7 @@ CODES: Mapping[str, ErrorCode] = {
     "server_shutting_down": ErrorCode(503, "the server is restarting and starts no new responses; reconnect"),
     # events, handshakes and HTTP
     "rate_limit_exceeded": ErrorCode(429, "too many events, requests or connections; wait and try again"),
+    "memory_not_found": ErrorCode(404, "the user has no such memory"),
     "conversation_not_found": ErrorCode(404, "the user has no such conversation; on the WebSocket, close 1008 follows"),
     "missing_api_key": ErrorCode(401, "no key, client secret or token was sent"),
     "invalid_api_key": ErrorCode(401, "the key, client secret or token is wrong, expired or revoked"),

@@ -139,11 +139,13 @@ RETURNING session_id;
 -- One row at least: without memories, one whose kind is NULL. pending: a session of the user ended less than $3 seconds
 -- ago, or is claimed, and is not finalized yet. In the order of memory_due_at, that looks past any backlog.
 -- has_past: some turn of the user is indexed.
-SELECT pending, EXISTS (SELECT FROM recall_passages WHERE user_id = $1) AS has_past, kind, content
+SELECT pending, EXISTS (SELECT FROM recall_passages WHERE user_id = $1) AS has_past, kind, content, slot,
+       extract(epoch FROM valid_from)::double precision AS said_at
   FROM (SELECT EXISTS (SELECT FROM conversation_sessions
                         WHERE user_id = $1 AND memory_status = 'pending' AND memory_error IS NULL
                           AND memory_due_at > now() - make_interval(secs => $3)) AS pending) pending
-  LEFT JOIN (SELECT kind, content, updated_at, memory_id FROM user_memories WHERE user_id = $1
+  LEFT JOIN (SELECT kind, content, updated_at, memory_id, slot, valid_from FROM user_memories
+              WHERE user_id = $1 AND (expires_at IS NULL OR expires_at > now())
               ORDER BY updated_at DESC, memory_id DESC LIMIT $2) newest ON true
  ORDER BY updated_at, memory_id;
 
@@ -256,8 +258,8 @@ SELECT session_id, claimed.user_id, memory_attempts, role, content, item_id
  ORDER BY session_id, position, created_at;
 
 -- name: finish_memory
--- Marking the row, storing its memories and indexing its turns ($6) are one statement, so that only the server that
--- marks it does the rest. unhurried: as in claim_memory.
+-- Marking the row, keeping its memories ($2) and indexing its turns ($4) are one statement, so that only the server that
+-- marks it does the rest. $3: seconds that a memory is kept after it was said; NULL: forever. unhurried: as in claim_memory.
 WITH unhurried AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true)
 ), done AS (
@@ -265,19 +267,70 @@ WITH unhurried AS MATERIALIZED (
        SET memory_status = 'done', memory_finalized_at = now(), memory_due_at = NULL, memory_error = NULL
      WHERE session_id = $1 AND memory_status = 'pending'
     RETURNING session_id, user_id
-), upserted AS (
-    INSERT INTO user_memories (user_id, kind, content, quote, source_session_id, source_item_id)
-    SELECT user_id, kind, content, quote, session_id, item_id FROM (
-        SELECT DISTINCT ON (m.kind, md5(lower(m.content))) *
-          FROM done, unnest($2::text[], $3::text[], $4::text[], $5::text[])
-                     WITH ORDINALITY AS m (kind, content, quote, item_id, ordinality)
-         ORDER BY m.kind, md5(lower(m.content)), ordinality
-    ) once ORDER BY ordinality
-    ON CONFLICT (user_id, kind, md5(lower(content))) DO UPDATE
-       SET updated_at = now(), quote = excluded.quote, source_session_id = excluded.source_session_id,
-           source_item_id = excluded.source_item_id
 )
-SELECT session_id, index_session(user_id, session_id, $6::jsonb) FROM unhurried CROSS JOIN done;
+SELECT session_id, keep_memories(user_id, session_id, $2::jsonb, make_interval(secs => $3)),
+       index_session(user_id, session_id, $4::jsonb)
+  FROM unhurried CROSS JOIN done;
+
+-- name: expire_memories
+WITH old AS MATERIALIZED (
+    SELECT memory_id FROM user_memories WHERE expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
+), past AS (
+    DELETE FROM superseded_memories WHERE (user_id, memory_id) IN (
+        SELECT user_id, memory_id FROM superseded_memories WHERE expires_at <= now() LIMIT $1 FOR UPDATE SKIP LOCKED)
+)
+DELETE FROM user_memories WHERE memory_id IN (SELECT memory_id FROM old) RETURNING memory_id;
+
+-- name: known_memories
+-- Of the user $1, the newest $2, or the one with the id $3.
+SELECT memory_id, kind, content, quote, slot, extract(epoch FROM valid_from)::double precision AS said_at,
+       extract(epoch FROM edited_at)::double precision AS edited_at,
+       extract(epoch FROM expires_at)::double precision AS expires_at, source_session_id, source_item_id,
+       s.conversation_id
+  FROM user_memories m LEFT JOIN conversation_sessions s ON s.session_id = m.source_session_id
+ WHERE m.user_id = $1 AND (expires_at IS NULL OR expires_at > now()) AND ($3::bigint IS NULL OR memory_id = $3)
+ ORDER BY updated_at DESC, memory_id DESC LIMIT $2;
+
+-- name: edit_memory
+-- No row: there is none. Another memory with the same words makes way. Its own time is now: what was said before does not
+-- supersede it.
+WITH mine AS MATERIALIZED (
+    SELECT memory_id, kind FROM user_memories WHERE user_id = $1 AND memory_id = $2 FOR UPDATE
+), twin AS (
+    DELETE FROM user_memories m USING mine
+     WHERE m.user_id = $1 AND m.memory_id <> $2 AND m.kind = mine.kind AND md5(lower(m.content)) = md5(lower($3))
+)
+UPDATE user_memories SET content = $3, words = $4, edited_at = now(), updated_at = now(), valid_from = now()
+ WHERE user_id = $1 AND memory_id = (SELECT memory_id FROM mine) RETURNING memory_id;
+
+-- name: forget_memory
+SELECT forget_memories($1, ARRAY[$2::bigint]) AS forgotten;
+
+-- name: erase_user
+SELECT erase_user($1) AS erased;
+
+-- name: export_conversations
+SELECT conversation_id, title, created_at FROM conversations WHERE user_id = $1 ORDER BY created_at, conversation_id;
+
+-- name: export_messages
+-- A page of the conversation $1, behind position $2 and message $3.
+SELECT message_id, item_id, position, kind, role, content, call_id, name, status, created_at, session_id FROM messages
+ WHERE conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) > ($2, $3)
+ ORDER BY position, message_id LIMIT $4;
+
+-- name: export_sessions
+SELECT session_id, conversation_id, session_start, session_end, duration_seconds, end_reason FROM conversation_sessions
+ WHERE user_id = $1 ORDER BY session_start, session_id;
+
+-- name: export_memories
+SELECT memory_id, kind, slot, content, quote, valid_from, created_at, updated_at, edited_at, expires_at,
+       source_session_id, source_item_id, NULL::timestamptz AS superseded_at
+  FROM user_memories WHERE user_id = $1
+UNION ALL
+SELECT memory_id, kind, slot, content, quote, valid_from, created_at, updated_at, edited_at, expires_at,
+       source_session_id, source_item_id, superseded_at
+  FROM superseded_memories WHERE user_id = $1
+ ORDER BY valid_from, memory_id;
 
 -- name: search_turns
 -- The words of a question: $2 their texts, $3 their other keys, $4 the stemmer of its language where that is known. The
@@ -497,7 +550,7 @@ UPDATE conversation_sessions SET memory_status = 'pending', memory_attempts = 0,
 RETURNING session_id;
 
 -- name: list_memories
-SELECT user_id, kind, content, source_session_id, updated_at FROM user_memories
+SELECT memory_id, user_id, kind, content, quote, valid_from, source_session_id, updated_at FROM user_memories
  WHERE ($1::text IS NULL OR user_id = $1) ORDER BY user_id, updated_at DESC, memory_id DESC LIMIT $2;
 
 -- name: memory_backlog

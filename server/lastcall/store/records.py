@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 from ..agents.agent import Transcript
 from ..agents.recalled import RecalledTurn
+from .people.memories import RememberedFact as RememberedFact
 
 # Two heartbeats. An item stored later than this after its owner's last heartbeat does not show that the owner was still
 # alive: a frozen database may run a statement long after it was sent.
@@ -169,14 +170,6 @@ class SessionEnd:
     reason: EndReason
     close_code: int | None
     unfinished: Sequence[StoredItem] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class RememberedFact:
-    """A row of `user_memories`, as recalled."""
-
-    kind: str
-    content: str
 
 
 @dataclass(frozen=True, slots=True)

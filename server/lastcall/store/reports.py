@@ -100,11 +100,14 @@ class ClosedReport:
 
 @dataclass(frozen=True, slots=True)
 class MemoryReport:
-    """A memory of a user."""
+    """A memory of a user. quote: the words that it comes from. valid_from: when they were said."""
 
+    memory_id: int
     user_id: str
     kind: str
     content: str
+    quote: str | None
+    valid_from: datetime
     source_session_id: UUID | None
     updated_at: datetime
 

@@ -12,6 +12,7 @@ from uuid import UUID
 from ..agents.agent import Memory
 from .credentials import ClientSecret, Credential
 from .lease import InstanceStore
+from .people.store import PeopleStore
 from .records import (
     ConversationSummary,
     ItemDeletion,
@@ -26,7 +27,7 @@ from .records import (
 )
 
 
-class Store(InstanceStore, Protocol):
+class Store(InstanceStore, PeopleStore, Protocol):
     """All operations on the database.
 
     All are idempotent, and all raise `StoreUnavailable` if the database does not answer in time: reads after some
@@ -42,8 +43,6 @@ class Store(InstanceStore, Protocol):
             CommitRefused: It would not; the message is the database's own reason.
         """
         ...
-
-    # --- sessions and their items
 
     async def begin_session(self, start: SessionStart, *, within: float) -> Recollection | None:
         """Commits an active row; creates the conversation if it is new.
@@ -190,10 +189,6 @@ class Store(InstanceStore, Protocol):
 
     # --- memories
 
-    async def recall(self, user_id: str, limit: int) -> Recollection:
-        """Returns the user's newest `limit` memories, oldest first, and whether more are about to be added."""
-        ...
-
     async def claim_memory(
         self, limit: int, lease_seconds: float, *, session_id: UUID | None = None
     ) -> Sequence[MemoryClaim]:
@@ -203,16 +198,20 @@ class Store(InstanceStore, Protocol):
         """
         ...
 
-    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory], passages: str = "[]") -> bool:
-        """Stores the memories of a session, makes its turns searchable and marks it as done, in one statement.
+    async def finish_memory(
+        self,
+        session_id: UUID,
+        memories: Sequence[Memory],
+        passages: str = "[]",
+        *,
+        lifetime_seconds: float | None = None,
+    ) -> bool:
+        """Keeps the memories of a session, makes its turns searchable and marks it as done, in one statement.
 
-        Args:
-            session_id: The session.
-            memories: What it leaves behind.
-            passages: Its words, as a JSON list of `memory.search.indexing.Passage`; deleted items are left out.
+        Newer facts supersede older ones; nothing is kept that was forgotten or deleted. memories: in order. passages:
+        JSON of `memory.search.indexing.Passage`. lifetime_seconds: of each memory; None: forever.
 
-        Returns:
-            False where the session's memory was not pending any more; nothing was stored then.
+        Returns: False where it was not pending any more.
         """
         ...
 

@@ -24,9 +24,36 @@ class Readiness(Struct, omit_defaults=True):
     reason: str | None = None
 
 
-class MemoryBody(Struct):
+class MemorySource(Struct, kw_only=True):
+    """Where a memory was said. item_id: empty where an agent names none."""
+
+    session_id: str
+    conversation_id: str
+    item_id: str | None
+
+
+class MemoryBody(Struct, kw_only=True):
+    """A memory. quote: the user's words that it comes from. Times are Unix seconds; expires_at null: never.
+
+    slot: what it is about; of slots such as `home`, only the newest memory is listed. source: null where it is gone.
+    """
+
+    id: str
+    object: Literal["memory"] = "memory"
     kind: str
     content: str
+    quote: str
+    slot: str
+    said_at: int
+    edited_at: int | None
+    expires_at: int | None
+    source: MemorySource | None
+
+
+class DeletedMemory(Struct, kw_only=True):
+    id: str
+    object: Literal["memory.deleted"] = "memory.deleted"
+    deleted: bool = True
 
 
 class MemoryList(Struct, kw_only=True):

@@ -1,16 +1,97 @@
-"""`/v1/memories`."""
+"""`/v1/memories`: what is known of a user, to see, correct and erase."""
 
 from __future__ import annotations
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..memory.facts.redaction import redacted
+from ..memory.facts.words import content_words
+from ..protocol.errors import RequestRefused
+from ..protocol.ids import public_id
+from ..store.people.memories import StoredMemory
 from .access import principal_of, services_of
-from .answers import MemoryBody, MemoryList, answer
+from .answers import DeletedMemory, MemoryBody, MemoryList, MemorySource, answer
+
+CONTENT_CHARS_MAX = 1_000
+BODY_BYTES_MAX = 16_384
+_ID = "mem_"
+
+
+class _Edit(msgspec.Struct, forbid_unknown_fields=True):
+    content: str
 
 
 async def memories(request: Request) -> Response:
-    """The user's memories, oldest first."""
+    """The user's memories, oldest first, each with its source."""
     user_id, services = (await principal_of(request)).user_id, services_of(request)
-    recalled = await services.store.recall(user_id, services.settings.recall_memories_max)
-    return answer(MemoryList(data=[MemoryBody(fact.kind, fact.content) for fact in recalled.facts]))
+    found = await services.store.known_memories(user_id, services.settings.recall_memories_max)
+    return answer(MemoryList(data=[_body(each) for each in reversed(found)]))
+
+
+async def edit_memory(request: Request) -> Response:
+    """Changes what one memory says: `{"content": "…"}`."""
+    user_id, store = (await principal_of(request)).user_id, services_of(request).store
+    memory_id, content = _memory_id(request), _content(await request.body())
+    if not await store.edit_memory(user_id, memory_id, content, content_words(content)):
+        raise _not_found()
+    found = await store.known_memories(user_id, 1, memory_id=memory_id)
+    if not found:
+        raise _not_found()
+    return answer(_body(found[0]))
+
+
+async def forget_memory(request: Request) -> Response:
+    """Erases one memory. It is not learned again from the same words."""
+    user_id, store = (await principal_of(request)).user_id, services_of(request).store
+    memory_id = _memory_id(request)
+    if not await store.forget_memory(user_id, memory_id):
+        raise _not_found()
+    return answer(DeletedMemory(id=f"{_ID}{memory_id}"))
+
+
+def _memory_id(request: Request) -> int:
+    text = request.path_params["memory_id"].removeprefix(_ID)
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+        raise _not_found()
+    return int(text)
+
+
+def _content(body: bytes) -> str:
+    if len(body) > BODY_BYTES_MAX:
+        raise RequestRefused("invalid_value", f"The body must have at most {BODY_BYTES_MAX} bytes.")
+    try:
+        content = " ".join(msgspec.json.decode(body, type=_Edit).content.split())
+    except msgspec.MsgspecError as error:
+        raise RequestRefused("invalid_value", f"The body is not valid: {error}.") from None
+    if not 1 <= len(content) <= CONTENT_CHARS_MAX or "\0" in content:
+        sentence = f"content must have 1 to {CONTENT_CHARS_MAX} characters, and no NUL."
+        raise RequestRefused("invalid_value", sentence, "content")
+    return redacted(content)[:CONTENT_CHARS_MAX]
+
+
+def _not_found() -> RequestRefused:
+    return RequestRefused("memory_not_found", "The user has no such memory.")
+
+
+def _body(memory: StoredMemory) -> MemoryBody:
+    session, conversation = memory.source_session_id, memory.conversation_id
+    source = None
+    if session is not None and conversation is not None:
+        source = MemorySource(
+            session_id=public_id("sess", session),
+            conversation_id=public_id("conv", conversation),
+            item_id=memory.source_item_id,
+        )
+    return MemoryBody(
+        id=f"{_ID}{memory.memory_id}",
+        kind=memory.kind,
+        content=redacted(memory.content),
+        quote=redacted(memory.quote or ""),
+        slot=memory.slot,
+        said_at=int(memory.said_at),
+        edited_at=None if memory.edited_at is None else int(memory.edited_at),
+        expires_at=None if memory.expires_at is None else int(memory.expires_at),
+        source=source,
+    )

@@ -63,6 +63,7 @@ PAGE = (
     _parameter("order", "query", "Oldest or newest first.", enum=["asc", "desc"], default="desc"),
 )
 CONVERSATION = _parameter("conversation_id", "path", "conv_ and 32 hex digits.")
+MEMORY = _parameter("memory_id", "path", "mem_ and a number.")
 BAD_PARAMETER = "A parameter is not valid; `error.param` names it."
 NO_DATABASE = "The database is unavailable."
 NO_KEY = "There is no valid key, client secret or token."
@@ -82,6 +83,16 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/metrics"): Operation(answers={200: TEXT}),
     ("GET", "/v1/memories"): Operation(
         answers={200: answers.MemoryList}, refused={400: BAD_PARAMETER, 401: NO_KEY, 503: NO_DATABASE}, parameters=USER
+    ),
+    ("PATCH", "/v1/memories/{memory_id}"): Operation(
+        answers={200: answers.MemoryBody},
+        refused={400: BAD_PARAMETER, 401: NO_KEY, 404: "The user has no such memory.", 503: NO_DATABASE},
+        parameters=(MEMORY, *USER),
+    ),
+    ("DELETE", "/v1/memories/{memory_id}"): Operation(
+        answers={200: answers.DeletedMemory},
+        refused={400: BAD_PARAMETER, 401: NO_KEY, 404: "The user has no such memory.", 503: NO_DATABASE},
+        parameters=(MEMORY, *USER),
     ),
     ("POST", "/v1/realtime/client_secrets"): Operation(
         answers={200: JSON},

@@ -134,6 +134,7 @@ COMMANDS = (
     "orphans --close",
     "memories",
     "memories retry",
+    "users erase eve --yes",
     "keys create ada",
     "keys list",
 )

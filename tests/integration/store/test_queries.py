@@ -104,7 +104,7 @@ HOT: dict[str, list[Any]] = {
     "close_instance_sessions": [IDS[0], 0.0],
     "active_sessions": IDS,
     "claim_memory": [1, 60.0, None, 330.0],
-    "finish_memory": [IDS[0], ["note"], ["text"], ["text"], ["item"], "[]"],
+    "finish_memory": [IDS[0], "[]", None, "[]"],
     "search_turns": ["user-1", ["boats", ""], ["", "~boats"], "english_stem", 40],
     "read_turns": ["user-1", [1], [0], 100],
     "fail_memory": [IDS[0], "error", 1.0],

@@ -114,7 +114,8 @@ async def test_an_agent_that_fails_or_hangs_on_closing_delays_no_shutdown(autoju
 
 
 @pytest.mark.parametrize(
-    ("name", "memories"), [("Forgetful", [Memory("like", "I like tea.", "item", "I like tea.")]), ("Model", [])]
+    ("name", "memories"),
+    [("Forgetful", [Memory("like", "I like tea.", "item", "I like tea.", slot="taste")]), ("Model", [])],
 )
 async def test_without_finalize_the_agents_extractor_decides(name: str, memories: list[Memory]) -> None:
     async with open_agent(Settings(agent=f"greeter_agent:{name}")) as agent:

@@ -25,7 +25,7 @@ from lastcall.memory.extract import extract_memories, uses_rules
 from trio.testing import MockClock
 
 CHAT = Transcript("session", "ada", [Message("user", "I like tea.", "item")])
-BY_RULES = Memory("like", "I like tea.", "item", "I like tea.")
+BY_RULES = Memory("like", "I like tea.", "item", "I like tea.", slot="taste")
 BY_MODEL = Memory("like", "Likes tea.", "item", "like tea")
 OWN = Memory("note", "Ada was here.", "item", "I")
 

@@ -73,7 +73,14 @@ class ScriptedStore:
         over = work.memories is not None or work.failed_for_good
         return not over and work.due <= now and work.claimed_until <= now
 
-    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory], passages: str = "[]") -> bool:
+    async def finish_memory(
+        self,
+        session_id: UUID,
+        memories: Sequence[Memory],
+        passages: str = "[]",
+        *,
+        lifetime_seconds: float | None = None,
+    ) -> bool:
         await self.before_finish()
         self._work(session_id).memories = memories
         return True

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from uuid import uuid4
 
 import pytest
 import trio
+from lastcall.memory.facts.quoting import TOKENS_MAX
 from lastcall.memory.recall import PENDING_POLL_SECONDS, PENDING_SECONDS_MAX, briefing, recall
+from lastcall.memory.search.quoting import tokens_of
 from lastcall.sessions.registry import Registry
 from lastcall.sessions.session import Session
 from lastcall.store.records import Recollection, RememberedFact
@@ -53,9 +56,29 @@ def test_a_stranger_has_no_briefing() -> None:
     assert briefing([]) == ""
 
 
-def test_a_briefing_names_every_fact_on_a_line_of_its_own() -> None:
-    text = briefing([RememberedFact("name", "Called Ada."), RememberedFact("note", "Two\nlines,\r\n  and\tmore.")])
-    assert text.splitlines()[1:] == ["- Called Ada.", "- Two lines, and more."]
+def test_a_briefing_quotes_every_fact_on_a_line_of_its_own_with_its_date() -> None:
+    facts = [RememberedFact("name", "Called Ada.", "name", 1_764_201_600.0), RememberedFact("note", "Two\nlines.")]
+    head, *lines, foot = briefing(facts).splitlines()[1:]
+    assert [json.loads(line) for line in lines] == [
+        {"text": "Called Ada.", "date": "2025-11-27"},
+        {"text": "Two lines."},
+    ]
+    assert head.startswith("<<<known ")
+    assert head.split()[1] == foot.split()[1]
+
+
+def test_each_briefing_has_marks_that_nobody_can_know() -> None:
+    assert len({briefing([FACT]) for _ in range(100)}) == 100
+
+
+def test_a_briefing_has_at_most_300_tokens_and_keeps_who_the_user_is() -> None:
+    facts = [RememberedFact("name", "Called Ada.", "name")]
+    facts += [RememberedFact("like", f"I like dish {number} very much indeed.", "taste") for number in range(50)]
+    text = briefing(facts)
+    assert tokens_of(text) <= TOKENS_MAX
+    assert "Called Ada." in text
+    assert "dish 49" in text
+    assert "dish 0 " not in text
 
 
 @pytest.mark.parametrize("answer", [NOTHING, DONE], ids=["stranger", "known"])

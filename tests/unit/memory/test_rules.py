@@ -10,7 +10,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lastcall.agents.agent import Message, Role, Transcript
 from lastcall.memory.grounding import grounded
-from lastcall.memory.rules import INPUT_CHARS_MAX, MEMORIES_MAX, memories_by_rules
+from lastcall.memory.rules import (
+    INPUT_CHARS_MAX,
+    MEMORIES_MAX,
+    MESSAGE_CHARS_MAX,
+    MESSAGE_END_CHARS,
+    memories_by_rules,
+)
 from lastcall.memory.sentences import SENTENCE_CHARS_MAX
 
 
@@ -30,7 +36,6 @@ FACTS = [
     ("name", "I'm Jean-Luc Picard from France"),
     ("name", "You can call me Al"),
     ("name", 'My name is "Ada".'),
-    ("name", "My name is Ada and I live in Oslo."),
     ("place", "I live in St. Petersburg."),
     ("place", "im from oslo"),
     ("place", "I've just moved to Rome"),
@@ -97,6 +102,11 @@ def test_a_sentence_about_the_user_is_kept_word_for_word(kind: str, sentence: st
     assert kinds(sentence) == [(kind, sentence)]
 
 
+def test_a_sentence_with_two_facts_is_two_memories() -> None:
+    expected = [("name", "My name is Ada"), ("place", "I live in Oslo.")]
+    assert kinds("My name is Ada and I live in Oslo.") == expected
+
+
 @pytest.mark.parametrize("sentence", NO_FACTS)
 def test_questions_wishes_quotations_and_small_talk_are_no_facts(sentence: str) -> None:
     assert kinds(sentence) == []
@@ -108,7 +118,12 @@ def test_a_fact_before_a_question_is_kept_without_the_question() -> None:
 
 def test_a_text_is_split_into_sentences_and_lines() -> None:
     text = "Hello! My name is Dr. Ada Byron. What can you do?\n- I like lists\nI'm 李明。我住在上海。"
-    assert [quote for _, quote in kinds(text)] == ["My name is Dr. Ada Byron.", "I like lists", "I'm 李明。"]
+    assert [quote for _, quote in kinds(text)] == [
+        "My name is Dr. Ada Byron.",
+        "I like lists",
+        "I'm 李明。",
+        "我住在上海。",
+    ]
 
 
 def test_only_the_users_messages_count() -> None:
@@ -126,10 +141,21 @@ def test_the_newest_memories_are_kept_up_to_the_bound() -> None:
     assert memories[-1].content == f"I like dish {MEMORIES_MAX + 4}."
 
 
-def test_only_the_newest_characters_are_read_and_no_partial_sentence() -> None:
-    filler = "x" * (INPUT_CHARS_MAX - len("I like tea. "))
-    assert kinds(f"I don't think so, honestly, I like tea. {filler}") == []
-    assert kinds(f"I like old things. {'Hm. ' * INPUT_CHARS_MAX}I like tea.") == [("like", "I like tea.")]
+def test_of_a_long_message_the_start_and_the_end_are_read_and_no_partial_sentence() -> None:
+    filler = "x" * (MESSAGE_END_CHARS - len("I like tea. "))
+    assert kinds(f"{'Hm. ' * MESSAGE_CHARS_MAX}I don't think so, honestly, I like tea. {filler}") == []
+    both = kinds(f"I like old things. {'Hm. ' * MESSAGE_CHARS_MAX}I like tea.")
+    assert both == [("like", "I like old things."), ("like", "I like tea.")]
+
+
+@pytest.mark.parametrize(
+    "later",
+    [["Please read this. " + "lorem ipsum dolor sit amet. " * 9_000], ["What do you think of the news? " * 32] * 300],
+    ids=["paste", "chatter"],
+)
+def test_what_was_said_at_the_start_is_not_lost_by_what_comes_after_it(later: list[str]) -> None:
+    found = memories_by_rules(said("My name is Ada. I'm allergic to nuts.", *later))
+    assert [memory.kind for memory in found] == ["name", "need"]
 
 
 def test_a_sentence_longer_than_the_bound_is_not_kept() -> None:
@@ -206,7 +232,8 @@ def cpu_seconds(text: str) -> float:
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: repr(shape[:20]))
 def test_twice_the_text_takes_twice_the_time(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     many_chars = FEW_CHARS << DOUBLINGS
-    monkeypatch.setattr("lastcall.memory.rules.INPUT_CHARS_MAX", many_chars)
+    monkeypatch.setattr("lastcall.memory.rules.INPUT_CHARS_MAX", 2 * many_chars)
+    monkeypatch.setattr("lastcall.memory.rules.MESSAGE_CHARS_MAX", many_chars)
     text = (shape * many_chars)[:many_chars]
     few = cpu_seconds(text[:FEW_CHARS])
     assert cpu_seconds(text) < max(few, 1e-4) * RATIO_MAX**DOUBLINGS

@@ -59,11 +59,23 @@ async def test_metrics_come_from_the_servers_registry(client: httpx2.AsyncClient
 
 async def test_memories_are_those_of_the_user_in_the_query(client: httpx2.AsyncClient) -> None:
     answer = await client.get("/v1/memories", params={"user": "zoë"})
-    facts = [
-        {"kind": "name", "content": "The user is called zoë."},
-        {"kind": "place", "content": "Lives in Oslo."},
-    ]
-    assert answer.json() == {"object": "list", "data": facts}
+    facts = [(each["id"], each["kind"], each["content"], each["said_at"]) for each in answer.json()["data"]]
+    assert facts == [("mem_1", "name", "The user is called zoë.", 1), ("mem_2", "place", "Lives in Oslo.", 2)]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"content": ""}', b'{"content": "x", "more": 1}', b'{"content": 5}'])
+async def test_a_memory_is_not_changed_to_something_unusable(body: bytes, client: httpx2.AsyncClient) -> None:
+    answer = await client.patch("/v1/memories/mem_1?user=ada", content=body)
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("memory_id", ["mem_77", "77", "mem_x", "mem_" + "9" * 30, "mem_-1"])
+async def test_a_memory_that_is_not_there_is_404(memory_id: str, client: httpx2.AsyncClient) -> None:
+    for answer in (
+        await client.delete(f"/v1/memories/{memory_id}?user=ada"),
+        await client.patch(f"/v1/memories/{memory_id}?user=ada", json={"content": "I live in Rome."}),
+    ):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "memory_not_found")
 
 
 async def test_the_safety_identifier_wins_over_the_query(client: httpx2.AsyncClient, services: FakeServices) -> None:

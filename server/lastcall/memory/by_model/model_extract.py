@@ -47,6 +47,10 @@ _SCHEMA: dict[str, object] = {
 }
 
 
+# A name is one-valued whatever else there is; a place may be where somebody comes from.
+_SLOTS_OF_KINDS = {"name": "name"}
+
+
 class ListUnusable(Exception):
     """The model answered, but with no list of memories, or with none that the user's words support."""
 
@@ -93,7 +97,13 @@ async def answers(model: JsonModel) -> bool:
 def _memories(facts: Sequence[Fact], messages: Sequence[Message]) -> list[Memory]:
     """The facts as memories of the items that they name, or of none."""
     return [
-        Memory(fact.kind, fact.content, "" if fact.item is None else messages[fact.item - 1].item_id, fact.quote)
+        Memory(
+            fact.kind,
+            fact.content,
+            "" if fact.item is None else messages[fact.item - 1].item_id,
+            fact.quote,
+            slot=_SLOTS_OF_KINDS.get(fact.kind, ""),
+        )
         for fact in facts
         if fact.item is None or 1 <= fact.item <= len(messages)
     ]

@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 
 from ...agents.agent import Memory, Message, Transcript
+from ..people.memories import RememberedFact, StoredMemory
 from ..records import (
     MEMORY_WAIT_SECONDS_MAX,
     RECENT_SECONDS,
@@ -19,7 +20,6 @@ from ..records import (
     MemoryClaim,
     PastTurn,
     Recollection,
-    RememberedFact,
     SearchResult,
 )
 from .connections import Queries
@@ -30,7 +30,7 @@ class _Recalled(msgspec.Struct):
 
     pending: bool
     has_past: bool
-    facts: list[tuple[str, str]]
+    facts: list[tuple[str, str, str, float]]
 
 
 _decode = msgspec.json.Decoder(_Recalled).decode
@@ -47,7 +47,11 @@ class MemoryQueries(Queries):
 
     async def recall(self, user_id: str, limit: int) -> Recollection:
         rows = await self.fetch("recall", user_id, limit, RECENT_SECONDS)
-        facts = [RememberedFact(row["kind"], row["content"]) for row in rows if row["kind"] is not None]
+        facts = [
+            RememberedFact(row["kind"], row["content"], row["slot"], row["said_at"])
+            for row in rows
+            if row["kind"] is not None
+        ]
         return Recollection(facts, rows[0]["pending"], rows[0]["has_past"])
 
     async def claim_memory(
@@ -56,9 +60,29 @@ class MemoryQueries(Queries):
         rows = await self.fetch("claim_memory", limit, lease_seconds, session_id, MEMORY_WAIT_SECONDS_MAX)
         return [_memory_claim(list(group)) for _, group in itertools.groupby(rows, key=itemgetter("session_id"))]
 
-    async def finish_memory(self, session_id: UUID, memories: Sequence[Memory], passages: str = "[]") -> bool:
-        columns = [[getattr(m, name) for m in memories] for name in ("kind", "content", "quote", "item_id")]
-        return bool(await self.fetch("finish_memory", session_id, *columns, passages))
+    async def finish_memory(
+        self,
+        session_id: UUID,
+        memories: Sequence[Memory],
+        passages: str = "[]",
+        *,
+        lifetime_seconds: float | None = None,
+    ) -> bool:
+        kept = msgspec.json.encode(memories).decode()
+        return bool(await self.fetch("finish_memory", session_id, kept, lifetime_seconds, passages))
+
+    async def expire_memories(self, limit: int) -> int:
+        return len(await self.fetch("expire_memories", limit))
+
+    async def known_memories(self, user_id: str, limit: int, *, memory_id: int | None = None) -> Sequence[StoredMemory]:
+        return [StoredMemory(**row) for row in await self.fetch("known_memories", user_id, limit, memory_id)]
+
+    async def edit_memory(self, user_id: str, memory_id: int, content: str, words: Sequence[str]) -> bool:
+        return bool(await self.fetch("edit_memory", user_id, memory_id, content, list(words)))
+
+    async def forget_memory(self, user_id: str, memory_id: int) -> bool:
+        (row,) = await self.fetch("forget_memory", user_id, memory_id)
+        return bool(row["forgotten"])
 
     async def release_memory(self, session_id: UUID) -> None:
         await self.fetch("release_memory", session_id)

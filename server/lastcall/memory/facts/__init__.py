@@ -1,0 +1,1 @@
+"""What a fact is: whose words, about what, in which language, and without secrets. Pure."""

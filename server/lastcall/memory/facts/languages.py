@@ -1,0 +1,79 @@
+"""What people say of themselves in languages other than English. Pure.
+
+Each language is looked for only where words of its own occur.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .rule_files import compiled, read_rules
+
+
+@dataclass(frozen=True, slots=True)
+class _Language:
+    """marks: words, one of which is in each sentence about oneself."""
+
+    marks: frozenset[str]
+    rules: Sequence[tuple[str, str, re.Pattern[str]]]
+    ended: re.Pattern[str]
+    negated: re.Pattern[str]
+
+
+def _language(code: str) -> _Language:
+    rules = read_rules(code)
+    marks = frozenset(rules.names.get("marks", "").split())
+    return _Language(marks, rules.patterns, compiled(rules.names["ended"]), compiled(rules.names["negated"]))
+
+
+_AR, _JA, _ZH = (_language(code) for code in ("ar", "ja", "zh"))
+_BY_WORDS = tuple(_language(code) for code in ("de", "fr", "es", "pt", "it", "ru"))
+_WORDS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+_KANA, _HAN, _ARABIC = re.compile("[\u3040-\u30ff]"), re.compile("[\u4e00-\u9fff]"), re.compile("[\u0600-\u06ff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A fact in a sentence. ended: it says that something is so no longer, or never was. at: where it starts."""
+
+    kind: str
+    slot: str
+    ended: bool
+    negated: bool
+    at: int
+
+
+def facts_in(shown: str) -> Iterator[Found]:
+    """The facts that a sentence states in its language: the first one of each slot."""
+    for language in _languages_of(shown):
+        slots = set()
+        for kind, slot, rule in language.rules:
+            match = rule.search(shown)
+            if match and slot not in slots:
+                slots.add(slot)
+                yield _found(language, kind, slot, match, shown)
+        if slots:
+            return
+
+
+def _found(language: _Language, kind: str, slot: str, match: re.Match[str], shown: str) -> Found:
+    what = match.groupdict().get("what")
+    clause = shown[match.start() :]
+    ended = bool(language.ended.search(clause[:120])) or bool(language.ended.search(shown[: match.end()]))
+    negated = kind != "dislike" and bool(language.negated.search(shown[max(match.start() - 12, 0) : match.end() + 12]))
+    return Found(kind, f"{slot}:{what.casefold()}" if what else slot, ended, negated, match.start())
+
+
+def _languages_of(shown: str) -> Iterator[_Language]:
+    if _KANA.search(shown):
+        yield _JA
+    elif _HAN.search(shown):
+        yield _ZH
+    elif _ARABIC.search(shown):
+        yield _AR
+    else:
+        words = set(_WORDS.findall(shown.casefold()))
+        words |= {word.split("'")[0] + "'" for word in words if "'" in word}
+        yield from sorted((each for each in _BY_WORDS if words & each.marks), key=lambda each: -len(words & each.marks))

@@ -1,0 +1,142 @@
+"""Takes secrets out of a text: before a memory is stored, and again before it is shown. Pure, and linear."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+
+REDACTED = "[redacted]"
+CARD_DIGITS_MIN, CARD_DIGITS_MAX = 13, 19
+ENTROPY_BITS_MIN = 3.0  # a character; of a word beside "token", "key" and the like
+SECRET_CHARS_MIN = 16  # of a word with such entropy
+
+_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}-----.*?(?:-----END [A-Z0-9 ]{0,40}-----|\Z)", re.DOTALL)
+_TOKENS = re.compile(
+    r"(?<![\w-])(?:eyJ[\w-]{5,}\.[\w-]{5,}(?:\.[\w-]*)?"  # JWT
+    r"|(?:sk|pk|rk)[-_](?:live_|test_|proj-|ant-)?[\w-]{12,}"
+    r"|gh[opusr]_\w{16,}|github_pat_\w{20,}|glpat-[\w-]{16,}|(?:AKIA|ASIA|AROA)[A-Z0-9]{12,}|xox[a-z]-[\w-]{8,}"
+    r"|AIza[\w-]{20,}|ya29\.[\w-]{10,}|hf_\w{16,}|npm_\w{20,}|pypi-[\w-]{16,}|SG\.[\w-]{10,}\.[\w-]{10,}|lc_\w{16,})"
+)
+_URL_PASSWORD = re.compile(r"(?<=://)[^\s/:@]{1,256}:[^\s/@]{1,256}(?=@)")
+_BEARER = re.compile(r"(?i)\b(?:bearer|basic) +[\w.~+/=-]{12,}")
+_SSN = re.compile(r"(?<![\d-])\d{3}[- ]\d{2}[- ]\d{4}(?![\d-])")
+_IBAN = re.compile(r"(?<!\w)[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]{4}){2,7}(?: ?[A-Za-z0-9]{1,3})?(?!\w)")
+_DIGITS = re.compile(r"(?<![\d.])\d(?:[ .-]?\d){12,18}(?![\d])")
+_SHORT = r"pin(?: code| number)?|cvv2?|cvc2?|security code|one[- ]time (?:code|password)|otp|2fa code|sort code"
+_LONG = (
+    r"pass ?(?:word|wort|code|phrase)|passwd|pwd|mot de passe|contraseña|senha|kennwort|пароль|密码|密碼|パスワード"
+    r"|كلمة (?:السر|المرور)"
+)
+_KEYED = (
+    r"(?:api|access|secret|private|auth|encryption|license|recovery|ssh|account|session|client)[ _-]?(?:key"
+    r"|token|secret|code|id)"
+    r"|token|secret|credentials?|seed phrase|(?:routing|account|passport|social security|ssn|tax|bank account)"
+    r" ?(?:number|no\.?|id)?"
+)
+_JOINS = (
+    r"(?: +(?:for|to|of|on) +[\w' .-]{1,40}?)?(?: +(?:is|was|are|ist|est|es|é|è|now)|(?: +(?:it's"
+    r"|its))?)? *[:=：是はは]? *"  # noqa: RUF001
+)
+_AFTER_SHORT = re.compile(rf"(?i)(?<!\w)(?:{_SHORT})(?!\w){_JOINS}(?P<value>\d[\d -]{{1,12}}\d|\d{{3,8}})")
+_AFTER_LONG = re.compile(
+    rf"(?i)(?:{_LONG})(?:(?: +(?:for|to|of|on) +[^\s:=]{{1,40}}){{1,2}})?"
+    r"(?: +(?:is|was|ist|lautet|est|es|é|è)(?: +now)?(?!\w)| *[:=：—]|это|是|は"  # noqa: RUF001
+    r"| +)\s*(?P<value>[^\s,;]{3,256}(?: +[^\s,;]{1,64}){0,1}?)"
+    r"(?=[\s,;]|$)"
+)
+_AFTER_KEYED = re.compile(
+    rf"(?i)(?<!\w)(?:{_KEYED})(?!\w)[^\w\n]{{0,4}}(?:(?:is|was|for|of|to|my"
+    rf"|the)[^\w\n]{{1,3}}){{0,3}}(?P<value>[^\s,;]{{6,512}})"
+)
+_RANDOM = re.compile(r"(?<![\w/+=-])[\w/+=-]{20,512}(?![\w/+=-])")
+_PLAIN_AFTER_PASSWORD = frozenset(
+    [
+        "manager",
+        "managers",
+        "reset",
+        "resets",
+        "policy",
+        "field",
+        "protected",
+        "is",
+        "was",
+        "my",
+        "the",
+        "for",
+        "to",
+        "and",
+        "or",
+    ]
+)
+
+
+def redacted(text: str) -> str:
+    """The text with `[redacted]` in place of each secret.
+
+    Card numbers (by Luhn), IBANs, social security numbers, PEM blocks, JWTs, keys of known services, what follows
+    "password", "PIN", "CVV" and the like, and random-looking words. Invisible characters, which could hide one, are
+    taken out.
+    """
+    text = text if text.isprintable() else "".join(each for each in text if unicodedata.category(each) != "Cf")
+    text = _PEM.sub(REDACTED, text)
+    for pattern in (_TOKENS, _URL_PASSWORD, _BEARER, _SSN):
+        text = pattern.sub(REDACTED, text)
+    text = _DIGITS.sub(_if(_is_card), text)
+    text = _IBAN.sub(_if(_is_iban), text)
+    text = _AFTER_SHORT.sub(_value, text)
+    text = _AFTER_LONG.sub(lambda match: _value(match) if _may_be_password(match["value"]) else match.group(), text)
+    text = _AFTER_KEYED.sub(lambda match: _value(match) if _looks_secret(match["value"]) else match.group(), text)
+    return _RANDOM.sub(_if(_is_random), text)
+
+
+def has_secret(text: str) -> bool:
+    """Whether `redacted` takes anything out."""
+    return REDACTED in redacted(text.replace(REDACTED, ""))
+
+
+def _if(check: Callable[[str], bool]) -> Callable[[re.Match[str]], str]:
+    return lambda match: REDACTED if check(match.group()) else match.group()
+
+
+def _value(match: re.Match[str]) -> str:
+    start, end = match.span("value")
+    text, offset = match.group(), match.start()
+    return text[: start - offset] + REDACTED + text[end - offset :]
+
+
+def _is_card(digits: str) -> bool:
+    numbers = [int(each) for each in digits if each.isdecimal()]
+    doubled = [sum(divmod(2 * each, 10)) for each in numbers[-2::-2]]
+    return CARD_DIGITS_MIN <= len(numbers) <= CARD_DIGITS_MAX and (sum(numbers[::-2]) + sum(doubled)) % 10 == 0
+
+
+def _is_iban(text: str) -> bool:
+    plain = text.replace(" ", "").upper()
+    if not (15 <= len(plain) <= 34 and plain.isascii()):
+        return False
+    return int("".join(str(int(each, 36)) for each in plain[4:] + plain[:4])) % 97 == 1
+
+
+def _may_be_password(value: str) -> bool:
+    return value.casefold().strip(".!?") not in _PLAIN_AFTER_PASSWORD and not value.startswith("[")
+
+
+def _looks_secret(value: str) -> bool:
+    """Not a plain word: it has digits, or is long and random."""
+    return not value.startswith("[") and (sum(map(str.isdecimal, value)) >= 4 or _is_random(value))
+
+
+def _is_random(value: str) -> bool:
+    """Whether a word looks drawn at random: long, of several kinds of characters, few of them twice."""
+    if len(value) < SECRET_CHARS_MIN or _bits(value) < ENTROPY_BITS_MIN:
+        return False
+    kinds = [any(map(kind, value)) for kind in (str.isdecimal, str.islower, str.isupper)]
+    return kinds[0] and sum(kinds) >= 2 and sum(map(str.isdecimal, value)) * 10 >= len(value)
+
+
+def _bits(value: str) -> float:
+    shares = [count / len(value) for count in Counter(value).values()]
+    return -sum(share * math.log2(share) for share in shares)

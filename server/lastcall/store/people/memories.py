@@ -1,0 +1,37 @@
+"""The records of memories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedFact:
+    """A current memory, as recalled. slot: what it is about. said_at: Unix seconds, when the user said it, or None."""
+
+    kind: str
+    content: str
+    slot: str = ""
+    said_at: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMemory:
+    """A current memory of a user and where it comes from. Times are Unix seconds.
+
+    quote: the words that it was made from. said_at: when these were said, or it was edited. expires_at: None: never.
+    conversation_id, source_session_id, source_item_id: where they were said; None where that is gone.
+    """
+
+    memory_id: int
+    kind: str
+    content: str
+    quote: str | None
+    slot: str
+    said_at: float
+    edited_at: float | None
+    expires_at: float | None
+    conversation_id: UUID | None
+    source_session_id: UUID | None
+    source_item_id: str | None
