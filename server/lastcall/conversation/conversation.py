@@ -105,6 +105,7 @@ class Conversation:
             instructions=with_briefing(opening.instructions, self._briefing),
             expires_at=opening.expires_at,
             conversation_id=public_id("conv", session.conversation_id),
+            user=session.user_id,
         )
         session.stop_responses_with(self._responder.stop)
 

@@ -22,6 +22,10 @@ CLOCK_STEP_SECONDS_MAX = 60.0
 RECENT_SECONDS = 10.0
 PAGE_BYTES_MAX = 1_048_576  # of the content of a page of items; the item that exceeds it is the page's last one
 
+# What a search of conversations looks through: the newest conversations of the user, and the newest messages of each.
+SEARCHED_CONVERSATIONS_MAX = 500
+SEARCHED_MESSAGES_MAX = 200
+
 
 class EndReason(StrEnum):
     """Why a session ended (`conversation_sessions.end_reason`)."""
@@ -111,6 +115,7 @@ class StoredItem:
     role: `assistant` for a function call and `tool` for its output.
     call_id, name: of a function call; its output has the same `call_id`.
     deleted: no longer part of the conversation, but still in the transcript.
+    stored_at: Unix seconds, by the database; None: not stored yet, or not asked for.
     """
 
     message_id: UUID = field(default_factory=uuid4)
@@ -125,6 +130,7 @@ class StoredItem:
     call_id: str | None = None
     name: str | None = None
     deleted: bool = False
+    stored_at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +194,7 @@ class Recollection:
 class ConversationSummary:
     """A conversation in a list. Times are Unix seconds.
 
+    title: given by hand, or the first words that its user said there; None: neither.
     last_active_at: when its newest item was stored; where it has none, when it was created.
     """
 

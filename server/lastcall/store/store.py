@@ -179,11 +179,38 @@ class Store(InstanceStore, PeopleStore, Protocol):
         ...
 
     async def list_conversations(
-        self, user_id: str, limit: int, *, after: UUID | None = None
+        self, user_id: str, limit: int, *, after: UUID | None = None, search: str | None = None
     ) -> Sequence[ConversationSummary] | None:
-        """Returns the user's conversations, newest first, beginning behind `after`.
+        """Returns the user's conversations, newest first, without deleted ones.
 
-        None: `after` is not a conversation of the user.
+        Args:
+            user_id: The user.
+            limit: The number of conversations at most.
+            after: The conversation behind which to begin.
+            search: Only those whose title or messages contain this, in whatever case. The newest
+                `SEARCHED_CONVERSATIONS_MAX` are looked through, of each the newest `SEARCHED_MESSAGES_MAX` messages.
+
+        Returns:
+            The conversations; None where `after` is none of the user's.
+        """
+        ...
+
+    async def rename_conversation(self, conversation_id: UUID, user_id: str, title: str | None) -> bool:
+        """Gives a conversation a title; None takes it away, so that its first words are its title again.
+
+        Returns:
+            False where the user has no such conversation.
+
+        Raises:
+            InvalidRow: The database refused the title.
+        """
+        ...
+
+    async def delete_conversation(self, conversation_id: UUID, user_id: str) -> bool:
+        """Deletes a conversation and its items for its user, and ends its live sessions. The transcript stays.
+
+        Returns:
+            False where the user has no such conversation.
         """
         ...
 
