@@ -892,8 +892,8 @@ BEGIN
            AND reaped_at IS NULL AND stopped_at IS NULL FOR KEY SHARE SKIP LOCKED
     ), free_conversation AS MATERIALIZED (
         SELECT conversation_id FROM conversations
-         WHERE removed_at IS NULL AND conversation_id = ANY (ARRAY (SELECT conversation_id FROM asked))
-           FOR KEY SHARE SKIP LOCKED
+         WHERE removed_at IS NULL
+           AND conversation_id = ANY (ARRAY (SELECT conversation_id FROM asked)) FOR KEY SHARE SKIP LOCKED
     ), free_key AS MATERIALIZED (
         SELECT key_id FROM api_keys
          WHERE key_id = ANY (ARRAY (SELECT credential_id FROM asked)) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
