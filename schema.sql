@@ -1060,9 +1060,9 @@ BEGIN
     IF NOT FOUND THEN
         RETURN 'held';
     END IF;
-    IF (SELECT count(*) FROM conversation_sessions WHERE conversation_id = conversation AND is_active) <>
-       (SELECT count(*) FROM (SELECT FROM conversation_sessions WHERE conversation_id = conversation AND is_active
-                                 FOR NO KEY UPDATE SKIP LOCKED) free) THEN
+    IF (SELECT count(*) FROM conversation_sessions WHERE conversation_id = conversation) <>
+       (SELECT count(*) FROM (SELECT FROM conversation_sessions WHERE conversation_id = conversation
+                                 FOR NO KEY UPDATE SKIP LOCKED) free) THEN -- ended ones too: see forget_messages
         RETURN 'held';
     END IF;
     UPDATE conversation_sessions SET is_active = false, end_reason = 'by_hand'

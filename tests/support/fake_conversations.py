@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
+from lastcall.store.conversations.seam import SEARCHED_CONVERSATIONS_MAX, SEARCHED_MESSAGES_MAX
 from lastcall.store.errors import ItemNotFound
 from lastcall.store.records import (
     PAGE_BYTES_MAX,
-    SEARCHED_CONVERSATIONS_MAX,
-    SEARCHED_MESSAGES_MAX,
     ConversationSummary,
     StoredHistory,
     StoredItem,

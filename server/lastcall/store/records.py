@@ -22,10 +22,6 @@ CLOCK_STEP_SECONDS_MAX = 60.0
 RECENT_SECONDS = 10.0
 PAGE_BYTES_MAX = 1_048_576  # of the content of a page of items; the item that exceeds it is the page's last one
 
-# What a search of conversations looks through: the newest conversations of the user, and the newest messages of each.
-SEARCHED_CONVERSATIONS_MAX = 500
-SEARCHED_MESSAGES_MAX = 200
-
 
 class EndReason(StrEnum):
     """Why a session ended (`conversation_sessions.end_reason`)."""
@@ -110,12 +106,10 @@ class StoredItem:
 
     message_id: chosen by the server process, so that storing an item twice has no effect.
     item_id: the id that clients see; unique among the conversation's items that are not deleted.
-    position: the order of items in a conversation.
-    content: the text of a message, the arguments of a call, or its output.
+    position: the order of items in a conversation. content: a message's text, a call's arguments, or its output.
     role: `assistant` for a function call and `tool` for its output.
     call_id, name: of a function call; its output has the same `call_id`.
-    deleted: no longer part of the conversation, but still in the transcript.
-    stored_at: Unix seconds, by the database; None: not stored yet, or not asked for.
+    deleted: no longer part of the conversation, but still in the transcript. stored_at: Unix seconds; None: not known.
     """
 
     message_id: UUID = field(default_factory=uuid4)
@@ -192,9 +186,8 @@ class Recollection:
 
 @dataclass(frozen=True, slots=True)
 class ConversationSummary:
-    """A conversation in a list. Times are Unix seconds.
+    """A conversation in a list, with its own title or its first words. Times are Unix seconds.
 
-    title: given by hand, or the first words that its user said there; None: neither.
     last_active_at: when its newest item was stored; where it has none, when it was created.
     """
 

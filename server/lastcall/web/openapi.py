@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 from .. import __version__
 from ..auth.identity import USER_CHARS_MAX, USER_HEADER, USER_QUERY
 from ..protocol.errors import ErrorAnswer
-from ..store.records import SEARCHED_CONVERSATIONS_MAX
+from ..store.conversations.seam import SEARCHED_CONVERSATIONS_MAX
 from . import answers
 from .conversations import PAGE_DEFAULT, PAGE_MAX, SEARCH_CHARS_MAX, TITLE_CHARS_MAX
 from .schemas import ANSWERS, PLACE, Schema, sent

@@ -8,11 +8,10 @@ from uuid import UUID
 import asyncpg
 import trio
 
+from ..conversations.seam import SEARCHED_CONVERSATIONS_MAX, SEARCHED_MESSAGES_MAX
 from ..errors import ItemNotFound, StoreUnavailable
 from ..records import (
     PAGE_BYTES_MAX,
-    SEARCHED_CONVERSATIONS_MAX,
-    SEARCHED_MESSAGES_MAX,
     ConversationSummary,
     StoredHistory,
     StoredItem,
