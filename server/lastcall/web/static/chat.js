@@ -49,6 +49,7 @@ let owed = false; // the newest message still needs a response
 let idle = false; // the session was closed because nothing was said
 let editing = null; // id of the message that is being changed
 let failed = new Set(); // ids of answers that failed
+let cutOff = new Set(); // and of those that reached the limit of their length
 
 function address() {
   const query = new URLSearchParams({ user: name, replay: REPLAYED });
@@ -134,7 +135,10 @@ function responseDone(response) {
     failed.add(id);
     transcript.note(id, words.failed, "incomplete");
   }
-  if (response.status === "incomplete" && id) transcript.note(id, words.cutOff);
+  if (response.status === "incomplete" && id) {
+    cutOff.add(id);
+    transcript.note(id, words.cutOff);
+  }
   if (id) $("announce").textContent = transcript.spoken(id);
   setAnswering(null);
   if (owed) askForResponse();
@@ -323,6 +327,7 @@ function leaveConversation() {
   hangUp();
   owed = false;
   failed = new Set();
+  cutOff = new Set();
   endEditing();
   transcript.clear();
   older.reset(false);
@@ -369,7 +374,7 @@ function setAnswering(id) {
 }
 
 function turn() {
-  showTurn(transcript.last, failed, ready && !answering && !editing && outbox.size === 0);
+  showTurn(transcript.last, { failed, cutOff }, ready && !answering && !editing && outbox.size === 0);
 }
 
 function start() {

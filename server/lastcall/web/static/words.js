@@ -9,12 +9,10 @@ import zh from "./words.zh.js";
 // sent before anybody listens.
 const LANGUAGES = { en, de, es, zh };
 
-function chosen() {
-  const wished = navigator.languages.map((each) => each.toLowerCase().split("-")[0]);
-  return wished.find((each) => each in LANGUAGES) ?? "en";
-}
+const baseOf = (locale) => locale.toLowerCase().split("-")[0];
+const locale = navigator.languages.find((each) => baseOf(each) in LANGUAGES) ?? "en"; // times look as in its country
 
-export const language = chosen();
+export const language = baseOf(locale);
 export const words = LANGUAGES[language];
 
 /** Replaces the English of the page: `data-words` names the text, `data-words-ATTRIBUTE` that of an attribute. */
@@ -32,8 +30,8 @@ function attribute(name) {
   return name.slice("words".length).replace(/(?!^)[A-Z]/g, "-$&").toLowerCase();
 }
 
-const time = new Intl.DateTimeFormat(language, { timeStyle: "short" });
-const date = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
+const time = new Intl.DateTimeFormat(locale, { timeStyle: "short" });
+const date = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
 
 /** A moment in a few words: today only its time. seconds: since 1970. */
 export function moment(seconds) {
