@@ -874,7 +874,8 @@ END $$;
 -- renew its lease; with a stronger lock, overlapping commits would block renewals without a gap. FOR SHARE: nor is a
 -- key or client secret revoked meanwhile. Of a conversation, it is the lock that the foreign key takes. Rows that are
 -- locked are skipped: waiting would hold up every session in the batch. The answer maps each instance and credential
--- that may begin sessions to whether its row was free, and each conversation whose row was not to false.
+-- that may begin sessions to whether its row was free, and each conversation whose row was not to false. A conversation
+-- that was removed is never free: who was about to resume it begins nothing there.
 --
 -- Here and below, an array, in `= ANY (ARRAY (...))`, is looked up by key whatever the tables hold; a join may read
 -- them whole. What is locked is looked for among what is not free: mostly nothing.
