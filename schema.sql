@@ -136,14 +136,27 @@ CREATE OR REPLACE TRIGGER delete_credential AFTER DELETE ON client_secrets
 CREATE TABLE IF NOT EXISTS conversations (
     conversation_id uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
     user_id         text        NOT NULL,
-    title           text,
+    title           text,               -- given by hand; NULL: the first words that the user said there
     created_at      timestamptz NOT NULL DEFAULT now(),
+    removed_at      timestamptz,        -- by its user: no longer shown, nor resumed
     CONSTRAINT conversation_of_one_user UNIQUE (conversation_id, user_id),
     CONSTRAINT user_is_named CHECK (length(user_id) BETWEEN 1 AND 256),
     -- For lists, newest first. A constraint, because CREATE INDEX locks writers out even where the index exists, and would
     -- deadlock with them: some write here before they write to conversation_sessions, some after.
     CONSTRAINT conversations_by_user UNIQUE (user_id, created_at, conversation_id)
 );
+
+-- Only where it is missing: even a column that is there would lock writers out, and deadlock with them.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                    WHERE attrelid = 'conversations'::regclass AND attname = 'removed_at' AND NOT attisdropped) THEN
+        ALTER TABLE conversations ADD COLUMN removed_at timestamptz;
+    END IF;
+END $$;
+
+-- What a conversation is called that nobody has given a title: the first words of a text, in one line.
+CREATE OR REPLACE FUNCTION title_of(words text) RETURNS text LANGUAGE sql IMMUTABLE
+RETURN nullif(left(btrim(regexp_replace(left(words, 500), '\s+', ' ', 'g')), 80), '');
 
 CREATE TABLE IF NOT EXISTS conversation_sessions (
     session_id          uuid             PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -861,7 +874,8 @@ END $$;
 -- renew its lease; with a stronger lock, overlapping commits would block renewals without a gap. FOR SHARE: nor is a
 -- key or client secret revoked meanwhile. Of a conversation, it is the lock that the foreign key takes. Rows that are
 -- locked are skipped: waiting would hold up every session in the batch. The answer maps each instance and credential
--- that may begin sessions to whether its row was free, and each conversation whose row was not to false.
+-- that may begin sessions to whether its row was free, and each conversation whose row was not to false. A conversation
+-- that was removed is never free: who was about to resume it begins nothing there.
 --
 -- Here and below, an array, in `= ANY (ARRAY (...))`, is looked up by key whatever the tables hold; a join may read
 -- them whole. What is locked is looked for among what is not free: mostly nothing.
@@ -879,7 +893,8 @@ BEGIN
            AND reaped_at IS NULL AND stopped_at IS NULL FOR KEY SHARE SKIP LOCKED
     ), free_conversation AS MATERIALIZED (
         SELECT conversation_id FROM conversations
-         WHERE conversation_id = ANY (ARRAY (SELECT conversation_id FROM asked)) FOR KEY SHARE SKIP LOCKED
+         WHERE removed_at IS NULL
+           AND conversation_id = ANY (ARRAY (SELECT conversation_id FROM asked)) FOR KEY SHARE SKIP LOCKED
     ), free_key AS MATERIALIZED (
         SELECT key_id FROM api_keys
          WHERE key_id = ANY (ARRAY (SELECT credential_id FROM asked)) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
@@ -1027,6 +1042,35 @@ BEGIN
         UNION ALL SELECT session_id, false FROM conversation_sessions WHERE is_active AND session_id = ANY (ARRAY (
                SELECT session_id FROM ending WHERE session_id NOT IN (SELECT session_id FROM ended)))) each;
     RETURN answer;
+END $$;
+
+-- Deletes a conversation for its user: its live sessions end, so that their servers close the sockets, and its items are
+-- marked as deleted ones are. They stay in the transcript. Returns `deleted`, `unknown` where the user has no such
+-- conversation, or `held` where a row is locked and nothing was done: waiting would keep a connection from others.
+--
+-- FOR UPDATE, which conflicts with the lock of a begin: each sees the other. Statements of their own, since the sessions
+-- that count are those at the time of the lock.
+CREATE OR REPLACE FUNCTION delete_conversation(conversation uuid, owner text) RETURNS text
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM FROM conversations WHERE conversation_id = conversation AND user_id = owner AND removed_at IS NULL;
+    IF NOT FOUND THEN
+        RETURN 'unknown';
+    END IF;
+    PERFORM FROM conversations WHERE conversation_id = conversation AND removed_at IS NULL FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN 'held';
+    END IF;
+    IF (SELECT count(*) FROM conversation_sessions WHERE conversation_id = conversation) <>
+       (SELECT count(*) FROM (SELECT FROM conversation_sessions WHERE conversation_id = conversation
+                                 FOR NO KEY UPDATE SKIP LOCKED) free) THEN -- ended ones too: see forget_messages
+        RETURN 'held';
+    END IF;
+    UPDATE conversation_sessions SET is_active = false, end_reason = 'by_hand'
+     WHERE conversation_id = conversation AND is_active;
+    UPDATE messages SET deleted_at = now() WHERE conversation_id = conversation AND deleted_at IS NULL;
+    UPDATE conversations SET removed_at = now() WHERE conversation_id = conversation;
+    RETURN 'deleted';
 END $$;
 
 -- ------------------------------------------------------------------------------------ views for operators

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
+from lastcall.store.conversations.seam import SEARCHED_CONVERSATIONS_MAX, SEARCHED_MESSAGES_MAX
 from lastcall.store.errors import ItemNotFound
-from lastcall.store.records import PAGE_BYTES_MAX, ConversationSummary, StoredHistory, StoredItem
+from lastcall.store.records import (
+    PAGE_BYTES_MAX,
+    ConversationSummary,
+    StoredHistory,
+    StoredItem,
+)
 
 from .fake_rows import check_text
 from .fake_tables import FakeTables, newest
@@ -16,7 +23,7 @@ class FakeConversations(FakeTables):
     """Conversations: their items, by page or whole, and a user's list of them."""
 
     def _load_history(self, conversation_id: UUID, user_id: str, limit: int, bytes_max: int) -> StoredHistory | None:
-        if self.conversations.get(conversation_id) != user_id:
+        if not self._owns(user_id, conversation_id):
             return None
         kept = [item for item in self.items(conversation_id) if not item.deleted]
         last = newest(kept, limit)
@@ -34,7 +41,7 @@ class FakeConversations(FakeTables):
         self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None
     ) -> Sequence[StoredItem] | None:
         check_text(cursor or "")
-        if self.conversations.get(conversation_id) != user_id:
+        if not self._owns(user_id, conversation_id):
             return None
         items = self.items(conversation_id)
         ids = [item.item_id for item in items]
@@ -44,20 +51,56 @@ class FakeConversations(FakeTables):
             at = max((not item.deleted, at) for at, item in enumerate(items) if item.item_id == cursor)[1]
             items = items[:at] if older else items[at + 1 :]
         left = [item for item in items if not item.deleted]
-        return _within_bytes(left[::-1][:limit] if older else left[:limit])
+        page = _within_bytes(left[::-1][:limit] if older else left[:limit])
+        return [replace(item, stored_at=self.stored_at[item.message_id]) for item in page]
 
-    def _list_conversations(self, user_id: str, limit: int, after: UUID | None) -> Sequence[ConversationSummary] | None:
-        theirs = [key for key, owner in self.conversations.items() if owner == user_id][::-1]
+    def _list_conversations(
+        self, user_id: str, limit: int, after: UUID | None, search: str | None
+    ) -> Sequence[ConversationSummary] | None:
+        check_text(search or "")
+        theirs = [key for key in self.conversations if self._owns(user_id, key)][::-1]
         if after is not None and after not in theirs:
             return None
-        first = 0 if after is None else theirs.index(after) + 1
-        return [self._summary(key) for key in theirs[first : first + limit]]
+        following = theirs[0 if after is None else theirs.index(after) + 1 :]
+        if search is not None:
+            following = [key for key in following[:SEARCHED_CONVERSATIONS_MAX] if self._mentions(key, search.lower())]
+        return [self._summary(key) for key in following[:limit]]
+
+    def _rename(self, conversation_id: UUID, user_id: str, title: str | None) -> bool:
+        check_text(title or "")
+        if not self._owns(user_id, conversation_id):
+            return False
+        self.titles[conversation_id] = title
+        return True
+
+    def _delete_conversation(self, conversation_id: UUID, user_id: str) -> bool:
+        if not self._owns(user_id, conversation_id):
+            return False
+        for session in self.sessions.values():
+            if session.conversation_id == conversation_id and session.is_active:
+                self.close_by_hand(session.session_id)
+        for item in self.items(conversation_id):
+            self.messages[item.message_id] = replace(item, deleted=True)
+            if self.message_ids.pop((conversation_id, item.item_id), None) is not None:
+                self.deleted_ids.add((conversation_id, item.item_id))
+        self.deleted_conversations.add(conversation_id)
+        return True
+
+    def _owns(self, user_id: str, conversation_id: UUID) -> bool:
+        return self.conversations.get(conversation_id) == user_id and conversation_id not in self.deleted_conversations
+
+    def _mentions(self, conversation_id: UUID, words: str) -> bool:
+        said = [each.content for each in self.items(conversation_id) if each.kind == "message" and not each.deleted]
+        title = self._summary(conversation_id).title or ""
+        return any(words in text.lower() for text in (title, *newest(said, SEARCHED_MESSAGES_MAX)))
 
     def _summary(self, conversation_id: UUID) -> ConversationSummary:
         created_at = self.created_at[conversation_id]
         items = self.items(conversation_id)
         last_active_at = self.stored_at[items[-1].message_id] if items else created_at
-        return ConversationSummary(conversation_id, created_at, None, last_active_at)
+        first = next((each.content for each in items if each.role == "user" and not each.deleted), "")
+        title = self.titles.get(conversation_id) or " ".join(first[:500].split())[:80] or None
+        return ConversationSummary(conversation_id, created_at, title, last_active_at)
 
 
 def _bytes(item: StoredItem) -> int:

@@ -202,9 +202,15 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
         return await self._ask("page_items", load)
 
     async def list_conversations(
-        self, user_id: str, limit: int, *, after: UUID | None = None
+        self, user_id: str, limit: int, *, after: UUID | None = None, search: str | None = None
     ) -> Sequence[ConversationSummary] | None:
-        return await self._ask("list_conversations", lambda: self._list_conversations(user_id, limit, after))
+        return await self._ask("list_conversations", lambda: self._list_conversations(user_id, limit, after, search))
+
+    async def rename_conversation(self, conversation_id: UUID, user_id: str, title: str | None) -> bool:
+        return await self._ask("rename_conversation", lambda: self._rename(conversation_id, user_id, title))
+
+    async def delete_conversation(self, conversation_id: UUID, user_id: str) -> bool:
+        return await self._ask("delete_conversation", lambda: self._delete_conversation(conversation_id, user_id))
 
     async def claim_memory(
         self, limit: int, lease_seconds: float, *, session_id: UUID | None = None

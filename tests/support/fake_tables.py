@@ -21,6 +21,7 @@ from lastcall.store.errors import (
     ItemNotFound,
     SessionClosed,
     StoreError,
+    StoreUnavailable,
 )
 from lastcall.store.records import (
     EVIDENCE_SECONDS,
@@ -59,6 +60,8 @@ class FakeTables:
         self.guards: dict[UUID, FakeLeaseConnection] = {}
         self.conversations: dict[UUID, str] = {}
         self.created_at: dict[UUID, float] = {}  # by conversation
+        self.titles: dict[UUID, str | None] = {}  # by conversation; given by hand
+        self.deleted_conversations: set[UUID] = set()
         self.sessions: dict[UUID, SessionRecord] = {}
         self.messages: dict[UUID, StoredItem] = {}
         self.stored_at: dict[UUID, float] = {}  # by message
@@ -100,6 +103,8 @@ class FakeTables:
         for key in [key for key, owner in self.conversations.items() if owner == user_id]:
             del self.conversations[key], self.created_at[key]
             self.ids_in_conversation.pop(key, None)
+            self.titles.pop(key, None)
+            self.deleted_conversations.discard(key)
         self.memories = {key: memory for key, memory in self.memories.items() if key[0] != user_id}
 
     def declare_dead(self, instance_id: UUID) -> None:
@@ -192,6 +197,8 @@ class FakeTables:
             raise InvalidRow("a session cannot start in the future")
         if self.conversations.get(start.conversation_id, start.user_id) != start.user_id:
             raise InvalidRow("the conversation is another user's")
+        if start.conversation_id in self.deleted_conversations:
+            raise StoreUnavailable("the conversation was deleted")
         self.conversations[start.conversation_id] = start.user_id
         self.created_at.setdefault(start.conversation_id, trio.current_time())
         self.sessions[start.session_id] = SessionRecord(

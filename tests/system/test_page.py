@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 import jwt
 import pytest
 
+from ..support.chat_page import Visitors, expect_conversation, say
 from ..support.processes import run_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
     from ..support.processes import ServerProcess
 
@@ -24,47 +24,7 @@ expect = sync_api.expect
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def chat_server(database_url: str) -> Iterator[ServerProcess]:
-    """One server for all tests of the page: each test is a user of its own."""
-    with run_server("--database-url", database_url, "--agent", "echo") as process:
-        yield process
-
-
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens the page as a new visitor's browser would. What the page reports as an error fails the test."""
-    contexts, errors = [], []
-
-    def open_page(url: str, user: str = "", width: int = 1200) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 760})
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(error))
-        page.goto(url)
-        if user:
-            page.get_by_label("Your name").fill(user)
-            page.get_by_label("Your name").press("Enter")
-        expect(page.get_by_role("status")).to_have_text("Connected")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert errors == []
-
-
-def say(page: Page, text: str) -> None:
-    page.get_by_label("Message", exact=True).fill(text)
-    page.get_by_label("Message", exact=True).press("Enter")
-
-
-def expect_conversation(page: Page, *texts: str) -> None:
-    expect(page.locator("#messages .said")).to_have_text(list(texts))
-    expect(page.get_by_role("button", name="Send")).to_be_visible()
-
-
-def test_an_answer_is_shown_below_the_message(open_page: Callable[..., Page], chat_server: ServerProcess) -> None:
+def test_an_answer_is_shown_below_the_message(open_page: Visitors, chat_server: ServerProcess) -> None:
     page = open_page(chat_server.url, "page-answer")
     expect(page.get_by_role("heading", name="Say hello")).to_be_visible()
     say(page, "hello there")
@@ -73,7 +33,7 @@ def test_an_answer_is_shown_below_the_message(open_page: Callable[..., Page], ch
     expect(page.get_by_label("Message", exact=True)).to_have_value("")
 
 
-def test_shift_and_enter_start_a_new_line(open_page: Callable[..., Page], chat_server: ServerProcess) -> None:
+def test_shift_and_enter_start_a_new_line(open_page: Visitors, chat_server: ServerProcess) -> None:
     page = open_page(chat_server.url, "page-lines")
     box = page.get_by_label("Message", exact=True)
     box.type("one")
@@ -84,7 +44,7 @@ def test_shift_and_enter_start_a_new_line(open_page: Callable[..., Page], chat_s
     assert page.locator("[data-role=user] .said").inner_text() == "one\ntwo"
 
 
-def test_messages_are_never_taken_for_markup(open_page: Callable[..., Page], chat_server: ServerProcess) -> None:
+def test_messages_are_never_taken_for_markup(open_page: Visitors, chat_server: ServerProcess) -> None:
     page = open_page(chat_server.url, "page-markup")
     text = "<img src=x onerror=alert(1)><b>bold</b>"
     say(page, text)
@@ -92,7 +52,7 @@ def test_messages_are_never_taken_for_markup(open_page: Callable[..., Page], cha
     expect(page.locator("#messages b, #messages img")).to_have_count(0)
 
 
-def test_stop_ends_the_answer_and_keeps_what_was_said(open_page: Callable[..., Page], database_url: str) -> None:
+def test_stop_ends_the_answer_and_keeps_what_was_said(open_page: Visitors, database_url: str) -> None:
     with run_server("--database-url", database_url, "--agent", "tests.support.endless_agent:EndlessAgent") as server:
         page = open_page(server.url, "page-stop")
         say(page, "go on")
@@ -102,7 +62,7 @@ def test_stop_ends_the_answer_and_keeps_what_was_said(open_page: Callable[..., P
         expect_conversation(page, "go on", "Well … ")
 
 
-def test_a_reload_goes_on_in_the_same_conversation(open_page: Callable[..., Page], chat_server: ServerProcess) -> None:
+def test_a_reload_goes_on_in_the_same_conversation(open_page: Visitors, chat_server: ServerProcess) -> None:
     page = open_page(chat_server.url, "page-reload")
     say(page, "first")
     expect_conversation(page, "first", "You said: first")
@@ -112,7 +72,7 @@ def test_a_reload_goes_on_in_the_same_conversation(open_page: Callable[..., Page
     expect_conversation(page, "first", "You said: first", "second", "You said: second")
 
 
-def test_a_restart_of_the_server_loses_no_message(open_page: Callable[..., Page], database_url: str) -> None:
+def test_a_restart_of_the_server_loses_no_message(open_page: Visitors, database_url: str) -> None:
     """The page reconnects to the same conversation and sends what was typed meanwhile."""
     with run_server("--database-url", database_url, "--agent", "echo") as first:
         page = open_page(first.url, "page-restart")
@@ -128,9 +88,7 @@ def test_a_restart_of_the_server_loses_no_message(open_page: Callable[..., Page]
         expect_conversation(page, "before", "You said: before", "meanwhile", "You said: meanwhile")
 
 
-def test_a_conversation_that_is_gone_is_replaced_by_a_new_one(
-    open_page: Callable[..., Page], chat_server: ServerProcess
-) -> None:
+def test_a_conversation_that_is_gone_is_replaced_by_a_new_one(open_page: Visitors, chat_server: ServerProcess) -> None:
     page = open_page(chat_server.url)
     page.evaluate(f"localStorage['lastcall.conversation.anonymous'] = 'conv_{'0' * 32}'")
     page.reload()
@@ -139,7 +97,7 @@ def test_a_conversation_that_is_gone_is_replaced_by_a_new_one(
     expect_conversation(page, "hello", "You said: hello")
 
 
-def test_a_new_conversation_starts_empty(open_page: Callable[..., Page], chat_server: ServerProcess) -> None:
+def test_a_new_conversation_starts_empty(open_page: Visitors, chat_server: ServerProcess) -> None:
     page = open_page(chat_server.url, "page-new")
     say(page, "old")
     expect_conversation(page, "old", "You said: old")
@@ -150,7 +108,7 @@ def test_a_new_conversation_starts_empty(open_page: Callable[..., Page], chat_se
 
 
 def test_what_was_said_in_an_earlier_session_is_shown_as_remembered(
-    open_page: Callable[..., Page], chat_server: ServerProcess
+    open_page: Visitors, chat_server: ServerProcess
 ) -> None:
     page = open_page(chat_server.url, "page-memory")
     expect(page.get_by_text("Nothing yet.")).to_be_visible()
@@ -160,9 +118,7 @@ def test_what_was_said_in_an_earlier_session_is_shown_as_remembered(
     expect(page.locator("#facts")).to_contain_text("Oslo")
 
 
-def test_one_users_conversation_and_memories_are_not_anothers(
-    open_page: Callable[..., Page], chat_server: ServerProcess
-) -> None:
+def test_one_users_conversation_and_memories_are_not_anothers(open_page: Visitors, chat_server: ServerProcess) -> None:
     page = open_page(chat_server.url, "page-one")
     say(page, "I live in Bergen.")
     expect_conversation(page, "I live in Bergen.", "You said: I live in Bergen.")
@@ -175,7 +131,7 @@ def test_one_users_conversation_and_memories_are_not_anothers(
 
 
 @pytest.mark.parametrize("width", [320, 360, 768, 1600])
-def test_no_width_scrolls_sideways(open_page: Callable[..., Page], chat_server: ServerProcess, width: int) -> None:
+def test_no_width_scrolls_sideways(open_page: Visitors, chat_server: ServerProcess, width: int) -> None:
     page = open_page(chat_server.url, f"page-{width}", width)
     say(page, "unbreakable" * 30)
     expect(page.locator("#messages .said")).to_have_count(2)

@@ -105,17 +105,15 @@ class Conversation:
             instructions=with_briefing(opening.instructions, self._briefing),
             expires_at=opening.expires_at,
             conversation_id=public_id("conv", session.conversation_id),
+            user=session.user_id,
         )
         session.stop_responses_with(self._responder.stop)
 
     def send_created(self) -> None:
         """Sends the first events of the session."""
         self._outbox.emit(server_events.SessionCreated(session=self._config))
-        self._outbox.emit(
-            server_events.ConversationCreated(
-                conversation=server_events.ConversationRef(id=self._config.conversation_id)
-            )
-        )
+        conversation = server_events.ConversationRef(id=self._config.conversation_id)
+        self._outbox.emit(server_events.ConversationCreated(conversation=conversation))
 
     async def run(self, inbox: AsyncIterable[AnyClientEvent | EventRejected]) -> None:
         """Handles events in order, until the inbox ends or the session does."""

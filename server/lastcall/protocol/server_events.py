@@ -31,7 +31,10 @@ class Audio(Struct):
 
 
 class RealtimeSession(Struct, kw_only=True):
-    """The whole session, as it is sent at connect and after every update."""
+    """The whole session, as it is sent at connect and after every update.
+
+    conversation_id, user: not in the public API. user: whose session it is, whatever name the client asked for.
+    """
 
     type: Literal["realtime"] = "realtime"
     object: Literal["realtime.session"] = "realtime.session"
@@ -49,6 +52,7 @@ class RealtimeSession(Struct, kw_only=True):
     audio: Audio = msgspec.field(default_factory=Audio)
     expires_at: int | UnsetType = UNSET
     conversation_id: str
+    user: str | UnsetType = UNSET
 
 
 class SessionCreated(ServerEvent, tag="session.created"):

@@ -150,7 +150,7 @@ SELECT pending, EXISTS (SELECT FROM recall_passages WHERE user_id = $1) AS has_p
  ORDER BY updated_at, memory_id;
 
 -- name: find_conversation
-SELECT conversation_id FROM conversations WHERE conversation_id = $1 AND user_id = $2;
+SELECT conversation_id FROM conversations WHERE conversation_id = $1 AND user_id = $2 AND removed_at IS NULL;
 
 -- name: load_history
 -- The newest $3 items of the conversation $1, and the newest $4 of role system among those before them; no row: the user
@@ -158,7 +158,7 @@ SELECT conversation_id FROM conversations WHERE conversation_id = $1 AND user_id
 -- there is one row without an item. The length of a long text is read without the text. left_out: there are more items
 -- of role system.
 WITH mine AS MATERIALIZED (
-    SELECT conversation_id FROM conversations WHERE conversation_id = $1 AND user_id = $2
+    SELECT conversation_id FROM conversations WHERE conversation_id = $1 AND user_id = $2 AND removed_at IS NULL
 ), newest AS MATERIALIZED (
     SELECT message_id, position, octet_length(content) AS bytes FROM messages
      WHERE conversation_id = (SELECT conversation_id FROM mine) AND deleted_at IS NULL
@@ -192,7 +192,8 @@ SELECT position, message_id FROM (
 
 -- name: items_after
 -- $5: bytes of content, behind which the page ends; the item that exceeds it is the last one.
-SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name FROM (
+SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name,
+       extract(epoch FROM created_at)::double precision AS stored_at FROM (
     SELECT *, sum(octet_length(content)) OVER (ORDER BY position, message_id) - octet_length(content) AS bytes_before
       FROM (SELECT * FROM messages
              WHERE conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) > ($2, $3)
@@ -200,7 +201,8 @@ SELECT message_id, session_id, conversation_id, item_id, position, role, content
 ) page WHERE bytes_before <= $5 ORDER BY position, message_id;
 
 -- name: items_before
-SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name FROM (
+SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name,
+       extract(epoch FROM created_at)::double precision AS stored_at FROM (
     SELECT *, sum(octet_length(content)) OVER (ORDER BY position DESC, message_id DESC) - octet_length(content)
            AS bytes_before
       FROM (SELECT * FROM messages
@@ -209,16 +211,47 @@ SELECT message_id, session_id, conversation_id, item_id, position, role, content
 ) page WHERE bytes_before <= $5 ORDER BY position DESC, message_id DESC;
 
 -- name: list_conversations
--- Newest first. $2: the conversation after which to continue, or NULL.
-SELECT conversation_id, extract(epoch FROM c.created_at)::double precision AS created_at, title,
+-- Newest first. $2: the conversation after which to continue, or NULL. $4: words that the title or what was said has to
+-- contain, in whatever case, or NULL. Looked through are the newest $5 conversations, of each the newest $6 messages, of
+-- each the first 4000 characters. A conversation without a title is called by the first words that its user said there.
+SELECT conversation_id, extract(epoch FROM c.created_at)::double precision AS created_at,
+       coalesce(title, first.words) AS title,
        extract(epoch FROM coalesce(last.created_at, c.created_at))::double precision AS last_active_at
-  FROM conversations c LEFT JOIN LATERAL (
+  FROM (SELECT * FROM conversations
+         WHERE user_id = $1 AND removed_at IS NULL AND ($2::uuid IS NULL OR (created_at, conversation_id) < (
+               SELECT created_at, conversation_id FROM conversations WHERE conversation_id = $2 AND user_id = $1))
+         ORDER BY created_at DESC, conversation_id DESC LIMIT CASE WHEN $4::text IS NULL THEN $3::integer ELSE $5 END
+  ) c LEFT JOIN LATERAL (
     SELECT created_at FROM messages m WHERE m.conversation_id = c.conversation_id
      ORDER BY position DESC, message_id DESC LIMIT 1
-  ) last ON true
- WHERE user_id = $1 AND ($2::uuid IS NULL OR (c.created_at, conversation_id) < (
-       SELECT created_at, conversation_id FROM conversations WHERE conversation_id = $2 AND user_id = $1))
+  ) last ON true LEFT JOIN LATERAL (
+    SELECT title_of(content) AS words FROM messages m
+     WHERE m.conversation_id = c.conversation_id AND role = 'user' AND deleted_at IS NULL
+     ORDER BY position, message_id LIMIT 1
+  ) first ON true
+ WHERE $4::text IS NULL OR strpos(lower(coalesce(title, first.words)), lower($4)) > 0 OR EXISTS (
+       SELECT FROM (SELECT content FROM messages m
+                     WHERE m.conversation_id = c.conversation_id AND kind = 'message' AND deleted_at IS NULL
+                     ORDER BY position DESC, message_id DESC LIMIT $6) said
+        WHERE strpos(lower(left(content, 4000)), lower($4)) > 0)
  ORDER BY c.created_at DESC, conversation_id DESC LIMIT $3;
+
+-- name: rename_conversation
+-- $3: NULL takes the title away. No row: the user has no such conversation. The row may be locked by another transaction:
+-- then `held`, since waiting would keep a connection from others.
+WITH mine AS MATERIALIZED (
+    SELECT conversation_id FROM conversations WHERE conversation_id = $1 AND user_id = $2 AND removed_at IS NULL
+), free AS MATERIALIZED (
+    SELECT conversation_id FROM conversations WHERE conversation_id = (SELECT conversation_id FROM mine)
+       FOR NO KEY UPDATE SKIP LOCKED
+), renamed AS (
+    UPDATE conversations SET title = $3 WHERE conversation_id IN (SELECT conversation_id FROM free)
+)
+SELECT NOT EXISTS (SELECT FROM free) AS held FROM mine;
+
+-- name: delete_conversation
+-- `deleted`, `held` or `unknown`: see the function in schema.sql.
+SELECT delete_conversation($1, $2) AS outcome;
 
 -- name: claim_memory
 -- SKIP LOCKED: two servers at the same time claim different sessions. An attempt counts when it begins, so that a
@@ -439,7 +472,8 @@ WITH parent AS MATERIALIZED (
     INSERT INTO client_secrets (secret_id, key_id, user_id, conversation_id, session, secret_hash, expires_at)
     SELECT $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7)
      WHERE ($2::uuid IS NULL OR EXISTS (SELECT FROM parent))
-       AND ($4::uuid IS NULL OR EXISTS (SELECT FROM conversations WHERE conversation_id = $4 AND user_id = $3::text))
+       AND ($4::uuid IS NULL OR EXISTS (
+           SELECT FROM conversations WHERE conversation_id = $4 AND user_id = $3::text AND removed_at IS NULL))
     RETURNING expires_at
 )
 SELECT (SELECT extract(epoch FROM expires_at)::bigint FROM made) AS expires_at,

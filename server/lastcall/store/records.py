@@ -106,11 +106,10 @@ class StoredItem:
 
     message_id: chosen by the server process, so that storing an item twice has no effect.
     item_id: the id that clients see; unique among the conversation's items that are not deleted.
-    position: the order of items in a conversation.
-    content: the text of a message, the arguments of a call, or its output.
+    position: the order of items in a conversation. content: a message's text, a call's arguments, or its output.
     role: `assistant` for a function call and `tool` for its output.
     call_id, name: of a function call; its output has the same `call_id`.
-    deleted: no longer part of the conversation, but still in the transcript.
+    deleted: no longer part of the conversation, but still in the transcript. stored_at: Unix seconds; None: not known.
     """
 
     message_id: UUID = field(default_factory=uuid4)
@@ -125,6 +124,7 @@ class StoredItem:
     call_id: str | None = None
     name: str | None = None
     deleted: bool = False
+    stored_at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class Recollection:
 
 @dataclass(frozen=True, slots=True)
 class ConversationSummary:
-    """A conversation in a list. Times are Unix seconds.
+    """A conversation in a list, with its own title or its first words. Times are Unix seconds.
 
     last_active_at: when its newest item was stored; where it has none, when it was created.
     """

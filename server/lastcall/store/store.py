@@ -10,11 +10,11 @@ from typing import Protocol
 from uuid import UUID
 
 from ..agents.agent import Memory
+from .conversations.seam import ConversationStore
 from .credentials import ClientSecret, Credential
 from .lease import InstanceStore
 from .people.store import PeopleStore
 from .records import (
-    ConversationSummary,
     ItemDeletion,
     MemoryClaim,
     PastTurn,
@@ -22,12 +22,11 @@ from .records import (
     SearchResult,
     SessionEnd,
     SessionStart,
-    StoredHistory,
     StoredItem,
 )
 
 
-class Store(InstanceStore, PeopleStore, Protocol):
+class Store(InstanceStore, ConversationStore, PeopleStore, Protocol):
     """All operations on the database.
 
     All are idempotent, and all raise `StoreUnavailable` if the database does not answer in time: reads after some
@@ -137,53 +136,6 @@ class Store(InstanceStore, PeopleStore, Protocol):
 
         Returns:
             The number of sessions that it closed.
-        """
-        ...
-
-    # --- conversations
-
-    async def load_history(
-        self, conversation_id: UUID, user_id: str, limit: int, *, bytes_max: int
-    ) -> StoredHistory | None:
-        """Loads what a resumed conversation begins with, in one query.
-
-        Args:
-            conversation_id: The conversation.
-            user_id: Its user.
-            limit: The number of items at most; and as many of role system from before them.
-            bytes_max: Of all texts together. Beyond it nothing is loaded, and only the sizes are returned.
-
-        Returns:
-            The history; None where the user has no such conversation.
-        """
-        ...
-
-    async def page_items(
-        self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None = None
-    ) -> Sequence[StoredItem] | None:
-        """Returns the items next to another one, nearest first, without deleted ones.
-
-        Args:
-            conversation_id: The conversation.
-            user_id: Its user.
-            limit: The number of items at most. There are fewer where their content exceeds `PAGE_BYTES_MAX`.
-            older: Whether to return items before the cursor, not after it.
-            cursor: An item's id. None: the end of the conversation if `older`, else its beginning.
-
-        Returns:
-            The items; None where the user has no such conversation.
-
-        Raises:
-            ItemNotFound: The conversation has no item `cursor`.
-        """
-        ...
-
-    async def list_conversations(
-        self, user_id: str, limit: int, *, after: UUID | None = None
-    ) -> Sequence[ConversationSummary] | None:
-        """Returns the user's conversations, newest first, beginning behind `after`.
-
-        None: `after` is not a conversation of the user.
         """
         ...
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from starlette.responses import Response
 
 from ..protocol.errors import RequestRefused
@@ -64,17 +64,24 @@ class MemoryList(Struct, kw_only=True):
 
 
 class ItemList(Struct, kw_only=True):
-    """A page of items. has_more: whether more follow in the direction of paging."""
+    """A page of items. has_more: whether more follow in the direction of paging.
+
+    times: where they are asked for, when each item was stored, in Unix seconds and in the order of `data`.
+    """
 
     object: Literal["list"] = "list"
     data: list[Item]
     first_id: str | None
     last_id: str | None
     has_more: bool
+    times: list[int] | UnsetType = UNSET
 
 
 class ConversationBody(Struct, kw_only=True):
-    """Times are Unix seconds. last_active_at: of the newest item, else created_at."""
+    """Times are Unix seconds. last_active_at: of the newest item, else created_at.
+
+    title: given by hand, or the first words that the user said there; null where there are none yet.
+    """
 
     id: str
     object: Literal["conversation"] = "conversation"
@@ -91,6 +98,20 @@ class ConversationList(Struct, kw_only=True):
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+
+class ConversationDeleted(Struct, kw_only=True):
+    id: str
+    object: Literal["conversation.deleted"] = "conversation.deleted"
+    deleted: Literal[True] = True
+
+
+class ConversationRenamed(Struct, kw_only=True):
+    """title: as given; null: its first words are its title again."""
+
+    id: str
+    object: Literal["conversation"] = "conversation"
+    title: str | None
 
 
 def answer(body: Struct, *, status: int = 200) -> Response:

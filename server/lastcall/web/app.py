@@ -24,7 +24,7 @@ from .access import HttpServices
 from .answers import error_answer
 from .asyncapi import asyncapi
 from .client_secrets import create_client_secret
-from .conversations import conversation_items, conversations
+from .conversations import conversation_items, conversations, delete_conversation, rename_conversation
 from .health import health, metrics, readiness
 from .memories import edit_memory, forget_memory, memories
 from .middleware import AzurePaths, Bounded, NotProxied, Rated, SafeHeaders
@@ -56,7 +56,7 @@ def create_app(services: HttpServices, *, origins: Collection[str] = (), tls: bo
 def _cors(origins: Collection[str]) -> Sequence[Middleware]:
     if not origins:
         return ()
-    methods, headers = ("GET", "POST"), ("authorization", API_KEY, "content-type", USER_HEADER)
+    methods, headers = ("GET", "POST", "DELETE"), ("authorization", API_KEY, "content-type", USER_HEADER)
     return (Middleware(CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=headers),)
 
 
@@ -74,6 +74,7 @@ def api_document(name: str) -> bytes:
 
 ROUTES: Sequence[BaseRoute] = (
     Route("/", chat_page),
+    Route("/c/{conversation_id}", chat_page),
     Route("/healthz", health),
     Route("/readyz", readiness),
     Route("/metrics", metrics),
@@ -82,6 +83,8 @@ ROUTES: Sequence[BaseRoute] = (
     Route("/v1/memories/{memory_id}", forget_memory, methods=["DELETE"]),
     Route("/v1/realtime/client_secrets", create_client_secret, methods=["POST"]),
     Route("/v1/conversations", conversations),
+    Route("/v1/conversations/{conversation_id}", rename_conversation, methods=["POST"]),
+    Route("/v1/conversations/{conversation_id}", delete_conversation, methods=["DELETE"]),
     Route("/v1/conversations/{conversation_id}/items", conversation_items),
     Route("/openapi.json", api_description),
     Route("/asyncapi.json", api_description),

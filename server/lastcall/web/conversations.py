@@ -1,24 +1,40 @@
-"""A user's conversations and their items, in pages."""
+"""A user's conversations: their items and the list of them, in pages; renaming and deleting one."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import accumulate
+from uuid import UUID
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..auth.identity import Principal
 from ..conversation.rows import restored_item
 from ..conversation.validation import ID_CHARS_MAX
 from ..protocol.errors import RequestRefused
 from ..protocol.ids import parse_public_id, public_id
+from ..protocol.parsing import unknown_field
 from ..store.errors import ItemNotFound
 from ..store.records import PAGE_BYTES_MAX, ConversationSummary, StoredItem
 from .access import principal_of, services_of
-from .answers import ConversationBody, ConversationList, ItemList, answer
+from .answers import (
+    ConversationBody,
+    ConversationDeleted,
+    ConversationList,
+    ConversationRenamed,
+    ItemList,
+    answer,
+)
 
 PAGE_DEFAULT = 20
 PAGE_MAX = 100
+TITLE_CHARS_MAX = 200
+SEARCH_CHARS_MAX = 200
+# Controls, lone surrogates, and what turns the direction of the text around it. Joiners stay: emoji consist of them.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 async def conversation_items(request: Request) -> Response:
@@ -30,12 +46,8 @@ async def conversation_items(request: Request) -> Response:
     if after is not None and before is not None:
         raise _invalid("after and before cannot be used together.", "before")
     older = descending is (before is None)
-    try:
-        conversation_id = parse_public_id("conv", request.path_params["conversation_id"])
-    except ValueError:
-        raise _unknown() from None
-    if not principal.may_enter(conversation_id):
-        raise _unknown()
+    with_times = _choice(request, "times", "false", ("false", "true")) == "true"
+    conversation_id = _conversation_id(request, principal)
     try:
         found = await services_of(request).store.page_items(
             conversation_id, principal.user_id, limit + 1, older=older, cursor=after or before
@@ -46,11 +58,13 @@ async def conversation_items(request: Request) -> Response:
     if found is None:
         raise _unknown()
     fitting = _fitting(found[:limit])
-    page = [restored_item(stored) for stored in fitting]
-    if older is not descending:
-        page.reverse()
+    shown = fitting if older is descending else fitting[::-1]
+    page = [restored_item(stored) for stored in shown]
     first_id, last_id = (page[0].id, page[-1].id) if page else (None, None)
-    return answer(ItemList(data=page, first_id=first_id, last_id=last_id, has_more=len(found) > len(page)))
+    body = ItemList(data=page, first_id=first_id, last_id=last_id, has_more=len(found) > len(page))
+    if with_times:
+        body.times = [int(stored.stored_at or 0) for stored in shown]
+    return answer(body)
 
 
 def _fitting(found: Sequence[StoredItem]) -> Sequence[StoredItem]:
@@ -69,12 +83,69 @@ async def conversations(request: Request) -> Response:
         after = parse_public_id("conv", request.query_params["after"]) if "after" in request.query_params else None
     except ValueError:
         raise _invalid("after must be conv_ and 32 hex digits.", "after") from None
-    found = await services_of(request).store.list_conversations(principal.user_id, limit + 1, after=after)
+    search = _search(request)
+    store = services_of(request).store
+    found = await store.list_conversations(principal.user_id, limit + 1, after=after, search=search)
     if found is None:
         raise _invalid("The user has no conversation with this id.", "after")
     page = [_conversation(each) for each in found[:limit]]
     first_id, last_id = (page[0].id, page[-1].id) if page else (None, None)
     return answer(ConversationList(data=page, first_id=first_id, last_id=last_id, has_more=len(found) > limit))
+
+
+async def rename_conversation(request: Request) -> Response:
+    """Gives a conversation a title, or takes it away."""
+    principal = await principal_of(request)
+    conversation_id = _conversation_id(request, principal)
+    title = _title(await request.body())
+    if not await services_of(request).store.rename_conversation(conversation_id, principal.user_id, title):
+        raise _unknown()
+    return answer(ConversationRenamed(id=public_id("conv", conversation_id), title=title))
+
+
+async def delete_conversation(request: Request) -> Response:
+    """Deletes a conversation: it is neither shown nor resumed any more, and its live sessions end."""
+    principal = await principal_of(request)
+    conversation_id = _conversation_id(request, principal)
+    if not await services_of(request).store.delete_conversation(conversation_id, principal.user_id):
+        raise _unknown()
+    return answer(ConversationDeleted(id=public_id("conv", conversation_id)))
+
+
+class _Renaming(msgspec.Struct, forbid_unknown_fields=True):
+    title: str | None
+
+
+def _title(body: bytes) -> str | None:
+    try:
+        title = msgspec.json.decode(body, type=_Renaming).title
+    except (msgspec.DecodeError, RecursionError) as error:
+        if (name := unknown_field(error)) is not None:
+            raise RequestRefused("unknown_parameter", f"Unknown parameter: '{name}'.", name) from None
+        raise _invalid(f"Invalid body: {error}.", "title") from None
+    if title is None:
+        return None
+    title = " ".join(title.split())
+    if not 1 <= len(title) <= TITLE_CHARS_MAX or _CONTROLS.search(title):
+        raise _invalid(f"title must have 1 to {TITLE_CHARS_MAX} characters, none of them a control character.", "title")
+    return title
+
+
+def _search(request: Request) -> str | None:
+    words = request.query_params.get("search")
+    if words is not None and (not 1 <= len(words) <= SEARCH_CHARS_MAX or "\0" in words):
+        raise _invalid(f"search must have 1 to {SEARCH_CHARS_MAX} characters, none of them NUL.", "search")
+    return words
+
+
+def _conversation_id(request: Request, principal: Principal) -> UUID:
+    try:
+        conversation_id = parse_public_id("conv", request.path_params["conversation_id"])
+    except ValueError:
+        raise _unknown() from None
+    if not principal.may_enter(conversation_id):
+        raise _unknown()
+    return conversation_id
 
 
 def _conversation(each: ConversationSummary) -> ConversationBody:

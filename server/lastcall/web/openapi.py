@@ -12,8 +12,9 @@ from starlette.routing import BaseRoute, Route
 from .. import __version__
 from ..auth.identity import USER_CHARS_MAX, USER_HEADER, USER_QUERY
 from ..protocol.errors import ErrorAnswer
+from ..store.conversations.seam import SEARCHED_CONVERSATIONS_MAX
 from . import answers
-from .conversations import PAGE_DEFAULT, PAGE_MAX
+from .conversations import PAGE_DEFAULT, PAGE_MAX, SEARCH_CHARS_MAX, TITLE_CHARS_MAX
 from .schemas import ANSWERS, PLACE, Schema, sent
 
 DESCRIPTION = (
@@ -25,10 +26,14 @@ HTML, JAVASCRIPT, JSON, TEXT = "text/html", "text/javascript", "application/json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What cannot be derived from a route. answers: by status, a type of `answers.py` or a media type."""
+    """What cannot be derived from a route.
+
+    answers: by status, a type of `answers.py` or a media type. body: the JSON Schema of the request's body.
+    """
 
     answers: dict[int, type[Struct] | str]
     parameters: Sequence[dict[str, Any]] = ()
+    body: dict[str, Any] | None = None
     summary: str = ""
     refused: dict[int, str] = field(default_factory=dict)
 
@@ -64,12 +69,19 @@ PAGE = (
 )
 CONVERSATION = _parameter("conversation_id", "path", "conv_ and 32 hex digits.")
 MEMORY = _parameter("memory_id", "path", "mem_ and a number.")
+TIMES = _parameter(
+    "times", "query", "Whether to say when each item was stored.", enum=["false", "true"], default="false"
+)
+NO_CONVERSATION = "The user has no such conversation."
 BAD_PARAMETER = "A parameter is not valid; `error.param` names it."
 NO_DATABASE = "The database is unavailable."
 NO_KEY = "There is no valid key, client secret or token."
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/"): Operation(answers={200: HTML}, summary="The chat page."),
+    ("GET", "/c/{conversation_id}"): Operation(
+        answers={200: HTML}, summary="The chat page, in this conversation.", parameters=[CONVERSATION]
+    ),
     ("GET", "/static/{path}"): Operation(
         answers={200: JAVASCRIPT},
         refused={404: "The file does not exist."},
@@ -103,12 +115,40 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/conversations"): Operation(
         answers={200: answers.ConversationList},
         refused={400: BAD_PARAMETER, 401: NO_KEY, 503: NO_DATABASE},
-        parameters=(*USER, LIMIT, _parameter("after", "query", "The page begins after this conversation.")),
+        parameters=(
+            *USER,
+            LIMIT,
+            _parameter("after", "query", "The page begins after this conversation."),
+            _parameter(
+                "search",
+                "query",
+                "Only conversations whose title or messages contain this, among the user's newest"
+                f" {SEARCHED_CONVERSATIONS_MAX}.",
+                minLength=1,
+                maxLength=SEARCH_CHARS_MAX,
+            ),
+        ),
+    ),
+    ("POST", "/v1/conversations/{conversation_id}"): Operation(
+        answers={200: answers.ConversationRenamed},
+        refused={400: BAD_PARAMETER, 401: NO_KEY, 404: NO_CONVERSATION, 503: NO_DATABASE},
+        parameters=(CONVERSATION, *USER),
+        body={
+            "type": "object",
+            "properties": {"title": {"type": ["string", "null"], "minLength": 1, "maxLength": TITLE_CHARS_MAX}},
+            "required": ["title"],
+            "additionalProperties": False,
+        },
+    ),
+    ("DELETE", "/v1/conversations/{conversation_id}"): Operation(
+        answers={200: answers.ConversationDeleted},
+        refused={400: BAD_PARAMETER, 401: NO_KEY, 404: NO_CONVERSATION, 503: NO_DATABASE},
+        parameters=(CONVERSATION, *USER),
     ),
     ("GET", "/v1/conversations/{conversation_id}/items"): Operation(
         answers={200: answers.ItemList},
-        refused={400: BAD_PARAMETER, 401: NO_KEY, 404: "The user has no such conversation.", 503: NO_DATABASE},
-        parameters=(CONVERSATION, *USER, *PAGE),
+        refused={400: BAD_PARAMETER, 401: NO_KEY, 404: NO_CONVERSATION, 503: NO_DATABASE},
+        parameters=(CONVERSATION, *USER, *PAGE, TIMES),
     ),
     ("GET", "/openapi.json"): Operation(answers={200: JSON}),
     ("GET", "/asyncapi.json"): Operation(answers={200: JSON}),
@@ -147,6 +187,8 @@ def _describe(operation: Operation, sentence: str) -> dict[str, Any]:
     found = {str(status): _answer(status, body) for status, body in operation.answers.items()}
     refused = {str(status): _error(text) for status, text in operation.refused.items()}
     described: dict[str, Any] = {"summary": operation.summary or sentence, "responses": {**found, **refused}}
+    if operation.body is not None:
+        described["requestBody"] = {"required": True, "content": {JSON: {"schema": operation.body}}}
     if operation.parameters:
         described["parameters"] = list(operation.parameters)
     return described

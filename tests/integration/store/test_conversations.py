@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
-from lastcall.store.errors import ItemNotFound
+from lastcall.store.errors import ItemNotFound, SessionClosed, StoreUnavailable
 from lastcall.store.records import PAGE_BYTES_MAX, StoredHistory
 
 from .world import HISTORY_BYTES, WITHIN, World, deletion, item
@@ -164,6 +165,85 @@ async def test_conversations_are_listed_newest_first_with_their_last_activity(wo
     assert await world.store.list_conversations("ada", 1) == listed[:1]
     assert await world.store.list_conversations("ada", 9, after=new.conversation_id) == listed[1:]
     assert await world.store.list_conversations("eve", 9, after=new.conversation_id) is None
+
+
+async def test_a_conversation_is_called_by_its_first_words_until_it_gets_a_title(world: World) -> None:
+    start = await world.begin()
+    conversation = start.conversation_id
+
+    async def title() -> str | None:
+        (listed,) = await world.store.list_conversations("ada", 9) or ()
+        return listed.title
+
+    assert await title() is None
+    await world.append(item(start, "Welcome.", role="assistant"))
+    assert await title() is None
+    await world.append(item(start, " plan\n the   garden " + "x" * 900, item_id="first", position=1))
+    assert await title() == ("plan the garden " + "x" * 900)[:80]
+    assert await world.store.rename_conversation(conversation, "ada", "Garden")
+    assert await title() == "Garden"
+    assert await world.store.rename_conversation(conversation, "ada", None)
+    await world.append(item(start, "later", position=2))
+    await world.store.delete_item(deletion(start, "first"), within=WITHIN)
+    assert await title() == "later", "words that were deleted are not shown as a title"
+    assert not await world.store.rename_conversation(conversation, "eve", "mine")
+    assert not await world.store.rename_conversation(uuid4(), "ada", "none")
+
+
+async def test_a_search_finds_titles_and_what_was_said_whatever_the_case(world: World) -> None:
+    garden, boat, hidden = await world.begin(), await world.begin(), await world.begin()
+    await world.append(item(garden, "Roses"), item(garden, "and 100% Tulips", role="assistant", position=1))
+    await world.append(item(boat, "sails", item_id="gone"), item(boat, "masts", position=1))
+    await world.append(item(hidden, "{}", role="assistant", kind="function_call", call_id="c", name="roses"))
+    await world.append(item(await world.begin("eve"), "roses"))
+    await world.store.rename_conversation(boat.conversation_id, "ada", "The Boat")
+    await world.store.delete_item(deletion(boat, "gone"), within=WITHIN)
+
+    async def found(words: str, **more: Any) -> list[UUID]:
+        return [
+            each.conversation_id for each in await world.store.list_conversations("ada", 9, search=words, **more) or ()
+        ]
+
+    for words in ("rOSES", "tulips", "100%"):
+        assert await found(words) == [garden.conversation_id]
+    for words in ("boat", "MAST"):
+        assert await found(words) == [boat.conversation_id]
+    for words in ("sails", "%", "_oses", "nothing"):
+        assert await found(words) == ([garden.conversation_id] if words == "%" else [])
+    assert await found("roses", after=boat.conversation_id) == [garden.conversation_id]
+    assert await found("boat", after=boat.conversation_id) == []
+
+
+async def test_a_deleted_conversation_is_gone_for_its_user_and_its_sessions_end(world: World) -> None:
+    kept = await world.spoken("ada", "kept")
+    start = await world.begin()
+    await world.append(item(start, item_id="said"))
+    conversation = start.conversation_id
+    assert not await world.store.delete_conversation(conversation, "eve")
+    assert await world.store.delete_conversation(conversation, "ada")
+    assert not await world.store.delete_conversation(conversation, "ada")
+    assert [each.conversation_id for each in await world.store.list_conversations("ada", 9) or ()] == [
+        kept.conversation_id
+    ]
+    assert await world.history(conversation, "ada", 9) is None
+    assert await world.store.page_items(conversation, "ada", 9, older=True) is None
+    assert not await world.store.rename_conversation(conversation, "ada", "back")
+    row = await world.session(start.session_id)
+    assert (row.is_active, row.end_reason) == (False, "by_hand")
+    with pytest.raises(SessionClosed):
+        await world.append(item(start, "late", position=1))
+    assert [(each.item_id, each.deleted) for each in await world.items(conversation)] == [("said", True)]
+    with pytest.raises(StoreUnavailable):
+        await world.begin(conversation_id=conversation)
+
+
+async def test_a_page_says_when_its_items_were_stored(world: World) -> None:
+    start = await world.begin()
+    await world.append(item(start))
+    (summary,) = await world.store.list_conversations("ada", 9) or ()
+    for older in (True, False):
+        (stored,) = await world.store.page_items(start.conversation_id, "ada", 9, older=older) or ()
+        assert stored.stored_at == summary.last_active_at
 
 
 async def test_history_goes_on_in_the_next_session(world: World) -> None:

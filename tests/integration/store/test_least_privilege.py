@@ -73,7 +73,10 @@ def test_a_role_with_grants_runs_the_server(owned: tuple[str, str]) -> None:
             await world.append(stored, item(start, "more boats", position=1))
             await store.delete_item(ItemDeletion(start.session_id, stored.item_id), within=WITHIN)
             assert len(await world.history(start.conversation_id, "ada", 10) or ()) == 1
-            assert await store.list_conversations("ada", 10)
+            assert await store.list_conversations("ada", 10, search="MORE")
+            assert await store.rename_conversation(start.conversation_id, "ada", "a title")
+            unwanted = await world.begin()
+            assert await store.delete_conversation(unwanted.conversation_id, "ada")
             assert await store.end_session(end(start))
             await _remember(world)
             await world.begin(credential_id=key.credential_id)

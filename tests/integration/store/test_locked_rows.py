@@ -295,3 +295,20 @@ async def test_a_batch_that_took_longer_than_its_patience_stores_nothing(world: 
         await ask("COMMIT")
     assert isinstance(late.error, StoreUnavailable)
     assert await world.session_count() == 0
+
+
+@pytest.mark.parametrize("table", ["conversations", "conversation_sessions"])
+async def test_a_conversation_of_locked_rows_is_not_deleted_by_halves(world: PostgresWorld, table: str) -> None:
+    """Ended sessions count too: whoever indexes one, or remembers it, holds its row."""
+    ended, start = await world.spoken(), await world.begin()
+    await world.sql("UPDATE conversations SET title = 'before' WHERE conversation_id = $1", ended.conversation_id)
+    outcome = "SELECT delete_conversation($1, 'ada') AS outcome"
+    for each in (ended, start):
+        async with transaction(world) as ask:
+            await ask(f"SELECT FROM {table} WHERE conversation_id = $1 FOR UPDATE", each.conversation_id)
+            with at_once():
+                (row,) = await world.sql(outcome, each.conversation_id)
+            assert row["outcome"] == "held"
+            assert await world.history(each.conversation_id, "ada", 9) is not None
+        assert await world.store.delete_conversation(each.conversation_id, "ada")
+        assert await world.history(each.conversation_id, "ada", 9) is None

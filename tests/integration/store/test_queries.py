@@ -114,7 +114,7 @@ HOT: dict[str, list[Any]] = {
     "find_item": [IDS[0], "item"],
     "items_after": [IDS[0], 0, IDS[0], 20, 1_000_000],
     "items_before": [IDS[0], 0, IDS[0], 20, 1_000_000],
-    "list_conversations": ["user-1", None, 20],
+    "list_conversations": ["user-1", None, 20, None, 500, 200],
     "renew_instance": IDS,
 }
 

@@ -90,6 +90,14 @@ async def test_turns_are_dated_and_name_their_speaker(world: PostgresWorld) -> N
     assert {(turn.date, turn.who) for turn in turns} == {(day, "user"), (day, "assistant")}
 
 
+async def test_what_was_said_in_a_conversation_that_is_deleted_is_not_found_any_more(world: PostgresWorld) -> None:
+    start = await indexed(world, "Boats are blue", "Harbours are grey")
+    await indexed(world, "Boats are red")
+    assert await world.store.delete_conversation(start.conversation_id, "ada")
+    assert await found(world, "Which colour do boats and harbours have?") == ["Boats are red"]
+    assert await world.sql(ORPHANS) == []
+
+
 @pytest.mark.parametrize(
     "question",
     [

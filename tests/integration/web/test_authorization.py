@@ -117,17 +117,21 @@ BAD = (
 EVERYBODY = (*GOOD, *BAD)
 KEYS = ("user key", "other user's key", "service", "admin")
 
+CONVERSATION = "/v1/conversations/{conversation_id}"
 ITEMS = "/v1/conversations/{conversation_id}/items"
 
 # The status of each route for each who; what is not named is 401.
 HTTP: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/"): dict.fromkeys(EVERYBODY, 200),
+    ("GET", "/c/{conversation_id}"): dict.fromkeys(EVERYBODY, 200),
     ("GET", "/healthz"): dict.fromkeys(EVERYBODY, 200),
     ("GET", "/readyz"): dict.fromkeys(EVERYBODY, 200),
     ("GET", "/static/chat.js"): dict.fromkeys(EVERYBODY, 200),
     ("GET", "/metrics"): dict.fromkeys(GOOD, 403) | {"admin": 200},
     ("GET", "/v1/memories"): dict.fromkeys(GOOD, 200),
     ("GET", "/v1/conversations"): dict.fromkeys(GOOD, 200) | {"bound secret": 403},
+    ("POST", CONVERSATION): dict.fromkeys(GOOD, 404),
+    ("DELETE", CONVERSATION): dict.fromkeys(GOOD, 404),
     ("GET", ITEMS): dict.fromkeys(GOOD, 404),  # as it stands here, it names no conversation
     ("GET", "/openapi.json"): dict.fromkeys(EVERYBODY, 200),
     ("GET", "/asyncapi.json"): dict.fromkeys(EVERYBODY, 200),
@@ -176,6 +180,20 @@ async def test_a_conversations_items_are_for_its_own_user(world: World) -> None:
         for who, user in (GOOD | dict.fromkeys(BAD, "")).items()
     }
     assert {who: (await world.ask("GET", path, who)).status_code for who in EVERYBODY} == expected
+
+
+async def test_a_conversation_is_renamed_and_deleted_by_its_own_user_only(world: World) -> None:
+    path = CONVERSATION.replace("{conversation_id}", world.conversations["ada"])
+    own = {who for who, user in GOOD.items() if user == ADA}
+    expected = {who: (200 if who in own else 404) if who in GOOD else 401 for who in EVERYBODY}
+    for who, status in expected.items():
+        assert (await world.ask("POST", path, who, json={"title": f"by {who}"})).status_code == status
+        if status != 200:
+            assert (await world.ask("DELETE", path, who)).status_code == status
+    listed = (await world.ask("GET", "/v1/conversations", "user key")).json()["data"]
+    assert [each["title"] for each in listed if each["id"] == world.conversations["ada"]] == ["by token"]
+    assert (await world.ask("DELETE", path, "bound secret")).status_code == 200
+    assert (await world.ask("DELETE", path, "user key")).status_code == 404
 
 
 async def test_every_credential_on_the_websocket(world: World) -> None:

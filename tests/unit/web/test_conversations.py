@@ -18,7 +18,7 @@ from lastcall.protocol.ids import parse_public_id, public_id
 from lastcall.protocol.items import MessageItem
 from lastcall.store.records import SessionStart, StoredItem
 from lastcall.web.app import create_app
-from lastcall.web.conversations import PAGE_MAX
+from lastcall.web.conversations import PAGE_MAX, SEARCH_CHARS_MAX, TITLE_CHARS_MAX
 
 from tests.support.fake_store import FakeStore
 from tests.support.instances import instance
@@ -225,3 +225,66 @@ async def test_a_users_conversations_are_listed_newest_first_in_pages(
     for after in (theirs, "no id", ""):
         answer = await http.get("/v1/conversations", params={"user": "ada", "after": after})
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "after")
+
+
+async def test_a_conversation_is_renamed_searched_and_deleted(http: httpx2.AsyncClient, store: FakeStore) -> None:
+    mine, other = await converse(store, "ada", "a"), await converse(store, "ada", "b")
+    ada = {"user": "ada"}
+    renamed = await http.post(f"/v1/conversations/{mine}", params=ada, json={"title": "  The \n garden "})
+    assert renamed.json() == {"id": mine, "object": "conversation", "title": "The garden"}
+    assert await page(http, "/v1/conversations", search="GARDEN") == ([mine], False)
+    assert await page(http, "/v1/conversations", search="text 1", limit="1") == ([other], True)
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467 plans"
+    assert (await http.post(f"/v1/conversations/{mine}", params=ada, json={"title": family})).json()["title"] == family
+    assert (await http.post(f"/v1/conversations/{mine}", params=ada, json={"title": None})).json()["title"] is None
+    listed = (await http.get("/v1/conversations", params=ada)).json()["data"]
+    assert [each["title"] for each in listed] == ["text 1", "text 1"]
+    deleted = await http.delete(f"/v1/conversations/{mine}", params=ada)
+    assert deleted.json() == {"id": mine, "object": "conversation.deleted", "deleted": True}
+    assert await page(http, "/v1/conversations") == ([other], False)
+    for answer in (
+        await http.delete(f"/v1/conversations/{mine}", params=ada),
+        await http.delete(f"/v1/conversations/{other}", params={"user": "eve"}),
+        await http.post(f"/v1/conversations/{other}", params={"user": "eve"}, json={"title": "x"}),
+        await http.delete("/v1/conversations/no-id", params=ada),
+        await http.get(f"/v1/conversations/{mine}/items", params=ada),
+    ):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "conversation_not_found")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "invalid_value"),
+        (b"{}", "invalid_value"),
+        (b"[" * 5000, "invalid_value"),
+        (b'{"title": 1}', "invalid_value"),
+        (b'{"title": " \\n "}', "invalid_value"),
+        (b'{"title": "nul \\u0000"}', "invalid_value"),
+        (b'{"title": "half \\ud800"}', "invalid_value"),
+        (b'{"title": "turned \\u202e"}', "invalid_value"),
+        (b'{"title": "' + b"x" * (TITLE_CHARS_MAX + 1) + b'"}', "invalid_value"),
+        (b'{"title": "x", "user": "eve"}', "unknown_parameter"),
+    ],
+)
+async def test_a_bad_title_is_refused_and_changes_nothing(
+    body: bytes, code: str, http: httpx2.AsyncClient, store: FakeStore
+) -> None:
+    mine = await converse(store, "ada")
+    answer = await http.post(f"/v1/conversations/{mine}", params={"user": "ada"}, content=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
+    assert store.titles == {}
+
+
+@pytest.mark.parametrize("words", ["", "nul \0", "x" * (SEARCH_CHARS_MAX + 1)])
+async def test_bad_words_of_a_search_are_refused(words: str, http: httpx2.AsyncClient) -> None:
+    answer = await http.get("/v1/conversations", params={"user": "ada", "search": words})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "search")
+
+
+async def test_a_page_has_times_only_where_they_are_asked_for(http: httpx2.AsyncClient, path: str) -> None:
+    for query in ({"limit": "2"}, {"limit": "2", "order": "asc"}):
+        body = (await http.get(path, params={"user": "ada", "times": "true", **query})).json()
+        assert len(body["times"]) == len(body["data"]) == 2
+    assert "times" not in (await http.get(path, params={"user": "ada", "times": "false"})).json()
+    assert (await http.get(path, params={"user": "ada", "times": "1"})).json()["error"]["param"] == "times"

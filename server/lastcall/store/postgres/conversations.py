@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 import asyncpg
+import trio
 
-from ..errors import ItemNotFound
-from ..records import PAGE_BYTES_MAX, ConversationSummary, StoredHistory, StoredItem
+from ..conversations.seam import SEARCHED_CONVERSATIONS_MAX, SEARCHED_MESSAGES_MAX
+from ..errors import ItemNotFound, StoreUnavailable
+from ..records import (
+    PAGE_BYTES_MAX,
+    ConversationSummary,
+    StoredHistory,
+    StoredItem,
+)
 from .connections import Queries
 
+LOCKED_SECONDS = 3.0  # for which a rename or a deletion tries to get at locked rows
+LOCKED_RETRY_SECONDS = 0.05
 BEFORE_ALL = (-(1 << 63), UUID(int=0))  # position and message id
 AFTER_ALL = ((1 << 63) - 1, UUID(int=(1 << 128) - 1))
 
@@ -46,15 +55,39 @@ class ConversationQueries(Queries):
         return [_stored_item(row) for row in rows]
 
     async def list_conversations(
-        self, user_id: str, limit: int, *, after: UUID | None = None
+        self, user_id: str, limit: int, *, after: UUID | None = None, search: str | None = None
     ) -> Sequence[ConversationSummary] | None:
         if after is not None and not await self.fetch("find_conversation", after, user_id):
             return None
-        rows = await self.fetch("list_conversations", user_id, after, limit)
+        bounds = SEARCHED_CONVERSATIONS_MAX, SEARCHED_MESSAGES_MAX
+        rows = await self.fetch("list_conversations", user_id, after, limit, search, *bounds)
         return [ConversationSummary(**row) for row in rows]
+
+    async def rename_conversation(self, conversation_id: UUID, user_id: str, title: str | None) -> bool:
+        async def rename() -> str:
+            rows = await self.fetch("rename_conversation", conversation_id, user_id, title)
+            return ("held" if rows[0]["held"] else "renamed") if rows else "unknown"
+
+        return await _unless_held(rename) != "unknown"
+
+    async def delete_conversation(self, conversation_id: UUID, user_id: str) -> bool:
+        async def delete() -> str:
+            return str((await self.fetch("delete_conversation", conversation_id, user_id))[0]["outcome"])
+
+        return await _unless_held(delete) != "unknown"
+
+
+async def _unless_held(write: Callable[[], Awaitable[str]]) -> str:
+    """Tries again while rows are locked by another transaction: most locks are short. It waits without a connection."""
+    until = trio.current_time() + LOCKED_SECONDS
+    while (outcome := await write()) == "held":
+        if trio.current_time() >= until:
+            raise StoreUnavailable("the conversation is locked by another transaction")
+        await trio.sleep(LOCKED_RETRY_SECONDS)
+    return outcome
 
 
 def _stored_item(row: asyncpg.Record) -> StoredItem:
     names = ("message_id", "session_id", "conversation_id", "item_id", "position", "role", "content", "status", "kind",
              "call_id", "name")  # fmt: skip
-    return StoredItem(**{name: row[name] for name in names})
+    return StoredItem(**{name: row[name] for name in names}, stored_at=row.get("stored_at"))

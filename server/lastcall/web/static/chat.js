@@ -1,105 +1,160 @@
 // The chat page: what the user does goes to the server, what the server says goes to the page.
 
-import { Connection } from "./connection.js";
+import { Api } from "./api.js";
+import { BAD_KEY, CLOSED_BY_SOMEBODY, Connection, IDLE } from "./connection.js";
+import { ConversationList } from "./conversations.js";
+import { OlderItems, REPLAYED } from "./history.js";
 import { MemoryPanel } from "./memory.js";
+import { Outbox } from "./outbox.js";
+import { $, closePanels, confirmed, fitHeight, hideNotice, showNotice, showState, startPanels, startTheme } from "./page.js";
+import { Readiness } from "./readiness.js";
 import { Transcript } from "./transcript.js";
+import { showTurn } from "./turn.js";
+import { addressed, key, lastConversation, showAddress, stopped, typedName } from "./visit.js";
+import { translate, words } from "./words.js";
 
-const ANONYMOUS = "anonymous";
 const TOO_LARGE = 1009;
-const BAD_KEY = 3000;
 const ASK = "ask"; // the event id of every response.create
-const HARMLESS = new Set(["missing_api_key", "response_cancel_not_active", "session_expired"]);
+const DELETE = "delete "; // and of every deletion, before the item's id
+const EDITED_ITEMS_MAX = 100; // deleted at once, which the server's queue of events can take
+const HARMLESS = new Set([
+  "missing_api_key", "response_cancel_not_active", "session_expired", "session_idle", "server_shutting_down",
+]);
 
-const $ = (id) => document.getElementById(id);
 const transcript = new Transcript($("messages"), $("scroll"), $("hint"));
-const memory = new MemoryPanel($("facts"), $("facts-empty"), $("memory-count"), key);
-const connection = new Connection(address, key);
+const api = new Api(key.get, () => user);
+const memory = new MemoryPanel($("facts"), $("facts-empty"), $("memory-count"), key.get);
+const connection = new Connection(address, key.get);
+const outbox = new Outbox(connection);
+const readiness = new Readiness((isReady) => showState(isReady ? "connected" : "unsaved", 0, {}));
+const older = new OlderItems(transcript, api, () => conversation);
+const list = new ConversationList(
+  {
+    panel: $("conversations"),
+    list: $("conversation-list"),
+    empty: $("conversations-empty"),
+    search: $("search"),
+    more: $("more"),
+  },
+  api,
+  confirmed,
+);
 
-let user = recallUser();
-let unsent = new Map(); // item id -> text of messages that the server has not acknowledged, in order
+let name = typedName.get(); // that was asked for
+let user = name; // whose session it is, as the server says
+let conversation = addressed() ?? lastConversation.of(user); // null: a new one
 let ready = false; // the session is open and its history has been shown
 let answering = null; // id of the response that is under way
 let owed = false; // the newest message still needs a response
-
-// --- what is kept between visits ---
-
-function recallUser() {
-  return localStorage.getItem("lastcall.user") || ANONYMOUS;
-}
-
-// A key, client secret or token; only for this tab.
-function key() {
-  return sessionStorage.getItem("lastcall.key");
-}
-
-function conversation() {
-  return localStorage.getItem(`lastcall.conversation.${user}`);
-}
-
-function keepConversation(id) {
-  if (id) localStorage.setItem(`lastcall.conversation.${user}`, id);
-  else localStorage.removeItem(`lastcall.conversation.${user}`);
-}
+let idle = false; // the session was closed because nothing was said
+let editing = null; // id of the message that is being changed
+let failed = new Set(); // ids of answers that failed
+let cutOff = new Set(); // and of those that reached the limit of their length
 
 function address() {
-  const query = new URLSearchParams({ user });
-  if (conversation()) query.set("conversation", conversation());
+  const query = new URLSearchParams({ user: name, replay: REPLAYED });
+  if (conversation) query.set("conversation", conversation);
   return `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/realtime?${query}`;
 }
 
-// --- what the server says ---
+// --- what the server says
 
 const on = {
-  "session.created": ({ session }) => {
-    if (session.conversation_id) keepConversation(session.conversation_id);
-    memory.follow(user);
-    // The history comes before the answer to the first event, whatever that event is.
-    connection.send({ type: "session.update", session: { type: "realtime" } });
+  "session.created": ({ session }) => begun(session),
+  "session.updated": () => ready || historyShown(),
+  "conversation.item.added": ({ item, previous_item_id: previous }) => {
+    if (!ready && transcript.oldest === undefined) older.reset(Boolean(previous));
+    transcript.show(item, previous);
   },
-  "session.updated": () => {
-    if (ready) return;
-    ready = true;
-    for (const [id, text] of unsent) sendItem(id, text);
-    if (owed && unsent.size === 0 && transcript.endsWithUser()) askForResponse();
-    else if (unsent.size === 0) owed = false;
-  },
-  "conversation.item.added": ({ item, previous_item_id: previous }) => transcript.show(item, previous),
   "conversation.item.done": ({ item, previous_item_id: previous }) => {
     transcript.show(item, previous);
+    if (ready && item.role === "assistant") transcript.date(item.id, Date.now() / 1000);
     acknowledged(item.id);
   },
-  "conversation.item.deleted": ({ item_id: id }) => transcript.remove(id),
+  "conversation.item.deleted": ({ item_id: id }) => removed(id),
   "response.created": ({ response }) => setAnswering(response.id),
   "response.output_text.delta": ({ item_id: id, delta }) => transcript.append(id, delta),
   "response.done": ({ response }) => responseDone(response),
   error: ({ error }) => refused(error),
 };
 
+function begun({ user: owner = name, conversation_id: id }) {
+  user = owner;
+  conversation = id;
+  lastConversation.keep(user, id);
+  showUser();
+  memory.follow(user);
+  list.current = id;
+  list.refresh();
+  readiness.start();
+  // The history comes before the answer to the first event, whatever that event is.
+  connection.send({ type: "session.update", session: { type: "realtime" } });
+}
+
+// A key may be for one user only: then the server decides the name, whatever was typed.
+function showUser() {
+  const isFixed = user !== name;
+  $("user").readOnly = isFixed;
+  $("user").title = isFixed ? words.nameFixed : "";
+  // Not while the user types another one.
+  if (isFixed || document.activeElement !== $("user")) $("user").value = typedName.shown(user);
+}
+
+function historyShown() {
+  ready = true;
+  for (const [id] of outbox.entries()) outbox.send(id);
+  if (transcript.last.id) {
+    if (outbox.size === 0) showAddress(conversation);
+    older.date();
+    if (transcript.nearBeginning) older.load();
+  }
+  if (owed && outbox.size === 0 && transcript.endsWithUser()) askForResponse();
+  else if (outbox.size === 0) owed = false;
+  turn();
+}
+
 function acknowledged(id) {
-  if (!unsent.delete(id)) return;
+  if (!outbox.drop(id)) return;
+  showAddress(conversation);
+  list.refresh();
   owed = true;
   if (ready) askForResponse();
 }
 
+function removed(id) {
+  transcript.remove(id);
+  failed.delete(id);
+  turn();
+}
+
 function responseDone(response) {
-  setAnswering(null);
   const id = response.output?.at(-1)?.id;
-  const failure = response.status === "failed" && (response.status_details?.error?.message ?? "no reason was given");
-  if (failure) showNotice(`The agent could not answer: ${failure}`);
-  if (failure && id) transcript.note(id, "failed");
-  if (response.status === "incomplete" && id) transcript.note(id, "cut off: the answer reached its length limit");
-  if (id) $("announce").textContent = transcript.textOf(id);
+  const failure = response.status === "failed" && (response.status_details?.error?.message ?? words.noReason);
+  if (failure) showNotice(words.couldNotAnswer(failure));
+  if (failure && id) {
+    failed.add(id);
+    transcript.note(id, words.failed, "incomplete");
+  }
+  if (response.status === "incomplete" && id) {
+    cutOff.add(id);
+    transcript.note(id, words.cutOff);
+  }
+  if (id) $("announce").textContent = transcript.spoken(id);
+  setAnswering(null);
   if (owed) askForResponse();
 }
 
 function refused(error) {
-  if (error.code === "conversation_not_found" && conversation()) startOver();
-  else if (error.code === "item_create_duplicate_item_id" && unsent.has(error.event_id)) settle(error.event_id);
-  else if (error.code === "conversation_already_has_active_response") owed = true;
-  else if (error.event_id === ASK) askRefused(error.message);
-  else if (HARMLESS.has(error.code)) return;
-  else if (unsent.has(error.event_id)) giveUp(error.event_id, error.message);
-  else showNotice(error.message);
+  const { code, event_id: event, message } = error;
+  if (code === "store_unavailable") readiness.check();
+  if (code === "conversation_not_found" && conversation) startOver();
+  else if (code === "item_create_duplicate_item_id" && outbox.has(event)) settle(event);
+  else if (code === "conversation_already_has_active_response") owed = true;
+  else if (event === ASK) askRefused(message);
+  else if (event?.startsWith(DELETE) && code === "item_delete_invalid_item_id") removed(event.slice(DELETE.length));
+  else if (HARMLESS.has(code)) return;
+  else if (outbox.has(event)) giveUp(event, message);
+  else showNotice(message);
 }
 
 function askRefused(why) {
@@ -109,9 +164,13 @@ function askRefused(why) {
 
 // The conversation is not there any more: what was not sent yet goes into a new one.
 function startOver() {
-  keepConversation(null);
+  if (addressed()) showNotice(words.noSuchConversation);
+  lastConversation.keep(user, null);
+  conversation = null;
+  showAddress(null);
   transcript.clear();
-  for (const [id, text] of unsent) transcript.showOwn(id, text);
+  older.reset(false);
+  for (const [id, text] of outbox.entries()) transcript.showOwn(id, text);
   reconnect();
 }
 
@@ -121,29 +180,40 @@ function settle(id) {
 }
 
 function giveUp(id, why) {
-  unsent.delete(id);
-  transcript.note(id, `not sent: ${why}`, "refused");
+  outbox.drop(id);
+  transcript.note(id, words.notSent(why), "refused");
+  turn();
 }
 
 function lost({ code, reason }) {
-  const [first] = unsent.keys();
-  if (code === TOO_LARGE && first) giveUp(first, "the message is too long");
-  if (code === BAD_KEY) askForKey();
-  if (code === 1008) showNotice(`The server refused the connection${reason ? `: ${reason}` : "."}`);
+  if (code === TOO_LARGE && outbox.first) giveUp(outbox.first, words.tooLong);
   hangUp();
+  if (code === BAD_KEY) askForKey();
+  if (code === 1008) showNotice(words.refusedConnection(reason));
+  idle = code === IDLE;
+  if (idle) showNotice(words.closedAsIdle);
+  if (code === CLOSED_BY_SOMEBODY) explainClose();
 }
 
-// --- what the user does ---
+// The code is the same whoever closed the session; what is still allowed tells why.
+async function explainClose() {
+  const { status } = await api.ask("GET", `/v1/conversations/${conversation}/items`, { query: { limit: 1 } });
+  if (status === 401) askForKey();
+  showNotice({ 401: words.closedAsRevoked, 404: words.closedAsDeleted }[status] ?? words.closedByOperator);
+}
+
+// --- what the user does
 
 function askForKey() {
-  sessionStorage.removeItem("lastcall.key");
+  key.forget();
   $("key-form").hidden = false;
+  $("reconnect").hidden = true;
   $("key").focus();
 }
 
 function useKey(event) {
   event.preventDefault();
-  sessionStorage.setItem("lastcall.key", $("key").value.trim());
+  key.set($("key").value.trim());
   $("key").value = "";
   $("key-form").hidden = true;
   hideNotice();
@@ -152,102 +222,79 @@ function useKey(event) {
 }
 
 function submit(text) {
-  const id = newItemId();
-  unsent.set(id, text);
+  const id = outbox.keep(text);
   transcript.showOwn(id, text);
-  if (ready) sendItem(id, text);
-}
-
-// The id makes sending again safe: the server refuses an item that it already has.
-function newItemId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(10));
-  return "item_" + Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-function sendItem(id, text) {
-  const item = { id, type: "message", role: "user", content: [{ type: "input_text", text }] };
-  connection.send({ type: "conversation.item.create", event_id: id, item });
+  if (ready) outbox.send(id);
+  else if (idle) reconnect(); // a session that ended in silence goes on with the next word
+  turn();
 }
 
 function askForResponse() {
   if (answering) return; // one at a time: the end of this one asks again
   owed = false;
-  answering = "asked";
+  setAnswering("asked");
   connection.send({ type: "response.create", event_id: ASK });
 }
 
-function reconnect() {
-  hangUp();
-  connection.open();
+function stop() {
+  const { id, role, state } = transcript.last;
+  if (role === "assistant" && state === "streaming") stopped.add(id);
+  connection.send({ type: "response.cancel" });
 }
 
-function hangUp() {
-  owed ||= Boolean(answering);
-  ready = false;
-  setAnswering(null);
-  transcript.interrupt();
+function tryAgain() {
+  const { id, role, state } = transcript.last;
+  if (state === "refused") sendAnew(id);
+  else if (role === "assistant") regenerate();
+  else askForResponse();
 }
 
-function leaveConversation() {
-  unsent = new Map();
-  hangUp();
-  owed = false;
-  transcript.clear();
-  hideNotice();
+function sendAnew(id) {
+  const text = transcript.textOf(id);
+  transcript.remove(id);
+  submit(text);
 }
 
-function newConversation() {
-  leaveConversation();
-  keepConversation(null);
-  connection.open();
+function regenerate() {
+  const answers = transcript.sinceUser();
+  if (answers.length > EDITED_ITEMS_MAX) return showNotice(words.tooFarBack);
+  deleteItems(answers);
+  askForResponse();
+}
+
+function deleteItems(ids) {
+  for (const id of ids) connection.send({ type: "conversation.item.delete", item_id: id, event_id: DELETE + id });
+}
+
+function edit(id) {
+  if (transcript.from(id).length > EDITED_ITEMS_MAX) return showNotice(words.tooFarBack);
+  const text = transcript.textOf(id);
+  if (answering) stop();
+  if (outbox.drop(id) || transcript.stateOf(id) === "refused") transcript.remove(id); // the server has not seen it
+  else editing = id;
+  $("editing").hidden = !editing;
+  $("text").value = text;
+  fitHeight($("text"));
   $("text").focus();
+  turn();
 }
 
-function changeUser(name) {
-  const chosen = name.trim() || ANONYMOUS;
-  if (chosen === user) return;
-  leaveConversation();
-  memory.clear();
-  user = chosen;
-  localStorage.setItem("lastcall.user", user);
-  connection.open();
-}
-
-// --- the page ---
-
-function setAnswering(id) {
-  answering = id;
-  $("stop").hidden = !id;
-  $("send").hidden = Boolean(id);
-}
-
-function showState({ state, text }) {
-  $("status").dataset.state = state;
-  if ($("status-text").textContent !== text) $("status-text").textContent = text;
-}
-
-function showNotice(text) {
-  $("notice-text").textContent = text;
-  $("notice").hidden = false;
-}
-
-function hideNotice() {
-  $("notice").hidden = true;
-}
-
-function fitHeight() {
-  const field = $("text");
-  field.style.height = "auto";
-  if (field.value) field.style.height = `${field.scrollHeight + 2}px`;
+function endEditing() {
+  editing = null;
+  $("editing").hidden = true;
+  turn();
 }
 
 function sendWritten(event) {
   event.preventDefault();
   const text = $("text").value.trim();
   if (!text) return;
-  $("text").value = "";
-  fitHeight();
+  if (editing && (!ready || answering)) return showNotice(words.couldNotDo);
   hideNotice();
+  if (editing) deleteItems(transcript.from(editing));
+  endEditing();
+  $("text").value = "";
+  fitHeight($("text"));
   submit(text);
 }
 
@@ -256,20 +303,112 @@ function onKey(event) {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) sendWritten(event);
 }
 
+function onEscape(event) {
+  if (event.key !== "Escape" || event.isComposing || $("confirm").open) return;
+  if (editing) endEditing();
+  else if (answering) stop();
+}
+
+function reconnect() {
+  hangUp();
+  connection.open();
+}
+
+function hangUp() {
+  readiness.stop();
+  owed ||= Boolean(answering);
+  ready = false;
+  setAnswering(null);
+  transcript.interrupt();
+}
+
+function leaveConversation() {
+  outbox.clear();
+  hangUp();
+  owed = false;
+  failed = new Set();
+  cutOff = new Set();
+  endEditing();
+  transcript.clear();
+  older.reset(false);
+  hideNotice();
+  document.title = "lastcall";
+}
+
+/** id: null for a new one. */
+function openConversation(id) {
+  leaveConversation();
+  conversation = id;
+  lastConversation.keep(user, id);
+  list.current = id;
+  closePanels();
+  connection.open();
+  $("text").focus();
+}
+
+function visit(id) {
+  showAddress(id, { added: true });
+  openConversation(id);
+}
+
+function changeUser(typed) {
+  const chosen = typedName.of(typed);
+  if (chosen === name) return;
+  leaveConversation();
+  memory.clear();
+  list.clear();
+  name = user = chosen;
+  typedName.set(name);
+  conversation = lastConversation.of(name);
+  showAddress(conversation, { added: true });
+  connection.open();
+}
+
+// --- the page
+
+function setAnswering(id) {
+  answering = id;
+  $("stop").hidden = !id;
+  $("send").hidden = Boolean(id);
+  turn();
+}
+
+function turn() {
+  showTurn(transcript.last, { failed, cutOff }, ready && !answering && !editing && outbox.size === 0);
+}
+
 function start() {
-  $("user").value = user === ANONYMOUS ? "" : user;
-  $("memory").open = matchMedia("(min-width: 56.01rem)").matches;
+  translate(document);
+  startTheme();
+  startPanels();
+  $("user").value = typedName.shown(name);
   $("composer").addEventListener("submit", sendWritten);
   $("text").addEventListener("keydown", onKey);
-  $("text").addEventListener("input", fitHeight);
-  $("stop").addEventListener("click", () => connection.send({ type: "response.cancel" }));
-  $("new").addEventListener("click", newConversation);
+  $("text").addEventListener("input", () => fitHeight($("text")));
+  $("stop").addEventListener("click", stop);
+  $("new").addEventListener("click", () => visit(null));
   $("user").addEventListener("change", () => changeUser($("user").value));
   $("who").addEventListener("submit", (event) => (event.preventDefault(), $("text").focus()));
   $("key-form").addEventListener("submit", useKey);
   $("notice-close").addEventListener("click", hideNotice);
   $("refresh").addEventListener("click", () => memory.follow(user));
-  connection.addEventListener("state", ({ detail }) => showState(detail));
+  $("reconnect").addEventListener("click", () => (hideNotice(), reconnect()));
+  $("continue").addEventListener("click", askForResponse);
+  $("again").addEventListener("click", tryAgain);
+  $("regenerate").addEventListener("click", regenerate);
+  $("editing-cancel").addEventListener("click", endEditing);
+  addEventListener("keydown", onEscape);
+  addEventListener("popstate", () => openConversation(addressed()));
+  transcript.addEventListener("edit", ({ detail }) => edit(detail.id));
+  list.addEventListener("open", ({ detail }) => visit(detail.id));
+  list.addEventListener("deleting", ({ detail }) => detail.id === conversation && visit(null));
+  list.addEventListener("failed", () => showNotice(words.couldNotDo));
+  list.addEventListener("title", ({ detail }) => {
+    document.title = detail.title ? `${detail.title} · lastcall` : "lastcall";
+  });
+  connection.addEventListener("state", ({ detail }) => {
+    showState(detail.state, detail.seconds, { canReconnect: $("key-form").hidden });
+  });
   connection.addEventListener("event", ({ detail }) => on[detail.type]?.(detail));
   connection.addEventListener("lost", ({ detail }) => lost(detail));
   connection.open();

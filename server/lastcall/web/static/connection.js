@@ -3,14 +3,27 @@
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 15_000;
 const OPENING_MS = 10_000; // from opening to the server's first event
-const REFUSED = new Set([1008, 3000]); // closed for good: trying again would not help
+export const BAD_KEY = 3000;
+export const CLOSED_BY_SOMEBODY = 4001;
+export const IDLE = "idle"; // in the place of a close code: the session was closed because nobody said anything
+const REFUSED = 1008;
+const TIME_IS_UP = 1001;
 const RESTARTING = 1012;
+// Nothing is opened again by itself that was refused, or that somebody closed.
+const FINAL = new Set([REFUSED, BAD_KEY, 4000, CLOSED_BY_SOMEBODY, IDLE]);
 
-/** Events: `state` {state, text}, `event` (one of the server's), `lost` {code, reason}. */
+/**
+ * Events: `state` {state, seconds}, `event` (one of the server's), `lost` {code, reason}.
+ *
+ * state: connecting, connected, restarting, reconnecting, offline (the network is), closed (until `open`).
+ * seconds: until the next try.
+ */
 export class Connection extends EventTarget {
   #socket = null;
   #timers = new Set();
   #attempt = 0;
+  #waiting = false; // for the next try
+  #idle = false;
 
   constructor(addressOf, keyOf) {
     super();
@@ -19,11 +32,9 @@ export class Connection extends EventTarget {
     addEventListener("online", () => this.#waiting && this.open());
   }
 
-  #waiting = false; // for the next try
-
   open() {
     this.close();
-    this.#say("connecting", "Connecting…");
+    this.#say("connecting");
     // Pages cannot set headers of a WebSocket, and a key has no place in an address.
     const key = this.keyOf();
     const socket = new WebSocket(this.addressOf(), ["realtime", ...(key ? [`openai-insecure-api-key.${key}`] : [])]);
@@ -37,6 +48,7 @@ export class Connection extends EventTarget {
   close() {
     this.#clearTimers();
     this.#waiting = false;
+    this.#idle = false;
     const socket = this.#socket;
     this.#socket = null;
     socket?.close(1000);
@@ -55,8 +67,9 @@ export class Connection extends EventTarget {
     if (event.type === "session.created") {
       this.#clearTimers();
       this.#attempt = 0;
-      this.#say("connected", "Connected");
+      this.#say("connected");
     }
+    if (event.type === "error" && event.error.code === "session_idle") this.#idle = true;
     this.dispatchEvent(new CustomEvent("event", { detail: event }));
   }
 
@@ -65,11 +78,13 @@ export class Connection extends EventTarget {
     this.#closed(socket, { code: 1006, reason: "" });
   }
 
-  #closed(socket, { code, reason }) {
+  #closed(socket, { code: sent, reason }) {
     if (socket !== this.#socket) return;
+    const code = sent === TIME_IS_UP && this.#idle ? IDLE : sent;
     this.close();
     this.dispatchEvent(new CustomEvent("lost", { detail: { code, reason } }));
-    if (REFUSED.has(code)) this.#say("offline", "Not connected");
+    if (this.#socket) return; // whoever heard of it has opened another one
+    if (FINAL.has(code)) this.#say("closed");
     else this.#retry(code === RESTARTING && this.#attempt === 0, code);
   }
 
@@ -83,15 +98,14 @@ export class Connection extends EventTarget {
 
   #countDown(due, code) {
     const left = due - Date.now();
-    const why = code === RESTARTING ? "Server restarts, reconnecting" : navigator.onLine ? "Reconnecting" : "Offline, trying again";
-    const seconds = Math.ceil(left / 1000);
-    this.#say("reconnecting", left > 0 ? `${why} in ${seconds} s` : `${why}…`);
+    const state = code === RESTARTING ? "restarting" : navigator.onLine ? "reconnecting" : "offline";
+    this.#say(state, Math.max(0, Math.ceil(left / 1000)));
     if (left <= 0) this.#after(0, () => this.open());
     else this.#after(Math.min(left, 1000), () => this.#countDown(due, code));
   }
 
-  #say(state, text) {
-    this.dispatchEvent(new CustomEvent("state", { detail: { state, text } }));
+  #say(state, seconds = 0) {
+    this.dispatchEvent(new CustomEvent("state", { detail: { state, seconds } }));
   }
 
   #after(milliseconds, action) {

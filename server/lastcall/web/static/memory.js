@@ -1,5 +1,7 @@
 // The panel of what the server remembers about the user.
 
+import { words } from "./words.js";
+
 // A session's memory is made after the session has ended, in the background: look again a few times.
 const LOOK_AFTER_MS = [0, 1000, 3000, 8000];
 
@@ -11,7 +13,6 @@ export class MemoryPanel {
     this.list = list;
     this.empty = empty;
     this.count = count;
-    this.hint = empty.textContent;
     this.keyOf = keyOf;
   }
 
@@ -37,7 +38,7 @@ export class MemoryPanel {
     this.count.textContent = String(facts?.length ?? "");
     this.count.hidden = !facts?.length;
     this.empty.hidden = Boolean(facts?.length);
-    this.empty.textContent = facts ? this.hint : "This cannot be shown right now.";
+    this.empty.textContent = facts ? words.memoryEmpty : words.memoryAway;
   }
 }
 

@@ -1,0 +1,1 @@
+"""Conversations in the seam between the server and its database."""

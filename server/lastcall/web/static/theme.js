@@ -1,0 +1,3 @@
+// The theme that was chosen, before anything is painted. Without a choice, the system's.
+const theme = localStorage.getItem("lastcall.theme");
+if (theme) document.documentElement.dataset.theme = theme;
