@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 import trio
+from lastcall.agents.agent import Memory
 from lastcall.config import Settings
 from lastcall.memory import attempts, finalizer
 from lastcall.store.errors import InvalidRow
@@ -226,7 +228,8 @@ async def test_memory_work_waits_for_no_disk_and_other_commits_of_its_connection
     """What a crash of the database takes back is pending again."""
     world = await registered(postgres_store)
     start = await world.spoken()
-    finished: list[Any] = [start.session_id, *([["tea"]] * 4), "[]"]
+    tea = msgspec.json.encode([Memory("preference", "The user likes tea.", "", "tea")]).decode()
+    finished: list[Any] = [start.session_id, tea, None, "[]"]
     statements = {"claim_memory": [1, 60.0, None, MEMORY_WAIT_SECONDS_MAX], "finish_memory": finished}
 
     async def look() -> list[str]:

@@ -119,6 +119,7 @@ KEYS = ("user key", "other user's key", "service", "admin")
 
 CONVERSATION = "/v1/conversations/{conversation_id}"
 ITEMS = "/v1/conversations/{conversation_id}/items"
+MEMORY = "/v1/memories/{memory_id}"
 
 # The status of each route for each who; what is not named is 401.
 HTTP: dict[tuple[str, str], dict[str, int]] = {
@@ -129,6 +130,8 @@ HTTP: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/static/chat.js"): dict.fromkeys(EVERYBODY, 200),
     ("GET", "/metrics"): dict.fromkeys(GOOD, 403) | {"admin": 200},
     ("GET", "/v1/memories"): dict.fromkeys(GOOD, 200),
+    ("PATCH", MEMORY): dict.fromkeys(GOOD, 404),  # as it stands here, it names no memory
+    ("DELETE", MEMORY): dict.fromkeys(GOOD, 404),
     ("GET", "/v1/conversations"): dict.fromkeys(GOOD, 200) | {"bound secret": 403},
     ("POST", CONVERSATION): dict.fromkeys(GOOD, 404),
     ("DELETE", CONVERSATION): dict.fromkeys(GOOD, 404),
@@ -279,6 +282,23 @@ async def test_a_user_sees_nobody_elses_memory(world: World) -> None:
             assert facts
             assert "eve" not in json.dumps(facts)
     assert "eve" in (await world.ask("GET", "/v1/memories", "service", params={"user": "eve"})).text
+
+
+async def test_a_memory_is_corrected_and_forgotten_by_its_own_user_only(world: World) -> None:
+    async def known(who: str) -> list[dict[str, Any]]:
+        return list((await world.ask("GET", "/v1/memories", who)).json()["data"])
+
+    (of_ada, *_), (of_eve, *_) = await known("user key"), await known("other user's key")
+    words = {"content": "The user is called Ada Lovelace."}
+    for method, content in (("PATCH", {"json": words}), ("DELETE", {})):
+        assert (await world.ask(method, f"/v1/memories/{of_eve['id']}", "user key", **content)).status_code == 404
+        assert (await world.ask(method, f"/v1/memories/{of_ada['id']}", "garbage", **content)).status_code == 401
+    assert (await known("other user's key"))[0] == of_eve
+    edited = (await world.ask("PATCH", f"/v1/memories/{of_ada['id']}", "user key", json=words)).json()
+    assert edited["content"] == words["content"]
+    assert words["content"] in [each["content"] for each in await known("user key")]
+    assert (await world.ask("DELETE", f"/v1/memories/{of_ada['id']}", "user key")).status_code == 200
+    assert of_ada["id"] not in [each["id"] for each in await known("user key")]
 
 
 async def test_a_bound_secret_opens_its_conversation_also_where_none_is_asked_for(world: World) -> None:

@@ -117,7 +117,7 @@ async def diagnose(address: DatabaseAddress) -> list[Check]:
     checks: list[Check] = []
     async with open_loop() as loop:
         try:
-            await trio_asyncio.aio_as_trio(_diagnose, loop=loop)(address, checks)
+            await trio_asyncio.aio_as_trio(_diagnose, loop=loop.asyncio)(address, checks)
         except (OSError, ValueError, *FAILURES) as error:
             checks.append(unreachable(error))
     return checks
