@@ -16,9 +16,9 @@ from .limits.token_bucket import TokenBucket
 from .protocol.errors import RequestRefused
 from .realtime.connection import serve_websocket
 from .realtime.services import Services
-from .transport.direct import DirectStream
+from .transport.direct import DirectStream, peer_address
 from .transport.request_head import BadHead, ProxyProtocol, RequestHead, is_decided, parse_head
-from .transport.stream import BufferedStream, peer_address
+from .transport.stream import BufferedStream
 from .transport.tls import ServerTls, TlsStream
 
 if TYPE_CHECKING:

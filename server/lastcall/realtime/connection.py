@@ -140,12 +140,15 @@ class _Connection:
         self._outbox.emit(error_event("overloaded", message))
         self._session.stop(EndReason.OVERLOADED)
 
+    def _send_close_frame(self) -> None:
+        self._stream.put_now(self._ws.begin_close(self._session.close_code or 1000, self._session.reason))
+
     async def _close_socket(self) -> None:
         """The close frame and the closing handshake, then the last bytes; each within its bound."""
         try:
             with trio.move_on_after(self._settings.close_seconds):
                 await self._ws.aclose(self._session.close_code or 1000, self._session.reason)
-            await self._stream.finish(self._reader.farewell)
+            await self._stream.finish(self._reader.farewell, linger=not self._ws.answered)
         except trio.Cancelled:
             await self._stream.close_now()  # memory, beside this, may take a second more; a cancelled socket need not
             raise
@@ -174,6 +177,7 @@ class _Connection:
         conversation.configure(parse_session(self._principal.session))
         conversation.send_created()
         self._reader.start(inbox)
+        self._session.say_goodbye_with(self._send_close_frame)
         with self._watch.watching():
             await conversation.run(inbox)
 

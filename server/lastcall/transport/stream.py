@@ -88,6 +88,12 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             self._due = True
             self._flusher.add(self)
 
+    def put_now(self, data: bytes) -> None:
+        """Queues bytes, and sends what the socket takes: earlier than the flusher, behind whom others may wait."""
+        self.put(data)
+        if self._due:
+            self.flush()
+
     def count_bytes(self, held: Callable[[int], object]) -> None:
         """Calls `held` with the pending bytes, and from now on with each change of them."""
         self._held = held
@@ -122,7 +128,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
     def flush(self) -> None:
         """Sends what the socket takes now, and leaves the rest, and a broken transport, to a task."""
         self._due = False
-        if self._over or self._writing:
+        if self._over or self._writing or not (self._pending or self.broken):
             return
         if self._send_now is not None and not self.broken:
             try:
@@ -201,15 +207,21 @@ class BufferedStream(trio.abc.HalfCloseableStream):
     async def close_now(self) -> None:
         """Closes the transport at once, with what is pending unsent. Also in a cancelled scope; never waits."""
         self.broken = self._over = True
+        if isinstance(self._transport, DirectStream):
+            self._transport.close()
+            return
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self._transport)
 
-    async def finish(self, farewell: bytes = b"") -> None:
+    async def finish(self, farewell: bytes = b"", *, linger: bool = True) -> None:
         """Flushes the buffer and `farewell`, sends EOF and lingers while the peer reads.
 
         Ends the library's use, as `aclose` does; a second call does nothing. Bounded by `send_seconds` and
         `LINGER_SECONDS`. Closing a socket with unread input resets it, and the peer could lose our last bytes; so its
         input is read and discarded first.
+
+        linger: False where the peer is known to have read all and to send nothing more: the socket is closed at once.
+            TLS has an end of its own to send.
         """
         if self._finished:
             return
@@ -225,6 +237,9 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             self.stalled = self.broken = True
             self._sending.cancel()
             return
+        if not linger and isinstance(self._transport, DirectStream):
+            await self.close_now()
+            return
         with trio.move_on_after(LINGER_SECONDS):
             try:
                 await self._transport.send_eof()
@@ -232,12 +247,3 @@ class BufferedStream(trio.abc.HalfCloseableStream):
                     pass
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
-
-
-def peer_address(stream: Any) -> str:
-    """The address at the other end of a stream's socket; empty where it is not known."""
-    try:
-        address = stream.socket.getpeername()
-    except (OSError, AttributeError):  # it is gone already; or a test's stream, which has no socket
-        return ""
-    return str(address[0]) if isinstance(address, tuple) else ""

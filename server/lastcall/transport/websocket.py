@@ -14,48 +14,27 @@ from typing import TypeAlias
 import structlog
 import trio
 import wsproto.utilities
-from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
+from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, WebSocketRequest
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from ..limits.token_bucket import TokenBucket
+from .frame_pace import FramePace
 from .frames import read_text_frame
 
 QUEUE_MESSAGES = 16  # before `deliver`; a pong behind them waits too
 RECEIVE_BYTES = 4_096
-FRAMES_PER_CHECKPOINT = 32  # many frames are read in one go, and no other task would run meanwhile
 
 Take: TypeAlias = Callable[[str | bytes], object]
 
 _log = structlog.get_logger(__name__)
 
 
-class _FramePace:
-    """Delays a flood of frames: unread, it fills the sender's own buffers and nobody else's."""
-
-    def __init__(self, bucket: TokenBucket | None, held_back: Callable[[], object]) -> None:
-        self._bucket = bucket
-        self._held_back = held_back
-        self._frames = 0
-
-    async def keep(self) -> None:
-        """To be called for each frame."""
-        self._frames += 1
-        if self._frames % FRAMES_PER_CHECKPOINT == 0:
-            await trio.lowlevel.checkpoint()
-        if self._bucket is not None and not self._bucket.take():
-            self._held_back()
-            await trio.sleep(self._bucket.seconds_until(1.0))
-            self._bucket.take()
-
-
 class _Sieve(trio.abc.Stream):
     """The stream as trio-websocket sees it: without whole text messages, which go straight to `take` once it is set."""
 
-    def __init__(
-        self, stream: trio.abc.Stream, wsproto: WSConnection, message_bytes_max: int, pace: _FramePace
-    ) -> None:
+    def __init__(self, stream: trio.abc.Stream, wsproto: WSConnection, message_bytes_max: int, pace: FramePace) -> None:
         self._stream = stream
         self._wsproto = wsproto
         self._message_bytes_max = message_bytes_max
@@ -110,6 +89,7 @@ class WebSocket(WebSocketConnection):
         caller must send one.
     too_big: the peer's message exceeded `message_bytes_max`. The library has queued the close frame.
     crashed: the libraries raised, instead of closing.
+    answered: the peer's close frame came after ours. It sends nothing more, and ours is all that it may still receive.
 
     pace: takes one token per frame from the peer; without a token, reading pauses.
     held_back: called each time it pauses.
@@ -123,7 +103,7 @@ class WebSocket(WebSocketConnection):
         held_back: Callable[[], object] = lambda: None,
     ) -> None:
         connection = WSConnection(ConnectionType.SERVER)
-        self._pace = _FramePace(pace, held_back)
+        self._pace = FramePace(pace, held_back)
         self._sieve = _Sieve(stream, connection, message_bytes_max, self._pace)
         super().__init__(
             self._sieve,
@@ -135,6 +115,8 @@ class WebSocket(WebSocketConnection):
         self.malformed = False
         self.too_big = False
         self.crashed = False
+        self.answered = False
+        self._close_began = False
         self._opening = trio.CancelScope()
         self._end: Callable[[], object] | None = None
         self._ended = False
@@ -196,6 +178,24 @@ class WebSocket(WebSocketConnection):
             return b""
         return self._wsproto.send(Ping())
 
+    def begin_close(self, code: int, reason: str | None) -> bytes:
+        """The close frame for the peer, whose own `aclose` then waits for. Empty where the connection is closing."""
+        if self._ended or self.closed is not None or self._wsproto.state is not ConnectionState.OPEN:
+            return b""
+        self._close_began = True
+        self._close_reason = CloseReason(1000, None)  # as in the library's `aclose`
+        return self._wsproto.send(CloseConnection(code=code, reason=reason))
+
+    async def _aclose(self, code: int, reason: str | None) -> None:
+        if not self._close_began:
+            await super()._aclose(code, reason)
+            return
+        try:
+            await self._recv_channel.aclose()
+            await self._close_handshake.wait()
+        finally:
+            await self._close_stream()
+
     def count_bytes(self, held: Callable[[int], object]) -> None:
         """Calls `held` with the memory of the messages not delivered or not complete, and with each change of it."""
         self._held = held
@@ -230,4 +230,5 @@ class WebSocket(WebSocketConnection):
     async def _handle_close_connection_event(self, event: CloseConnection) -> None:
         # A close frame from the peer changes the state first; still OPEN means that the parser gave up.
         self.malformed = self._wsproto.state is ConnectionState.OPEN
+        self.answered = self._wsproto.state is ConnectionState.CLOSED
         await super()._handle_close_connection_event(event)
