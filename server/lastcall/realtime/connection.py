@@ -71,11 +71,14 @@ async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery
         if accepted is None:
             return b""
         ws, admission, principal = accepted
+        del accepted
         if isinstance(principal, RequestRefused):
             return refuse_on_socket(principal, services)
         if services.draining.is_set() or services.gate.session(len(services.registry)):
             return refuse_overloaded(services)
-        await _Connection(ws, stream, services, tasks, admission, principal).run()
+        connection = _Connection(ws, stream, services, tasks, admission, principal)
+        del admission  # it has the request, which no session needs
+        await connection.run()
         return b""
 
 

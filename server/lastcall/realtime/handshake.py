@@ -60,6 +60,7 @@ async def shake_hands(
         await _reject(request, refused, services)
         return None
     await request.accept(subprotocol=admission.subprotocol)
+    request.headers.clear()  # the library's reader keeps the request while nothing else comes
     return ws, admission, principal
 
 

@@ -56,19 +56,17 @@ class Session:
         self.memory = memory or MemoryAccount()
         self.conversation_id = conversation_id
         self.session_id = new_uuid()
-        self.started = trio.current_time()
+        self.started = self._ended = trio.current_time()
         self.scope = trio.CancelScope()
         self._has_row = self._row_stored = self._row_closed = False
         self._spoke = self._has_left = False
         self._responses = 0
-        self._answered = trio.Event()
-        self._answered.set()
+        self._answered: trio.Event | None = None  # while a response is running
         self._stop_responses: Callable[[], Sequence[StoredItem]] | None = None
         self._send_close_frame: Callable[[], None] | None = None
         self._unfinished: Sequence[StoredItem] | None = None
         self._reason: EndReason | None = None
         self._close_code: int | None = None
-        self._ended = self.started
 
     # --- state
 
@@ -118,7 +116,8 @@ class Session:
 
     async def wait_answered(self) -> None:
         """Returns when no response is running."""
-        await self._answered.wait()
+        if self._answered is not None:
+            await self._answered.wait()
 
     # --- transitions
 
@@ -175,7 +174,7 @@ class Session:
             ImpossibleTransition: The unfinished items were taken, so this response's would be lost.
         """
         self._refuse_if(self._unfinished is not None, "its unfinished items were taken")
-        if self._responses == 0:
+        if self._answered is None:
             self._answered = trio.Event()
         self._responses += 1
 
@@ -187,8 +186,9 @@ class Session:
         """
         self._refuse_if(self._responses == 0, "no response is running")
         self._responses -= 1
-        if self._responses == 0:
+        if self._responses == 0 and self._answered is not None:
             self._answered.set()
+            self._answered = None
 
     def stop(self, reason: EndReason, *, close_code: int | None = None, ended: float | None = None) -> None:
         """Ends the session. Synchronous, and possible at any time: the first caller's reason stands.

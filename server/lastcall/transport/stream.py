@@ -54,11 +54,10 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         self._due = False  # for the flusher
         self._writing = False  # a task is at it
         self._over = False
-        self._drained = trio.Event()
+        self._drained: trio.Event | None = None  # for those who wait for room
         self._sending = trio.CancelScope()
         self._receiving: trio.CancelScope | None = None
-        self._closed = False
-        self._finished = False
+        self._closed = self._finished = False
         self._held: Callable[[int], object] = int
         self.broken = False
         self.stalled = False
@@ -89,10 +88,9 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             self._flusher.add(self)
 
     def put_now(self, data: bytes) -> None:
-        """Queues bytes, and sends what the socket takes: earlier than the flusher, behind whom others may wait."""
+        """Queues bytes, and sends what the socket takes: the flusher may have thousands to send for first."""
         self.put(data)
-        if self._due:
-            self.flush()
+        self.flush()
 
     def count_bytes(self, held: Callable[[int], object]) -> None:
         """Calls `held` with the pending bytes, and from now on with each change of them."""
@@ -105,9 +103,14 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             await self._wait_drained()
 
     async def _wait_drained(self) -> None:
-        if self._drained.is_set():
+        if self._drained is None:
             self._drained = trio.Event()
         await self._drained.wait()
+
+    def _tell_drained(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None:
+            drained.set()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Queues bytes and waits for room in the buffer; returns before they are sent."""
@@ -150,7 +153,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         finally:
             if self._writing:
                 self.broken = True
-            self._drained.set()
+            self._tell_drained()
         if self.broken:
             await trio.aclose_forcefully(self._transport)
 
@@ -175,7 +178,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         if size:
             del self._pending[:size]
             self._held(-size)
-            self._drained.set()
+            self._tell_drained()
 
     def unread(self, data: bytes) -> None:
         """Pushes bytes back, to be received again."""
@@ -220,11 +223,10 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         `LINGER_SECONDS`. Closing a socket with unread input resets it, and the peer could lose our last bytes; so its
         input is read and discarded first.
 
-        linger: False where the peer is known to have read all and to send nothing more: the socket is closed at once.
-            TLS has an end of its own to send.
+        linger: False where the peer has read all and sends nothing more: closes at once, but for TLS, which has an end.
         """
         if self._finished:
-            return
+            return None
         self._finished = True
         self._closed = False
         self.put(farewell)
@@ -236,10 +238,9 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             # A task may still write to the transport, which must not be used by two: no EOF.
             self.stalled = self.broken = True
             self._sending.cancel()
-            return
+            return None
         if not linger and isinstance(self._transport, DirectStream):
-            await self.close_now()
-            return
+            return await self.close_now()
         with trio.move_on_after(LINGER_SECONDS):
             try:
                 await self._transport.send_eof()
