@@ -16,9 +16,9 @@ from .limits.token_bucket import TokenBucket
 from .protocol.errors import RequestRefused
 from .realtime.connection import serve_websocket
 from .realtime.services import Services
-from .transport.direct import DirectStream
+from .transport.direct import DirectStream, peer_address
 from .transport.request_head import BadHead, ProxyProtocol, RequestHead, is_decided, parse_head
-from .transport.stream import BufferedStream, peer_address
+from .transport.stream import BufferedStream
 from .transport.tls import ServerTls, TlsStream
 
 if TYPE_CHECKING:
@@ -156,7 +156,9 @@ class Listener:
             data = await self._read_head(stream)
             if data is not None:
                 stream.unread(data)
-                await stream.finish(await self._serve_request(stream, data, caller, tasks))
+                serving = self._serve_request(stream, data, caller, tasks)
+                del data
+                await stream.finish(await serving)
         finally:
             await stream.close_now()
 
@@ -173,6 +175,7 @@ class Listener:
         if head.has_body or head.version < (1, 1):
             message = "A WebSocket handshake is an HTTP/1.1 request without a body."
             return reply_bytes(RequestRefused("http_error", message))
+        del data, head  # for as long as the session lasts
         return await serve_websocket(stream, self._services, tasks)
 
     async def _serve_http(self, stream: BufferedStream, caller: str, head: RequestHead | None) -> bytes:

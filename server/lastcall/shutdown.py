@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -15,10 +15,13 @@ from .realtime.services import Services
 from .runtime.signals import Meaning, signal_name
 from .runtime.watchdog import Watchdog
 from .sessions.instance import STOP_SECONDS
+from .sessions.session import Session
 from .store.errors import StoreError
 from .store.records import EndReason, StoredItem
 
 HURRY_MARGIN_SECONDS = 2.0  # beyond what the phases may take after a second signal, before the process is ended
+CLOSE_FRAMES_PER_STEP = 4_096  # of the loop: it is away for a fifth of a second, and no client's reply comes between
+STOPS_PER_STEP = 64  # of the loop: after so many, other tasks run
 
 _log = structlog.get_logger(__name__)
 
@@ -164,16 +167,28 @@ class Signals:
 async def close_sessions(services: Services, signals: Signals) -> None:
     """Lets responses finish, closes all rows of this instance in one statement, and stops every session.
 
-    Each session then takes its own exit path; the client sees 1012 and may go on elsewhere.
+    Each session then takes its own exit path; the client sees 1012 and may go on elsewhere. All close frames are sent
+    before the exit paths begin: thousands of those take a second or more, and the clients may use it to reconnect.
     """
     await _let_responses_finish(services, signals)
     signals.enter(CLOSE_ROWS)
     unfinished = [item for session in services.registry for item in session.take_unfinished()]
     closed = await _close_rows(services, unfinished)
-    for session in services.registry:
-        if session.session_id in closed:
-            session.row_was_closed()
+    closed_here = [session for session in services.registry if session.session_id in closed]
+    for session in closed_here:
+        session.row_was_closed()
+    async for session in _in_steps(closed_here, CLOSE_FRAMES_PER_STEP):
+        session.say_goodbye(EndReason.SHUTDOWN)
+    async for session in _in_steps(tuple(services.registry), STOPS_PER_STEP):
         session.stop(EndReason.SHUTDOWN)
+
+
+async def _in_steps(sessions: Sequence[Session], size: int) -> AsyncIterator[Session]:
+    """The sessions, with a step of the loop before each `size` of them."""
+    for number, session in enumerate(sessions):
+        if number % size == 0:
+            await trio.lowlevel.checkpoint()
+        yield session
 
 
 async def _let_responses_finish(services: Services, signals: Signals) -> None:

@@ -22,6 +22,7 @@ from lastcall.shutdown import (
     Phase,
     Signals,
 )
+from lastcall.store.records import EndReason
 from trio.testing import MockClock
 
 from tests.support.clients import connect
@@ -29,6 +30,7 @@ from tests.support.fake_store import FakeStore
 from tests.support.servers import open_server
 
 DRAIN_SECONDS = 10.0
+CLIENTS = 20
 
 
 async def test_a_shutdown_goes_through_the_phases_in_the_order_of_the_list() -> None:
@@ -51,6 +53,26 @@ async def test_the_effects_come_in_the_order_of_the_phases() -> None:
         store.fail_after = lambda operation: seen.append(operation) if operation in wanted else None
         await server.stop()
     assert seen == ["close_instance_sessions", "finish_memory", "stop_instance"]
+
+
+async def test_each_client_gets_its_close_frame_even_where_no_time_is_left_for_the_exit_paths() -> None:
+    """All frames are sent once the rows are closed, so thousands of exit paths cost no client its own."""
+    store, codes = FakeStore(), []
+
+    async def listen(url: str, connected: trio.Event) -> None:
+        async with connect(url) as client:
+            connected.set()
+            codes.append(await client.closed())
+
+    with trio.fail_after(30):
+        async with open_server(store, EchoAgent(), drain_seconds=0.0) as server, trio.open_nursery() as clients:
+            for _ in range(CLIENTS):
+                connected = trio.Event()
+                clients.start_soon(listen, server.url, connected)
+                await connected.wait()
+            await server.stop()
+    assert codes == [1012] * CLIENTS
+    assert {row.end_reason for row in store.sessions.values()} == {EndReason.SHUTDOWN}
 
 
 def test_phases_have_unlike_names_and_their_shares_only_grow() -> None:

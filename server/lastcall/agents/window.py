@@ -23,7 +23,7 @@ def within_budget(
         item_chars: Overhead of each item, in characters.
         cut_newest: Cuts the newest item to its last `chars_max` characters; else it is kept whole, even above budget.
     """
-    sizes = [_chars(item) + item_chars for item in items]
+    sizes = [chars_of(item) + item_chars for item in items]
     if sum(sizes) <= chars_max:
         return list(items)
     kept = _kept(items, sizes, chars_max)
@@ -66,7 +66,8 @@ def _with_their_calls(items: Sequence[ContextItem], kept: set[int]) -> Iterator[
             yield item
 
 
-def _chars(item: ContextItem) -> int:
+def chars_of(item: ContextItem) -> int:
+    """The size of an item, in characters."""
     if isinstance(item, Message):
         return len(item.text)
     return len(item.output) if isinstance(item, FunctionOutput) else len(item.name) + len(item.arguments)

@@ -82,7 +82,7 @@ class Responder:
         params = event.response or ResponseParams()
         out_of_band = params.conversation == "none"
         self._check(event, params, out_of_band)
-        turn = self._turns.build(event, params, config, recalled if params.input is None else ())
+        turn, texts_bytes = self._turns.build(event, params, config, recalled if params.input is None else ())
         response = server_events.Response(
             id=new_id("resp"),
             conversation_id=None if out_of_band else config.conversation_id,
@@ -97,6 +97,7 @@ class Responder:
             settings=self._settings,
             rates=self._rates,
             memory=self._session.memory,
+            texts_bytes=texts_bytes,
         )
         self._add(active, out_of_band)
         active.begin()

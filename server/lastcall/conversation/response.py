@@ -14,9 +14,6 @@ from ..agents.agent import (
     Agent,
     AgentFailed,
     CutOff,
-    FunctionCall,
-    FunctionOutput,
-    Message,
     Piece,
     ToolArguments,
     ToolCall,
@@ -41,6 +38,7 @@ class ActiveResponse:
     Created while `response.create` is handled, so that its first item's place is reserved before the next event.
 
     rates: what is left of the client's event rate.
+    texts_bytes: what the texts of the turn's items take in memory.
 
     Attributes:
         response: As it is announced, and in the end reported.
@@ -57,6 +55,7 @@ class ActiveResponse:
         settings: Settings,
         rates: Callable[[], server_events.RateLimitsUpdated],
         memory: MemoryAccount,
+        texts_bytes: int,
     ) -> None:
         self.response = response
         self._turn = turn
@@ -69,7 +68,7 @@ class ActiveResponse:
         self._generation = trio.CancelScope()
         self._cancelled = False
         self._memory = memory
-        self._turn_held = _turn_bytes(turn)
+        self._turn_held = _turn_bytes(turn, texts_bytes)
         tools = turn.tools if turn.tool_choice != "none" else ()
         self._output = ResponseOutput(
             response.id,
@@ -179,17 +178,13 @@ class ActiveResponse:
         self.response.status_details = server_events.StatusDetails(type="failed", error=failure)
 
 
-def _turn_bytes(turn: Turn) -> int:
+def _turn_bytes(turn: Turn, texts_bytes: int) -> int:
     """What an agent takes in memory to send this turn to its model, about: the texts twice, in a request.
 
     The instructions and tools may be this response's own, which nothing else counts.
     """
-    texts = text_bytes(turn.instructions)
+    texts = texts_bytes + text_bytes(turn.instructions)
     tools = sum(json_bytes(msgspec.json.encode(tool)) for tool in turn.tools)
-    for item in turn.items:
-        match item:
-            case Message(text=text) | FunctionCall(arguments=text) | FunctionOutput(output=text):
-                texts += text_bytes(text)
     return 2 * texts + tools
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import UNSET
 
-from ..agents.agent import ContextItem, KnownFact, Message, Turn
+from ..agents.agent import KnownFact, Turn
 from ..agents.recalled import RecalledTurn
 from ..agents.window import within_budget
 from ..config import Settings
@@ -15,7 +15,7 @@ from ..memory.search.quoting import quoted
 from ..protocol.client_events import NewItem, ResponseCreate, ResponseParams
 from ..protocol.server_events import RealtimeSession
 from ..sessions.session import Session
-from .timeline import ConversationEntry, Timeline
+from .timeline import Context, ConversationEntry, Timeline
 from .validation import chosen_tool, item_not_found, new_item, offered_tools
 
 
@@ -53,9 +53,9 @@ class TurnBuilder:
         params: ResponseParams,
         config: RealtimeSession,
         recalled: Sequence[RecalledTurn] = (),
-    ) -> Turn:
-        """The turn that `response.create` asks for. Raises `EventRejected`."""
-        items = self._fitting(self._context(event, params))
+    ) -> tuple[Turn, int]:
+        """The turn that `response.create` asks for, and the bytes of its items' texts. Raises `EventRejected`."""
+        context = self._fitting(self._context(event, params))
         tools = offered_tools(event, config.tools if params.tools is None else params.tools, "response.tools")
         choice = chosen_tool(event, params.tool_choice or config.tool_choice, tools, "response.tool_choice")
         limit = params.max_output_tokens or config.max_output_tokens
@@ -63,32 +63,35 @@ class TurnBuilder:
         instructions = config.instructions
         if params.instructions:
             instructions = with_briefing(params.instructions, self._briefing)
-        return Turn(
+        turn = Turn(
             user_id=self._session.user_id,
             conversation_id=config.conversation_id,
             instructions=with_briefing(instructions, quoted(recalled)),
-            messages=[item for item in items if isinstance(item, Message)],
+            messages=context.messages,
             max_output_tokens=limit if isinstance(limit, int) else None,
-            items=items,
+            items=context.items,
             tools=tools,
             tool_choice=choice,
             parallel_tool_calls=None if parallel is UNSET else parallel,
             recalled=recalled,
             facts=self._facts,
         )
+        return turn, context.bytes
 
-    def _fitting(self, items: Sequence[ContextItem]) -> Sequence[ContextItem]:
-        kept = within_budget(items, self._settings.context_chars_max)
-        if len(kept) < len(items):
+    def _fitting(self, context: Context) -> Context:
+        if context.chars <= self._settings.context_chars_max:
+            return context
+        kept = Context.of(within_budget(context.items, self._settings.context_chars_max))
+        if len(kept.items) < len(context.items):
             self._count(Limit.CONTEXT)
         return kept
 
-    def _context(self, event: ResponseCreate, params: ResponseParams) -> list[ContextItem]:
+    def _context(self, event: ResponseCreate, params: ResponseParams) -> Context:
         """The conversation, or the response's own input: new items, and references to items of the conversation."""
         if params.input is None:
             return self._timeline.context()
         entries = (self._input_entry(event, item, f"response.input[{n}]") for n, item in enumerate(params.input))
-        return [seen for entry in entries if (seen := entry.context()) is not None]
+        return Context.of(seen for entry in entries if (seen := entry.context()) is not None)
 
     def _input_entry(self, event: ResponseCreate, item: NewItem, param: str) -> ConversationEntry:
         if item.type != "item_reference":

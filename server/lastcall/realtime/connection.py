@@ -71,11 +71,14 @@ async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery
         if accepted is None:
             return b""
         ws, admission, principal = accepted
+        del accepted
         if isinstance(principal, RequestRefused):
             return refuse_on_socket(principal, services)
         if services.draining.is_set() or services.gate.session(len(services.registry)):
             return refuse_overloaded(services)
-        await _Connection(ws, stream, services, tasks, admission, principal).run()
+        connection = _Connection(ws, stream, services, tasks, admission, principal)
+        del admission  # it has the request, which no session needs
+        await connection.run()
         return b""
 
 
@@ -140,12 +143,15 @@ class _Connection:
         self._outbox.emit(error_event("overloaded", message))
         self._session.stop(EndReason.OVERLOADED)
 
+    def _send_close_frame(self) -> None:
+        self._stream.put_now(self._ws.begin_close(self._session.close_code or 1000, self._session.reason))
+
     async def _close_socket(self) -> None:
         """The close frame and the closing handshake, then the last bytes; each within its bound."""
         try:
             with trio.move_on_after(self._settings.close_seconds):
                 await self._ws.aclose(self._session.close_code or 1000, self._session.reason)
-            await self._stream.finish(self._reader.farewell)
+            await self._stream.finish(self._reader.farewell, linger=not self._ws.answered)
         except trio.Cancelled:
             await self._stream.close_now()  # memory, beside this, may take a second more; a cancelled socket need not
             raise
@@ -174,6 +180,7 @@ class _Connection:
         conversation.configure(parse_session(self._principal.session))
         conversation.send_created()
         self._reader.start(inbox)
+        self._session.say_goodbye_with(self._send_close_frame)
         with self._watch.watching():
             await conversation.run(inbox)
 

@@ -18,8 +18,9 @@ from ..limits.session_limits import frame_pace
 from ..protocol.errors import RequestRefused, error_event
 from ..protocol.server_events import encode
 from ..store.errors import StoreError
+from ..transport.direct import peer_address
 from ..transport.frames import close_frame, text_frame
-from ..transport.stream import BufferedStream, peer_address
+from ..transport.stream import BufferedStream
 from ..transport.websocket import WebSocket
 from .admission import Admission, admit
 from .services import Services
@@ -59,6 +60,7 @@ async def shake_hands(
         await _reject(request, refused, services)
         return None
     await request.accept(subprotocol=admission.subprotocol)
+    request.headers.clear()  # the library's reader keeps the request while nothing else comes
     return ws, admission, principal
 
 

@@ -10,23 +10,7 @@ import trio
 from ..limits.memory import MemoryAccount
 from ..protocol.ids import new_uuid, public_id
 from ..store.records import EndReason, StoredItem
-
-CLOSE_CODES = {
-    EndReason.CLIENT_CLOSED: 1000,
-    EndReason.PROTOCOL_ERROR: 1002,
-    EndReason.MESSAGE_TOO_BIG: 1009,
-    EndReason.SLOW_READER: 1008,
-    EndReason.FLOODING: 1008,
-    EndReason.EXPIRED: 1001,
-    EndReason.IDLE: 1001,
-    EndReason.OVERLOADED: 1013,
-    EndReason.REFUSED: 1008,
-    EndReason.SERVER_ERROR: 1011,
-    EndReason.SHUTDOWN: 1012,
-    EndReason.OWNER_DIED: 1012,
-    EndReason.CLOSED_ELSEWHERE: 4001,
-}
-"""The WebSocket close code of each reason. Reasons without one end without a close frame."""
+from .close_codes import CLOSE_CODES
 
 
 class ImpossibleTransition(Exception):
@@ -37,7 +21,7 @@ class Session:
     """One connection's session. It alone changes its state; everything else reports events and reads properties.
 
     The order of a full life: `began`, `row_was_stored`, any number of responses, `stop`, `take_unfinished`,
-    `row_was_closed`, `left`.
+    `row_was_closed`, `left`. Where a shutdown has closed the row, `say_goodbye` comes before `stop`.
 
     Attributes:
         scope: Everything that the session does runs inside it. Only the exit path runs after it.
@@ -55,6 +39,7 @@ class Session:
         "_responses",
         "_row_closed",
         "_row_stored",
+        "_send_close_frame",
         "_spoke",
         "_stop_responses",
         "_unfinished",
@@ -71,21 +56,17 @@ class Session:
         self.memory = memory or MemoryAccount()
         self.conversation_id = conversation_id
         self.session_id = new_uuid()
-        self.started = trio.current_time()
+        self.started = self._ended = trio.current_time()
         self.scope = trio.CancelScope()
-        self._has_row = False
-        self._row_stored = False
-        self._row_closed = False
-        self._spoke = False
+        self._has_row = self._row_stored = self._row_closed = False
+        self._spoke = self._has_left = False
         self._responses = 0
-        self._answered = trio.Event()
-        self._answered.set()
+        self._answered: trio.Event | None = None  # while a response is running
         self._stop_responses: Callable[[], Sequence[StoredItem]] | None = None
+        self._send_close_frame: Callable[[], None] | None = None
         self._unfinished: Sequence[StoredItem] | None = None
         self._reason: EndReason | None = None
         self._close_code: int | None = None
-        self._ended = self.started
-        self._has_left = False
 
     # --- state
 
@@ -135,7 +116,8 @@ class Session:
 
     async def wait_answered(self) -> None:
         """Returns when no response is running."""
-        await self._answered.wait()
+        if self._answered is not None:
+            await self._answered.wait()
 
     # --- transitions
 
@@ -172,6 +154,10 @@ class Session:
         if self._unfinished is not None:
             stop_responses()
 
+    def say_goodbye_with(self, send_close_frame: Callable[[], None]) -> None:
+        """Sets what `say_goodbye` calls: it sends the close frame, and never waits."""
+        self._send_close_frame = send_close_frame
+
     def user_spoke(self) -> None:
         """The user says something, so that the row's end will make memory pending.
 
@@ -188,7 +174,7 @@ class Session:
             ImpossibleTransition: The unfinished items were taken, so this response's would be lost.
         """
         self._refuse_if(self._unfinished is not None, "its unfinished items were taken")
-        if self._responses == 0:
+        if self._answered is None:
             self._answered = trio.Event()
         self._responses += 1
 
@@ -200,8 +186,9 @@ class Session:
         """
         self._refuse_if(self._responses == 0, "no response is running")
         self._responses -= 1
-        if self._responses == 0:
+        if self._responses == 0 and self._answered is not None:
             self._answered.set()
+            self._answered = None
 
     def stop(self, reason: EndReason, *, close_code: int | None = None, ended: float | None = None) -> None:
         """Ends the session. Synchronous, and possible at any time: the first caller's reason stands.
@@ -211,11 +198,25 @@ class Session:
             close_code: The WebSocket close code. By default the one of the reason.
             ended: When the session ended, on Trio's clock (seconds). By default now; never before its start.
         """
+        self._end_as(reason, close_code, ended)
+        self.scope.cancel()
+
+    def say_goodbye(self, reason: EndReason) -> None:
+        """Sends the close frame ahead of the exit path, which `stop` must begin: for thousands that end at once.
+
+        Raises:
+            ImpossibleTransition: The row is not closed; no close frame is sent before.
+        """
+        self._refuse_if(not self._row_closed, "its row is not closed")
+        if self._reason is None and self._send_close_frame is not None:
+            self._end_as(reason)
+            self._send_close_frame()
+
+    def _end_as(self, reason: EndReason, close_code: int | None = None, ended: float | None = None) -> None:
         if self._reason is None:
             self._reason = reason
             self._close_code = close_code if close_code is not None else CLOSE_CODES.get(reason)
             self._ended = max(self.started, ended if ended is not None else trio.current_time())
-        self.scope.cancel()
 
     def take_unfinished(self) -> Sequence[StoredItem]:
         """Stops all responses for good and returns what must still be stored of them: the same answer each time."""
@@ -242,7 +243,7 @@ class Session:
         self._refuse_if(self._reason is None, "it was not stopped")
         self._refuse_if(self._has_left, "it left already")
         self._unfinished = self._unfinished or ()
-        self._has_left, self._stop_responses = True, None
+        self._has_left, self._stop_responses, self._send_close_frame = True, None, None
 
     def _refuse_if(self, impossible: bool, why: str) -> None:
         if impossible:

@@ -54,11 +54,10 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         self._due = False  # for the flusher
         self._writing = False  # a task is at it
         self._over = False
-        self._drained = trio.Event()
+        self._drained: trio.Event | None = None  # for those who wait for room
         self._sending = trio.CancelScope()
         self._receiving: trio.CancelScope | None = None
-        self._closed = False
-        self._finished = False
+        self._closed = self._finished = False
         self._held: Callable[[int], object] = int
         self.broken = False
         self.stalled = False
@@ -88,6 +87,11 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             self._due = True
             self._flusher.add(self)
 
+    def put_now(self, data: bytes) -> None:
+        """Queues bytes, and sends what the socket takes: the flusher may have thousands to send for first."""
+        self.put(data)
+        self.flush()
+
     def count_bytes(self, held: Callable[[int], object]) -> None:
         """Calls `held` with the pending bytes, and from now on with each change of them."""
         self._held = held
@@ -99,9 +103,14 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             await self._wait_drained()
 
     async def _wait_drained(self) -> None:
-        if self._drained.is_set():
+        if self._drained is None:
             self._drained = trio.Event()
         await self._drained.wait()
+
+    def _tell_drained(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None:
+            drained.set()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Queues bytes and waits for room in the buffer; returns before they are sent."""
@@ -122,7 +131,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
     def flush(self) -> None:
         """Sends what the socket takes now, and leaves the rest, and a broken transport, to a task."""
         self._due = False
-        if self._over or self._writing:
+        if self._over or self._writing or not (self._pending or self.broken):
             return
         if self._send_now is not None and not self.broken:
             try:
@@ -144,7 +153,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         finally:
             if self._writing:
                 self.broken = True
-            self._drained.set()
+            self._tell_drained()
         if self.broken:
             await trio.aclose_forcefully(self._transport)
 
@@ -169,7 +178,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         if size:
             del self._pending[:size]
             self._held(-size)
-            self._drained.set()
+            self._tell_drained()
 
     def unread(self, data: bytes) -> None:
         """Pushes bytes back, to be received again."""
@@ -201,18 +210,23 @@ class BufferedStream(trio.abc.HalfCloseableStream):
     async def close_now(self) -> None:
         """Closes the transport at once, with what is pending unsent. Also in a cancelled scope; never waits."""
         self.broken = self._over = True
+        if isinstance(self._transport, DirectStream):
+            self._transport.close()
+            return
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self._transport)
 
-    async def finish(self, farewell: bytes = b"") -> None:
+    async def finish(self, farewell: bytes = b"", *, linger: bool = True) -> None:
         """Flushes the buffer and `farewell`, sends EOF and lingers while the peer reads.
 
         Ends the library's use, as `aclose` does; a second call does nothing. Bounded by `send_seconds` and
         `LINGER_SECONDS`. Closing a socket with unread input resets it, and the peer could lose our last bytes; so its
         input is read and discarded first.
+
+        linger: False where the peer has read all and sends nothing more: closes at once, but for TLS, which has an end.
         """
         if self._finished:
-            return
+            return None
         self._finished = True
         self._closed = False
         self.put(farewell)
@@ -224,7 +238,9 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             # A task may still write to the transport, which must not be used by two: no EOF.
             self.stalled = self.broken = True
             self._sending.cancel()
-            return
+            return None
+        if not linger and isinstance(self._transport, DirectStream):
+            return await self.close_now()
         with trio.move_on_after(LINGER_SECONDS):
             try:
                 await self._transport.send_eof()
@@ -232,12 +248,3 @@ class BufferedStream(trio.abc.HalfCloseableStream):
                     pass
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
-
-
-def peer_address(stream: Any) -> str:
-    """The address at the other end of a stream's socket; empty where it is not known."""
-    try:
-        address = stream.socket.getpeername()
-    except (OSError, AttributeError):  # it is gone already; or a test's stream, which has no socket
-        return ""
-    return str(address[0]) if isinstance(address, tuple) else ""

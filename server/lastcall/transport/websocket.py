@@ -1,102 +1,41 @@
 """The server's side of a WebSocket (RFC 6455): trio-websocket with a few overrides, and a short way for text messages.
 
-The only module that meets private parts of trio-websocket and wsproto, so pyproject.toml caps their versions;
+Only this module and the sieve meet private parts of trio-websocket and wsproto, so pyproject.toml caps their versions;
 `tests/unit/transport/test_websocket.py` and `tests/unit/realtime/test_any_bytes.py` notice a change.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from sys import getsizeof
-from typing import TypeAlias
 
 import structlog
 import trio
 import wsproto.utilities
-from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
+from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, WebSocketRequest
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
-from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
+from wsproto.handshake import H11Handshake
 
 from ..limits.token_bucket import TokenBucket
-from .frames import read_text_frame
+from .frame_pace import FramePace
+from .sieve import Sieve, Take
 
 QUEUE_MESSAGES = 16  # before `deliver`; a pong behind them waits too
 RECEIVE_BYTES = 4_096
-FRAMES_PER_CHECKPOINT = 32  # many frames are read in one go, and no other task would run meanwhile
-
-Take: TypeAlias = Callable[[str | bytes], object]
 
 _log = structlog.get_logger(__name__)
 
 
-class _FramePace:
-    """Delays a flood of frames: unread, it fills the sender's own buffers and nobody else's."""
+class _NoHandshake(H11Handshake):
+    """The handshake of all connections that are open: it is over, and has no events."""
 
-    def __init__(self, bucket: TokenBucket | None, held_back: Callable[[], object]) -> None:
-        self._bucket = bucket
-        self._held_back = held_back
-        self._frames = 0
-
-    async def keep(self) -> None:
-        """To be called for each frame."""
-        self._frames += 1
-        if self._frames % FRAMES_PER_CHECKPOINT == 0:
-            await trio.lowlevel.checkpoint()
-        if self._bucket is not None and not self._bucket.take():
-            self._held_back()
-            await trio.sleep(self._bucket.seconds_until(1.0))
-            self._bucket.take()
+    def events(self) -> Iterator[Event]:  # type: ignore[override]
+        return iter(())
 
 
-class _Sieve(trio.abc.Stream):
-    """The stream as trio-websocket sees it: without whole text messages, which go straight to `take` once it is set."""
-
-    def __init__(
-        self, stream: trio.abc.Stream, wsproto: WSConnection, message_bytes_max: int, pace: _FramePace
-    ) -> None:
-        self._stream = stream
-        self._wsproto = wsproto
-        self._message_bytes_max = message_bytes_max
-        self._pace = pace
-        self.take: Take | None = None
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        while data := bytes(await self._stream.receive_some(max_bytes)):
-            if rest := await self._sift(data):
-                return rest
-        return b""
-
-    async def _sift(self, data: bytes) -> bytes:
-        """Takes the whole text messages that the bytes begin with; returns the rest, for wsproto."""
-        at = 0
-        while self.take is not None and (at or self._between_messages):
-            found = read_text_frame(data, at, self._message_bytes_max)
-            if found is None:
-                break
-            message, at = found
-            await self._pace.keep()
-            self.take(message)
-        return data[at:]
-
-    @property
-    def _between_messages(self) -> bool:
-        """Whether the next byte begins a frame and a message. wsproto keeps that to itself."""
-        connection = self._wsproto.connection
-        if connection is None or connection.state is not ConnectionState.OPEN:
-            return False
-        frames, messages = connection._proto._frame_decoder, connection._proto._message_decoder  # noqa: SLF001
-        return frames.header is None and not frames.buffer and messages.opcode is None
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+_NO_HANDSHAKE = _NoHandshake(ConnectionType.SERVER)
 
 
 class WebSocket(WebSocketConnection):
@@ -110,10 +49,27 @@ class WebSocket(WebSocketConnection):
         caller must send one.
     too_big: the peer's message exceeded `message_bytes_max`. The library has queued the close frame.
     crashed: the libraries raised, instead of closing.
+    answered: the peer's close frame came after ours. It sends nothing more, and ours is all that it may still receive.
 
     pace: takes one token per frame from the peer; without a token, reading pauses.
     held_back: called each time it pauses.
     """
+
+    # The library's attributes and these would be more than a dictionary shares its keys for: 1 KB for each connection.
+    __slots__ = (
+        "_close_began",
+        "_end",
+        "_ended",
+        "_held",
+        "_opening",
+        "_pace",
+        "_sieve",
+        "_sizes",
+        "answered",
+        "crashed",
+        "malformed",
+        "too_big",
+    )
 
     def __init__(
         self,
@@ -123,8 +79,8 @@ class WebSocket(WebSocketConnection):
         held_back: Callable[[], object] = lambda: None,
     ) -> None:
         connection = WSConnection(ConnectionType.SERVER)
-        self._pace = _FramePace(pace, held_back)
-        self._sieve = _Sieve(stream, connection, message_bytes_max, self._pace)
+        self._pace = FramePace(pace, held_back)
+        self._sieve = Sieve(stream, connection, message_bytes_max, self._pace)
         super().__init__(
             self._sieve,
             connection,
@@ -135,11 +91,13 @@ class WebSocket(WebSocketConnection):
         self.malformed = False
         self.too_big = False
         self.crashed = False
+        self.answered = False
+        self._close_began = False
         self._opening = trio.CancelScope()
         self._end: Callable[[], object] | None = None
         self._ended = False
         self._held: Callable[[int], object] = int
-        self._sizes: deque[int] = deque([0])  # of the messages that wait; the last one is the incomplete one
+        self._sizes = [0]  # of the messages that wait; the last one is the incomplete one
 
     async def request(self, tasks: trio.Nursery) -> WebSocketRequest | None:
         """Starts the reader in `tasks` and waits for the peer's handshake; accepting that opens the connection.
@@ -152,7 +110,11 @@ class WebSocket(WebSocketConnection):
         return None
 
     def deliver(self, take: Take, end: Callable[[], object]) -> None:
-        """Calls `take` with each message, those that wait first, and `end` once when no further one can come."""
+        """Calls `take` with each message, those that wait first, and `end` once when no further one can come.
+
+        Lets go of the handshake: its request, and two parsers.
+        """
+        self._wsproto.handshake = _NO_HANDSHAKE
         self._sieve.take, self._end = take, end
         self._deliver_waiting()
         if self._ended:
@@ -187,7 +149,7 @@ class WebSocket(WebSocketConnection):
                 message = self._recv_channel.receive_nowait()
             except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
                 return
-            self._held(-self._sizes.popleft())
+            self._held(-self._sizes.pop(0))
             self._sieve.take(message)
 
     def ping_frame(self) -> bytes:
@@ -195,6 +157,24 @@ class WebSocket(WebSocketConnection):
         if self.closed is not None or self._wsproto.state is not ConnectionState.OPEN:
             return b""
         return self._wsproto.send(Ping())
+
+    def begin_close(self, code: int, reason: str | None) -> bytes:
+        """The close frame for the peer, whose own `aclose` then waits for. Empty where the connection is closing."""
+        if self._ended or self.closed is not None or self._wsproto.state is not ConnectionState.OPEN:
+            return b""
+        self._close_began = True
+        self._close_reason = CloseReason(1000, None)  # as in the library's `aclose`
+        return self._wsproto.send(CloseConnection(code=code, reason=reason))
+
+    async def _aclose(self, code: int, reason: str | None) -> None:
+        if not self._close_began:
+            await super()._aclose(code, reason)
+            return
+        try:
+            await self._recv_channel.aclose()
+            await self._close_handshake.wait()
+        finally:
+            await self._close_stream()
 
     def count_bytes(self, held: Callable[[int], object]) -> None:
         """Calls `held` with the memory of the messages not delivered or not complete, and with each change of it."""
@@ -230,4 +210,5 @@ class WebSocket(WebSocketConnection):
     async def _handle_close_connection_event(self, event: CloseConnection) -> None:
         # A close frame from the peer changes the state first; still OPEN means that the parser gave up.
         self.malformed = self._wsproto.state is ConnectionState.OPEN
+        self.answered = self._wsproto.state is ConnectionState.CLOSED
         await super()._handle_close_connection_event(event)

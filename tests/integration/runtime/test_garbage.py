@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import h11
 import pytest
 import trio
+from lastcall.auth.identity import Presented
+from lastcall.realtime.admission import Admission
 from lastcall.sessions.session import Session
 from lastcall.store.records import EndReason
+from lastcall.transport.request_head import RequestHead
+from wsproto.events import Request
+from wsproto.handshake import H11Handshake
 
 from tests.support.clients import connect
 from tests.support.servers import TestServer
@@ -56,3 +63,29 @@ async def test_a_commit_leaves_no_cycles(server: TestServer) -> None:
 
 def retry_states_in_memory() -> int:
     return sum(type(each).__name__ == "IterState" for each in gc.get_objects())
+
+
+async def test_an_idle_session_keeps_nothing_of_its_handshake(server: TestServer) -> None:
+    """A request's head, its parsers and what was made of it would be a fifth of a session's memory."""
+    gc.collect()
+    before = handshakes_in_memory()
+    async with connect(server.url, padding="x") as client:
+        await client.send({"type": "session.update", "session": {"type": "realtime"}})
+        await client.until("session.updated")
+        assert handshakes_in_memory() - before == Counter()
+
+
+def handshakes_in_memory() -> Counter[type]:
+    """Those of servers. A request that the library's reader still holds counts for its headers."""
+    return Counter(type(each) for each in gc.get_objects() if is_of_a_handshake(each))
+
+
+def is_of_a_handshake(thing: object) -> bool:
+    match thing:
+        case Request():
+            return bool(thing.extra_headers)
+        case H11Handshake():
+            return not thing.client
+        case h11.Connection():
+            return thing.our_role is h11.SERVER
+    return isinstance(thing, (RequestHead, Admission, Presented))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 from dataclasses import replace
 from uuid import uuid4
 
@@ -10,15 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lastcall.agents.agent import FunctionCall, FunctionOutput, Message
-from lastcall.conversation import timeline as timeline_module
-from lastcall.conversation.timeline import (
-    POSITION_STEP,
-    ROOT,
-    ConversationEntry,
-    NoFreePosition,
-    Timeline,
-    UnknownItem,
-)
+from lastcall.conversation.timeline import ROOT, Context, ConversationEntry, NoFreePosition, Timeline, UnknownItem
+from lastcall.conversation.timeline import timeline as timeline_module
+from lastcall.conversation.timeline.timeline import POSITION_STEP
 from lastcall.protocol.items import (
     FunctionCallItem,
     FunctionCallOutputItem,
@@ -69,7 +64,7 @@ def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_empty_timeline_has_no_items() -> None:
     items = Timeline()
     assert len(items) == 0
-    assert items.context() == []
+    assert items.context().items == []
     assert "a" not in items
 
 
@@ -289,7 +284,7 @@ def test_the_context_has_every_item_with_text_except_unfinished_ones() -> None:
     put(items, FunctionCallOutputItem(id="o", status="completed", call_id="call_1", output=""))
     put(items, message("now", "so far", "assistant", "in_progress"))
     items.place(message("unknown"))
-    assert items.context() == [
+    assert items.context().items == [
         Message("system", "text of s", "s"),
         Message("user", "hello", "u"),
         Message("assistant", "hal", "cut"),
@@ -304,7 +299,7 @@ def test_a_message_sent_during_an_answer_follows_it() -> None:
     answer = put(items, message("a1", "", "assistant", "in_progress"))
     put(items, message("u2"))
     answer.item = message("a1", "the answer", "assistant")
-    assert [entry.item_id for entry in items.context()] == ["u1", "a1", "u2"]
+    assert [entry.item_id for entry in items.context().items] == ["u1", "a1", "u2"]
 
 
 def test_the_text_of_an_item_joins_all_its_parts() -> None:
@@ -329,10 +324,98 @@ def test_two_entries_never_share_a_message_id() -> None:
 def test_the_context_of_an_item_is_made_once_and_follows_its_status() -> None:
     items, call = Timeline(), FunctionCallItem(id="a", status="in_progress", call_id="c", name="f", arguments="")
     put(items, call)
-    assert items.context() == []
+    assert items.context().items == []
     call.status, call.arguments = "completed", "{}"
-    first = items.context()
+    first = items.context().items
     assert first == [FunctionCall("f", "{}", "c", "a")]
-    assert items.context()[0] is first[0]
+    assert items.context().items[0] is first[0]
     call.status = "incomplete"
-    assert items.context() == []
+    assert items.context().items == []
+
+
+# --- the context is kept, and as if it were made anew
+
+ROLES = st.sampled_from(["user", "assistant", "system"])
+TEXTS = st.text("aé", max_size=3)
+DEEDS = st.one_of(
+    st.tuples(st.just("history"), ROLES, st.integers(1, 3)),
+    st.tuples(st.sampled_from(["message", "call", "output", "reserve"]), TEXTS, st.integers(0, 20)),
+    st.tuples(
+        st.sampled_from(["remove", "add", "answer", "complete", "commit", "fail", "look"]),
+        st.just(""),
+        st.integers(0, 20),
+    ),
+)
+
+
+def item_of(kind: str, number: int, text: str) -> Item:
+    if kind == "call":
+        return FunctionCallItem(id=f"{number}", status="completed", call_id=f"c{number}", name="f", arguments=text)
+    if kind == "output":
+        return FunctionCallOutputItem(id=f"{number}", status="completed", call_id=f"c{number}", output=text)
+    return message(f"{number}", text)
+
+
+def rebuilt(items: Timeline) -> Context:
+    return Context.of(seen for entry in items if (seen := entry.context()) is not None)
+
+
+class Deeds:
+    """A conversation to which things happen."""
+
+    def __init__(self, history: list[StoredItem]) -> None:
+        self.items = Timeline(sorted(history, key=lambda each: each.position))
+        self._reserved: list[ConversationEntry] = []
+        self._answer: ConversationEntry | None = None
+
+    def do(self, number: int, kind: str, text: str, where: int) -> None:
+        known = list(self.items)
+        chosen = known[where % len(known)] if known else None
+        match kind:
+            case "message" | "call" | "output" | "reserve":
+                after = chosen.item.id if chosen and where % 3 else (None, ROOT)[where % 2]
+                with suppress(NoFreePosition):
+                    entry = self.items.place(item_of(kind, number, text), after)
+                    (self._reserved.append if kind == "reserve" else self.items.add)(entry)
+            case "add" if self._reserved:
+                self.items.add(self._reserved.pop())
+            case "remove" if chosen:
+                self.items.remove(chosen)
+            case _:
+                self._do_to_answer(number, kind)
+
+    def _do_to_answer(self, number: int, kind: str) -> None:
+        answer = self._answer
+        match kind:
+            case "answer" if answer is None or not answer.pending:
+                self._answer = self.items.place(message(f"{number}", "the answer", "assistant", "in_progress"))
+                self._answer.pending = True
+                self.items.add(self._answer)
+            case "complete" if answer:
+                answer.item.status = "completed"
+            case "fail" if answer:  # also after the commit: where it failed
+                answer.item.status = "incomplete"
+            case "commit" if answer:
+                answer.pending = False
+
+
+@given(st.lists(DEEDS, max_size=40))
+def test_the_context_that_is_kept_is_the_one_that_would_be_made_anew(deeds: list[tuple[str, str, int]]) -> None:
+    """Whatever is inserted, removed, answered, stored or not, and where positions are shared."""
+    done = Deeds([stored(f"h{n}", where, role) for n, (kind, role, where) in enumerate(deeds) if kind == "history"])
+    for number, deed in enumerate(deeds):
+        done.do(number, *deed)
+        if deed[0] == "look":
+            assert done.items.context() == rebuilt(done.items)
+    assert done.items.context() == rebuilt(done.items)
+
+
+def test_a_turn_is_not_changed_by_what_comes_later_nor_the_conversation_by_an_agent() -> None:
+    items = Timeline()
+    first = put(items, message("a"))
+    before = items.context()
+    put(items, message("b"))
+    items.remove(first)
+    assert [each.item_id for each in before.messages] == ["a"]
+    before.items.clear()
+    assert [each.item_id for each in items.context().messages] == ["b"]

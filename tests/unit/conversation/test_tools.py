@@ -18,8 +18,8 @@ from lastcall.agents.agent import (
     Turn,
     Usage,
 )
-from lastcall.conversation import timeline
 from lastcall.conversation.responder import OUT_OF_BAND_MAX
+from lastcall.conversation.timeline import timeline
 from trio.testing import wait_all_tasks_blocked
 
 from tests.support.raw_wire import STRICT, Client, Event, World, connect, in_a_world

@@ -67,6 +67,12 @@ async def test_a_turn_of_the_largest_conversation_takes_moments(item: Any) -> No
     assert cpu_seconds(timeline(map(item, range(SETTINGS.items_max)))) < CPU_SECONDS_MAX
 
 
+async def test_a_turn_of_a_long_conversation_costs_about_what_one_of_a_short_one_does() -> None:
+    """Its context is kept as items come: made anew, 4,000 items cost a hundred times as much as ten."""
+    short, long = (cpu_seconds(timeline(map(message, range(count)))) for count in (10, 4_000))
+    assert long < 10 * short
+
+
 @pytest.mark.parametrize(
     ("session", "own", "expected"),
     [(UNSET, None, None), (False, None, False), (False, True, True), (UNSET, False, False)],
@@ -76,7 +82,7 @@ async def test_calls_are_parallel_as_the_response_says_or_else_the_session(
 ) -> None:
     builder = TurnBuilder(Session("ada", uuid4()), timeline([]), "", SETTINGS, lambda _limit: None)
     config = RealtimeSession(id="s", model="m", instructions="", conversation_id="c", parallel_tool_calls=session)
-    turn = builder.build(ResponseCreate(), ResponseParams(parallel_tool_calls=own), config)
+    turn, _ = builder.build(ResponseCreate(), ResponseParams(parallel_tool_calls=own), config)
     assert turn.parallel_tool_calls is expected
 
 

@@ -19,7 +19,7 @@ from lastcall.conversation.validation import (
 from lastcall.protocol.client_events import SUPPORTED_EVENTS
 from lastcall.protocol.endpoint import REPLAY_ITEMS_MAX
 from lastcall.realtime.handshake import BAD_KEY, BETA_CLIENT
-from lastcall.sessions.session import CLOSE_CODES
+from lastcall.sessions.close_codes import CLOSE_CODES
 from lastcall.web.conversations import PAGE_MAX
 from lastcall.web.schemas import SERVER_EVENTS, event_type
 

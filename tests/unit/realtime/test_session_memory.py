@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 from lastcall.agents.echo import EchoAgent
-from lastcall.conversation.timeline import PART_BYTES
+from lastcall.conversation.timeline.entry import PART_BYTES
 from lastcall.limits import memory
 from lastcall.limits.memory import MIB, MemoryBudget
 from lastcall.realtime.history import HISTORY_BYTES, HISTORY_FACTOR

@@ -9,8 +9,9 @@ from uuid import uuid4
 
 import pytest
 import trio
+from lastcall.sessions.close_codes import CLOSE_CODES
 from lastcall.sessions.registry import Registry
-from lastcall.sessions.session import CLOSE_CODES, ImpossibleTransition, Session
+from lastcall.sessions.session import ImpossibleTransition, Session
 from lastcall.store.records import EndReason, StoredItem
 from trio.testing import MockClock
 
@@ -20,6 +21,8 @@ STEPS: dict[str, Step] = {
     "began": lambda session: session.began(),
     "row_was_stored": lambda session: session.row_was_stored(),
     "stop_responses_with": lambda session: session.stop_responses_with(lambda: ()),
+    "say_goodbye_with": lambda session: session.say_goodbye_with(lambda: None),
+    "say_goodbye": lambda session: session.say_goodbye(EndReason.SHUTDOWN),
     "user_spoke": lambda session: session.user_spoke(),
     "response_began": lambda session: session.response_began(),
     "response_ended": lambda session: session.response_ended(),
@@ -54,11 +57,18 @@ class Model:
     def __init__(self) -> None:
         self.done: list[str] = []
 
+    @property
+    def said_goodbye(self) -> bool:
+        can = self.done.index("say_goodbye_with") if "say_goodbye_with" in self.done else WALK_STEPS
+        return "say_goodbye" in self.done[can:]
+
     def allows(self, step: str) -> bool:
         running = self.done.count("response_began") - self.done.count("response_ended")
         taken = "take_unfinished" in self.done or "left" in self.done
         return {
             "began": "began" not in self.done and "stop" not in self.done,
+            "say_goodbye_with": True,
+            "say_goodbye": "row_was_closed" in self.done,
             "row_was_stored": "began" in self.done,
             "stop_responses_with": "stop_responses_with" not in self.done and "left" not in self.done,
             "user_spoke": "began" in self.done,
@@ -67,7 +77,7 @@ class Model:
             "stop": True,
             "take_unfinished": True,
             "row_was_closed": "began" in self.done and "row_was_closed" not in self.done,
-            "left": "stop" in self.done and "left" not in self.done,
+            "left": ("stop" in self.done or self.said_goodbye) and "left" not in self.done,
         }[step]
 
 
@@ -99,6 +109,7 @@ async def test_every_transition_in_every_state_is_as_a_small_model_says() -> Non
         ([], "user_spoke", "no row"),
         ([], "row_was_closed", "no row"),
         (["began", "row_was_closed"], "row_was_closed", "closed already"),
+        (["began"], "say_goodbye", "not closed"),
         ([], "response_ended", "no response is running"),
         (["take_unfinished"], "response_began", "were taken"),
         ([], "left", "not stopped"),
@@ -133,6 +144,33 @@ async def test_the_first_stop_stands(session: Session, autojump_clock: MockClock
     assert (session.reason, session.close_code) == (EndReason.IDLE, CLOSE_CODES[EndReason.IDLE])
     assert session.ended == session.started + 0.5
     assert session.scope.cancel_called
+
+
+async def test_a_goodbye_sends_the_close_frame_of_its_reason_once_and_leaves_the_scope_to_stop(
+    session: Session,
+) -> None:
+    sent: list[int | None] = []
+    session.say_goodbye_with(lambda: sent.append(session.close_code))
+    session.began()
+    session.row_was_closed()
+    for reason in (EndReason.SHUTDOWN, EndReason.IDLE):
+        session.say_goodbye(reason)
+    assert sent == [CLOSE_CODES[EndReason.SHUTDOWN]]
+    assert not session.scope.cancel_called
+    session.stop(EndReason.CLIENT_CLOSED)
+    assert session.reason is EndReason.SHUTDOWN
+    assert session.scope.cancel_called
+
+
+async def test_a_session_that_was_stopped_says_no_goodbye(session: Session) -> None:
+    """Its exit path sends the close frame, with the first reason."""
+    sent: list[int | None] = []
+    session.say_goodbye_with(lambda: sent.append(session.close_code))
+    session.began()
+    session.stop(EndReason.IDLE)
+    session.row_was_closed()
+    session.say_goodbye(EndReason.SHUTDOWN)
+    assert not sent
 
 
 async def test_unfinished_items_are_taken_once_and_the_answer_stays_the_same(session: Session) -> None:

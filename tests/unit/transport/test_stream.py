@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -564,6 +565,31 @@ async def test_a_socket_that_takes_all_needs_no_task_and_one_send() -> None:
         await wait_all_tasks_blocked()
         assert len(stream._tasks.child_tasks) == tasks
         assert await peer.receive_some() == b"".join(b"%d," % number for number in range(100))
+
+
+async def test_what_is_put_now_leaves_before_the_flusher_and_behind_what_waits() -> None:
+    async with connected_sockets() as (ours, peer), buffered(ours) as stream:
+        stream.put(b"first, ")
+        stream.put_now(b"second")
+        assert os.read(peer.socket.fileno(), 100) == b"first, second"  # without a step of the scheduler
+        stream.put(b"third")
+        assert await peer.receive_some() == b"third"
+
+
+@pytest.mark.parametrize("linger", [False, True])
+async def test_only_a_stream_that_lingers_reads_on_until_its_peers_end(linger: bool) -> None:
+    async with (
+        connected_sockets() as (ours, peer),
+        buffered(ours) as stream,
+        started(lambda: stream.finish(b"farewell", linger=linger)) as done,
+    ):
+        assert await peer.receive_some() == b"farewell"
+        await wait_all_tasks_blocked()
+        assert done.is_set() is not linger
+        assert (ours.socket.fileno() == -1) is not linger
+        assert await read_all(peer) == b""
+        await peer.send_eof()
+        await done.wait()
 
 
 async def test_a_socket_that_takes_a_part_gets_the_rest_in_order_and_no_task_stays() -> None:

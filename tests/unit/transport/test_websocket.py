@@ -10,7 +10,8 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from lastcall.transport.websocket import FRAMES_PER_CHECKPOINT, QUEUE_MESSAGES, WebSocket
+from lastcall.transport.frame_pace import FRAMES_PER_CHECKPOINT
+from lastcall.transport.websocket import QUEUE_MESSAGES, WebSocket
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from tests.support.raw_wire import BINARY, CLOSE, CONTINUATION, HANDSHAKE, PING, PONG, TEXT, Frame, Stream, close
@@ -157,6 +158,35 @@ async def test_whole_text_frames_never_meet_wsproto_and_all_else_does(monkeypatc
                 await wait_all_tasks_blocked()
     assert met == [short[:5], short[5:], ping, fragment, ping, rest + short]
     assert messages == ["short"] * 5 + ["ab"] + ["short"] * 2
+
+
+async def test_a_close_that_began_is_awaited_and_sends_no_second_frame() -> None:
+    async with opened() as (ws, client, messages), trio.open_nursery() as closing:
+        assert ws.begin_close(1012, "shutdown") == b"\x88\x0a" + (1012).to_bytes(2, "big") + b"shutdown"
+        assert ws.begin_close(1001, None) == ws.ping_frame() == b""
+        assert ws.closed is not None
+        over = trio.Event()
+
+        async def close_and_tell() -> None:
+            await ws.aclose(1012)
+            over.set()
+
+        closing.start_soon(close_and_tell)
+        await client.send_all(Frame(TEXT, b"crossing").encode())
+        await wait_all_tasks_blocked()
+        assert (over.is_set(), ws.answered) == (False, False)
+        await client.send_all(close(1012).encode())
+        await over.wait()
+        assert (ws.answered, messages) == (True, [])
+
+
+@pytest.mark.parametrize("first", [close(1000).encode(), Frame(3).encode()], ids=["closed", "malformed"])
+async def test_a_peer_that_closes_first_has_not_answered(first: bytes) -> None:
+    async with opened() as (ws, client, _messages):
+        await client.send_all(first)
+        await wait_all_tasks_blocked()
+        assert not ws.answered
+        assert ws.begin_close(1012, None) == b""
 
 
 async def test_a_message_that_crosses_our_close_frame_is_not_delivered() -> None:

@@ -347,8 +347,8 @@ STOPPING = (
     mutant(
         "the bulk close counts as done though it failed",
         SHUTDOWN,
-        "        if session.session_id in closed:\n",
-        "        if session.has_row:\n",
+        " if session.session_id in closed]\n",
+        " if session.has_row]\n",
         ORPHAN,
         END,
     ),

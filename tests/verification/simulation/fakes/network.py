@@ -215,11 +215,14 @@ class ServerEnd(DirectStream):
         self._wire.end("fin")
 
     async def aclose(self) -> None:
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
         """Closes the socket; with unread input, the peer sees a reset."""
         if not self._closed:
             self._closed = True
             self._wire.end("reset" if self._wire._up else "fin")
-        await trio.lowlevel.checkpoint()
 
 
 class MemoryListener(trio.abc.Listener[ServerEnd]):

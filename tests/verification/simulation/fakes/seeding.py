@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 from unittest.mock import patch
 
-from lastcall.conversation import timeline
+from lastcall.conversation.timeline import timeline
 from lastcall.protocol import ids as protocol_ids
 
 from .clock import VirtualClock

@@ -5,20 +5,15 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from operator import attrgetter
-from uuid import UUID
 
-from ..agents.agent import ContextItem, FunctionCall, FunctionOutput, Message
-from ..limits.memory import text_bytes
-from ..protocol.ids import new_uuid
-from ..protocol.items import FunctionCallItem, FunctionCallOutputItem, Item, MessageItem
-from ..store.records import StoredItem
-from .rows import restored_item, row_kind, row_role
+from ...protocol.items import Item
+from ...store.records import StoredItem
+from ..rows import restored_item
+from .context import Context, KeptContext
+from .entry import ConversationEntry
 
 POSITION_STEP = 1 << 20  # one millisecond; leaves room to insert at least 20 items between two neighbours
-ENTRY_BYTES = 1_000  # of an entry without its content: its objects, and its places in the timeline
-PART_BYTES = 48  # of a part of a message's content without its text
 ROOT = "root"  # the client's name for the place before all items
 
 _position = attrgetter("position")
@@ -35,85 +30,6 @@ class UnknownItem(Exception):
 def wall_clock_ms() -> int:
     """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
-
-
-@dataclass(eq=False, slots=True)
-class ConversationEntry:
-    """An item and what is needed to store it. Its `message_id` makes storing it twice harmless.
-
-    known: the client has been told of it; before that it only reserves its place.
-    pending: part of a response whose items are not on their way to the store yet.
-    deleted: removed from the conversation while it was pending.
-    ceiling: from this position on, items that this session has not loaded may stand between it and the next one; None:
-        there are none.
-    held: what it takes in memory, as it was counted.
-    """
-
-    item: Item
-    position: int = 0
-    previous_item_id: str | None = None
-    message_id: UUID = field(default_factory=new_uuid)
-    known: bool = False
-    pending: bool = False
-    deleted: bool = False
-    ceiling: int | None = None
-    held: int = 0
-    _seen: tuple[str, ContextItem | None] | None = None  # as agents see it, in the status it had then
-
-    @property
-    def bytes(self) -> int:
-        """What the entry takes in memory, about. A message of many parts also keeps their text in one piece."""
-        parts = self.item.content if isinstance(self.item, MessageItem) else ()
-        whole = text_bytes(self.text) if len(parts) != 1 else 0
-        return ENTRY_BYTES + whole + sum(PART_BYTES + text_bytes(part.text) for part in parts)
-
-    @property
-    def text(self) -> str:
-        """A message's text, a call's arguments, or an output."""
-        match self.item:
-            case MessageItem(content=content):
-                return "".join(part.text for part in content)
-            case FunctionCallItem(arguments=arguments):
-                return arguments
-            case FunctionCallOutputItem(output=output):
-                return output
-
-    def context(self) -> ContextItem | None:
-        """The item as agents see it; None for an empty message, one in progress, or an incomplete call.
-
-        Made once: every turn of a long conversation asks for thousands. An item changes only with its status.
-        """
-        if self._seen is None or self._seen[0] != self.item.status:
-            self._seen = self.item.status, self._as_seen()
-        return self._seen[1]
-
-    def _as_seen(self) -> ContextItem | None:
-        match self.item:
-            case MessageItem(role=role, status="completed" | "incomplete") if text := self.text:
-                return Message(role, text, self.item.id)
-            case FunctionCallItem(status="completed") as call:
-                return FunctionCall(call.name, call.arguments, call.call_id, call.id)
-            case FunctionCallOutputItem(call_id=call_id, output=output):
-                return FunctionOutput(call_id, output, self.item.id)
-        return None
-
-    def stored(self, session_id: UUID, conversation_id: UUID) -> StoredItem:
-        """The item as a row."""
-        item = self.item
-        return StoredItem(
-            message_id=self.message_id,
-            session_id=session_id,
-            conversation_id=conversation_id,
-            item_id=item.id,
-            position=self.position,
-            role=row_role(item),
-            content=self.text,
-            status="completed" if item.status == "completed" else "incomplete",
-            kind=row_kind(item),
-            call_id=None if isinstance(item, MessageItem) else item.call_id,
-            name=item.name if isinstance(item, FunctionCallItem) else None,
-            deleted=self.deleted,
-        )
 
 
 class Timeline:
@@ -134,6 +50,8 @@ class Timeline:
         self._held = held
         self._entries: dict[str, ConversationEntry] = {}
         self._order: list[ConversationEntry] = []
+        self._context = KeptContext()
+        self._unsettled: list[ConversationEntry] = []  # those of the latest response, which changes their status
         self._last_position = 0
         for number, stored in enumerate(history):
             entry = ConversationEntry(restored_item(stored), stored.position, message_id=stored.message_id)
@@ -179,13 +97,20 @@ class Timeline:
         """Makes the item of a reserved place known."""
         entry.known = True
         entry.previous_item_id = self._known_before(self._index(entry))
-        entry.context()  # now, item by item: the first turn after thousands of them would make all of them at once
+        self._show(entry)
+        if entry.pending or entry.item.status == "in_progress":
+            self._settle()
+            self._unsettled.append(entry)
 
     def remove(self, entry: ConversationEntry) -> None:
         """Removes an item or a reserved place. Its position is not used again at the end."""
         del self._order[self._index(entry)]
         del self._entries[entry.item.id]
         self._held(-entry.held)
+        if entry.shown is not None:
+            self._context.remove(entry.position, entry.shown)
+        if entry in self._unsettled:
+            self._unsettled.remove(entry)
 
     def weigh(self, entry: ConversationEntry) -> None:
         """Counts what the entry takes in memory now; for one that has grown. Ignored where it was removed."""
@@ -193,9 +118,28 @@ class Timeline:
             before, entry.held = entry.held, entry.bytes
             self._held(entry.held - before)
 
-    def context(self) -> list[ContextItem]:
-        """The items as agents see them."""
-        return [seen for entry in self if (seen := entry.context()) is not None]
+    def context(self) -> Context:
+        """The known items as agents see them."""
+        for entry in self._unsettled:
+            self._show(entry)
+        return self._context.context()
+
+    def _show(self, entry: ConversationEntry) -> None:
+        """Has the context show a known entry as it is now."""
+        seen = entry.context()
+        if seen is entry.shown:
+            return
+        if entry.shown is not None:
+            self._context.remove(entry.position, entry.shown)
+        entry.shown = seen
+        if seen is not None:
+            self._context.put(entry.position, seen)
+
+    def _settle(self) -> None:
+        """Forgets the entries of a response that is over: its last change of their status was before the next one."""
+        for entry in self._unsettled:
+            self._show(entry)
+        self._unsettled = [each for each in self._unsettled if each.pending or each.item.status == "in_progress"]
 
     def _insert(self, entry: ConversationEntry, index: int) -> None:
         self._order.insert(index, entry)

@@ -1,0 +1,7 @@
+"""The items of a conversation in order, and the context that an agent is given of them."""
+
+from .context import Context
+from .entry import ConversationEntry
+from .timeline import ROOT, NoFreePosition, Timeline, UnknownItem
+
+__all__ = ["ROOT", "Context", "ConversationEntry", "NoFreePosition", "Timeline", "UnknownItem"]
