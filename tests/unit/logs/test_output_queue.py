@@ -168,6 +168,7 @@ def test_a_finalizer_may_print_while_a_line_is_queued(pipe: Pipe) -> None:
 
     threading.Thread(target=put_within_put, daemon=True).start()
     assert done.wait(PATIENCE_SECONDS)
+    assert pipe.read_lines(1), "before the pipe is closed: its number may be another test's soon"
 
 
 # --- the streams ------------------------------------------------------------------------------------------------------
