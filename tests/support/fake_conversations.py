@@ -80,9 +80,7 @@ class FakeConversations(FakeTables):
             if session.conversation_id == conversation_id and session.is_active:
                 self.close_by_hand(session.session_id)
         for item in self.items(conversation_id):
-            self.messages[item.message_id] = replace(item, deleted=True)
-            if self.message_ids.pop((conversation_id, item.item_id), None) is not None:
-                self.deleted_ids.add((conversation_id, item.item_id))
+            self._mark_deleted(item)
         self.deleted_conversations.add(conversation_id)
         return True
 

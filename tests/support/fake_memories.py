@@ -66,6 +66,8 @@ class FakeMemories(FakeTables):
         session.memory_finalized_at = trio.current_time()
         seen: set[tuple[str, str, str]] = set()
         for memory in memories:
+            if self._is_deleted(session_id, memory.item_id):
+                continue
             if memory.op == "forget":
                 self._forget(session.user_id, memory)
                 continue
@@ -75,6 +77,11 @@ class FakeMemories(FakeTables):
                 seen.add(key)
                 self._remember(key, memory, session_id)
         return True
+
+    def _is_deleted(self, session_id: UUID, item_id: str) -> bool:
+        """Whether the item was deleted, and not created anew under its id."""
+        deleted = [item.deleted for item in self.said_in(session_id) if item.item_id == item_id]
+        return bool(deleted) and all(deleted)
 
     def _supersede(self, user_id: str, memory: Memory) -> None:
         """Of slots with one value; endings by their words are the real store's."""

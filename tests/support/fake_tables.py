@@ -254,12 +254,22 @@ class FakeTables:
         wanted = self.sessions[deletion.session_id].conversation_id, deletion.item_id
         key = self.message_ids.get(wanted)
         if key is not None and not self._arrives_late(deletion, self.messages[key]):
-            self.messages[key] = replace(self.messages[key], deleted=True)
-            del self.message_ids[wanted]
-            self.deleted_ids.add(wanted)
+            self._mark_deleted(self.messages[key])
         elif wanted not in self.deleted_ids:
             raise ItemNotFound("no such item")
         return True
+
+    def _mark_deleted(self, item: StoredItem) -> None:
+        """Its id is free again, and what was remembered of it goes along; that an older memory comes back is the real
+        store's."""
+        self.messages[item.message_id] = replace(item, deleted=True)
+        shown = item.conversation_id, item.item_id
+        if self.message_ids.get(shown) == item.message_id:
+            del self.message_ids[shown]
+            self.deleted_ids.add(shown)
+        for key, memory in list(self.memories.items()):
+            if (memory.source_session_id, memory.source_item_id) == (item.session_id, item.item_id):
+                del self.memories[key]
 
     def _arrives_late(self, deletion: ItemDeletion, item: StoredItem) -> bool:
         """Whether the session itself has created the item after what it asked to delete."""

@@ -150,9 +150,9 @@ def crashes_on_a_store_error(patch: pytest.MonkeyPatch) -> None:
 def remembers_twice(patch: pytest.MonkeyPatch) -> None:
     finish = FakeStore.finish_memory
 
-    async def finish_again(store: FakeStore, session_id: Any, memories: Any, passages: str = "[]") -> bool:
+    async def finish_again(store: FakeStore, session_id: Any, *rest: Any, **options: Any) -> bool:
         store.sessions[session_id].memory_status = "pending"
-        return await finish(store, session_id, memories, passages)
+        return await finish(store, session_id, *rest, **options)
 
     patch.setattr(FakeStore, "finish_memory", finish_again)
 

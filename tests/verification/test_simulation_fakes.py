@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import trio
 import trio.lowlevel
+from lastcall.agents.agent import Message, Transcript
+from lastcall.memory.outcomes import acceptable
+from lastcall.protocol.ids import new_id
 
 from .simulation.fakes import trio_internals
+from .simulation.fakes.agent import SimulatedAgent
 from .simulation.fakes.clock import Stuck, VirtualClock
 from .simulation.fakes.network import CLOSE, HEAD, TEXT, FrameReader, MemoryListener, Wire, masked_frame
 from .simulation.fakes.seeding import OWNER
 from .simulation.world import World, simulate
 
+ITEMS = 200
 HOUR_SECONDS = 3_600.0
 
 # --- Trio
@@ -202,3 +209,15 @@ async def test_a_reset_breaks_both_directions_and_a_fin_only_one(autojump_clock:
         await ours.receive_some()
     with pytest.raises(trio.BrokenResourceError):
         await ours.send_all(b"x")
+
+
+# --- the agent
+
+
+async def test_what_the_agent_remembers_is_stored_as_it_is() -> None:
+    """Whatever ids the items have: memories that look alike once they are cleaned would become one."""
+    said = [Message("user", f"user0.0 says {number}", new_id("item")) for number in range(ITEMS)]
+    for message in said:
+        memories = await SimulatedAgent().finalize(Transcript("session", "user0", [message]))
+        assert acceptable(memories) == [replace(memory, words=ANY) for memory in memories]
+        assert [(memory.content, memory.item_id) for memory in memories] == [(message.text, message.item_id)]

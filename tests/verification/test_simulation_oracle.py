@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -68,6 +69,20 @@ def remembers_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FakeStore, "_finish", finish_again)
 
 
+def loses_memories(patch: pytest.MonkeyPatch) -> None:
+    finish = FakeStore._finish
+    patch.setattr(FakeStore, "_finish", lambda store, key, memories: finish(store, key, memories[:-1]))
+
+
+def remembers_other_words(patch: pytest.MonkeyPatch) -> None:
+    finish = FakeStore._finish
+
+    def blur(store: FakeStore, session_id: Any, memories: Any) -> bool:
+        return finish(store, session_id, [replace(memory, content=f"{memory.content}!") for memory in memories])
+
+    patch.setattr(FakeStore, "_finish", blur)
+
+
 def forgets_rows(patch: pytest.MonkeyPatch) -> None:
     async def nothing(_exit_path: ExitPath) -> None:
         await trio.lowlevel.checkpoint()
@@ -108,6 +123,8 @@ def never_exits(patch: pytest.MonkeyPatch) -> None:
         (rewrites_ends, Promise.ONE_END),
         (dates_ends_by_their_commit, Promise.ONE_END),
         (remembers_twice, Promise.MEMORY_ONCE),
+        (loses_memories, Promise.MEMORY_ONCE),
+        (remembers_other_words, Promise.MEMORY_ONCE),
         (forgets_rows, Promise.NO_ORPHAN),
         (ignores_notifications, Promise.NO_GHOST),
         (sweeps_the_living, Promise.NONE_SWEPT),

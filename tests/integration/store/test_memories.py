@@ -20,7 +20,7 @@ from trio.testing import MockClock
 
 from tests.support.instances import instance
 
-from .world import LEASE_SECONDS, PostgresWorld, World, end, gather, item, memory, soon
+from .world import LEASE_SECONDS, WITHIN, PostgresWorld, World, deletion, end, gather, item, memory, soon
 
 
 async def test_memory_is_pending_only_where_the_user_spoke(world: World) -> None:
@@ -126,6 +126,33 @@ async def test_memory_of_an_active_session_is_not_finished(world: World) -> None
     start = await world.begin()
     assert await world.store.finish_memory(start.session_id, [memory("fine")]) is False
     assert (await world.store.recall("ada", 10)).facts == []
+
+
+async def test_an_item_that_is_deleted_takes_its_memory_along(world: World) -> None:
+    start = await world.begin()
+    kept, gone = item(start, "I'm vegan."), item(start, "I like tea.", position=1)
+    await world.append(kept, gone)
+    await world.store.end_session(end(start))
+    facts = [memory(each.content, item_id=each.item_id) for each in (kept, gone)]
+    assert await world.store.finish_memory(start.session_id, facts)
+    again = await world.begin(conversation_id=start.conversation_id)
+    await world.store.delete_item(deletion(again, gone.item_id), within=WITHIN)
+    assert [fact.content for fact in (await world.store.recall("ada", 10)).facts] == ["I'm vegan."]
+    await world.store.delete_conversation(start.conversation_id, "ada")
+    assert (await world.store.recall("ada", 10)).facts == []
+
+
+async def test_nothing_is_remembered_of_an_item_that_was_deleted_meanwhile(world: World) -> None:
+    start = await world.begin()
+    kept, gone = item(start, "I'm vegan."), item(start, "I like tea.", position=1)
+    await world.append(kept, gone)
+    await world.store.end_session(end(start))
+    (claim,) = await world.store.claim_memory(1, 60.0)
+    again = await world.begin(conversation_id=start.conversation_id)
+    await world.store.delete_item(deletion(again, gone.item_id), within=WITHIN)
+    facts = [memory(each.text, item_id=each.item_id) for each in claim.transcript.messages]
+    assert await world.store.finish_memory(start.session_id, facts)
+    assert [fact.content for fact in (await world.store.recall("ada", 10)).facts] == ["I'm vegan."]
 
 
 async def test_the_same_memory_again_is_one_memory_the_newest(world: World) -> None:

@@ -349,14 +349,6 @@ MEMORY = (
         test=f"{MEMORIES}::test_memory_is_applied_once_by_whoever_is_first",
     ),
     mutant(
-        "a memory that is known already keeps its old date",
-        QUERIES,
-        "DO UPDATE\n       SET updated_at = now(), quote",
-        "DO UPDATE\n       SET quote",
-        REMEMBER,
-        test=f"{MEMORIES}::test_the_same_memory_again_is_one_memory_the_newest",
-    ),
-    mutant(
         "a claim that is given back counts as an attempt",
         QUERIES,
         "memory_attempts = greatest(memory_attempts - 1, 0)",

@@ -8,6 +8,7 @@ SCHEMA_SQL = "schema.sql"
 STORE = "tests/integration/store"
 SCHEMA, LEASE, LOCKED_ROWS = f"{STORE}/test_schema.py", f"{STORE}/test_lease.py", f"{STORE}/test_locked_rows.py"
 ENDS, ITEMS, CREDENTIALS = f"{STORE}/test_ends.py", f"{STORE}/test_stored_items.py", f"{STORE}/test_credentials.py"
+MEMORY_TESTS = f"{STORE}/test_memories.py"
 BATCH_TESTS = f"{STORE}/test_batches.py"
 INSTANCE = "tests/integration/sessions/test_instance.py"
 LATE_BATCH = f"{STORE}/test_clock.py::test_a_batch_that_was_sent_at_another_time_than_it_says_stores_nothing"
@@ -429,6 +430,33 @@ DELETIONS = (
     ),
 )
 
+MEMORIES = (
+    mutant(
+        "a memory that is known already keeps its old date",
+        SCHEMA_SQL,
+        "DO UPDATE\n       SET updated_at = now(), quote",
+        "DO UPDATE\n       SET quote",
+        REMEMBER,
+        test=f"{MEMORY_TESTS}::test_the_same_memory_again_is_one_memory_the_newest",
+    ),
+    mutant(
+        "an item that is deleted leaves its memory behind",
+        SCHEMA_SQL,
+        "WHERE before.deleted_at IS NULL AND after.deleted_at IS NOT NULL\n        ), past AS (",
+        "WHERE false\n        ), past AS (",
+        REMEMBER,
+        test=f"{MEMORY_TESTS}::test_an_item_that_is_deleted_takes_its_memory_along",
+    ),
+    mutant(
+        "an item is remembered that was deleted meanwhile",
+        SCHEMA_SQL,
+        "    IF gone THEN\n        RETURN;",
+        "    IF false THEN\n        RETURN;",
+        REMEMBER,
+        test=f"{MEMORY_TESTS}::test_nothing_is_remembered_of_an_item_that_was_deleted_meanwhile",
+    ),
+)
+
 VIEWS = (
     mutant(
         "a session whose instance stopped counts as live",
@@ -449,4 +477,4 @@ VIEWS = (
     ),
 )
 
-MUTANTS = GUARDS + KEYS + BATCHES + DELETIONS + VIEWS
+MUTANTS = GUARDS + KEYS + BATCHES + DELETIONS + MEMORIES + VIEWS

@@ -59,7 +59,10 @@ class SimulatedAgent:
                     await trio.sleep(DEAF_SECONDS if mark == "#deaf" else STUBBORN_SECONDS)
 
     async def finalize(self, transcript: Transcript, /) -> Sequence[Memory]:
-        """Makes one memory of each of the user's items."""
+        """Makes one memory of each of the user's items, in its own words.
+
+        Not of the items' ids: they look drawn at random, and are taken out as secrets before a memory is stored.
+        """
         said = [message for message in transcript.messages if message.role == "user"]
         words = " ".join(message.text for message in said)
         if "#never" in words:
@@ -69,7 +72,7 @@ class SimulatedAgent:
         if "#numb" in words and self._first_time(transcript):
             await trio.sleep(LONG_SECONDS)
         await trio.sleep(0.5 if "#dawdle" in words else 0)
-        return [Memory("note", f"said {message.item_id}", message.item_id, message.text) for message in said]
+        return [Memory("note", message.text, message.item_id, message.text) for message in said]
 
     def _first_time(self, transcript: Transcript) -> bool:
         first = transcript.session_id not in self._forgotten

@@ -21,9 +21,9 @@ class MemoryChecks:
     def __init__(self, world: World, checks: StepChecks) -> None:
         self._world = world
         self._checks = checks
-        self._memories: dict[UUID, dict[tuple[str, str, str], MemoryRecord]] = {}
-        for name, memory in world.database.memories.items():
-            self._memories.setdefault(memory.source_session_id, {})[name] = memory
+        self._memories: dict[UUID, list[tuple[str, MemoryRecord]]] = {}
+        for (user_id, _, _), memory in world.database.memories.items():
+            self._memories.setdefault(memory.source_session_id, []).append((user_id, memory))
         self._failed = Counter(
             fields["session_id"] for _, event, fields in world.logged if event == "memory_not_finalized"
         )
@@ -43,11 +43,13 @@ class MemoryChecks:
             self._broken(f"{key} is {row.memory_status}, not {wanted} (error: {row.memory_error})")
             return
         self._world.count("memory", wanted)
-        made = self._memories.get(key, {})
-        expected = {f"said {item.item_id}" for item in kept} if wanted == "done" else set()
-        if {name[2] for name in made} != expected or any(name[0] != row.user_id for name in made):
-            self._broken(f"{key} left {len(made)} memories of {len(expected)}")
-        if any(memory.updated_at != row.memory_finalized_at for memory in made.values()):
+        made = self._memories.get(key, [])
+        found = sorted((user_id, memory.source_item_id, memory.content) for user_id, memory in made)
+        expected = sorted((row.user_id, item.item_id, item.content) for item in kept) if wanted == "done" else []
+        if found != expected:
+            missing = sorted(set(expected) - set(found))
+            self._broken(f"{key} left {len(found)} memories of {len(expected)}; missing: {missing[:1]}")
+        if any(memory.updated_at != row.memory_finalized_at for _, memory in made):
             self._broken(f"the memory of {key} was applied again")
 
     def _wanted(self, row: SessionRecord, said: list[str], kept: list[str]) -> str:
