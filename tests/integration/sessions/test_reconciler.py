@@ -13,7 +13,6 @@ from lastcall.sessions import reconciler
 from lastcall.sessions.reconciler import PASS_SECONDS
 from lastcall.store.errors import StoreError, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
-from lastcall.store.postgres.writes import CLOCK_EXACT_SECONDS
 from lastcall.store.records import EndReason, SessionStart
 from trio.testing import MockClock
 
@@ -24,6 +23,7 @@ from tests.support.servers import open_server
 from tests.support.virtual_server import World
 from tests.support.waiting import eventually, in_background
 
+END_ERROR_SECONDS_MAX = 0.1  # as published; a close frame is read, and the clock estimated, a moment late
 CLOSED_WITHIN = 2 * PASS_SECONDS + 1.0
 STAY_SECONDS = 3.0
 WITHIN = 10.0
@@ -190,6 +190,5 @@ async def test_ends_that_the_table_refused_for_a_while_land_with_their_own_date(
 
         [row] = await eventually(rows, lambda found: not found[0]["is_active"], within=WITHIN)
         assert row["end_reason"] == "client_closed"
-        # The server takes the database to answer half way between question and answer: that is the error, either way.
-        error = timedelta(seconds=CLOCK_EXACT_SECONDS)
+        error = timedelta(seconds=END_ERROR_SECONDS_MAX)
         assert before["now"] - error <= row["session_end"] <= after["now"] + error

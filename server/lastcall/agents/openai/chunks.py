@@ -103,13 +103,18 @@ def _chunks_of_event(event: httpx2.ServerSentEvent) -> Iterator[Any]:
     if event.event == "error" and data:
         raise StreamRefused(_error_in(data))
     try:
-        yield from chunks_of_data(data)
+        yield from _chunks_of_data(data)
     except ValueError:
         for line in data.splitlines():
-            try:
-                yield from chunks_of_data(line.strip())
-            except ValueError:
-                _log.warning("unreadable_chunk_skipped")
+            yield from chunks_of_line(line.strip())
+
+
+def chunks_of_line(data: str) -> Iterator[Any]:
+    """The chunk in one line's data, or `DONE`. One that was torn costs no others."""
+    try:
+        yield from _chunks_of_data(data)
+    except ValueError:
+        _log.warning("unreadable_chunk_skipped")
 
 
 def _error_in(data: str) -> Any:
@@ -120,7 +125,7 @@ def _error_in(data: str) -> Any:
     return error.get("error") or error if isinstance(error, dict) else error
 
 
-def chunks_of_data(data: str) -> Iterator[Any]:
+def _chunks_of_data(data: str) -> Iterator[Any]:
     """The chunk in the data of an event, or `DONE`; anything else is to keep the connection alive."""
     if data.strip('"').upper() == "[DONE]":
         yield DONE

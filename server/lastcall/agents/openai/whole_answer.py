@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .answer import Answer
-from .chunks import DONE, StreamRefused, beginning_of, chunks_in, chunks_of_data
+from .chunks import DONE, StreamRefused, beginning_of, chunks_in, chunks_of_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,4 +40,4 @@ def _chunks_in(body: bytes) -> Iterator[Any]:
         return
     for line in body.decode(errors="replace").splitlines():
         if line.startswith("data:"):
-            yield from chunks_of_data(line.removeprefix("data:").strip())
+            yield from chunks_of_line(line.removeprefix("data:").strip())
