@@ -123,7 +123,7 @@ def data_dir() -> Iterator[Path]:
     ("arguments", "fix"),
     [
         (["serve", "--prt", "1"], "Did you mean '--port'"),
-        (["serv"], "Did you mean 'serve'"),
+        (["serv"], "'serve'"),
         (["serve", "--port", "70000"], "0<=x<=65535"),
         (["serve", "--port", "http"], "--port"),
         (["serve", "--ping-interval", "0"], "x>0"),
@@ -408,7 +408,7 @@ def test_in_a_pipe_each_row_is_one_line_without_escapes(ask: Lastcall, sql: Call
         "INSERT INTO user_memories (user_id, kind, content) SELECT 'ann', 'fact', E'\\x1b[2J\\n' || repeat('tea ', 200)"
     )
     header, row, backlog = ask("memories").out.splitlines()
-    assert header.startswith("user")
+    assert header.split()[:2] == ["id", "user"]
     assert "\ufffd[2J" in row
     assert row.count("tea") == 200
     assert backlog.startswith("Memory of ended sessions")

@@ -38,5 +38,5 @@ class Memory:
     slot: str = ""
     words: Sequence[str] = field(default=(), compare=False)
     op: Literal["add", "close", "forget"] = "add"
-    closes: Sequence[str] = ()
-    replaces: Sequence[int] = ()
+    closes: tuple[str, ...] = ()
+    replaces: tuple[int, ...] = ()

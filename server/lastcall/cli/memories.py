@@ -15,7 +15,7 @@ from .tables import UUID_CHARS, Column, moment, one_line, print_json, print_limi
 
 MEMORIES = 100
 CONTENT_CHARS_MAX = 1_000
-USER_CHARS_NARROW = 17  # leaves room for the other columns in a terminal of 80
+USER_CHARS_NARROW = 10  # leaves room for the other columns in a terminal of 80
 
 
 @click.command("retry")

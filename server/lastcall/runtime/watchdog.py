@@ -78,6 +78,7 @@ class Watchdog:
         self._hurried_at: float | None = None
         self._fuse_is_short = False
         self._before_loop = True
+        self._ended_before_loop = False
         self._attached = False
         self._lock = threading.Lock()
         self._receive: Receive | None = None
@@ -101,8 +102,13 @@ class Watchdog:
                 signal.signal(number, signal.SIG_IGN if ends else handler)
 
     def loop_begins(self) -> None:
-        """Until this call, an ending signal ends the process at once: nothing has been started yet."""
+        """Until this call, an ending signal ends the process at once: nothing has been started yet.
+
+        Raises `SystemExit` where one came whose exception was lost, as a handler's is inside of a finalizer.
+        """
         self._before_loop = False
+        if self._ended_before_loop:
+            raise SystemExit(0)
 
     @contextmanager
     def attached(self, receive: Receive, hurry_seconds: float) -> Iterator[None]:
@@ -138,6 +144,7 @@ class Watchdog:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._before_loop and self._reader.ends(number):
+            self._ended_before_loop = True
             raise SystemExit(0)
         if not self._attached:
             self._wakeup.send(bytes([number]))

@@ -86,7 +86,9 @@ INSERT INTO api_keys (subject, scope, prefix, secret_hash)
     SELECT 'user-' || n, 'user', 'sk-', sha256(n::text::bytea) FROM generate_series(1, 5000) n;
 INSERT INTO client_secrets (user_id, secret_hash, expires_at)
     SELECT 'user-' || n, sha256(n::text::bytea), now() FROM generate_series(1, 5000) n;
-ANALYZE server_instances, conversations, conversation_sessions, messages, user_memories, api_keys, client_secrets,
+INSERT INTO superseded_memories SELECT m.*, now(), NULL FROM user_memories m;
+ANALYZE server_instances, conversations, conversation_sessions, messages, user_memories, superseded_memories,
+    api_keys, client_secrets,
     recall_passages, recall_lexemes;
 """
 IDS = [uuid4()]

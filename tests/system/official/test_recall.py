@@ -52,7 +52,8 @@ async def test_the_synchronous_client_streams_a_turn_and_is_remembered(
         assert "".join(deltas) == response.output[0].content[0].text
         await eventually(lambda: postgres_store.recall("ada", 10), lambda found: bool(found.facts))
         instructions, _, _ = await talk("What is my name?")
-        assert "My name is Ada and I live in Oslo." in instructions
+        assert "My name is Ada" in instructions
+        assert "live in Oslo" in instructions
 
 
 @pytest.mark.skipif(not local_model.available(), reason="the bundled model is not installed")
@@ -66,4 +67,5 @@ def test_the_bundled_model_answers_and_the_user_is_remembered(database_url: str)
         assert server.stop() == 0
     with run_server(*flags) as server:
         instructions, _, _ = turn(server, "grace", "What is my name?")
-        assert "My name is Grace and I live in Rome." in instructions
+        assert "My name is Grace" in instructions
+        assert "live in Rome" in instructions

@@ -29,7 +29,8 @@ pytestmark = pytest.mark.slow
 RUN_SECONDS = 180.0  # the SDKs take seconds of a processor to import
 PATIENCE_MS = 15_000.0
 LANGUAGES = {"python", "js", "html"}
-TESTED_ELSEWHERE = {"sql"}  # tests/integration/store/test_least_privilege.py
+# In test_least_privilege.py and in test_configuration.py.
+TESTED_ELSEWHERE = {"sql", "toml"}
 FRAMEWORK = re.compile(r"^from (livekit|pipecat|pydantic_ai)\b", re.MULTILINE)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 

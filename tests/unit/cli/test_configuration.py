@@ -198,3 +198,9 @@ def test_a_shell_completes_commands_and_options(
         with pytest.raises(SystemExit):
             run([])
         assert expected in capsys.readouterr().out
+
+
+def test_the_file_of_the_docs_holds_settings_that_there_are() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
+    [block] = re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    Settings(**tomllib.loads(block))

@@ -135,6 +135,14 @@ def test_handlers_are_put_back_unless_the_process_is_ending() -> None:
     assert signal.getsignal(signal.SIGUSR1) == before
 
 
+def test_a_signal_before_the_loop_counts_although_its_exception_was_lost(ends: Ends) -> None:
+    """A handler's exception is: inside of a finalizer, or of a callback of the garbage collector."""
+    with pytest.raises(SystemExit):
+        ends.watchdog._handle(signal.SIGTERM, None)
+    with pytest.raises(SystemExit):
+        ends.watchdog.loop_begins()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_while_python_ends_does_not_change_the_exit_code(number: signal.Signals) -> None:
     program = f"""if True:

@@ -22,14 +22,14 @@ class _Language:
     negated: re.Pattern[str]
 
 
-def _language(code: str) -> _Language:
-    rules = read_rules(code)
+def _language(tag: str) -> _Language:
+    rules = read_rules(tag)
     marks = frozenset(rules.names.get("marks", "").split())
     return _Language(marks, rules.patterns, compiled(rules.names["ended"]), compiled(rules.names["negated"]))
 
 
-_AR, _JA, _ZH = (_language(code) for code in ("ar", "ja", "zh"))
-_BY_WORDS = tuple(_language(code) for code in ("de", "fr", "es", "pt", "it", "ru"))
+_AR, _JA, _ZH = (_language(tag) for tag in ("ar", "ja", "zh"))
+_BY_WORDS = tuple(_language(tag) for tag in ("de", "fr", "es", "pt", "it", "ru"))
 _WORDS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _KANA, _HAN, _ARABIC = re.compile("[\u3040-\u30ff]"), re.compile("[\u4e00-\u9fff]"), re.compile("[\u0600-\u06ff]")
 
