@@ -27,8 +27,8 @@ from ..support.waiting import eventually
 
 WAIT_SECONDS = 20.0
 CPU_SECONDS = 30.0  # more than any test takes
-FACTS = "I like tea. " * 4_000  # takes about 0.1 s
-FACT = Memory("name", "My name is Ada.", "item_1", "My name is Ada.")
+FACTS = " ".join(f"I like tea number {number}." for number in range(4_000))  # takes a tenth of a second and more
+FACT = Memory("name", "My name is Ada.", "item_1", "My name is Ada.", slot="name")
 
 
 def said(text: str) -> Transcript:
