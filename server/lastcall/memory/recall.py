@@ -12,7 +12,7 @@ from ..store.records import Recollection, RememberedFact
 from ..store.store import Store
 from .facts.quoting import quoted_facts
 from .facts.redaction import redacted
-from .search.quoting import harmless
+from .fence import harmless
 
 PENDING_SECONDS_MAX = 0.3  # that a begin waits for memory of the user that is still being finalized
 PENDING_POLL_SECONDS = 0.02

@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 import trio
 from lastcall.memory.facts.quoting import TOKENS_MAX
+from lastcall.memory.fence import tokens_of
 from lastcall.memory.recall import PENDING_POLL_SECONDS, PENDING_SECONDS_MAX, briefing, recall
-from lastcall.memory.search.quoting import tokens_of
 from lastcall.sessions.registry import Registry
 from lastcall.sessions.session import Session
 from lastcall.store.records import Recollection, RememberedFact

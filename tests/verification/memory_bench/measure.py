@@ -16,9 +16,10 @@ from uuid import uuid4
 import trio
 from lastcall.agents.echo import EchoAgent
 from lastcall.config import Settings
+from lastcall.memory.fence import tokens_of
 from lastcall.memory.finalizer import Finalizer, open_finalizer
 from lastcall.memory.rules_process import open_rules_process
-from lastcall.memory.search.quoting import quoted, tokens_of
+from lastcall.memory.search.quoting import quoted
 from lastcall.memory.search.recalling import Names, Question, question_of, recall_turns, search_turns
 from lastcall.store.postgres import PostgresStore, open_store
 from lastcall.store.records import EndReason, SessionEnd, SessionStart, StoredItem

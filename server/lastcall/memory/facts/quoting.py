@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
 from ...store.people.memories import RememberedFact
-from ..search.quoting import harmless, tokens_of
+from ..fence import fenced, harmless
 from .redaction import redacted
 from .slots import is_one_valued
 
 TOKENS_MAX = 300  # of all that is quoted, with what stands around it, as `tokens_of` counts them
-NONCE_BYTES = 6
 
 _NOTICE = (
     "Facts about the user you are talking to, in the user's own words, from earlier conversations."
@@ -32,19 +30,8 @@ def quoted_facts(facts: Sequence[RememberedFact]) -> str:
 
     Beyond `TOKENS_MAX`, facts of slots with one value come first, then the newest.
     """
-    if not facts:
-        return ""
-    nonce = secrets.token_hex(NONCE_BYTES)
-    head, foot = f"{_NOTICE}\n<<<known {nonce}>>>", f"<<<end {nonce}>>>"
-    left = TOKENS_MAX - tokens_of(head) - tokens_of(foot)
-    lines: dict[int, str] = {}
     order = sorted(range(len(facts)), key=lambda number: (is_one_valued(facts[number].slot), number), reverse=True)
-    for number in order:
-        line = _line(facts[number])
-        if (size := tokens_of(line)) <= left:
-            lines[number] = line
-            left -= size
-    return "\n".join([head, *(lines[number] for number in sorted(lines)), foot]) if lines else ""
+    return fenced(_NOTICE, "known", [_line(fact) for fact in facts], TOKENS_MAX, first=order)
 
 
 def _line(fact: RememberedFact) -> str:

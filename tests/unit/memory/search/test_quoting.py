@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lastcall.agents.recalled import RecalledTurn
-from lastcall.memory.search.quoting import TOKENS_MAX, TURNS_MAX, harmless, quoted, tokens_of
+from lastcall.memory.fence import harmless, tokens_of
+from lastcall.memory.search.quoting import TOKENS_MAX, TURNS_MAX, quoted
 
 
 def turn(text: str) -> RecalledTurn:
