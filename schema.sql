@@ -537,32 +537,30 @@ END $$;
 -- What that had superseded is current again, unless something else is by now.
 CREATE OR REPLACE FUNCTION forget_items() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    ids bigint[];
+    sessions uuid[];
+    items    text[];
+    ids      bigint[];
 BEGIN
     IF TG_OP = 'UPDATE' THEN
-        WITH gone AS (
-            SELECT before.session_id, before.item_id FROM before JOIN after USING (message_id)
-             WHERE before.deleted_at IS NULL AND after.deleted_at IS NOT NULL
-        ), past AS (
-            DELETE FROM superseded_memories m USING gone
-             WHERE m.source_session_id = gone.session_id AND m.source_item_id = gone.item_id
-        ), forgotten AS (
-            DELETE FROM user_memories m USING gone
-             WHERE m.source_session_id = gone.session_id AND m.source_item_id = gone.item_id RETURNING memory_id
-        )
-        SELECT array_agg(memory_id) INTO ids FROM forgotten;
+        SELECT array_agg(before.session_id), array_agg(before.item_id) INTO sessions, items
+          FROM before JOIN after USING (message_id)
+         WHERE before.deleted_at IS NULL AND after.deleted_at IS NOT NULL;
     ELSE
-        WITH gone AS (
-            SELECT session_id, item_id FROM before WHERE deleted_at IS NULL
-        ), past AS (
-            DELETE FROM superseded_memories m USING gone
-             WHERE m.source_session_id = gone.session_id AND m.source_item_id = gone.item_id
-        ), forgotten AS (
-            DELETE FROM user_memories m USING gone
-             WHERE m.source_session_id = gone.session_id AND m.source_item_id = gone.item_id RETURNING memory_id
-        )
-        SELECT array_agg(memory_id) INTO ids FROM forgotten;
+        SELECT array_agg(session_id), array_agg(item_id) INTO sessions, items FROM before WHERE deleted_at IS NULL;
     END IF;
+    IF items IS NULL THEN
+        RETURN NULL;
+    END IF;
+    WITH gone AS (
+        SELECT * FROM unnest(sessions, items) AS gone (session_id, item_id)
+    ), past AS (
+        DELETE FROM superseded_memories m USING gone
+         WHERE m.source_session_id = gone.session_id AND m.source_item_id = gone.item_id
+    ), forgotten AS (
+        DELETE FROM user_memories m USING gone
+         WHERE m.source_session_id = gone.session_id AND m.source_item_id = gone.item_id RETURNING memory_id
+    )
+    SELECT array_agg(memory_id) INTO ids FROM forgotten;
     IF ids IS NOT NULL THEN
         WITH back AS (
             DELETE FROM superseded_memories s WHERE superseded_by = ANY (ids) AND NOT (is_one_valued(slot) AND EXISTS (

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
+from lastcall.memory.facts.slots import ONE_VALUED, is_one_valued
 from lastcall.memory.facts.words import content_words
 from lastcall.memory.outcomes import acceptable
 from lastcall.memory.rules import memories_by_rules
@@ -53,6 +54,12 @@ async def test_a_newer_fact_supersedes_and_other_slots_stay(world: PostgresWorld
     await learn(world, "I live in Berlin.", "I'm vegan.", "I like tea.")
     await learn(world, "I live in Paris.", "I like coffee.")
     assert await known(world) == ["I'm vegan.", "I like tea.", "I live in Paris.", "I like coffee."]
+
+
+async def test_the_schema_has_the_servers_list_of_slots_with_one_value(postgres_store: PostgresStore) -> None:
+    slots = [*sorted(ONE_VALUED), "favourite:colour", "favourite:thing", "like", "event", ""]
+    rows = await postgres_store.select("SELECT slot, is_one_valued(slot) FROM unnest($1::text[]) AS slot", slots)
+    assert dict(map(tuple, rows)) == {slot: is_one_valued(slot) for slot in slots}
 
 
 async def test_within_one_session_the_last_word_counts(world: PostgresWorld) -> None:

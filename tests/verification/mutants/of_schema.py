@@ -442,8 +442,8 @@ MEMORIES = (
     mutant(
         "an item that is deleted leaves its memory behind",
         SCHEMA_SQL,
-        "WHERE before.deleted_at IS NULL AND after.deleted_at IS NOT NULL\n        ), past AS (",
-        "WHERE false\n        ), past AS (",
+        "WHERE before.deleted_at IS NULL AND after.deleted_at IS NOT NULL;\n    ELSE\n        SELECT array_agg(",
+        "WHERE false;\n    ELSE\n        SELECT array_agg(",
         REMEMBER,
         test=f"{MEMORY_TESTS}::test_an_item_that_is_deleted_takes_its_memory_along",
     ),
