@@ -8,8 +8,6 @@ from hypothesis import settings
 
 PROFILES = {"all": 100, "quick": 25}  # examples of a test that does not say how many
 
-_loaded = "all"
-
 
 def load_profile(name: str) -> None:
     """Before test modules are imported. Fresh examples in every run, where hypothesis's own CI profile repeats them."""
@@ -19,4 +17,6 @@ def load_profile(name: str) -> None:
 
 def examples(count: int, **options: Any) -> settings:
     """The settings of a test that needs another number of examples than most."""
-    return settings(max_examples=max(1, count * PROFILES[_loaded] // PROFILES["all"]), **options)
+    return settings(
+        max_examples=max(1, count * PROFILES[settings.get_current_profile_name()] // PROFILES["all"]), **options
+    )

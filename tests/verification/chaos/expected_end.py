@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from .ledger import BACK_SECONDS, FAILOVER_SECONDS, WRITABLE_SECONDS, Cut, Ledger, Outage, ServerLife, Visit
@@ -96,11 +95,11 @@ def expected_end(visit: Visit, row: Row, life: ServerLife, ledger: Ledger, pace:
         latest = committed if visit.how == "stopped" else ended
         first = max(min(row.last_item or visit.opened, earliest), min(life.terminated, earliest))
         told = ExpectedEnd("shutdown", first, latest, life.terminated, life.by)
-        return _late_by_outage(told, committed, outages, lines(pace))
+        return _late_by_outage(told, committed, outages, pace)
     line = "vanished" if visit.how == "stopped" else "client"
     latest = max(ended, visit.sending) if visit.how == "stopped" else ended
     left = ExpectedEnd(line, earliest, latest, earliest, _client_fault(visit))
-    return _late_by_outage(left, committed, outages, lines(pace))
+    return _late_by_outage(left, committed, outages, pace)
 
 
 def _client_fault(visit: Visit) -> str:
@@ -199,9 +198,7 @@ def _database_away(begin: float, end: float, ledger: Ledger) -> bool:
     return any(outage.end > begin and outage.begin < end for outage in ledger.outages())
 
 
-def _late_by_outage(
-    end: ExpectedEnd, committed: float, outages: list[Outage], table: Mapping[str, Line]
-) -> ExpectedEnd:
+def _late_by_outage(end: ExpectedEnd, committed: float, outages: list[Outage], pace: Pace) -> ExpectedEnd:
     """Returns the same end, with the time that the database took to return and to catch up."""
     begin = end.earliest - CLOCK_SECONDS
     late = [outage for outage in outages if outage.begin <= committed and outage.over >= begin]
@@ -209,6 +206,7 @@ def _late_by_outage(
         return end
     last = max(late, key=lambda outage: outage.over)
     origin = max(end.origin, last.origin)
+    table = lines(pace)
     # A shutdown or a vanished client has a longer bound of its own than that of most outages.
     if end.line == "client" or table[last.line].bound_row > table[end.line].bound_row:
         return replace(end, line=last.line, origin=origin, fault=last.fault)
