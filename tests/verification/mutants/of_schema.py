@@ -442,8 +442,8 @@ MEMORIES = (
     mutant(
         "an item that is deleted leaves its memory behind",
         SCHEMA_SQL,
-        "WHERE before.deleted_at IS NULL AND after.deleted_at IS NOT NULL;\n    ELSE\n        SELECT array_agg(",
-        "WHERE false;\n    ELSE\n        SELECT array_agg(",
+        "INTO sessions, items\n          FROM before JOIN after USING (message_id)\n         WHERE ",
+        "INTO sessions, items\n          FROM before JOIN after USING (message_id)\n         WHERE false AND ",
         REMEMBER,
         test=f"{MEMORY_TESTS}::test_an_item_that_is_deleted_takes_its_memory_along",
     ),
