@@ -7,12 +7,13 @@ import resource
 import signal
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
+import psutil
 from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn
 
@@ -22,7 +23,7 @@ from ..starvation import Failed
 from .alone import QUICK, Sizes
 from .answers import Answer
 from .checks import check_frames, spoken
-from .contestants import FASTAPI, FLOOR, OURS, WEBSOCKETS, Contestants
+from .contestants import FASTAPI, FLOOR, OURS, STOP_SECONDS, WEBSOCKETS, Contestants
 from .cpu import FOREIGN_SHARE_MAX, Meter, Usage
 from .ends import Ends
 from .load_client import LoadClient, open_load
@@ -78,6 +79,7 @@ def bench(*, only: tuple[str, ...], as_json: bool, keep: bool, picture: Path | N
     console = Console(stderr=as_json)
     names = [name for name in NAMES if name in only] if only else list(NAMES)
     with folder("lastcall-bench-", console, keep=keep) as directory, ExitStack() as stack:
+        stack.callback(_end_servers)
         _allow_open_files()
         contestants = Contestants(directory, stack, pinned=options["pin"])
         load = stack.enter_context(open_load())
@@ -165,6 +167,14 @@ def _be_interrupted_once() -> None:
 
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, interrupt)
+
+
+def _end_servers() -> None:
+    """Those whose start was interrupted before anybody else knew of them: Popen had forked and not yet returned."""
+    for each in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+            each.wait(STOP_SECONDS)
 
 
 def _allow_open_files() -> None:

@@ -25,7 +25,7 @@ class Open(Activity):
 
     def _begin(self) -> None:
         self._begun += 1
-        connection = Connection(self._load, self, self._port, f"user{self._begun}")
+        connection = Connection(self._load, self, self._port, self._load.new_user())
         connection.left = GREETING_FRAMES
         self._group.append(connection)
 

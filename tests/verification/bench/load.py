@@ -43,11 +43,17 @@ class Load:
         self.selector = selectors.DefaultSelector()
         self.groups: dict[str, list[Connection]] = {}
         self.expected: Expect | None = None
+        self._users = 0
         self._activity: Activity | None = None
         self._commands: list[dict[str, Any]] = []
         self._rest = b""
         self._open = True
         self._failure = ""  # of a connection while no command ran: the answer to the next one
+
+    def new_user(self) -> str:
+        """Somebody without a past: what a server brings back from earlier sessions would grow from round to round."""
+        self._users += 1
+        return f"user{self._users}"
 
     def run(self) -> None:
         """Serves commands until stdin ends."""

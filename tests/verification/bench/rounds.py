@@ -142,7 +142,6 @@ def measure_sessions(row: Row, seconds: float, contestant: Contestant, load: Loa
         frames=turn_frames(row.answer),
         seconds=seconds,
         count_max=SESSIONS_MAX,
-        user="short",
     )
     contestant.settle()
     return Sample(result["count"], result["seconds"], meter.usage(), sorted(result["latencies"]))

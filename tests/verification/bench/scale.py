@@ -111,7 +111,7 @@ class Scale(Alone):
         row, looks = ROWS["session"], []
         with self._contestants.started(OURS) as contestant:
             meter = Meter(contestant.pid, contestant.postmaster, self._load.pid)
-            for number in range(MEMORY_LOOKS):
+            for _ in range(MEMORY_LOOKS):
                 self._load.do(
                     "sessions",
                     port=contestant.port,
@@ -120,7 +120,6 @@ class Scale(Alone):
                     frames=turn_frames(row.answer),
                     seconds=WAIT_SECONDS * MEMORY_LOOKS,
                     count_max=self._sizes.short_sessions // MEMORY_LOOKS,
-                    user=f"many{number}-",
                 )
                 contestant.settle()
                 looks.append(round(rss_kib(contestant.pid) / 1024, 1))

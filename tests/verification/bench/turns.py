@@ -75,9 +75,8 @@ class Sessions(Activity):
         frames: int,
         seconds: float,
         count_max: int,
-        user: str,
     ) -> None:
-        self._load, self._port, self._user = load, port, user
+        self._load, self._port = load, port
         self._create, self._frames, self._count_max = create(question), frames, count_max
         self._latencies: list[float] = []
         self._begun = self._busy = 0
@@ -90,7 +89,7 @@ class Sessions(Activity):
         self._begun += 1
         self._busy += 1
         began = time.perf_counter()
-        connection = Connection(self._load, self, self._port, f"{self._user}{self._begun}")
+        connection = Connection(self._load, self, self._port, self._load.new_user())
         connection.left, connection.began = GREETING_FRAMES, began
 
     def complete(self, connection: Connection, last: bytes) -> None:
@@ -151,7 +150,7 @@ class Ask(Activity):
     def __init__(self, load: Load, port: int, question: str, frames: int) -> None:
         self._question, self._frames = question, frames
         self._text: str | None = None
-        connection = Connection(load, self, port, "asking")
+        connection = Connection(load, self, port, load.new_user())
         connection.left = GREETING_FRAMES
 
     def complete(self, connection: Connection, last: bytes) -> None:

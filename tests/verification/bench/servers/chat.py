@@ -66,7 +66,7 @@ class Chat:
 
     async def begin(self) -> None:
         await self._pool.execute(BEGIN, self._session, self._conversation, self._user)
-        await self._send(session_created(f"sess_{self._session.hex}", self._conversation_id))
+        await self._send(session_created(f"sess_{self._session.hex}", self._conversation_id, self._user))
         await self._send(conversation_created(self._conversation_id))
 
     async def handle(self, event: Event) -> None:

@@ -16,7 +16,7 @@ def new_id(kind: str) -> str:
     return f"{kind}_{uuid4().hex}"
 
 
-def session_created(session_id: str, conversation_id: str) -> Event:
+def session_created(session_id: str, conversation_id: str, user: str) -> Event:
     session = {
         "type": "realtime",
         "object": "realtime.session",
@@ -33,6 +33,7 @@ def session_created(session_id: str, conversation_id: str) -> Event:
         "audio": {"input": {"turn_detection": None}},
         "expires_at": int(time.time()) + SESSION_SECONDS,
         "conversation_id": conversation_id,
+        "user": user,
     }
     return {"type": "session.created", "session": session}
 

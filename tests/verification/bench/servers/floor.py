@@ -20,7 +20,7 @@ def frames(*events: Event) -> list[str]:
 
 ITEM = user_item(Answer(20).question)
 CONVERSATION = new_id("conv")
-GREETING = frames(session_created(new_id("sess"), CONVERSATION), conversation_created(CONVERSATION))
+GREETING = frames(session_created(new_id("sess"), CONVERSATION, "check"), conversation_created(CONVERSATION))
 CREATED = frames(item_added(None, ITEM), item_done(None, ITEM))
 
 
