@@ -18,7 +18,8 @@ export class Client {
 
   async open(url, key, query) {
     this.calls = [];
-    this.events = new Events();
+    const events = new Events(); // an earlier session tells late that it was closed, and not to this one
+    this.events = events;
     this.items = new Map();
     this.arguments = [key, query];
     const address = `${url.replace('http', 'ws')}/v1/realtime?${new URLSearchParams({ model: 'lastcall', ...query })}`;
@@ -36,10 +37,10 @@ export class Client {
         return weather(args.city);
       },
       onEvent: (event) => this.receive(event),
-      onError: (error) => this.events.put({ type: 'sdk.error', message: error.message }),
+      onError: (error) => events.put({ type: 'sdk.error', message: error.message }),
     });
     session.changed = (key, value) => {
-      if (key === 'status' && (value === 'error' || value === 'disconnected')) this.events.put({ type: 'sdk.lost' });
+      if (key === 'status' && (value === 'error' || value === 'disconnected')) events.put({ type: 'sdk.lost' });
     };
     this.session = session;
     await session.connect();

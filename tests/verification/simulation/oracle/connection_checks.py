@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uuid import UUID
+from tests.support.fake_rows import SessionRecord
 
 from ...promises import Promise
 from ..server import Server
@@ -56,7 +56,7 @@ class ConnectionChecks:
     def _reasons(self, visit: Visit) -> list[float]:
         """When the server got a reason to end a connection."""
         assert visit.wire is not None
-        server, row = visit.server, self._world.database.sessions.get(visit.session_id or UUID(int=0))
+        server, row = visit.server, self._row(visit)
         causes = [when for when, _ in visit.causes] + [visit.wire.full_at or INFINITE]
         causes += [when for when in (server.signalled_at, server.over_at) if when is not None]
         if row is not None and row.session_id in self._checks.by_hand:
@@ -67,6 +67,16 @@ class ConnectionChecks:
         causes += [when for key, when in self._checks.declared.items()
                    if key in own and when >= visit.opened_at - ANEW_SECONDS]  # fmt: skip
         return causes
+
+    def _row(self, visit: Visit) -> SessionRecord | None:
+        """The row of a visit; of one that ended before the client was told of its session, that closed by hand."""
+        rows = self._world.database.sessions
+        if visit.session_id is not None:
+            return rows.get(visit.session_id)
+        told = {each.session_id for each in self._visits}
+        untold = (rows[each] for each, at in self._checks.by_hand.items()
+                  if each in rows and each not in told and at >= visit.opened_at)  # fmt: skip
+        return next((row for row in untold if row.user_id == visit.user), None)
 
     def _open_at(self, server: Server, at: float) -> int:
         """How many connections to a server were open at a moment, as the clients saw it."""
