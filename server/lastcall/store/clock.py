@@ -18,9 +18,13 @@ class DatabaseClock:
 
     The fastest answer counts, until it has aged. An answer that contradicts the estimate counts too: the database's
     clock was set.
+
+    doubtful: nothing is known, or only what an answer said that contradicted all before it. It may have taken long, as
+    the first one after an outage does, and be wrong by half of that; so whoever dates something by it asks once more.
     """
 
     def __init__(self) -> None:
+        self.doubtful = True
         self._now: datetime | None = None
         self._at = 0.0
         self._error = math.inf
@@ -30,7 +34,9 @@ class DatabaseClock:
         error = (answered - asked) / 2
         moment = asked + error
         known, known_error = self.at(moment), self.error(moment)
-        if known is None or error <= known_error or abs((now - known).total_seconds()) > error + known_error:
+        contradicted = known is not None and abs((now - known).total_seconds()) > error + known_error
+        self.doubtful |= contradicted
+        if known is None or error <= known_error or contradicted:
             self._now, self._at, self._error = now, moment, error
 
     def error(self, moment: float) -> float:

@@ -38,6 +38,17 @@ def test_an_answer_that_contradicts_the_estimate_counts(step: float) -> None:
     assert clock.at(12.2) == after(2.2 + step)
 
 
+def test_an_estimate_is_doubtful_until_it_was_asked_for_and_once_it_was_contradicted() -> None:
+    clock = DatabaseClock()
+    assert clock.doubtful
+    clock.doubtful = False
+    clock.observe(10.0, 10.02, NOON)
+    clock.observe(11.0, 11.2, after(1.0))
+    assert not clock.doubtful
+    clock.observe(12.0, 12.4, after(3600.0))
+    assert clock.doubtful
+
+
 def test_an_answer_that_only_came_late_changes_nothing() -> None:
     clock = DatabaseClock()
     clock.observe(10.0, 10.02, NOON)
@@ -107,6 +118,28 @@ async def test_a_wrong_estimate_costs_a_try_and_dates_nothing_wrong(
     assert row.session_end is not None
     assert row.ended_at is not None
     assert row.ended_at - row.session_end == pytest.approx(trio.current_time() - ended.ended, abs=FRESH_SECONDS / 2)
+
+
+async def test_an_estimate_that_was_contradicted_by_a_slow_answer_dates_nothing(postgres_store: PostgresStore) -> None:
+    """After an outage in which the clock was set: the first answer takes long, and may be wrong by half of that."""
+    world = PostgresWorld(postgres_store)
+    await world.store.register_instance(instance(world.instance_id))
+    start = await world.begin(age=10.0)
+    now = trio.current_time()
+    at = postgres_store._clock.at(now)
+    assert at is not None
+    postgres_store._clock.observe(now, now, at - timedelta(hours=1))  # the clock before it was set
+    slow = 0.6 * FRESH_SECONDS
+    postgres_store._clock.observe(now - 2 * slow, now, at - 2 * timedelta(seconds=slow))  # given at once, read late
+    known = postgres_store._clock.at(now)
+    assert known is not None
+    assert (at - known).total_seconds() == pytest.approx(slow)
+    ended = end(start)
+    assert await world.store.end_session(ended) is True
+    row = await world.session(start.session_id)
+    assert row.session_end is not None
+    assert row.ended_at is not None
+    assert row.ended_at - row.session_end < slow / 2 + trio.current_time() - ended.ended
 
 
 @pytest.mark.parametrize("late_by", [-2 * FRESH_SECONDS, 2 * FRESH_SECONDS])

@@ -122,7 +122,7 @@ class SessionWrites(Queries):
         return outcomes
 
     async def _commit_batch(self, batch: BatchStatement, connection: Any) -> Sequence[Outcome]:
-        if self._clock.at(0.0) is None:
+        if self._clock.doubtful:
             await self._read_clock(connection)
         now = trio.current_time()
         if not batch.needs_transaction:
@@ -139,6 +139,7 @@ class SessionWrites(Queries):
             self._clock.observe(asked, answered, at)
             if self._clock.error(answered) <= CLOCK_EXACT_SECONDS:
                 break
+        self._clock.doubtful = False
 
     async def _run_batch(self, batch: BatchStatement, connection: Any, now: float) -> Sequence[Outcome]:
         moment = self._clock.at(now)
