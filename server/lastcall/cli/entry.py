@@ -14,6 +14,7 @@ import click
 
 from .. import __version__
 from .api_docs import api_docs
+from .chat.command import chat
 from .configuration.config import config
 from .database.migrate import migrate
 from .database.url import database_url
@@ -39,6 +40,7 @@ _MISTAKES = (
     ("lastcall.store.postgres.instances", "ConnectionLimitTooLow"),
     ("lastcall.sessions.instance", "LeaseNotHeld"),
     ("lastcall.config", "BadSettings"),
+    ("lastcall.cli.chat.wire", "Lost"),
 )
 
 
@@ -88,6 +90,7 @@ def lastcall(context: click.Context) -> None:
 
 for command in (
     serve,
+    chat,
     with_subcommands(sessions, close_session),
     stats,
     orphans,

@@ -1,0 +1,1 @@
+"""`lastcall chat`: a client of the Realtime API for the terminal."""
