@@ -1,16 +1,20 @@
-"""Fixtures of the chat page's tests."""
+"""Fixtures of the chat page's and the commands' tests."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
+from lastcall.embedded import cluster
+from lastcall.store.postgres import open_store
 
 from ..support.chat_page import Visitors
 from ..support.processes import run_server
+from ..support.servers import empty
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Browser
 
@@ -33,3 +37,21 @@ def open_page(browser: Browser) -> Iterator[Visitors]:
     for context in set(browser.contexts) - before:
         context.close()
     assert visitors.errors == []
+
+
+@pytest.fixture
+def sql(database_url: str) -> Callable[[str], list[str]]:
+    """Runs a statement on the test database, whose tables are empty at first; the rows as text."""
+
+    async def clear() -> None:
+        async with open_store(database_url) as store:
+            await empty(store)
+
+    trio.run(clear)
+
+    def execute(statement: str) -> list[str]:
+        answer = cluster.run("psql", "--no-psqlrc", "-Atqc", statement, database_url)
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout.splitlines()
+
+    return execute

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 import click
 import pytest
 
+from ..support.lastcall_command import process
 from ..support.processes import ServerProcess, run_server
 from .official.agent import ENDLESS, RECITE
-from .test_cli import process, sql  # noqa: F401 - a fixture
 
 WAIT_SECONDS = 30.0
 READ_BYTES = 65_536
@@ -92,7 +92,7 @@ def person(server: ServerProcess, *arguments: str) -> Iterator[Person]:
 
 
 @pytest.fixture
-def server(database_url: str, sql: object) -> Iterator[ServerProcess]:  # noqa: F811
+def server(database_url: str, sql: object) -> Iterator[ServerProcess]:
     with run_server("--database-url", database_url, *AGENT) as running:
         yield running
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -27,14 +27,12 @@ from lastcall.cli.tables import duration
 from lastcall.config import Settings
 from lastcall.embedded import cluster
 from lastcall.logs import Level, configure, printable, redact, write_line
-from lastcall.store.postgres import open_store
 
 from tests.support.embedded_data import embedded_data
 
+from ..support.lastcall_command import HOLD_SECONDS, Answer, process
 from ..support.processes import run_server
-from ..support.servers import empty
 
-HOLD_SECONDS = 30.0
 SECRET = "hush-hush"
 OLD_SESSIONS = """
     INSERT INTO conversation_sessions (user_id, session_start)
@@ -43,22 +41,7 @@ OLD_SESSIONS = """
 FLAGS = [each.name for each in fields(Settings) if each.metadata.get("flag")]
 
 
-@dataclass
-class Answer:
-    code: int
-    out: str
-    err: str
-
-
 Lastcall = Callable[..., Answer]
-
-
-def process(*arguments: str, **variables: str) -> Answer:
-    """The command in a process of its own."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("LASTCALL_")} | variables
-    command = [sys.executable, "-m", "lastcall", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=HOLD_SECONDS, check=False)
-    return Answer(done.returncode, done.stdout, done.stderr)
 
 
 @contextmanager
@@ -86,24 +69,6 @@ def lastcall(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
         return Answer(code, out, err)
 
     return command
-
-
-@pytest.fixture
-def sql(database_url: str) -> Callable[[str], list[str]]:
-    """Runs a statement on the test database, whose tables are empty at first; the rows as text."""
-
-    async def clear() -> None:
-        async with open_store(database_url) as store:
-            await empty(store)
-
-    trio.run(clear)
-
-    def execute(statement: str) -> list[str]:
-        answer = cluster.run("psql", "--no-psqlrc", "-Atqc", statement, database_url)
-        assert answer.returncode == 0, answer.stderr
-        return answer.stdout.splitlines()
-
-    return execute
 
 
 @pytest.fixture
