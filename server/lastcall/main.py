@@ -51,7 +51,7 @@ from .store.proof import CommitProof
 from .store.store import Store
 from .transport.direct import DirectListener
 from .transport.http1 import HttpServer
-from .transport.port import open_port
+from .transport.port import open_port, url_of
 from .transport.tls import ServerTls, tls_context
 from .web.app import create_app
 
@@ -70,15 +70,17 @@ class Ready:
     note: str | None
 
 
-async def serve(settings: Settings, announce: Callable[[Ready], None], watchdog: Watchdog) -> None:
-    """Runs the server until a signal ends it.
+async def serve(
+    settings: Settings, announce: Callable[[Ready], None], watchdog: Watchdog, tell: Callable[[str], None]
+) -> None:
+    """Runs the server until a signal ends it. tell: see `Signals`.
 
     Raises:
         BadSettings, EmbeddedError, DatabaseUnusable, AgentUnavailable, CannotListen: The user's mistakes.
     """
     tls_context(settings)  # first, so that mistakes in the settings, and a port that is taken, are told before a start
     warn_at_start(settings, os.environ)
-    signals, metrics, heartbeat = Signals(settings.drain_seconds), Metrics(Limit), watchdog.heartbeat
+    signals, metrics, heartbeat = Signals(settings.drain_seconds, tell), Metrics(Limit), watchdog.heartbeat
     conditions = Conditions()
     agent_of_settings = open_agent(settings, conditions)
 
@@ -243,8 +245,3 @@ async def open_database(settings: Settings, conditions: Conditions) -> AsyncIter
         yield Database(address, f"embedded PostgreSQL in {settings.data_dir}", embedded.place.note)
     if embedded.left_running:
         _log.warning("postgresql_left_running", reason=embedded.left_running, data=str(embedded.place.cluster))
-
-
-def url_of(settings: Settings, port: int) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"{'http' if settings.tls_cert is None else 'https'}://{host}:{port}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -87,14 +87,16 @@ class Signals:
 
     Attributes:
         drain_seconds: The budget of the shutdown.
+        tell: Tells the person at the terminal how the shutdown goes on.
         stop: Set by the first signal.
         hurry: Set by the second one.
         reload: Set when the certificate is to be read again; whoever does so clears it by a new event.
         starting: The server's start; ended by the first signal, unless `started` was called before.
     """
 
-    def __init__(self, drain_seconds: float) -> None:
+    def __init__(self, drain_seconds: float, tell: Callable[[str], None] = lambda _: None) -> None:
         self.drain_seconds = drain_seconds
+        self.tell = tell
         self.stop = trio.Event()
         self.hurry = trio.Event()
         self.reload = trio.Event()
@@ -174,6 +176,7 @@ async def close_sessions(services: Services, signals: Signals) -> None:
     signals.enter(CLOSE_ROWS)
     unfinished = [item for session in services.registry for item in session.take_unfinished()]
     closed = await _close_rows(services, unfinished)
+    signals.tell(f"closed {len(closed)} {'session' if len(closed) == 1 else 'sessions'}")
     closed_here = [session for session in services.registry if session.session_id in closed]
     for session in closed_here:
         session.row_was_closed()
@@ -193,6 +196,10 @@ async def _in_steps(sessions: Sequence[Session], size: int) -> AsyncIterator[Ses
 
 async def _let_responses_finish(services: Services, signals: Signals) -> None:
     """Returns when no response is running, at the end of the phase, or at a second signal."""
+    if answering := sum(session.answering for session in services.registry):
+        seconds = FINISH_RESPONSES.until * signals.drain_seconds
+        what = "the answer that is" if answering == 1 else f"the {answering} answers that are"
+        signals.tell(f"waiting up to {seconds:g} s for {what} under way; Ctrl-C again cuts that short")
     with trio.CancelScope() as grace:
         signals.enter(FINISH_RESPONSES, grace)
         for session in services.registry:

@@ -10,11 +10,11 @@ import trio
 from lastcall.agents.agent import Agent
 from lastcall.agents.echo import EchoAgent
 from lastcall.config import Settings
-from lastcall.main import serve_sessions, url_of
+from lastcall.main import serve_sessions
 from lastcall.shutdown import Signals
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.store import Store
-from lastcall.transport.port import open_port
+from lastcall.transport.port import open_port, url_of
 
 START_SECONDS = 10.0
 SETTINGS = Settings(port=0, agent="echo", drain_seconds=5.0, memory_sweep_seconds=1.0)

@@ -30,10 +30,13 @@ from lastcall.logs import Level, configure, printable, redact, write_line
 
 from tests.support.embedded_data import embedded_data
 
+from ..support.clients import connect
 from ..support.lastcall_command import HOLD_SECONDS, Answer, process
 from ..support.processes import run_server
+from .official.agent import ENDLESS
 
 SECRET = "hush-hush"
+READ_BYTES = 4_096
 OLD_SESSIONS = """
     INSERT INTO conversation_sessions (user_id, session_start)
     SELECT 'ann-' || i, now() - interval '3 hours' FROM generate_series(1, {count}) AS i
@@ -243,7 +246,7 @@ def test_every_setting_is_documented_with_its_variable(lastcall: Lastcall, name:
 def test_environment_variables_set_options_and_options_win(monkeypatch: pytest.MonkeyPatch, lastcall: Lastcall) -> None:
     got: list[Settings] = []
 
-    async def serve(settings: Settings, announce: object, watchdog: object) -> None:
+    async def serve(settings: Settings, *_: object) -> None:
         got.append(settings)
 
     monkeypatch.setattr("lastcall.main.serve", serve)
@@ -616,3 +619,25 @@ def test_a_server_warns_at_its_start_of_secrets_that_others_can_read(database_ur
     with run_server("--database-url", database_url, *flags) as server:
         warned = [line for line in server.log if line.get("check") == "secret_files"]
         assert [line["mend"] for line in warned] == [f"chmod 600 {secret}"]
+
+
+async def test_ctrl_c_at_a_terminal_says_what_it_waits_for_and_how_many_sessions_it_closed(durable_url: str) -> None:
+    command = [sys.executable, "-m", "lastcall", "serve", "--port", "0", "--database-url", durable_url]
+    command += ["--agent", "tests.system.official.agent:Patient"]
+    waits = r"\rlastcall: waiting up to [\d.]+ s for the answer that is under way; Ctrl-C again cuts that short\r\n"
+    terminal, theirs = os.openpty()
+    server = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    assert server.stdout is not None
+    url = (await server.stdout.receive_some()).decode().split()[4]
+    async with connect(url, user="ada") as ada, connect(url, user="bob"):
+        await ada.say(ENDLESS)
+        await ada.send({"type": "response.create"})
+        await ada.until("response.output_text.delta")
+        server.send_signal(signal.SIGINT)
+        told = await trio.to_thread.run_sync(os.read, terminal, READ_BYTES)
+        assert re.fullmatch(waits, told.decode())
+        await ada.closed()
+    assert await server.wait() == 0
+    assert os.read(terminal, READ_BYTES).decode() == "\rlastcall: closed 2 sessions\r\n"
+    os.close(terminal)

@@ -54,9 +54,21 @@ def serve(context: click.Context, /, **values: Any) -> None:
                 settings,
                 announce,
                 watchdog,
+                tell if sys.stderr.isatty() and not settings.json_logs else say_nothing,
                 json_logs=settings.json_logs,
                 level=settings.log_level,
             )
+
+
+def tell(text: str) -> None:
+    """Prints a line for whoever sits at the terminal and has pressed Ctrl-C, which stands there as ^C."""
+    from .. import logs
+
+    logs.write_line(sys.stderr, f"\rlastcall: {text}")
+
+
+def say_nothing(_text: str) -> None:
+    """For logs, which have the events of a shutdown."""
 
 
 def announce_ready(ready: Ready, *, json_logs: bool) -> None:

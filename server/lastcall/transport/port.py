@@ -9,6 +9,7 @@ from socket import AI_PASSIVE, IPPROTO_IPV6, IPV6_V6ONLY, SO_REUSEADDR, SOCK_STR
 
 import trio
 
+from ..config import Settings
 from .direct import DirectListener
 
 BACKLOG_CONNECTIONS = 1024
@@ -99,3 +100,9 @@ async def _take(socket: trio.socket.SocketType, address: object) -> None:
 def _refused(where: str, error: OSError) -> CannotListen:
     reason = error.strerror or str(error)
     return CannotListen(f"cannot listen on {where}: {reason} (choose another --host or --port)")
+
+
+def url_of(settings: Settings, port: int) -> str:
+    """Where clients find a server of these settings."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{'http' if settings.tls_cert is None else 'https'}://{host}:{port}"
