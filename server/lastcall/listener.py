@@ -155,7 +155,6 @@ class Listener:
         try:
             data = await self._read_head(stream)
             if data is not None:
-                stream.unread(data)
                 serving = self._serve_request(stream, data, caller, tasks)
                 del data
                 await stream.finish(await serving)
@@ -171,12 +170,12 @@ class Listener:
         except BadHead:
             head = None  # the HTTP server parses it again, and replies
         if head is None or not head.wants_websocket:
+            stream.unread(data)
             return await self._serve_http(stream, caller, head)
-        if head.has_body or head.version < (1, 1):
-            message = "A WebSocket handshake is an HTTP/1.1 request without a body."
-            return reply_bytes(RequestRefused("http_error", message))
+        stream.unread(data[head.size :])
+        serving = serve_websocket(stream, head, self._services, tasks)
         del data, head  # for as long as the session lasts
-        return await serve_websocket(stream, self._services, tasks)
+        return await serving
 
     async def _serve_http(self, stream: BufferedStream, caller: str, head: RequestHead | None) -> bytes:
         """Serves HTTP requests; returns the reply to a client that is refused."""

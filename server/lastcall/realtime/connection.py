@@ -22,11 +22,12 @@ from ..protocol.parsing import parse_session
 from ..sessions.session import Session
 from ..store.errors import CredentialRevoked, StoreError
 from ..store.records import EndReason, Recollection, SessionStart
+from ..transport.request_head import RequestHead
 from ..transport.stream import BufferedStream
 from ..transport.websocket import WebSocket
 from .admission import Admission
 from .exit_path import ExitPath
-from .handshake import BAD_KEY, refuse_on_socket, refuse_overloaded, shake_hands
+from .handshake import BAD_KEY, Rejected, refuse_on_socket, refuse_overloaded, shake_hands
 from .history import History, NoMemory, UnknownConversation
 from .log_names import logged_names
 from .mailbox import Inbox, Outbox
@@ -39,21 +40,27 @@ REASON_SECONDS = 0.1  # of the time to begin, for the store to say why it has no
 _log = structlog.get_logger(__name__)
 
 
-async def serve_websocket(stream: BufferedStream, services: Services, tasks: trio.Nursery) -> bytes:
+async def serve_websocket(stream: BufferedStream, head: RequestHead, services: Services, tasks: trio.Nursery) -> bytes:
     """Serves one WebSocket connection from its handshake to its end.
 
     Args:
         stream: A session's exit path finishes it, but the transport below is left to the caller.
+        head: The request, which asks for a WebSocket.
         services: What all connections share.
         tasks: Where its reader and its responses run. The end of the session stops them; none is waited for.
 
     Returns:
-        The last bytes for a client that was refused on its open socket.
+        The last bytes for a client that was refused, at its handshake or on its open socket.
 
     Raises nothing but cancellation: whatever goes wrong in here ends this one connection.
     """
     try:
-        return await _serve(stream, services, tasks)
+        with ExitStack() as share:
+            connection = await _open(stream, head, services, tasks, share)
+            del head
+            if isinstance(connection, bytes):
+                return connection
+            await connection.run()
     except (ConnectionClosed, wsproto.utilities.ProtocolError, OSError, UnicodeError) as gone:
         _log.debug("connection_lost", error=repr(gone))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -63,23 +70,19 @@ async def serve_websocket(stream: BufferedStream, services: Services, tasks: tri
     return b""
 
 
-async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery) -> bytes:
-    with ExitStack() as share:
-        accepted = None
-        with trio.move_on_after(services.settings.handshake_seconds):
-            accepted = await shake_hands(stream, services, tasks, share)
-        if accepted is None:
-            return b""
-        ws, admission, principal = accepted
-        del accepted
-        if isinstance(principal, RequestRefused):
-            return refuse_on_socket(principal, services)
-        if services.draining.is_set() or services.gate.session(len(services.registry)):
-            return refuse_overloaded(services)
-        connection = _Connection(ws, stream, services, tasks, admission, principal)
-        del admission  # it has the request, which no session needs
-        await connection.run()
-        return b""
+async def _open(
+    stream: BufferedStream, head: RequestHead, services: Services, tasks: trio.Nursery, share: ExitStack
+) -> _Connection | bytes:
+    """An accepted connection, or the last bytes for a client that was refused."""
+    try:
+        ws, admission, principal = await shake_hands(stream, head, services, tasks, share)
+    except Rejected as rejected:
+        return rejected.reply
+    if isinstance(principal, RequestRefused):
+        return refuse_on_socket(principal, services)
+    if services.draining.is_set() or services.gate.session(len(services.registry)):
+        return refuse_overloaded(services)
+    return _Connection(ws, stream, services, tasks, admission, principal)
 
 
 class _Connection:

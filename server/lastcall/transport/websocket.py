@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from sys import getsizeof
+from typing import Any, cast
 
 import structlog
 import trio
 import wsproto.utilities
-from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, WebSocketRequest
+from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 from wsproto import ConnectionType, WSConnection
-from wsproto.connection import ConnectionState
+from wsproto.connection import Connection, ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 from wsproto.handshake import H11Handshake
 
@@ -22,35 +23,56 @@ from ..limits.token_bucket import TokenBucket
 from .frame_pace import FramePace
 from .sieve import Sieve, Take
 
-QUEUE_MESSAGES = 16  # before `deliver`; a pong behind them waits too
 RECEIVE_BYTES = 4_096
 
 _log = structlog.get_logger(__name__)
 
 
 class _NoHandshake(H11Handshake):
-    """The handshake of all connections that are open: it is over, and has no events."""
+    """The handshake of all connections: `upgrade` has done it, and there are no events."""
 
     def events(self) -> Iterator[Event]:  # type: ignore[override]
         return iter(())
 
 
-_NO_HANDSHAKE = _NoHandshake(ConnectionType.SERVER)
+class _OpenConnection(WSConnection):
+    """wsproto's connection after a handshake that it has not seen, without two parsers of HTTP."""
+
+    _NO_HANDSHAKE = _NoHandshake(ConnectionType.SERVER)
+
+    def __init__(self) -> None:
+        self.client = False
+        self.handshake = self._NO_HANDSHAKE
+        self.connection = Connection(ConnectionType.SERVER)
+
+
+class _NoChannel:
+    """In place of the library's queue of messages, which takes a kilobyte: they are handed over as they arrive."""
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *exception: object) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+_NO_CHANNEL = cast("Any", _NoChannel())
 
 
 class WebSocket(WebSocketConnection):
-    """The server's side of one connection.
+    """The server's side of one connection, after its opening handshake.
 
-    Messages wait in a queue until `deliver`, and from then on are handed over as they arrive, from the reader's task.
+    Nothing is read until `deliver`; from then on messages are handed over as they arrive, from the reader's task.
     Whole text frames go there straight from the received bytes. Everything else takes the way through wsproto and
-    trio-websocket: the handshake, control frames, fragments, binary messages, and whatever is wrong.
+    trio-websocket: control frames, fragments, binary messages, and whatever is wrong.
 
     malformed: the peer sent bytes that are not a WebSocket frame. The library closes without a close frame then; the
         caller must send one.
-    too_big: the peer's message exceeded `message_bytes_max`. The library has queued the close frame.
+    too_big: the peer's message exceeded `message_bytes_max`. The close frame is queued.
     crashed: the libraries raised, instead of closing.
     answered: the peer's close frame came after ours. It sends nothing more, and ours is all that it may still receive.
 
+    tasks: where the reader runs.
     pace: takes one token per frame from the peer; without a token, reading pauses.
     held_back: called each time it pauses.
     """
@@ -61,10 +83,11 @@ class WebSocket(WebSocketConnection):
         "_end",
         "_ended",
         "_held",
-        "_opening",
         "_pace",
+        "_parts_held",
+        "_reading",
         "_sieve",
-        "_sizes",
+        "_tasks",
         "answered",
         "crashed",
         "malformed",
@@ -74,51 +97,38 @@ class WebSocket(WebSocketConnection):
     def __init__(
         self,
         stream: trio.abc.Stream,
+        tasks: trio.Nursery,
         message_bytes_max: int,
         pace: TokenBucket | None = None,
         held_back: Callable[[], object] = lambda: None,
     ) -> None:
-        connection = WSConnection(ConnectionType.SERVER)
+        connection = _OpenConnection()
         self._pace = FramePace(pace, held_back)
         self._sieve = Sieve(stream, connection, message_bytes_max, self._pace)
-        super().__init__(
-            self._sieve,
-            connection,
-            message_queue_size=QUEUE_MESSAGES,
-            max_message_size=message_bytes_max,
-            receive_buffer_size=RECEIVE_BYTES,
-        )
+        super().__init__(self._sieve, connection, max_message_size=message_bytes_max, receive_buffer_size=RECEIVE_BYTES)
+        self._connection_proposal = None
+        self._send_channel = self._recv_channel = _NO_CHANNEL
+        self._tasks = tasks
         self.malformed = False
         self.too_big = False
         self.crashed = False
         self.answered = False
+        self._reading = False
         self._close_began = False
-        self._opening = trio.CancelScope()
         self._end: Callable[[], object] | None = None
         self._ended = False
         self._held: Callable[[int], object] = int
-        self._sizes = [0]  # of the messages that wait; the last one is the incomplete one
-
-    async def request(self, tasks: trio.Nursery) -> WebSocketRequest | None:
-        """Starts the reader in `tasks` and waits for the peer's handshake; accepting that opens the connection.
-
-        None: the handshake was malformed and is answered, or the peer is gone.
-        """
-        with self._opening:
-            tasks.start_soon(self._reader_task)
-            return await self._get_request()
-        return None
+        self._parts_held = 0
 
     def deliver(self, take: Take, end: Callable[[], object]) -> None:
-        """Calls `take` with each message, those that wait first, and `end` once when no further one can come.
-
-        Lets go of the handshake: its request, and two parsers.
-        """
-        self._wsproto.handshake = _NO_HANDSHAKE
+        """Calls `take` with each message, and `end` once when no further one can come."""
         self._sieve.take, self._end = take, end
-        self._deliver_waiting()
-        if self._ended:
-            self._tell_end()
+        self._read()
+
+    def _read(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._tasks.start_soon(self._reader_task)
 
     async def _reader_task(self) -> None:
         try:
@@ -133,24 +143,14 @@ class WebSocket(WebSocketConnection):
             self._end = None  # whoever cancels everything has a reason of its own
             raise
         finally:
-            self._ended = True
-            self._opening.cancel()  # the library would wait for ever for another handshake
             self._tell_end()
 
     def _tell_end(self) -> None:
         """Also lets go of whom messages were delivered to, in whom this object is: no collection need find the two."""
+        self._ended = True
         end, self._end, self._sieve.take = self._end, None, None
         if end is not None:
             end()
-
-    def _deliver_waiting(self) -> None:
-        while self._sieve.take is not None:
-            try:
-                message = self._recv_channel.receive_nowait()
-            except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
-                return
-            self._held(-self._sizes.pop(0))
-            self._sieve.take(message)
 
     def ping_frame(self) -> bytes:
         """A ping for the peer, whose pong counts like any other byte of it. Empty where the connection is closing."""
@@ -167,36 +167,49 @@ class WebSocket(WebSocketConnection):
         return self._wsproto.send(CloseConnection(code=code, reason=reason))
 
     async def _aclose(self, code: int, reason: str | None) -> None:
+        self._read()  # the peer's close frame, also where nothing else was to be read
         if not self._close_began:
             await super()._aclose(code, reason)
             return
         try:
-            await self._recv_channel.aclose()
             await self._close_handshake.wait()
         finally:
             await self._close_stream()
 
     def count_bytes(self, held: Callable[[int], object]) -> None:
-        """Calls `held` with the memory of the messages not delivered or not complete, and with each change of it."""
+        """Calls `held` with each change of what the parts of an incomplete message take in memory."""
         self._held = held
-        held(sum(self._sizes))
 
     async def _handle_message_event(self, event: BytesMessage | TextMessage) -> None:
+        """In place of the library's, which counts the characters of a text, keeps empty parts and waits for room."""
         await self._pace.keep()
-        if self.too_big or not (event.data or event.message_finished):
-            return  # the library would keep any number of empty fragments
-        size = len(event.data.encode()) if isinstance(event, TextMessage) else len(event.data)
-        self._message_size += size - len(event.data)  # the library counts the characters of a text, not its bytes
-        self.too_big = self._message_size + len(event.data) > self._max_message_size
-        self._sizes[-1] += getsizeof(event.data)
-        self._held(getsizeof(event.data))
+        take, data = self._sieve.take, cast("str | bytes", event.data)
+        if take is None or self.closed is not None or not (data or event.message_finished):
+            return
+        self._message_size += len(data.encode()) if isinstance(data, str) else len(data)
+        if self._message_size > self._max_message_size:
+            await self._refuse_size()
+            return
+        self._message_parts.append(data)
+        self._hold(getsizeof(data))
         if event.message_finished:
-            self._sizes.append(0)
-        await super()._handle_message_event(event)
-        self._deliver_waiting()
-        if self.too_big:
-            self._ended = True  # the library would tell only after the peer's next bytes
-            self._tell_end()
+            parts, self._message_parts, self._message_size = self._message_parts, [], 0
+            self._hold(-self._parts_held)
+            take("".join(cast("list[str]", parts)) if isinstance(data, str) else b"".join(cast("list[bytes]", parts)))
+
+    async def _refuse_size(self) -> None:
+        """The end, also for a peer that sends nothing more: the library would tell only after its next bytes."""
+        self.too_big = True
+        self._hold(-self._parts_held)
+        reason = f"Exceeded maximum message size: {self._max_message_size} bytes"
+        self._close_reason = CloseReason(1009, reason)
+        self._reader_running = False
+        await self._send(CloseConnection(code=1009, reason=reason))
+        self._tell_end()
+
+    def _hold(self, size: int) -> None:
+        self._parts_held += size
+        self._held(size)
 
     async def _handle_ping_event(self, event: Ping) -> None:
         await self._pace.keep()

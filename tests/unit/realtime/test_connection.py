@@ -10,11 +10,10 @@ import trio
 import trio.testing
 from lastcall.agents.echo import EchoAgent
 from lastcall.listener import Listener
-from lastcall.realtime.connection import serve_websocket
 from lastcall.shutdown import Signals, close_sessions
 from lastcall.store.errors import StoreUnavailable
 from lastcall.store.records import EndReason, SessionEnd
-from lastcall.transport.stream import LINGER_SECONDS, BufferedStream
+from lastcall.transport.stream import LINGER_SECONDS
 from trio.testing import MockClock
 
 from tests.support.fake_store import FakeStore
@@ -215,28 +214,33 @@ async def test_a_handshake_that_is_never_finished_is_dropped_at_its_bound(
     theirs, ours = trio.testing.memory_stream_pair()
     await theirs.send_all(b"GET /v1/realtime HTTP/1.1\r\n")
     began = trio.current_time()
-    async with trio.open_nursery() as tasks:
-        stream = BufferedStream(ours, tasks, world.services.flusher, send_seconds=10, bytes_high=1, bytes_max=1)
-        await serve_websocket(stream, world.services, tasks)
-        tasks.cancel_scope.cancel()
+    await Listener(world.services, cast("Any", None), SOCKETS_MAX)._serve(cast("Any", ours))
     assert trio.current_time() - began == pytest.approx(world.settings.handshake_seconds)
     assert not world.store.sessions
 
 
-@pytest.mark.parametrize("method", ["POST", "GET"], ids=["another method", "no version"])
+FIELDS = b"Host: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: k\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"POST /v1/realtime HTTP/1.1\r\n" + FIELDS, b"400"),
+        (b"GET /v1/realtime HTTP/1.1\r\n" + FIELDS, b"400"),
+        (b"GET /v1/realtime HTTP/1.1\r\nSec-WebSocket-Version: 12\r\n" + FIELDS, b"426"),
+    ],
+    ids=["another method", "no version", "another version"],
+)
 async def test_a_malformed_handshake_ends_its_connection_at_once(
-    world: World, autojump_clock: MockClock, method: str
+    world: World, autojump_clock: MockClock, head: bytes, status: bytes
 ) -> None:
     theirs, ours = trio.testing.memory_stream_pair()
-    head = f"{method} /v1/realtime HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-    await theirs.send_all(head.encode())
+    await theirs.send_all(head + b"\r\n")
+    await theirs.send_eof()
     began = trio.current_time()
-    async with trio.open_nursery() as tasks:
-        tasks.start_soon(world.services.flusher.run)
-        stream = BufferedStream(ours, tasks, world.services.flusher, send_seconds=10, bytes_high=1, bytes_max=10_000)
-        assert await serve_websocket(stream, world.services, tasks) == b""
-        assert (await theirs.receive_some()).startswith(b"HTTP/1.1 400 ")
-        tasks.cancel_scope.cancel()
+    async with world.services.running():
+        await Listener(world.services, cast("Any", None), SOCKETS_MAX)._serve(cast("Any", ours))
+    assert (await theirs.receive_some()).startswith(b"HTTP/1.1 " + status)
     assert trio.current_time() == began
 
 
