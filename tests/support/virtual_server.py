@@ -95,7 +95,7 @@ class World:
                 bytes_max=self.settings.outbox_bytes_max,
             )
             try:
-                await stream.finish(await serve_websocket(stream, await received_head(stream), services, tasks))
+                await stream.finish(await serve_websocket(stream, await received_head(stream), "", services, tasks))
             finally:
                 await stream.close_now()
             tasks.cancel_scope.cancel()

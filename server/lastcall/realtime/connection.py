@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 
 import structlog
 import trio
@@ -14,6 +13,7 @@ from ..auth.identity import Principal
 from ..conversation.configuration import Opening
 from ..conversation.conversation import Conversation
 from ..limits.limit import Limit
+from ..limits.quota import Caller
 from ..limits.session_limits import SessionLimits
 from ..memory.recall import recall
 from ..protocol.errors import RequestRefused, error_event
@@ -40,12 +40,15 @@ REASON_SECONDS = 0.1  # of the time to begin, for the store to say why it has no
 _log = structlog.get_logger(__name__)
 
 
-async def serve_websocket(stream: BufferedStream, head: RequestHead, services: Services, tasks: trio.Nursery) -> bytes:
+async def serve_websocket(
+    stream: BufferedStream, head: RequestHead, peer: str, services: Services, tasks: trio.Nursery
+) -> bytes:
     """Serves one WebSocket connection from its handshake to its end.
 
     Args:
         stream: A session's exit path finishes it, but the transport below is left to the caller.
         head: The request, which asks for a WebSocket.
+        peer: The address at the other end of the socket.
         services: What all connections share.
         tasks: Where its reader and its responses run. The end of the session stops them; none is waited for.
 
@@ -54,28 +57,31 @@ async def serve_websocket(stream: BufferedStream, head: RequestHead, services: S
 
     Raises nothing but cancellation: whatever goes wrong in here ends this one connection.
     """
+    places: list[Caller] = []
     try:
-        with ExitStack() as share:
-            connection = await _open(stream, head, services, tasks, share)
-            del head
-            if isinstance(connection, bytes):
-                return connection
-            await connection.run()
+        connection = await _open(stream, head, peer, services, tasks, places)
+        del head
+        if isinstance(connection, bytes):
+            return connection
+        await connection.run()
     except (ConnectionClosed, wsproto.utilities.ProtocolError, OSError, UnicodeError) as gone:
         _log.debug("connection_lost", error=repr(gone))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         _log.debug("connection_broken")
     except Exception:  # noqa: BLE001 - one connection's failure ends no other
         _log.exception("connection_crashed")
+    finally:
+        for place in places:
+            place.leave()
     return b""
 
 
 async def _open(
-    stream: BufferedStream, head: RequestHead, services: Services, tasks: trio.Nursery, share: ExitStack
+    stream: BufferedStream, head: RequestHead, peer: str, services: Services, tasks: trio.Nursery, places: list[Caller]
 ) -> _Connection | bytes:
     """An accepted connection, or the last bytes for a client that was refused."""
     try:
-        ws, admission, principal = await shake_hands(stream, head, services, tasks, share)
+        ws, admission, principal = await shake_hands(stream, head, peer, services, tasks, places)
     except Rejected as rejected:
         return rejected.reply
     if isinstance(principal, RequestRefused):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from uuid import uuid4
 
 import structlog
@@ -12,12 +11,11 @@ from ..auth.identity import Principal
 from ..auth.proxies import RequestClient
 from ..limits.gate import TRUSTED_PROXY, reply_bytes, request_refused
 from ..limits.limit import Limit
-from ..limits.quota import caller_of
+from ..limits.quota import Caller, Refusal, caller_of
 from ..limits.session_limits import frame_pace
 from ..protocol.errors import RequestRefused, error_event
 from ..protocol.server_events import encode
 from ..store.errors import StoreError
-from ..transport.direct import peer_address
 from ..transport.frames import close_frame, text_frame
 from ..transport.request_head import RequestHead
 from ..transport.stream import BufferedStream
@@ -43,23 +41,24 @@ class Rejected(Exception):
 
 
 async def shake_hands(
-    stream: BufferedStream, head: RequestHead, services: Services, tasks: trio.Nursery, held: ExitStack
+    stream: BufferedStream, head: RequestHead, peer: str, services: Services, tasks: trio.Nursery, places: list[Caller]
 ) -> tuple[WebSocket, Admission, Principal | RequestRefused]:
     """Completes the opening handshake.
 
     Returns a `RequestRefused` in the place of the principal where the client can only be told on the open socket.
-    held: gives the connection back to the quota of its credential when it ends.
+    peer: the address at the other end of the socket.
+    places: what the connection takes of quotas besides its socket's; whoever ends the connection leaves them.
 
     Raises:
         Rejected: Its handshake is no valid one, or not for this client.
     """
     try:
         upgrade = read_upgrade(head)
-        client = _client(stream, head, services, held)
+        client = _client(peer, head, services, places)
         admission = admit(head.target.decode("ascii"), upgrade.host, head.fields, upgrade.subprotocols, client)
         principal = await _authenticate(admission, services)
         if isinstance(principal, Principal):
-            _take_quota(principal, services, held)
+            _take_place(services.gate.enter_credential(principal), places)
             principal = admission.beta or principal  # not before the key: strangers get no open socket
     except RequestRefused as refused:
         services.metrics.connections_refused.labels(_REASONS.get(refused.status, "handshake")).inc()
@@ -70,22 +69,21 @@ async def shake_hands(
     return ws, admission, principal
 
 
-def _client(stream: BufferedStream, head: RequestHead, services: Services, held: ExitStack) -> RequestClient:
+def _client(peer: str, head: RequestHead, services: Services, places: list[Caller]) -> RequestClient:
     """The client, which behind a trusted proxy is counted only here. Raises `RequestRefused`."""
-    gate, peer = services.gate, peer_address(stream)
+    gate = services.gate
     client = gate.proxies.client(peer, head.fields)
     if gate.caller(peer) == TRUSTED_PROXY:
-        refused = held.enter_context(gate.socket(caller_of(client.address)))
-        if refused is not None:
-            raise request_refused(refused)
+        _take_place(gate.enter_socket(caller_of(client.address)), places)
     return client
 
 
-def _take_quota(principal: Principal, services: Services, held: ExitStack) -> None:
+def _take_place(entered: Caller | Refusal | None, places: list[Caller]) -> None:
     """Before the reply to the handshake, so that clients get an HTTP status. Raises `RequestRefused`."""
-    refused = held.enter_context(services.gate.credential(principal))
-    if refused is not None:
-        raise request_refused(refused)
+    if isinstance(entered, Refusal):
+        raise request_refused(entered)
+    if entered is not None:
+        places.append(entered)
 
 
 async def _authenticate(admission: Admission, services: Services) -> Principal | RequestRefused:

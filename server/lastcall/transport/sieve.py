@@ -11,6 +11,7 @@ from wsproto.connection import ConnectionState
 
 from .frame_pace import FramePace
 from .frames import read_text_frame
+from .stream import BufferedStream
 
 Take: TypeAlias = Callable[[str | bytes], object]
 
@@ -18,7 +19,9 @@ Take: TypeAlias = Callable[[str | bytes], object]
 class Sieve(trio.abc.Stream):
     """The stream as trio-websocket sees it: without whole text messages, which go straight to `take` once it is set."""
 
-    def __init__(self, stream: trio.abc.Stream, wsproto: WSConnection, message_bytes_max: int, pace: FramePace) -> None:
+    __slots__ = ("_message_bytes_max", "_pace", "_stream", "_wsproto", "take")
+
+    def __init__(self, stream: BufferedStream, wsproto: WSConnection, message_bytes_max: int, pace: FramePace) -> None:
         self._stream = stream
         self._wsproto = wsproto
         self._message_bytes_max = message_bytes_max
@@ -26,7 +29,7 @@ class Sieve(trio.abc.Stream):
         self.take: Take | None = None
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        while data := bytes(await self._stream.receive_some(max_bytes)):
+        while data := await self._stream.receive(max_bytes):
             if rest := await self._sift(data):
                 return rest
         return b""

@@ -56,7 +56,9 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         self._over = False
         self._drained: trio.Event | None = None  # for those who wait for room
         self._sending = trio.CancelScope()
-        self._receiving: trio.CancelScope | None = None
+        self._waking: trio.CancelScope | None = None  # of a `receive_some`
+        self._receiving = False
+        self._received: trio.Event | None = None  # for `finish`, which waits until nobody else receives
         self._closed = self._finished = False
         self._held: Callable[[int], object] = int
         self.broken = False
@@ -185,6 +187,16 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         self._unread = data + self._unread
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """As `receive`, but `aclose` wakes it."""
+        with trio.CancelScope() as self._waking:
+            return await self.receive(max_bytes)
+        raise trio.ClosedResourceError
+
+    async def receive(self, max_bytes: int | None = None) -> bytes:
+        """Receives for a reader that need not be woken by `aclose`, which would take a scope for each call.
+
+        It may still wait when the stream is finished, and what it gets then is discarded.
+        """
         if self._closed:
             await trio.lowlevel.checkpoint()
             raise trio.ClosedResourceError
@@ -193,18 +205,24 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             size = len(self._unread) if max_bytes is None else max_bytes
             data, self._unread = self._unread[:size], self._unread[size:]
             return data
-        with trio.CancelScope() as self._receiving:
+        self._receiving = True
+        try:
             data = bytes(await self._transport.receive_some(max_bytes))
-            self.last_received = trio.current_time()
-            self.received += len(data)
-            return data
-        raise trio.ClosedResourceError
+        finally:
+            self._receiving = False
+            if self._received is not None:
+                self._received.set()
+        if self._closed:
+            raise trio.ClosedResourceError
+        self.last_received = trio.current_time()
+        self.received += len(data)
+        return data
 
     async def aclose(self) -> None:
         """Stops further use by the library, and wakes a waiting `receive_some`. `finish` still sends."""
         self._closed = True
-        if self._receiving is not None:
-            self._receiving.cancel()
+        if self._waking is not None:
+            self._waking.cancel()
         await trio.lowlevel.checkpoint()
 
     async def close_now(self) -> None:
@@ -230,7 +248,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         self._finished = True
         self._closed = False
         self.put(farewell)
-        await self.aclose()  # the library's reader may still be waiting for bytes, which are read here from now on
+        await self.aclose()
         with trio.move_on_after(self._send_seconds):
             while self._pending and not self.broken:
                 await self._wait_drained()
@@ -244,6 +262,9 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         with trio.move_on_after(LINGER_SECONDS):
             try:
                 await self._transport.send_eof()
+                if self._receiving:  # the library's reader waits for bytes, which are read here from then on
+                    self._received = trio.Event()
+                    await self._received.wait()
                 while await self._transport.receive_some(CHUNK_BYTES):
                     pass
             except (trio.BrokenResourceError, trio.ClosedResourceError):

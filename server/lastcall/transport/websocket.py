@@ -22,6 +22,7 @@ from wsproto.handshake import H11Handshake
 from ..limits.token_bucket import TokenBucket
 from .frame_pace import FramePace
 from .sieve import Sieve, Take
+from .stream import BufferedStream
 
 RECEIVE_BYTES = 4_096
 
@@ -96,7 +97,7 @@ class WebSocket(WebSocketConnection):
 
     def __init__(
         self,
-        stream: trio.abc.Stream,
+        stream: BufferedStream,
         tasks: trio.Nursery,
         message_bytes_max: int,
         pace: TokenBucket | None = None,

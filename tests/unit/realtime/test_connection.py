@@ -212,6 +212,7 @@ async def test_a_handshake_that_is_never_finished_is_dropped_at_its_bound(
     world: World, autojump_clock: MockClock
 ) -> None:
     theirs, ours = trio.testing.memory_stream_pair()
+    cast("Any", ours).address, cast("Any", ours).close = "", lambda: None
     await theirs.send_all(b"GET /v1/realtime HTTP/1.1\r\n")
     began = trio.current_time()
     await Listener(world.services, cast("Any", None), SOCKETS_MAX)._serve(cast("Any", ours))
@@ -235,6 +236,7 @@ async def test_a_malformed_handshake_ends_its_connection_at_once(
     world: World, autojump_clock: MockClock, head: bytes, status: bytes
 ) -> None:
     theirs, ours = trio.testing.memory_stream_pair()
+    cast("Any", ours).address, cast("Any", ours).close = "", lambda: None
     await theirs.send_all(head + b"\r\n")
     await theirs.send_eof()
     began = trio.current_time()
