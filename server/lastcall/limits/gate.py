@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 
 from ..auth.identity import Principal, Scope
@@ -39,6 +40,7 @@ class Gate:
     Attributes:
         memory: What sessions and requests hold in memory.
         proxies: Those whose clients are told apart.
+        count_held_back: Called whenever a connection's frames come too fast.
     """
 
     def __init__(self, settings: Settings, count: Callable[[Limit], None]) -> None:
@@ -48,6 +50,7 @@ class Gate:
         self.memory = MemoryBudget(settings.memory_mib_max)
         self.proxies = TrustedProxies(settings.trusted_proxy)
         self.count = count
+        self.count_held_back = partial(count, Limit.FRAME_RATE)
         self._unlimited = _AddressQuotas(Settings(), None, None, None, None)
         self._here = _AddressQuotas(settings, None, None, None, None)
         self._elsewhere = _AddressQuotas(

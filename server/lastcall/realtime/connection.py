@@ -15,6 +15,7 @@ from ..conversation.conversation import Conversation
 from ..limits.limit import Limit
 from ..limits.quota import Caller
 from ..limits.session_limits import SessionLimits
+from ..logs import name_lines
 from ..memory.recall import recall
 from ..protocol.errors import RequestRefused, error_event
 from ..protocol.ids import new_uuid
@@ -29,7 +30,7 @@ from .admission import Admission
 from .exit_path import ExitPath
 from .handshake import BAD_KEY, Rejected, refuse_on_socket, refuse_overloaded, shake_hands
 from .history import History, NoMemory, UnknownConversation
-from .log_names import logged_names
+from .log_names import log_names
 from .mailbox import Inbox, Outbox
 from .reader import Reader
 from .services import Services
@@ -127,10 +128,7 @@ class _Connection:
 
     async def run(self) -> None:
         """The session from its begin to its end."""
-        with logged_names(self._session, self._principal, self._address, self._instance_id):
-            await self._run()
-
-    async def _run(self) -> None:
+        name_lines(log_names(self._session, self._principal, self._address, self._instance_id))
         self._services.registry.add(self._session)
         self._services.metrics.sessions_active.inc()
         try:
@@ -158,8 +156,9 @@ class _Connection:
     async def _close_socket(self) -> None:
         """The close frame and the closing handshake, then the last bytes; each within its bound."""
         try:
-            with trio.move_on_after(self._settings.close_seconds):
-                await self._ws.aclose(self._session.close_code or 1000, self._session.reason)
+            if not self._ws.answered:
+                with trio.move_on_after(self._settings.close_seconds):
+                    await self._ws.aclose(self._session.close_code or 1000, self._session.reason)
             await self._stream.finish(self._reader.farewell, linger=not self._ws.answered)
         except trio.Cancelled:
             await self._stream.close_now()  # memory, beside this, may take a second more; a cancelled socket need not
@@ -190,8 +189,11 @@ class _Connection:
         conversation.send_created()
         self._reader.start(inbox)
         self._session.say_goodbye_with(self._send_close_frame)
-        with self._watch.watching():
+        self._watch.begin()
+        try:
             await conversation.run(inbox)
+        finally:
+            self._watch.end()
 
     # --- begin
 

@@ -10,7 +10,6 @@ import trio
 from ..auth.identity import Principal
 from ..auth.proxies import RequestClient
 from ..limits.gate import TRUSTED_PROXY, reply_bytes, request_refused
-from ..limits.limit import Limit
 from ..limits.quota import Caller, Refusal, caller_of
 from ..limits.session_limits import frame_pace
 from ..protocol.errors import RequestRefused, error_event
@@ -64,7 +63,7 @@ async def shake_hands(
         services.metrics.connections_refused.labels(_REASONS.get(refused.status, "handshake")).inc()
         raise Rejected(reply_bytes(refused)) from None
     stream.put(accepted(upgrade, admission.subprotocol))
-    settings, held_back = services.settings, services.metrics.limits_refused.labels(Limit.FRAME_RATE.value).inc
+    settings, held_back = services.settings, services.gate.count_held_back
     ws = WebSocket(stream, tasks, settings.message_bytes_max, frame_pace(settings), held_back)
     return ws, admission, principal
 
@@ -94,13 +93,12 @@ async def _authenticate(admission: Admission, services: Services) -> Principal |
     """
     presented = admission.presented
     try:
-        with trio.fail_after(services.settings.begin_seconds):
-            return await services.authenticator.principal(presented)
+        return await services.authenticator.principal(presented)
     except RequestRefused as refused:
         if refused.status == 401 and presented.from_browser:
             return refused
         raise
-    except (StoreError, trio.TooSlowError) as error:
+    except StoreError as error:
         _log.warning("session_not_begun", error=repr(error))
         return RequestRefused("store_unavailable", "The server cannot begin a session now. Please try again.")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import inf
 
 import trio
@@ -47,14 +46,12 @@ class SessionWatch:
         self._received = 0  # the bytes received until then
         self._last_look: float | None = None  # after its timeout
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Watches for as long as the block lasts."""
+    def begin(self) -> None:
+        """Watches until `end`."""
         self._look()
-        try:
-            yield
-        finally:
-            self._alarm.cancel()
+
+    def end(self) -> None:
+        self._alarm.cancel()
 
     def _look(self) -> None:
         due = inf if self._session.reason is not None else min(self._look_at_time(), self._look_at_silence())

@@ -220,10 +220,13 @@ class BufferedStream(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """Stops further use by the library, and wakes a waiting `receive_some`. `finish` still sends."""
+        self._end_use()
+        await trio.lowlevel.checkpoint()
+
+    def _end_use(self) -> None:
         self._closed = True
         if self._waking is not None:
             self._waking.cancel()
-        await trio.lowlevel.checkpoint()
 
     async def close_now(self) -> None:
         """Closes the transport at once, with what is pending unsent. Also in a cancelled scope; never waits."""
@@ -241,24 +244,33 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         `LINGER_SECONDS`. Closing a socket with unread input resets it, and the peer could lose our last bytes; so its
         input is read and discarded first.
 
-        linger: False where the peer has read all and sends nothing more: closes at once, but for TLS, which has an end.
+        linger: False where the peer sends nothing more: closes at once, but for TLS, which has an end.
         """
         if self._finished:
-            return None
+            return
         self._finished = True
         self._closed = False
         self.put(farewell)
-        await self.aclose()
-        with trio.move_on_after(self._send_seconds):
-            while self._pending and not self.broken:
-                await self._wait_drained()
+        self._end_use()
+        await self._drain()
         if self._pending:
             # A task may still write to the transport, which must not be used by two: no EOF.
             self.stalled = self.broken = True
             self._sending.cancel()
-            return None
-        if not linger and isinstance(self._transport, DirectStream):
-            return await self.close_now()
+        elif linger or not isinstance(self._transport, DirectStream):
+            await self._linger()
+        else:
+            await self.close_now()
+
+    async def _drain(self) -> None:
+        """Returns when all is sent, at the latest after `send_seconds`."""
+        self.flush()
+        if self._pending:
+            with trio.move_on_after(self._send_seconds):
+                while self._pending and not self.broken:
+                    await self._wait_drained()
+
+    async def _linger(self) -> None:
         with trio.move_on_after(LINGER_SECONDS):
             try:
                 await self._transport.send_eof()

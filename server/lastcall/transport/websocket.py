@@ -71,7 +71,7 @@ class WebSocket(WebSocketConnection):
         caller must send one.
     too_big: the peer's message exceeded `message_bytes_max`. The close frame is queued.
     crashed: the libraries raised, instead of closing.
-    answered: the peer's close frame came after ours. It sends nothing more, and ours is all that it may still receive.
+    answered: close frames went both ways, so that the peer sends nothing more, whoever was the first.
 
     tasks: where the reader runs.
     pace: takes one token per frame from the peer; without a token, reading pauses.
@@ -80,6 +80,7 @@ class WebSocket(WebSocketConnection):
 
     # The library's attributes and these would be more than a dictionary shares its keys for: 1 KB for each connection.
     __slots__ = (
+        "_buffered",
         "_close_began",
         "_end",
         "_ended",
@@ -109,6 +110,7 @@ class WebSocket(WebSocketConnection):
         super().__init__(self._sieve, connection, max_message_size=message_bytes_max, receive_buffer_size=RECEIVE_BYTES)
         self._connection_proposal = None
         self._send_channel = self._recv_channel = _NO_CHANNEL
+        self._buffered = stream
         self._tasks = tasks
         self.malformed = False
         self.too_big = False
@@ -224,5 +226,14 @@ class WebSocket(WebSocketConnection):
     async def _handle_close_connection_event(self, event: CloseConnection) -> None:
         # A close frame from the peer changes the state first; still OPEN means that the parser gave up.
         self.malformed = self._wsproto.state is ConnectionState.OPEN
-        self.answered = self._wsproto.state is ConnectionState.CLOSED
         await super()._handle_close_connection_event(event)
+        self.answered = self._wsproto.state is ConnectionState.CLOSED
+
+    async def _send(self, event: Event) -> None:
+        """In place of the library's, which takes a lock and a step of the loop: `put` tears no frame."""
+        data = self._wsproto.send(event)
+        if not self._buffered.open:
+            await self._abort_web_socket()
+            raise ConnectionClosed(self._close_reason)
+        self._buffered.put(data)
+        await self._buffered.room()
