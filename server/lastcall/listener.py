@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -134,7 +134,7 @@ class Listener:
         try:
             data = await self._read_head(stream)
             if data is not None:
-                serving = self._serve_request(stream, data, caller, transport.address, tasks)
+                serving = self._serving(stream, data, caller, transport.address, tasks)
                 del data
                 await stream.finish(await serving)
         finally:
@@ -179,23 +179,24 @@ class Listener:
             bytes_max=settings.outbox_bytes_max,
         )
 
-    async def _serve_request(
+    def _serving(
         self, stream: BufferedStream, data: bytes, caller: str, peer: str, tasks: trio.Nursery
-    ) -> bytes:
-        """Serves what the first request asks for; returns the last bytes for the client."""
+    ) -> Awaitable[bytes]:
+        """What serves the first request, and returns the last bytes for the client.
+
+        Not a coroutine of its own: its frame, with the head in it, would stay for as long as the session.
+        """
         try:
             head = parse_head(data)
         except ProxyProtocol as announced:
-            return reply_bytes(RequestRefused("http_error", str(announced)))
+            return _reply(RequestRefused("http_error", str(announced)))
         except BadHead:
             head = None  # the HTTP server parses it again, and replies
         if head is None or not head.wants_websocket:
             stream.unread(data)
-            return await self._serve_http(stream, caller, head)
+            return self._serve_http(stream, caller, head)
         stream.unread(data[head.size :])
-        serving = serve_websocket(stream, head, peer, self._services, tasks)
-        del data, head  # for as long as the session lasts
-        return await serving
+        return serve_websocket(stream, head, peer, self._services, tasks)
 
     async def _serve_http(self, stream: BufferedStream, caller: str, head: RequestHead | None) -> bytes:
         """Serves HTTP requests; returns the reply to a client that is refused."""
@@ -235,6 +236,10 @@ class Listener:
 
 def _is_probe(head: RequestHead) -> bool:
     return head.path.decode() in PROBE_PATHS and head.method in (b"GET", b"HEAD") and not head.has_body
+
+
+async def _reply(error: RequestRefused) -> bytes:
+    return reply_bytes(error)
 
 
 async def _tell(stream: trio.abc.HalfCloseableStream, refused: Refusal) -> None:

@@ -133,11 +133,15 @@ class _Connection:
         self._services.metrics.sessions_active.inc()
         try:
             with self._session.scope:
-                await self._converse()
+                if (opening := await self._begin()) is not None:
+                    conversation, inbox = self._greet(opening)
+                    del opening  # a resumed one has the whole history
+                    await conversation.run(inbox)
         except Exception:  # noqa: BLE001 - one session's failure ends no other
             _log.exception("session_crashed", session_id=str(self._session.session_id))
             self._session.stop(EndReason.SERVER_ERROR)
         finally:
+            self._watch.end()
             try:
                 await ExitPath(self._session, self._instance_id, self._close_socket, self._services).run()
             finally:
@@ -164,10 +168,7 @@ class _Connection:
             await self._stream.close_now()  # memory, beside this, may take a second more; a cancelled socket need not
             raise
 
-    async def _converse(self) -> None:
-        opening = await self._begin()
-        if opening is None:
-            return
+    def _greet(self, opening: Opening) -> tuple[Conversation, Inbox]:
         self._services.metrics.sessions_started.inc()
         _log.info("session_started", resumed=self._resumes is not None)
         inbox = Inbox(self._settings.inbox_events_max, self._settings.inbox_bytes_max, self._session.memory)
@@ -190,10 +191,7 @@ class _Connection:
         self._reader.start(inbox)
         self._session.say_goodbye_with(self._send_close_frame)
         self._watch.begin()
-        try:
-            await conversation.run(inbox)
-        finally:
-            self._watch.end()
+        return conversation, inbox
 
     # --- begin
 

@@ -9,7 +9,7 @@ import trio
 
 from ..config import Settings
 from ..limits.session_limits import SessionLimits
-from ..runtime.timer import Timer
+from ..runtime.timer import Alarm, Timer
 from ..sessions.session import Session
 from ..store.records import EndReason
 from ..transport.stream import BufferedStream
@@ -42,6 +42,7 @@ class SessionWatch:
         self._timeout = settings.ping_timeout
         self._timer = timer
         self._late = late
+        self._alarm: Alarm | None = None
         self._asked: float | None = None  # when the ping was sent that awaits its pong
         self._received = 0  # the bytes received until then
         self._last_look: float | None = None  # after its timeout
@@ -51,7 +52,9 @@ class SessionWatch:
         self._look()
 
     def end(self) -> None:
-        self._alarm.cancel()
+        """Without effect where it did not begin."""
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     def _look(self) -> None:
         due = inf if self._session.reason is not None else min(self._look_at_time(), self._look_at_silence())

@@ -55,7 +55,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         self._writing = False  # a task is at it
         self._over = False
         self._drained: trio.Event | None = None  # for those who wait for room
-        self._sending = trio.CancelScope()
+        self._sending: trio.CancelScope | None = None  # of a chunk that the socket did not take at once
         self._waking: trio.CancelScope | None = None  # of a `receive_some`
         self._receiving = False
         self._received: trio.Event | None = None  # for `finish`, which waits until nobody else receives
@@ -83,11 +83,15 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         self._pending += data
         self._held(len(data))
         if len(self._pending) > self._bytes_max:
-            self.stalled = self.broken = True
-            self._sending.cancel()
+            self._stall()
         if not self._due and not self._writing:
             self._due = True
             self._flusher.add(self)
+
+    def _stall(self) -> None:
+        self.stalled = self.broken = True
+        if self._sending is not None:
+            self._sending.cancel()
 
     def put_now(self, data: bytes) -> None:
         """Queues bytes, and sends what the socket takes: the flusher may have thousands to send for first."""
@@ -165,7 +169,8 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         A process that was stopped (SIGSTOP) can wake up with the chunk sent and its deadline passed. That cancels the
         scope but not the send, and the caller starts a new scope.
         """
-        with self._sending as scope:
+        with trio.CancelScope() as self._sending:
+            scope = self._sending
             while self._pending and not scope.cancel_called:
                 scope.deadline = trio.current_time() + self._send_seconds
                 chunk = bytes(self._pending[:CHUNK_BYTES])
@@ -174,7 +179,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
                 scope.deadline = inf
         if scope.cancelled_caught:
             self.stalled = self.broken = True
-        self._sending = trio.CancelScope()
+        self._sending = None
 
     def _sent(self, size: int) -> None:
         if size:
@@ -255,8 +260,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         await self._drain()
         if self._pending:
             # A task may still write to the transport, which must not be used by two: no EOF.
-            self.stalled = self.broken = True
-            self._sending.cancel()
+            self._stall()
         elif linger or not isinstance(self._transport, DirectStream):
             await self._linger()
         else:

@@ -1,12 +1,13 @@
 """The server's side of a WebSocket (RFC 6455): trio-websocket with a few overrides, and a short way for text messages.
 
-Only this module and the sieve meet private parts of trio-websocket and wsproto, so pyproject.toml caps their versions;
-`tests/unit/transport/test_websocket.py` and `tests/unit/realtime/test_any_bytes.py` notice a change.
+Only this module and `open_connection` meet private parts of trio-websocket and wsproto, so pyproject.toml caps their
+versions; `tests/unit/transport/test_websocket.py` and `tests/unit/realtime/test_any_bytes.py` notice a change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from sys import getsizeof
 from typing import Any, cast
 
@@ -14,13 +15,12 @@ import structlog
 import trio
 import wsproto.utilities
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
-from wsproto import ConnectionType, WSConnection
-from wsproto.connection import Connection, ConnectionState
+from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
-from wsproto.handshake import H11Handshake
 
 from ..limits.token_bucket import TokenBucket
 from .frame_pace import FramePace
+from .open_connection import OpenConnection
 from .sieve import Sieve, Take
 from .stream import BufferedStream
 
@@ -29,35 +29,10 @@ RECEIVE_BYTES = 4_096
 _log = structlog.get_logger(__name__)
 
 
-class _NoHandshake(H11Handshake):
-    """The handshake of all connections: `upgrade` has done it, and there are no events."""
-
-    def events(self) -> Iterator[Event]:  # type: ignore[override]
-        return iter(())
-
-
-class _OpenConnection(WSConnection):
-    """wsproto's connection after a handshake that it has not seen, without two parsers of HTTP."""
-
-    _NO_HANDSHAKE = _NoHandshake(ConnectionType.SERVER)
-
-    def __init__(self) -> None:
-        self.client = False
-        self.handshake = self._NO_HANDSHAKE
-        self.connection = Connection(ConnectionType.SERVER)
-
-
 class _NoChannel:
-    """In place of the library's queue of messages, which takes a kilobyte: they are handed over as they arrive."""
-
-    async def __aenter__(self) -> None: ...
-
-    async def __aexit__(self, *exception: object) -> None: ...
+    """In place of the library's queue of messages: they are handed over as they arrive."""
 
     async def aclose(self) -> None: ...
-
-
-_NO_CHANNEL = cast("Any", _NoChannel())
 
 
 class WebSocket(WebSocketConnection):
@@ -78,23 +53,9 @@ class WebSocket(WebSocketConnection):
     held_back: called each time it pauses.
     """
 
-    # The library's attributes and these would be more than a dictionary shares its keys for: 1 KB for each connection.
-    __slots__ = (
-        "_buffered",
-        "_close_began",
-        "_end",
-        "_ended",
-        "_held",
-        "_pace",
-        "_parts_held",
-        "_reading",
-        "_sieve",
-        "_tasks",
-        "answered",
-        "crashed",
-        "malformed",
-        "too_big",
-    )
+    # Parts of the library that this class has no use for, or its own.
+    _send_channel = _recv_channel = cast("Any", _NoChannel())
+    _for_testing_peer_closed_connection = trio.Event()
 
     def __init__(
         self,
@@ -104,12 +65,17 @@ class WebSocket(WebSocketConnection):
         pace: TokenBucket | None = None,
         held_back: Callable[[], object] = lambda: None,
     ) -> None:
-        connection = _OpenConnection()
+        # Not the library's `__init__`: its queue, its lock and the events of its handshake would take three kilobytes.
+        self._stream = stream
+        self._wsproto = OpenConnection()
+        self._close_reason: CloseReason | None = None
+        self._close_handshake = trio.Event()
+        self._reader_running = True
+        self._message_size = 0
+        self._message_parts: list[bytes | str] = []
+        self._max_message_size = message_bytes_max
         self._pace = FramePace(pace, held_back)
-        self._sieve = Sieve(stream, connection, message_bytes_max, self._pace)
-        super().__init__(self._sieve, connection, max_message_size=message_bytes_max, receive_buffer_size=RECEIVE_BYTES)
-        self._connection_proposal = None
-        self._send_channel = self._recv_channel = _NO_CHANNEL
+        self._sieve = Sieve(stream, self._wsproto, message_bytes_max, self._pace)
         self._buffered = stream
         self._tasks = tasks
         self.malformed = False
@@ -134,9 +100,13 @@ class WebSocket(WebSocketConnection):
             self._tasks.start_soon(self._reader_task)
 
     async def _reader_task(self) -> None:
+        """In place of the library's, which reads once more after the end, and keeps a table of handlers per reader."""
         try:
-            await super()._reader_task()
-        except (ConnectionClosed, wsproto.utilities.ProtocolError, OSError, UnicodeError) as error:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed):
+                while self._reader_running and (data := await self._sieve.receive(RECEIVE_BYTES)):
+                    await self._parse(data)
+            await self._abort_web_socket()  # without effect where it was closed in order
+        except (wsproto.utilities.ProtocolError, OSError, UnicodeError) as error:
             self.crashed = True
             _log.debug("connection_lost", error=repr(error))
         except Exception:  # noqa: BLE001 - one connection's failure ends no other
@@ -147,6 +117,21 @@ class WebSocket(WebSocketConnection):
             raise
         finally:
             self._tell_end()
+
+    async def _parse(self, data: bytes) -> None:
+        if self._wsproto.state is ConnectionState.CLOSED:
+            return
+        self._wsproto.receive_data(data)
+        for event in self._wsproto.events():
+            match event:
+                case BytesMessage() | TextMessage():
+                    await self._handle_message_event(event)
+                case Ping():
+                    await self._handle_ping_event(event)
+                case Pong():
+                    await self._pace.keep()
+                case CloseConnection():
+                    await self._handle_close_connection_event(event)
 
     def _tell_end(self) -> None:
         """Also lets go of whom messages were delivered to, in whom this object is: no collection need find the two."""
@@ -218,10 +203,6 @@ class WebSocket(WebSocketConnection):
         await self._pace.keep()
         if self._wsproto.state is ConnectionState.OPEN:  # the library raises when a ping crosses our close frame
             await super()._handle_ping_event(event)
-
-    async def _handle_pong_event(self, event: Pong) -> None:
-        await self._pace.keep()
-        await super()._handle_pong_event(event)
 
     async def _handle_close_connection_event(self, event: CloseConnection) -> None:
         # A close frame from the peer changes the state first; still OPEN means that the parser gave up.

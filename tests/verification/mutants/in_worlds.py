@@ -209,10 +209,10 @@ ALIVE = (
     mutant(
         "an agent runs inside the session",
         CONNECTION,
-        "            await conversation.run(inbox)\n",
-        "            async with trio.open_nursery() as inside:\n"
-        "                conversation._responder._start_reply = inside.start_soon\n"
-        "                await conversation.run(inbox)\n",
+        "                    await conversation.run(inbox)\n",
+        "                    async with trio.open_nursery() as inside:\n"
+        "                        conversation._responder._start_reply = inside.start_soon\n"
+        "                        await conversation.run(inbox)\n",
         ORPHAN,
         END,
     ),
