@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from .limits.token_bucket import TokenBucket
 from .protocol.errors import RequestRefused
 from .realtime.connection import serve_websocket
 from .realtime.services import Services
-from .transport.direct import DirectStream
+from .transport.direct import DirectStream, accept_all
 from .transport.request_head import BadHead, ProxyProtocol, RequestHead, is_decided, parse_head
 from .transport.stream import BufferedStream
 from .transport.tls import ServerTls, TlsStream
@@ -25,9 +24,6 @@ from .transport.tls import ServerTls, TlsStream
 if TYPE_CHECKING:
     from .transport.http1 import HttpServer
 
-# Of `accept`: the process or the kernel has no descriptor or memory for one more.
-NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-ACCEPT_RETRY_SECONDS = 0.1
 REFUSALS_AT_ONCE_MAX = 64  # further refused clients get no reply
 REFUSED_HANDSHAKES_PER_SECOND = 50.0  # TLS handshakes for refusals alone: each costs a millisecond of CPU
 HTTP_STARTS_AT_ONCE_MAX = 2  # plain HTTP connections that begin in a round of the loop: each takes milliseconds of CPU
@@ -63,20 +59,7 @@ class Listener:
         """Accepts until cancelled; connections live on in their own nursery."""
         async with trio.open_nursery() as accepting:
             for each in listeners:
-                accepting.start_soon(self._accept, each, connections)
-
-    async def _accept(self, listener: trio.abc.Listener[DirectStream], connections: trio.Nursery) -> None:
-        async with listener:
-            while True:
-                try:
-                    transport = await listener.accept()
-                except OSError as error:
-                    if error.errno not in NO_ROOM:
-                        raise
-                    _log.error("accept_failed", error=str(error), retry_seconds=ACCEPT_RETRY_SECONDS)
-                    await trio.sleep(ACCEPT_RETRY_SECONDS)
-                else:
-                    connections.start_soon(self._serve, transport)
+                accepting.start_soon(accept_all, each, lambda stream: connections.start_soon(self._serve, stream))
 
     async def _serve(self, transport: DirectStream) -> None:
         """Serves one socket from accept to close. Raises nothing but cancellation."""

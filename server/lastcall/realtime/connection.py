@@ -48,15 +48,12 @@ async def serve_websocket(
 
     Args:
         stream: A session's exit path finishes it, but the transport below is left to the caller.
-        head: The request, which asks for a WebSocket.
-        peer: The address at the other end of the socket.
+        head: The request, which asks for a WebSocket. peer: The address at the other end of the socket.
         services: What all connections share.
         tasks: Where its reader and its responses run. The end of the session stops them; none is waited for.
 
-    Returns:
-        The last bytes for a client that was refused, at its handshake or on its open socket.
-
-    Raises nothing but cancellation: whatever goes wrong in here ends this one connection.
+    Returns the last bytes for a client that was refused. Raises nothing but cancellation: whatever goes wrong in here
+    ends this one connection.
     """
     places: list[Caller] = []
     try:
@@ -120,9 +117,8 @@ class _Connection:
         stream.count_bytes(memory.add)
         self._limits = SessionLimits(services.settings, self._session.started, principal.valid_until)
         self._reader = Reader(ws, stream, self._session, self._limits, self._outbox, services)
-        self._watch = SessionWatch(
-            ws, stream, self._session, self._limits, services.settings, services.timer, self._reader.stop_as_late
-        )
+        late = self._reader.stop_as_late
+        self._watch = SessionWatch(ws, stream, self._session, self._limits, services.settings, services.timer, late)
         self._instance_id = services.lease.instance_id
         self._address = admission.presented.address
 
@@ -192,8 +188,6 @@ class _Connection:
         self._session.say_goodbye_with(self._send_close_frame)
         self._watch.begin()
         return conversation, inbox
-
-    # --- begin
 
     async def _begin(self) -> Opening | None:
         """Commits the session's row and loads what the conversation starts with; None where that failed."""

@@ -6,10 +6,13 @@ import errno
 import os
 import socket
 from abc import abstractmethod
+from collections.abc import Callable
 
+import structlog
 import trio
 
 RECEIVE_BYTES_MAX = 65_536
+ACCEPT_RETRY_SECONDS = 0.1  # where there is no room for one more connection
 ACCEPTS_PER_STEP = 16  # of the loop: after so many, other tasks run
 UNSENT_BYTES_MAX = 16_384  # in the kernel, beyond what is under way: what is queued there cannot be taken back
 
@@ -22,6 +25,12 @@ _GONE = {
         "EOPNOTSUPP", "ENETUNREACH", "ENOSR", "ETIMEDOUT",
     )
 }  # fmt: skip
+
+
+# The process or the kernel has no descriptor or memory for one more.
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+_log = structlog.get_logger(__name__)
 
 
 class DirectStream(trio.abc.HalfCloseableStream):
@@ -138,3 +147,18 @@ class DirectListener(trio.abc.Listener[DirectStream]):
             trio.lowlevel.notify_closing(self.socket)
             self.socket.close()
         await trio.lowlevel.checkpoint()
+
+
+async def accept_all(listener: trio.abc.Listener[DirectStream], serve: Callable[[DirectStream], object]) -> None:
+    """Accepts until cancelled, then closes the listener. serve: must be quick."""
+    async with listener:
+        while True:
+            try:
+                accepted = await listener.accept()
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                _log.error("accept_failed", error=str(error), retry_seconds=ACCEPT_RETRY_SECONDS)
+                await trio.sleep(ACCEPT_RETRY_SECONDS)
+            else:
+                serve(accepted)

@@ -10,12 +10,13 @@ import trio
 
 from .direct import DirectStream
 from .flusher import Flusher
+from .receiving import Receiving
 
 CHUNK_BYTES = 16_384
 LINGER_SECONDS = 2.0  # for the peer to read our last bytes before the socket closes
 
 
-class BufferedStream(trio.abc.HalfCloseableStream):
+class BufferedStream(Receiving, trio.abc.HalfCloseableStream):
     """Wraps a transport for the protocol libraries above it.
 
     `put` and `send_all` only append to a buffer: a sender that is cancelled leaves whole frames behind. The flusher
@@ -28,8 +29,6 @@ class BufferedStream(trio.abc.HalfCloseableStream):
     send_seconds: how long sending one chunk may take before the peer is disconnected as `stalled`.
     bytes_high: pending bytes above which `room` and `send_all` wait.
     bytes_max: pending bytes above which the peer is disconnected as `stalled`.
-
-    last_received: when bytes last arrived, on Trio's clock. received: how many did so far.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         bytes_high: int,
         bytes_max: int,
     ) -> None:
-        self._transport = transport
+        super().__init__(transport)
         self._tasks = tasks
         self._send_now = transport.send_now if isinstance(transport, DirectStream) else None
         self._flusher = flusher
@@ -50,21 +49,15 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         self._bytes_high = bytes_high
         self._bytes_max = bytes_max
         self._pending = bytearray()
-        self._unread = b""
         self._due = False  # for the flusher
         self._writing = False  # a task is at it
         self._over = False
         self._drained: trio.Event | None = None  # for those who wait for room
         self._sending: trio.CancelScope | None = None  # of a chunk that the socket did not take at once
-        self._waking: trio.CancelScope | None = None  # of a `receive_some`
-        self._receiving = False
-        self._received: trio.Event | None = None  # for `finish`, which waits until nobody else receives
-        self._closed = self._finished = False
+        self._finished = False
         self._held: Callable[[int], object] = int
         self.broken = False
         self.stalled = False
-        self.last_received = trio.current_time()
-        self.received = 0
 
     @property
     def socket(self) -> Any:
@@ -187,51 +180,10 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             self._held(-size)
             self._tell_drained()
 
-    def unread(self, data: bytes) -> None:
-        """Pushes bytes back, to be received again."""
-        self._unread = data + self._unread
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """As `receive`, but `aclose` wakes it."""
-        with trio.CancelScope() as self._waking:
-            return await self.receive(max_bytes)
-        raise trio.ClosedResourceError
-
-    async def receive(self, max_bytes: int | None = None) -> bytes:
-        """Receives for a reader that need not be woken by `aclose`, which would take a scope for each call.
-
-        It may still wait when the stream is finished, and what it gets then is discarded.
-        """
-        if self._closed:
-            await trio.lowlevel.checkpoint()
-            raise trio.ClosedResourceError
-        if self._unread:
-            await trio.lowlevel.checkpoint()
-            size = len(self._unread) if max_bytes is None else max_bytes
-            data, self._unread = self._unread[:size], self._unread[size:]
-            return data
-        self._receiving = True
-        try:
-            data = bytes(await self._transport.receive_some(max_bytes))
-        finally:
-            self._receiving = False
-            if self._received is not None:
-                self._received.set()
-        if self._closed:
-            raise trio.ClosedResourceError
-        self.last_received = trio.current_time()
-        self.received += len(data)
-        return data
-
     async def aclose(self) -> None:
         """Stops further use by the library, and wakes a waiting `receive_some`. `finish` still sends."""
         self._end_use()
         await trio.lowlevel.checkpoint()
-
-    def _end_use(self) -> None:
-        self._closed = True
-        if self._waking is not None:
-            self._waking.cancel()
 
     async def close_now(self) -> None:
         """Closes the transport at once, with what is pending unsent. Also in a cancelled scope; never waits."""
@@ -278,9 +230,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         with trio.move_on_after(LINGER_SECONDS):
             try:
                 await self._transport.send_eof()
-                if self._receiving:  # the library's reader waits for bytes, which are read here from then on
-                    self._received = trio.Event()
-                    await self._received.wait()
+                await self._wait_received()  # the library's reader may wait for bytes, which are read here from then on
                 while await self._transport.receive_some(CHUNK_BYTES):
                     pass
             except (trio.BrokenResourceError, trio.ClosedResourceError):
