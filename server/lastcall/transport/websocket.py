@@ -186,14 +186,13 @@ class WebSocket(WebSocketConnection):
             take("".join(cast("list[str]", parts)) if isinstance(data, str) else b"".join(cast("list[bytes]", parts)))
 
     async def _refuse_size(self) -> None:
-        """The end, also for a peer that sends nothing more: the library would tell only after its next bytes."""
+        """The end, also for a peer that sends nothing more: the library would read once more before it."""
         self.too_big = True
         self._hold(-self._parts_held)
         reason = f"Exceeded maximum message size: {self._max_message_size} bytes"
         self._close_reason = CloseReason(1009, reason)
         self._reader_running = False
         await self._send(CloseConnection(code=1009, reason=reason))
-        self._tell_end()
 
     def _hold(self, size: int) -> None:
         self._parts_held += size

@@ -19,7 +19,7 @@ from trio.testing import MockClock
 from tests.support.fake_store import FakeStore
 from tests.support.scripted_agents import HangingMemory, Slow, Unstoppable
 from tests.support.virtual_server import HANDSHAKE, SOCKETS_MAX, World
-from tests.verification.simulation.fakes.network import TEXT, MemoryListener, Wire, masked_frame
+from tests.verification.simulation.fakes.network import CLOSE, TEXT, MemoryListener, Wire, masked_frame
 
 
 @pytest.fixture
@@ -167,6 +167,26 @@ async def test_an_agent_that_ignores_cancellation_does_not_keep_its_socket_open(
         with trio.CancelScope(shield=True), trio.fail_after(world.settings.close_seconds + LINGER_SECONDS + 0.1):
             await ended.wait()
         connections.cancel_scope.cancel()
+
+
+async def test_a_client_that_closes_in_order_is_not_waited_for(autojump_clock: MockClock) -> None:
+    """It sends nothing after its close frame, so that nothing unread could reset the connection."""
+    world, ended, sockets, frames = World(FakeStore(), EchoAgent()), trio.Event(), MemoryListener(), list[Any]()
+    await world.lease.register()
+    listener = Listener(world.services, cast("Any", None), SOCKETS_MAX)
+    wire = Wire(frames.append, lambda _: ended.set())
+    async with world.services.running(), trio.open_nursery() as connections:
+        connections.start_soon(listener.accept, cast("Any", [sockets]), connections)
+        sockets.connect(wire)
+        wire.send(HANDSHAKE)
+        await trio.sleep(1)
+        left = trio.current_time()
+        wire.send(masked_frame(CLOSE, (1000).to_bytes(2, "big")))
+        await ended.wait()
+        assert trio.current_time() == left
+        assert frames[-1][0] == CLOSE
+        connections.cancel_scope.cancel()
+    assert world.row.end_reason == EndReason.CLIENT_CLOSED
 
 
 async def test_memory_that_hangs_does_not_delay_the_end_of_its_session(autojump_clock: MockClock) -> None:

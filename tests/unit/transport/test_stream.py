@@ -406,6 +406,28 @@ async def test_a_cancelled_receive_loses_nothing(autojump_clock: MockClock) -> N
         assert await stream.receive_some() == b"hello"
 
 
+async def test_a_reader_that_need_not_be_woken_is_not_and_gets_nothing_more(autojump_clock: MockClock) -> None:
+    ours, peer = memory_stream_pair()
+
+    async def read() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.receive()
+
+    async with buffered(ours) as stream, started(read) as read_all_that_it_gets:
+        await stream.aclose()
+        await wait_all_tasks_blocked()
+        assert not read_all_that_it_gets.is_set()
+        async with started(lambda: stream.finish(b"farewell")) as done:
+            assert await read_all(peer) == b"farewell"
+            await peer.send_all(b"late")
+            await read_all_that_it_gets.wait()
+            await peer.send_all(b"later")
+            await wait_all_tasks_blocked()
+            assert not done.is_set(), "it reads on until the peer's end"
+            await peer.send_eof()
+            await done.wait()
+
+
 # --- finish ---------------------------------------------------------------------------------------------------------
 
 
