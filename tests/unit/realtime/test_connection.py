@@ -183,6 +183,8 @@ async def test_a_client_that_closes_in_order_is_not_waited_for(autojump_clock: M
         left = trio.current_time()
         wire.send(masked_frame(CLOSE, (1000).to_bytes(2, "big")))
         await ended.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert listener._sockets == 0
         assert trio.current_time() == left
         assert frames[-1][0] == CLOSE
         connections.cancel_scope.cancel()
