@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,12 @@ import trio
 
 from .limits.gate import PROBE_PATHS, refusal_bytes, reply_bytes
 from .limits.limit import Limit
-from .limits.quota import Refusal
+from .limits.quota import Caller, Refusal
 from .limits.token_bucket import TokenBucket
 from .protocol.errors import RequestRefused
 from .realtime.connection import serve_websocket
 from .realtime.services import Services
-from .transport.direct import DirectStream, peer_address
+from .transport.direct import DirectStream, accept_all
 from .transport.request_head import BadHead, ProxyProtocol, RequestHead, is_decided, parse_head
 from .transport.stream import BufferedStream
 from .transport.tls import ServerTls, TlsStream
@@ -57,23 +57,39 @@ class Listener:
 
     async def accept(self, listeners: Sequence[trio.abc.Listener[DirectStream]], connections: trio.Nursery) -> None:
         """Accepts until cancelled; connections live on in their own nursery."""
-        await trio.serve_listeners(self._serve, list(listeners), handler_nursery=connections)
+        async with trio.open_nursery() as accepting:
+            for each in listeners:
+                accepting.start_soon(accept_all, each, lambda stream: connections.start_soon(self._serve, stream))
 
     async def _serve(self, transport: DirectStream) -> None:
         """Serves one socket from accept to close. Raises nothing but cancellation."""
+        gate = self._services.gate
         if self._sockets >= self._sockets_max and not self._end_an_opening():
             self._services.metrics.connections_refused.labels("sockets").inc()
-            self._services.gate.count(Limit.SOCKETS)
+            gate.count(Limit.SOCKETS)
             await trio.aclose_forcefully(transport)
             return
         self._sockets += 1
+        # Before a byte is read, so that a refusal costs very little.
+        caller = gate.caller(transport.address)
+        entered = gate.enter_socket(caller)
         try:
             async with trio.open_nursery() as tasks:
-                await self._serve_and_close(transport, tasks)
+                try:
+                    if isinstance(entered, Refusal):
+                        await self._refuse(transport, entered)
+                    else:
+                        await self._serve_caller(transport, caller, tasks)
+                finally:
+                    # Before its tasks end: an agent that ignores cancellation would keep it open.
+                    tasks.cancel_scope.cancel()
+                    transport.close()
         except Exception:  # noqa: BLE001 - one socket's failure ends no other
             _log.exception("socket_crashed")
         finally:
             self._sockets -= 1
+            if isinstance(entered, Caller):
+                entered.leave()
 
     def _end_an_opening(self) -> bool:
         """Ends the connection that has taken longest over its first request: who is quick gets in whoever is slow."""
@@ -93,37 +109,32 @@ class Listener:
         finally:
             self._opening.pop(opening, None)
 
-    async def _serve_and_close(self, transport: DirectStream, tasks: trio.Nursery) -> None:
-        """Closes the socket before its `tasks` end: an agent that ignores cancellation would keep it open."""
-        try:
-            await self._serve_caller(transport, self._services.gate.caller(peer_address(transport)), tasks)
-        finally:
-            tasks.cancel_scope.cancel()
-            with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(transport)
-
     async def _serve_caller(self, transport: DirectStream, caller: str, tasks: trio.Nursery) -> None:
-        """Serves one socket within its caller's quota. It is refused before a byte is read: that costs very little."""
-        with self._services.gate.socket(caller) as refused:
-            if refused is None:
-                secured = await self._secured(transport)
-                if secured is not None:
-                    await self._serve_stream(self._buffered(secured, tasks), caller, tasks)
-        if refused is not None and self._refusals < REFUSALS_AT_ONCE_MAX:
-            self._refusals += 1
-            try:
-                await self._refuse(transport, refused)
-            finally:
-                self._refusals -= 1
+        secured = await self._secured(transport)
+        if secured is None:
+            return
+        stream = self._buffered(secured, tasks)
+        try:
+            data = await self._read_head(stream)
+            if data is not None:
+                serving = self._serving(stream, data, caller, transport.address, tasks)
+                del data
+                await stream.finish(await serving)
+        finally:
+            await stream.close_now()
 
     async def _refuse(self, transport: DirectStream, refused: Refusal) -> None:
         """Sends the reason and gives the client a moment to read it, within TLS where that is on."""
-        if self._tls is not None and not self._refused_handshakes.take():
+        if self._refusals >= REFUSALS_AT_ONCE_MAX or (self._tls is not None and not self._refused_handshakes.take()):
             return
-        with trio.move_on_after(REFUSAL_SECONDS):
-            secured = await self._secured(transport)
-            if secured is not None:
-                await _tell(secured, refused)
+        self._refusals += 1
+        try:
+            with trio.move_on_after(REFUSAL_SECONDS):
+                secured = await self._secured(transport)
+                if secured is not None:
+                    await _tell(secured, refused)
+        finally:
+            self._refusals -= 1
 
     async def _secured(self, transport: DirectStream) -> trio.abc.HalfCloseableStream | None:
         """Does the TLS handshake, where TLS is on. None: it failed, or took too long."""
@@ -151,32 +162,24 @@ class Listener:
             bytes_max=settings.outbox_bytes_max,
         )
 
-    async def _serve_stream(self, stream: BufferedStream, caller: str, tasks: trio.Nursery) -> None:
-        try:
-            data = await self._read_head(stream)
-            if data is not None:
-                stream.unread(data)
-                serving = self._serve_request(stream, data, caller, tasks)
-                del data
-                await stream.finish(await serving)
-        finally:
-            await stream.close_now()
+    def _serving(
+        self, stream: BufferedStream, data: bytes, caller: str, peer: str, tasks: trio.Nursery
+    ) -> Awaitable[bytes]:
+        """What serves the first request, and returns the last bytes for the client.
 
-    async def _serve_request(self, stream: BufferedStream, data: bytes, caller: str, tasks: trio.Nursery) -> bytes:
-        """Serves what the first request asks for; returns the last bytes for the client."""
+        Not a coroutine of its own: its frame, with the head in it, would stay for as long as the session.
+        """
         try:
             head = parse_head(data)
         except ProxyProtocol as announced:
-            return reply_bytes(RequestRefused("http_error", str(announced)))
+            return _reply(RequestRefused("http_error", str(announced)))
         except BadHead:
             head = None  # the HTTP server parses it again, and replies
         if head is None or not head.wants_websocket:
-            return await self._serve_http(stream, caller, head)
-        if head.has_body or head.version < (1, 1):
-            message = "A WebSocket handshake is an HTTP/1.1 request without a body."
-            return reply_bytes(RequestRefused("http_error", message))
-        del data, head  # for as long as the session lasts
-        return await serve_websocket(stream, self._services, tasks)
+            stream.unread(data)
+            return self._serve_http(stream, caller, head)
+        stream.unread(data[head.size :])
+        return serve_websocket(stream, head, peer, self._services, tasks)
 
     async def _serve_http(self, stream: BufferedStream, caller: str, head: RequestHead | None) -> bytes:
         """Serves HTTP requests; returns the reply to a client that is refused."""
@@ -200,7 +203,7 @@ class Listener:
         with trio.move_on_after(settings.handshake_seconds) as opening, self._replaceable(opening):
             while len(data) < settings.head_bytes_max:
                 try:
-                    more = await stream.receive_some(settings.head_bytes_max - len(data))
+                    more = await stream.receive(settings.head_bytes_max - len(data))
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return None
                 if not more:
@@ -216,6 +219,10 @@ class Listener:
 
 def _is_probe(head: RequestHead) -> bool:
     return head.path.decode() in PROBE_PATHS and head.method in (b"GET", b"HEAD") and not head.has_body
+
+
+async def _reply(error: RequestRefused) -> bytes:
+    return reply_bytes(error)
 
 
 async def _tell(stream: trio.abc.HalfCloseableStream, refused: Refusal) -> None:

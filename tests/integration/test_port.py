@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 import pytest
 import trio
+from lastcall.transport.direct import ACCEPTS_PER_STEP, DirectListener, DirectStream, accept_all
 from lastcall.transport.port import CannotListen, open_port
 
 LOOPBACK = "127.0.0.1"
@@ -59,3 +61,69 @@ async def test_an_address_that_is_not_ours_is_told_in_one_line(host: str) -> Non
         async with open_port(host, 0):
             pytest.fail("it was bound")
     assert "\n" not in str(raised.value)
+
+
+async def test_connections_know_their_peer_and_send_at_once_and_little_ahead() -> None:
+    async with open_port(LOOPBACK, 0) as port:
+        (listener,) = port.listen()
+        with socket.create_connection((LOOPBACK, port.number)):
+            accepted = await listener.accept()
+            assert accepted.address == LOOPBACK
+            own: socket.socket = accepted.socket  # type: ignore[attr-defined]
+            assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 16_384
+            await accepted.aclose()
+
+
+async def test_other_tasks_run_while_many_connect() -> None:
+    accepted: list[DirectStream] = []
+    turns: list[int] = []
+
+    async def take_turns() -> None:
+        while True:
+            turns.append(len(accepted))
+            await trio.lowlevel.checkpoint()
+
+    async with open_port(LOOPBACK, 0) as port, trio.open_nursery() as nursery:
+        (listener,) = port.listen()
+        clients = [socket.create_connection((LOOPBACK, port.number)) for _ in range(5 * ACCEPTS_PER_STEP)]
+        nursery.start_soon(take_turns)
+        nursery.start_soon(accept_all, listener, accepted.append)
+        with trio.fail_after(5):
+            while len(accepted) < len(clients):
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+        for each in (*clients, *(stream.socket for stream in accepted)):  # type: ignore[attr-defined]
+            each.close()
+    assert set(range(0, len(clients), ACCEPTS_PER_STEP)) <= set(turns)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOBUFS, errno.ECONNABORTED])
+async def test_accepting_goes_on_after_what_passes(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = [OSError(number, "it passes")]
+    accept = socket.socket.accept
+
+    def fail_once(listening: socket.socket) -> object:
+        if failures:
+            raise failures.pop()
+        return accept(listening)
+
+    monkeypatch.setattr(socket.socket, "accept", fail_once)
+    streams = trio.open_memory_channel[DirectStream](1)
+    async with open_port(LOOPBACK, 0) as port, trio.open_nursery() as nursery:
+        (listener,) = port.listen()
+        nursery.start_soon(accept_all, listener, streams[0].send_nowait)
+        with socket.create_connection((LOOPBACK, port.number)), trio.fail_after(5):
+            (await streams[1].receive()).close()
+        assert not failures
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_does_not_pass_is_not_ignored() -> None:
+    async with open_port(LOOPBACK, 0) as port:
+        (listener,) = port.listen()
+        assert isinstance(listener, DirectListener)
+        listener.socket.shutdown(socket.SHUT_RD)
+        with trio.fail_after(5), pytest.raises(OSError, match="Invalid argument"):
+            await accept_all(listener, lambda _: None)

@@ -24,6 +24,7 @@ from lastcall.sessions.reconciler import Reconciler
 from lastcall.sessions.registry import Registry
 from lastcall.store.proof import CommitProof
 from lastcall.transport.flusher import Flusher
+from lastcall.transport.request_head import RequestHead, parse_head
 from lastcall.transport.stream import BufferedStream
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
@@ -94,7 +95,7 @@ class World:
                 bytes_max=self.settings.outbox_bytes_max,
             )
             try:
-                await stream.finish(await serve_websocket(stream, services, tasks))
+                await stream.finish(await serve_websocket(stream, await received_head(stream), "", services, tasks))
             finally:
                 await stream.close_now()
             tasks.cancel_scope.cancel()
@@ -104,6 +105,14 @@ class World:
     def row(self) -> Any:
         (row,) = self.store.sessions.values()
         return row
+
+
+async def received_head(stream: BufferedStream) -> RequestHead:
+    """The first request, as the listener would read it."""
+    data = b""
+    while (head := parse_head(data)) is None:
+        data += await stream.receive_some()
+    return head
 
 
 class Peer:

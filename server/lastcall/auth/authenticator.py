@@ -97,10 +97,18 @@ class Authenticator:
         """
         if not self._may_be_open:
             return False
-        async with self._checking:
-            if trio.current_time() - self._checked_at >= KEYS_CHECK_SECONDS:
-                await self._check_keys()
+        if not self._checked:
+            with trio.move_on_after(self._settings.begin_seconds) as waiting:
+                async with self._checking:
+                    if not self._checked:
+                        await self._check_keys()
+            if waiting.cancelled_caught:  # others were asking before, in vain
+                raise StoreUnavailable("the database did not answer in time")
         return not self._keys_exist
+
+    @property
+    def _checked(self) -> bool:
+        return trio.current_time() - self._checked_at < KEYS_CHECK_SECONDS
 
     async def has_credentials(self) -> bool:
         """Whether any key exists or tokens are accepted. Raises `StoreUnavailable`."""
@@ -124,6 +132,11 @@ class Authenticator:
             raise RequestRefused(
                 "missing_api_key", "An API key is required; send it as Authorization: Bearer KEY, or as api-key: KEY."
             )
+        with trio.move_on_after(self._settings.begin_seconds):
+            return await self._of_credential(token, address)
+        raise StoreUnavailable("the credential could not be checked in time")
+
+    async def _of_credential(self, token: str, address: str) -> Principal:
         if is_key_or_client_secret(token):
             credential = await self._store.find_credential(digest(token))
             if credential is None or (credential.key_id is None and not await self.is_open()):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection
+from functools import lru_cache
 from urllib.parse import urlsplit
+
+HOSTS_KEPT = 64  # and whether they are this machine's: nearly all requests name the same one
 
 
 def is_loopback(host: str) -> bool:
@@ -17,6 +20,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@lru_cache(HOSTS_KEPT)
 def is_own_host(host: str, bound: str) -> bool:
     """Whether a Host header names this machine or the address that the server is bound to.
 

@@ -74,6 +74,8 @@ class TrustedProxies:
 
     def trusts(self, address: str) -> bool:
         """Whether a peer is one of them."""
+        if not self._networks:
+            return False
         parsed = _address(address)
         return parsed is not None and any(parsed in network for network in self._networks)
 

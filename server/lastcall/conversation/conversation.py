@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import msgspec
 import structlog
@@ -117,7 +117,10 @@ class Conversation:
 
     async def run(self, inbox: AsyncIterable[AnyClientEvent | EventRejected]) -> None:
         """Handles events in order, until the inbox ends or the session does."""
-        async with self._past.open() if self._past is not None else nullcontext():
+        if self._past is None:
+            await self._run(inbox)
+            return
+        async with self._past.open():
             await self._run(inbox)
 
     async def _run(self, inbox: AsyncIterable[AnyClientEvent | EventRejected]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 
 from ..auth.identity import Principal, Scope
@@ -22,7 +23,7 @@ from .limit import (
     Limit,
 )
 from .memory import MemoryBudget
-from .quota import CallerQuotas, Quota, Refusal, caller_of, is_this_machine
+from .quota import Caller, CallerQuotas, Quota, Refusal, caller_of, is_this_machine
 
 PROBE_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 PROBE_CONNECTIONS_MAX = 16  # beyond those of plain HTTP, each for one short request
@@ -39,6 +40,7 @@ class Gate:
     Attributes:
         memory: What sessions and requests hold in memory.
         proxies: Those whose clients are told apart.
+        count_held_back: Called whenever a connection's frames come too fast.
     """
 
     def __init__(self, settings: Settings, count: Callable[[Limit], None]) -> None:
@@ -48,6 +50,7 @@ class Gate:
         self.memory = MemoryBudget(settings.memory_mib_max)
         self.proxies = TrustedProxies(settings.trusted_proxy)
         self.count = count
+        self.count_held_back = partial(count, Limit.FRAME_RATE)
         self._unlimited = _AddressQuotas(Settings(), None, None, None, None)
         self._here = _AddressQuotas(settings, None, None, None, None)
         self._elsewhere = _AddressQuotas(
@@ -66,11 +69,9 @@ class Gate:
         """The caller that a socket counts for. The clients of a trusted proxy are counted once they are known."""
         return TRUSTED_PROXY if self.proxies.trusts(address) else caller_of(address)
 
-    @contextmanager
-    def socket(self, caller: str) -> Iterator[Refusal | None]:
-        """Counts one open socket of the caller while the block runs; yields why it is refused, or None."""
-        with self._quotas(caller).sockets.held(caller) as refused:
-            yield self._counted(refused)
+    def enter_socket(self, caller: str) -> Caller | Refusal:
+        """Counts one open socket of the caller until it leaves; or returns why it is refused."""
+        return self._entered(self._quotas(caller).sockets.enter(caller))
 
     @property
     def http_full(self) -> bool:
@@ -79,7 +80,7 @@ class Gate:
 
     @contextmanager
     def http_connection(self, caller: str) -> Iterator[Refusal | None]:
-        """The same for a socket that speaks plain HTTP."""
+        """Counts a socket that speaks plain HTTP while the block runs; yields why it is refused, or None."""
         if self.http_full:
             yield self._counted(Refusal(Limit.HTTP_CONNECTIONS, 1.0))
             return
@@ -102,19 +103,16 @@ class Gate:
         finally:
             self._probe_connections -= 1
 
-    @contextmanager
-    def credential(self, principal: Principal) -> Iterator[Refusal | None]:
-        """The same for a WebSocket, by its key or, with a token, by its user.
+    def enter_credential(self, principal: Principal) -> Caller | Refusal | None:
+        """The same as `enter_socket` for a WebSocket, by its key or, with a token, by its user.
 
-        Open access and the client secrets made by it have only the limits of addresses.
+        Open access and the client secrets made by it have only the limits of addresses: None.
         """
-        held: AbstractContextManager[Refusal | None] = nullcontext()
         if principal.key_id is not None:
-            held = self._keys.held(str(principal.key_id))
-        elif principal.scope is not Scope.OPEN and principal.credential_id is None:
-            held = self._users.held(principal.user_id)
-        with held as refused:
-            yield self._counted(refused)
+            return self._entered(self._keys.enter(str(principal.key_id)))
+        if principal.scope is not Scope.OPEN and principal.credential_id is None:
+            return self._entered(self._users.enter(principal.user_id))
+        return None
 
     def request(self, caller: str, path: str) -> Refusal | None:
         """Takes one HTTP request from the caller's rate; returns why it is refused, or None.
@@ -136,6 +134,11 @@ class Gate:
         if caller == TRUSTED_PROXY:
             return self._unlimited
         return self._here if is_this_machine(caller) else self._elsewhere
+
+    def _entered(self, entered: Caller | Refusal) -> Caller | Refusal:
+        if isinstance(entered, Refusal):
+            self.count(entered.limit)
+        return entered
 
     def _counted(self, refused: Refusal | None) -> Refusal | None:
         if refused is not None:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .limit import Limit
 from .token_bucket import TokenBucket
@@ -14,6 +15,7 @@ from .token_bucket import TokenBucket
 CALLERS_MAX = 65_536  # in one table; all further callers share one entry
 CALLERS_CHECKED = 2  # checked for each new one: two, so that the table shrinks again
 RETRY_SECONDS = 1.0  # for callers with too many open: nobody knows when one ends
+NAMES_KEPT = 1_024  # of callers and what was found out about their addresses: most connect again and again
 IPV6_CALLER_BITS = 64  # the network of one customer, who could use any address in it
 
 
@@ -38,9 +40,15 @@ class Quota:
 
 
 @dataclass(slots=True)
-class _Caller:
+class Caller:
+    """One caller, and how many it has open."""
+
     bucket: TokenBucket | None
     open: int = 0
+
+    def leave(self) -> None:
+        """Ends what `enter` began."""
+        self.open -= 1
 
     @property
     def idle(self) -> bool:
@@ -60,8 +68,8 @@ class CallerQuotas:
         self._rate = rate
         self._at_once = at_once
         self._callers_max = callers_max
-        self._known: OrderedDict[str, _Caller] = OrderedDict()
-        self._others: _Caller | None = None
+        self._known: OrderedDict[str, Caller] = OrderedDict()
+        self._others: Caller | None = None
 
     def __len__(self) -> int:
         return len(self._known)
@@ -70,31 +78,38 @@ class CallerQuotas:
         """Takes one token of the caller's rate; returns why it is refused, or None."""
         return self._take(self._caller(name))
 
-    @contextmanager
-    def held(self, name: str) -> Iterator[Refusal | None]:
-        """Counts one more as open while the block runs; yields why it is refused, or None."""
+    def enter(self, name: str) -> Caller | Refusal:
+        """Counts one more as open, until `leave`; or returns why it is refused."""
         caller = self._caller(name)
         refused = self._take(caller) or self._full(caller)
         if refused is not None:
-            yield refused
-            return
+            return refused
         caller.open += 1
+        return caller
+
+    @contextmanager
+    def held(self, name: str) -> Iterator[Refusal | None]:
+        """The same while the block runs; yields why it is refused, or None."""
+        entered = self.enter(name)
+        if isinstance(entered, Refusal):
+            yield entered
+            return
         try:
             yield None
         finally:
-            caller.open -= 1
+            entered.leave()
 
-    def _take(self, caller: _Caller) -> Refusal | None:
+    def _take(self, caller: Caller) -> Refusal | None:
         bucket = caller.bucket
         if bucket is None or bucket.take():
             return None
         return Refusal(self._rate, bucket.seconds_until(1.0))
 
-    def _full(self, caller: _Caller) -> Refusal | None:
+    def _full(self, caller: Caller) -> Refusal | None:
         most = self._quota.at_once
         return Refusal(self._at_once, RETRY_SECONDS) if most is not None and caller.open >= most else None
 
-    def _caller(self, name: str) -> _Caller:
+    def _caller(self, name: str) -> Caller:
         caller = self._known.get(name)
         if caller is None:
             self._forget_idle()
@@ -105,9 +120,9 @@ class CallerQuotas:
         self._known.move_to_end(name)
         return caller
 
-    def _new(self) -> _Caller:
+    def _new(self) -> Caller:
         quota = self._quota
-        return _Caller(None if quota.per_second is None else TokenBucket(quota.per_second, quota.burst))
+        return Caller(None if quota.per_second is None else TokenBucket(quota.per_second, quota.burst))
 
     def _forget_idle(self) -> None:
         """Forgets idle callers among the oldest; those in use move to the end, so that all are checked in turn."""
@@ -119,6 +134,7 @@ class CallerQuotas:
                 self._known.move_to_end(name)
 
 
+@lru_cache(NAMES_KEPT)
 def caller_of(address: str) -> str:
     """The caller of an address: the address, or for IPv6 its /64 network."""
     try:
@@ -133,6 +149,7 @@ def caller_of(address: str) -> str:
     return str(parsed)
 
 
+@lru_cache(NAMES_KEPT)
 def is_this_machine(caller: str) -> bool:
     """Whether a caller is on this machine: a local user, or a proxy for all clients."""
     if not caller:  # a connection without an address, as in tests

@@ -15,6 +15,7 @@ from typing import Any, Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from .names import add_names, name_lines
 from .output_queue import flush_output, lines_dropped, queued_output, set_note
 from .redaction import TRACEBACK_CHARS_MAX, VALUE_CHARS_MAX, cut, printable, redact
 
@@ -24,6 +25,7 @@ __all__ = [
     "flush_output",
     "json_line",
     "lines_dropped",
+    "name_lines",
     "printable",
     "queued_output",
     "redact",
@@ -41,7 +43,7 @@ def configure(*, json_logs: bool, level: Level) -> None:
     set_note(_json_note if json_logs else _console_note, stream)
     output = _TolerantStream(stream)
     least = getattr(logging, level.upper())
-    shared: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
+    shared: list[Processor] = [add_names, structlog.processors.add_log_level]
     render = [*(_json_processors() if json_logs else _console_processors(sys.stderr.isatty())), _redact_line]
     structlog.configure(
         processors=[*shared, *render],

@@ -38,6 +38,8 @@ async def recall(
     # Asked before the store: an end that is committed in between is pending in the store's answer.
     leaving = registry.is_leaving(user_id)
     found = await begin() or await store.recall(user_id, limit)
+    if not (leaving or found.pending):
+        return found
     with trio.move_on_after(PENDING_SECONDS_MAX):
         while leaving or found.pending:
             await trio.sleep(PENDING_POLL_SECONDS)

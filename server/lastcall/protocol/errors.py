@@ -12,6 +12,7 @@ from msgspec import Struct
 from .server_events import ServerEvent
 
 ErrorType = Literal["invalid_request_error", "server_error"]
+WEBSOCKET_VERSION = "13"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,8 @@ class RequestRefused(Exception):
         headers = {"content-type": "application/json", "cache-control": "no-store"}
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
+        if self.status == 426:
+            headers["sec-websocket-version"] = WEBSOCKET_VERSION
         if self.retry_after is not None:
             headers["retry-after"] = str(self.retry_after)
         return headers

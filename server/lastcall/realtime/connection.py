@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 
 import structlog
 import trio
@@ -14,7 +13,9 @@ from ..auth.identity import Principal
 from ..conversation.configuration import Opening
 from ..conversation.conversation import Conversation
 from ..limits.limit import Limit
+from ..limits.quota import Caller
 from ..limits.session_limits import SessionLimits
+from ..logs import name_lines
 from ..memory.recall import recall
 from ..protocol.errors import RequestRefused, error_event
 from ..protocol.ids import new_uuid
@@ -22,13 +23,14 @@ from ..protocol.parsing import parse_session
 from ..sessions.session import Session
 from ..store.errors import CredentialRevoked, StoreError
 from ..store.records import EndReason, Recollection, SessionStart
+from ..transport.request_head import RequestHead
 from ..transport.stream import BufferedStream
 from ..transport.websocket import WebSocket
 from .admission import Admission
 from .exit_path import ExitPath
-from .handshake import BAD_KEY, refuse_on_socket, refuse_overloaded, shake_hands
+from .handshake import BAD_KEY, Rejected, refuse_on_socket, refuse_overloaded, shake_hands
 from .history import History, NoMemory, UnknownConversation
-from .log_names import logged_names
+from .log_names import log_names
 from .mailbox import Inbox, Outbox
 from .reader import Reader
 from .services import Services
@@ -39,47 +41,52 @@ REASON_SECONDS = 0.1  # of the time to begin, for the store to say why it has no
 _log = structlog.get_logger(__name__)
 
 
-async def serve_websocket(stream: BufferedStream, services: Services, tasks: trio.Nursery) -> bytes:
+async def serve_websocket(
+    stream: BufferedStream, head: RequestHead, peer: str, services: Services, tasks: trio.Nursery
+) -> bytes:
     """Serves one WebSocket connection from its handshake to its end.
 
     Args:
         stream: A session's exit path finishes it, but the transport below is left to the caller.
+        head: The request, which asks for a WebSocket. peer: The address at the other end of the socket.
         services: What all connections share.
         tasks: Where its reader and its responses run. The end of the session stops them; none is waited for.
 
-    Returns:
-        The last bytes for a client that was refused on its open socket.
-
-    Raises nothing but cancellation: whatever goes wrong in here ends this one connection.
+    Returns the last bytes for a client that was refused. Raises nothing but cancellation: whatever goes wrong in here
+    ends this one connection.
     """
+    places: list[Caller] = []
     try:
-        return await _serve(stream, services, tasks)
+        connection = await _open(stream, head, peer, services, tasks, places)
+        del head
+        if isinstance(connection, bytes):
+            return connection
+        await connection.run()
     except (ConnectionClosed, wsproto.utilities.ProtocolError, OSError, UnicodeError) as gone:
         _log.debug("connection_lost", error=repr(gone))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         _log.debug("connection_broken")
     except Exception:  # noqa: BLE001 - one connection's failure ends no other
         _log.exception("connection_crashed")
+    finally:
+        for place in places:
+            place.leave()
     return b""
 
 
-async def _serve(stream: BufferedStream, services: Services, tasks: trio.Nursery) -> bytes:
-    with ExitStack() as share:
-        accepted = None
-        with trio.move_on_after(services.settings.handshake_seconds):
-            accepted = await shake_hands(stream, services, tasks, share)
-        if accepted is None:
-            return b""
-        ws, admission, principal = accepted
-        del accepted
-        if isinstance(principal, RequestRefused):
-            return refuse_on_socket(principal, services)
-        if services.draining.is_set() or services.gate.session(len(services.registry)):
-            return refuse_overloaded(services)
-        connection = _Connection(ws, stream, services, tasks, admission, principal)
-        del admission  # it has the request, which no session needs
-        await connection.run()
-        return b""
+async def _open(
+    stream: BufferedStream, head: RequestHead, peer: str, services: Services, tasks: trio.Nursery, places: list[Caller]
+) -> _Connection | bytes:
+    """An accepted connection, or the last bytes for a client that was refused."""
+    try:
+        ws, admission, principal = await shake_hands(stream, head, peer, services, tasks, places)
+    except Rejected as rejected:
+        return rejected.reply
+    if isinstance(principal, RequestRefused):
+        return refuse_on_socket(principal, services)
+    if services.draining.is_set() or services.gate.session(len(services.registry)):
+        return refuse_overloaded(services)
+    return _Connection(ws, stream, services, tasks, admission, principal)
 
 
 class _Connection:
@@ -110,27 +117,27 @@ class _Connection:
         stream.count_bytes(memory.add)
         self._limits = SessionLimits(services.settings, self._session.started, principal.valid_until)
         self._reader = Reader(ws, stream, self._session, self._limits, self._outbox, services)
-        self._watch = SessionWatch(
-            ws, stream, self._session, self._limits, services.settings, services.timer, self._reader.stop_as_late
-        )
+        late = self._reader.stop_as_late
+        self._watch = SessionWatch(ws, stream, self._session, self._limits, services.settings, services.timer, late)
         self._instance_id = services.lease.instance_id
         self._address = admission.presented.address
 
     async def run(self) -> None:
         """The session from its begin to its end."""
-        with logged_names(self._session, self._principal, self._address, self._instance_id):
-            await self._run()
-
-    async def _run(self) -> None:
+        name_lines(log_names(self._session, self._principal, self._address, self._instance_id))
         self._services.registry.add(self._session)
         self._services.metrics.sessions_active.inc()
         try:
             with self._session.scope:
-                await self._converse()
+                if (opening := await self._begin()) is not None:
+                    conversation, inbox = self._greet(opening)
+                    del opening  # a resumed one has the whole history
+                    await conversation.run(inbox)
         except Exception:  # noqa: BLE001 - one session's failure ends no other
             _log.exception("session_crashed", session_id=str(self._session.session_id))
             self._session.stop(EndReason.SERVER_ERROR)
         finally:
+            self._watch.end()
             try:
                 await ExitPath(self._session, self._instance_id, self._close_socket, self._services).run()
             finally:
@@ -149,17 +156,15 @@ class _Connection:
     async def _close_socket(self) -> None:
         """The close frame and the closing handshake, then the last bytes; each within its bound."""
         try:
-            with trio.move_on_after(self._settings.close_seconds):
-                await self._ws.aclose(self._session.close_code or 1000, self._session.reason)
+            if not self._ws.answered:
+                with trio.move_on_after(self._settings.close_seconds):
+                    await self._ws.aclose(self._session.close_code or 1000, self._session.reason)
             await self._stream.finish(self._reader.farewell, linger=not self._ws.answered)
         except trio.Cancelled:
             await self._stream.close_now()  # memory, beside this, may take a second more; a cancelled socket need not
             raise
 
-    async def _converse(self) -> None:
-        opening = await self._begin()
-        if opening is None:
-            return
+    def _greet(self, opening: Opening) -> tuple[Conversation, Inbox]:
         self._services.metrics.sessions_started.inc()
         _log.info("session_started", resumed=self._resumes is not None)
         inbox = Inbox(self._settings.inbox_events_max, self._settings.inbox_bytes_max, self._session.memory)
@@ -181,10 +186,8 @@ class _Connection:
         conversation.send_created()
         self._reader.start(inbox)
         self._session.say_goodbye_with(self._send_close_frame)
-        with self._watch.watching():
-            await conversation.run(inbox)
-
-    # --- begin
+        self._watch.begin()
+        return conversation, inbox
 
     async def _begin(self) -> Opening | None:
         """Commits the session's row and loads what the conversation starts with; None where that failed."""

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from uuid import uuid4
 
 import structlog
 import trio
-from trio_websocket import WebSocketRequest
 
 from ..auth.identity import Principal
 from ..auth.proxies import RequestClient
-from ..limits.gate import TRUSTED_PROXY, request_refused
-from ..limits.limit import Limit
-from ..limits.quota import caller_of
+from ..limits.gate import TRUSTED_PROXY, reply_bytes, request_refused
+from ..limits.quota import Caller, Refusal, caller_of
 from ..limits.session_limits import frame_pace
 from ..protocol.errors import RequestRefused, error_event
 from ..protocol.server_events import encode
 from ..store.errors import StoreError
-from ..transport.direct import peer_address
 from ..transport.frames import close_frame, text_frame
+from ..transport.request_head import RequestHead
 from ..transport.stream import BufferedStream
+from ..transport.upgrade import accepted, read_upgrade
 from ..transport.websocket import WebSocket
 from .admission import Admission, admit
 from .services import Services
@@ -33,53 +31,58 @@ _CLOSES = {401: ("credentials", BAD_KEY), 503: ("store", 1013)}  # by status: th
 _log = structlog.get_logger(__name__)
 
 
+class Rejected(Exception):
+    """A handshake that was answered with an HTTP error. reply: the bytes of that."""
+
+    def __init__(self, reply: bytes) -> None:
+        super().__init__()
+        self.reply = reply
+
+
 async def shake_hands(
-    stream: BufferedStream, services: Services, tasks: trio.Nursery, held: ExitStack
-) -> tuple[WebSocket, Admission, Principal | RequestRefused] | None:
-    """Completes the opening handshake; None where it was rejected.
+    stream: BufferedStream, head: RequestHead, peer: str, services: Services, tasks: trio.Nursery, places: list[Caller]
+) -> tuple[WebSocket, Admission, Principal | RequestRefused]:
+    """Completes the opening handshake.
 
     Returns a `RequestRefused` in the place of the principal where the client can only be told on the open socket.
-    held: gives the connection back to the quota of its credential when it ends.
+    peer: the address at the other end of the socket.
+    places: what the connection takes of quotas besides its socket's; whoever ends the connection leaves them.
+
+    Raises:
+        Rejected: Its handshake is no valid one, or not for this client.
     """
-    settings, held_back = services.settings, services.metrics.limits_refused.labels(Limit.FRAME_RATE.value).inc
-    ws = WebSocket(stream, settings.message_bytes_max, frame_pace(settings), held_back)
-    request = await ws.request(tasks)
-    if request is None:
-        services.metrics.connections_refused.labels("handshake").inc()
-        return None
-    # trio-websocket does not expose the Host header, which the check of the origin needs.
-    host = request._event.host  # noqa: SLF001
     try:
-        client = _client(stream, request, services, held)
-        admission = admit(request.path, host, request.headers, request.proposed_subprotocols, client)
+        upgrade = read_upgrade(head)
+        client = _client(peer, head, services, places)
+        admission = admit(head.target.decode("ascii"), upgrade.host, head.fields, upgrade.subprotocols, client)
         principal = await _authenticate(admission, services)
         if isinstance(principal, Principal):
-            _take_quota(principal, services, held)
+            _take_place(services.gate.enter_credential(principal), places)
             principal = admission.beta or principal  # not before the key: strangers get no open socket
     except RequestRefused as refused:
-        await _reject(request, refused, services)
-        return None
-    await request.accept(subprotocol=admission.subprotocol)
-    request.headers.clear()  # the library's reader keeps the request while nothing else comes
+        services.metrics.connections_refused.labels(_REASONS.get(refused.status, "handshake")).inc()
+        raise Rejected(reply_bytes(refused)) from None
+    stream.put(accepted(upgrade, admission.subprotocol))
+    settings, held_back = services.settings, services.gate.count_held_back
+    ws = WebSocket(stream, tasks, settings.message_bytes_max, frame_pace(settings), held_back)
     return ws, admission, principal
 
 
-def _client(stream: BufferedStream, request: WebSocketRequest, services: Services, held: ExitStack) -> RequestClient:
+def _client(peer: str, head: RequestHead, services: Services, places: list[Caller]) -> RequestClient:
     """The client, which behind a trusted proxy is counted only here. Raises `RequestRefused`."""
-    gate, peer = services.gate, peer_address(stream)
-    client = gate.proxies.client(peer, request.headers)
+    gate = services.gate
+    client = gate.proxies.client(peer, head.fields)
     if gate.caller(peer) == TRUSTED_PROXY:
-        refused = held.enter_context(gate.socket(caller_of(client.address)))
-        if refused is not None:
-            raise request_refused(refused)
+        _take_place(gate.enter_socket(caller_of(client.address)), places)
     return client
 
 
-def _take_quota(principal: Principal, services: Services, held: ExitStack) -> None:
+def _take_place(entered: Caller | Refusal | None, places: list[Caller]) -> None:
     """Before the reply to the handshake, so that clients get an HTTP status. Raises `RequestRefused`."""
-    refused = held.enter_context(services.gate.credential(principal))
-    if refused is not None:
-        raise request_refused(refused)
+    if isinstance(entered, Refusal):
+        raise request_refused(entered)
+    if entered is not None:
+        places.append(entered)
 
 
 async def _authenticate(admission: Admission, services: Services) -> Principal | RequestRefused:
@@ -90,21 +93,14 @@ async def _authenticate(admission: Admission, services: Services) -> Principal |
     """
     presented = admission.presented
     try:
-        with trio.fail_after(services.settings.begin_seconds):
-            return await services.authenticator.principal(presented)
+        return await services.authenticator.principal(presented)
     except RequestRefused as refused:
         if refused.status == 401 and presented.from_browser:
             return refused
         raise
-    except (StoreError, trio.TooSlowError) as error:
+    except StoreError as error:
         _log.warning("session_not_begun", error=repr(error))
         return RequestRefused("store_unavailable", "The server cannot begin a session now. Please try again.")
-
-
-async def _reject(request: WebSocketRequest, refused: RequestRefused, services: Services) -> None:
-    services.metrics.connections_refused.labels(_REASONS.get(refused.status, "handshake")).inc()
-    headers = [(name.encode(), value.encode()) for name, value in refused.headers.items()]
-    await request.reject(refused.status, extra_headers=headers, body=refused.body)
 
 
 def refuse_on_socket(refused: RequestRefused, services: Services) -> bytes:

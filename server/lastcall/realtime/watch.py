@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import inf
 
 import trio
 
 from ..config import Settings
 from ..limits.session_limits import SessionLimits
-from ..runtime.timer import Timer
+from ..runtime.timer import Alarm, Timer
 from ..sessions.session import Session
 from ..store.records import EndReason
 from ..transport.stream import BufferedStream
@@ -43,17 +42,18 @@ class SessionWatch:
         self._timeout = settings.ping_timeout
         self._timer = timer
         self._late = late
+        self._alarm: Alarm | None = None
         self._asked: float | None = None  # when the ping was sent that awaits its pong
         self._received = 0  # the bytes received until then
         self._last_look: float | None = None  # after its timeout
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Watches for as long as the block lasts."""
+    def begin(self) -> None:
+        """Watches until `end`."""
         self._look()
-        try:
-            yield
-        finally:
+
+    def end(self) -> None:
+        """Without effect where it did not begin."""
+        if self._alarm is not None:
             self._alarm.cancel()
 
     def _look(self) -> None:

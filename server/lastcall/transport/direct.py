@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Callable
 
+import structlog
 import trio
 
 RECEIVE_BYTES_MAX = 65_536
+ACCEPT_RETRY_SECONDS = 0.1  # where there is no room for one more connection
+ACCEPTS_PER_STEP = 16  # of the loop: after so many, other tasks run
+UNSENT_BYTES_MAX = 16_384  # in the kernel, beyond what is under way: what is queued there cannot be taken back
+
+
+# What `accept` says of a connection that has left meanwhile, or of its network (accept(2)), on any system.
+_GONE = {
+    getattr(errno, name, 0)
+    for name in (
+        "EPERM", "ECONNABORTED", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH",
+        "EOPNOTSUPP", "ENETUNREACH", "ENOSR", "ETIMEDOUT",
+    )
+}  # fmt: skip
+
+
+# The process or the kernel has no descriptor or memory for one more.
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+_log = structlog.get_logger(__name__)
 
 
 class DirectStream(trio.abc.HalfCloseableStream):
-    """A stream that can be asked to take bytes at once."""
+    """A stream that can be asked to take bytes at once. address: of the peer; empty where it is not known."""
+
+    address = ""
 
     @abstractmethod
-    def send_now(self, data: bytes | bytearray) -> int:
+    def send_now(self, data: bytes | bytearray | memoryview) -> int:
         """Sends as many bytes as the peer's buffers take; never waits. Not while a `send_all` is under way.
 
         Raises:
@@ -28,16 +52,16 @@ class DirectStream(trio.abc.HalfCloseableStream):
 
 
 class DirectSocketStream(DirectStream):
-    """`trio.SocketStream`, sending and receiving directly."""
+    """A connected TCP socket. `trio.SocketStream` would be three more objects, and a step more for most calls."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
+    __slots__ = ("address", "socket")
 
-    @property
-    def socket(self) -> Any:
-        return self._stream.socket
+    def __init__(self, connected: socket.socket, address: str = "") -> None:
+        self.socket = connected
+        self.address = address
+        connected.setblocking(False)
 
-    def send_now(self, data: bytes | bytearray) -> int:
+    def send_now(self, data: bytes | bytearray | memoryview) -> int:
         try:
             return os.write(self._descriptor(), data)
         except BlockingIOError:
@@ -58,45 +82,83 @@ class DirectSocketStream(DirectStream):
 
     def _descriptor(self) -> int:
         """Asked for each time: the number of a socket that was closed may soon be another one's."""
-        descriptor: int = self._stream.socket.fileno()
+        descriptor = self.socket.fileno()
         if descriptor < 0:
             raise trio.ClosedResourceError
         return descriptor
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
+        await trio.lowlevel.checkpoint()
+        rest = memoryview(data)
+        while rest := rest[self.send_now(rest) :]:
+            await trio.lowlevel.wait_writable(self._descriptor())
 
     async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
+        await trio.lowlevel.wait_writable(self._descriptor())
 
     async def send_eof(self) -> None:
-        await self._stream.send_eof()
+        await trio.lowlevel.checkpoint()
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise (trio.ClosedResourceError if self.socket.fileno() < 0 else trio.BrokenResourceError) from error
 
     def close(self) -> None:
-        self._stream.socket.close()
+        """Whoever waits for this socket gets a `trio.ClosedResourceError`."""
+        if self.socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.socket)
+            self.socket.close()
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        self.close()
+        await trio.lowlevel.checkpoint()
 
 
 class DirectListener(trio.abc.Listener[DirectStream]):
-    """`trio.SocketListener`, whose connections send directly."""
+    """A listening TCP socket, whose connections send directly."""
 
-    def __init__(self, socket: trio.socket.SocketType) -> None:
-        self.socket = socket
-        self._listener = trio.SocketListener(socket)
+    def __init__(self, listening: socket.socket) -> None:
+        self.socket = listening
+        self._accepted = 0  # in this step
+        # Connections inherit both. Without the second, slow readers would keep megabytes in the kernel.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
 
     async def accept(self) -> DirectStream:
-        return DirectSocketStream(await self._listener.accept())
+        """Raises `OSError` where the process or the kernel can have no further socket."""
+        while True:
+            if self._accepted % ACCEPTS_PER_STEP == 0:
+                await trio.lowlevel.wait_readable(self.socket)
+            self._accepted += 1
+            try:
+                connected, address = self.socket.accept()
+            except BlockingIOError:  # all are accepted
+                self._accepted = 0
+            except OSError as error:
+                self._accepted = 0
+                if error.errno not in _GONE:
+                    raise
+            else:
+                return DirectSocketStream(connected, str(address[0]))
 
     async def aclose(self) -> None:
-        await self._listener.aclose()
+        if self.socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.socket)
+            self.socket.close()
+        await trio.lowlevel.checkpoint()
 
 
-def peer_address(stream: Any) -> str:
-    """The address at the other end of a stream's socket; empty where it is not known."""
-    try:
-        address = stream.socket.getpeername()
-    except (OSError, AttributeError):  # it is gone already; or a test's stream, which has no socket
-        return ""
-    return str(address[0]) if isinstance(address, tuple) else ""
+async def accept_all(listener: trio.abc.Listener[DirectStream], serve: Callable[[DirectStream], object]) -> None:
+    """Accepts until cancelled, then closes the listener. serve: must be quick."""
+    async with listener:
+        while True:
+            try:
+                accepted = await listener.accept()
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                _log.error("accept_failed", error=str(error), retry_seconds=ACCEPT_RETRY_SECONDS)
+                await trio.sleep(ACCEPT_RETRY_SECONDS)
+            else:
+                serve(accepted)

@@ -14,6 +14,8 @@ FRAMES_PER_CHECKPOINT = 32  # many frames are read in one go, and no other task 
 class FramePace:
     """Delays a flood of frames: unread, it fills the sender's own buffers and nobody else's."""
 
+    __slots__ = ("_bucket", "_frames", "_held_back")
+
     def __init__(self, bucket: TokenBucket | None, held_back: Callable[[], object]) -> None:
         self._bucket = bucket
         self._held_back = held_back

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from socket import AI_PASSIVE, IPPROTO_IPV6, IPV6_V6ONLY, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET
+from typing import Any
 
 import trio
 
@@ -22,7 +24,7 @@ class CannotListen(Exception):
 class Port:
     """A bound address. Until `listen`, whoever connects is refused at once."""
 
-    def __init__(self, where: str, sockets: Sequence[trio.socket.SocketType]) -> None:
+    def __init__(self, where: str, sockets: Sequence[socket.socket]) -> None:
         self._where = where
         self._sockets = sockets
 
@@ -49,12 +51,12 @@ async def open_port(host: str, port: int) -> AsyncIterator[Port]:
     port: 0 for a free one. Raises `CannotListen`.
     """
     where = f"{host}:{port}"
-    sockets: list[trio.socket.SocketType] = []
+    sockets: list[socket.socket] = []
     try:
         try:
             for family, kind, protocol, _, address in await _addresses(host, port):
-                sockets.append(trio.socket.socket(family, kind, protocol))
-                await _take(sockets[-1], address)
+                sockets.append(socket.socket(family, kind, protocol))
+                _take(sockets[-1], address)
         except OSError as error:
             raise _refused(where, error) from error
         yield Port(where, sockets)
@@ -63,7 +65,7 @@ async def open_port(host: str, port: int) -> AsyncIterator[Port]:
             each.close()
 
 
-async def _addresses(host: str, port: int) -> Sequence[tuple[int, int, int, str, tuple[object, ...]]]:
+async def _addresses(host: str, port: int) -> Sequence[tuple[int, int, int, str, Any]]:
     """Those whose family this kernel knows."""
     found = await trio.socket.getaddrinfo(host, port, type=SOCK_STREAM, flags=AI_PASSIVE)
     known = [each for each in found if _is_known(each[0])]
@@ -74,27 +76,28 @@ async def _addresses(host: str, port: int) -> Sequence[tuple[int, int, int, str,
 
 def _is_known(family: int) -> bool:
     try:
-        trio.socket.socket(family).close()
+        socket.socket(family).close()
     except OSError:
         return False
     return True
 
 
-async def _take(socket: trio.socket.SocketType, address: object) -> None:
+def _take(taken: socket.socket, address: Any) -> None:
     """Binds it such that nobody else can, which SO_REUSEADDR would allow them to until somebody listens.
 
     With it, where connections of an earlier server are not quite gone: then the address is free all the same.
     """
-    if socket.family == trio.socket.AF_INET6:
-        socket.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
+    taken.setblocking(False)
+    if taken.family == socket.AF_INET6:
+        taken.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
     try:
-        await socket.bind(address)
+        taken.bind(address)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        socket.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
-        await socket.bind(address)
-        socket.setsockopt(SOL_SOCKET, SO_REUSEADDR, 0)
+        taken.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        taken.bind(address)
+        taken.setsockopt(SOL_SOCKET, SO_REUSEADDR, 0)
 
 
 def _refused(where: str, error: OSError) -> CannotListen:

@@ -27,12 +27,13 @@ class ProxyProtocol(BadHead):
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """fields: names in lower case, in the order sent."""
+    """fields: names in lower case, in the order sent. size: in bytes, with the empty line."""
 
     method: bytes
     target: bytes
     version: tuple[int, int]
     fields: tuple[tuple[bytes, bytes], ...]
+    size: int
 
     @property
     def path(self) -> bytes:
@@ -85,7 +86,7 @@ def parse_head(data: bytes) -> RequestHead | None:
     if None in fields:
         raise BadHead("The request has a malformed header.")
     pairs = tuple((field[1].lower(), field[2].rstrip(b" \t")) for field in fields if field is not None)
-    head = RequestHead(request[1], request[2], (int(request[3]), int(request[4])), pairs)
+    head = RequestHead(request[1], request[2], (int(request[3]), int(request[4])), pairs, end + len(_END))
     _check(head)
     return head
 

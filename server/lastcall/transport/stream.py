@@ -10,12 +10,13 @@ import trio
 
 from .direct import DirectStream
 from .flusher import Flusher
+from .receiving import Receiving
 
 CHUNK_BYTES = 16_384
 LINGER_SECONDS = 2.0  # for the peer to read our last bytes before the socket closes
 
 
-class BufferedStream(trio.abc.HalfCloseableStream):
+class BufferedStream(Receiving, trio.abc.HalfCloseableStream):
     """Wraps a transport for the protocol libraries above it.
 
     `put` and `send_all` only append to a buffer: a sender that is cancelled leaves whole frames behind. The flusher
@@ -28,8 +29,6 @@ class BufferedStream(trio.abc.HalfCloseableStream):
     send_seconds: how long sending one chunk may take before the peer is disconnected as `stalled`.
     bytes_high: pending bytes above which `room` and `send_all` wait.
     bytes_max: pending bytes above which the peer is disconnected as `stalled`.
-
-    last_received: when bytes last arrived, on Trio's clock. received: how many did so far.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         bytes_high: int,
         bytes_max: int,
     ) -> None:
-        self._transport = transport
+        super().__init__(transport)
         self._tasks = tasks
         self._send_now = transport.send_now if isinstance(transport, DirectStream) else None
         self._flusher = flusher
@@ -50,19 +49,15 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         self._bytes_high = bytes_high
         self._bytes_max = bytes_max
         self._pending = bytearray()
-        self._unread = b""
         self._due = False  # for the flusher
         self._writing = False  # a task is at it
         self._over = False
         self._drained: trio.Event | None = None  # for those who wait for room
-        self._sending = trio.CancelScope()
-        self._receiving: trio.CancelScope | None = None
-        self._closed = self._finished = False
+        self._sending: trio.CancelScope | None = None  # of a chunk that the socket did not take at once
+        self._finished = False
         self._held: Callable[[int], object] = int
         self.broken = False
         self.stalled = False
-        self.last_received = trio.current_time()
-        self.received = 0
 
     @property
     def socket(self) -> Any:
@@ -81,11 +76,15 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         self._pending += data
         self._held(len(data))
         if len(self._pending) > self._bytes_max:
-            self.stalled = self.broken = True
-            self._sending.cancel()
+            self._stall()
         if not self._due and not self._writing:
             self._due = True
             self._flusher.add(self)
+
+    def _stall(self) -> None:
+        self.stalled = self.broken = True
+        if self._sending is not None:
+            self._sending.cancel()
 
     def put_now(self, data: bytes) -> None:
         """Queues bytes, and sends what the socket takes: the flusher may have thousands to send for first."""
@@ -163,7 +162,8 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         A process that was stopped (SIGSTOP) can wake up with the chunk sent and its deadline passed. That cancels the
         scope but not the send, and the caller starts a new scope.
         """
-        with self._sending as scope:
+        with trio.CancelScope() as self._sending:
+            scope = self._sending
             while self._pending and not scope.cancel_called:
                 scope.deadline = trio.current_time() + self._send_seconds
                 chunk = bytes(self._pending[:CHUNK_BYTES])
@@ -172,7 +172,7 @@ class BufferedStream(trio.abc.HalfCloseableStream):
                 scope.deadline = inf
         if scope.cancelled_caught:
             self.stalled = self.broken = True
-        self._sending = trio.CancelScope()
+        self._sending = None
 
     def _sent(self, size: int) -> None:
         if size:
@@ -180,31 +180,9 @@ class BufferedStream(trio.abc.HalfCloseableStream):
             self._held(-size)
             self._tell_drained()
 
-    def unread(self, data: bytes) -> None:
-        """Pushes bytes back, to be received again."""
-        self._unread = data + self._unread
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if self._closed:
-            await trio.lowlevel.checkpoint()
-            raise trio.ClosedResourceError
-        if self._unread:
-            await trio.lowlevel.checkpoint()
-            size = len(self._unread) if max_bytes is None else max_bytes
-            data, self._unread = self._unread[:size], self._unread[size:]
-            return data
-        with trio.CancelScope() as self._receiving:
-            data = bytes(await self._transport.receive_some(max_bytes))
-            self.last_received = trio.current_time()
-            self.received += len(data)
-            return data
-        raise trio.ClosedResourceError
-
     async def aclose(self) -> None:
         """Stops further use by the library, and wakes a waiting `receive_some`. `finish` still sends."""
-        self._closed = True
-        if self._receiving is not None:
-            self._receiving.cancel()
+        self._end_use()
         await trio.lowlevel.checkpoint()
 
     async def close_now(self) -> None:
@@ -223,27 +201,36 @@ class BufferedStream(trio.abc.HalfCloseableStream):
         `LINGER_SECONDS`. Closing a socket with unread input resets it, and the peer could lose our last bytes; so its
         input is read and discarded first.
 
-        linger: False where the peer has read all and sends nothing more: closes at once, but for TLS, which has an end.
+        linger: False where the peer sends nothing more: closes at once, but for TLS, which has an end.
         """
         if self._finished:
-            return None
+            return
         self._finished = True
         self._closed = False
         self.put(farewell)
-        await self.aclose()  # the library's reader may still be waiting for bytes, which are read here from now on
-        with trio.move_on_after(self._send_seconds):
-            while self._pending and not self.broken:
-                await self._wait_drained()
+        self._end_use()
+        await self._drain()
         if self._pending:
             # A task may still write to the transport, which must not be used by two: no EOF.
-            self.stalled = self.broken = True
-            self._sending.cancel()
-            return None
-        if not linger and isinstance(self._transport, DirectStream):
-            return await self.close_now()
+            self._stall()
+        elif linger or not isinstance(self._transport, DirectStream):
+            await self._linger()
+        else:
+            await self.close_now()
+
+    async def _drain(self) -> None:
+        """Returns when all is sent, at the latest after `send_seconds`."""
+        self.flush()
+        if self._pending:
+            with trio.move_on_after(self._send_seconds):
+                while self._pending and not self.broken:
+                    await self._wait_drained()
+
+    async def _linger(self) -> None:
         with trio.move_on_after(LINGER_SECONDS):
             try:
                 await self._transport.send_eof()
+                await self._wait_received()  # the library's reader may wait for bytes, which are read here from then on
                 while await self._transport.receive_some(CHUNK_BYTES):
                     pass
             except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from lastcall.auth.identity import Principal, Scope
 from lastcall.config import Settings
 from lastcall.limits.gate import Gate
 from lastcall.limits.limit import USER_CONNECTIONS, Limit
+from lastcall.limits.quota import Caller, Refusal
 from lastcall.metrics import Metrics
 from lastcall.store.postgres import PostgresStore
 from trio.testing import MockClock
@@ -127,8 +128,11 @@ def principal(scope: Scope, user: str = "ada", **ids: Any) -> Principal:
 
 def let_in(doors: Gate, principals: Sequence[Principal]) -> list[bool]:
     """Which of them have a share, all open at once."""
-    with ExitStack() as stack:
-        return [stack.enter_context(doors.credential(each)) is None for each in principals]
+    entered = [doors.enter_credential(each) for each in principals]
+    for each in entered:
+        if isinstance(each, Caller):
+            each.leave()
+    return [not isinstance(each, Refusal) for each in entered]
 
 
 @pytest.mark.parametrize(
@@ -165,11 +169,10 @@ async def test_by_default_a_key_is_not_limited_and_a_tokens_user_is(autojump_clo
     assert all(let_in(doors, [principal(Scope.SERVICE, key_id=KEY, credential_id=KEY)] * 1_000))
     assert let_in(doors, [principal(Scope.USER)] * 201).count(False) == 1
     assert refusals(metrics, Limit.KEY_RATE) == 1
-    with ExitStack() as stack:
-        for _ in range(2):
-            await trio.sleep(10)
-            for _ in range(USER_CONNECTIONS // 2):
-                assert stack.enter_context(doors.credential(principal(Scope.USER))) is None
-        refused = stack.enter_context(doors.credential(principal(Scope.USER)))
-    assert refused is not None
+    for _ in range(2):
+        await trio.sleep(10)
+        for _ in range(USER_CONNECTIONS // 2):
+            assert isinstance(doors.enter_credential(principal(Scope.USER)), Caller)
+    refused = doors.enter_credential(principal(Scope.USER))
+    assert isinstance(refused, Refusal)
     assert refused.limit is Limit.KEY_CONNECTIONS

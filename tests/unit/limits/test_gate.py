@@ -11,7 +11,7 @@ import pytest
 from lastcall.config import Settings
 from lastcall.limits.gate import PROBE_PATHS, Gate, refusal_bytes, request_refused
 from lastcall.limits.limit import Limit
-from lastcall.limits.quota import Refusal
+from lastcall.limits.quota import Caller, Refusal
 from lastcall.metrics import Metrics
 from trio.testing import MockClock
 
@@ -35,9 +35,11 @@ async def test_by_default_this_machine_is_not_limited_and_others_are(autojump_cl
 
 async def test_a_limit_that_is_set_holds_for_this_machine_too() -> None:
     doors, metrics = gate(address_connections_max=1)
-    with doors.socket("127.0.0.1") as first, doors.socket("127.0.0.1") as second:
-        assert first is None
-        assert second is not None
+    first, second = doors.enter_socket("127.0.0.1"), doors.enter_socket("127.0.0.1")
+    assert isinstance(first, Caller)
+    assert isinstance(second, Refusal)
+    first.leave()
+    assert isinstance(doors.enter_socket("127.0.0.1"), Caller)
     assert refusals(metrics, Limit.ADDRESS_CONNECTIONS) == 1
 
 

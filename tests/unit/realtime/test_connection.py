@@ -10,17 +10,16 @@ import trio
 import trio.testing
 from lastcall.agents.echo import EchoAgent
 from lastcall.listener import Listener
-from lastcall.realtime.connection import serve_websocket
 from lastcall.shutdown import Signals, close_sessions
 from lastcall.store.errors import StoreUnavailable
 from lastcall.store.records import EndReason, SessionEnd
-from lastcall.transport.stream import LINGER_SECONDS, BufferedStream
+from lastcall.transport.stream import LINGER_SECONDS
 from trio.testing import MockClock
 
 from tests.support.fake_store import FakeStore
 from tests.support.scripted_agents import HangingMemory, Slow, Unstoppable
 from tests.support.virtual_server import HANDSHAKE, SOCKETS_MAX, World
-from tests.verification.simulation.fakes.network import TEXT, MemoryListener, Wire, masked_frame
+from tests.verification.simulation.fakes.network import CLOSE, TEXT, MemoryListener, Wire, masked_frame
 
 
 @pytest.fixture
@@ -170,6 +169,28 @@ async def test_an_agent_that_ignores_cancellation_does_not_keep_its_socket_open(
         connections.cancel_scope.cancel()
 
 
+async def test_a_client_that_closes_in_order_is_not_waited_for(autojump_clock: MockClock) -> None:
+    """It sends nothing after its close frame, so that nothing unread could reset the connection."""
+    world, ended, sockets, frames = World(FakeStore(), EchoAgent()), trio.Event(), MemoryListener(), list[Any]()
+    await world.lease.register()
+    listener = Listener(world.services, cast("Any", None), SOCKETS_MAX)
+    wire = Wire(frames.append, lambda _: ended.set())
+    async with world.services.running(), trio.open_nursery() as connections:
+        connections.start_soon(listener.accept, cast("Any", [sockets]), connections)
+        sockets.connect(wire)
+        wire.send(HANDSHAKE)
+        await trio.sleep(1)
+        left = trio.current_time()
+        wire.send(masked_frame(CLOSE, (1000).to_bytes(2, "big")))
+        await ended.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert listener._sockets == 0
+        assert trio.current_time() == left
+        assert frames[-1][0] == CLOSE
+        connections.cancel_scope.cancel()
+    assert world.row.end_reason == EndReason.CLIENT_CLOSED
+
+
 async def test_memory_that_hangs_does_not_delay_the_end_of_its_session(autojump_clock: MockClock) -> None:
     world = World(FakeStore(), HangingMemory())
     async with world.connected() as peer:
@@ -213,30 +234,37 @@ async def test_a_handshake_that_is_never_finished_is_dropped_at_its_bound(
     world: World, autojump_clock: MockClock
 ) -> None:
     theirs, ours = trio.testing.memory_stream_pair()
+    cast("Any", ours).address, cast("Any", ours).close = "", lambda: None
     await theirs.send_all(b"GET /v1/realtime HTTP/1.1\r\n")
     began = trio.current_time()
-    async with trio.open_nursery() as tasks:
-        stream = BufferedStream(ours, tasks, world.services.flusher, send_seconds=10, bytes_high=1, bytes_max=1)
-        await serve_websocket(stream, world.services, tasks)
-        tasks.cancel_scope.cancel()
+    await Listener(world.services, cast("Any", None), SOCKETS_MAX)._serve(cast("Any", ours))
     assert trio.current_time() - began == pytest.approx(world.settings.handshake_seconds)
     assert not world.store.sessions
 
 
-@pytest.mark.parametrize("method", ["POST", "GET"], ids=["another method", "no version"])
+FIELDS = b"Host: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: k\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"POST /v1/realtime HTTP/1.1\r\n" + FIELDS, b"400"),
+        (b"GET /v1/realtime HTTP/1.1\r\n" + FIELDS, b"400"),
+        (b"GET /v1/realtime HTTP/1.1\r\nSec-WebSocket-Version: 12\r\n" + FIELDS, b"426"),
+    ],
+    ids=["another method", "no version", "another version"],
+)
 async def test_a_malformed_handshake_ends_its_connection_at_once(
-    world: World, autojump_clock: MockClock, method: str
+    world: World, autojump_clock: MockClock, head: bytes, status: bytes
 ) -> None:
     theirs, ours = trio.testing.memory_stream_pair()
-    head = f"{method} /v1/realtime HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-    await theirs.send_all(head.encode())
+    cast("Any", ours).address, cast("Any", ours).close = "", lambda: None
+    await theirs.send_all(head + b"\r\n")
+    await theirs.send_eof()
     began = trio.current_time()
-    async with trio.open_nursery() as tasks:
-        tasks.start_soon(world.services.flusher.run)
-        stream = BufferedStream(ours, tasks, world.services.flusher, send_seconds=10, bytes_high=1, bytes_max=10_000)
-        assert await serve_websocket(stream, world.services, tasks) == b""
-        assert (await theirs.receive_some()).startswith(b"HTTP/1.1 400 ")
-        tasks.cancel_scope.cancel()
+    async with world.services.running():
+        await Listener(world.services, cast("Any", None), SOCKETS_MAX)._serve(cast("Any", ours))
+    assert (await theirs.receive_some()).startswith(b"HTTP/1.1 " + status)
     assert trio.current_time() == began
 
 

@@ -406,6 +406,28 @@ async def test_a_cancelled_receive_loses_nothing(autojump_clock: MockClock) -> N
         assert await stream.receive_some() == b"hello"
 
 
+async def test_a_reader_that_need_not_be_woken_is_not_and_gets_nothing_more(autojump_clock: MockClock) -> None:
+    ours, peer = memory_stream_pair()
+
+    async def read() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.receive()
+
+    async with buffered(ours) as stream, started(read) as read_all_that_it_gets:
+        await stream.aclose()
+        await wait_all_tasks_blocked()
+        assert not read_all_that_it_gets.is_set()
+        async with started(lambda: stream.finish(b"farewell")) as done:
+            assert await read_all(peer) == b"farewell"
+            await peer.send_all(b"late")
+            await read_all_that_it_gets.wait()
+            await peer.send_all(b"later")
+            await wait_all_tasks_blocked()
+            assert not done.is_set(), "it reads on until the peer's end"
+            await peer.send_eof()
+            await done.wait()
+
+
 # --- finish ---------------------------------------------------------------------------------------------------------
 
 
@@ -551,9 +573,13 @@ async def connected_sockets() -> AsyncIterator[tuple[DirectSocketStream, trio.So
     """Two ends of a socket; the first one sends directly, with as few bytes of buffer as the kernel allows."""
     near, far = socket.socketpair()
     near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-    ours, peer = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in (near, far))
+    ours, peer = DirectSocketStream(near), trio.SocketStream(trio.socket.from_stdlib_socket(far))
     async with ours, peer:
-        yield DirectSocketStream(ours), peer
+        yield ours, peer
+
+
+def duplicate(stream: trio.SocketStream) -> socket.socket:
+    return socket.socket(fileno=os.dup(stream.socket.fileno()))
 
 
 async def test_a_socket_that_takes_all_needs_no_task_and_one_send() -> None:
@@ -611,7 +637,7 @@ async def test_a_socket_that_takes_a_part_gets_the_rest_in_order_and_no_task_sta
 
 
 async def test_a_socket_that_takes_nothing_for_send_seconds_is_let_go(autojump_clock: MockClock) -> None:
-    async with full_socket() as (ours, _peer), buffered(DirectSocketStream(ours)) as stream:
+    async with full_socket() as (full, _peer), buffered(DirectSocketStream(duplicate(full))) as stream:
         began = trio.current_time()
         stream.put(b"hello")
         await noticed_closed(stream)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, cast
 
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from lastcall.transport.flusher import Flusher
 from lastcall.transport.frame_pace import FRAMES_PER_CHECKPOINT
-from lastcall.transport.websocket import QUEUE_MESSAGES, WebSocket
+from lastcall.transport.sieve import Sieve
+from lastcall.transport.stream import BufferedStream
+from lastcall.transport.websocket import WebSocket
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from tests.support.raw_wire import BINARY, CLOSE, CONTINUATION, HANDSHAKE, PING, PONG, TEXT, Frame, Stream, close
+from tests.support.raw_wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, Stream, close
 
 from ...support.examples import examples
 
@@ -27,11 +29,10 @@ async def opened(*, deliver: bool = True) -> AsyncIterator[tuple[WebSocket, Stre
     messages: list[object] = []
     theirs, ours = memory_stream_pair()
     async with trio.open_nursery() as tasks:
-        ws = WebSocket(ours, BYTES_MAX)
-        await theirs.send_all(HANDSHAKE)
-        request = await ws.request(tasks)
-        assert request is not None
-        await request.accept()
+        flusher = Flusher()
+        tasks.start_soon(flusher.run)
+        stream = BufferedStream(ours, tasks, flusher, send_seconds=1.0, bytes_high=1_000_000, bytes_max=1_000_000)
+        ws = WebSocket(stream, tasks, BYTES_MAX)
         if deliver:
             ws.deliver(messages.append, lambda: None)
         yield ws, theirs, messages
@@ -92,50 +93,52 @@ async def test_a_ping_that_crosses_our_close_frame_is_ignored() -> None:
         assert not ws.malformed
 
 
-async def test_messages_that_wait_are_delivered_first_also_the_one_that_found_no_room() -> None:
+async def test_nothing_is_read_before_deliver() -> None:
     async with opened(deliver=False) as (ws, client, messages):
-        expected = [f"{number}" for number in range(QUEUE_MESSAGES + 5)]
+        expected = [f"{number}" for number in range(50)]
         for number in expected:
             await client.send_all(Frame(TEXT, number.encode()).encode())
-            await wait_all_tasks_blocked()
-        assert not messages
-        ws.deliver(messages.append, lambda: None)
-        await client.send_all(Frame(TEXT, b"later").encode())
+        await client.send_all(close(1000).encode())
         await wait_all_tasks_blocked()
-        assert messages == [*expected, "later"]
+        assert ws.closed is None
+        ws.deliver(messages.append, lambda: messages.append("the end"))
+        await wait_all_tasks_blocked()
+        assert messages == [*expected, "the end"]
 
 
-@pytest.mark.parametrize("delivered", [False, True], ids=["before deliver", "after deliver"])
-async def test_the_end_is_told_once_and_after_the_last_message(delivered: bool) -> None:
+async def test_a_close_before_deliver_reads_the_reply_of_the_peer() -> None:
     async with opened(deliver=False) as (ws, client, messages):
+        await client.send_all(Frame(TEXT, b"never delivered").encode() + close(1013).encode())
+        await ws.aclose(1013)
+        assert (ws.answered, messages) == (True, [])
 
-        def end() -> None:
-            messages.append("the end")
 
-        if delivered:
-            ws.deliver(messages.append, end)
+async def test_the_end_is_told_once_and_after_the_last_message() -> None:
+    async with opened(deliver=False) as (ws, client, messages):
+        ws.deliver(messages.append, lambda: messages.append("the end"))
         await client.send_all(Frame(TEXT, b"bye").encode() + close(1000).encode())
         await wait_all_tasks_blocked()
-        if not delivered:
-            ws.deliver(messages.append, end)
         assert messages == ["bye", "the end"]
 
 
-@pytest.mark.parametrize("delivered", [False, True], ids=["before deliver", "after deliver"])
-async def test_a_message_that_is_too_big_is_the_end_also_of_a_client_that_says_nothing_more(delivered: bool) -> None:
+@pytest.mark.parametrize("fragments", [1, 2])
+async def test_a_message_that_is_too_big_is_the_end_also_of_a_client_that_says_nothing_more(fragments: int) -> None:
+    held = 0
+
+    def hold(size: int) -> None:
+        nonlocal held
+        held += size
+
     async with opened(deliver=False) as (ws, client, messages):
-
-        def end() -> None:
-            messages.append("the end")
-
-        if delivered:
-            ws.deliver(messages.append, end)
-        await client.send_all(Frame(TEXT, "é".encode() * (BYTES_MAX // 2 + 1)).encode())
+        ws.count_bytes(hold)
+        ws.deliver(messages.append, lambda: messages.append("the end"))
+        part = "é".encode() * (BYTES_MAX // 2 // fragments + 1)
+        for number in range(fragments):
+            first, last = number == 0, number == fragments - 1
+            await client.send_all(Frame(TEXT if first else CONTINUATION, part, fin=last).encode())
         await wait_all_tasks_blocked()
-        if not delivered:
-            ws.deliver(messages.append, end)
         assert messages == ["the end"]
-        assert ws.too_big
+        assert (ws.too_big, held) == (True, 0)
 
 
 async def test_whole_text_frames_never_meet_wsproto_and_all_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,12 +183,12 @@ async def test_a_close_that_began_is_awaited_and_sends_no_second_frame() -> None
         assert (ws.answered, messages) == (True, [])
 
 
-@pytest.mark.parametrize("first", [close(1000).encode(), Frame(3).encode()], ids=["closed", "malformed"])
-async def test_a_peer_that_closes_first_has_not_answered(first: bytes) -> None:
+@pytest.mark.parametrize(("first", "answered"), [(close(1000), True), (Frame(3), False)], ids=["closed", "malformed"])
+async def test_only_a_peer_that_closes_in_order_sends_nothing_more(first: Frame, answered: bool) -> None:
     async with opened() as (ws, client, _messages):
-        await client.send_all(first)
+        await client.send_all(first.encode())
         await wait_all_tasks_blocked()
-        assert not ws.answered
+        assert ws.answered is answered
         assert ws.begin_close(1012, None) == b""
 
 
@@ -243,6 +246,8 @@ async def heard(pieces: list[bytes], way: str) -> tuple[object, ...]:
     seen: list[object] = []
     answer = bytearray()
     async with opened(deliver=False) as (ws, client, _):
+        if way == "wsproto":
+            ws._sieve.__class__ = Blind
 
         async def note_bytes() -> None:
             while data := await client.receive_some(1_000_000):
@@ -250,10 +255,6 @@ async def heard(pieces: list[bytes], way: str) -> tuple[object, ...]:
 
         async with trio.open_nursery() as listening:
             listening.start_soon(note_bytes)
-            await wait_all_tasks_blocked()  # the answer to the handshake
-            answer.clear()
-            if way == "wsproto":
-                cast("Any", ws._sieve)._sift = _to_wsproto
             ws.deliver(seen.append, lambda: seen.append("the end"))
             for piece in pieces:
                 try:
@@ -266,8 +267,13 @@ async def heard(pieces: list[bytes], way: str) -> tuple[object, ...]:
     return seen, bytes(answer), end
 
 
-async def _to_wsproto(data: bytes) -> bytes:
-    return data
+class Blind(Sieve):
+    """Leaves everything to wsproto."""
+
+    __slots__ = ()
+
+    async def _sift(self, data: bytes) -> bytes:
+        return data
 
 
 @examples(200)

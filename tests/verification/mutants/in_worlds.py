@@ -209,20 +209,20 @@ ALIVE = (
     mutant(
         "an agent runs inside the session",
         CONNECTION,
-        "        with self._watch.watching():\n            await conversation.run(inbox)\n",
-        "        async with trio.open_nursery() as inside:\n"
-        "            conversation._responder._start_reply = inside.start_soon\n"
-        "            with self._watch.watching():\n                await conversation.run(inbox)\n",
+        "                    await conversation.run(inbox)\n",
+        "                    async with trio.open_nursery() as inside:\n"
+        "                        conversation._responder._start_reply = inside.start_soon\n"
+        "                        await conversation.run(inbox)\n",
         ORPHAN,
         END,
     ),
     mutant(
         "a socket waits for an agent that ignores cancellation",
         LISTENER,
-        "                    await self._serve_stream(self._buffered(secured, tasks), caller, tasks)\n",
-        "                    async with trio.open_nursery() as own:\n"
-        "                        await self._serve_stream(self._buffered(secured, own), caller, own)\n"
-        "                        own.cancel_scope.cancel()\n",
+        "                        await self._serve_caller(transport, caller, tasks)\n",
+        "                        async with trio.open_nursery() as own:\n"
+        "                            await self._serve_caller(transport, caller, own)\n"
+        "                            own.cancel_scope.cancel()\n",
         GHOST,
         test=f"{CONNECTIONS}::test_an_agent_that_ignores_cancellation_does_not_keep_its_socket_open",
     ),

@@ -172,7 +172,7 @@ class ServerEnd(DirectStream):
         if self._wire._reset or self._wire.ended == "reset":
             raise trio.BrokenResourceError
 
-    def send_now(self, data: bytes | bytearray) -> int:
+    def send_now(self, data: bytes | bytearray | memoryview) -> int:
         return self._take(memoryview(bytes(data)))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
