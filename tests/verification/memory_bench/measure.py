@@ -173,7 +173,7 @@ async def open_bench(url: str) -> AsyncIterator[Bench]:
     async with (
         open_store(url) as store,
         open_rules_process(settings.memory_cpu_seconds, start=True) as rules,
-        open_finalizer(store, EchoAgent(), settings, rules.extract, rules.index) as finalizer,
+        open_finalizer(store, EchoAgent(), settings, rules.read) as finalizer,
     ):
         bench = Bench(store, finalizer)
         await bench.register()

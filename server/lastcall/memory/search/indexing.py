@@ -34,12 +34,13 @@ class IndexedWord(msgspec.Struct, frozen=True, omit_defaults=True):
 class Passage(msgspec.Struct, frozen=True):
     """Turns of one session that follow each other; the lists have an element for each.
 
-    lengths: in words. flags: `BY_USER` and `ASKS`.
+    lengths: in words. flags: `BY_USER` and `ASKS`. stemmers: all of those of its words.
     """
 
     items: list[str]
     lengths: list[int]
     flags: list[int]
+    stemmers: list[str]
     words: list[IndexedWord]
 
 
@@ -73,6 +74,7 @@ def _passage(turns: Sequence[Message], words_max: int) -> Passage:
         items=[turn.item_id for turn in turns],
         lengths=lengths,
         flags=[_flags(turn) for turn in turns],
+        stemmers=sorted({stemmer for _, _, stemmer in counts if stemmer}),
         words=[
             IndexedWord([TURN * number + min(count, COUNT_MAX) for number, count in found.items()], text, key, stemmer)
             for (text, key, stemmer), found in islice(counts.items(), words_max)
