@@ -292,10 +292,12 @@ WITH unhurried AS MATERIALIZED (
        SET memory_due_at = now() + make_interval(secs => $2), memory_attempts = memory_attempts + 1
      WHERE session_id = ANY (ARRAY (SELECT session_id FROM fitting))
     RETURNING session_id, user_id, memory_attempts
+), said AS MATERIALIZED ( -- by an array of keys: a join may read all messages
+    SELECT session_id, role, content, item_id, position, created_at FROM messages
+     WHERE session_id = ANY (ARRAY (SELECT session_id FROM fitting)) AND kind = 'message' AND deleted_at IS NULL
 )
 SELECT session_id, claimed.user_id, memory_attempts, role, content, item_id
-  FROM unhurried CROSS JOIN claimed
-  LEFT JOIN (SELECT * FROM messages WHERE kind = 'message' AND deleted_at IS NULL) said USING (session_id)
+  FROM unhurried CROSS JOIN claimed LEFT JOIN said USING (session_id)
  ORDER BY session_id, position, created_at;
 
 -- name: finish_memory
