@@ -126,12 +126,13 @@ def _closes(slot: str, kind: str, *, ended: bool) -> Sequence[str]:
 
 
 def _match_of_clause(shown: str, start: int) -> _Match | None:
-    for slot, closes, rule in ENGLISH.endings:
-        if rule.match(shown, start):
-            return _Match("note", slot, start, ended=True, closes=closes)
-    for kind, slot, rule in ENGLISH.patterns:
-        if match := rule.match(shown, start):
-            return _fact_match(shown, kind, slot, match)
+    if ENGLISH.any_of_them.match(shown, start):
+        for slot, closes, rule in ENGLISH.endings:
+            if rule.match(shown, start):
+                return _Match("note", slot, start, ended=True, closes=closes)
+        for kind, slot, rule in ENGLISH.patterns:
+            if match := rule.match(shown, start):
+                return _fact_match(shown, kind, slot, match)
     match = I_AM.match(shown, start)
     introduced = _introduced(shown, match) if match else None
     if introduced is None:

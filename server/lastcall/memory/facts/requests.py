@@ -41,6 +41,7 @@ _FORGET_STEMS = (
     *("forget", "delete", "erase", "remove", "unlearn", "wipe", "vergiss", "oubli", "olvida", "esque", "dimentica"),
     *("забудь", "忘", "انس"),
 )
+_FORGETS_NOT = re.compile(r"\b(?:never|don'?t|do not|can'?t|won'?t|didn'?t|i) (?:\w+ )?forget\b", re.IGNORECASE)
 _ALL = re.compile(
     r"^\W*(?:everything|all(?: of (?:it|that|this))?|me|anything|all (?:my )?(?:memories|data|facts)"
     r"|my memories|alles|tout|todo|tudo|tutto|всё|все|一切|全部|すべて|全て|كل شيء)\b"
@@ -105,9 +106,10 @@ def declined(shown: str) -> bool:
 
 def to_forget(shown: str) -> str | None:
     """What is to be forgotten, in the user's words; None where nothing is. Empty: what was said just before."""
-    if re.search(r"(?i)\b(?:never|don'?t|do not|can'?t|won'?t|didn'?t|i) (?:\w+ )?forget\b", shown):
+    lowered = shown.casefold()
+    if not any(stem in lowered for stem in _FORGET_STEMS) or _FORGETS_NOT.search(shown):
         return None
-    found = _FORGET.search(shown) if any(stem in shown.casefold() for stem in _FORGET_STEMS) else None
+    found = _FORGET.search(shown)
     if not found:
         return None
     what = next((each for each in (found["what"], found["also"], found["before"]) if each), "")
