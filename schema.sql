@@ -732,8 +732,8 @@ BEGIN
     END LOOP;
     INSERT INTO recall_passages
            (user_id, session_id, message_ids, flags, words, stemmers, lexemes, together, lengths, said_at)
-    SELECT s.user_id, s.session_id, said.ids, p.flags, (SELECT sum(length) FROM unnest(p.lengths) length), p.stemmers,
-           '{}', p.words, p.lengths, said.at
+    SELECT s.user_id, s.session_id, said.ids, p.flags, (SELECT sum(length) FROM unnest(p.lengths) length),
+           p.stemmers::regdictionary[]::text[], '{}', p.words, p.lengths, said.at
       FROM jsonb_to_recordset(finished) AS f (session_id uuid, passages jsonb)
       JOIN conversation_sessions s USING (session_id)
      CROSS JOIN LATERAL ROWS FROM (jsonb_to_recordset(f.passages) AS (

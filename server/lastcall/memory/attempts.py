@@ -66,14 +66,15 @@ class Attempts:
                     if claim.attempts > self._settings.memory_attempts_max:
                         await self._note_failure(claim, "every try ended with its server")
                         del open_claims[claim.transcript.session_id]
-                if open_claims and uses_rules(self._agent):
+                if len(open_claims) > 1 and uses_rules(self._agent):
                     await self._try_together(open_claims)
                 for claim in [*open_claims.values()]:
                     await self._try(claim)
                     del open_claims[claim.transcript.session_id]
         finally:
-            # The budget of a shutdown is over: give the claims back, so that the next server need not wait for their
-            # end. Not `except Cancelled`: from an agent's own tasks it comes in a group, or as what their clean-up raised.
+            # The budget of a shutdown is over: give the claims back, so that the next server need not wait for them to
+            # run out. Not `except Cancelled`: from an agent's own tasks it comes in a group, or as what their clean-up
+            # raised.
             if open_claims:
                 with trio.move_on_after(RELEASE_SECONDS, shield=True):
                     await self._release([*open_claims.values()])
@@ -111,7 +112,7 @@ class Attempts:
             _log.warning("memory_waits_for_rules", sessions=len(claims), reason=str(error))
             await self._release([*claims.values()])
             claims.clear()
-        except (trio.TooSlowError, AgentFailed, StoreError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, each try alone tells whose it is
             _log.info("memory_tried_alone", sessions=len(claims), reason=repr(error))
         else:
             for each in read:
@@ -125,7 +126,6 @@ class Attempts:
                 reading = await self._read_alone(claim)
                 memories = await self._extracted(claim, reading)
                 await self._finish([FinishedMemory(session_id, memories, reading.passages)])
-                self._unstored.drop(claim.transcript.session_id)
         except ModelUnavailable as error:
             seconds = self.outage.begin()
             _log.warning("memory_waits_for_model", session_id=str(session_id), reason=str(error), again_seconds=seconds)
@@ -137,10 +137,7 @@ class Attempts:
             await self._release([claim])
         except trio.TooSlowError:
             await self._note_failure(claim, f"took longer than {self._settings.memory_seconds:g} s")
-        except InvalidRow as error:
-            self._unstored.drop(claim.transcript.session_id)
-            await self._note_failure(claim, str(error))
-        except AgentFailed as error:
+        except (AgentFailed, InvalidRow) as error:
             await self._note_failure(claim, str(error))
         except StoreError as error:
             await self._note_failure(claim, f"not stored: {error}")
@@ -153,13 +150,12 @@ class Attempts:
         """Reads one session. In its last try it may fail: that must not cost the memories of a model."""
         try:
             (reading,) = await self._read([claim.transcript])
-            if reading.error is not None:
-                raise AgentFailed("extraction_failed", f"the rules failed: {reading.error}")
         except AgentFailed as error:
+            reading = Reading(error=str(error))
+        if reading.error is not None:
             if uses_rules(self._agent) or claim.attempts < self._settings.memory_attempts_max:
-                raise
-            _log.warning("turns_not_indexed", session_id=claim.transcript.session_id, reason=str(error))
-            return Reading(error=str(error))
+                raise AgentFailed("extraction_failed", reading.error)
+            _log.warning("turns_not_indexed", session_id=claim.transcript.session_id, reason=reading.error)
         return reading
 
     async def _extracted(self, claim: MemoryClaim, reading: Reading) -> Sequence[Memory]:
@@ -195,6 +191,7 @@ class Attempts:
             try:
                 await self._store.finish_memory(finished, lifetime_seconds=self._lifetime_seconds)
             except InvalidRow:
+                self._drop_unstored(finished)
                 raise
             except StoreError:
                 over = trio.current_time() + STORE_RETRY_SECONDS >= trio.current_effective_deadline()
@@ -202,7 +199,12 @@ class Attempts:
                     raise
                 await trio.sleep(STORE_RETRY_SECONDS)
             else:
+                self._drop_unstored(finished)
                 return
+
+    def _drop_unstored(self, finished: Sequence[FinishedMemory]) -> None:
+        for each in finished:
+            self._unstored.drop(str(each.session_id))
 
     async def _suspect(self, claim: MemoryClaim, reason: str) -> None:
         """From the second time on it is a failed try. A request that an outage held up looks the same when it ends."""

@@ -50,9 +50,7 @@ class Finalizer:
     Where the rules do it, a worker takes many sessions at once: claims, reads and stores them in one step each.
     """
 
-    def __init__(
-        self, store: Store, agent: Agent, settings: Settings, read: SessionReader = read_in_process
-    ) -> None:
+    def __init__(self, store: Store, agent: Agent, settings: Settings, read: SessionReader = read_in_process) -> None:
         self._store = store
         self._settings = settings
         self._attempts = Attempts(store, agent, settings, read)

@@ -38,7 +38,7 @@ def read_transcript(transcript: Transcript) -> Reading:
         passages = msgspec.json.encode(passages_of(transcript.messages))
         return Reading(acceptable(memories_by_rules(transcript)), msgspec.Raw(passages))
     except Exception as error:  # noqa: BLE001 - it is the answer, and costs this one transcript
-        return Reading(error=f"{type(error).__name__}: {error}")
+        return Reading(error=f"the rules failed: {type(error).__name__}: {error}")
 
 
 async def read_in_process(transcripts: Sequence[Transcript]) -> Sequence[Reading]:

@@ -678,7 +678,7 @@ REMEMBERING = (
     mutant(
         "a session claims the memory of another",
         MEMORY,
-        "await self._store.claim_memory(1, lease, session_id=session_id)",
+        "await self._store.claim_memory(1, lease, session_ids=[session_id])",
         "await self._store.claim_memory(1, lease)",
         REMEMBER,
         test=f"{FINALIZING}::test_a_session_that_asks_is_finalized_at_once_by_a_claim_of_its_own",
