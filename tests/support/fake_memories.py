@@ -54,16 +54,16 @@ class FakeMemories(FakeTables):
         messages = [Message(cast("Role", item.role), item.content, item.item_id) for item in said]
         return Transcript(str(session.session_id), session.user_id, messages)
 
-    def _finish(self, finished: Sequence[FinishedMemory]) -> Collection[UUID]:
+    def _finish_all(self, finished: Sequence[FinishedMemory]) -> Collection[UUID]:
         """All or none: what is refused is refused before anything is kept."""
         for each in finished:
             for memory in each.memories:
                 check_text(memory.kind, KIND_CHARS)
                 check_text(memory.content, CONTENT_CHARS)
                 check_text(memory.quote + memory.item_id)
-        return [each.session_id for each in finished if self._finish_one(each.session_id, each.memories)]
+        return [each.session_id for each in finished if self._finish(each.session_id, each.memories)]
 
-    def _finish_one(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
+    def _finish(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
         session = self._pending(session_id)
         if session is None:
             return False

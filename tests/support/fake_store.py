@@ -220,7 +220,7 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
     async def finish_memory(
         self, finished: Sequence[FinishedMemory], *, lifetime_seconds: float | None = None
     ) -> Collection[UUID]:
-        return await self._ask("finish_memory", lambda: self._finish(finished))
+        return await self._ask("finish_memory", lambda: self._finish_all(finished))
 
     async def renew_memory(self, claims: Sequence[MemoryClaim], lease_seconds: float) -> None:
         await self._ask("renew_memory", lambda: self._renew_claims(claims, lease_seconds))

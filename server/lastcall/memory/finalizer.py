@@ -20,7 +20,8 @@ from ..agents.agent import Agent
 from ..config import Settings
 from ..store.errors import StoreError
 from ..store.store import Store
-from .attempts import CLAIM_SECONDS, Attempts
+from .attempts import CLAIM_SECONDS as CLAIM_SECONDS
+from .attempts import Attempts
 from .extract import uses_rules
 from .reading import SessionReader, read_in_process
 
