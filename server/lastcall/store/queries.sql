@@ -431,7 +431,9 @@ SELECT number, NULL::bigint AS passage_id, of_turns AS rarity, known, NULL::smal
 UNION ALL
 SELECT NULL, passage_id, NULL, NULL, flags, topic, at_most FROM candidate JOIN past USING (passage_id)
 UNION ALL
-SELECT number, passage_id, NULL, NULL, mentions, NULL, NULL FROM candidate JOIN hit USING (passage_id);
+SELECT number, passage_id, NULL, NULL, mentions, NULL, NULL
+  FROM candidate JOIN hit USING (passage_id) JOIN rarity USING (number)
+ WHERE of_turns >= 0.02 * (SELECT max(of_turns) FROM rarity); -- what nearly every turn says tells none from another
 
 -- name: read_turns
 -- Of passages $2, the turns $3, in this order, without those that were deleted since.

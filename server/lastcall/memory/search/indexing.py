@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import islice
 
@@ -18,6 +18,7 @@ SESSION_CHARS_MAX = 200_000  # of one session, beyond which no further passage i
 WORDS_MAX = 20_000  # different ones of one session: each is a row
 TURN = 256  # a mention is TURN * (number of the turn in its passage) + (how often the word is in it)
 COUNT_MAX = 255
+SAME_TURNS_MAX = 3  # of a passage that have the same text: more of them say nothing more, and each costs every search
 BY_USER, ASKS = 1, 2  # flags of a turn
 QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 
@@ -64,9 +65,13 @@ def _passage(turns: Sequence[Message], words_max: int) -> Passage:
     counts: dict[tuple[str, str, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
     lengths: list[int] = []
     texts = [turn.text[:TURN_CHARS_MAX] for turn in turns]
+    said: Counter[str] = Counter()
     for number, (text, language) in enumerate(zip(texts, _languages(texts), strict=True)):
         words = list(words_of(text, language, known=True))
         lengths.append(len(words))
+        said[text] += 1
+        if said[text] > SAME_TURNS_MAX:
+            continue
         for word in words:
             stemmer = language.stemmer if language and word.text else ""
             counts[word.text, word.key, stemmer][number] += 1
