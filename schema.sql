@@ -453,14 +453,14 @@ LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     said_at timestamptz;
     gone    boolean;
-    old     bigint[];
+    old     bigint[] := '{}';
     new_id  bigint;
 BEGIN
-    -- FOR SHARE: a deletion of the item comes before, and is seen here, or after, and removes this memory. Some items
-    -- have been deleted and created anew under the same id.
+    -- A deletion of the item comes before, and is seen here, or after, and removes this memory: forget_items waits for the
+    -- session's row. Some items have been deleted and created anew under the same id.
     SELECT created_at, deleted_at IS NOT NULL INTO said_at, gone
       FROM messages WHERE session_id = session AND item_id = item
-     ORDER BY deleted_at IS NOT NULL LIMIT 1 FOR SHARE;
+     ORDER BY deleted_at IS NOT NULL LIMIT 1;
     IF gone THEN
         RETURN;
     END IF;
@@ -484,32 +484,34 @@ BEGIN
         END IF;
     END IF;
 
-    -- Something newer was said meanwhile: this session was finalized late.
-    IF is_one_valued(its_slot) AND EXISTS (
-        SELECT FROM user_memories WHERE user_id = owner AND slot = its_slot AND valid_from > said_at) THEN
-        RETURN;
-    END IF;
-    old := ARRAY(
-        SELECT memory_id FROM user_memories
-         WHERE user_id = owner AND valid_from <= said_at AND (kind, lower(content)) <> (its_kind, lower(its_content))
-           AND (memory_id = ANY (replaces)
-                OR (op = 'add' AND slot = its_slot AND CASE WHEN is_one_valued(its_slot) THEN true
-                    ELSE ended AND its_words <> '{}' AND its_words <@ words END)
-                OR (op = 'close' AND NOT ended AND slot = ANY (closes)
-                    AND (words && its_words OR (its_words = '{}' AND is_one_valued(slot))))));
-    IF op = 'close' THEN
-        -- "I don't like coffee" ends "I like coffee", not "I like iced coffee"; and where it ends one that has all of its
-        -- words, it does not end those that have some.
-        IF EXISTS (SELECT FROM user_memories WHERE memory_id = ANY (old) AND its_words <> '{}' AND words @> its_words) THEN
-            old := ARRAY(SELECT memory_id FROM user_memories WHERE memory_id = ANY (old)
-                            AND (words @> its_words OR memory_id = ANY (replaces)));
-        ELSIF its_kind = 'dislike' THEN
-            old := replaces;
-        END IF;
-        -- That something else is so no longer says nothing of what is so.
-        IF old = '{}' AND is_one_valued(its_slot)
-            AND EXISTS (SELECT FROM user_memories WHERE user_id = owner AND slot = its_slot) THEN
+    IF EXISTS (SELECT FROM user_memories WHERE user_id = owner) THEN
+        -- Something newer was said meanwhile: this session was finalized late.
+        IF is_one_valued(its_slot) AND EXISTS (
+            SELECT FROM user_memories WHERE user_id = owner AND slot = its_slot AND valid_from > said_at) THEN
             RETURN;
+        END IF;
+        old := ARRAY(
+            SELECT memory_id FROM user_memories
+             WHERE user_id = owner AND valid_from <= said_at AND (kind, lower(content)) <> (its_kind, lower(its_content))
+               AND (memory_id = ANY (replaces)
+                    OR (op = 'add' AND slot = its_slot AND CASE WHEN is_one_valued(its_slot) THEN true
+                        ELSE ended AND its_words <> '{}' AND its_words <@ words END)
+                    OR (op = 'close' AND NOT ended AND slot = ANY (closes)
+                        AND (words && its_words OR (its_words = '{}' AND is_one_valued(slot))))));
+        IF op = 'close' THEN
+            -- "I don't like coffee" ends "I like coffee", not "I like iced coffee"; and where it ends one that has all of its
+            -- words, it does not end those that have some.
+            IF EXISTS (SELECT FROM user_memories WHERE memory_id = ANY (old) AND its_words <> '{}' AND words @> its_words) THEN
+                old := ARRAY(SELECT memory_id FROM user_memories WHERE memory_id = ANY (old)
+                                AND (words @> its_words OR memory_id = ANY (replaces)));
+            ELSIF its_kind = 'dislike' THEN
+                old := replaces;
+            END IF;
+            -- That something else is so no longer says nothing of what is so.
+            IF old = '{}' AND is_one_valued(its_slot)
+                AND EXISTS (SELECT FROM user_memories WHERE user_id = owner AND slot = its_slot) THEN
+                RETURN;
+            END IF;
         END IF;
     END IF;
 
@@ -545,6 +547,8 @@ BEGIN
     IF items IS NULL THEN
         RETURN NULL;
     END IF;
+    -- A server that finishes one of these sessions just now holds its row, and may not have seen the deletion.
+    PERFORM FROM conversation_sessions WHERE session_id = ANY (sessions) ORDER BY session_id FOR SHARE;
     WITH gone AS (
         SELECT * FROM unnest(sessions, items) AS gone (session_id, item_id)
     ), past AS (
