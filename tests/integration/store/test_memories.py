@@ -282,6 +282,45 @@ async def test_memory_work_waits_for_no_disk_and_other_commits_of_its_connection
     assert await bounded_call(postgres_store._loop, CALL_SECONDS, look) == ["off", "on", "off", "on"]
 
 
+async def test_sessions_are_claimed_together_up_to_so_many_bytes_and_a_long_one_alone(
+    postgres_store: PostgresStore,
+) -> None:
+    world = await registered(postgres_store)
+    sizes = [CLAIM_BYTES_MAX // 2, CLAIM_BYTES_MAX // 3, CLAIM_BYTES_MAX + 1, 10, 10]
+    for size in sizes:
+        await world.spoken("ada", "x" * size)
+    claimed = []
+    while claims := await world.store.claim_memory(10, 60.0):
+        claimed.append([len(claim.transcript.messages[0].text) for claim in claims])
+    assert [sorted(each, reverse=True) for each in claimed] == [sizes[:2], sizes[2:3], sizes[3:]]
+
+
+async def test_a_claim_is_renewed_by_whoever_still_has_it(world: World) -> None:
+    start = await world.spoken()
+    (first,) = await world.store.claim_memory(1, LEASE_SECONDS)
+    await world.store.renew_memory([first], 60.0)
+    assert await world.store.claim_memory(1, 60.0) == []
+    await world.store.release_memory([start.session_id])
+    (second,) = await world.store.claim_memory(1, 60.0)
+    await world.store.fail_memory(start.session_id, "it failed", retry_after=0.0)
+    (third,) = await world.store.claim_memory(1, LEASE_SECONDS)
+    await world.store.renew_memory([second], 60.0)  # it is another's by now
+    claims: Sequence[MemoryClaim] = await soon(lambda: world.store.claim_memory(1, 60.0))
+    assert (second.attempts, third.attempts, claims[0].attempts) == (1, 2, 3)
+
+
+async def test_of_sessions_that_are_finished_together_one_that_is_refused_takes_all_back(world: World) -> None:
+    starts = [await world.spoken() for _ in range(3)]
+    await world.store.claim_memory(3, 60.0)
+    bad = [FinishedMemory(start.session_id, [memory("tea")]) for start in starts[:2]]
+    bad.append(FinishedMemory(starts[2].session_id, [memory("")]))
+    with pytest.raises(InvalidRow):
+        await world.store.finish_memory(bad)
+    assert [(await world.session(start.session_id)).memory_status for start in starts] == ["pending"] * 3
+    assert not (await world.store.recall("ada", 10)).facts
+    assert {*await world.store.finish_memory(bad[:2])} == {start.session_id for start in starts[:2]}
+
+
 # --- a clock that is set
 
 

@@ -162,6 +162,46 @@ async def test_an_index_that_cannot_be_stored_leaves_the_memory_pending(world: I
     assert await finish(world, claim)
 
 
+async def test_words_are_spread_over_postings_before_a_search_has_to_read_many(world: IndexWorld) -> None:
+    for number in range(12):
+        await indexed(world, f"Boat{number} " + " ".join(f"word{number}x{n}" for n in range(39)))
+        ((together, spread),) = await world.sql(
+            "SELECT coalesce(sum(words) FILTER (WHERE together IS NOT NULL), 0),"
+            " count(*) FILTER (WHERE together IS NULL) FROM recall_passages"
+        )
+        assert together <= 200
+        assert spread == (number + 1 if world.spreads else (number + 1) // 6 * 6)
+    assert [(await found(world, f"Where is boat{number}?"))[:1] != [] for number in range(12)] == [True] * 12
+    assert await world.sql(ORPHANS) == []
+
+
+async def test_a_deletion_sees_the_words_that_are_being_spread_meanwhile(world: IndexWorld) -> None:
+    world.spreads = False
+    start = await indexed(world, "Boats are blue", "Secrets are secret")
+    again = await world.begin(conversation_id=start.conversation_id)
+    async with trio.open_nursery() as nursery, transaction(world) as ask:
+        for statement in SPREAD:
+            await ask(statement)
+        nursery.start_soon(lambda: world.store.delete_item(deletion(again, "Secrets"), within=WITHIN))
+        await soon(lambda: ask(WAITING))
+        await ask("COMMIT")
+    assert await lexemes(world) == ["blue", "boat"]
+    assert "secret" not in (await world.sql("SELECT passage::text FROM recall_passages passage"))[0][0]
+
+
+async def test_words_are_not_spread_that_are_being_deleted_meanwhile(world: IndexWorld) -> None:
+    world.spreads = False
+    await indexed(world, "Boats are blue", "Secrets are secret")
+    await world.sql(SPREAD[0])
+    async with trio.open_nursery() as nursery, transaction(world) as ask:
+        await ask("UPDATE messages SET deleted_at = now() WHERE item_id = 'Secrets'")
+        nursery.start_soon(world.sql, SPREAD[1])
+        await soon(lambda: ask(WAITING))
+        await ask("COMMIT")
+    assert await lexemes(world) == ["blue", "boat"]
+    assert await world.sql("SELECT FROM recall_passages WHERE together IS NOT NULL") == []
+
+
 async def test_nobody_elses_turns_are_found(world: IndexWorld) -> None:
     await indexed(world, "Boats are blue", user="eve")
     assert await found(world, "Are boats blue?") == []

@@ -10,7 +10,7 @@ import msgspec
 
 from ...agents.agent import Message
 from .languages import Language, language_of
-from .words import plain, words_of
+from .words import runs_of, words_in
 
 PASSAGE_TURNS_MAX = 120  # turns that are ranked together; a longer session has several passages
 TURN_CHARS_MAX = 8_000  # of one turn; what follows is not found
@@ -65,9 +65,10 @@ def _passage(turns: Sequence[Message], words_max: int) -> Passage:
     counts: dict[tuple[str, str, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
     lengths: list[int] = []
     texts = [turn.text[:TURN_CHARS_MAX] for turn in turns]
+    runs = [runs_of(text) for text in texts]
     said: Counter[str] = Counter()
-    for number, (text, language) in enumerate(zip(texts, _languages(texts), strict=True)):
-        words = list(words_of(text, language, known=True))
+    for number, (text, language) in enumerate(zip(texts, _languages(runs), strict=True)):
+        words = list(words_in(runs[number], language))
         lengths.append(len(words))
         said[text] += 1
         if said[text] > SAME_TURNS_MAX:
@@ -87,9 +88,9 @@ def _passage(turns: Sequence[Message], words_max: int) -> Passage:
     )
 
 
-def _languages(texts: Sequence[str]) -> list[Language | None]:
+def _languages(texts: Sequence[Sequence[tuple[str, str]]]) -> list[Language | None]:
     """The language of each text; of one too short to tell, that of the text before it, or else of the next."""
-    told = [language_of(plain(text)) for text in texts]
+    told = [language_of(paired or spaced for paired, spaced in runs) for runs in texts]
     last = next((language for language in told if language is not None), None)
     return [last := language or last for language in told]
 

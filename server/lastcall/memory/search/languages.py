@@ -168,7 +168,10 @@ def language_of(words: Iterable[str]) -> Language | None:
     for word in counted:
         for stemmer in _STEMMERS_OF.get(word, ()):
             matches[stemmer] += 1
-    first, second = [*matches.most_common(2), ("", 0), ("", 0)][:2]
-    if first[1] == second[1] or first[1] < MATCHES_MIN * len(counted):
+    if not matches:
         return None
-    return _BY_STEMMER[first[0]]
+    best = max(matches, key=matches.__getitem__)
+    most = matches.pop(best)
+    if most in matches.values() or most < MATCHES_MIN * len(counted):
+        return None
+    return _BY_STEMMER[best]
