@@ -426,22 +426,14 @@ BEGIN
     RETURN forgotten;
 END $$;
 
--- Keeps what was extracted from a session: a list of `Memory`, in order. Called by whoever has just marked the session's
--- memory as done. lifetime: how long a memory is kept after it was said; NULL: forever.
---
--- The lock: sessions of one user may be finalized at the same time, and each must see what the other has kept. It is
--- held for these few statements, and taken by nothing that a conversation waits for.
-CREATE OR REPLACE FUNCTION keep_memories(owner text, session uuid, memories jsonb, lifetime interval) RETURNS void
+-- Keeps what was extracted from a session: a list of `Memory`, in order. Called by finish_memories, which has the user's
+-- lock. lifetime: how long a memory is kept after it was said; NULL: forever.
+CREATE OR REPLACE FUNCTION keep_memories(
+    owner text, session uuid, ended_at timestamptz, memories jsonb, lifetime interval) RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     memory record;
-    ended_at timestamptz;
 BEGIN
-    IF memories = '[]' THEN
-        RETURN;
-    END IF;
-    PERFORM pg_advisory_xact_lock(hashtextextended('lastcall memories of ' || owner, 0));
-    SELECT session_end INTO ended_at FROM conversation_sessions WHERE session_id = session;
     FOR memory IN
         SELECT * FROM ROWS FROM (jsonb_to_recordset(memories) AS (
             kind text, content text, item_id text, quote text, slot text, words text[], op text, closes text[],
@@ -461,14 +453,14 @@ LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     said_at timestamptz;
     gone    boolean;
-    old     bigint[];
+    old     bigint[] := '{}';
     new_id  bigint;
 BEGIN
-    -- FOR SHARE: a deletion of the item comes before, and is seen here, or after, and removes this memory. Some items
-    -- have been deleted and created anew under the same id.
+    -- A deletion of the item comes before, and is seen here, or after, and removes this memory: forget_items waits for the
+    -- session's row. Some items have been deleted and created anew under the same id.
     SELECT created_at, deleted_at IS NOT NULL INTO said_at, gone
       FROM messages WHERE session_id = session AND item_id = item
-     ORDER BY deleted_at IS NOT NULL LIMIT 1 FOR SHARE;
+     ORDER BY deleted_at IS NOT NULL LIMIT 1;
     IF gone THEN
         RETURN;
     END IF;
@@ -485,37 +477,41 @@ BEGIN
          WHERE its_slot <> '*' ON CONFLICT DO NOTHING;
         RETURN;
     END IF;
-    IF EXISTS (SELECT FROM memory_tombstones WHERE user_id = owner
-                  AND digest IN (words_digest(owner, its_content), words_digest(owner, its_quote))) THEN
-        RETURN;
+    IF EXISTS (SELECT FROM memory_tombstones WHERE user_id = owner) THEN -- else there is nothing to hash the words for
+        IF EXISTS (SELECT FROM memory_tombstones WHERE user_id = owner
+                      AND digest IN (words_digest(owner, its_content), words_digest(owner, its_quote))) THEN
+            RETURN;
+        END IF;
     END IF;
 
-    -- Something newer was said meanwhile: this session was finalized late.
-    IF is_one_valued(its_slot) AND EXISTS (
-        SELECT FROM user_memories WHERE user_id = owner AND slot = its_slot AND valid_from > said_at) THEN
-        RETURN;
-    END IF;
-    old := ARRAY(
-        SELECT memory_id FROM user_memories
-         WHERE user_id = owner AND valid_from <= said_at AND (kind, lower(content)) <> (its_kind, lower(its_content))
-           AND (memory_id = ANY (replaces)
-                OR (op = 'add' AND slot = its_slot AND CASE WHEN is_one_valued(its_slot) THEN true
-                    ELSE ended AND its_words <> '{}' AND its_words <@ words END)
-                OR (op = 'close' AND NOT ended AND slot = ANY (closes)
-                    AND (words && its_words OR (its_words = '{}' AND is_one_valued(slot))))));
-    IF op = 'close' THEN
-        -- "I don't like coffee" ends "I like coffee", not "I like iced coffee"; and where it ends one that has all of its
-        -- words, it does not end those that have some.
-        IF EXISTS (SELECT FROM user_memories WHERE memory_id = ANY (old) AND its_words <> '{}' AND words @> its_words) THEN
-            old := ARRAY(SELECT memory_id FROM user_memories WHERE memory_id = ANY (old)
-                            AND (words @> its_words OR memory_id = ANY (replaces)));
-        ELSIF its_kind = 'dislike' THEN
-            old := replaces;
-        END IF;
-        -- That something else is so no longer says nothing of what is so.
-        IF old = '{}' AND is_one_valued(its_slot)
-            AND EXISTS (SELECT FROM user_memories WHERE user_id = owner AND slot = its_slot) THEN
+    IF EXISTS (SELECT FROM user_memories WHERE user_id = owner) THEN
+        -- Something newer was said meanwhile: this session was finalized late.
+        IF is_one_valued(its_slot) AND EXISTS (
+            SELECT FROM user_memories WHERE user_id = owner AND slot = its_slot AND valid_from > said_at) THEN
             RETURN;
+        END IF;
+        old := ARRAY(
+            SELECT memory_id FROM user_memories
+             WHERE user_id = owner AND valid_from <= said_at AND (kind, lower(content)) <> (its_kind, lower(its_content))
+               AND (memory_id = ANY (replaces)
+                    OR (op = 'add' AND slot = its_slot AND CASE WHEN is_one_valued(its_slot) THEN true
+                        ELSE ended AND its_words <> '{}' AND its_words <@ words END)
+                    OR (op = 'close' AND NOT ended AND slot = ANY (closes)
+                        AND (words && its_words OR (its_words = '{}' AND is_one_valued(slot))))));
+        IF op = 'close' THEN
+            -- "I don't like coffee" ends "I like coffee", not "I like iced coffee"; and where it ends one that has all of its
+            -- words, it does not end those that have some.
+            IF EXISTS (SELECT FROM user_memories WHERE memory_id = ANY (old) AND its_words <> '{}' AND words @> its_words) THEN
+                old := ARRAY(SELECT memory_id FROM user_memories WHERE memory_id = ANY (old)
+                                AND (words @> its_words OR memory_id = ANY (replaces)));
+            ELSIF its_kind = 'dislike' THEN
+                old := replaces;
+            END IF;
+            -- That something else is so no longer says nothing of what is so.
+            IF old = '{}' AND is_one_valued(its_slot)
+                AND EXISTS (SELECT FROM user_memories WHERE user_id = owner AND slot = its_slot) THEN
+                RETURN;
+            END IF;
         END IF;
     END IF;
 
@@ -551,6 +547,8 @@ BEGIN
     IF items IS NULL THEN
         RETURN NULL;
     END IF;
+    -- A server that finishes one of these sessions just now holds its row, and may not have seen the deletion.
+    PERFORM FROM conversation_sessions WHERE session_id = ANY (sessions) ORDER BY session_id FOR SHARE;
     WITH gone AS (
         SELECT * FROM unnest(sessions, items) AS gone (session_id, item_id)
     ), past AS (
@@ -611,6 +609,10 @@ END $$;
 
 -- What users and agents have said, by its words, so that it is found again; indexed once, in the transaction that marks
 -- the session's memory done. Texts stay in messages. Every key begins with the user.
+--
+-- A posting for each word costs more than all else that a short session writes, and most users are asked for no past
+-- that long. So the words of a user's newest passages stay together in one row each, where every search reads them. Once
+-- they are many, they are spread over postings.
 
 -- Up to 120 turns of one session that follow each other; arrays have an element for each.
 CREATE TABLE IF NOT EXISTS recall_passages (
@@ -622,9 +624,12 @@ CREATE TABLE IF NOT EXISTS recall_passages (
     words       integer     NOT NULL,   -- of all turns
     stemmers    text[]      NOT NULL,   -- dictionaries of the languages that it is in
     lexemes     text[]      NOT NULL,   -- its keys in recall_lexemes
-    PRIMARY KEY (user_id, passage_id),
-    CONSTRAINT passages_of_session UNIQUE (user_id, session_id, passage_id)
+    together    jsonb,                  -- a list of `IndexedWord`, until these are in recall_lexemes
+    lengths     smallint[],             -- in words, for as long as they are together
+    said_at     timestamptz,            -- likewise
+    PRIMARY KEY (user_id, passage_id)
 ) WITH (toast_tuple_target = 512);     -- every search reads all passages of its user, but not their lexemes
+CREATE INDEX IF NOT EXISTS passages_together ON recall_passages (user_id) WHERE together IS NOT NULL;
 
 -- Which turns of a passage have a word: by its stem, or by its prefix or pair of characters, which begin with `~`.
 CREATE TABLE IF NOT EXISTS recall_lexemes (
@@ -636,62 +641,124 @@ CREATE TABLE IF NOT EXISTS recall_lexemes (
     PRIMARY KEY (user_id, lexeme, passage_id)
 );
 
--- Adds a session to the index. passages: a list of `Passage`, as memory/search/indexing.py has it. Called by whoever has
--- just marked the session's memory as done, and so holds its row: forget_messages waits for that, and what it has
--- deleted before is not indexed. A mention is weighed as in a text of 12 words, for which users need no mean of their
--- own. The day, month and year of a passage are words of each of its turns.
-CREATE OR REPLACE FUNCTION index_session(owner text, indexed uuid, passages jsonb) RETURNS void
+-- The postings of a passage whose words are together. A mention is weighed as in a text of 12 words, for which users need
+-- no mean of their own. The day, month and year of a passage are words of each of its turns.
+CREATE OR REPLACE FUNCTION postings_of(together jsonb, lengths smallint[], ids uuid[], said_at timestamptz)
+RETURNS TABLE (lexeme text, mentions smallint[], weight_max smallint) LANGUAGE sql STABLE
+BEGIN ATOMIC
+    WITH said AS (
+        SELECT text, key, mentions,
+               CASE WHEN stemmer IS NOT NULL THEN ts_lexize(stemmer::regdictionary, text)
+                    WHEN text IS NOT NULL THEN ARRAY[]::text[] || text END AS stems
+          FROM jsonb_to_recordset(together) AS t (text text, key text, stemmer text, mentions integer[])
+    ), found AS (
+        SELECT unnest(stems) AS lexeme, mentions FROM said
+        UNION ALL SELECT key, mentions FROM said WHERE key IS NOT NULL AND stems IS DISTINCT FROM '{}'
+    ), counted AS (
+        SELECT lexeme, mention / 256 AS turn, sum(mention % 256) AS count
+          FROM found, unnest(mentions) mention GROUP BY 1, 2
+        UNION ALL
+        SELECT lexeme, turn, 1 FROM generate_series(0, cardinality(ids) - 1) turn,
+               unnest(ARRAY[to_char(said_at, 'FMDD'), to_char(said_at, 'YYYY')]
+                      || ts_lexize('english_stem', to_char(said_at, 'FMmonth'))) lexeme
+    ), weighed AS (
+        SELECT lexeme, turn,
+               round(220 * sum(count) / (sum(count) + 0.72 + 0.04 * lengths[turn + 1]))::integer AS weight
+          FROM counted WHERE ids[turn + 1] IS NOT NULL GROUP BY lexeme, turn
+    )
+    SELECT lexeme, array_agg((256 * turn + weight)::smallint ORDER BY turn), max(weight)::smallint
+      FROM weighed GROUP BY lexeme;
+END;
+
+-- Spreads the words of these users' passages over postings, where they are more than a search should read. FOR UPDATE: a
+-- passage is spread once, and forget_messages waits.
+CREATE OR REPLACE FUNCTION spread_words(owners text[]) RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    passage record;
-    ids     uuid[];
-    said_at timestamptz;
-    id      bigint;
-    keys    text[];
+    words_max CONSTANT integer := 200; -- of all passages of a user that are together; a search takes 3 us for each
+    full_users text[];
 BEGIN
-    FOR passage IN SELECT * FROM jsonb_to_recordset(passages) AS t (
-        items text[], lengths smallint[], flags smallint[], words jsonb) LOOP
-        -- An item may have been stored after the session's end, if that was by the clock of an outage.
-        SELECT array_agg(m.message_id ORDER BY i.ordinality), min(least(m.created_at, s.session_end))
-          INTO ids, said_at
-          FROM unnest(passage.items) WITH ORDINALITY AS i (item_id, ordinality)
-          LEFT JOIN (messages m JOIN conversation_sessions s USING (session_id))
-            ON m.session_id = indexed AND m.item_id = i.item_id AND m.deleted_at IS NULL;
-        CONTINUE WHEN said_at IS NULL;
-        INSERT INTO recall_passages (user_id, session_id, message_ids, flags, words, stemmers, lexemes)
-        VALUES (owner, indexed, ids, passage.flags, (SELECT sum(length) FROM unnest(passage.lengths) length),
-                ARRAY(SELECT DISTINCT w ->> 'stemmer' FROM jsonb_array_elements(passage.words) w WHERE w ? 'stemmer'),
-                '{}')
-        RETURNING passage_id INTO id;
-        WITH said AS MATERIALIZED (
-            SELECT text, key, mentions,
-                   CASE WHEN stemmer IS NOT NULL THEN ts_lexize(stemmer::regdictionary, text)
-                        WHEN text IS NOT NULL THEN ARRAY[]::text[] || text END AS stems
-              FROM jsonb_to_recordset(passage.words) AS t (text text, key text, stemmer text, mentions integer[])
-        ), found AS (
-            SELECT unnest(stems) AS lexeme, mentions FROM said
-            UNION ALL SELECT key, mentions FROM said WHERE key IS NOT NULL AND stems IS DISTINCT FROM '{}'
-        ), counted AS (
-            SELECT lexeme, mention / 256 AS turn, sum(mention % 256) AS count
-              FROM found, unnest(mentions) mention GROUP BY 1, 2
-            UNION ALL
-            SELECT lexeme, turn, 1 FROM generate_series(0, cardinality(ids) - 1) turn,
-                   unnest(ARRAY[to_char(said_at, 'FMDD'), to_char(said_at, 'YYYY')]
-                          || ts_lexize('english_stem', to_char(said_at, 'FMmonth'))) lexeme
-        ), weighed AS (
-            SELECT lexeme, turn,
-                   round(220 * sum(count) / (sum(count) + 0.72 + 0.04 * passage.lengths[turn + 1]))::integer AS weight
-              FROM counted WHERE ids[turn + 1] IS NOT NULL GROUP BY lexeme, turn
-        ), stored AS (
-            INSERT INTO recall_lexemes (user_id, lexeme, passage_id, mentions, weight_max)
-            SELECT owner, lexeme, id, array_agg(256 * turn + weight ORDER BY turn), max(weight)
-              FROM weighed GROUP BY lexeme
-            RETURNING lexeme
-        )
-        SELECT array_agg(lexeme) INTO keys FROM stored;
-        UPDATE recall_passages SET lexemes = keys WHERE user_id = owner AND passage_id = id AND keys IS NOT NULL;
-    END LOOP;
+    SELECT array_agg(owner) INTO full_users FROM (SELECT DISTINCT unnest(owners) AS owner) each
+     WHERE (SELECT sum(words) FROM recall_passages WHERE user_id = owner AND together IS NOT NULL) > words_max;
+    IF full_users IS NULL THEN
+        RETURN;
+    END IF;
+    WITH passage AS MATERIALIZED (
+        SELECT user_id, passage_id, together, lengths, message_ids, said_at FROM recall_passages
+         WHERE user_id = ANY (full_users) AND together IS NOT NULL ORDER BY user_id, passage_id FOR UPDATE
+    ), stored AS (
+        INSERT INTO recall_lexemes (user_id, lexeme, passage_id, mentions, weight_max)
+        SELECT user_id, lexeme, passage_id, mentions, weight_max
+          FROM passage CROSS JOIN LATERAL postings_of(together, lengths, message_ids, said_at)
+        RETURNING user_id, passage_id, lexeme
+    ), keys AS (
+        SELECT user_id, passage_id, array_agg(lexeme) AS lexemes FROM stored GROUP BY user_id, passage_id
+    )
+    UPDATE recall_passages p SET lexemes = keys.lexemes, together = NULL, lengths = NULL, said_at = NULL
+      FROM keys WHERE p.user_id = keys.user_id AND p.passage_id = keys.passage_id;
 END $$;
+
+-- Marks the memory of sessions as done, keeps their memories and adds them to the index; returns those that were still
+-- pending. finished: a list of `FinishedMemory`. The sessions' rows stay locked to the end: forget_messages waits for
+-- that, and what it has deleted before is seen here, since each statement looks anew.
+--
+-- The users' locks: sessions of one user may be finished at the same time, and each must see what the other has kept.
+-- They are taken by nothing that a conversation waits for. They come first and, like the rows, in an order: two servers
+-- that finish sessions of the same users do not wait for each other, nor does erase_user.
+CREATE OR REPLACE FUNCTION finish_memories(finished jsonb, lifetime interval) RETURNS SETOF uuid
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    asked  uuid[] := ARRAY(SELECT session_id FROM jsonb_to_recordset(finished) AS f (session_id uuid));
+    done   uuid[];
+    owners text[];
+    ended  record;
+BEGIN
+    PERFORM pg_advisory_xact_lock(key) FROM (
+        SELECT DISTINCT hashtextextended('lastcall memories of ' || user_id, 0) AS key FROM conversation_sessions
+         WHERE session_id = ANY (asked) ORDER BY key) users;
+    WITH free AS MATERIALIZED (
+        SELECT session_id FROM conversation_sessions
+         WHERE session_id = ANY (asked) AND memory_status = 'pending' ORDER BY session_id FOR NO KEY UPDATE
+    ), marked AS (
+        UPDATE conversation_sessions
+           SET memory_status = 'done', memory_finalized_at = now(), memory_due_at = NULL, memory_error = NULL
+         WHERE session_id = ANY (ARRAY (SELECT session_id FROM free))
+        RETURNING session_id, user_id
+    )
+    SELECT array_agg(session_id), array_agg(user_id) INTO done, owners FROM marked;
+    FOR ended IN
+        SELECT s.user_id, s.session_id, s.session_end, f.memories
+          FROM jsonb_to_recordset(finished) AS f (session_id uuid, memories jsonb)
+          JOIN conversation_sessions s USING (session_id)
+         WHERE s.session_id = ANY (done) AND f.memories <> '[]' ORDER BY s.session_end, s.session_id
+    LOOP
+        PERFORM keep_memories(ended.user_id, ended.session_id, ended.session_end, ended.memories, lifetime);
+    END LOOP;
+    INSERT INTO recall_passages
+           (user_id, session_id, message_ids, flags, words, stemmers, lexemes, together, lengths, said_at)
+    SELECT s.user_id, s.session_id, said.ids, p.flags, (SELECT sum(length) FROM unnest(p.lengths) length),
+           p.stemmers::regdictionary[]::text[], '{}', p.words, p.lengths, said.at
+      FROM jsonb_to_recordset(finished) AS f (session_id uuid, passages jsonb)
+      JOIN conversation_sessions s USING (session_id)
+     CROSS JOIN LATERAL ROWS FROM (jsonb_to_recordset(f.passages) AS (
+           items text[], lengths smallint[], flags smallint[], stemmers text[], words jsonb)) WITH ORDINALITY
+           AS p (items, lengths, flags, stemmers, words, number)
+     CROSS JOIN LATERAL (
+           -- An item may have been stored after the session's end, if that was by the clock of an outage.
+           SELECT array_agg(m.message_id ORDER BY i.ordinality) AS ids, min(least(m.created_at, s.session_end)) AS at
+             FROM unnest(p.items) WITH ORDINALITY AS i (item_id, ordinality)
+             LEFT JOIN messages m
+               ON m.session_id = f.session_id AND m.item_id = i.item_id AND m.deleted_at IS NULL) said
+     WHERE s.session_id = ANY (done) AND said.at IS NOT NULL ORDER BY s.session_end, s.session_id, p.number;
+    PERFORM spread_words(owners);
+    RETURN QUERY SELECT unnest(done);
+END $$;
+
+-- A list of `IndexedWord` without what only these turns have.
+CREATE OR REPLACE FUNCTION words_without(together jsonb, turns integer[]) RETURNS jsonb LANGUAGE sql IMMUTABLE
+RETURN (SELECT jsonb_agg(jsonb_set(word, '{mentions}', kept)) FROM jsonb_array_elements(together) word,
+               LATERAL (SELECT jsonb_agg(m) AS kept FROM jsonb_array_elements(word -> 'mentions') m
+                         WHERE m::integer / 256 <> ALL (turns)) each WHERE kept IS NOT NULL);
 
 -- A message that is deleted, or marked as deleted, is not found any more: in the same transaction, whoever does it.
 CREATE OR REPLACE FUNCTION forget_messages() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
@@ -710,12 +777,14 @@ BEGIN
     -- A server that indexes one of these sessions just now holds its row, and may not have seen the deletion. One that
     -- begins later sees it.
     PERFORM FROM conversation_sessions WHERE session_id = ANY (sessions) ORDER BY session_id FOR SHARE;
+    -- FOR UPDATE: spread_words may be about to make postings of this passage.
     FOR passage IN
-        SELECT p.user_id, p.passage_id, p.lexemes,
+        SELECT p.user_id, p.passage_id, p.lexemes, p.together IS NOT NULL AS is_together,
                ARRAY(SELECT (ordinality - 1)::integer FROM unnest(p.message_ids) WITH ORDINALITY AS m (id, ordinality)
                       WHERE id = ANY (gone)) AS turns
           FROM conversation_sessions s JOIN recall_passages p USING (user_id, session_id)
          WHERE s.session_id = ANY (sessions) AND p.message_ids && gone
+         ORDER BY p.user_id, p.passage_id FOR UPDATE OF p
     LOOP
         UPDATE recall_lexemes l
            SET mentions = ARRAY(SELECT m FROM unnest(l.mentions) m WHERE m / 256 <> ALL (passage.turns))
@@ -727,12 +796,14 @@ BEGIN
         UPDATE recall_passages p
            SET lexemes = ARRAY(SELECT l.lexeme FROM recall_lexemes l WHERE l.user_id = passage.user_id
                                   AND l.lexeme = ANY (passage.lexemes) AND l.passage_id = passage.passage_id),
+               together = words_without(together, passage.turns),
                message_ids = ARRAY(SELECT CASE WHEN id <> ALL (gone) THEN id END
                                      FROM unnest(p.message_ids) WITH ORDINALITY AS m (id, ordinality)
                                     ORDER BY ordinality)
          WHERE p.user_id = passage.user_id AND p.passage_id = passage.passage_id;
         DELETE FROM recall_passages p
-         WHERE p.user_id = passage.user_id AND p.passage_id = passage.passage_id AND p.lexemes = '{}';
+         WHERE p.user_id = passage.user_id AND p.passage_id = passage.passage_id
+           AND CASE WHEN passage.is_together THEN array_remove(message_ids, NULL) = '{}' ELSE p.lexemes = '{}' END;
     END LOOP;
     RETURN NULL;
 END $$;

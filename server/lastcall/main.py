@@ -22,8 +22,9 @@ from .limits.descriptors import socket_allowance
 from .limits.gate import Gate
 from .limits.limit import Limit
 from .listener import Listener
-from .memory.extract import RulesExtractor, TurnIndexer, index_in_process, rules_in_process, uses_rules
+from .memory.extract import uses_rules
 from .memory.finalizer import open_finalizer
+from .memory.reading import SessionReader, read_in_process
 from .memory.rules_process import open_rules_process
 from .metrics import Metrics
 from .realtime.services import Services
@@ -116,8 +117,7 @@ async def serve(
                         conditions,
                         metrics,
                         warm_up=store.warm_up,
-                        by_rules=rules.extract,
-                        index=rules.index,
+                        read=rules.read,
                     )
         outermost.cancel_scope.cancel()
 
@@ -133,8 +133,7 @@ async def serve_sessions(
     metrics: Metrics | None = None,
     *,
     warm_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
-    by_rules: RulesExtractor = rules_in_process,
-    index: TurnIndexer = index_in_process,
+    read: SessionReader = read_in_process,
 ) -> None:
     """From this instance's lease to its last memory. A shutdown goes through it in the order of `PHASES`.
 
@@ -155,7 +154,7 @@ async def serve_sessions(
             repairs.start_soon(reconciler.run)
             repairs.start_soon(finish_revocations, store)
             with trio.CancelScope() as memory_budget:
-                async with open_finalizer(store, agent, settings, by_rules, index) as finalizer:
+                async with open_finalizer(store, agent, settings, read) as finalizer:
                     authenticator = Authenticator(store, settings)
                     services = Services(
                         lease,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import cast
 from uuid import UUID
 
@@ -10,7 +10,7 @@ import trio
 from lastcall.agents.agent import Memory, Message, Role, Transcript
 from lastcall.memory.facts.slots import is_one_valued
 from lastcall.store.people.memories import StoredMemory
-from lastcall.store.records import RECENT_SECONDS, MemoryClaim, Recollection, RememberedFact
+from lastcall.store.records import RECENT_SECONDS, FinishedMemory, MemoryClaim, Recollection, RememberedFact
 
 from .fake_rows import CONTENT_CHARS, KIND_CHARS, MemoryRecord, SessionRecord, check_text
 from .fake_tables import FakeTables, in_order, newest
@@ -34,13 +34,13 @@ class FakeMemories(FakeTables):
         session = self.sessions.get(session_id)
         return session if session is not None and session.memory_status == "pending" else None
 
-    def _claim(self, limit: int, lease_seconds: float, session_id: UUID | None) -> Sequence[MemoryClaim]:
+    def _claim(self, limit: int, lease_seconds: float, session_ids: Sequence[UUID] | None) -> Sequence[MemoryClaim]:
         now = trio.current_time()
         due = [
             (session.memory_due_at, order, session)
             for order, session in enumerate(self.sessions.values())
             if session.memory_status == "pending" and session.memory_due_at is not None and session.memory_due_at <= now
-            if session_id in (None, session.session_id)
+            if session_ids is None or session.session_id in session_ids
         ]
         taken = [session for _, _, session in sorted(due, key=lambda entry: entry[:2])[:limit]]
         for session in taken:
@@ -54,11 +54,16 @@ class FakeMemories(FakeTables):
         messages = [Message(cast("Role", item.role), item.content, item.item_id) for item in said]
         return Transcript(str(session.session_id), session.user_id, messages)
 
+    def _finish_all(self, finished: Sequence[FinishedMemory]) -> Collection[UUID]:
+        """All or none: what is refused is refused before anything is kept."""
+        for each in finished:
+            for memory in each.memories:
+                check_text(memory.kind, KIND_CHARS)
+                check_text(memory.content, CONTENT_CHARS)
+                check_text(memory.quote + memory.item_id)
+        return [each.session_id for each in finished if self._finish(each.session_id, each.memories)]
+
     def _finish(self, session_id: UUID, memories: Sequence[Memory]) -> bool:
-        for memory in memories:
-            check_text(memory.kind, KIND_CHARS)
-            check_text(memory.content, CONTENT_CHARS)
-            check_text(memory.quote + memory.item_id)
         session = self._pending(session_id)
         if session is None:
             return False
@@ -77,6 +82,12 @@ class FakeMemories(FakeTables):
                 seen.add(key)
                 self._remember(key, memory, session_id)
         return True
+
+    def _renew_claims(self, claims: Sequence[MemoryClaim], lease_seconds: float) -> None:
+        for claim in claims:
+            session = self._pending(UUID(claim.transcript.session_id))
+            if session is not None and session.memory_attempts == claim.attempts:
+                session.memory_due_at = trio.current_time() + lease_seconds
 
     def _is_deleted(self, session_id: UUID, item_id: str) -> bool:
         """Whether the item was deleted, and not created anew under its id."""
@@ -130,9 +141,8 @@ class FakeMemories(FakeTables):
             del self.memories[key]
         return bool(mine)
 
-    def _release(self, session_id: UUID) -> None:
-        session = self._pending(session_id)
-        if session is not None:
+    def _release(self, session_ids: Sequence[UUID]) -> None:
+        for session in filter(None, map(self._pending, session_ids)):
             session.memory_due_at = trio.current_time()
             session.memory_attempts = max(session.memory_attempts - 1, 0)
 

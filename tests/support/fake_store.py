@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import trio
-from lastcall.agents.agent import Memory
 from lastcall.store.credentials import ClientSecret, Credential
 from lastcall.store.errors import StoreError, StoreUnavailable
 from lastcall.store.people.memories import StoredMemory
 from lastcall.store.records import (
     ConversationSummary,
+    FinishedMemory,
     Instance,
     ItemDeletion,
     MemoryClaim,
@@ -213,19 +213,17 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
         return await self._ask("delete_conversation", lambda: self._delete_conversation(conversation_id, user_id))
 
     async def claim_memory(
-        self, limit: int, lease_seconds: float, *, session_id: UUID | None = None
+        self, limit: int, lease_seconds: float, *, session_ids: Sequence[UUID] | None = None
     ) -> Sequence[MemoryClaim]:
-        return await self._ask("claim_memory", lambda: self._claim(limit, lease_seconds, session_id))
+        return await self._ask("claim_memory", lambda: self._claim(limit, lease_seconds, session_ids))
 
     async def finish_memory(
-        self,
-        session_id: UUID,
-        memories: Sequence[Memory],
-        passages: str = "[]",
-        *,
-        lifetime_seconds: float | None = None,
-    ) -> bool:
-        return await self._ask("finish_memory", lambda: self._finish(session_id, memories))
+        self, finished: Sequence[FinishedMemory], *, lifetime_seconds: float | None = None
+    ) -> Collection[UUID]:
+        return await self._ask("finish_memory", lambda: self._finish_all(finished))
+
+    async def renew_memory(self, claims: Sequence[MemoryClaim], lease_seconds: float) -> None:
+        await self._ask("renew_memory", lambda: self._renew_claims(claims, lease_seconds))
 
     async def expire_memories(self, limit: int) -> int:
         return await self._ask("expire_memories", lambda: 0)
@@ -248,8 +246,8 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
     async def read_turns(self, user_id: str, turns: Sequence[tuple[int, int]], chars_max: int) -> Sequence[PastTurn]:
         return await self._ask("read_turns", list[PastTurn])
 
-    async def release_memory(self, session_id: UUID) -> None:
-        await self._ask("release_memory", lambda: self._release(session_id))
+    async def release_memory(self, session_ids: Sequence[UUID]) -> None:
+        await self._ask("release_memory", lambda: self._release(session_ids))
 
     async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
         await self._ask("fail_memory", lambda: self._note_failure(session_id, error, retry_after))

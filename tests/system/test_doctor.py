@@ -123,7 +123,7 @@ def apply(url: str, mend: str) -> None:
         ("grants", "fail", "REVOKE INSERT, UPDATE ON messages FROM {role}"),
         ("grants", "fail", "REVOKE DELETE ON client_secrets FROM {role}"),
         ("grants", "fail", "REVOKE SELECT ON lastcall_schema FROM {role}"),
-        ("grants", "fail", "REVOKE EXECUTE ON FUNCTION index_session FROM public, {role}"),
+        ("grants", "fail", "REVOKE EXECUTE ON FUNCTION finish_memories FROM public, {role}"),
     ],
 )
 def test_a_fault_of_the_database_is_found_and_its_mend_works(

@@ -16,7 +16,8 @@ import trio.testing
 from lastcall.agents.agent import AgentFailed, Memory, Message, Transcript
 from lastcall.config import Settings
 from lastcall.memory import rules_process
-from lastcall.memory.extract import RulesUnavailable, index_in_process
+from lastcall.memory.extract import RulesUnavailable
+from lastcall.memory.reading import Reading, read_in_process
 from lastcall.memory.rules_process import RulesProcess, open_rules_process
 from lastcall.runtime.host import process_started
 from lastcall.store.postgres import PostgresStore
@@ -34,6 +35,12 @@ FACT = Memory("name", "My name is Ada.", "item_1", "My name is Ada.", slot="name
 def said(text: str) -> Transcript:
     messages = [Message("user", text, "item_1"), Message("assistant", "I like your name.", "item_2")]
     return Transcript("session", "ada", messages)
+
+
+async def extracted(rules: RulesProcess, transcript: Transcript) -> list[Memory]:
+    """What the rules remember of one transcript."""
+    (reading,) = await rules.read([transcript])
+    return reading.memories
 
 
 @asynccontextmanager
@@ -64,8 +71,8 @@ async def until_gone(pid: int) -> None:
 async def test_it_finds_what_the_user_said_and_nothing_else() -> None:
     async with opened() as rules:
         pid = await running(rules)
-        assert await rules.extract(said("My name is Ada.\n😀 \0 \x1f")) == [FACT]
-        assert await rules.extract(Transcript("session", "ada", [Message("assistant", "I like tea.", "i")])) == []
+        assert await extracted(rules, said("My name is Ada.\n😀 \0 \x1f")) == [FACT]
+        assert await extracted(rules, Transcript("session", "ada", [Message("assistant", "I like tea.", "i")])) == []
         assert await running(rules) == pid
     await until_gone(pid)
 
@@ -74,8 +81,30 @@ async def test_a_transcript_beyond_its_cpu_time_fails_and_the_next_one_does_not(
     async with opened(cpu_seconds=0.005) as rules:
         for _ in range(3):
             with pytest.raises(AgentFailed, match=r"more than 0\.005 s of CPU time"):
-                await rules.extract(said(FACTS))
-            assert await rules.extract(said("My name is Ada.")) == [FACT]
+                await extracted(rules, said(FACTS))
+            assert await extracted(rules, said("My name is Ada.")) == [FACT]
+
+
+async def test_it_reads_many_sessions_at_once_and_each_has_its_own_answer() -> None:
+    async with opened() as rules:
+        readings = await rules.read([said(f"My name is {name}.") for name in ("Ada", "Eve")])
+        assert [[memory.content for memory in each.memories] for each in readings] == [
+            ["My name is Ada."],
+            ["My name is Eve."],
+        ]
+
+
+async def test_what_the_rules_fail_on_costs_no_other_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(transcript: Transcript) -> list[Memory]:
+        if transcript.session_id == "poison":
+            raise ValueError("no")
+        return [FACT]
+
+    monkeypatch.setattr("lastcall.memory.rules.memories_by_rules", failing)
+    poison = Transcript("poison", "ada", [Message("user", "x", "i")])
+    first, second = await read_in_process([poison, said("My name is Ada.")])
+    assert first == Reading(error="the rules failed: ValueError: no")
+    assert second.memories == [FACT]
 
 
 async def test_a_process_that_was_killed_is_replaced() -> None:
@@ -83,7 +112,7 @@ async def test_a_process_that_was_killed_is_replaced() -> None:
         pid = await running(rules)
         os.kill(pid, signal.SIGKILL)
         await running(rules, other_than=pid)
-        assert await rules.extract(said("My name is Ada.")) == [FACT]
+        assert await extracted(rules, said("My name is Ada.")) == [FACT]
 
 
 async def test_only_the_transcript_in_hand_fails_with_its_process() -> None:
@@ -94,14 +123,14 @@ async def test_only_the_transcript_in_hand_fails_with_its_process() -> None:
 
         async def first() -> None:
             with pytest.raises(AgentFailed) as failed:
-                await rules.extract(said("My name is Ada."))
+                await extracted(rules, said("My name is Ada."))
             failures.append(str(failed.value))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(first)
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(os_kill, pid)
-            assert await rules.extract(said("My name is Ada.")) == [FACT]
+            assert await extracted(rules, said("My name is Ada.")) == [FACT]
         assert failures == ["the process of the rules ended (exit code -9)"]
 
 
@@ -115,19 +144,19 @@ async def test_a_process_that_stands_still_is_replaced(monkeypatch: pytest.Monke
     async with opened() as rules:
         os.kill(await running(rules), signal.SIGSTOP)
         with pytest.raises(AgentFailed, match="longer than"):
-            await rules.extract(said("My name is Ada."))
+            await extracted(rules, said("My name is Ada."))
         monkeypatch.undo()
-        assert await rules.extract(said("My name is Ada.")) == [FACT]
+        assert await extracted(rules, said("My name is Ada.")) == [FACT]
 
 
 async def test_nobody_gets_the_answer_to_a_transcript_that_was_given_up() -> None:
     async with opened() as rules:
         os.kill(await running(rules), signal.SIGSTOP)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(rules.extract, said("My name is Eve."))
+            nursery.start_soon(rules.read, [said("My name is Eve.")])
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
-        assert await rules.extract(said("My name is Ada.")) == [FACT]
+        assert await extracted(rules, said("My name is Ada.")) == [FACT]
 
 
 async def test_signals_to_all_processes_of_a_service_do_not_end_it() -> None:
@@ -135,7 +164,7 @@ async def test_signals_to_all_processes_of_a_service_do_not_end_it() -> None:
         pid = await running(rules)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             os.kill(pid, number)
-        assert await rules.extract(said("My name is Ada.")) == [FACT]
+        assert await extracted(rules, said("My name is Ada.")) == [FACT]
         assert await running(rules) == pid
 
 
@@ -144,9 +173,9 @@ async def test_where_it_cannot_be_started_a_transcript_waits_only_so_long(monkey
     monkeypatch.setattr(rules_process, "UP_SECONDS", 0.1)
     async with opened() as rules:
         with pytest.raises(RulesUnavailable):
-            await rules.extract(said("My name is Ada."))
+            await extracted(rules, said("My name is Ada."))
         monkeypatch.undo()
-        assert await rules.extract(said("My name is Ada.")) == [FACT]
+        assert await extracted(rules, said("My name is Ada.")) == [FACT]
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
@@ -167,7 +196,7 @@ def test_it_ends_with_its_server_whatever_it_does(busy: bool) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     if busy:
-        process.stdin.write(b'{"session_id":"s","user_id":"u","messages":[]}\n')
+        process.stdin.write(b'[{"session_id":"s","user_id":"u","messages":[]}]\n')
     process.stdin.close()
     process.stdout.close()
     assert process.wait(5) == 0
@@ -223,9 +252,9 @@ async def test_a_server_extracts_nothing_by_itself(database_url: str, postgres_s
 
 async def test_the_process_takes_a_session_apart_for_the_index() -> None:
     async with opened() as rules:
-        passages = await rules.index(said("My name is Ada."))
-        assert passages == await index_in_process(said("My name is Ada."))
-        assert await rules.extract(said("My name is Ada.")) == [FACT]
+        ((reading,), (own,)) = [await read([said("My name is Ada.")]) for read in (rules.read, read_in_process)]
+        assert bytes(reading.passages) == bytes(own.passages)
+        assert await extracted(rules, said("My name is Ada.")) == [FACT]
 
 
 @pytest.mark.parametrize(
@@ -241,5 +270,6 @@ async def test_the_process_takes_a_session_apart_for_the_index() -> None:
 async def test_no_session_takes_longer_to_index_than_its_budget(text: str) -> None:
     async with opened(Settings().memory_cpu_seconds) as rules:
         turns = [Message("user", text[start : start + 50_000], "item") for start in range(0, len(text), 50_000)]
-        passages = await rules.index(Transcript("session", "ada", turns))
-        assert 0 < len(passages) <= rules_process.ANSWER_BYTES_MAX
+        (reading,) = await rules.read([Transcript("session", "ada", turns)])
+        assert reading.error is None
+        assert len(b"[]") < len(bytes(reading.passages)) <= rules_process.ANSWER_BYTES_MAX

@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from random import SystemRandom
 from typing import Any
+from uuid import UUID
 
 import pytest
 import trio
@@ -150,9 +151,10 @@ def crashes_on_a_store_error(patch: pytest.MonkeyPatch) -> None:
 def remembers_twice(patch: pytest.MonkeyPatch) -> None:
     finish = FakeStore.finish_memory
 
-    async def finish_again(store: FakeStore, session_id: Any, *rest: Any, **options: Any) -> bool:
-        store.sessions[session_id].memory_status = "pending"
-        return await finish(store, session_id, *rest, **options)
+    async def finish_again(store: FakeStore, finished: Any, **options: Any) -> Collection[UUID]:
+        for each in finished:
+            store.sessions[each.session_id].memory_status = "pending"
+        return await finish(store, finished, **options)
 
     patch.setattr(FakeStore, "finish_memory", finish_again)
 

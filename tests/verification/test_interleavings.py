@@ -169,15 +169,15 @@ FAULTS = {
         "claim_memory", {"AND memory_due_at <= now()": ""}, MEMORY, Promise.AS_MODELLED, "answered 'claimed 2'"
     ),
     "memory that is applied twice": Fault(
-        "finish_memory",
-        {PENDING: ""},
+        None,
+        {f"session_id = ANY (asked){PENDING}": "session_id = ANY (asked)"},
         (*MEMORY, "silence"),
         Promise.MEMORY_ONCE,
         "memory is done, applied 2 times",
         length=6,
     ),
     "memory that is applied without its mark": Fault(
-        "finish_memory",
+        None,
         {"memory_status = 'done', memory_finalized_at = now(), ": ""},
         MEMORY,
         Promise.MEMORY_ONCE,

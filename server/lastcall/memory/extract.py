@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import Literal, TypeAlias
 
-import msgspec
 import structlog
 import trio
 
@@ -25,10 +24,6 @@ _log = structlog.get_logger(__name__)
 
 RulesExtractor: TypeAlias = Callable[[Transcript], Awaitable[Sequence[Memory]]]
 """Runs the rules on a transcript, wherever that is. Raises `AgentFailed` and `RulesUnavailable`."""
-
-
-TurnIndexer: TypeAlias = Callable[[Transcript], Awaitable[str]]
-"""Takes a transcript apart into the words of the index. Raises `AgentFailed` and `RulesUnavailable`."""
 
 
 class SessionRefused(AgentFailed):
@@ -50,14 +45,6 @@ async def rules_in_process(transcript: Transcript) -> Sequence[Memory]:
 
     await trio.lowlevel.checkpoint()
     return memories_by_rules(transcript)
-
-
-async def index_in_process(transcript: Transcript) -> str:
-    """Takes a transcript apart on the event loop: for tests and simulated worlds, which have no long texts."""
-    from .search.indexing import passages_of
-
-    await trio.lowlevel.checkpoint()
-    return msgspec.json.encode(passages_of(transcript.messages)).decode()
 
 
 async def extract_memories(

@@ -7,9 +7,10 @@ it, and the workers of all servers claim pending sessions. So no memory is lost 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from math import inf
 from uuid import UUID
 
 import structlog
@@ -19,10 +20,13 @@ from ..agents.agent import Agent
 from ..config import Settings
 from ..store.errors import StoreError
 from ..store.store import Store
+from .attempts import CLAIM_SECONDS as CLAIM_SECONDS
 from .attempts import Attempts
-from .extract import RulesExtractor, TurnIndexer, index_in_process, rules_in_process
+from .extract import uses_rules
+from .reading import SessionReader, read_in_process
 
-CLAIM_MARGIN_SECONDS = 15.0  # a claim outlives the work that it covers
+TOGETHER_MAX = 64  # sessions that a worker finalizes together, where the rules remember them; a model takes one
+GATHER_SECONDS = 0.02  # between two workers' taking up what exit paths ask for; one that asks alone does not wait
 EXPIRED_MAX = 1_000  # memories that one sweep deletes
 REST_SECONDS_MAX = 0.1  # of a worker, between two sessions
 
@@ -40,24 +44,21 @@ class _Request:
 class Finalizer:
     """Finalizes the memory of closed sessions, `memory_workers` at a time.
 
-    A session whose exit path asks for it comes first, where a worker is idle. All others are found by passes over what
+    Sessions whose exit paths ask for it come first, where a worker is idle. All others are found by passes over what
     is pending: one is made when a session is announced, and one per sweep interval. While the agent's model is away,
     nothing is claimed but after a growing, bounded pause.
+
+    Where the rules do it, a worker takes many sessions at once: claims, reads and stores them in one step each.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        agent: Agent,
-        settings: Settings,
-        by_rules: RulesExtractor = rules_in_process,
-        index: TurnIndexer = index_in_process,
-    ) -> None:
+    def __init__(self, store: Store, agent: Agent, settings: Settings, read: SessionReader = read_in_process) -> None:
         self._store = store
         self._settings = settings
-        self._attempts = Attempts(store, agent, settings, by_rules, index)
+        self._attempts = Attempts(store, agent, settings, read)
+        self._together_max = TOGETHER_MAX if uses_rules(agent) else 1
         self._idle = trio.lowlevel.ParkingLot()
-        self._requests: deque[_Request] = deque()  # no more than there are workers
+        self._requests: deque[_Request] = deque()  # fewer than `_together_max` where no worker is idle
+        self._taken_up = -inf  # when a worker last took requests
         self._waiting: set[trio.Event] = set()
         self._announced = 0
         self._swept = 0  # what was announced before the latest pass that found nothing
@@ -69,12 +70,14 @@ class Finalizer:
 
         What is not done here stays pending and is found by a pass. A caller that stops waiting does not stop the work.
         """
-        if self._draining or not self._idle or self._attempts.outage.seconds_left():
+        has_room = self._idle or 0 < len(self._requests) < self._together_max
+        if self._draining or not has_room or self._attempts.outage.seconds_left():
             self.announce()
             return
         request = _Request(session_id)
         self._requests.append(request)
-        self._idle.unpark()
+        if len(self._requests) % self._together_max in (0, 1):  # the others are taken up with the first one
+            self._idle.unpark()
         self._waiting.add(request.done)
         try:
             await request.done.wait()
@@ -104,7 +107,7 @@ class Finalizer:
         while True:
             began = trio.current_time()
             if self._requests:
-                found = await self._serve(self._requests.popleft())
+                found = await self._serve()
             elif away_seconds := self._attempts.outage.seconds_left():
                 if self._closing:
                     return
@@ -130,14 +133,20 @@ class Finalizer:
         except StoreError as error:
             _log.warning("memories_not_expired", error=str(error))
 
-    async def _serve(self, request: _Request) -> bool:
+    async def _serve(self) -> bool:
+        """Finalizes sessions that were asked for: those that have gathered by now."""
+        if self._together_max > 1:
+            await trio.sleep_until(self._taken_up + GATHER_SECONDS)
+            self._taken_up = trio.current_time()
+        taken = [self._requests.popleft() for _ in range(min(len(self._requests), self._together_max))]
         try:
-            return await self._finalize_next(request.session_id)
+            return bool(taken) and await self._finalize_next([request.session_id for request in taken])
         finally:
-            request.done.set()
+            for request in taken:
+                request.done.set()
 
     async def _pass(self) -> bool:
-        """Finalizes one pending session, if there is one."""
+        """Finalizes pending sessions, if there are any."""
         announced = self._announced  # a session that is announced during the pass needs another one
         found = await self._finalize_next()
         if not found:
@@ -155,29 +164,24 @@ class Finalizer:
         if not self._closing:
             await trio.sleep(min(worked_seconds, REST_SECONDS_MAX))
 
-    async def _finalize_next(self, session_id: UUID | None = None) -> bool:
-        """Claims and finalizes this session, or the one that has been pending the longest. False: none was free."""
+    async def _finalize_next(self, session_ids: Sequence[UUID] | None = None) -> bool:
+        """Claims and finalizes these sessions, or those that have been pending the longest. False: none was free."""
         try:
-            lease = self._settings.memory_seconds + CLAIM_MARGIN_SECONDS
-            claims = await self._store.claim_memory(1, lease, session_id=session_id)
+            claims = await self._store.claim_memory(self._together_max, CLAIM_SECONDS, session_ids=session_ids)
         except StoreError as error:
             _log.warning("memory_not_claimed", error=str(error))
             return False
-        for claim in claims:
-            await self._attempts.settle(claim)
+        if claims:
+            await self._attempts.settle(claims)
         return bool(claims)
 
 
 @asynccontextmanager
 async def open_finalizer(
-    store: Store,
-    agent: Agent,
-    settings: Settings,
-    by_rules: RulesExtractor = rules_in_process,
-    index: TurnIndexer = index_in_process,
+    store: Store, agent: Agent, settings: Settings, read: SessionReader = read_in_process
 ) -> AsyncIterator[Finalizer]:
     """Runs the workers until the block is left, and then until nothing is pending; the caller sets the deadline."""
-    finalizer = Finalizer(store, agent, settings, by_rules, index)
+    finalizer = Finalizer(store, agent, settings, read)
     async with trio.open_nursery() as workers:
         for _ in range(settings.memory_workers):
             workers.start_soon(finalizer.work)

@@ -25,14 +25,18 @@ def acceptable(memories: Sequence[Memory]) -> list[Memory]:
 
 def _cleaned(memory: Memory) -> Memory:
     """Without what no database takes, and without secrets, whoever extracted it."""
-    content = redacted(memory.content.replace("\0", "")[:CONTENT_CHARS_MAX])[:CONTENT_CHARS_MAX]
+    content = _safe(memory.content)
     return replace(
         memory,
         kind=memory.kind.replace("\0", "")[:KIND_CHARS_MAX] or "note",
         content=content,
-        quote=redacted(memory.quote.replace("\0", "")[:CONTENT_CHARS_MAX])[:CONTENT_CHARS_MAX],
+        quote=content if memory.quote == memory.content else _safe(memory.quote),
         words=memory.words or (content_words(content) if memory.op == "add" else ()),
     )
+
+
+def _safe(text: str) -> str:
+    return redacted(text.replace("\0", "")[:CONTENT_CHARS_MAX])[:CONTENT_CHARS_MAX]
 
 
 class UnstoredOutcomes:

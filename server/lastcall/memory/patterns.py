@@ -1,5 +1,8 @@
 """The patterns of the rules extractor that are not about one kind of fact.
 
+Those that are searched for are in lower case, and meant for `sentences.lowered`: to ignore the case of both takes twice
+as long.
+
 Compiling patterns takes tens of milliseconds, so only `rules` imports this. Those of facts are matched where a clause
 starts, and nowhere else: searched for, each would scan every sentence for its start, and a sentence of 400 characters
 would take milliseconds.
@@ -21,9 +24,7 @@ _OPENERS = (
     r"|mention)(?: that|,|:)?|don'?t forget(?: that|,|:)?|(?:keep|bear) in mind(?: that|,|:)?"
 )
 # In a lookahead, because what leads up to one clause may overlap what leads up to the next.
-LEADS_UP = re.compile(
-    rf"(?=([,;(–—.!] *| -+ |\b(?:note|fyi|btw|ps|p\.s\.|about me): *|(?<!\w)(?:{_OPENERS}) +)\w)", re.IGNORECASE
-)
+LEADS_UP = re.compile(rf"(?=([,;(–—.!] *| -+ |\b(?:note|fyi|btw|ps|p\.s\.|about me): *|(?<!\w)(?:{_OPENERS}) +)\w)")
 """Group 1 ends where a clause starts; the first one starts at 0."""
 NO_LONGER = re.compile(
     r"\b(?:no longer|any ?more|not any longer|used to|not (?:\w+ ){0,3}any ?more|gave up|quit|stopped"
@@ -62,5 +63,4 @@ NOT_MEANT = re.compile(
     r"(?:translate|say|write|repeat|correct|rewrite|summari[sz]e|proofread|spell|imagine|suppose"
     r"|pretend|assume|let'?s say|whether|if (?!you)|unless|when |whenever )"
     r"|\b(?:what if|as if|even if|i wish|if only|imagine|pretend|suppose|supposing|hypothetically)\b",
-    re.IGNORECASE,
 )

@@ -50,20 +50,29 @@ class _Reading:
         skip = False
         for sentence, as_written in self._listener.own(text, whole=whole):
             shown = _SPACES.sub(" ", as_written)  # patterns would read a long run once per space
-            if skip or requests.is_order(shown):
+            if skip:
                 continue
             what = requests.to_forget(shown)
+            declines = what is None and requests.declined(shown)
+            facts = [] if what is not None or declines else self._new_facts(sentence, as_written)
+            # Most sentences say nothing to keep; only of the others it matters whether they are orders.
+            if (what is None and not declines and not facts) or requests.is_order(shown):
+                continue
             if what is not None:
                 self._forget(item_id, sentence, what)
-            elif requests.declined(shown):
+            elif declines:
                 skip = self._decline(shown)
-            elif sentence not in self._seen or sentence in self._found:  # a long text repeats itself
-                self._seen.add(sentence)
-                self._keep(item_id, facts_of(sentence, as_written))
+            else:
+                self._keep(item_id, facts)
+
+    def _new_facts(self, sentence: str, as_written: str) -> Sequence[StatedFact]:
+        """The facts of a sentence; none where it was said before without leaving any: a long text repeats itself."""
+        if sentence in self._seen and sentence not in self._found:
+            return []
+        self._seen.add(sentence)
+        return facts_of(sentence, as_written)
 
     def _keep(self, item_id: str, facts: Sequence[StatedFact]) -> None:
-        if not facts:
-            return
         self._latest = []
         for fact in facts:
             words = content_words(fact.quote)

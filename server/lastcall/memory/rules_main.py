@@ -1,4 +1,4 @@
-"""The program of the process that runs the rules: reads tasks, one per line, and answers with memories or words."""
+"""The program of the process that runs the rules: takes transcripts, a line of several, and answers with readings."""
 
 from __future__ import annotations
 
@@ -8,32 +8,15 @@ import select
 import signal
 import sys
 import threading
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import msgspec
 
-from ..agents.agent import Memory, Transcript
+from ..agents.agent import Transcript
+from .reading import read_transcript
 
 NICENESS = 5  # the server goes first
 READY = b"ready\n"
-
-
-class RulesTask(msgspec.Struct):
-    """What to do with a transcript: extract its memories, or take it apart into the words of the index."""
-
-    kind: Literal["extract", "index"]
-    transcript: Transcript
-
-
-class RulesAnswer(msgspec.Struct):
-    """What was found in one transcript.
-
-    passages: a list of `Passage`, for the database: the server need not parse it. error: why the task failed, or None.
-    """
-
-    memories: list[Memory] = []
-    passages: msgspec.Raw = msgspec.Raw(b"[]")
-    error: str | None = None
 
 
 def main(cpu_seconds: float) -> NoReturn:
@@ -57,25 +40,18 @@ def main(cpu_seconds: float) -> NoReturn:
 
 
 def _serve(cpu_seconds: float) -> None:
-    # Slow to compile; not above, so that the server can import this module.
-    from .rules import memories_by_rules
-    from .search.indexing import passages_of
+    from . import rules  # noqa: F401 - slow to compile; not above, so that the server can import this module
+    from .search import indexing  # noqa: F401
 
-    decode = msgspec.json.Decoder(RulesTask).decode
+    decode = msgspec.json.Decoder(list[Transcript]).decode
     _write(READY)
     for line in sys.stdin.buffer:
-        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
-        try:
-            task = decode(line)
-            if task.kind == "extract":
-                answer = RulesAnswer(memories_by_rules(task.transcript))
-            else:
-                passages = msgspec.json.encode(passages_of(task.transcript.messages))
-                answer = RulesAnswer(passages=msgspec.Raw(passages))
-        except Exception as error:  # noqa: BLE001 - it is the answer, and costs this one transcript
-            answer = RulesAnswer(error=f"{type(error).__name__}: {error}")
+        readings = []
+        for transcript in decode(line):
+            signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+            readings.append(read_transcript(transcript))
         signal.setitimer(signal.ITIMER_PROF, 0.0)
-        _write(msgspec.json.encode(answer) + b"\n")
+        _write(msgspec.json.encode(readings) + b"\n")
 
 
 def _write(line: bytes) -> None:

@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import structlog
 import trio
 
-from ..agents.agent import AgentFailed, Memory, Message, Transcript
+from ..agents.agent import AgentFailed, Message, Transcript
 from .extract import RulesUnavailable
-from .rules_main import READY, RulesAnswer, RulesTask
+from .reading import Reading
+from .rules_main import READY
 
 START_SECONDS = 10.0
 UP_SECONDS = 30.0  # that a transcript waits for a process to be there
@@ -25,7 +25,7 @@ ANSWER_SECONDS = 10.0  # of the wall clock, however little CPU time that was
 END_SECONDS = 2.0  # for the kernel to end a killed process
 BACKOFF_SECONDS_MIN = 0.1  # before a process that ended is replaced; doubled while none answers
 BACKOFF_SECONDS_MAX = 30.0
-SENT_CHARS_MAX = 1_048_576  # of the newest messages; the oldest of these may exceed it
+SENT_CHARS_MAX = 1_048_576  # of the newest messages of a role; the oldest of these may exceed it
 ANSWER_BYTES_MAX = 4_194_304
 CHUNK_BYTES = 65_536
 SPENT = -signal.SIGPROF  # the exit code of a process whose transcript took more than its CPU time
@@ -35,11 +35,12 @@ _PROGRAM = (
     "import sys; sys.path.append(sys.argv[1]); from lastcall.memory.rules_main import main; main(float(sys.argv[2]))"
 )
 
+_decode = msgspec.json.Decoder(list[Reading]).decode
 _log = structlog.get_logger(__name__)
 
 
 class RulesProcess:
-    """Extracts memories by the rules in a process of its own, one transcript at a time.
+    """Reads transcripts in a process of its own: memories by the rules, and words for the index.
 
     cpu_seconds: CPU time that one transcript may take. Beyond it the process is ended, and replaced.
     """
@@ -56,38 +57,20 @@ class RulesProcess:
         """Has the process started now, not by the first transcript."""
         self._wanted.set()
 
-    async def extract(self, transcript: Transcript) -> Sequence[Memory]:
-        """The memories of a session, by the rules.
+    async def read(self, transcripts: Sequence[Transcript]) -> Sequence[Reading]:
+        """What was found in each of these transcripts, one after the other.
 
         Raises:
-            AgentFailed: The transcript took too long, or the rules failed on it.
+            AgentFailed: One of them took too long, or ended the process. Alone, the others may not fail.
             RulesUnavailable: No process can be started now.
         """
-        spoken = _newest(transcript.messages, "user")
-        if not spoken:
-            return []
-        return (await self._answer("extract", replace(transcript, messages=spoken))).memories
-
-    async def index(self, transcript: Transcript) -> str:
-        """The words of a session's turns, as `Store.finish_memory` takes them.
-
-        Raises:
-            AgentFailed: The transcript took too long, or failed.
-            RulesUnavailable: No process can be started now.
-        """
-        said = _newest(transcript.messages, "user", "assistant")
-        if not said:
-            return "[]"
-        return bytes((await self._answer("index", replace(transcript, messages=said))).passages).decode()
-
-    async def _answer(self, kind: Literal["extract", "index"], transcript: Transcript) -> RulesAnswer:
-        line = msgspec.json.encode(RulesTask(kind, transcript)) + b"\n"
+        line = msgspec.json.encode([replace(each, messages=_newest(each.messages)) for each in transcripts]) + b"\n"
         self.start()
         while True:
             await self._until_ready()
             async with self._turn:
                 if self._process is not None:
-                    return await self._ask(self._process, line)
+                    return _decode(await self._ask(self._process, line))
 
     async def _until_ready(self) -> None:
         with trio.move_on_after(UP_SECONDS):
@@ -96,7 +79,7 @@ class RulesProcess:
             return
         raise RulesUnavailable(f"no process for the rules within {UP_SECONDS:g} s")
 
-    async def _ask(self, process: trio.Process, line: bytes) -> RulesAnswer:
+    async def _ask(self, process: trio.Process, line: bytes) -> bytes:
         answer = b""
         try:
             with trio.move_on_after(ANSWER_SECONDS) as limit:
@@ -108,10 +91,7 @@ class RulesProcess:
         if not answer:
             raise AgentFailed("extraction_failed", await self._failure(process, late=limit.cancelled_caught))
         self._backoff_seconds = BACKOFF_SECONDS_MIN
-        found = msgspec.json.decode(answer, type=RulesAnswer)
-        if found.error is not None:
-            raise AgentFailed("extraction_failed", f"the rules failed: {found.error}")
-        return found
+        return answer
 
     async def _failure(self, process: trio.Process, *, late: bool) -> str:
         if late:
@@ -174,13 +154,13 @@ async def _started(cpu_seconds: float) -> AsyncIterator[trio.Process]:
         await trio.aclose_forcefully(process.stdout)
 
 
-def _newest(messages: Sequence[Message], *roles: str) -> list[Message]:
-    """The newest messages of these roles, whole, oldest first: encoding a long session would hold up the event loop."""
-    taken, left = [], SENT_CHARS_MAX
+def _newest(messages: Sequence[Message]) -> list[Message]:
+    """The newest messages of the user, and of the agent, whole, in their order; encoding all would hold up the loop."""
+    taken, left = [], {"user": SENT_CHARS_MAX, "assistant": SENT_CHARS_MAX}
     for message in reversed(messages):
-        if message.role in roles and left > 0:
+        if left.get(message.role, 0) > 0:
             taken.append(message)
-            left -= len(message.text)
+            left[message.role] -= len(message.text)
     return taken[::-1]
 
 

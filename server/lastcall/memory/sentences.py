@@ -42,6 +42,11 @@ def sentences(text: str, *, whole: bool) -> Iterator[tuple[str, str]]:
                 first = False
 
 
+def lowered(text: str) -> str:
+    """The text in lower case, each character at its place: patterns that ignore case take twice as long to search."""
+    return text.replace("\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}", "i").lower()
+
+
 def _spans(line: str) -> Iterator[tuple[int, int]]:
     """Start and end of each sentence of a line, with its full stop, without list markers and white space."""
     start = 0

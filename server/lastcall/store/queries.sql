@@ -257,53 +257,63 @@ SELECT delete_conversation($1, $2) AS outcome;
 -- SKIP LOCKED: two servers at the same time claim different sessions. An attempt counts when it begins, so that a
 -- transcript that crashes its server is not retried forever. Returns the messages of each session, without function
 -- calls and deleted items; for a session without messages, one row with NULLs.
--- $3: NULL, or the only session to claim: found by its key, however long the queue is.
+-- $3: NULL, or the only sessions to claim: found by their keys, however long the queue is.
 -- $4: the longest wait in seconds, of a claim or a back-off. What is due later than that, or was never tried and is due
 -- later than now, was due before the clock was set back. It is looked for where nothing else is due.
+-- $5: bytes of what was said in the sessions that are claimed together; one that has more of them is claimed alone.
 -- unhurried: nobody was told of a claim, nor of what finish_memory stores, and the work is found again where a crash of
 -- the database takes it back. So neither waits for the disk, nor for a standby; what comes later takes them along.
 WITH unhurried AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true)
 ), oldest AS MATERIALIZED (
-    SELECT session_id FROM conversation_sessions
-     WHERE $3::uuid IS NULL AND memory_status = 'pending' AND memory_due_at <= now()
+    SELECT session_id, memory_due_at FROM conversation_sessions
+     WHERE $3::uuid[] IS NULL AND memory_status = 'pending' AND memory_due_at <= now()
      ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ), stranded AS MATERIALIZED (
-    SELECT session_id FROM conversation_sessions
-     WHERE $3::uuid IS NULL AND NOT EXISTS (SELECT FROM oldest) AND memory_status = 'pending' AND memory_due_at > now()
+    SELECT session_id, memory_due_at FROM conversation_sessions
+     WHERE $3::uuid[] IS NULL AND NOT EXISTS (SELECT FROM oldest) AND memory_status = 'pending' AND memory_due_at > now()
        AND (memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => $4))
      ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED
-), this AS MATERIALIZED (
-    SELECT session_id FROM conversation_sessions
-     WHERE session_id = $3::uuid AND memory_status = 'pending'
+), these AS MATERIALIZED (
+    SELECT session_id, memory_due_at FROM conversation_sessions
+     WHERE session_id = ANY ($3::uuid[]) AND memory_status = 'pending'
        AND (memory_due_at <= now() OR memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => $4))
-       FOR UPDATE SKIP LOCKED
+     LIMIT $1 FOR UPDATE SKIP LOCKED
+), free AS MATERIALIZED (
+    SELECT session_id, memory_due_at, (SELECT coalesce(sum(octet_length(content)), 0) FROM messages m
+                                        WHERE m.session_id = each.session_id AND kind = 'message') AS bytes
+      FROM (SELECT * FROM oldest UNION ALL SELECT * FROM stranded UNION ALL SELECT * FROM these) each
+), fitting AS MATERIALIZED (
+    SELECT session_id FROM (SELECT session_id, row_number() OVER queue AS number, sum(bytes) OVER queue AS bytes FROM free
+                            WINDOW queue AS (ORDER BY memory_due_at, session_id ROWS UNBOUNDED PRECEDING)) queued
+     WHERE number = 1 OR bytes <= $5
 ), claimed AS (
     UPDATE conversation_sessions s
        SET memory_due_at = now() + make_interval(secs => $2), memory_attempts = memory_attempts + 1
-     WHERE session_id IN (
-           SELECT session_id FROM oldest UNION ALL SELECT session_id FROM stranded UNION ALL SELECT session_id FROM this)
+     WHERE session_id = ANY (ARRAY (SELECT session_id FROM fitting))
     RETURNING session_id, user_id, memory_attempts
+), said AS MATERIALIZED ( -- by an array of keys: a join may read all messages
+    SELECT session_id, role, content, item_id, position, created_at FROM messages
+     WHERE session_id = ANY (ARRAY (SELECT session_id FROM fitting)) AND kind = 'message' AND deleted_at IS NULL
 )
 SELECT session_id, claimed.user_id, memory_attempts, role, content, item_id
-  FROM unhurried CROSS JOIN claimed
-  LEFT JOIN (SELECT * FROM messages WHERE kind = 'message' AND deleted_at IS NULL) said USING (session_id)
+  FROM unhurried CROSS JOIN claimed LEFT JOIN said USING (session_id)
  ORDER BY session_id, position, created_at;
 
 -- name: finish_memory
--- Marking the row, keeping its memories ($2) and indexing its turns ($4) are one statement, so that only the server that
--- marks it does the rest. $3: seconds that a memory is kept after it was said; NULL: forever. unhurried: as in claim_memory.
+-- unhurried: as in claim_memory. $1: a list of `FinishedMemory`. $2: seconds that a memory is kept after it was said;
+-- NULL: forever.
 WITH unhurried AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true)
-), done AS (
-    UPDATE conversation_sessions
-       SET memory_status = 'done', memory_finalized_at = now(), memory_due_at = NULL, memory_error = NULL
-     WHERE session_id = $1 AND memory_status = 'pending'
-    RETURNING session_id, user_id
 )
-SELECT session_id, keep_memories(user_id, session_id, $2::jsonb, make_interval(secs => $3)),
-       index_session(user_id, session_id, $4::jsonb)
-  FROM unhurried CROSS JOIN done;
+SELECT session_id FROM unhurried, finish_memories($1::jsonb, make_interval(secs => $2)) AS session_id;
+
+-- name: renew_memory
+-- Of the sessions $1, those that are still claimed by the attempts $2, for $3 seconds more.
+UPDATE conversation_sessions s SET memory_due_at = now() + make_interval(secs => $3)
+  FROM unnest($1::uuid[], $2::integer[]) AS claim (session_id, attempts)
+ WHERE s.session_id = claim.session_id AND memory_status = 'pending' AND memory_attempts = attempts
+   AND s.session_id = ANY ($1::uuid[]);
 
 -- name: expire_memories
 WITH old AS MATERIALIZED (
@@ -389,6 +399,11 @@ WITH past AS MATERIALIZED (
 ), hit AS MATERIALIZED (
     SELECT number, lexeme, passage_id, mentions, weight_max FROM asked JOIN recall_lexemes l USING (lexeme)
      WHERE l.user_id = $1 AND l.lexeme = ANY (ARRAY(SELECT lexeme FROM asked)) -- else all of the user's may be read
+    UNION ALL
+    SELECT number, lexeme, passage_id, mentions, weight_max FROM asked JOIN (
+           SELECT passage_id, each.* FROM recall_passages p
+            CROSS JOIN LATERAL postings_of(together, lengths, message_ids, said_at) each
+            WHERE user_id = $1 AND together IS NOT NULL) newest USING (lexeme)
 ), frequency AS MATERIALIZED (
     SELECT number, max(turns) AS turns, max(passages) AS passages
       FROM (SELECT number, sum(cardinality(mentions))::float8 AS turns, count(*)::float8 AS passages
@@ -416,7 +431,9 @@ SELECT number, NULL::bigint AS passage_id, of_turns AS rarity, known, NULL::smal
 UNION ALL
 SELECT NULL, passage_id, NULL, NULL, flags, topic, at_most FROM candidate JOIN past USING (passage_id)
 UNION ALL
-SELECT number, passage_id, NULL, NULL, mentions, NULL, NULL FROM candidate JOIN hit USING (passage_id);
+SELECT number, passage_id, NULL, NULL, mentions, NULL, NULL
+  FROM candidate JOIN hit USING (passage_id) JOIN rarity USING (number)
+ WHERE of_turns >= 0.02 * (SELECT max(of_turns) FROM rarity); -- what nearly every turn says tells none from another
 
 -- name: read_turns
 -- Of passages $2, the turns $3, in this order, without those that were deleted since.
@@ -430,7 +447,7 @@ SELECT to_char(least(m.created_at, s.session_end), 'YYYY-MM-DD') AS date, role A
 
 -- name: release_memory
 UPDATE conversation_sessions SET memory_due_at = now(), memory_attempts = greatest(memory_attempts - 1, 0)
- WHERE session_id = $1 AND memory_status = 'pending';
+ WHERE session_id = ANY ($1::uuid[]) AND memory_status = 'pending';
 
 -- name: fail_memory
 -- $3: seconds until the next attempt; NULL: none.

@@ -8,7 +8,9 @@ from enum import StrEnum
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from ..agents.agent import Transcript
+import msgspec
+
+from ..agents.agent import Memory, Transcript
 from ..agents.recalled import RecalledTurn
 from .people.memories import RememberedFact as RememberedFact
 
@@ -20,6 +22,8 @@ MEMORY_WAIT_SECONDS_MAX = 330.0  # until memory is due: above the longest back-o
 CLOCK_STEP_SECONDS_MAX = 60.0
 # A session that ended earlier and is still pending is part of a backlog: no begin waits for its memory.
 RECENT_SECONDS = 10.0
+CLAIM_BYTES_MAX = 65_536  # of the transcripts that are claimed together; a session that has more is claimed alone
+NO_PASSAGES = msgspec.Raw(b"[]")
 PAGE_BYTES_MAX = 1_048_576  # of the content of a page of items; the item that exceeds it is the page's last one
 
 
@@ -203,6 +207,15 @@ class MemoryClaim:
 
     transcript: Transcript
     attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedMemory:
+    """What is kept of a session. memories: in order. passages: JSON of `memory.search.indexing.Passage`."""
+
+    session_id: UUID
+    memories: Sequence[Memory] = ()
+    passages: msgspec.Raw = field(default_factory=lambda: NO_PASSAGES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 from uuid import UUID
 
-from ..agents.agent import Memory
 from .conversations.seam import ConversationStore
 from .credentials import ClientSecret, Credential
 from .lease import InstanceStore
 from .people.store import PeopleStore
 from .records import (
+    FinishedMemory,
     ItemDeletion,
     MemoryClaim,
     PastTurn,
@@ -142,33 +142,40 @@ class Store(InstanceStore, ConversationStore, PeopleStore, Protocol):
     # --- memories
 
     async def claim_memory(
-        self, limit: int, lease_seconds: float, *, session_id: UUID | None = None
+        self, limit: int, lease_seconds: float, *, session_ids: Sequence[UUID] | None = None
     ) -> Sequence[MemoryClaim]:
         """Claims up to `limit` closed sessions with pending memory; nobody else gets them for `lease_seconds`.
 
-        session_id: claims this one only, if it is pending and free.
+        Together they have no more than `CLAIM_BYTES_MAX` of transcripts; a longer session is claimed alone.
+
+        session_ids: claims none but these, where they are pending and free.
         """
         ...
 
     async def finish_memory(
-        self,
-        session_id: UUID,
-        memories: Sequence[Memory],
-        passages: str = "[]",
-        *,
-        lifetime_seconds: float | None = None,
-    ) -> bool:
-        """Keeps the memories of a session, makes its turns searchable and marks it as done, in one statement.
+        self, finished: Sequence[FinishedMemory], *, lifetime_seconds: float | None = None
+    ) -> Collection[UUID]:
+        """Keeps the memories of sessions, makes their turns searchable and marks them as done: all, or none.
 
-        Newer facts supersede older ones; nothing is kept that was forgotten or deleted. memories: in order. passages:
-        JSON of `memory.search.indexing.Passage`. lifetime_seconds: of each memory; None: forever.
+        Newer facts supersede older ones; nothing is kept that was forgotten or deleted.
 
-        Returns: False where it was not pending any more.
+        Args:
+            finished: What is kept of each session.
+            lifetime_seconds: Of each memory; None: forever.
+
+        Returns: The sessions that were still pending; of the others nothing is kept.
+
+        Raises:
+            InvalidRow: The database refused something, of whichever session.
         """
         ...
 
-    async def release_memory(self, session_id: UUID) -> None:
-        """Gives a claim back: the session is due at once, and the attempt does not count."""
+    async def renew_memory(self, claims: Sequence[MemoryClaim], lease_seconds: float) -> None:
+        """Keeps claims for `lease_seconds` from now, where nobody else has taken them over."""
+        ...
+
+    async def release_memory(self, session_ids: Sequence[UUID]) -> None:
+        """Gives claims back: the sessions are due at once, and the attempt does not count."""
         ...
 
     async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:

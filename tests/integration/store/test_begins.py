@@ -12,7 +12,7 @@ import trio
 from lastcall.store.errors import InstanceGone, InvalidRow
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
-from lastcall.store.records import Recollection, RememberedFact, SessionStart
+from lastcall.store.records import FinishedMemory, Recollection, RememberedFact, SessionStart
 
 from tests.support.instances import instance
 
@@ -80,7 +80,9 @@ async def test_a_begin_recalls_what_is_known_of_its_user(world: World) -> None:
     spoken = await world.spoken("ada")
     again = session_of(world, "ada", memories_max=2)
     assert await world.store.begin_session(again, within=WITHIN) == Recollection([], pending=True)
-    await world.store.finish_memory(spoken.session_id, [memory(text) for text in ("one", "two", 'thr"ee\n')])
+    await world.store.finish_memory(
+        [FinishedMemory(spoken.session_id, [memory(text) for text in ("one", "two", 'thr"ee\n')])]
+    )
     known = await world.store.begin_session(session_of(world, "ada", memories_max=2), within=WITHIN)
     assert known == await world.store.recall("ada", 2)
     assert known.facts == [RememberedFact("note", "two"), RememberedFact("note", 'thr"ee\n')]
@@ -91,7 +93,7 @@ async def test_each_of_many_begins_recalls_its_own_users_memories(world: World) 
     users = [f"user-{number}" for number in range(20)]
     for user in users:
         spoken = await world.spoken(user)
-        await world.store.finish_memory(spoken.session_id, [memory(f"of {user}")])
+        await world.store.finish_memory([FinishedMemory(spoken.session_id, [memory(f"of {user}")])])
     starts = [session_of(world, user, memories_max=5) for user in users]
     known = await gather(*(partial(world.store.begin_session, start, within=WITHIN) for start in starts))
     assert [each.facts for each in known] == [[RememberedFact("note", f"of {user}")] for user in users]

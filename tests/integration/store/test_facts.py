@@ -12,6 +12,7 @@ from lastcall.memory.outcomes import acceptable
 from lastcall.memory.rules import memories_by_rules
 from lastcall.store.people.reports import erase_user, export_user
 from lastcall.store.postgres import PostgresStore
+from lastcall.store.records import FinishedMemory
 
 from tests.support import spoken_facts
 from tests.support.instances import instance
@@ -32,8 +33,8 @@ async def world(postgres_store: PostgresStore) -> PostgresWorld:
 async def learn(world: PostgresWorld, *texts: str, user: str = "ada") -> UUID:
     """A session in which the user says this, finalized by the rules."""
     start = await world.spoken(user, *texts)
-    (claim,) = await world.store.claim_memory(1, 60.0, session_id=start.session_id)
-    await world.store.finish_memory(start.session_id, acceptable(memories_by_rules(claim.transcript)))
+    (claim,) = await world.store.claim_memory(1, 60.0, session_ids=[start.session_id])
+    await world.store.finish_memory([FinishedMemory(start.session_id, acceptable(memories_by_rules(claim.transcript)))])
     return start.session_id
 
 
@@ -70,8 +71,8 @@ async def test_within_one_session_the_last_word_counts(world: PostgresWorld) -> 
 async def test_an_older_session_that_is_finalized_late_supersedes_nothing(world: PostgresWorld) -> None:
     late = await world.spoken("ada", "I live in Berlin.")
     await learn(world, "I live in Paris.")
-    (claim,) = await world.store.claim_memory(1, 60.0, session_id=late.session_id)
-    await world.store.finish_memory(late.session_id, memories_by_rules(claim.transcript))
+    (claim,) = await world.store.claim_memory(1, 60.0, session_ids=[late.session_id])
+    await world.store.finish_memory([FinishedMemory(late.session_id, memories_by_rules(claim.transcript))])
     assert await known(world) == ["I live in Paris."]
 
 
@@ -103,7 +104,7 @@ async def test_what_was_deleted_while_its_memory_was_made_is_not_kept(world: Pos
     start = await world.spoken("ada", "I live in Berlin.", "I'm vegan.")
     (claim,) = await world.store.claim_memory(1, 60.0)
     await world.sql("UPDATE messages SET deleted_at = now() WHERE content = 'I live in Berlin.'")
-    await world.store.finish_memory(start.session_id, memories_by_rules(claim.transcript))
+    await world.store.finish_memory([FinishedMemory(start.session_id, memories_by_rules(claim.transcript))])
     assert await known(world) == ["I'm vegan."]
 
 
@@ -144,7 +145,9 @@ async def test_an_edited_memory_says_what_its_owner_wrote(world: PostgresWorld) 
 async def test_a_memory_ends_with_its_lifetime(world: PostgresWorld) -> None:
     start = await world.spoken("ada", "I'm vegan.")
     (claim,) = await world.store.claim_memory(1, 60.0)
-    await world.store.finish_memory(start.session_id, memories_by_rules(claim.transcript), lifetime_seconds=3_600.0)
+    await world.store.finish_memory(
+        [FinishedMemory(start.session_id, memories_by_rules(claim.transcript))], lifetime_seconds=3_600.0
+    )
     await world.store.expire_memories(10)
     assert await known(world) == ["I'm vegan."]
     await world.sql("UPDATE user_memories SET expires_at = now() - interval '1 second'")

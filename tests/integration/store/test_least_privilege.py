@@ -11,11 +11,11 @@ from uuid import UUID, uuid4
 import pytest
 import trio
 from lastcall.cli import entry
-from lastcall.memory.extract import index_in_process
+from lastcall.memory.reading import read_in_process
 from lastcall.memory.search.recalling import question_of, search_turns
 from lastcall.store.postgres import migrate_schema, open_store
 from lastcall.store.postgres.preparation.grants import DELETED_FROM, WRITTEN
-from lastcall.store.records import ItemDeletion
+from lastcall.store.records import FinishedMemory, ItemDeletion
 
 from tests.support.databases import as_role, new_database, new_role, psql
 from tests.support.instances import instance
@@ -97,12 +97,12 @@ def test_a_role_with_grants_runs_the_server(owned: tuple[str, str]) -> None:
 async def _remember(world: PostgresWorld) -> None:
     (claim,) = await world.store.claim_memory(1, 60.0)
     session_id = UUID(claim.transcript.session_id)
-    passages = await index_in_process(claim.transcript)
+    (reading,) = await read_in_process([claim.transcript])
     await world.store.fail_memory(session_id, "it failed", retry_after=0.0)
     await world.store.claim_memory(1, 60.0)
-    await world.store.release_memory(session_id)
+    await world.store.release_memory([session_id])
     await world.store.claim_memory(1, 60.0)
-    assert await world.store.finish_memory(session_id, [memory("likes tea")], passages)
+    assert await world.store.finish_memory([FinishedMemory(session_id, [memory("likes tea")], reading.passages)])
     known = await world.store.recall("ada", 10)
     assert known.facts
     assert known.has_past

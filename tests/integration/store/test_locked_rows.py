@@ -188,7 +188,7 @@ async def test_a_key_that_is_locked_holds_up_no_other_question(world: PostgresWo
 async def test_retrying_memories_leaves_a_locked_row(world: PostgresWorld) -> None:
     locked, other = await world.spoken(), await world.spoken()
     for start in (locked, other):
-        await world.store.claim_memory(1, 60.0, session_id=start.session_id)
+        await world.store.claim_memory(1, 60.0, session_ids=[start.session_id])
         await world.store.fail_memory(start.session_id, "it failed", retry_after=None)
     async with transaction(world) as ask:
         await ask(LOCK_ROW, locked.session_id)
@@ -232,7 +232,7 @@ async def test_a_claim_of_one_session_does_not_wait_for_its_row(world: PostgresW
     async with transaction(world) as ask:
         await ask(LOCK_ROW, start.session_id)
         with at_once():
-            assert await world.store.claim_memory(1, 60.0, session_id=start.session_id) == []
+            assert await world.store.claim_memory(1, 60.0, session_ids=[start.session_id]) == []
 
 
 # --- what waits

@@ -9,13 +9,19 @@ import msgspec
 import pytest
 import trio
 from lastcall.agents.agent import Memory
-from lastcall.config import Settings
-from lastcall.memory import attempts, finalizer
+from lastcall.memory import attempts
 from lastcall.store.errors import InvalidRow
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from lastcall.store.queries import QUERIES
-from lastcall.store.records import MEMORY_WAIT_SECONDS_MAX, RECENT_SECONDS, MemoryClaim, RememberedFact
+from lastcall.store.records import (
+    CLAIM_BYTES_MAX,
+    MEMORY_WAIT_SECONDS_MAX,
+    RECENT_SECONDS,
+    FinishedMemory,
+    MemoryClaim,
+    RememberedFact,
+)
 from trio.testing import MockClock
 
 from tests.support.instances import instance
@@ -42,7 +48,7 @@ async def test_words_stored_with_the_end_count_as_spoken(world: World) -> None:
 
 async def test_a_claim_holds_the_sessions_own_items_in_order(world: World) -> None:
     first = await world.spoken("ada", "earlier")
-    await world.store.finish_memory(first.session_id, [])
+    await world.store.finish_memory([FinishedMemory(first.session_id, [])])
     start = await world.begin("ada", conversation_id=first.conversation_id)
     await world.append(item(start, "second", position=2, role="assistant", item_id="b"))
     await world.append(item(start, "first", position=1, item_id="a"))
@@ -72,20 +78,20 @@ async def test_a_claim_takes_no_more_than_its_limit(world: World) -> None:
 
 async def test_a_claim_by_session_takes_that_one_only_and_only_where_it_is_free(world: World) -> None:
     older, own, active = await world.spoken(), await world.spoken(), await world.begin()
-    (claim,) = await world.store.claim_memory(1, 60.0, session_id=own.session_id)
+    (claim,) = await world.store.claim_memory(1, 60.0, session_ids=[own.session_id])
     assert (claim.transcript.session_id, claim.attempts) == (str(own.session_id), 1)
     assert [(each.role, each.item_id) for each in claim.transcript.messages] != []
     for taken in (own, active):
-        assert await world.store.claim_memory(1, 60.0, session_id=taken.session_id) == []
+        assert await world.store.claim_memory(1, 60.0, session_ids=[taken.session_id]) == []
     (other,) = await world.store.claim_memory(5, 60.0)
     assert other.transcript.session_id == str(older.session_id)
-    await world.store.finish_memory(own.session_id, [])
-    assert await world.store.claim_memory(1, 60.0, session_id=own.session_id) == []
+    await world.store.finish_memory([FinishedMemory(own.session_id, [])])
+    assert await world.store.claim_memory(1, 60.0, session_ids=[own.session_id]) == []
 
 
 async def test_a_session_is_claimed_once_by_its_own_server_and_all_others(world: World) -> None:
     start = await world.spoken()
-    claims = [lambda: world.store.claim_memory(1, 60.0, session_id=start.session_id)] * 3
+    claims = [lambda: world.store.claim_memory(1, 60.0, session_ids=[start.session_id])] * 3
     claims += [lambda: world.store.claim_memory(1, 60.0)] * 3
     assert sorted(map(len, await gather(*claims))) == [0, 0, 0, 0, 0, 1]
 
@@ -102,11 +108,13 @@ async def test_a_claim_that_runs_out_is_anothers(world: World, clock: MockClock 
 async def test_memory_is_applied_once_by_whoever_is_first(world: World) -> None:
     start = await world.spoken()
     await world.store.claim_memory(1, 60.0)
-    calls = [lambda text=text: world.store.finish_memory(start.session_id, [memory(text)]) for text in "ab"]
+    calls = [
+        lambda text=text: world.store.finish_memory([FinishedMemory(start.session_id, [memory(text)])]) for text in "ab"
+    ]
     results = await gather(*calls)
-    assert sorted(results) == [False, True]
+    assert sorted(map(list, results)) == [[], [start.session_id]]
     facts = (await world.store.recall("ada", 10)).facts
-    assert facts == [RememberedFact("note", "ab"[results.index(True)])]
+    assert facts == [RememberedFact("note", "ab"[results.index([start.session_id])])]
     row = await world.session(start.session_id)
     assert (row.memory_status, row.memory_error) == ("done", None)
     assert row.memory_finalized_at is not None
@@ -117,14 +125,14 @@ async def test_a_memory_that_cannot_be_stored_leaves_all_of_them_pending(world: 
     start = await world.spoken()
     for bad in (memory("x" * 1001), memory(""), memory("fine", "k" * 33), memory("nul \0")):
         with pytest.raises(InvalidRow):
-            await world.store.finish_memory(start.session_id, [memory("fine"), bad])
+            await world.store.finish_memory([FinishedMemory(start.session_id, [memory("fine"), bad])])
     assert (await world.session(start.session_id)).memory_status == "pending"
     assert (await world.store.recall("ada", 10)).facts == []
 
 
 async def test_memory_of_an_active_session_is_not_finished(world: World) -> None:
     start = await world.begin()
-    assert await world.store.finish_memory(start.session_id, [memory("fine")]) is False
+    assert await world.store.finish_memory([FinishedMemory(start.session_id, [memory("fine")])]) == []
     assert (await world.store.recall("ada", 10)).facts == []
 
 
@@ -134,7 +142,7 @@ async def test_an_item_that_is_deleted_takes_its_memory_along(world: World) -> N
     await world.append(kept, gone)
     await world.store.end_session(end(start))
     facts = [memory(each.content, item_id=each.item_id) for each in (kept, gone)]
-    assert await world.store.finish_memory(start.session_id, facts)
+    assert await world.store.finish_memory([FinishedMemory(start.session_id, facts)])
     again = await world.begin(conversation_id=start.conversation_id)
     await world.store.delete_item(deletion(again, gone.item_id), within=WITHIN)
     assert [fact.content for fact in (await world.store.recall("ada", 10)).facts] == ["I'm vegan."]
@@ -151,25 +159,25 @@ async def test_nothing_is_remembered_of_an_item_that_was_deleted_meanwhile(world
     again = await world.begin(conversation_id=start.conversation_id)
     await world.store.delete_item(deletion(again, gone.item_id), within=WITHIN)
     facts = [memory(each.text, item_id=each.item_id) for each in claim.transcript.messages]
-    assert await world.store.finish_memory(start.session_id, facts)
+    assert await world.store.finish_memory([FinishedMemory(start.session_id, facts)])
     assert [fact.content for fact in (await world.store.recall("ada", 10)).facts] == ["I'm vegan."]
 
 
 async def test_the_same_memory_again_is_one_memory_the_newest(world: World) -> None:
     for facts in ([memory("Likes tea"), memory("LIKES TEA")], [memory("Has a cat")], [memory("likes tea")]):
         start = await world.spoken()
-        assert await world.store.finish_memory(start.session_id, facts)
+        assert await world.store.finish_memory([FinishedMemory(start.session_id, facts)])
     recalled = [fact.content.lower() for fact in (await world.store.recall("ada", 10)).facts]
     assert recalled == ["has a cat", "likes tea"]
     start = await world.spoken()
-    await world.store.finish_memory(start.session_id, [memory("likes tea", "like")])
+    await world.store.finish_memory([FinishedMemory(start.session_id, [memory("likes tea", "like")])])
     assert len((await world.store.recall("ada", 10)).facts) == 3
 
 
 async def test_the_newest_memories_are_recalled_oldest_first_and_no_one_elses(world: World) -> None:
     for user, text in (("ada", "one"), ("eve", "hers"), ("ada", "two"), ("ada", "three")):
         start = await world.spoken(user)
-        await world.store.finish_memory(start.session_id, [memory(text)])
+        await world.store.finish_memory([FinishedMemory(start.session_id, [memory(text)])])
     assert [fact.content for fact in (await world.store.recall("ada", 2)).facts] == ["two", "three"]
     assert (await world.store.recall("bob", 2)).facts == []
 
@@ -183,7 +191,7 @@ async def test_memory_is_pending_for_its_user_from_the_end_until_it_is_done(worl
     assert not (await world.store.recall("eve", 10)).pending
     await world.store.claim_memory(1, 60.0)
     assert (await world.store.recall("ada", 10)).pending
-    await world.store.finish_memory(start.session_id, [memory("tea"), memory("cats")])
+    await world.store.finish_memory([FinishedMemory(start.session_id, [memory("tea"), memory("cats")])])
     recalled = await world.store.recall("ada", 10)
     assert ([fact.content for fact in recalled.facts], recalled.pending) == (["tea", "cats"], False)
 
@@ -209,7 +217,7 @@ async def test_memory_of_a_session_that_ended_long_ago_is_not_pending(postgres_s
 async def test_one_sessions_memories_are_recalled_in_the_agents_order(world: World) -> None:
     start = await world.spoken()
     texts = ["north", "east", "south", "west", "up", "down"]
-    await world.store.finish_memory(start.session_id, [memory(text) for text in texts])
+    await world.store.finish_memory([FinishedMemory(start.session_id, [memory(text) for text in texts])])
     assert [fact.content for fact in (await world.store.recall("ada", 10)).facts] == texts
 
 
@@ -230,20 +238,20 @@ async def test_a_try_that_failed_for_good_is_not_claimed_again(world: World) -> 
     row = await world.session(start.session_id)
     assert (row.memory_status, row.memory_error, row.memory_due_at) == ("failed", "hopeless", None)
     assert await world.store.claim_memory(1, 60.0) == []
-    assert await world.store.finish_memory(start.session_id, [memory("late")]) is False
+    assert await world.store.finish_memory([FinishedMemory(start.session_id, [memory("late")])]) == []
 
 
 async def test_a_claim_that_is_given_back_is_due_at_once_and_costs_no_try(world: World) -> None:
     start = await world.spoken()
     (first,) = await world.store.claim_memory(1, 3_600)
-    await world.store.release_memory(start.session_id)
+    await world.store.release_memory([start.session_id])
     (second,) = await world.store.claim_memory(1, 3_600)
     assert (first.attempts, second.attempts) == (1, 1)
 
 
 async def test_a_failure_after_the_finish_changes_nothing(world: World) -> None:
     start = await world.spoken()
-    await world.store.finish_memory(start.session_id, [])
+    await world.store.finish_memory([FinishedMemory(start.session_id, [])])
     await world.store.fail_memory(start.session_id, "late", retry_after=0.0)
     row = await world.session(start.session_id)
     assert (row.memory_status, row.memory_error) == ("done", None)
@@ -255,9 +263,11 @@ async def test_memory_work_waits_for_no_disk_and_other_commits_of_its_connection
     """What a crash of the database takes back is pending again."""
     world = await registered(postgres_store)
     start = await world.spoken()
-    tea = msgspec.json.encode([Memory("preference", "The user likes tea.", "", "tea")]).decode()
-    finished: list[Any] = [start.session_id, tea, None, "[]"]
-    statements = {"claim_memory": [1, 60.0, None, MEMORY_WAIT_SECONDS_MAX], "finish_memory": finished}
+    tea = FinishedMemory(start.session_id, [Memory("preference", "The user likes tea.", "", "tea")])
+    statements: dict[str, list[Any]] = {
+        "claim_memory": [1, 60.0, None, MEMORY_WAIT_SECONDS_MAX, CLAIM_BYTES_MAX],
+        "finish_memory": [msgspec.json.encode([tea]).decode(), None],
+    }
 
     async def look() -> list[str]:
         shown = []
@@ -270,6 +280,45 @@ async def test_memory_work_waits_for_no_disk_and_other_commits_of_its_connection
         return shown
 
     assert await bounded_call(postgres_store._loop, CALL_SECONDS, look) == ["off", "on", "off", "on"]
+
+
+async def test_sessions_are_claimed_together_up_to_so_many_bytes_and_a_long_one_alone(
+    postgres_store: PostgresStore,
+) -> None:
+    world = await registered(postgres_store)
+    sizes = [CLAIM_BYTES_MAX // 2, CLAIM_BYTES_MAX // 3, CLAIM_BYTES_MAX + 1, 10, 10]
+    for size in sizes:
+        await world.spoken("ada", "x" * size)
+    claimed = []
+    while claims := await world.store.claim_memory(10, 60.0):
+        claimed.append([len(claim.transcript.messages[0].text) for claim in claims])
+    assert [sorted(each, reverse=True) for each in claimed] == [sizes[:2], sizes[2:3], sizes[3:]]
+
+
+async def test_a_claim_is_renewed_by_whoever_still_has_it(world: World) -> None:
+    start = await world.spoken()
+    (first,) = await world.store.claim_memory(1, LEASE_SECONDS)
+    await world.store.renew_memory([first], 60.0)
+    assert await world.store.claim_memory(1, 60.0) == []
+    await world.store.release_memory([start.session_id])
+    (second,) = await world.store.claim_memory(1, 60.0)
+    await world.store.fail_memory(start.session_id, "it failed", retry_after=0.0)
+    (third,) = await world.store.claim_memory(1, LEASE_SECONDS)
+    await world.store.renew_memory([second], 60.0)  # it is another's by now
+    claims: Sequence[MemoryClaim] = await soon(lambda: world.store.claim_memory(1, 60.0))
+    assert (second.attempts, third.attempts, claims[0].attempts) == (1, 2, 3)
+
+
+async def test_of_sessions_that_are_finished_together_one_that_is_refused_takes_all_back(world: World) -> None:
+    starts = [await world.spoken() for _ in range(3)]
+    await world.store.claim_memory(3, 60.0)
+    bad = [FinishedMemory(start.session_id, [memory("tea")]) for start in starts[:2]]
+    bad.append(FinishedMemory(starts[2].session_id, [memory("")]))
+    with pytest.raises(InvalidRow):
+        await world.store.finish_memory(bad)
+    assert [(await world.session(start.session_id)).memory_status for start in starts] == ["pending"] * 3
+    assert not (await world.store.recall("ada", 10)).facts
+    assert {*await world.store.finish_memory(bad[:2])} == {start.session_id for start in starts[:2]}
 
 
 # --- a clock that is set
@@ -292,8 +341,8 @@ async def test_memory_that_was_due_before_the_clock_was_set_back_is_due(
     world = await registered(postgres_store)
     start = await world.spoken()
     await world.sql(DUE, start.session_id, step_seconds)
-    session_id = start.session_id if by_session else None
-    assert len(await world.store.claim_memory(1, 60.0, session_id=session_id)) == 1
+    session_ids = [start.session_id] if by_session else None
+    assert len(await world.store.claim_memory(1, 60.0, session_ids=session_ids)) == 1
 
 
 async def test_a_claim_or_back_off_of_before_the_clock_was_set_back_ends(postgres_store: PostgresStore) -> None:
@@ -308,5 +357,4 @@ async def test_a_claim_or_back_off_of_before_the_clock_was_set_back_ends(postgre
 
 
 async def test_no_memory_waits_longer_than_the_longest_wait() -> None:
-    claim_seconds = Settings().memory_seconds + finalizer.CLAIM_MARGIN_SECONDS
-    assert max(claim_seconds, attempts.BACKOFF_SECONDS_MAX) < MEMORY_WAIT_SECONDS_MAX
+    assert max(attempts.CLAIM_SECONDS, attempts.BACKOFF_SECONDS_MAX) < MEMORY_WAIT_SECONDS_MAX

@@ -186,7 +186,7 @@ async def test_a_memory_that_failed_shows_its_attempts_and_its_error(store: Post
     session = await begin(store, "ann", LIVING, 1)
     await store.select(SAY, session)
     await store.select(END, session)
-    await store.fetch("claim_memory", 1, 10.0, None, 330.0)
+    await store.fetch("claim_memory", 1, 10.0, None, 330.0, 65_536)
     await store.fetch("fail_memory", session, "model is down", None)
     backlog = (await reports.list_memories(store, user=None, limit=10)).backlog
     assert backlog == reports.BacklogReport(failed=1, attempts_max=1, last_error="model is down")

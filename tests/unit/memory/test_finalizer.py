@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import inf
@@ -13,13 +13,14 @@ import pytest
 import trio
 from lastcall.agents.agent import Agent, AgentFailed, Memory, Message, ModelUnavailable, Transcript, Turn
 from lastcall.config import Settings
-from lastcall.memory.attempts import RELEASE_SECONDS, STORE_RETRY_SECONDS
+from lastcall.memory.attempts import CLAIM_SECONDS, RELEASE_SECONDS, STORE_RETRY_SECONDS
 from lastcall.memory.by_model.outage import PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN
 from lastcall.memory.extract import RulesUnavailable
-from lastcall.memory.finalizer import open_finalizer
+from lastcall.memory.finalizer import GATHER_SECONDS, TOGETHER_MAX, open_finalizer
 from lastcall.memory.outcomes import CONTENT_CHARS_MAX, KIND_CHARS_MAX, MEMORIES_MAX
+from lastcall.memory.reading import Reading, SessionReader
 from lastcall.store.errors import InvalidRow, StoreUnavailable
-from lastcall.store.records import MemoryClaim
+from lastcall.store.records import FinishedMemory, MemoryClaim
 from lastcall.store.store import Store
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -52,21 +53,24 @@ class ScriptedStore:
     def __init__(self, *works: Work) -> None:
         self.works = list(works)
         self.passes: list[float] = []
+        self.claimed: list[int] = []  # how many sessions each claim took
+        self.refused: set[UUID] = set()  # sessions whose memory cannot be stored
         self.before_claim: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self.before_finish: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self.before_fail: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
     async def claim_memory(
-        self, limit: int, lease_seconds: float, *, session_id: UUID | None = None
+        self, limit: int, lease_seconds: float, *, session_ids: Sequence[UUID] | None = None
     ) -> Sequence[MemoryClaim]:
         now = trio.current_time()
-        if session_id is None:
+        if session_ids is None:
             self.passes.append(now)
-        asked_for = [work for work in self.works if session_id in (None, work.session_id)]
+        asked_for = [work for work in self.works if session_ids is None or work.session_id in session_ids]
         found = [work for work in asked_for if self._is_free(work, now)][:limit]
         for work in found:
             work.attempts += 1
             work.claimed_until = now + lease_seconds
+        self.claimed.append(len(found))
         await self.before_claim()
         return [MemoryClaim(transcript(work), work.attempts) for work in found]
 
@@ -75,23 +79,26 @@ class ScriptedStore:
         return not over and work.due <= now and work.claimed_until <= now
 
     async def finish_memory(
-        self,
-        session_id: UUID,
-        memories: Sequence[Memory],
-        passages: str = "[]",
-        *,
-        lifetime_seconds: float | None = None,
-    ) -> bool:
+        self, finished: Sequence[FinishedMemory], *, lifetime_seconds: float | None = None
+    ) -> Collection[UUID]:
         await self.before_finish()
-        self._work(session_id).memories = memories
-        return True
+        if any(each.session_id in self.refused for each in finished):
+            raise InvalidRow("refused")
+        for each in finished:
+            self._work(each.session_id).memories = each.memories
+        return [each.session_id for each in finished]
 
-    async def release_memory(self, session_id: UUID) -> None:
+    async def renew_memory(self, claims: Sequence[MemoryClaim], lease_seconds: float) -> None:
+        await trio.lowlevel.checkpoint()
+        for claim in claims:
+            self._work(UUID(claim.transcript.session_id)).claimed_until = trio.current_time() + lease_seconds
+
+    async def release_memory(self, session_ids: Sequence[UUID]) -> None:
         await self.before_fail()
-        work = self._work(session_id)
-        work.released += 1
-        work.attempts = max(work.attempts - 1, 0)
-        work.claimed_until = 0.0
+        for work in map(self._work, session_ids):
+            work.released += 1
+            work.attempts = max(work.attempts - 1, 0)
+            work.claimed_until = 0.0
 
     async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
         await self.before_fail()
@@ -315,24 +322,128 @@ async def test_tries_are_bounded_with_growing_pauses_and_then_it_has_failed_for_
     assert len(waited) == SETTINGS.memory_attempts_max - 1
 
 
-async def test_a_session_that_spends_its_budget_each_time_fails_and_delays_no_other(autojump_clock: MockClock) -> None:
-    spending, *others = works = [Work() for _ in range(6)]
-    turn = trio.Lock()
+# --- by the rules, together -----------------------------------------------------------------------------------------
 
-    async def by_rules(transcript: Transcript) -> Sequence[Memory]:
-        async with turn:  # one process for all
-            if transcript.session_id == str(spending.session_id):
-                await trio.sleep(SETTINGS.memory_cpu_seconds)
-                raise AgentFailed("extraction_failed", "the rules took more than 2 s of CPU time")
-            return await remember(transcript)
 
-    async with open_finalizer(cast("Store", ScriptedStore(*works)), cast("Agent", Silent()), SETTINGS, by_rules):
-        await trio.sleep(SETTINGS.memory_cpu_seconds + 0.5)
-        assert all(work.memories == [FACT] and work.attempts == 1 for work in others)
+def by_rules(store: ScriptedStore, read: SessionReader | None = None, **changes: Any) -> Any:
+    """The workers with an agent that leaves memory to the rules."""
+    agent = cast("Agent", Silent())
+    return open_finalizer(cast("Store", store), agent, replace(SETTINGS, **changes), read or read_names)
+
+
+async def read_names(transcripts: Sequence[Transcript]) -> Sequence[Reading]:
+    await trio.lowlevel.checkpoint()
+    return [Reading([FACT]) for _ in transcripts]
+
+
+async def test_many_pending_sessions_are_claimed_read_and_stored_together(autojump_clock: MockClock) -> None:
+    works = [Work() for _ in range(TOGETHER_MAX + 1)]
+    store, finished = ScriptedStore(*works), 0
+
+    async def count() -> None:
+        nonlocal finished
+        finished += 1
+        await trio.lowlevel.checkpoint()
+
+    store.before_finish = count
+    async with by_rules(store):
+        await trio.sleep(1)
+    assert all(work.memories == [FACT] and work.attempts == 1 for work in works)
+    assert sorted(store.claimed, reverse=True)[:2] == [TOGETHER_MAX, 1]
+    assert finished == 2
+
+
+async def test_a_session_that_asks_alone_does_not_wait_for_others(autojump_clock: MockClock) -> None:
+    store = ScriptedStore()
+    async with by_rules(store) as finalizer:
+        await wait_all_tasks_blocked()
+        work = Work()
+        store.works.append(work)
+        began = trio.current_time()
+        await finalizer.finalize(work.session_id)
+        assert work.memories == [FACT]
+        assert trio.current_time() == began
+
+
+async def test_sessions_that_ask_one_after_the_other_are_gathered(autojump_clock: MockClock) -> None:
+    store = ScriptedStore()
+    async with by_rules(store) as finalizer:
+        await wait_all_tasks_blocked()
+        works = [Work() for _ in range(11)]
+        store.works.extend(works)
+        waited: list[float] = []
+
+        async def ask(work: Work) -> None:
+            began = trio.current_time()
+            await finalizer.finalize(work.session_id)
+            waited.append(trio.current_time() - began)
+
+        async with trio.open_nursery() as exits:
+            for work in works:
+                exits.start_soon(ask, work)
+                await trio.sleep(GATHER_SECONDS / 20)
+        assert [count for count in store.claimed if count] == [1, 10]
+        assert all(work.memories == [FACT] for work in works)
+        assert max(waited) <= GATHER_SECONDS
+
+
+@pytest.mark.parametrize("trouble", ["unreadable", "ends its process", "not storable"])
+async def test_a_session_that_cannot_be_finalized_costs_no_other_a_try(trouble: str, autojump_clock: MockClock) -> None:
+    poison, *others = works = [Work() for _ in range(6)]
+    store = ScriptedStore(*works)
+
+    async def read(transcripts: Sequence[Transcript]) -> Sequence[Reading]:
+        await trio.lowlevel.checkpoint()
+        if trouble == "ends its process" and any(each.session_id == str(poison.session_id) for each in transcripts):
+            raise AgentFailed("extraction_failed", "the rules took more than 2 s of CPU time")
+        error = "the rules failed" if trouble == "unreadable" else None
+        return [
+            Reading([FACT], error=error if each.session_id == str(poison.session_id) else None) for each in transcripts
+        ]
+
+    if trouble == "not storable":
+        store.refused = {poison.session_id}
+    async with by_rules(store, read):
+        await wait_all_tasks_blocked()
+        assert all(work.memories == [FACT] and (work.attempts, work.failures) == (1, []) for work in others)
         await trio.sleep(3_600)
-    assert spending.failed_for_good
-    assert spending.attempts == SETTINGS.memory_attempts_max
-    assert {reason for reason, _ in spending.failures} == {"the rules took more than 2 s of CPU time"}
+    assert poison.failed_for_good
+    assert poison.attempts == SETTINGS.memory_attempts_max
+
+
+async def test_sessions_wait_untried_where_the_rules_cannot_run(autojump_clock: MockClock) -> None:
+    works, away = [Work() for _ in range(3)], True
+
+    async def read(transcripts: Sequence[Transcript]) -> Sequence[Reading]:
+        if away:
+            await trio.sleep(30)
+            raise RulesUnavailable("no process")
+        return await read_names(transcripts)
+
+    async with by_rules(ScriptedStore(*works), read, memory_sweep_seconds=5.0, memory_workers=1):
+        await trio.sleep(100)
+        assert all((work.memories, work.failures) == (None, []) for work in works)
+        away = False
+        await trio.sleep(100)
+    assert all(work.memories == [FACT] and work.attempts == 1 for work in works)
+
+
+async def test_claims_last_as_long_as_the_work_and_hardly_longer_than_their_server(autojump_clock: MockClock) -> None:
+    work, reading = Work(), trio.Event()
+
+    async def read(_transcripts: Sequence[Transcript]) -> Sequence[Reading]:
+        reading.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+    store = ScriptedStore(work)
+    async with by_rules(store, read):
+        await reading.wait()
+        for _ in range(10):
+            await trio.sleep(SETTINGS.memory_seconds / 20)
+            assert trio.current_time() < work.claimed_until <= trio.current_time() + CLAIM_SECONDS
+        assert work.attempts == 1
+        work.failed_for_good = True
 
 
 async def test_a_very_long_error_is_cut(autojump_clock: MockClock) -> None:
@@ -598,22 +709,6 @@ async def test_a_store_that_is_away_does_not_hold_up_a_shutdown(autojump_clock: 
     async with finalizing(store):
         await wait_all_tasks_blocked()
     assert trio.current_time() - began <= STORE_RETRY_SECONDS
-
-
-async def test_a_session_is_not_charged_for_rules_that_cannot_run(autojump_clock: MockClock) -> None:
-    work = Work()
-
-    async def unavailable(_transcript: Transcript) -> Sequence[Memory]:
-        await trio.sleep(5)
-        if trio.current_time() - began < 100:
-            raise RulesUnavailable("no process")
-        return [FACT]
-
-    began = trio.current_time()
-    store = cast("Store", ScriptedStore(work))
-    async with open_finalizer(store, cast("Agent", Silent()), SETTINGS, unavailable):
-        await trio.sleep(120)
-        assert (work.memories, work.failures) == ([FACT], [])
 
 
 # --- a model that is away -------------------------------------------------------------------------------------------

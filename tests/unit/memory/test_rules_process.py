@@ -82,9 +82,10 @@ async def test_none_is_started_before_it_is_wanted(processes: Processes, autojum
     assert processes.starts == []
 
 
-def test_the_users_newest_messages_are_sent_and_nothing_else() -> None:
+def test_the_newest_messages_of_user_and_agent_are_sent_and_nothing_else() -> None:
     long = "x" * (SENT_CHARS_MAX // 2)
     said = [Message("user", long, f"item_{number}") for number in range(5)]
     messages = [*said[:3], Message("assistant", long, "a"), *said[3:], Message("system", "s", "s")]
-    assert rules_process._newest(messages, "user") == said[3:]
-    assert rules_process._newest([*said, Message("user", "y", "z")], "user")[0] is said[3]
+    answer = messages[3]
+    assert rules_process._newest(messages) == [answer, *said[3:]]
+    assert rules_process._newest([*said, Message("user", "y", "z")])[0] is said[3]

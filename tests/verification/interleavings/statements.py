@@ -20,7 +20,16 @@ from lastcall.store.errors import InstanceHeld, StoreError, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.batch import BatchStatement, BulkClose, InstanceStop, Write
 from lastcall.store.queries import QUERIES
-from lastcall.store.records import EVIDENCE_SECONDS, EndReason, Instance, SessionEnd, SessionStart, StoredItem, Suspect
+from lastcall.store.records import (
+    EVIDENCE_SECONDS,
+    EndReason,
+    FinishedMemory,
+    Instance,
+    SessionEnd,
+    SessionStart,
+    StoredItem,
+    Suspect,
+)
 
 from .model import expected
 from .state import CLAIM, END_AGE, LATE_AGE, LEASE, RETRY_AFTER, START_AGE, State
@@ -240,7 +249,7 @@ async def claim(sql: Sql, _state: State, _now: int) -> str:
 
 async def finish(sql: Sql, _state: State, now: int, by: str) -> str:
     told = Memory("note", f"told {by} at {now}", f"user-{now}", "")
-    return "done" if await Direct(sql).finish_memory(SESSION, [told]) else "not done"
+    return "done" if await Direct(sql).finish_memory([FinishedMemory(SESSION, [told])]) else "not done"
 
 
 async def fail(sql: Sql, _state: State, _now: int, *, for_good: bool) -> str:
@@ -249,7 +258,7 @@ async def fail(sql: Sql, _state: State, _now: int, *, for_good: bool) -> str:
 
 
 async def release(sql: Sql, _state: State, _now: int) -> str:
-    await Direct(sql).release_memory(SESSION)
+    await Direct(sql).release_memory([SESSION])
     return "done"
 
 

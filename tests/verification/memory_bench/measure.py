@@ -19,10 +19,11 @@ from lastcall.config import Settings
 from lastcall.memory.fence import tokens_of
 from lastcall.memory.finalizer import Finalizer, open_finalizer
 from lastcall.memory.rules_process import open_rules_process
+from lastcall.memory.search.asking import may_call_for_past
 from lastcall.memory.search.quoting import quoted
 from lastcall.memory.search.recalling import Names, Question, question_of, recall_turns, search_turns
 from lastcall.store.postgres import PostgresStore, open_store
-from lastcall.store.records import EndReason, SessionEnd, SessionStart, StoredItem
+from lastcall.store.records import EndReason, PastTurn, SessionEnd, SessionStart, StoredItem
 
 from tests.support.instances import instance
 
@@ -132,10 +133,15 @@ class Bench:
     async def brought(self, samples: Sequence[Sample], texts: Callable[[Sample], Sequence[str]]) -> list[int]:
         """The tokens that come back for each text, unasked."""
         return [
-            tokens_of(quoted(await recall_turns(self._store, sample.user_id, self._question(sample, text))) or "") - 1
+            tokens_of(quoted(await self._unasked(sample, text)) or "") - 1
             for sample in samples
             for text in texts(sample)
         ]
+
+    async def _unasked(self, sample: Sample, text: str) -> Sequence[PastTurn]:
+        if not may_call_for_past(text):
+            return ()
+        return await recall_turns(self._store, sample.user_id, self._question(sample, text))
 
     async def cost(self, sample: Sample, questions: Sequence[str]) -> dict[str, float]:
         """What a lookup takes: CPU of this process and of PostgreSQL, and time, in milliseconds."""
@@ -173,7 +179,7 @@ async def open_bench(url: str) -> AsyncIterator[Bench]:
     async with (
         open_store(url) as store,
         open_rules_process(settings.memory_cpu_seconds, start=True) as rules,
-        open_finalizer(store, EchoAgent(), settings, rules.extract, rules.index) as finalizer,
+        open_finalizer(store, EchoAgent(), settings, rules.read) as finalizer,
     ):
         bench = Bench(store, finalizer)
         await bench.register()

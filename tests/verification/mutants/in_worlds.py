@@ -678,8 +678,8 @@ REMEMBERING = (
     mutant(
         "a session claims the memory of another",
         MEMORY,
-        "await self._store.claim_memory(1, lease, session_id=session_id)",
-        "await self._store.claim_memory(1, lease)",
+        "claim_memory(self._together_max, CLAIM_SECONDS, session_ids=session_ids)",
+        "claim_memory(self._together_max, CLAIM_SECONDS)",
         REMEMBER,
         test=f"{FINALIZING}::test_a_session_that_asks_is_finalized_at_once_by_a_claim_of_its_own",
     ),
@@ -734,8 +734,8 @@ REMEMBERING = (
     mutant(
         "a memory's agent may take for ever",
         MEMORY_ATTEMPT,
-        "with trio.fail_after(self._settings.memory_seconds):",
-        "with trio.CancelScope():",
+        "with trio.fail_after(self._settings.memory_seconds):\n                reading = ",
+        "with trio.CancelScope():\n                reading = ",
         REMEMBER,
         BOUND,
     ),

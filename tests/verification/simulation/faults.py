@@ -26,10 +26,11 @@ from .timed_faults import (
     wait_for_write,
 )
 from .visits import Visit
-from .world import CLAIM_MARGIN_SECONDS, SETTINGS, World
+from .world import CLAIM_SECONDS as WORLD_CLAIM_SECONDS
+from .world import SETTINGS, World
 
 # A server that is frozen for so long is overtaken: its claim has expired, and another one has looked for work.
-CLAIM_SECONDS = SETTINGS.memory_seconds + CLAIM_MARGIN_SECONDS + SETTINGS.memory_sweep_seconds + 0.5
+CLAIM_SECONDS = SETTINGS.memory_seconds + WORLD_CLAIM_SECONDS + SETTINGS.memory_sweep_seconds + 0.5
 SHARED_TROUBLES: dict[str, Callable[[float], Trouble]] = {
     "outage": lambda _: Trouble("refused"),
     "stall": lambda lasts: Trouble("slow", seconds=lasts, share=1.0),

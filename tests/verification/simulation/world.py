@@ -15,6 +15,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+import lastcall.memory.attempts
 import lastcall.memory.finalizer
 import lastcall.sessions.death
 import lastcall.sessions.instance
@@ -34,7 +35,7 @@ from .fakes.trio_internals import RunQueue, use_run_queue
 from .server import Server
 
 EPOCH = 1_000.0  # virtual seconds at which a world begins
-CLAIM_MARGIN_SECONDS = 1.5
+CLAIM_SECONDS, RENEW_SECONDS = 1.5, 0.5
 SETTINGS = Settings(
     agent="simulated",
     ping_interval=2.0,
@@ -139,16 +140,20 @@ def _surroundings(world: World) -> Iterator[None]:
     """Replaces what the kernel tells servers about processes; and lets a claim on memory run out within a world."""
     instance: Any = lastcall.sessions.instance
     death: Any = lastcall.sessions.death
-    memory = lastcall.memory.finalizer
-    before = instance.host_id, instance.process_started, death.process_state, memory.CLAIM_MARGIN_SECONDS
+    finalizer, attempts = lastcall.memory.finalizer, lastcall.memory.attempts
+    before = instance.host_id, instance.process_started, death.process_state
+    lasting = attempts.CLAIM_SECONDS, attempts.RENEW_SECONDS
     instance.host_id = lambda: OWNER.get().host
     instance.process_started = lambda _pid: OWNER.get().number
     death.process_state = world.process_state
-    memory.CLAIM_MARGIN_SECONDS = CLAIM_MARGIN_SECONDS
+    finalizer.CLAIM_SECONDS = attempts.CLAIM_SECONDS = CLAIM_SECONDS
+    attempts.RENEW_SECONDS = RENEW_SECONDS
     try:
         yield
     finally:
-        instance.host_id, instance.process_started, death.process_state, memory.CLAIM_MARGIN_SECONDS = before
+        instance.host_id, instance.process_started, death.process_state = before
+        attempts.CLAIM_SECONDS, attempts.RENEW_SECONDS = lasting
+        finalizer.CLAIM_SECONDS = attempts.CLAIM_SECONDS
 
 
 def simulate(seed: int, main: Callable[[World], Awaitable[None]]) -> World:

@@ -20,7 +20,7 @@ from ..patterns import (
     REMEMBER,
     THEN_ASKS,
 )
-from ..sentences import FULLWIDTH_QUESTION_MARK
+from ..sentences import FULLWIDTH_QUESTION_MARK, lowered
 from . import languages
 from .words import content_words
 
@@ -66,7 +66,7 @@ def facts_of(sentence: str, shown: str) -> list[StatedFact]:
         sentence, shown = sentence[: then.start()].rstrip(), shown[: then.start()].rstrip()
     if "  " in shown:  # patterns that begin with spaces would read a long run once per space
         sentence, shown = _squeezed(sentence, shown)
-    if NOT_MEANT.search(shown) or (ASKS.match(shown) and not POLITE.match(shown)):
+    if NOT_MEANT.search(lowered(shown)) or (ASKS.match(shown) and not POLITE.match(shown)):
         return []
     return _quoted(sentence, _matches(shown))
 
@@ -99,7 +99,9 @@ def _trimmed(part: str) -> str:
 
 def _matches(shown: str) -> list[_Match]:
     """The facts in order, one of each slot; "remember that …" only decides if no other pattern does."""
-    clauses = sorted({*([0] if shown[:1].isalpha() else []), *(match.end(1) for match in LEADS_UP.finditer(shown))})
+    clauses = sorted(
+        {*([0] if shown[:1].isalpha() else []), *(match.end(1) for match in LEADS_UP.finditer(lowered(shown)))}
+    )
     found: list[_Match] = []
     for start in clauses:
         match = _match_of_clause(shown, start)
@@ -126,12 +128,13 @@ def _closes(slot: str, kind: str, *, ended: bool) -> Sequence[str]:
 
 
 def _match_of_clause(shown: str, start: int) -> _Match | None:
-    for slot, closes, rule in ENGLISH.endings:
-        if rule.match(shown, start):
-            return _Match("note", slot, start, ended=True, closes=closes)
-    for kind, slot, rule in ENGLISH.patterns:
-        if match := rule.match(shown, start):
-            return _fact_match(shown, kind, slot, match)
+    if ENGLISH.any_of_them.match(shown, start):
+        for slot, closes, rule in ENGLISH.endings:
+            if rule.match(shown, start):
+                return _Match("note", slot, start, ended=True, closes=closes)
+        for kind, slot, rule in ENGLISH.patterns:
+            if match := rule.match(shown, start):
+                return _fact_match(shown, kind, slot, match)
     match = I_AM.match(shown, start)
     introduced = _introduced(shown, match) if match else None
     if introduced is None:

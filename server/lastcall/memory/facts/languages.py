@@ -18,6 +18,7 @@ class _Language:
 
     marks: frozenset[str]
     rules: Sequence[tuple[str, str, re.Pattern[str]]]
+    any_of_them: re.Pattern[str]
     ended: re.Pattern[str]
     negated: re.Pattern[str]
 
@@ -25,7 +26,13 @@ class _Language:
 def _language(tag: str) -> _Language:
     rules = read_rules(tag)
     marks = frozenset(rules.names.get("marks", "").split())
-    return _Language(marks, rules.patterns, compiled(rules.names["ended"]), compiled(rules.names["negated"]))
+    return _Language(
+        marks,
+        rules.patterns,
+        rules.any_of_them,
+        ended=compiled(rules.names["ended"]),
+        negated=compiled(rules.names["negated"]),
+    )
 
 
 _AR, _JA, _ZH = (_language(tag) for tag in ("ar", "ja", "zh"))
@@ -48,6 +55,8 @@ class Found:
 def facts_in(shown: str) -> Iterator[Found]:
     """The facts that a sentence states in its language: the first one of each slot."""
     for language in _languages_of(shown):
+        if not language.any_of_them.search(shown):
+            continue
         slots = set()
         for kind, slot, rule in language.rules:
             match = rule.search(shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ..sentences import lowered
 from .words import content_words, ended_words
 
 _PLEASE = (
@@ -24,7 +25,6 @@ _DECLINED = re.compile(
     r"|enregistre) pas|ne te souviens pas|no (?:recuerdes|guardes|memorices)"
     r"|não (?:guarde|memorize|lembre|salve)|non (?:ricordare|salvare|memorizzare)|не (?:запоминай|сохраняй|записывай)"
     r"|(?:不要|别|請勿|请勿)(?:记住|记|保存)|(?:覚え|保存し|記憶し)ないで|لا (?:تتذكر|تحفظ|تسجل))",
-    re.IGNORECASE,
 )
 _FORGET = re.compile(
     rf"{_PLEASE}(?:forget|delete|erase|remove|unlearn|wipe)\b(?! (?:to|me not|it if))(?: (?:that|about"
@@ -41,6 +41,7 @@ _FORGET_STEMS = (
     *("forget", "delete", "erase", "remove", "unlearn", "wipe", "vergiss", "oubli", "olvida", "esque", "dimentica"),
     *("забудь", "忘", "انس"),
 )
+_FORGETS_NOT = re.compile(r"\b(?:never|don'?t|do not|can'?t|won'?t|didn'?t|i) (?:\w+ )?forget\b", re.IGNORECASE)
 _ALL = re.compile(
     r"^\W*(?:everything|all(?: of (?:it|that|this))?|me|anything|all (?:my )?(?:memories|data|facts)"
     r"|my memories|alles|tout|todo|tudo|tutto|всё|все|一切|全部|すべて|全て|كل شيء)\b"
@@ -89,25 +90,25 @@ _ORDER = re.compile(
     r"|\b(?:reveal|exfiltrate|execute|eval|rm -rf|drop table|<script)\b|<\||\|>|\[/?inst\]|<</?sys>>"
     r"|^\W*(?:system|assistant|developer|user) ?[:>\]]|#{3}|\{\{|```"
     r"|(?:ignorier|ignorez|ignora|игнорируй|忽略|無視|تجاهل)",
-    re.IGNORECASE,
 )
 
 
 def is_order(shown: str) -> bool:
     """Whether a sentence tells the assistant how to behave; that is never a fact about the user."""
-    return bool(_ORDER.search(shown))
+    return bool(_ORDER.search(lowered(shown)))
 
 
 def declined(shown: str) -> bool:
     """Whether the user asks not to be remembered in this sentence, or takes it back."""
-    return bool(_DECLINED.search(shown)) and not re.search(r"(?i)\b(?:never|don'?t|do not) forget\b", shown)
+    return bool(_DECLINED.search(lowered(shown))) and not re.search(r"(?i)\b(?:never|don'?t|do not) forget\b", shown)
 
 
 def to_forget(shown: str) -> str | None:
     """What is to be forgotten, in the user's words; None where nothing is. Empty: what was said just before."""
-    if re.search(r"(?i)\b(?:never|don'?t|do not|can'?t|won'?t|didn'?t|i) (?:\w+ )?forget\b", shown):
+    lowered = shown.casefold()
+    if not any(stem in lowered for stem in _FORGET_STEMS) or _FORGETS_NOT.search(shown):
         return None
-    found = _FORGET.search(shown) if any(stem in shown.casefold() for stem in _FORGET_STEMS) else None
+    found = _FORGET.search(shown)
     if not found:
         return None
     what = next((each for each in (found["what"], found["also"], found["before"]) if each), "")

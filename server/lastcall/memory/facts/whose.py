@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..sentences import sentences
+from ..sentences import lowered, sentences
 
 _HEADER = re.compile(
     r"^[ \t]*(?:from|to|cc|subject|date|sent|von|an|betreff|de|para|asunto|assunto|objet|oggetto|от|кому|тема"
@@ -94,7 +94,6 @@ _HANDED_OVER = re.compile(
     r"|okay|good|english)\b"
     r"|(?:^|\W)(?:übersetz|fass|korrigier|verbesser|tradui[sr]|résume|corrige|traduce|traduza|traduz|traduci|riassumi"
     r"|correggi|resum[ae]|переведи|исправь|перескажи|翻译|总结|修改|翻訳|要約|添削|ترجم|لخص|صحح)",
-    re.IGNORECASE,
 )
 _PLAYED = re.compile(
     r"(?:^\W*|[.,;:!?] *)you(?:'re| are) (?:now )?(?:an?|the|my) (?!(?:great|good|big|star|genius|life|legend"
@@ -105,11 +104,9 @@ _PLAYED = re.compile(
     r"|as if you were|make believe|once upon a time|du bist (?:jetzt )?ein|tu es (?:maintenant )?une?"
     r"|eres (?:ahora )?une?"
     r"|finge|rollenspiel|jeu de rôle|игра(?:ем)? роль|представь|角色扮演|你是一)(?:\b|(?<=\W))",
-    re.IGNORECASE,
 )
 _STAYS_PLAYED = re.compile(
     r"\b(?:role-?play|in (?:this|your|that) role|in character|let's play|rollenspiel|jeu de rôle)|角色扮演",
-    re.IGNORECASE,
 )
 _PLAY_ENDS = re.compile(
     r"\b(?:out of character|stop (?:the )?(?:role|game|play|pretending)|end of (?:the )?(?:role|game|play)"
@@ -135,7 +132,7 @@ class OwnWords:
             return
         self._playing = False
         for sentence, whole_shown in sentences(_without_pasted(text), whole=whole):
-            shown = _squeezed(whole_shown)
+            shown = lowered(_squeezed(whole_shown))
             if _PLAYED.search(shown):
                 self._playing = bool(_STAYS_PLAYED.search(shown))
                 return
@@ -150,7 +147,7 @@ def _without_pasted(text: str) -> str:
         return _before_letter(text)
     paragraphs = _PARAGRAPHS.split(text)
     last = paragraphs[-1]
-    if len(paragraphs) > 1 and len(last) <= _TRAILING_REQUEST_CHARS_MAX and _HANDED_OVER.search(last):
+    if len(paragraphs) > 1 and len(last) <= _TRAILING_REQUEST_CHARS_MAX and _HANDED_OVER.search(lowered(last)):
         return ""
     for pattern in (_HEADER, _SALUTATION):
         if found := pattern.search(text):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import islice
 
@@ -10,7 +10,7 @@ import msgspec
 
 from ...agents.agent import Message
 from .languages import Language, language_of
-from .words import plain, words_of
+from .words import runs_of, words_in
 
 PASSAGE_TURNS_MAX = 120  # turns that are ranked together; a longer session has several passages
 TURN_CHARS_MAX = 8_000  # of one turn; what follows is not found
@@ -18,6 +18,7 @@ SESSION_CHARS_MAX = 200_000  # of one session, beyond which no further passage i
 WORDS_MAX = 20_000  # different ones of one session: each is a row
 TURN = 256  # a mention is TURN * (number of the turn in its passage) + (how often the word is in it)
 COUNT_MAX = 255
+SAME_TURNS_MAX = 3  # of a passage that have the same text: more of them say nothing more, and each costs every search
 BY_USER, ASKS = 1, 2  # flags of a turn
 QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 
@@ -34,12 +35,13 @@ class IndexedWord(msgspec.Struct, frozen=True, omit_defaults=True):
 class Passage(msgspec.Struct, frozen=True):
     """Turns of one session that follow each other; the lists have an element for each.
 
-    lengths: in words. flags: `BY_USER` and `ASKS`.
+    lengths: in words. flags: `BY_USER` and `ASKS`. stemmers: all of those of its words.
     """
 
     items: list[str]
     lengths: list[int]
     flags: list[int]
+    stemmers: list[str]
     words: list[IndexedWord]
 
 
@@ -63,9 +65,14 @@ def _passage(turns: Sequence[Message], words_max: int) -> Passage:
     counts: dict[tuple[str, str, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
     lengths: list[int] = []
     texts = [turn.text[:TURN_CHARS_MAX] for turn in turns]
-    for number, (text, language) in enumerate(zip(texts, _languages(texts), strict=True)):
-        words = list(words_of(text, language, known=True))
+    runs = [runs_of(text) for text in texts]
+    said: Counter[str] = Counter()
+    for number, (text, language) in enumerate(zip(texts, _languages(runs), strict=True)):
+        words = list(words_in(runs[number], language))
         lengths.append(len(words))
+        said[text] += 1
+        if said[text] > SAME_TURNS_MAX:
+            continue
         for word in words:
             stemmer = language.stemmer if language and word.text else ""
             counts[word.text, word.key, stemmer][number] += 1
@@ -73,6 +80,7 @@ def _passage(turns: Sequence[Message], words_max: int) -> Passage:
         items=[turn.item_id for turn in turns],
         lengths=lengths,
         flags=[_flags(turn) for turn in turns],
+        stemmers=sorted({stemmer for _, _, stemmer in counts if stemmer}),
         words=[
             IndexedWord([TURN * number + min(count, COUNT_MAX) for number, count in found.items()], text, key, stemmer)
             for (text, key, stemmer), found in islice(counts.items(), words_max)
@@ -80,9 +88,9 @@ def _passage(turns: Sequence[Message], words_max: int) -> Passage:
     )
 
 
-def _languages(texts: Sequence[str]) -> list[Language | None]:
+def _languages(texts: Sequence[Sequence[tuple[str, str]]]) -> list[Language | None]:
     """The language of each text; of one too short to tell, that of the text before it, or else of the next."""
-    told = [language_of(plain(text)) for text in texts]
+    told = [language_of(paired or spaced for paired, spaced in runs) for runs in texts]
     last = next((language for language in told if language is not None), None)
     return [last := language or last for language in told]
 

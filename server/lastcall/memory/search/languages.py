@@ -143,6 +143,13 @@ COURTESIES = frozenset(
     " شكرا مرحبا نعم لا حسنا صباح الخير مساء جيد 谢谢 你好".split()
 )
 _NUMBERED_MONTH = re.compile("(1[0-2]|[1-9])[月월]")
+_BY_STEMMER = {language.stemmer: language for language in LANGUAGES}
+# By word: one pass over a short text, instead of one for each language.
+_STEMMERS_OF = {
+    word: [language.stemmer for language in LANGUAGES if word in language.common]
+    for language in LANGUAGES
+    for word in language.common
+}
 MATCHES_MIN = 0.12  # of a text's different words that are common ones of the language; fewer say nothing
 
 
@@ -157,8 +164,14 @@ def english_month(word: str, language: Language | None) -> str | None:
 def language_of(words: Iterable[str]) -> Language | None:
     """The language of a text, by its words in lower case; None where they do not tell, or tell of several."""
     counted = set(words)
-    matches = Counter({language.stemmer: len(language.common & counted) for language in LANGUAGES})
-    (best, most), (_, second) = matches.most_common(2)
-    if most == second or most < MATCHES_MIN * len(counted):
+    matches: Counter[str] = Counter()
+    for word in counted:
+        for stemmer in _STEMMERS_OF.get(word, ()):
+            matches[stemmer] += 1
+    if not matches:
         return None
-    return next(language for language in LANGUAGES if language.stemmer == best)
+    best = max(matches, key=matches.__getitem__)
+    most = matches.pop(best)
+    if most in matches.values() or most < MATCHES_MIN * len(counted):
+        return None
+    return _BY_STEMMER[best]

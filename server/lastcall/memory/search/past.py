@@ -12,6 +12,7 @@ import trio
 from ...store.errors import StoreError
 from ...store.records import PastTurn
 from ...store.store import Store
+from .asking import may_call_for_past
 from .recalling import Names, Question, question_of, recall_turns
 
 RECALL_SECONDS = 0.05  # from a message's arrival; an answer goes on without what takes longer
@@ -51,12 +52,15 @@ class Past:
         """Begins to look for what belongs to a message. Never waits; what was found for an earlier one is dropped."""
         self._search.cancel()
         self._found = ()
+        if not may_call_for_past(text):
+            return
         self._search, self._done = trio.CancelScope(deadline=trio.current_time() + RECALL_SECONDS), trio.Event()
         self._tasks.start_soon(self._run, question_of(text, self._names), self._search, self._done)
 
     async def turns(self) -> Sequence[PastTurn]:
         """What was found for the newest message, best first, without what the conversation has in its context."""
-        await self._done.wait()  # no longer than RECALL_SECONDS from its arrival
+        if not self._done.is_set():
+            await self._done.wait()  # no longer than RECALL_SECONDS from its arrival
         return [turn for turn in self._found if not self._is_context(turn)]
 
     def forget(self, item_id: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -45,7 +45,12 @@ class Word:
 
 def plain(text: str) -> list[str]:
     """The words of a text in lower case, in order; a run of a script without spaces is one of them."""
-    return [match.group().casefold()[:WORD_CHARS_MAX] for match in _RUNS.finditer(unicodedata.normalize("NFKC", text))]
+    return [(paired or spaced)[:WORD_CHARS_MAX] for paired, spaced in runs_of(text)]
+
+
+def runs_of(text: str) -> list[tuple[str, str]]:
+    """The words of a text in lower case, in order: each a run of a script without spaces, or a word between spaces."""
+    return _RUNS.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def dated(text: str) -> list[str]:
@@ -61,9 +66,14 @@ def words_of(text: str, language: Language | None = None, *, known: bool = False
         language: The text's, where the caller knows it.
         known: Whether `language` is to be believed, also where it is None; else it is recognised.
     """
-    runs = [(match[1], match[2]) for match in _RUNS.finditer(unicodedata.normalize("NFKC", text).casefold())]
+    runs = runs_of(text)
     if not known:
         language = language_of(_bare(spaced) for _, spaced in runs if spaced)
+    yield from words_in(runs, language)
+
+
+def words_in(runs: Sequence[tuple[str, str]], language: Language | None) -> Iterator[Word]:
+    """The words of a text for the index, from its runs, in the language that it is in."""
     for paired, spaced in runs:
         if paired:
             yield from (Word("", MARK + pair) for pair in _pairs(paired))
@@ -72,7 +82,9 @@ def words_of(text: str, language: Language | None = None, *, known: bool = False
 
 
 def _bare(word: str) -> str:
-    return _POSSESSIVE.sub("", word)[:WORD_CHARS_MAX].replace("’", "'")
+    if "'" in word or "’" in word:
+        word = _POSSESSIVE.sub("", word).replace("’", "'")
+    return word[:WORD_CHARS_MAX]
 
 
 def _prefix(word: str) -> str:

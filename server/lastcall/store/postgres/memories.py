@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from operator import itemgetter
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
-from ...agents.agent import Memory, Message, Transcript
+from ...agents.agent import Message, Transcript
 from ..people.memories import RememberedFact, StoredMemory
 from ..records import (
+    CLAIM_BYTES_MAX,
     MEMORY_WAIT_SECONDS_MAX,
     RECENT_SECONDS,
     AskedWord,
+    FinishedMemory,
     FoundPassage,
     MemoryClaim,
     PastTurn,
@@ -55,21 +57,22 @@ class MemoryQueries(Queries):
         return Recollection(facts, rows[0]["pending"], rows[0]["has_past"])
 
     async def claim_memory(
-        self, limit: int, lease_seconds: float, *, session_id: UUID | None = None
+        self, limit: int, lease_seconds: float, *, session_ids: Sequence[UUID] | None = None
     ) -> Sequence[MemoryClaim]:
-        rows = await self.fetch("claim_memory", limit, lease_seconds, session_id, MEMORY_WAIT_SECONDS_MAX)
+        rows = await self.fetch(
+            "claim_memory", limit, lease_seconds, session_ids, MEMORY_WAIT_SECONDS_MAX, CLAIM_BYTES_MAX
+        )
         return [_memory_claim(list(group)) for _, group in itertools.groupby(rows, key=itemgetter("session_id"))]
 
     async def finish_memory(
-        self,
-        session_id: UUID,
-        memories: Sequence[Memory],
-        passages: str = "[]",
-        *,
-        lifetime_seconds: float | None = None,
-    ) -> bool:
-        kept = msgspec.json.encode(memories).decode()
-        return bool(await self.fetch("finish_memory", session_id, kept, lifetime_seconds, passages))
+        self, finished: Sequence[FinishedMemory], *, lifetime_seconds: float | None = None
+    ) -> Collection[UUID]:
+        kept = msgspec.json.encode(finished).decode()
+        return [row["session_id"] for row in await self.fetch("finish_memory", kept, lifetime_seconds)]
+
+    async def renew_memory(self, claims: Sequence[MemoryClaim], lease_seconds: float) -> None:
+        session_ids = [UUID(claim.transcript.session_id) for claim in claims]
+        await self.fetch("renew_memory", session_ids, [claim.attempts for claim in claims], lease_seconds)
 
     async def expire_memories(self, limit: int) -> int:
         return len(await self.fetch("expire_memories", limit))
@@ -84,8 +87,8 @@ class MemoryQueries(Queries):
         (row,) = await self.fetch("forget_memory", user_id, memory_id)
         return bool(row["forgotten"])
 
-    async def release_memory(self, session_id: UUID) -> None:
-        await self.fetch("release_memory", session_id)
+    async def release_memory(self, session_ids: Sequence[UUID]) -> None:
+        await self.fetch("release_memory", session_ids)
 
     async def fail_memory(self, session_id: UUID, error: str, *, retry_after: float | None) -> None:
         await self.fetch("fail_memory", session_id, error, retry_after)

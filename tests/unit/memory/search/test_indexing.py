@@ -5,7 +5,9 @@ from lastcall.memory.search.indexing import (
     ASKS,
     BY_USER,
     PASSAGE_TURNS_MAX,
+    SAME_TURNS_MAX,
     SESSION_CHARS_MAX,
+    TURN,
     TURN_CHARS_MAX,
     WORDS_MAX,
     passages_of,
@@ -36,6 +38,13 @@ def test_a_clients_instructions_are_no_turn() -> None:
 def test_each_text_has_its_own_language() -> None:
     (passage,) = passages_of(said("Mein Hund ist das und nicht der", "This is my dog and it is not yours"))
     assert {word.stemmer for word in passage.words} == {"german_stem", "english_stem"}
+
+
+def test_of_turns_that_say_the_same_only_some_are_indexed() -> None:
+    (passage,) = passages_of(said(*["My dog barks"] * 50, "My dog sleeps"))
+    (dog,) = (word for word in passage.words if word.text == "dog")
+    assert [mention // TURN for mention in dog.mentions] == [*range(SAME_TURNS_MAX), 50]
+    assert len(passage.items) == len(passage.lengths) == 51
 
 
 def test_a_long_session_has_several_passages() -> None:

@@ -59,6 +59,17 @@ async def test_what_belongs_to_the_newest_message_comes_back(autojump_clock: Moc
         assert await looking.turns() == [turn()]  # a second answer, with what a tool has returned
 
 
+async def test_a_message_that_asks_for_nothing_costs_no_statement(autojump_clock: MockClock) -> None:
+    store = SlowStore(turn())
+    looking = past(store)
+    async with looking.open():
+        looking.look_up(QUESTION)
+        assert await looking.turns() == [turn()]
+        looking.look_up("We have a harbour and it is full of boats.")
+        assert await looking.turns() == []
+    assert len(store.asked) == 1
+
+
 @pytest.mark.parametrize("seconds", [RECALL_SECONDS * 2, float("inf")])
 async def test_an_answer_waits_no_longer_than_the_deadline(seconds: float, autojump_clock: MockClock) -> None:
     looking = past(SlowStore(turn(), seconds=seconds))
