@@ -179,6 +179,7 @@ CREATE TABLE IF NOT EXISTS conversation_sessions (
     memory_finalized_at timestamptz,
     CONSTRAINT session_in_own_conversation FOREIGN KEY (conversation_id, user_id)
         REFERENCES conversations (conversation_id, user_id),
+    CONSTRAINT sessions_by_conversation UNIQUE (conversation_id, session_id),
     CONSTRAINT active_or_ended CHECK (
         is_active = (session_end IS NULL) AND is_active = (ended_at IS NULL)
         AND is_active = (duration_seconds IS NULL) AND is_active = (end_reason IS NULL)
@@ -194,10 +195,10 @@ CREATE TABLE IF NOT EXISTS conversation_sessions (
 CREATE INDEX IF NOT EXISTS sessions_active ON conversation_sessions (instance_id, session_start) WHERE is_active;
 CREATE INDEX IF NOT EXISTS sessions_by_start ON conversation_sessions (session_start);
 CREATE INDEX IF NOT EXISTS sessions_by_user ON conversation_sessions (user_id, session_start);
-CREATE INDEX IF NOT EXISTS sessions_by_conversation ON conversation_sessions (conversation_id);
 CREATE INDEX IF NOT EXISTS sessions_of_credential ON conversation_sessions (credential_id)
     WHERE is_active AND credential_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS memory_pending ON conversation_sessions (memory_due_at) WHERE memory_status = 'pending';
+CREATE INDEX IF NOT EXISTS memory_pending_of_user ON conversation_sessions (user_id) WHERE memory_status = 'pending';
 
 -- A session's row changes once, from active to ended; after that only its memory columns may change. Columns that are
 -- not named in `permitted` are refused, so that a new column is protected until somebody decides otherwise.
@@ -295,8 +296,8 @@ CREATE OR REPLACE TRIGGER truncate_sessions BEFORE TRUNCATE ON conversation_sess
 -- of its own, since only what the user said makes a session worth remembering. A deleted item stays in the transcript.
 CREATE TABLE IF NOT EXISTS messages (
     message_id      uuid        PRIMARY KEY,     -- chosen by the writer, so that storing an item twice has no effect
-    conversation_id uuid        NOT NULL REFERENCES conversations,
-    session_id      uuid        NOT NULL REFERENCES conversation_sessions,
+    conversation_id uuid        NOT NULL,
+    session_id      uuid        NOT NULL,
     item_id         text        NOT NULL,        -- the id that clients see; free again once its item is deleted
     position        bigint      NOT NULL,        -- order within the conversation
     kind            text        NOT NULL DEFAULT 'message',
@@ -313,7 +314,9 @@ CREATE TABLE IF NOT EXISTS messages (
         WHEN 'message' THEN role <> 'tool' AND call_id IS NULL AND name IS NULL
         WHEN 'function_call' THEN role = 'assistant' AND call_id IS NOT NULL AND name IS NOT NULL
         WHEN 'function_call_output' THEN role = 'tool' AND call_id IS NOT NULL AND name IS NULL
-        ELSE false END)
+        ELSE false END),
+    CONSTRAINT item_of_its_session FOREIGN KEY (conversation_id, session_id) -- and so of a conversation that there is
+        REFERENCES conversation_sessions (conversation_id, session_id)
 );
 -- An older schema had a constraint of this name, which kept the ids of deleted items from being used again. Dropped only
 -- where it is there: that locks the table.
@@ -903,6 +906,8 @@ DECLARE
                                             "status": "completed", "kind": "message", "deleted": false}'),
         'ends', jsonb_build_array(ids || '{"age_seconds": 0, "end_reason": "client_closed"}'));
 BEGIN
+    PERFORM FROM api_keys WHERE key_id = prove_commit.instance_id FOR SHARE; -- as where a session has a credential
+    PERFORM FROM client_secrets WHERE secret_id = prove_commit.instance_id FOR SHARE;
     PERFORM commit_batch(now(), '1 minute', writes);
     -- These rows may fit where others were. Half a megabyte of a temporary file needs room of its own, and leaves none.
     PERFORM set_config('work_mem', '64kB', true), set_config('temp_tablespaces', '', true);
@@ -913,9 +918,9 @@ EXCEPTION WHEN SQLSTATE 'LC001' OR configuration_limit_exceeded THEN -- the latt
 END $$;
 
 -- By session: the user's newest memories, oldest first; whether some turn of theirs is indexed (`has_past`); and
--- `pending`, whether a session of theirs ended less than `recent_seconds` ago, or is claimed, and is not finalized yet. In
--- the order of memory_due_at, that looks past any backlog. Empty where somebody has locked one of the tables, or it is
--- damaged: that must not hold up the batch.
+-- `pending`, whether a session of theirs ended less than `recent_seconds` ago, or is claimed, and is not finalized yet.
+-- Empty where somebody has locked one of the tables, or it is damaged: that must not hold up the batch. LIMIT 1, where
+-- EXISTS would do: the planner turns that into a table of all users' rows, which each batch would read.
 CREATE OR REPLACE FUNCTION recall_memories(recalls jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
@@ -923,10 +928,10 @@ DECLARE
 BEGIN
     LOCK TABLE user_memories, recall_passages IN ACCESS SHARE MODE NOWAIT;
     SELECT jsonb_object_agg(session_id, jsonb_build_object(
-               'pending', EXISTS (SELECT FROM conversation_sessions s
-                                   WHERE s.user_id = asked.user_id AND memory_status = 'pending' AND memory_error IS NULL
-                                     AND memory_due_at > now() - make_interval(secs => recent_seconds)),
-               'has_past', EXISTS (SELECT FROM recall_passages p WHERE p.user_id = asked.user_id),
+               'pending', coalesce((SELECT true FROM conversation_sessions s
+                                     WHERE s.user_id = asked.user_id AND memory_status = 'pending' AND memory_error IS NULL
+                                       AND memory_due_at + make_interval(secs => recent_seconds) > now() LIMIT 1), false),
+               'has_past', coalesce((SELECT true FROM recall_passages p WHERE p.user_id = asked.user_id LIMIT 1), false),
                'facts', ARRAY (SELECT jsonb_build_array(kind, content, slot, extract(epoch FROM valid_from)) FROM (
                             SELECT kind, content, slot, valid_from, updated_at, memory_id FROM user_memories m
                              WHERE m.user_id = asked.user_id
@@ -946,48 +951,51 @@ END $$;
 -- that may begin sessions to whether its row was free, and each conversation whose row was not to false. A conversation
 -- that was removed is never free: who was about to resume it begins nothing there.
 --
--- Here and below, an array, in `= ANY (ARRAY (...))`, is looked up by key whatever the tables hold; a join may read
--- them whole. What is locked is looked for among what is not free: mostly nothing.
+-- Here and below, an array, in `= ANY (...)`, is looked up by key whatever the tables hold; a join may read them whole.
+-- To begin a statement, with all of its nodes, takes longer than its rows: most batches have neither credentials nor
+-- resumed conversations nor locked rows, and run only what they need.
 CREATE OR REPLACE FUNCTION begin_sessions(starts jsonb, moment timestamptz) RETURNS jsonb
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    answer jsonb;
+    instances   uuid[];
+    credentials uuid[];
+    resumed     uuid[];
+    free        uuid[];
+    locked      uuid[] := '{}';
+    answer      jsonb;
 BEGIN
-    WITH asked AS MATERIALIZED (
+    SELECT array_agg(instance_id), coalesce(array_agg(credential_id) FILTER (WHERE credential_id IS NOT NULL), '{}')
+      INTO instances, credentials FROM jsonb_to_recordset(starts) AS t (instance_id uuid, credential_id uuid);
+    free := ARRAY (SELECT instance_id FROM server_instances WHERE instance_id = ANY (instances)
+                      AND reaped_at IS NULL AND stopped_at IS NULL FOR KEY SHARE SKIP LOCKED);
+    IF credentials <> '{}' THEN
+        free := free || ARRAY (SELECT key_id FROM api_keys
+                                WHERE key_id = ANY (credentials) AND revoked_at IS NULL FOR SHARE SKIP LOCKED)
+                     || ARRAY (SELECT secret_id FROM client_secrets
+                                WHERE secret_id = ANY (credentials) AND revoked_at IS NULL FOR SHARE SKIP LOCKED);
+    END IF;
+    IF NOT instances || credentials <@ free THEN
+        locked := ARRAY (
+            SELECT instance_id FROM server_instances
+             WHERE instance_id = ANY (instances) AND instance_id <> ALL (free) AND reaped_at IS NULL AND stopped_at IS NULL
+            UNION ALL SELECT key_id FROM api_keys
+             WHERE key_id = ANY (credentials) AND key_id <> ALL (free) AND revoked_at IS NULL
+            UNION ALL SELECT secret_id FROM client_secrets
+             WHERE secret_id = ANY (credentials) AND secret_id <> ALL (free) AND revoked_at IS NULL);
+    END IF;
+    resumed := ARRAY (SELECT conversation_id FROM conversations WHERE conversation_id = ANY (ARRAY (
+                             SELECT (start ->> 'conversation_id')::uuid FROM jsonb_array_elements(starts) start)));
+    IF resumed <> '{}' THEN
+        locked := locked || ARRAY (SELECT unnest(resumed) EXCEPT ALL SELECT conversation_id FROM (
+            SELECT conversation_id FROM conversations
+             WHERE conversation_id = ANY (resumed) AND removed_at IS NULL FOR KEY SHARE SKIP LOCKED) free_conversation);
+    END IF;
+    WITH starting AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(starts) AS t (
-            session_id uuid, conversation_id uuid, user_id text, instance_id uuid, age_seconds double precision,
-            credential_id uuid)
-    ), living AS MATERIALIZED (
-        SELECT instance_id FROM server_instances WHERE instance_id = ANY (ARRAY (SELECT instance_id FROM asked))
-           AND reaped_at IS NULL AND stopped_at IS NULL FOR KEY SHARE SKIP LOCKED
-    ), free_conversation AS MATERIALIZED (
-        SELECT conversation_id FROM conversations
-         WHERE removed_at IS NULL
-           AND conversation_id = ANY (ARRAY (SELECT conversation_id FROM asked)) FOR KEY SHARE SKIP LOCKED
-    ), free_key AS MATERIALIZED (
-        SELECT key_id FROM api_keys
-         WHERE key_id = ANY (ARRAY (SELECT credential_id FROM asked)) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
-    ), free_secret AS MATERIALIZED (
-        SELECT secret_id FROM client_secrets
-         WHERE secret_id = ANY (ARRAY (SELECT credential_id FROM asked)) AND revoked_at IS NULL FOR SHARE SKIP LOCKED
-    ), free AS MATERIALIZED (
-        SELECT instance_id AS id FROM living
-        UNION ALL SELECT key_id FROM free_key UNION ALL SELECT secret_id FROM free_secret
-    ), locked AS MATERIALIZED (
-        SELECT instance_id AS id FROM server_instances WHERE reaped_at IS NULL AND stopped_at IS NULL
-           AND instance_id = ANY (ARRAY (
-               SELECT instance_id FROM asked WHERE instance_id NOT IN (SELECT id FROM free)))
-        UNION ALL SELECT conversation_id FROM conversations WHERE conversation_id = ANY (ARRAY (
-               SELECT conversation_id FROM asked
-                WHERE conversation_id NOT IN (SELECT conversation_id FROM free_conversation)))
-        UNION ALL SELECT key_id FROM api_keys WHERE revoked_at IS NULL AND key_id = ANY (ARRAY (
-               SELECT credential_id FROM asked WHERE credential_id NOT IN (SELECT id FROM free)))
-        UNION ALL SELECT secret_id FROM client_secrets WHERE revoked_at IS NULL AND secret_id = ANY (ARRAY (
-               SELECT credential_id FROM asked WHERE credential_id NOT IN (SELECT id FROM free)))
-    ), starting AS MATERIALIZED (
-        SELECT * FROM asked WHERE instance_id IN (SELECT id FROM free)
-           AND (credential_id IS NULL OR credential_id IN (SELECT id FROM free))
-           AND conversation_id NOT IN (SELECT id FROM locked)
+               session_id uuid, conversation_id uuid, user_id text, instance_id uuid, age_seconds double precision,
+               credential_id uuid)
+         WHERE instance_id = ANY (free) AND (credential_id IS NULL OR credential_id = ANY (free))
+           AND conversation_id <> ALL (locked)
     ), new_conversation AS (
         INSERT INTO conversations (conversation_id, user_id)
         SELECT conversation_id, user_id FROM starting ON CONFLICT (conversation_id) DO NOTHING
@@ -999,42 +1007,39 @@ BEGIN
           FROM starting
         ON CONFLICT (session_id) DO NOTHING
     )
-    SELECT coalesce(jsonb_object_agg(id, is_free), '{}') INTO answer
-      FROM (SELECT id, true AS is_free FROM free UNION ALL SELECT id, false FROM locked) each;
+    SELECT coalesce(jsonb_object_agg(id, id = ANY (free)), '{}') INTO answer FROM unnest(free || locked) id;
     RETURN answer;
 END $$;
 
--- The fence: FOR SHARE makes anybody who closes the row wait for this commit. Of a conversation, FOR KEY SHARE is the
--- lock that the foreign key takes. Rows that are locked are skipped: waiting would hold up every session in the batch.
--- The answer for each item: `stored`, `held` (skipped, or closed just now) or `closed`.
+-- The fence: FOR SHARE makes anybody who closes the row wait for this commit; the foreign key of the items needs no lock
+-- beyond it. Rows that are locked are skipped: waiting would hold up every session in the batch. The answer for each item: `stored`, `held` (skipped, or closed just now) or `closed`.
 CREATE OR REPLACE FUNCTION append_items(items jsonb) RETURNS jsonb LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    answer jsonb;
+    live   uuid[];
+    stored integer;
 BEGIN
-    WITH item AS MATERIALIZED (
-        SELECT * FROM ROWS FROM (jsonb_to_recordset(items) AS (
-            message_id uuid, conversation_id uuid, session_id uuid, item_id text, position bigint, role text,
-            content text, status text, kind text, call_id text, name text, deleted boolean)) WITH ORDINALITY AS t (
-            message_id, conversation_id, session_id, item_id, position, role, content, status, kind, call_id, name,
-            deleted, ordinality)
-    ), live AS MATERIALIZED (
-        SELECT session_id FROM conversation_sessions s JOIN conversations c USING (conversation_id)
-         WHERE session_id = ANY (ARRAY (SELECT session_id FROM item)) AND is_active
-           FOR SHARE OF s SKIP LOCKED FOR KEY SHARE OF c SKIP LOCKED
-    ), stored AS (
-        INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
-                              call_id, name, deleted_at)
-        SELECT message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
-               call_id, name, CASE WHEN deleted THEN now() END
-          FROM item WHERE session_id IN (SELECT session_id FROM live) ORDER BY ordinality
-        ON CONFLICT (message_id) DO NOTHING
-    )
-    SELECT jsonb_agg(CASE
-               WHEN session_id IN (SELECT session_id FROM live) THEN 'stored'
-               WHEN EXISTS (SELECT FROM conversation_sessions s WHERE s.session_id = item.session_id AND is_active)
-               THEN 'held' ELSE 'closed' END ORDER BY ordinality)
-      INTO answer FROM item;
-    RETURN answer;
+    live := ARRAY (SELECT session_id FROM conversation_sessions WHERE session_id = ANY (ARRAY (
+                          SELECT (item ->> 'session_id')::uuid FROM jsonb_array_elements(items) item))
+                      AND is_active FOR SHARE SKIP LOCKED);
+    INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
+                          call_id, name, deleted_at)
+    SELECT message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
+           call_id, name, CASE WHEN deleted THEN now() END
+      FROM jsonb_to_recordset(items) AS item (
+           message_id uuid, conversation_id uuid, session_id uuid, item_id text, position bigint, role text, content text,
+           status text, kind text, call_id text, name text, deleted boolean)
+     WHERE session_id = ANY (live)
+    ON CONFLICT (message_id) DO NOTHING;
+    GET DIAGNOSTICS stored = ROW_COUNT;
+    IF stored = jsonb_array_length(items) THEN
+        RETURN to_jsonb(array_fill('stored'::text, ARRAY[stored]));
+    END IF;
+    RETURN (SELECT jsonb_agg(CASE
+                       WHEN session_id = ANY (live) THEN 'stored'
+                       WHEN EXISTS (SELECT FROM conversation_sessions s WHERE s.session_id = item.session_id AND is_active)
+                       THEN 'held' ELSE 'closed' END ORDER BY ordinality)
+              FROM ROWS FROM (jsonb_to_recordset(items) AS (session_id uuid)) WITH ORDINALITY AS item (
+                   session_id, ordinality));
 END $$;
 
 -- Fenced like append_items; an item whose row is locked is skipped like a session. The answer for each: `deleted` (now
@@ -1090,26 +1095,27 @@ END $$;
 CREATE OR REPLACE FUNCTION end_sessions(ends jsonb, moment timestamptz) RETURNS jsonb
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
+    ids    uuid[];
+    free   uuid[];
     answer jsonb;
 BEGIN
-    WITH ending AS MATERIALIZED (
-        SELECT * FROM jsonb_to_recordset(ends) AS t (
-            session_id uuid, instance_id uuid, age_seconds double precision, end_reason text, close_code integer)
-    ), free AS MATERIALIZED (
-        SELECT session_id FROM conversation_sessions
-         WHERE session_id = ANY (ARRAY (SELECT session_id FROM ending)) AND is_active FOR NO KEY UPDATE SKIP LOCKED
-    ), ended AS (
+    ids := ARRAY (SELECT (ending ->> 'session_id')::uuid FROM jsonb_array_elements(ends) ending);
+    free := ARRAY (SELECT session_id FROM conversation_sessions
+                    WHERE session_id = ANY (ids) AND is_active FOR NO KEY UPDATE SKIP LOCKED);
+    WITH ended AS (
         UPDATE conversation_sessions s
            SET is_active = false, session_end = moment - make_interval(secs => e.age_seconds),
                end_reason = e.end_reason, close_code = e.close_code, closed_by = e.instance_id
-          FROM ending e
-         WHERE s.session_id = ANY (ARRAY (SELECT session_id FROM free)) AND s.session_id = e.session_id AND s.is_active
+          FROM jsonb_to_recordset(ends) AS e (
+               session_id uuid, instance_id uuid, age_seconds double precision, end_reason text, close_code integer)
+         WHERE s.session_id = ANY (free) AND s.session_id = e.session_id
         RETURNING s.session_id
     )
-    SELECT coalesce(jsonb_object_agg(session_id, is_ended), '{}') INTO answer FROM (
-        SELECT session_id, true AS is_ended FROM ended
-        UNION ALL SELECT session_id, false FROM conversation_sessions WHERE is_active AND session_id = ANY (ARRAY (
-               SELECT session_id FROM ending WHERE session_id NOT IN (SELECT session_id FROM ended)))) each;
+    SELECT coalesce(jsonb_object_agg(session_id, true), '{}') INTO answer FROM ended;
+    IF cardinality(free) < cardinality(ids) THEN
+        RETURN answer || (SELECT coalesce(jsonb_object_agg(session_id, false), '{}') FROM conversation_sessions
+                           WHERE session_id = ANY (ids) AND is_active);
+    END IF;
     RETURN answer;
 END $$;
 

@@ -85,14 +85,14 @@ PENDING = " AND memory_status = 'pending'"
 FAULTS = {
     "an append to a closed row": Fault(
         None,
-        {"FROM item)) AND is_active": "FROM item))"},
+        {"AND is_active FOR SHARE SKIP LOCKED);": "FOR SHARE SKIP LOCKED);"},
         CLOSING,
         Promise.NO_GHOST,
         "an item was stored after the row closed",
     ),
     "an append without its lock": Fault(
         None,
-        {"FOR SHARE OF s SKIP LOCKED FOR KEY SHARE OF c SKIP LOCKED": ""},
+        {"AND is_active FOR SHARE SKIP LOCKED);": "AND is_active);"},
         ("append-user:A", "end:A"),
         Promise.SERIALIZABLE,
         "no order of them",
@@ -100,7 +100,7 @@ FAULTS = {
     ),
     "an end of an ended row": Fault(
         None,
-        {"FROM ending)) AND is_active FOR NO": "FROM ending)) FOR NO", "AND s.is_active": ""},
+        {"ANY (ids) AND is_active FOR NO": "ANY (ids) FOR NO"},
         CLOSING,
         Promise.AS_MODELLED,
         "answered 'refused'",

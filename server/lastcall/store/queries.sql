@@ -137,13 +137,13 @@ RETURNING session_id;
 
 -- name: recall
 -- One row at least: without memories, one whose kind is NULL. pending: a session of the user ended less than $3 seconds
--- ago, or is claimed, and is not finalized yet. In the order of memory_due_at, that looks past any backlog.
+-- ago, or is claimed, and is not finalized yet.
 -- has_past: some turn of the user is indexed.
 SELECT pending, EXISTS (SELECT FROM recall_passages WHERE user_id = $1) AS has_past, kind, content, slot,
        extract(epoch FROM valid_from)::double precision AS said_at
   FROM (SELECT EXISTS (SELECT FROM conversation_sessions
                         WHERE user_id = $1 AND memory_status = 'pending' AND memory_error IS NULL
-                          AND memory_due_at > now() - make_interval(secs => $3)) AS pending) pending
+                          AND memory_due_at + make_interval(secs => $3) > now()) AS pending) pending
   LEFT JOIN (SELECT kind, content, updated_at, memory_id, slot, valid_from FROM user_memories
               WHERE user_id = $1 AND (expires_at IS NULL OR expires_at > now())
               ORDER BY updated_at DESC, memory_id DESC LIMIT $2) newest ON true
