@@ -705,6 +705,9 @@ END $$;
 -- pending. finished: a list of `FinishedMemory`. The sessions' rows stay locked to the end: forget_messages waits for
 -- that, and what it has deleted before is seen here, since each statement looks anew.
 --
+-- Rows are looked for by their keys alone, and chosen afterwards: whatever else is asked for, a plan that was made without
+-- statistics looks up in the partial index of that, and reads all of it.
+--
 -- The users' locks: sessions of one user may be finished at the same time, and each must see what the other has kept.
 -- They are taken by nothing that a conversation waits for. They come first and, like the rows, in an order: two servers
 -- that finish sessions of the same users do not wait for each other, nor does erase_user.
@@ -720,12 +723,12 @@ BEGIN
         SELECT DISTINCT hashtextextended('lastcall memories of ' || user_id, 0) AS key FROM conversation_sessions
          WHERE session_id = ANY (asked) ORDER BY key) users;
     WITH free AS MATERIALIZED (
-        SELECT session_id FROM conversation_sessions
-         WHERE session_id = ANY (asked) AND memory_status = 'pending' ORDER BY session_id FOR NO KEY UPDATE
+        SELECT session_id, memory_status FROM conversation_sessions
+         WHERE session_id = ANY (asked) ORDER BY session_id FOR NO KEY UPDATE
     ), marked AS (
         UPDATE conversation_sessions
            SET memory_status = 'done', memory_finalized_at = now(), memory_due_at = NULL, memory_error = NULL
-         WHERE session_id = ANY (ARRAY (SELECT session_id FROM free))
+         WHERE session_id = ANY (ARRAY (SELECT session_id FROM free WHERE memory_status = 'pending'))
         RETURNING session_id, user_id
     )
     SELECT array_agg(session_id), array_agg(user_id) INTO done, owners FROM marked;
@@ -750,8 +753,8 @@ BEGIN
            -- An item may have been stored after the session's end, if that was by the clock of an outage.
            SELECT array_agg(m.message_id ORDER BY i.ordinality) AS ids, min(least(m.created_at, s.session_end)) AS at
              FROM unnest(p.items) WITH ORDINALITY AS i (item_id, ordinality)
-             LEFT JOIN messages m
-               ON m.session_id = f.session_id AND m.item_id = i.item_id AND m.deleted_at IS NULL) said
+             LEFT JOIN (SELECT * FROM messages m WHERE m.session_id = f.session_id OFFSET 0) m
+               ON m.item_id = i.item_id AND m.deleted_at IS NULL) said
      WHERE s.session_id = ANY (done) AND said.at IS NOT NULL ORDER BY s.session_end, s.session_id, p.number;
     PERFORM spread_words(owners);
     RETURN QUERY SELECT unnest(done);

@@ -80,7 +80,6 @@ SWEEPING = ("begin:A", "silence", "look:hand", "renew:A", "sweep:hand")
 MEMORY = ("visit:A", "claim:A", "claim:B", "finish:A", "finish:B")
 CLOSING = ("begin:A", "append-user:A", "end:A", "repair:hand", "recode:hand", "plain:hand")
 LIVING = "AND reaped_at IS NULL AND stopped_at IS NULL"
-PENDING = " AND memory_status = 'pending'"
 
 FAULTS = {
     "an append to a closed row": Fault(
@@ -170,7 +169,7 @@ FAULTS = {
     ),
     "memory that is applied twice": Fault(
         None,
-        {f"session_id = ANY (asked){PENDING}": "session_id = ANY (asked)"},
+        {"FROM free WHERE memory_status = 'pending'": "FROM free"},
         (*MEMORY, "silence"),
         Promise.MEMORY_ONCE,
         "memory is done, applied 2 times",

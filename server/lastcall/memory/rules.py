@@ -10,10 +10,10 @@ from typing import Literal
 from ..agents.agent import Memory, Message, Transcript
 from .facts import requests
 from .facts.clauses import StatedFact, facts_of
+from .facts.grounding import STRAIGHT_APOSTROPHES
 from .facts.redaction import has_secret
 from .facts.whose import OwnWords
 from .facts.words import content_words, ended_words
-from .grounding import STRAIGHT_APOSTROPHES
 
 MEMORIES_MAX = 20  # of one session; the newest are kept
 INPUT_CHARS_MAX = 100_000  # of the user's messages of one session; half of them the newest, half the oldest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from .grounding import STRAIGHT_APOSTROPHES
+from .facts.grounding import STRAIGHT_APOSTROPHES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

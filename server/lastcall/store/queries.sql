@@ -275,26 +275,30 @@ WITH unhurried AS MATERIALIZED (
        AND (memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => $4))
      ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ), these AS MATERIALIZED (
-    SELECT session_id, memory_due_at FROM conversation_sessions
-     WHERE session_id = ANY ($3::uuid[]) AND memory_status = 'pending'
+    SELECT session_id, memory_due_at
+      FROM (SELECT session_id, memory_due_at, memory_status, memory_attempts FROM conversation_sessions
+             WHERE session_id = ANY ($3::uuid[]) LIMIT $1 FOR UPDATE SKIP LOCKED) asked
+     WHERE memory_status = 'pending'
        AND (memory_due_at <= now() OR memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => $4))
-     LIMIT $1 FOR UPDATE SKIP LOCKED
 ), free AS MATERIALIZED (
-    SELECT session_id, memory_due_at, (SELECT coalesce(sum(octet_length(content)), 0) FROM messages m
-                                        WHERE m.session_id = each.session_id AND kind = 'message') AS bytes
-      FROM (SELECT * FROM oldest UNION ALL SELECT * FROM stranded UNION ALL SELECT * FROM these) each
+    SELECT * FROM oldest UNION ALL SELECT * FROM stranded UNION ALL SELECT * FROM these
+), item AS MATERIALIZED ( -- by an array of keys, and nothing else: any other plan may read all messages
+    SELECT session_id, kind, role, content, item_id, position, created_at, deleted_at FROM messages
+     WHERE session_id = ANY (ARRAY (SELECT session_id FROM free))
+), said AS MATERIALIZED (
+    SELECT * FROM item WHERE kind = 'message' AND deleted_at IS NULL
 ), fitting AS MATERIALIZED (
-    SELECT session_id FROM (SELECT session_id, row_number() OVER queue AS number, sum(bytes) OVER queue AS bytes FROM free
-                            WINDOW queue AS (ORDER BY memory_due_at, session_id ROWS UNBOUNDED PRECEDING)) queued
-     WHERE number = 1 OR bytes <= $5
+    SELECT session_id FROM (
+        SELECT session_id, row_number() OVER queue AS number, sum(bytes) OVER queue AS bytes
+          FROM free LEFT JOIN (SELECT session_id, sum(octet_length(content)) AS bytes FROM said GROUP BY 1) size
+               USING (session_id)
+        WINDOW queue AS (ORDER BY memory_due_at, session_id ROWS UNBOUNDED PRECEDING)) queued
+     WHERE number = 1 OR coalesce(bytes, 0) <= $5
 ), claimed AS (
     UPDATE conversation_sessions s
        SET memory_due_at = now() + make_interval(secs => $2), memory_attempts = memory_attempts + 1
      WHERE session_id = ANY (ARRAY (SELECT session_id FROM fitting))
     RETURNING session_id, user_id, memory_attempts
-), said AS MATERIALIZED ( -- by an array of keys: a join may read all messages
-    SELECT session_id, role, content, item_id, position, created_at FROM messages
-     WHERE session_id = ANY (ARRAY (SELECT session_id FROM fitting)) AND kind = 'message' AND deleted_at IS NULL
 )
 SELECT session_id, claimed.user_id, memory_attempts, role, content, item_id
   FROM unhurried CROSS JOIN claimed LEFT JOIN said USING (session_id)

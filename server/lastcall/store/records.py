@@ -8,10 +8,10 @@ from enum import StrEnum
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-import msgspec
-
-from ..agents.agent import Memory, Transcript
 from ..agents.recalled import RecalledTurn
+from .people.memories import NO_PASSAGES as NO_PASSAGES
+from .people.memories import FinishedMemory as FinishedMemory
+from .people.memories import MemoryClaim as MemoryClaim
 from .people.memories import RememberedFact as RememberedFact
 
 # Two heartbeats. An item stored later than this after its owner's last heartbeat does not show that the owner was still
@@ -23,7 +23,6 @@ CLOCK_STEP_SECONDS_MAX = 60.0
 # A session that ended earlier and is still pending is part of a backlog: no begin waits for its memory.
 RECENT_SECONDS = 10.0
 CLAIM_BYTES_MAX = 65_536  # of the transcripts that are claimed together; a session that has more is claimed alone
-NO_PASSAGES = msgspec.Raw(b"[]")
 PAGE_BYTES_MAX = 1_048_576  # of the content of a page of items; the item that exceeds it is the page's last one
 
 
@@ -199,23 +198,6 @@ class ConversationSummary:
     created_at: float
     title: str | None
     last_active_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryClaim:
-    """A closed session whose memory the caller may finalize now. attempts: so far, including this one."""
-
-    transcript: Transcript
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedMemory:
-    """What is kept of a session. memories: in order. passages: JSON of `memory.search.indexing.Passage`."""
-
-    session_id: UUID
-    memories: Sequence[Memory] = ()
-    passages: msgspec.Raw = field(default_factory=lambda: NO_PASSAGES)
 
 
 @dataclass(frozen=True, slots=True)

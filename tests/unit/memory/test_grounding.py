@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 from lastcall.agents.agent import Memory, Message, Transcript
-from lastcall.memory.grounding import grounded
+from lastcall.memory.facts.grounding import grounded
 
 
 def test_a_memory_with_a_quote_that_is_not_the_users_is_dropped() -> None:

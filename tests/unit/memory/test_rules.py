@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lastcall.agents.agent import Message, Role, Transcript
-from lastcall.memory.grounding import grounded
+from lastcall.memory.facts.grounding import grounded
 from lastcall.memory.rules import (
     INPUT_CHARS_MAX,
     MEMORIES_MAX,

@@ -10,7 +10,7 @@ import trio
 
 from ...agents.agent import AgentFailed, JsonModel, Memory, Message, RequestUnsupported, Transcript
 from ...agents.window import within_budget
-from ..grounding import grounded
+from ..facts.grounding import grounded
 from .fact_list import Fact, facts_of
 
 INPUT_CHARS_MAX = 24_000  # of the transcript; the newest messages are read

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
+
+import msgspec
+
+from ...agents.agent import Memory, Transcript
+
+NO_PASSAGES = msgspec.Raw(b"[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +42,20 @@ class StoredMemory:
     conversation_id: UUID | None
     source_session_id: UUID | None
     source_item_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryClaim:
+    """A closed session whose memory the caller may finalize now. attempts: so far, including this one."""
+
+    transcript: Transcript
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedMemory:
+    """What is kept of a session. memories: in order. passages: JSON of `memory.search.indexing.Passage`."""
+
+    session_id: UUID
+    memories: Sequence[Memory] = ()
+    passages: msgspec.Raw = field(default_factory=lambda: NO_PASSAGES)

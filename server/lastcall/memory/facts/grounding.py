@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 
-from ..agents.agent import Memory, Transcript
+from ...agents.agent import Memory, Transcript
 
 QUOTE_CHARS_MIN = 3  # a shorter quote is found in almost any text, and proves nothing
 _MARKS = " \t\n.…\"'`“”„«»‹›‘’"  # noqa: RUF001
