@@ -17,12 +17,12 @@ from .protocol.errors import RequestRefused
 from .realtime.connection import serve_websocket
 from .realtime.services import Services
 from .transport.direct import DirectStream, accept_all
-from .transport.request_head import BadHead, ProxyProtocol, RequestHead, is_decided, parse_head
+from .transport.http.request_head import BadHead, ProxyProtocol, RequestHead, is_decided, parse_head
 from .transport.stream import BufferedStream
 from .transport.tls import ServerTls, TlsStream
 
 if TYPE_CHECKING:
-    from .transport.http1 import HttpServer
+    from .transport.http.http1 import HttpServer
 
 REFUSALS_AT_ONCE_MAX = 64  # further refused clients get no reply
 REFUSED_HANDSHAKES_PER_SECOND = 50.0  # TLS handshakes for refusals alone: each costs a millisecond of CPU

@@ -51,7 +51,7 @@ from .store.postgres import open_store
 from .store.proof import CommitProof
 from .store.store import Store
 from .transport.direct import DirectListener
-from .transport.http1 import HttpServer
+from .transport.http.http1 import HttpServer
 from .transport.port import open_port, url_of
 from .transport.tls import ServerTls, tls_context
 from .web.app import create_app

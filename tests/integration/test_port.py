@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from itertools import pairwise
 
 import pytest
 import trio
@@ -96,7 +97,8 @@ async def test_other_tasks_run_while_many_connect() -> None:
         nursery.cancel_scope.cancel()
         for each in (*clients, *(stream.socket for stream in accepted)):  # type: ignore[attr-defined]
             each.close()
-    assert set(range(0, len(clients), ACCEPTS_PER_STEP)) <= set(turns)
+    # Trio runs the tasks of a pass in any order, so that two steps may lie between two turns.
+    assert max(after - before for before, after in pairwise(turns)) <= 2 * ACCEPTS_PER_STEP
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOBUFS, errno.ECONNABORTED])

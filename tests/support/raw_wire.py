@@ -29,7 +29,7 @@ from lastcall.sessions.instance import InstanceLease
 from lastcall.sessions.reconciler import Reconciler
 from lastcall.sessions.registry import Registry
 from lastcall.store.proof import CommitProof
-from lastcall.transport.http1 import HttpServer
+from lastcall.transport.http.http1 import HttpServer
 from lastcall.transport.stream import LINGER_SECONDS
 from lastcall.web.app import create_app
 from lastcall.web.middleware import REQUEST_SECONDS

@@ -24,7 +24,7 @@ from lastcall.sessions.reconciler import Reconciler
 from lastcall.sessions.registry import Registry
 from lastcall.store.proof import CommitProof
 from lastcall.transport.flusher import Flusher
-from lastcall.transport.request_head import RequestHead, parse_head
+from lastcall.transport.http.request_head import RequestHead, parse_head
 from lastcall.transport.stream import BufferedStream
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 

@@ -44,7 +44,8 @@ class Authenticator:
 
     async def principal(self, presented: Presented) -> Principal:
         """Authenticates a request. Raises `RequestRefused` and `StoreUnavailable`."""
-        await self.check_proxy(presented.sign_of_proxy, presented.address)
+        if presented.sign_of_proxy is not None:
+            await self.check_proxy(presented.sign_of_proxy, presented.address)
         self.check_origin(presented)
         token = presented.token
         if not await self.is_open():

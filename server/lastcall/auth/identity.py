@@ -134,6 +134,8 @@ def canonical_user(user: str) -> str:
         raise ValueError("The user id is empty.")
     if len(user) > USER_CHARS_MAX:
         raise ValueError(f"The user id has {len(user)} characters; at most {USER_CHARS_MAX} are allowed.")
+    if user.isascii() and user.isprintable():  # as nearly all are
+        return user
     if any(each in _INVISIBLE or unicodedata.category(each) in _REFUSED_CATEGORIES for each in user):
         raise ValueError("The user id must not contain control characters or invisible ones.")
     if _UNDECODABLE in user:

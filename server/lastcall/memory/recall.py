@@ -55,4 +55,4 @@ def known_facts(facts: Sequence[RememberedFact]) -> Sequence[KnownFact]:
 
 def briefing(facts: Sequence[RememberedFact]) -> str:
     """The part of an agent's instructions that holds what is known of the user; empty for a stranger."""
-    return quoted_facts(facts)
+    return quoted_facts(facts) if facts else ""

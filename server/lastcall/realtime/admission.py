@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 from ..auth.identity import SUBPROTOCOL, Presented
@@ -15,7 +15,7 @@ from ..protocol.errors import RequestRefused
 from ..protocol.ids import parse_public_id
 from ..secret_prefixes import API_KEY
 
-BETA_HEADER, BETA_VALUE = "openai-beta", "realtime=v1"
+BETA_HEADER, BETA_VALUE = b"openai-beta", "realtime=v1"
 BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 
 
@@ -44,13 +44,13 @@ def admit(
 ) -> Admission:
     """Parses a handshake; `auth.authenticator` finds out whose it is. Raises `RequestRefused`.
 
-    target: of the request line. headers: all but Host, with names in lower case. subprotocols: those offered.
+    target: of the request line. headers: with names in lower case. subprotocols: those offered.
     client: who connects.
     """
     path, _, query_text = target.partition("?")
     # Where a header is repeated the first one counts, as over HTTP.
     fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
-    query = {key: values[-1] for key, values in parse_qs(query_text, keep_blank_values=True).items()}
+    query = dict(parse_qsl(query_text, keep_blank_values=True))  # of a repeated key the last value counts
     if path not in (PATH, AZURE_PATH, AZURE_BETA_PATH):
         raise RequestRefused("not_found", f"WebSockets are served at {PATH} and {AZURE_PATH} only.")
     if "call_id" in query or query.get("intent") == "transcription":
@@ -82,7 +82,7 @@ def admit(
 
 def _beta(path: str, headers: Sequence[tuple[bytes, bytes]], subprotocols: Sequence[str]) -> RequestRefused | None:
     """The refusal of a client whose events have the shapes of the beta; None for others."""
-    values = [value.decode("latin-1") for name, value in headers if name.decode("latin-1") == BETA_HEADER]
+    values = [value.decode("latin-1") for name, value in headers if name == BETA_HEADER]
     wanted = {each.strip().lower() for value in values for each in value.split(",")}
     if path == AZURE_BETA_PATH:
         message = f"The Realtime Beta API is no longer supported. Please use {AZURE_PATH} for the GA API."
@@ -101,7 +101,9 @@ def _beta(path: str, headers: Sequence[tuple[bytes, bytes]], subprotocols: Seque
 
 
 def _replay_of(query: Mapping[str, str]) -> int:
-    text = query.get("replay", str(REPLAY_ITEMS_MAX))
+    text = query.get("replay")
+    if text is None:
+        return REPLAY_ITEMS_MAX
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or int(text) > REPLAY_ITEMS_MAX:
         raise RequestRefused("invalid_value", f"replay must be a number from 0 to {REPLAY_ITEMS_MAX}.", "replay")
     return int(text)

@@ -23,7 +23,7 @@ from ..protocol.parsing import parse_session
 from ..sessions.session import Session
 from ..store.errors import CredentialRevoked, StoreError
 from ..store.records import EndReason, Recollection, SessionStart
-from ..transport.request_head import RequestHead
+from ..transport.http.request_head import RequestHead
 from ..transport.stream import BufferedStream
 from ..transport.websocket import WebSocket
 from .admission import Admission

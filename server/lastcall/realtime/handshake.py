@@ -16,9 +16,9 @@ from ..protocol.errors import RequestRefused, error_event
 from ..protocol.server_events import encode
 from ..store.errors import StoreError
 from ..transport.frames import close_frame, text_frame
-from ..transport.request_head import RequestHead
+from ..transport.http.request_head import RequestHead
+from ..transport.http.upgrade import accepted, read_upgrade
 from ..transport.stream import BufferedStream
-from ..transport.upgrade import accepted, read_upgrade
 from ..transport.websocket import WebSocket
 from .admission import Admission, admit
 from .services import Services

@@ -1,4 +1,4 @@
-"""The HTTP application: routes and error handlers, without sockets. `transport/http1.py` runs it on a connection."""
+"""The HTTP application: routes and error handlers, without sockets. `transport/http/` runs it on a connection."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class ClientGoneError(Exception):
 class Bounded:
     """Reads the whole body first, ends requests that take too long, and logs exceptions of the application.
 
-    `transport/http1.py` needs the body to be read: an unread one blocks its connection.
+    `transport/http/http1.py` needs the body to be read: an unread one blocks its connection.
 
     memory: what the bodies are counted in; None: nowhere.
     """

@@ -14,7 +14,7 @@ from lastcall.auth.identity import Presented
 from lastcall.realtime.admission import Admission
 from lastcall.sessions.session import Session
 from lastcall.store.records import EndReason
-from lastcall.transport.request_head import RequestHead
+from lastcall.transport.http.request_head import RequestHead
 from wsproto.events import Request
 from wsproto.handshake import H11Handshake
 

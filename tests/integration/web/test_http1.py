@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog.testing
 import trio
-from lastcall.transport.http1 import (
+from lastcall.transport.http.http1 import (
     CONNECTION_SECONDS,
     HEAD_BYTES_MAX,
     KEEP_ALIVE_SECONDS,

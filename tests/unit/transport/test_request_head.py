@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from lastcall.transport.request_head import BadHead, is_decided, parse_head
+from lastcall.transport.http.request_head import BadHead, is_decided, parse_head
 
 HOST = b"Host: test\r\n"
 

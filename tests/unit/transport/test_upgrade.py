@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from lastcall.protocol.errors import RequestRefused
-from lastcall.transport.request_head import RequestHead, parse_head
-from lastcall.transport.upgrade import accepted, read_upgrade
+from lastcall.transport.http.request_head import RequestHead, parse_head
+from lastcall.transport.http.upgrade import accepted, read_upgrade
 
 from tests.support.raw_wire import ACCEPT, HANDSHAKE, KEY
 

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 from lastcall.limits.gate import PROBE_CONNECTIONS_MAX, PROBE_PATHS
 from lastcall.listener import HTTP_STARTS_AT_ONCE_MAX, PROBE_STARTS_AT_ONCE_MAX
-from lastcall.transport.http1 import CONNECTION_SECONDS, KEEP_ALIVE_SECONDS, LAST_REQUEST_SECONDS, HttpServer
+from lastcall.transport.http.http1 import CONNECTION_SECONDS, KEEP_ALIVE_SECONDS, LAST_REQUEST_SECONDS, HttpServer
 from lastcall.transport.stream import LINGER_SECONDS
 from lastcall.web.middleware import REQUEST_SECONDS
 

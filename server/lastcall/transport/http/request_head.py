@@ -27,22 +27,21 @@ class ProxyProtocol(BadHead):
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """fields: names in lower case, in the order sent. size: in bytes, with the empty line."""
+    """fields: names in lower case, in the order sent. size: in bytes, with the empty line.
+
+    has_body: whether a body follows, whatever the method is.
+    """
 
     method: bytes
     target: bytes
     version: tuple[int, int]
     fields: tuple[tuple[bytes, bytes], ...]
     size: int
+    has_body: bool
 
     @property
     def path(self) -> bytes:
         return self.target.partition(b"?")[0]
-
-    @property
-    def has_body(self) -> bool:
-        """Whether a body follows, whatever the method is."""
-        return any(self.values(b"transfer-encoding")) or any(int(each) for each in self.values(b"content-length"))
 
     @property
     def wants_websocket(self) -> bool:
@@ -86,20 +85,22 @@ def parse_head(data: bytes) -> RequestHead | None:
     if None in fields:
         raise BadHead("The request has a malformed header.")
     pairs = tuple((field[1].lower(), field[2].rstrip(b" \t")) for field in fields if field is not None)
-    head = RequestHead(request[1], request[2], (int(request[3]), int(request[4])), pairs, end + len(_END))
-    _check(head)
-    return head
+    version = int(request[3]), int(request[4])
+    return RequestHead(request[1], request[2], version, pairs, end + len(_END), _has_body(version, pairs))
 
 
-def _check(head: RequestHead) -> None:
-    if head.version[0] != 1:
+def _has_body(version: tuple[int, int], fields: tuple[tuple[bytes, bytes], ...]) -> bool:
+    """Raises `BadHead` for what is wrong about the version, the host or the length."""
+    named = (b"host", b"content-length", b"transfer-encoding")
+    hosts, lengths, codings = ([value for each, value in fields if each == name] for name in named)
+    if version[0] != 1:
         raise BadHead("This server speaks HTTP/1.1.")
-    if len(head.values(b"host")) > 1:
+    if len(hosts) > 1:
         raise BadHead("The request has two Host headers.")
-    lengths, codings = head.values(b"content-length"), head.values(b"transfer-encoding")
     if len(lengths) + len(codings) > 1:
         raise BadHead("The request has two lengths.")
     if not all(_LENGTH.fullmatch(length) for length in lengths):
         raise BadHead("Content-Length must be one number.")
-    if not all(coding.lower() == b"chunked" and head.version >= (1, 1) for coding in codings):
+    if not all(coding.lower() == b"chunked" and version >= (1, 1) for coding in codings):
         raise BadHead("Transfer-Encoding must be chunked, in HTTP/1.1.")
+    return any(codings) or any(int(each) for each in lengths)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from wsproto.utilities import generate_accept_token
 
-from ..protocol.errors import WEBSOCKET_VERSION, RequestRefused
+from ...protocol.errors import WEBSOCKET_VERSION, RequestRefused
 from .request_head import RequestHead
 
 
