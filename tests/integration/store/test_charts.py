@@ -1,0 +1,75 @@
+"""Charts of sessions over time: right, and fast over a year."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+from lastcall.store.operators.charts import read_chart, width_for
+from lastcall.store.postgres import PostgresStore
+from lastcall.store.postgres.calls import bounded_call
+
+pytestmark = pytest.mark.alone
+
+DAY_SECONDS = 86_400.0
+YEAR_SECONDS = 366 * DAY_SECONDS
+FILL_SECONDS = 120.0
+ANSWER_SECONDS = 0.2
+SESSIONS = 400_000
+# As a restore would: the triggers would take minutes. Rows lie in the order of their ends, as they do where they are
+# written one by one.
+FILL = f"""
+SET statement_timeout = 0;
+SET session_replication_role = replica;
+INSERT INTO conversations (user_id) SELECT 'user-' || n FROM generate_series(1, 1000) n;
+INSERT INTO conversation_sessions (conversation_id, user_id, is_active, session_start, session_end, ended_at,
+                                   duration_seconds, end_reason)
+    SELECT conversation_id, user_id, false, ended - lasted * interval '1 s', ended, ended + interval '20 ms', lasted,
+           (ARRAY['client_closed', 'client_closed', 'client_lost', 'expired', 'shutdown', 'by_hand'])[1 + n % 6]
+      FROM (SELECT n, now() - interval '1 year' * (1 - n::float8 / {SESSIONS}) - interval '1 s' AS ended,
+                   (10 + n % 600)::float8 AS lasted FROM generate_series(1, {SESSIONS}) n) s
+      JOIN (SELECT *, row_number() OVER () AS number FROM conversations) c ON number = 1 + n % 1000;
+RESET session_replication_role;
+RESET statement_timeout;
+ANALYZE conversation_sessions;
+"""
+
+
+async def run(store: PostgresStore, sql: str) -> None:
+    async def execute() -> None:
+        async with store._connections.one() as connection:
+            await connection.execute(sql, timeout=FILL_SECONDS)
+
+    await bounded_call(store._loop, FILL_SECONDS, execute)
+
+
+async def count_all(store: PostgresStore) -> int:
+    hours = 0
+    while counted := await store.count_hours(24 * 40):
+        hours += counted
+    return hours
+
+
+@pytest.mark.slow
+async def test_a_year_of_sessions_is_answered_in_time(postgres_store: PostgresStore) -> None:
+    await run(postgres_store, FILL)
+    hours = await count_all(postgres_store)
+    assert 8_700 < hours < 8_800
+    took = {}
+    for seconds in (3600.0, DAY_SECONDS, 7 * DAY_SECONDS, 30 * DAY_SECONDS, YEAR_SECONDS):
+        times = []
+        for _ in range(8):  # also with the generic plan that comes after five questions
+            began = time.perf_counter()
+            chart = await read_chart(postgres_store, seconds)
+            times.append(time.perf_counter() - began)
+        took[seconds] = min(times[:5]), min(times[5:])
+        ended = sum(map(sum, chart.ended.values()))
+        assert ended == pytest.approx(SESSIONS * min(1, seconds / (365.25 * DAY_SECONDS)), rel=0.1)
+    print({seconds: [round(each * 1000) for each in both] for seconds, both in took.items()})
+    assert {seconds: both for seconds, both in took.items() if max(both) > ANSWER_SECONDS} == {}
+
+
+@pytest.mark.parametrize(("seconds", "width"), [(3600, 60), (86_400, 300), (604_800, 3600), (31_622_400, 86_400)])
+def test_a_chart_has_about_as_many_buckets_as_a_screen_can_show(seconds: float, width: int) -> None:
+    assert width_for(seconds) == width
