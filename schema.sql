@@ -1209,7 +1209,7 @@ CREATE TABLE IF NOT EXISTS session_counts (
 
 -- Finds the rows of hours that are not counted yet. BRIN: rows lie about in the order of their ends, and it costs
 -- sessions nothing, which a B-tree on this column does (docs/performance.md).
-CREATE INDEX IF NOT EXISTS sessions_by_end ON conversation_sessions USING brin (ended_at) WITH (pages_per_range = 32);
+CREATE INDEX IF NOT EXISTS sessions_by_end ON conversation_sessions USING brin (ended_at) WITH (pages_per_range = 32, autosummarize = on);
 
 -- Nothing is in it while all goes well.
 CREATE INDEX IF NOT EXISTS memory_failed ON conversation_sessions (session_start, session_id)
