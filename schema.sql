@@ -1207,8 +1207,8 @@ CREATE TABLE IF NOT EXISTS session_counts (
     PRIMARY KEY (kind, hour, label)
 );
 
--- Finds the rows of hours that are not counted yet. BRIN: rows lie about in the order of their ends, and it costs
--- sessions nothing, which a B-tree on this column does (docs/performance.md).
+-- Finds the rows of hours that are not counted yet. BRIN: rows lie about in the order of their ends, and an end adds an
+-- entry to it only once in many pages; to a B-tree, each would.
 CREATE INDEX IF NOT EXISTS sessions_by_end ON conversation_sessions USING brin (ended_at) WITH (pages_per_range = 32, autosummarize = on);
 
 -- Nothing is in it while all goes well.
