@@ -1301,7 +1301,8 @@ SELECT s.session_id, s.conversation_id, s.user_id, s.instance_id, s.is_active, s
                 THEN 'live'
             ELSE 'orphaned' END AS state,
        i.hostname, i.pid,
-       i.heartbeat_at AS owner_last_seen
+       i.heartbeat_at AS owner_last_seen, s.closed_by, s.credential_id, s.memory_attempts, s.memory_due_at,
+       s.memory_error, s.memory_finalized_at
   FROM conversation_sessions s LEFT JOIN server_instances i USING (instance_id);
 
 CREATE OR REPLACE VIEW orphaned_sessions AS
@@ -1319,15 +1320,12 @@ SELECT date(session_start) AS date, count(*) AS total_sessions, avg(duration_sec
 -- What the console shows of a session. last_event_at: of its newest item, else its start. closed_host: of the server that
 -- closed the row. prefix: of the key that it was begun with, or whose client secret that was.
 CREATE OR REPLACE VIEW session_details AS
-SELECT s.session_id, s.conversation_id, s.user_id, s.instance_id, s.is_active, s.session_start, s.session_end,
-       s.ended_at, s.duration_seconds, s.end_reason, s.close_code, s.memory_status, s.memory_attempts, s.memory_due_at,
-       s.memory_error, s.memory_finalized_at, t.state, t.hostname, t.pid, c.hostname AS closed_host, c.pid AS closed_pid,
+SELECT t.*, c.hostname AS closed_host, c.pid AS closed_pid,
        (SELECT k.prefix FROM api_keys k WHERE k.key_id = coalesce(
-            (SELECT e.key_id FROM client_secrets e WHERE e.secret_id = s.credential_id), s.credential_id)) AS prefix,
-       coalesce((SELECT max(m.created_at) FROM messages m WHERE m.session_id = s.session_id), s.session_start)
+            (SELECT e.key_id FROM client_secrets e WHERE e.secret_id = t.credential_id), t.credential_id)) AS prefix,
+       coalesce((SELECT max(m.created_at) FROM messages m WHERE m.session_id = t.session_id), t.session_start)
            AS last_event_at
-  FROM conversation_sessions s JOIN session_truth t USING (session_id)
-  LEFT JOIN server_instances c ON c.instance_id = s.closed_by;
+  FROM session_truth t LEFT JOIN server_instances c ON c.instance_id = t.closed_by;
 
 INSERT INTO lastcall_schema (version) VALUES (1) ON CONFLICT (version)
     DO UPDATE SET applied_at = now(), digest = NULL, release = NULL;

@@ -23,10 +23,13 @@ SESSIONS = 50
 def close_session(*, session_id: UUID, reason: str | None, as_json: bool, **database: Any) -> None:
     """Close the session SESSION_ID. Its server closes the connection within a second (close code 4001)."""
 
-    async def question(store: reports.Rows) -> reports.ClosedReport | bool | None:
-        from ..store.operators.acts import close_session as close
+    from ..store.operators import acts
 
-        return await close(store, session_id, operator(), reason)
+    if reason is not None and len(reason) > acts.REASON_CHARS_MAX:
+        raise click.UsageError(f"The reason may have at most {acts.REASON_CHARS_MAX} characters.")
+
+    async def question(store: reports.Rows) -> reports.ClosedReport | bool | None:
+        return await acts.close_session(store, session_id, operator(), reason)
 
     closed = ask(question, writes=True, **database)
     if closed is None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from lastcall.store.operators.charts import read_chart, width_for
+from lastcall.store.operators.sessions import page_of_memory_work, page_of_sessions
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.calls import bounded_call
 
@@ -65,8 +69,34 @@ async def test_a_year_of_sessions_is_answered_in_time(postgres_store: PostgresSt
         took[seconds] = min(times[:5]), min(times[5:])
         ended = sum(map(sum, chart.ended.values()))
         assert ended == pytest.approx(SESSIONS * min(1, seconds / (365.25 * DAY_SECONDS)), rel=0.1)
-    print({seconds: [round(each * 1000) for each in both] for seconds, both in took.items()})
     assert {seconds: both for seconds, both in took.items() if max(both) > ANSWER_SECONDS} == {}
+
+
+@pytest.mark.slow
+async def test_a_page_of_a_year_of_sessions_is_answered_in_time(postgres_store: PostgresStore) -> None:
+    """Also one that begins far back, is of one user or reason, or of those few that are active or have failed."""
+    await run(postgres_store, FILL)
+    await run(postgres_store, "INSERT INTO conversation_sessions (user_id) VALUES ('ada')")
+    half_a_year_ago = (datetime.now(UTC) - timedelta(days=180), UUID(int=0))
+    pages: dict[str, Callable[[], Awaitable[Sequence[object]]]] = {
+        "all": lambda: page_of_sessions(postgres_store, 50),
+        "far back": lambda: page_of_sessions(postgres_store, 50, half_a_year_ago),
+        "reason": lambda: page_of_sessions(postgres_store, 50, reason="expired"),
+        "user": lambda: page_of_sessions(postgres_store, 50, user="user-7"),
+        "active": lambda: page_of_sessions(postgres_store, 50, active=True),
+        "failed": lambda: page_of_memory_work(postgres_store, 50, status="failed"),
+        "pending": lambda: page_of_memory_work(postgres_store, 50, status="pending"),
+    }
+    found, took = {}, {}
+    for name, page in pages.items():
+        times = []
+        for _ in range(8):
+            began = time.perf_counter()
+            found[name] = len(await page())
+            times.append(time.perf_counter() - began)
+        took[name] = max(min(times[:5]), min(times[5:]))
+    assert found == {"all": 50, "far back": 50, "reason": 50, "user": 50, "active": 1, "failed": 0, "pending": 0}
+    assert {name: seconds for name, seconds in took.items() if seconds > ANSWER_SECONDS} == {}
 
 
 @pytest.mark.parametrize(("seconds", "width"), [(3600, 60), (86_400, 300), (604_800, 3600), (31_622_400, 86_400)])

@@ -11,6 +11,8 @@ from uuid import UUID
 
 from ..reports import ClosedReport, Rows, reports_of
 
+REASON_CHARS_MAX = 200  # of what is told to the user of a session that is closed
+
 
 @dataclass(frozen=True, slots=True)
 class Actor:

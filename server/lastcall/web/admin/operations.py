@@ -7,12 +7,12 @@ from typing import Any
 from msgspec import Struct
 
 from ...auth.identity import USER_CHARS_MAX
+from ...store.operators.acts import REASON_CHARS_MAX
 from ...store.records import EndReason
 from ..conversations import PAGE_DEFAULT, PAGE_MAX
 from ..schemas import Operation, parameter
 from . import bodies, session_bodies
 from .overview import SECONDS, SECONDS_MAX, SECONDS_MIN, STATUSES
-from .sessions import REASON_CHARS_MAX
 
 READS = "This needs a key of scope admin or reader."
 ACTS = "This needs a key of scope admin."

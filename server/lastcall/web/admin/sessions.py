@@ -37,7 +37,6 @@ from .session_bodies import (
     SessionRow,
 )
 
-REASON_CHARS_MAX = 200
 _ITEM_CURSOR = re.compile(r"(-?\d{1,18})_([0-9a-f]{32})", re.ASCII)
 
 
@@ -108,8 +107,8 @@ async def close_session(request: Request) -> Response:
     actor, session_id = await actor_of(request), session_id_of(request)
     reason = (await body_of(request, _Close)).reason
     reason = " ".join(reason.split()) if reason else None
-    if reason and (len(reason) > REASON_CHARS_MAX or "\0" in reason):
-        raise invalid_value(f"reason must have at most {REASON_CHARS_MAX} characters, none of them NUL.", "reason")
+    if reason and (len(reason) > acts.REASON_CHARS_MAX or "\0" in reason):
+        raise invalid_value(f"reason must have at most {acts.REASON_CHARS_MAX} characters, none of them NUL.", "reason")
     closed = await acts.close_session(services_of(request).store, session_id, actor, reason or None)
     if closed is None:
         raise no_session()
