@@ -1281,7 +1281,7 @@ BEGIN
         SELECT greatest(since, max(c.hour) + interval '1 hour') INTO counted FROM session_counts c WHERE c.kind = 'ended';
         RETURN QUERY
         SELECT c.kind, date_bin(width, c.hour, '2000-01-01 00:00:00+00'), c.label, sum(c.sessions)::bigint
-          FROM session_counts c WHERE c.hour >= since AND c.hour < counted GROUP BY 1, 2, 3;
+          FROM session_counts c WHERE c.hour >= since AND c.hour < counted AND c.sessions > 0 GROUP BY 1, 2, 3;
     END IF;
     RETURN QUERY SELECT * FROM count_rows(counted, 'infinity', width);
 END $$;

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from lastcall.store.operators.charts import read_chart, width_for
+from lastcall.store.operators.charts import ChartReport, read_chart, width_for
 from lastcall.store.operators.sessions import page_of_memory_work, page_of_sessions
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.calls import bounded_call
@@ -97,6 +97,43 @@ async def test_a_page_of_a_year_of_sessions_is_answered_in_time(postgres_store: 
         took[name] = max(min(times[:5]), min(times[5:]))
     assert found == {"all": 50, "far back": 50, "reason": 50, "user": 50, "active": 1, "failed": 0, "pending": 0}
     assert {name: seconds for name, seconds in took.items() if seconds > ANSWER_SECONDS} == {}
+
+
+async def test_counts_are_those_of_the_rows_before_and_after_hours_are_counted(postgres_store: PostgresStore) -> None:
+    await run(postgres_store, FILL.replace(str(SESSIONS), "2000"))
+
+    def of(chart: ChartReport) -> tuple[object, ...]:
+        return chart.started, chart.ended, chart.lasted, chart.late
+
+    before = await read_chart(postgres_store, YEAR_SECONDS)
+    assert sum(sum(counts) for counts in before.ended.values()) == 2000
+    assert set(before.ended) == {"client_closed", "client_lost", "expired", "shutdown", "by_hand"}
+    assert await count_all(postgres_store) > 8_000
+    assert of(await read_chart(postgres_store, YEAR_SECONDS)) == of(before)
+    await postgres_store.select(
+        "TRUNCATE conversation_sessions, conversations, messages, user_memories, recall_passages, recall_lexemes"
+    )
+    after = await read_chart(postgres_store, YEAR_SECONDS)
+    assert sum(sum(counts) for counts in after.ended.values()) == pytest.approx(2000, abs=2), "counts outlive rows"
+
+
+async def test_hours_are_counted_once_however_often_and_in_whatever_steps(postgres_store: PostgresStore) -> None:
+    await run(postgres_store, FILL.replace(str(SESSIONS), "500"))
+    for hours_max in (1, 2, 1000):
+        assert await postgres_store.count_hours(hours_max) == hours_max
+    await count_all(postgres_store)
+    assert await postgres_store.count_hours(10) == 0
+    rows = await postgres_store.select("SELECT kind, sum(sessions)::integer AS n FROM session_counts GROUP BY kind")
+    counted = {row["kind"]: row["n"] for row in rows}
+    assert counted["ended"] == counted["reason"] == counted["lasted"] == counted["late"]
+    assert counted["ended"] == pytest.approx(500, abs=1)
+
+
+async def test_durations_are_told_to_within_half(postgres_store: PostgresStore) -> None:
+    await run(postgres_store, FILL.replace(str(SESSIONS), "2000").replace("(10 + n % 600)", "(100)"))
+    lasted = (await read_chart(postgres_store, YEAR_SECONDS)).lasted
+    assert set(lasted) == {"p50", "p95", "p99"}
+    assert all(100 <= seconds <= 150 for each in lasted.values() for seconds in each if seconds is not None)
 
 
 @pytest.mark.parametrize(("seconds", "width"), [(3600, 60), (86_400, 300), (604_800, 3600), (31_622_400, 86_400)])

@@ -138,7 +138,7 @@ async def test_a_session_is_shown_with_its_transcript_and_its_memories(world: Wo
 async def test_pages_hold_every_session_once_newest_first(world: World) -> None:
     await world.store.select(
         "INSERT INTO conversation_sessions (user_id, is_active, session_start, session_end) SELECT 'ada', false,"
-        " date_trunc('hour', now()) - make_interval(mins => n / 3), now() FROM generate_series(1, 50) n"
+        " date_trunc('hour', now()) - n / 3 * interval '0.3 ms', now() FROM generate_series(1, 50) n"
     )
     found: list[str] = []
     starts: list[float] = []
