@@ -97,6 +97,8 @@ def test_close_in_the_console_ends_the_socket_and_the_page_says_by_whom_and_stay
         line = operator.get_by_role("row").filter(has_text="closed a session")
         expect(line).to_contain_text("this machine (API)")
         expect(line).to_contain_text("maintenance at noon")
+        line.get_by_role("link").click()
+        expect(operator.locator("dl.header")).to_contain_text("this machine: maintenance at noon")
         button(page, "Reconnect").click()
         expect(page.get_by_role("status")).to_have_text("Connected")
 

@@ -3,6 +3,7 @@
 import { key } from "./visit.js";
 
 const ANSWER_MS = 8000;
+const FILE_MS = 30_000; // for which the server goes on sending
 
 /** What an answer says that is not a success. status: 0 where there was none. */
 export class Failure extends Error {
@@ -12,7 +13,7 @@ export class Failure extends Error {
   }
 }
 
-async function ask(method, path, { query = {}, body } = {}) {
+async function ask(method, path, { query = {}, body, within = ANSWER_MS } = {}) {
   const held = key.get();
   const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
   const search = new URLSearchParams(given).toString();
@@ -22,7 +23,7 @@ async function ask(method, path, { query = {}, body } = {}) {
       method,
       headers: { ...(held && { Authorization: `Bearer ${held}` }), ...(body && { "Content-Type": "application/json" }) },
       body: body && JSON.stringify(body),
-      signal: AbortSignal.timeout(ANSWER_MS),
+      signal: AbortSignal.timeout(within),
     });
   } catch {
     throw new Failure(0, "");
@@ -35,7 +36,7 @@ async function ask(method, path, { query = {}, body } = {}) {
 export const get = async (path, query) => (await ask("GET", path, { query })).json();
 export const post = async (path, body = {}) => (await ask("POST", path, { body })).json();
 export const remove = async (path) => (await ask("DELETE", path)).json();
-export const file = async (path, query) => (await ask("GET", path, { query })).blob();
+export const file = async (path, query) => (await ask("GET", path, { query, within: FILE_MS })).blob();
 
 /** The pages of a list, at most so many entries. */
 export async function all(path, query, most) {

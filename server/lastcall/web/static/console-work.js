@@ -6,6 +6,7 @@ import { sessionPages } from "./console-sessions.js";
 import { words } from "./console-words.js";
 
 const AUDIT_LIMIT = 50;
+const SESSION_ID = /^sess_[0-9a-f]{32}$/;
 
 const dash = (value) => (value === null ? "–" : number(value));
 
@@ -57,12 +58,19 @@ export function memoryScreen({ mayAct }) {
   };
 }
 
+// Of a session, a link: the log has its id as the database writes it.
+function targetOf({ action, target }) {
+  const id = `sess_${target.replaceAll("-", "")}`;
+  const isSession = action === "session.close" || (action === "memory.retry" && SESSION_ID.test(id));
+  return isSession ? h("a", { href: `#/session/${id}` }, id) : target;
+}
+
 export function auditScreen() {
   const columns = [
     { title: words.when, text: (row) => when(row.at) },
     { title: words.who, text: (row) => `${row.actor} (${words.via[row.via]})` },
     { title: words.action, text: (row) => words.actions[row.action] ?? row.action },
-    { title: words.target, text: (row) => row.target },
+    { title: words.target, make: targetOf },
     { title: words.details, text: (row) => Object.entries(row.details).filter(([, value]) => value !== null).map((pair) => pair.join(": ")).join(", ") || "–" },
   ];
   const table = new Table(words.audit, columns, ({ id }) => id, words.noActs);
