@@ -74,11 +74,18 @@ def expect_truth(page: Page, state: str) -> None:
 def test_close_in_the_console_ends_the_socket_and_the_page_says_by_whom_and_stays_closed(
     open_page: Visitors, database_url: str
 ) -> None:
-    with new_database(database_url) as url, run_server("--database-url", url, "--agent", "echo") as server:
-        page = open_page(server.url, "closed-by-console")
+    """Also where the session is on another server than the console."""
+    with (
+        new_database(database_url) as url,
+        run_server("--database-url", url, "--agent", "echo") as server,
+        run_server("--database-url", url, "--agent", "echo") as other,
+    ):
+        page = open_page(other.url, "closed-by-console")
         say(page, "before")
         expect_conversation(page, "before", "You said: before")
         operator = console(open_page, server)
+        expect(operator.locator("#truth-numbers")).to_have_text("rows 1 = sockets 1")
+        expect(operator.locator("#truth-facts")).to_contain_text("servers 2")
         row = operator.get_by_role("row").filter(has_text="closed-by-console")
         row.get_by_role("button", name="Close…").click()
         operator.get_by_label("Reason (may be empty)").fill("maintenance at noon")
