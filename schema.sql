@@ -1262,11 +1262,12 @@ BEGIN
         RETURN 0;
     END IF;
     INSERT INTO session_counts (kind, hour, label, sessions)
-    SELECT kind, bucket, label, sessions FROM count_rows(since, until, '1 hour') WHERE kind <> 'ended'
+    WITH counts AS MATERIALIZED (SELECT * FROM count_rows(since, until, '1 hour'))
+    SELECT kind, bucket, label, sessions FROM counts WHERE kind <> 'ended'
     UNION ALL
     SELECT 'ended', hour, '', coalesce(sessions, 0)
       FROM generate_series(since, until - interval '1 hour', '1 hour') hour
-      LEFT JOIN (SELECT bucket, sessions FROM count_rows(since, until, '1 hour') WHERE kind = 'ended') c ON bucket = hour;
+      LEFT JOIN (SELECT bucket, sessions FROM counts WHERE kind = 'ended') c ON bucket = hour;
     RETURN extract(epoch FROM until - since) / 3600;
 END $$;
 

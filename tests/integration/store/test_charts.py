@@ -36,6 +36,7 @@ INSERT INTO conversation_sessions (conversation_id, user_id, is_active, session_
 RESET session_replication_role;
 RESET statement_timeout;
 ANALYZE conversation_sessions;
+SELECT brin_summarize_new_values('sessions_by_end'); -- as autovacuum does when so many rows come
 """
 
 
