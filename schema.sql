@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS api_keys (
     created_at  timestamptz NOT NULL DEFAULT now(),
     revoked_at  timestamptz,
     CONSTRAINT subject_is_named CHECK (length(subject) BETWEEN 1 AND 256),
-    CONSTRAINT scope_known CHECK (scope IN ('service', 'user', 'admin')),
+    CONSTRAINT scope_known CHECK (scope IN ('service', 'user', 'admin', 'reader')),
     CONSTRAINT hash_is_sha256 CHECK (length(secret_hash) = 32)
 );
 
@@ -1151,6 +1151,145 @@ BEGIN
     RETURN 'deleted';
 END $$;
 
+-- ---------------------------------------------------------------------------------------- what operators do and see
+
+-- Only where it is missing: a constraint that is made anew locks the table and reads all of it.
+DO $$ BEGIN
+    IF (SELECT pg_get_constraintdef(oid) FROM pg_constraint
+         WHERE conrelid = 'api_keys'::regclass AND conname = 'scope_known') NOT LIKE '%reader%' THEN
+        ALTER TABLE api_keys DROP CONSTRAINT scope_known,
+            ADD CONSTRAINT scope_known CHECK (scope IN ('service', 'user', 'admin', 'reader'));
+    END IF;
+END $$;
+
+-- Who did what. Written by the statement that does it, so that there is never one without the other. It names no user:
+-- whoever is erased leaves no name here.
+CREATE TABLE IF NOT EXISTS audit_log (
+    audit_id      bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    done_at       timestamptz NOT NULL DEFAULT now(),
+    actor         text        NOT NULL,     -- the subject of the key, or the login of whoever ran the command
+    credential_id uuid,                     -- the key; NULL: none
+    via           text        NOT NULL,
+    action        text        NOT NULL,
+    target        text        NOT NULL,     -- the id of a session or key; a keyed hash of a user's name
+    details       jsonb       NOT NULL DEFAULT '{}',
+    CONSTRAINT via_known CHECK (via IN ('api', 'command'))
+);
+CREATE INDEX IF NOT EXISTS audit_by_target ON audit_log (target, audit_id);
+
+CREATE OR REPLACE FUNCTION keep_audit() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    RAISE EXCEPTION 'what the audit log says cannot be changed' USING ERRCODE = 'check_violation';
+END $$;
+CREATE OR REPLACE TRIGGER keep_audit BEFORE UPDATE ON audit_log FOR EACH ROW EXECUTE FUNCTION keep_audit();
+
+-- How a user is named there: whoever knows the name can look it up.
+CREATE OR REPLACE FUNCTION audit_name(owner text) RETURNS text LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN 'user:' || left(encode(words_digest(owner, owner), 'hex'), 32);
+END $$;
+
+-- What each server last counted: its active rows and its sockets. unmatched: sessions that have had only one of the two
+-- for a while, as [{"session_id", "lacks", "seconds"}].
+CREATE TABLE IF NOT EXISTS server_census (
+    instance_id uuid        PRIMARY KEY,
+    taken_at    timestamptz NOT NULL,
+    row_count   integer     NOT NULL,
+    sockets     integer     NOT NULL,
+    unmatched   jsonb       NOT NULL DEFAULT '[]'
+);
+
+-- How many sessions began and ended in each hour that is over, for charts of long times. They stay where sessions are
+-- deleted. kind: 'started', 'ended' (a row for every hour, also with 0), 'reason' with the end's reason as its label,
+-- 'lasted' and 'late' with a label n where seconds were up to 2 ^ (n / 2). late: from a session's end to its closed row.
+CREATE TABLE IF NOT EXISTS session_counts (
+    kind     text        NOT NULL,
+    hour     timestamptz NOT NULL,
+    label    text        NOT NULL,
+    sessions bigint      NOT NULL,
+    PRIMARY KEY (kind, hour, label)
+);
+
+-- Finds the rows of hours that are not counted yet. BRIN: rows lie about in the order of their ends, and an end adds an
+-- entry to it only once in many pages; to a B-tree, each would.
+CREATE INDEX IF NOT EXISTS sessions_by_end ON conversation_sessions USING brin (ended_at) WITH (pages_per_range = 32, autosummarize = on);
+
+-- Nothing is in it while all goes well.
+CREATE INDEX IF NOT EXISTS memory_failed ON conversation_sessions (session_start, session_id)
+    WHERE memory_status = 'failed';
+
+CREATE OR REPLACE FUNCTION duration_label(seconds double precision) RETURNS text LANGUAGE sql IMMUTABLE
+RETURN greatest(-20, ceil(2 * log(2.0, greatest(seconds, 0.0001)::numeric)))::integer::text;
+
+CREATE OR REPLACE FUNCTION whole_hour(moment timestamptz) RETURNS timestamptz LANGUAGE sql IMMUTABLE
+RETURN date_bin('1 hour', moment, '2000-01-01 00:00:00+00');
+
+-- The counts of sessions that began or ended within a time, read from their rows. Sequential scans are off: the planner
+-- does not know how few rows the end of the table has.
+CREATE OR REPLACE FUNCTION count_rows(since timestamptz, until timestamptz, width interval)
+RETURNS TABLE (kind text, bucket timestamptz, label text, sessions bigint)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT SET enable_seqscan = off AS $$
+BEGIN
+    RETURN QUERY
+    WITH ended AS MATERIALIZED (
+        SELECT date_bin(width, s.ended_at, '2000-01-01 00:00:00+00') AS at, s.end_reason AS reason,
+               duration_label(s.duration_seconds) AS lasted,
+               duration_label(extract(epoch FROM s.ended_at - s.session_end)::double precision) AS late
+          FROM conversation_sessions s WHERE s.ended_at >= since AND s.ended_at < until
+    )
+    SELECT 'started', date_bin(width, s.session_start, '2000-01-01 00:00:00+00'), '', count(*)
+      FROM conversation_sessions s WHERE s.session_start >= since AND s.session_start < until GROUP BY 2
+    UNION ALL SELECT 'ended', e.at, '', count(*) FROM ended e GROUP BY e.at
+    UNION ALL SELECT 'reason', e.at, e.reason, count(*) FROM ended e GROUP BY e.at, e.reason
+    UNION ALL SELECT 'lasted', e.at, e.lasted, count(*) FROM ended e GROUP BY e.at, e.lasted
+    UNION ALL SELECT 'late', e.at, e.late, count(*) FROM ended e GROUP BY e.at, e.late;
+END $$;
+
+-- Counts up to hours_max of the hours that are over, for an hour, so that what was about to be committed is there.
+-- Returns how many it counted; 0 also where another server does it.
+CREATE OR REPLACE FUNCTION count_hours(hours_max integer) RETURNS integer
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    since timestamptz;
+    until timestamptz;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext('lastcall session counts')) THEN
+        RETURN 0;
+    END IF;
+    SELECT max(hour) + interval '1 hour' INTO since FROM session_counts WHERE kind = 'ended';
+    IF since IS NULL THEN
+        SELECT whole_hour(min(session_start)) INTO since FROM conversation_sessions;
+    END IF;
+    until := least(whole_hour(now()) - interval '1 hour', since + make_interval(hours => hours_max));
+    IF since IS NULL OR until <= since THEN
+        RETURN 0;
+    END IF;
+    INSERT INTO session_counts (kind, hour, label, sessions)
+    WITH counts AS MATERIALIZED (SELECT * FROM count_rows(since, until, '1 hour'))
+    SELECT kind, bucket, label, sessions FROM counts WHERE kind <> 'ended'
+    UNION ALL
+    SELECT 'ended', hour, '', coalesce(sessions, 0)
+      FROM generate_series(since, until - interval '1 hour', '1 hour') hour
+      LEFT JOIN (SELECT bucket, sessions FROM counts WHERE kind = 'ended') c ON bucket = hour;
+    RETURN extract(epoch FROM until - since) / 3600;
+END $$;
+
+-- The counts since a time, in buckets of a whole number of hours, or of any width within the hours not counted yet.
+CREATE OR REPLACE FUNCTION session_chart(since timestamptz, width interval)
+RETURNS TABLE (kind text, bucket timestamptz, label text, sessions bigint)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+DECLARE
+    counted timestamptz := since;
+BEGIN
+    IF width >= interval '1 hour' THEN
+        SELECT greatest(since, max(c.hour) + interval '1 hour') INTO counted FROM session_counts c WHERE c.kind = 'ended';
+        RETURN QUERY
+        SELECT c.kind, date_bin(width, c.hour, '2000-01-01 00:00:00+00'), c.label, sum(c.sessions)::bigint
+          FROM session_counts c WHERE c.hour >= since AND c.hour < counted AND c.sessions > 0 GROUP BY 1, 2, 3;
+    END IF;
+    RETURN QUERY SELECT * FROM count_rows(counted, 'infinity', width);
+END $$;
+
 -- ------------------------------------------------------------------------------------ views for operators
 
 -- The state of each session: 'live', 'orphaned' (active, but no living server owns it) or 'ended'. In the second after
@@ -1166,7 +1305,8 @@ SELECT s.session_id, s.conversation_id, s.user_id, s.instance_id, s.is_active, s
                 THEN 'live'
             ELSE 'orphaned' END AS state,
        i.hostname, i.pid,
-       i.heartbeat_at AS owner_last_seen
+       i.heartbeat_at AS owner_last_seen, s.closed_by, s.credential_id, s.memory_attempts, s.memory_due_at,
+       s.memory_error, s.memory_finalized_at
   FROM conversation_sessions s LEFT JOIN server_instances i USING (instance_id);
 
 CREATE OR REPLACE VIEW orphaned_sessions AS
@@ -1180,6 +1320,16 @@ SELECT date(session_start) AS date, count(*) AS total_sessions, avg(duration_sec
        count(*) FILTER (WHERE memory_status = 'pending') AS memory_pending,
        count(*) FILTER (WHERE memory_status = 'failed') AS memory_failed
   FROM conversation_sessions GROUP BY date(session_start);
+
+-- What the console shows of a session. last_event_at: of its newest item, else its start. closed_host: of the server that
+-- closed the row. prefix: of the key that it was begun with, or whose client secret that was.
+CREATE OR REPLACE VIEW session_details AS
+SELECT t.*, c.hostname AS closed_host, c.pid AS closed_pid,
+       (SELECT k.prefix FROM api_keys k WHERE k.key_id = coalesce(
+            (SELECT e.key_id FROM client_secrets e WHERE e.secret_id = t.credential_id), t.credential_id)) AS prefix,
+       coalesce((SELECT max(m.created_at) FROM messages m WHERE m.session_id = t.session_id), t.session_start)
+           AS last_event_at
+  FROM session_truth t LEFT JOIN server_instances c ON c.instance_id = t.closed_by;
 
 INSERT INTO lastcall_schema (version) VALUES (1) ON CONFLICT (version)
     DO UPDATE SET applied_at = now(), digest = NULL, release = NULL;

@@ -31,6 +31,7 @@ from .realtime.services import Services
 from .runtime.conditions import Conditions
 from .runtime.stall_watch import StallWatch
 from .runtime.watchdog import Watchdog
+from .sessions.census import Census
 from .sessions.instance import open_instance
 from .sessions.reaper import Reaper
 from .sessions.reconciler import Reconciler
@@ -105,8 +106,7 @@ async def serve(
                     agent_of_settings as agent,
                     open_rules_process(settings.memory_cpu_seconds, start=uses_rules(agent)) as rules,
                 ):
-                    url = url_of(settings, port.number)
-                    ready = Ready(url, database.describe, agent.describe, database.note)
+                    ready = Ready(url_of(settings, port.number), database.describe, agent.describe, database.note)
                     await serve_sessions(
                         settings,
                         store,
@@ -153,9 +153,9 @@ async def serve_sessions(
             repairs.start_soon(Reaper(store, lease, settings, metrics).run)
             repairs.start_soon(reconciler.run)
             repairs.start_soon(finish_revocations, store)
+            repairs.start_soon(Census(store, lease, registry).run)
             with trio.CancelScope() as memory_budget:
                 async with open_finalizer(store, agent, settings, read) as finalizer:
-                    authenticator = Authenticator(store, settings)
                     services = Services(
                         lease,
                         settings,
@@ -164,7 +164,7 @@ async def serve_sessions(
                         finalizer,
                         registry,
                         metrics,
-                        authenticator,
+                        Authenticator(store, settings),
                         gate,
                         reconciler,
                         CommitProof(store),

@@ -22,6 +22,7 @@ from lastcall.protocol.ids import parse_public_id
 from lastcall.store.postgres import PostgresStore
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
+from tests.support.operators import OPERATOR
 from tests.support.servers import TestServer
 
 SECRET = "the identity provider's own secret"
@@ -41,7 +42,7 @@ class World:
     ids: dict[str, UUID] = field(default_factory=dict)
 
     async def key(self, who: str, subject: str, scope: Scope) -> None:
-        made = await key_admin.create_key(self.store, subject, scope)
+        made = await key_admin.create_key(self.store, subject, scope, OPERATOR)
         self.tokens[who], self.ids[who] = made.key, made.key_id
 
     async def secret(self, who: str, maker: str = "service", **body: Any) -> None:

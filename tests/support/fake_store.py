@@ -16,6 +16,7 @@ from uuid import UUID
 import trio
 from lastcall.store.credentials import ClientSecret, Credential
 from lastcall.store.errors import StoreError, StoreUnavailable
+from lastcall.store.operators.census import UnmatchedSession
 from lastcall.store.people.memories import StoredMemory
 from lastcall.store.records import (
     ConversationSummary,
@@ -134,6 +135,15 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
 
     async def active_sessions(self, instance_id: UUID) -> Collection[UUID]:
         return await self._ask("active_sessions", lambda: [s.session_id for s in self._active_of(instance_id)])
+
+    async def report_census(self, instance_id: UUID, sockets: int, unmatched: Sequence[UnmatchedSession]) -> int:
+        return await self._ask("report_census", lambda: len(self._active_of(instance_id)))
+
+    async def count_hours(self, hours_max: int) -> int:
+        return await self._ask("count_hours", lambda: 0)  # here nobody asks for charts
+
+    async def fetch(self, query: str, *args: object) -> list[Any]:
+        raise StoreError(f"{query}: reports need a database")
 
     async def suspects(self, instance_id: UUID | None) -> Sequence[Suspect]:
         return await self._ask("suspects", lambda: self._suspects(instance_id))

@@ -43,7 +43,14 @@ class Authenticator:
         self._proxy_logged_at = float("-inf")
 
     async def principal(self, presented: Presented) -> Principal:
-        """Authenticates a request. Raises `RequestRefused` and `StoreUnavailable`."""
+        """Authenticates a request of a user or backend. Raises `RequestRefused` and `StoreUnavailable`."""
+        principal = await self.overseer(presented)
+        if principal.scope is Scope.READER:
+            raise RequestRefused("forbidden", "A key of scope reader is for the console only.")
+        return principal
+
+    async def overseer(self, presented: Presented) -> Principal:
+        """Authenticates a request that may also be of an operator who only reads. Raises as `principal` does."""
         if presented.sign_of_proxy is not None:
             await self.check_proxy(presented.sign_of_proxy, presented.address)
         self.check_origin(presented)
@@ -179,6 +186,7 @@ def _token_verifier(settings: Settings) -> TokenVerifier | None:
 def _principal(credential: Credential) -> Principal:
     return Principal(
         user_id=credential.user_id,
+        subject=credential.user_id,
         scope=Scope(credential.scope),
         credential_id=credential.credential_id,
         key_id=credential.key_id,

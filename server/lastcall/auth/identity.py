@@ -26,13 +26,14 @@ _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 
 
 class Scope(StrEnum):
-    """What a request may do. Keys have one of user, service and admin."""
+    """What a request may do. Keys have one of user, service, admin and reader."""
 
     OPEN = "open"  # no keys exist: everything, for anyone who can reach this machine
     CLIENT = "client"  # a client secret: its user's sessions and memory
     USER = "user"  # a key or token of one user: the same, and client secrets for that user
     SERVICE = "service"  # a backend: for any user
-    ADMIN = "admin"  # a backend that may also read the metrics
+    ADMIN = "admin"  # a backend that may also operate: the console, its API, the metrics
+    READER = "reader"  # for people who look on: the console, its API and the metrics, without acting
 
     @property
     def names_users(self) -> bool:
@@ -40,8 +41,13 @@ class Scope(StrEnum):
         return self in (Scope.OPEN, Scope.SERVICE, Scope.ADMIN)
 
     @property
-    def operates(self) -> bool:
+    def oversees(self) -> bool:
         """Whether it may read what is for operators only."""
+        return self in (Scope.OPEN, Scope.ADMIN, Scope.READER)
+
+    @property
+    def operates(self) -> bool:
+        """Whether it may do what is for operators only."""
         return self in (Scope.OPEN, Scope.ADMIN)
 
 
@@ -54,6 +60,7 @@ class Principal:
     conversation_id: the only conversation it may resume; None for any of the user's and new ones.
     session: JSON of the session's initial configuration, as in `session.update`.
     valid_until: when its token or client secret expires, on Trio's clock (seconds); None: it does not.
+    subject: of its key, whatever user it names.
     """
 
     user_id: str
@@ -63,6 +70,7 @@ class Principal:
     conversation_id: UUID | None = None
     session: str = "{}"
     valid_until: float | None = field(default=None, compare=False)
+    subject: str = field(default="", compare=False)
 
     def may_enter(self, conversation_id: UUID) -> bool:
         """Whether it is not restricted to another conversation. The store checks whose conversation it is."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from uuid import UUID, uuid4
 
+from ..store.operators.acts import Actor
 from ..store.reports import Rows
 from .identity import Scope
 from .secret import new_key
 
-KEY_SCOPES = (Scope.SERVICE, Scope.USER, Scope.ADMIN)
+KEY_SCOPES = (Scope.SERVICE, Scope.USER, Scope.ADMIN, Scope.READER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ class Revoked:
     closed_sessions: int
 
 
-async def create_key(store: Rows, subject: str, scope: Scope) -> NewKey:
+async def create_key(store: Rows, subject: str, scope: Scope, by: Actor) -> NewKey:
     key_id, secret = uuid4(), new_key()
-    await store.fetch("create_key", key_id, subject, scope.value, secret.prefix, secret.digest)
+    await store.fetch("create_key", *by.columns, key_id, subject, scope.value, secret.prefix, secret.digest)
     return NewKey(key_id, secret.value, subject, scope)
 
 
@@ -58,7 +59,7 @@ async def list_keys(store: Rows, limit: int) -> Sequence[Key]:
     return [Key(*(row[each.name] for each in fields(Key))) for row in rows]
 
 
-async def revoke(store: Rows, identifier: UUID) -> Revoked | None:
+async def revoke(store: Rows, identifier: UUID, by: Actor) -> Revoked | None:
     """Revokes a key or client secret and ends its sessions; None where the id is unknown."""
-    rows = await store.fetch("revoke_credential", identifier)
+    rows = await store.fetch("revoke_credential", *by.columns, identifier)
     return Revoked(*(rows[0][each.name] for each in fields(Revoked))) if rows else None

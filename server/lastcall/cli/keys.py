@@ -9,7 +9,7 @@ import click
 
 from ..auth.identity import Scope, canonical_user
 from .options import limit_option, question_options
-from .running import ask
+from .running import ask, operator
 from .tables import Column, moment, one_line, print_json, print_limit, print_table
 
 KEYS = 100
@@ -36,18 +36,21 @@ def keys() -> None:
 @click.argument("subject", type=Subject())
 @click.option(
     "--scope",
-    type=click.Choice(["user", "service", "admin"]),
+    type=click.Choice(["user", "service", "admin", "reader"]),
     default="user",
     show_default=True,
     help="user: for SUBJECT's own sessions. service: for a backend, which names the user of each session and creates"
-    " client secrets for browsers. admin: a service that may also read /metrics.",
+    " client secrets for browsers. admin: a service that may also use the console, its API and /metrics. reader:"
+    " for these only, and it changes nothing.",
 )
 @question_options
 def create_key(*, subject: str, scope: str, as_json: bool, **database: Any) -> None:
     """Create a key for SUBJECT and print it. It is shown only once: the database stores its hash."""
     from ..auth import key_admin
 
-    made = ask(lambda store: key_admin.create_key(store, subject, Scope(scope)), **database, makes_data=True)
+    made = ask(
+        lambda store: key_admin.create_key(store, subject, Scope(scope), operator()), **database, makes_data=True
+    )
     if as_json:
         print_json(made)
         return
@@ -96,7 +99,7 @@ def revoke_key(*, id: UUID, as_json: bool, **database: Any) -> None:
     """Revoke the key or client secret ID for good. Its sessions are closed within a second, on every server."""
     from ..auth import key_admin
 
-    revoked = ask(lambda store: key_admin.revoke(store, id), writes=True, **database)
+    revoked = ask(lambda store: key_admin.revoke(store, id, operator()), writes=True, **database)
     if revoked is None:
         raise click.UsageError(f"There is no key {id}; lastcall keys list shows them.")
     if as_json:

@@ -10,7 +10,7 @@ import click
 from ..store import reports
 from ..store.people import reports as people
 from .options import UserName, limit_option, question_options
-from .running import ask
+from .running import ask, operator
 from .tables import UUID_CHARS, Column, moment, one_line, print_json, print_limit, print_table
 
 MEMORIES = 100
@@ -25,7 +25,9 @@ def retry_memories(*, user: str | None, as_json: bool, **database: Any) -> None:
     """Retry memory finalization that failed, for USER or for all users."""
 
     async def question(store: reports.Rows) -> int:
-        return await reports.retry_memories(store, user)
+        from ..store.operators.acts import retry_memories as retry
+
+        return await retry(store, operator(), user=user)
 
     count = ask(question, writes=True, **database)
     if as_json:
@@ -157,7 +159,7 @@ def erase_user(*, user: str, yes: bool, as_json: bool, **database: Any) -> None:
         click.confirm(f"Delete all conversations, memories and keys of {one_line(user)}?", abort=True)
 
     async def question(store: reports.Rows) -> people.ErasedReport:
-        return await people.erase_user(store, user)
+        return await people.erase_user(store, user, operator())
 
     erased = ask(question, writes=True, **database)
     if as_json:

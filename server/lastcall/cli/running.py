@@ -15,6 +15,7 @@ from .options import LEVELS
 if TYPE_CHECKING:
     from ..logs import Level
     from ..store.address import DatabaseAddress
+    from ..store.operators.acts import Actor
     from ..store.postgres import PostgresStore
 
 T = TypeVar("T")
@@ -68,6 +69,19 @@ def ask(
             return await question(store)
 
     return run_logged(asked)
+
+
+def operator() -> Actor:
+    """Whoever runs the command, for the audit log."""
+    from getpass import getuser
+
+    from ..store.operators.acts import Actor
+
+    try:
+        login = getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        login = f"user {os.getuid()}"
+    return Actor(login, "command")
 
 
 @contextlib.asynccontextmanager

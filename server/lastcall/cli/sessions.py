@@ -10,7 +10,7 @@ import click
 from ..store import reports
 from ..store.records import EndReason
 from .options import DAYS_MAX, Age, UserName, limit_option, question_options
-from .running import ask
+from .running import ask, operator
 from .tables import UUID_CHARS, Column, duration, moment, one_line, print_json, print_limit, print_table
 
 SESSIONS = 50
@@ -18,12 +18,18 @@ SESSIONS = 50
 
 @click.command("close")
 @click.argument("session_id", type=click.UUID)
+@click.option("--reason", help="What its user is told; it stays in the audit log.")
 @question_options
-def close_session(*, session_id: UUID, as_json: bool, **database: Any) -> None:
+def close_session(*, session_id: UUID, reason: str | None, as_json: bool, **database: Any) -> None:
     """Close the session SESSION_ID. Its server closes the connection within a second (close code 4001)."""
 
+    from ..store.operators import acts
+
+    if reason is not None and len(reason) > acts.REASON_CHARS_MAX:
+        raise click.UsageError(f"The reason may have at most {acts.REASON_CHARS_MAX} characters.")
+
     async def question(store: reports.Rows) -> reports.ClosedReport | bool | None:
-        return await reports.close_session(store, session_id)
+        return await acts.close_session(store, session_id, operator(), reason)
 
     closed = ask(question, writes=True, **database)
     if closed is None:

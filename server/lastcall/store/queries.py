@@ -1,4 +1,4 @@
-"""Reads `queries.sql`, as statements by name, and `schema.sql`."""
+"""Reads `queries.sql` and `operators/operators.sql`, as statements by name, and `schema.sql`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def load_queries(text: str) -> dict[str, str]:
     return {name: body.strip().removesuffix(";") for name, body in zip(names, bodies, strict=True)}
 
 
-QUERIES = load_queries((files(__package__) / "queries.sql").read_text())
+_FILES = ("queries.sql", "operators/operators.sql")
+QUERIES = load_queries("\n".join((files(__package__) / name).read_text() for name in _FILES))
 SCHEMA = (files(__package__) / "schema.sql").read_text()
 SCHEMA_DIGEST = hashlib.sha256(SCHEMA.encode()).hexdigest()

@@ -353,9 +353,6 @@ UPDATE user_memories SET content = $3, words = $4, edited_at = now(), updated_at
 -- name: forget_memory
 SELECT forget_memories($1, ARRAY[$2::bigint]) AS forgotten;
 
--- name: erase_user
-SELECT erase_user($1) AS erased;
-
 -- name: export_conversations
 SELECT conversation_id, title, created_at FROM conversations WHERE user_id = $1 ORDER BY created_at, conversation_id;
 
@@ -523,9 +520,6 @@ UPDATE conversation_sessions SET is_active = false, end_reason = 'revoked'
  WHERE session_id IN (SELECT session_id FROM free) AND is_active
 RETURNING session_id;
 
--- name: create_key
-INSERT INTO api_keys (key_id, subject, scope, prefix, secret_hash) VALUES ($1, $2, $3, $4, $5);
-
 -- name: list_keys
 -- active_sessions: includes those of its client secrets.
 SELECT k.key_id, k.prefix, k.subject, k.scope, k.created_at, k.revoked_at,
@@ -533,18 +527,6 @@ SELECT k.key_id, k.prefix, k.subject, k.scope, k.created_at, k.revoked_at,
             SELECT k.key_id UNION ALL SELECT secret_id FROM client_secrets c WHERE c.key_id = k.key_id))
            AS active_sessions
   FROM api_keys k ORDER BY created_at DESC LIMIT $1;
-
--- name: revoke_credential
--- A key or a client secret. No row: no such id. closed_sessions: counted at the beginning of the statement.
-WITH mine AS MATERIALIZED (
-    SELECT count(*) AS closed_sessions FROM conversation_sessions WHERE is_active AND credential_id IN (
-        SELECT $1 UNION ALL SELECT secret_id FROM client_secrets WHERE key_id = $1)
-), key AS (
-    UPDATE api_keys SET revoked_at = now() WHERE key_id = $1 RETURNING key_id AS id, revoked_at
-), secret AS (
-    UPDATE client_secrets SET revoked_at = now() WHERE secret_id = $1 RETURNING secret_id AS id, revoked_at
-)
-SELECT id, revoked_at, closed_sessions FROM (SELECT * FROM key UNION ALL SELECT * FROM secret) revoked, mine;
 
 -- name: list_sessions
 -- $1: user, $2: states, $3: end reason, $4: seconds back; NULL: all. $5: limit. lasted_seconds: so far, while active.
@@ -586,23 +568,8 @@ UPDATE conversation_sessions s
   FROM free WHERE s.session_id = free.session_id AND s.is_active
 RETURNING s.session_id, s.user_id, s.session_start, s.session_end, s.duration_seconds, s.end_reason;
 
--- name: close_session
--- By hand. Dated now, since the operator has just seen it active.
-UPDATE conversation_sessions SET is_active = false WHERE session_id = $1 AND is_active
-RETURNING session_id, user_id, session_start, session_end, duration_seconds, end_reason;
-
 -- name: find_session
 SELECT session_id, is_active FROM conversation_sessions WHERE session_id = $1;
-
--- name: retry_memories
--- Rows that are locked are left out.
-WITH free AS MATERIALIZED (
-    SELECT session_id FROM conversation_sessions WHERE memory_status = 'failed' AND ($1::text IS NULL OR user_id = $1)
-       FOR NO KEY UPDATE SKIP LOCKED
-)
-UPDATE conversation_sessions SET memory_status = 'pending', memory_attempts = 0, memory_due_at = now()
- WHERE session_id IN (SELECT session_id FROM free) AND memory_status = 'failed'
-RETURNING session_id;
 
 -- name: list_memories
 SELECT memory_id, user_id, kind, content, quote, valid_from, source_session_id, updated_at FROM user_memories

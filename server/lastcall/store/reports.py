@@ -22,7 +22,7 @@ SECOND_LOOK_SECONDS = 2.0  # living instances renew their leases within one seco
 
 
 class Rows(Protocol):
-    """The part of `PostgresStore` that reports need."""
+    """The part of `Store` that reports need."""
 
     async def fetch(self, query: str, *args: object) -> list[Any]:
         """Returns the rows of a named query; columns as `row["name"]`."""
@@ -141,12 +141,12 @@ async def list_sessions(
 ) -> list[SessionReport]:
     """Returns the sessions that match all filters, newest first. None: no filter."""
     states = None if state is None else _STATES[state]
-    return _rows(SessionReport, await store.fetch("list_sessions", user, states, reason, since_seconds, limit))
+    return reports_of(SessionReport, await store.fetch("list_sessions", user, states, reason, since_seconds, limit))
 
 
 async def daily_stats(store: Rows, days: int) -> list[DayReport]:
     """Returns a report per day with sessions, for the last `days` days including today, newest first."""
-    return _rows(DayReport, await store.fetch("daily_stats", days))
+    return reports_of(DayReport, await store.fetch("daily_stats", days))
 
 
 async def find_orphans(store: Rows, *, hours: float, alert_above: int, limit: int) -> OrphansReport:
@@ -154,7 +154,7 @@ async def find_orphans(store: Rows, *, hours: float, alert_above: int, limit: in
     silent = await _silent_owners(store)
     orphans = [
         each
-        for each in _rows(OrphanReport, await store.fetch("list_orphans", limit))
+        for each in reports_of(OrphanReport, await store.fetch("list_orphans", limit))
         if each.instance_id is None or (each.instance_id, each.owner_last_seen) in silent
     ]
     (count,) = await store.fetch("count_overdue", hours * _HOUR_SECONDS)
@@ -175,13 +175,13 @@ async def close_sessions_of(store: Rows, dead: Suspect) -> list[ClosedReport]:
     closed: list[ClosedReport] = []
     verdict = (dead.instance_id, dead.heartbeat, None, CLOSE_ROWS_MAX, EVIDENCE_SECONDS)
     while rows := await store.fetch("reap_instance", *verdict):
-        closed += _rows(ClosedReport, rows)
+        closed += reports_of(ClosedReport, rows)
     return closed
 
 
 async def close_ownerless(store: Rows) -> list[ClosedReport]:
     """Closes all active sessions that no server ever owned, as of their last item."""
-    return _rows(ClosedReport, await store.fetch("close_ownerless"))
+    return reports_of(ClosedReport, await store.fetch("close_ownerless"))
 
 
 async def _silent_owners(store: Rows) -> set[tuple[UUID, datetime]]:
@@ -198,22 +198,9 @@ async def _silent_owners(store: Rows) -> set[tuple[UUID, datetime]]:
     return owners
 
 
-async def close_session(store: Rows, session_id: UUID) -> ClosedReport | bool | None:
-    """Closes one active session. False: it has ended already; None: there is no such session."""
-    closed = _rows(ClosedReport, await store.fetch("close_session", session_id))
-    if closed:
-        return closed[0]
-    return False if await store.fetch("find_session", session_id) else None
-
-
-async def retry_memories(store: Rows, user: str | None) -> int:
-    """Makes failed memory pending again; returns the number of sessions."""
-    return len(await store.fetch("retry_memories", user))
-
-
 async def list_memories(store: Rows, *, user: str | None, limit: int) -> MemoriesReport:
     """Returns memories by user, newest first, and the backlog of all users."""
-    memories = _rows(MemoryReport, await store.fetch("list_memories", user, limit))
+    memories = reports_of(MemoryReport, await store.fetch("list_memories", user, limit))
     return MemoriesReport(memories, _backlog(await store.fetch("memory_backlog")))
 
 
@@ -224,7 +211,8 @@ def _backlog(records: Sequence[Any]) -> BacklogReport:
     return BacklogReport(count.get("pending", 0), count.get("failed", 0), attempts, errors[0] if errors else None)
 
 
-def _rows(kind: type[Row], records: Sequence[Any]) -> list[Row]:
+def reports_of(kind: type[Row], records: Sequence[Any]) -> list[Row]:
+    """The rows of a statement as reports, by the names of their columns."""
     names = [each.name for each in fields(kind)]  # type: ignore[arg-type]  # all of them are dataclasses
     return [kind(**{name: _plain(record[name]) for name in names}) for record in records]
 

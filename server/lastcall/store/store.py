@@ -12,6 +12,7 @@ from uuid import UUID
 from .conversations.seam import ConversationStore
 from .credentials import ClientSecret, Credential
 from .lease import InstanceStore
+from .operators.census import CensusStore
 from .people.store import PeopleStore
 from .records import (
     FinishedMemory,
@@ -24,9 +25,10 @@ from .records import (
     SessionStart,
     StoredItem,
 )
+from .reports import Rows
 
 
-class Store(InstanceStore, ConversationStore, PeopleStore, Protocol):
+class Store(InstanceStore, ConversationStore, PeopleStore, CensusStore, Rows, Protocol):
     """All operations on the database.
 
     All are idempotent, and all raise `StoreUnavailable` if the database does not answer in time: reads after some

@@ -15,7 +15,10 @@ from ..limits.gate import Gate
 from ..metrics import Metrics
 from ..protocol.errors import RequestRefused
 from ..store.errors import StoreUnavailable
+from ..store.operators.acts import Actor
 from ..store.store import Store
+
+LOCAL_ACTOR = "this machine"  # whoever acts where no keys exist
 
 
 class HttpServices(Protocol):
@@ -48,9 +51,28 @@ def services_of(request: Request) -> HttpServices:
 
 async def principal_of(request: Request) -> Principal:
     """Authenticates the request. Raises `RequestRefused` and `StoreUnavailable`, which the app answers."""
-    services = services_of(request)
-    client = client_of(request.scope, services.gate.proxies)
-    presented = Presented(
+    return await services_of(request).authenticator.principal(_presented(request))
+
+
+async def overseer_of(request: Request) -> Principal:
+    """Authenticates somebody who may read what is for operators. Raises as `principal_of` does."""
+    principal = await services_of(request).authenticator.overseer(_presented(request))
+    if not principal.scope.oversees:
+        raise RequestRefused("forbidden", "This needs a key of scope admin or reader.")
+    return principal
+
+
+async def actor_of(request: Request) -> Actor:
+    """Authenticates an operator, who may act. Raises as `principal_of` does."""
+    principal = await overseer_of(request)
+    if not principal.scope.operates:
+        raise RequestRefused("forbidden", "This needs a key of scope admin.")
+    return Actor(principal.subject or LOCAL_ACTOR, "api", principal.key_id)
+
+
+def _presented(request: Request) -> Presented:
+    client = client_of(request.scope, services_of(request).gate.proxies)
+    return Presented(
         request.headers,
         request.query_params,
         client.host or request.headers.get("host", ""),
@@ -58,7 +80,6 @@ async def principal_of(request: Request) -> Principal:
         scheme=client.scheme,
         sign_of_proxy=sign_of_proxy_in(request.scope),
     )
-    return await services.authenticator.principal(presented)
 
 
 def client_of(scope: Scope, proxies: TrustedProxies) -> RequestClient:
@@ -74,18 +95,15 @@ def sign_of_proxy_in(scope: Scope) -> str | None:
     )
 
 
-async def operator_of(request: Request) -> Principal | None:
-    """Authenticates an operator. Raises `RequestRefused` and `StoreUnavailable`.
+async def overseer_even_in_an_outage(request: Request) -> Principal | None:
+    """As `overseer_of`. Raises `RequestRefused` and `StoreUnavailable`.
 
     None: open access, while the database is unavailable and no keys existed before, because metrics are needed most
     in an outage.
     """
     try:
-        principal = await principal_of(request)
+        return await overseer_of(request)
     except StoreUnavailable:
         if services_of(request).authenticator.was_open:
             return None
         raise
-    if not principal.scope.operates:
-        raise RequestRefused("forbidden", "This needs a key of scope admin.")
-    return principal

@@ -21,6 +21,7 @@ from ..protocol.errors import RequestRefused
 from ..secret_prefixes import API_KEY
 from ..store.errors import StoreUnavailable
 from .access import HttpServices
+from .admin.routes import ADMIN_ROUTES
 from .answers import error_answer
 from .asyncapi import asyncapi
 from .client_secrets import create_client_secret
@@ -29,7 +30,7 @@ from .health import health, metrics, readiness
 from .memories import edit_memory, forget_memory, memories
 from .middleware import AzurePaths, Bounded, NotProxied, Rated, SafeHeaders
 from .openapi import openapi
-from .pages import chat_page, page_file
+from .pages import chat_page, console_page, page_file
 
 
 def create_app(services: HttpServices, *, origins: Collection[str] = (), tls: bool = False) -> Starlette:
@@ -75,6 +76,7 @@ def api_document(name: str) -> bytes:
 ROUTES: Sequence[BaseRoute] = (
     Route("/", chat_page),
     Route("/c/{conversation_id}", chat_page),
+    Route("/console", console_page),
     Route("/healthz", health),
     Route("/readyz", readiness),
     Route("/metrics", metrics),
@@ -86,6 +88,7 @@ ROUTES: Sequence[BaseRoute] = (
     Route("/v1/conversations/{conversation_id}", rename_conversation, methods=["POST"]),
     Route("/v1/conversations/{conversation_id}", delete_conversation, methods=["DELETE"]),
     Route("/v1/conversations/{conversation_id}/items", conversation_items),
+    *ADMIN_ROUTES,
     Route("/openapi.json", api_description),
     Route("/asyncapi.json", api_description),
     Route("/static/{path}", page_file),

@@ -40,11 +40,11 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udf
 async def conversation_items(request: Request) -> Response:
     """A page of a conversation's items, in the same shape as on the WebSocket."""
     principal = await principal_of(request)
-    limit = _limit(request)
+    limit = limit_of(request)
     descending = _choice(request, "order", "desc", ("asc", "desc")) == "desc"
     after, before = _item_id(request, "after"), _item_id(request, "before")
     if after is not None and before is not None:
-        raise _invalid("after and before cannot be used together.", "before")
+        raise invalid_value("after and before cannot be used together.", "before")
     older = descending is (before is None)
     with_times = _choice(request, "times", "false", ("false", "true")) == "true"
     conversation_id = _conversation_id(request, principal)
@@ -54,7 +54,7 @@ async def conversation_items(request: Request) -> Response:
         )
     except ItemNotFound:
         name = "after" if before is None else "before"
-        raise _invalid("The conversation has no item with this id.", name) from None
+        raise invalid_value("The conversation has no item with this id.", name) from None
     if found is None:
         raise _unknown()
     fitting = _fitting(found[:limit])
@@ -78,16 +78,16 @@ async def conversations(request: Request) -> Response:
     principal = await principal_of(request)
     if principal.conversation_id is not None:
         raise RequestRefused("forbidden", "This client secret is for one conversation only.")
-    limit = _limit(request)
+    limit = limit_of(request)
     try:
         after = parse_public_id("conv", request.query_params["after"]) if "after" in request.query_params else None
     except ValueError:
-        raise _invalid("after must be conv_ and 32 hex digits.", "after") from None
+        raise invalid_value("after must be conv_ and 32 hex digits.", "after") from None
     search = _search(request)
     store = services_of(request).store
     found = await store.list_conversations(principal.user_id, limit + 1, after=after, search=search)
     if found is None:
-        raise _invalid("The user has no conversation with this id.", "after")
+        raise invalid_value("The user has no conversation with this id.", "after")
     page = [_conversation(each) for each in found[:limit]]
     first_id, last_id = (page[0].id, page[-1].id) if page else (None, None)
     return answer(ConversationList(data=page, first_id=first_id, last_id=last_id, has_more=len(found) > limit))
@@ -122,19 +122,20 @@ def _title(body: bytes) -> str | None:
     except (msgspec.DecodeError, RecursionError) as error:
         if (name := unknown_field(error)) is not None:
             raise RequestRefused("unknown_parameter", f"Unknown parameter: '{name}'.", name) from None
-        raise _invalid(f"Invalid body: {error}.", "title") from None
+        raise invalid_value(f"Invalid body: {error}.", "title") from None
     if title is None:
         return None
     title = " ".join(title.split())
     if not 1 <= len(title) <= TITLE_CHARS_MAX or _CONTROLS.search(title):
-        raise _invalid(f"title must have 1 to {TITLE_CHARS_MAX} characters, none of them a control character.", "title")
+        sentence = f"title must have 1 to {TITLE_CHARS_MAX} characters, none of them a control character."
+        raise invalid_value(sentence, "title")
     return title
 
 
 def _search(request: Request) -> str | None:
     words = request.query_params.get("search")
     if words is not None and (not 1 <= len(words) <= SEARCH_CHARS_MAX or "\0" in words):
-        raise _invalid(f"search must have 1 to {SEARCH_CHARS_MAX} characters, none of them NUL.", "search")
+        raise invalid_value(f"search must have 1 to {SEARCH_CHARS_MAX} characters, none of them NUL.", "search")
     return words
 
 
@@ -162,26 +163,28 @@ def _unknown() -> RequestRefused:
     return RequestRefused("conversation_not_found", "The user has no such conversation.")
 
 
-def _invalid(message: str, param: str) -> RequestRefused:
+def invalid_value(message: str, param: str) -> RequestRefused:
+    """The refusal of a parameter."""
     return RequestRefused("invalid_value", message, param)
 
 
-def _limit(request: Request) -> int:
+def limit_of(request: Request) -> int:
+    """The size of a page that is asked for. Raises `RequestRefused`."""
     text = request.query_params.get("limit", str(PAGE_DEFAULT))
     if not (text.isascii() and text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= PAGE_MAX):
-        raise _invalid(f"limit must be a number from 1 to {PAGE_MAX}.", "limit")
+        raise invalid_value(f"limit must be a number from 1 to {PAGE_MAX}.", "limit")
     return int(text)
 
 
 def _choice(request: Request, name: str, default: str, choices: Sequence[str]) -> str:
     value = request.query_params.get(name, default)
     if value not in choices:
-        raise _invalid(f"{name} must be {' or '.join(choices)}.", name)
+        raise invalid_value(f"{name} must be {' or '.join(choices)}.", name)
     return value
 
 
 def _item_id(request: Request, name: str) -> str | None:
     value = request.query_params.get(name)
     if value is not None and (not 1 <= len(value) <= ID_CHARS_MAX or "\0" in value):
-        raise _invalid(f"{name} must have 1 to {ID_CHARS_MAX} characters, none of them NUL.", name)
+        raise invalid_value(f"{name} must have 1 to {ID_CHARS_MAX} characters, none of them NUL.", name)
     return value

@@ -6,7 +6,7 @@ from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 
-from .access import operator_of, services_of
+from .access import overseer_even_in_an_outage, services_of
 from .answers import Health, Readiness, answer
 
 
@@ -25,6 +25,6 @@ async def readiness(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """The Prometheus text format, or OpenMetrics for a client that asks for it. For operators, once keys exist."""
-    await operator_of(request)
+    await overseer_even_in_an_outage(request)
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(services_of(request).metrics.registry), headers={"content-type": content_type})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import Struct
@@ -14,8 +13,10 @@ from ..auth.identity import USER_CHARS_MAX, USER_HEADER, USER_QUERY
 from ..protocol.errors import ErrorAnswer
 from ..store.conversations.seam import SEARCHED_CONVERSATIONS_MAX
 from . import answers
+from .admin.operations import ADMIN_OPERATIONS
+from .admin.session_bodies import SessionEnding
 from .conversations import PAGE_DEFAULT, PAGE_MAX, SEARCH_CHARS_MAX, TITLE_CHARS_MAX
-from .schemas import ANSWERS, PLACE, Schema, sent
+from .schemas import ANSWERS, PLACE, Operation, Schema, parameter, sent
 
 DESCRIPTION = (
     "The HTTP side of lastcall. The WebSocket at /v1/realtime is described in /asyncapi.json. "
@@ -24,35 +25,11 @@ DESCRIPTION = (
 HTML, JAVASCRIPT, JSON, TEXT = "text/html", "text/javascript", "application/json", "text/plain"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """What cannot be derived from a route.
-
-    answers: by status, a type of `answers.py` or a media type. body: the JSON Schema of the request's body.
-    """
-
-    answers: dict[int, type[Struct] | str]
-    parameters: Sequence[dict[str, Any]] = ()
-    body: dict[str, Any] | None = None
-    summary: str = ""
-    refused: dict[int, str] = field(default_factory=dict)
-
-
-def _parameter(name: str, where: str, description: str, **schema: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "in": where,
-        "required": where == "path",
-        "description": description,
-        "schema": {"type": "string", **schema},
-    }
-
-
 USER = (
-    _parameter(USER_HEADER, "header", "The user; else `?user=`, else anonymous.", maxLength=USER_CHARS_MAX),
-    _parameter(USER_QUERY, "query", "The user, where no header names one.", maxLength=USER_CHARS_MAX),
+    parameter(USER_HEADER, "header", "The user; else `?user=`, else anonymous.", maxLength=USER_CHARS_MAX),
+    parameter(USER_QUERY, "query", "The user, where no header names one.", maxLength=USER_CHARS_MAX),
 )
-LIMIT = _parameter(
+LIMIT = parameter(
     "limit",
     "query",
     "The most entries.",
@@ -63,13 +40,13 @@ LIMIT = _parameter(
 )
 PAGE = (
     LIMIT,
-    _parameter("after", "query", "The page begins after this id, in the order of the list."),
-    _parameter("before", "query", "The page ends before this id. Not allowed together with `after`."),
-    _parameter("order", "query", "Oldest or newest first.", enum=["asc", "desc"], default="desc"),
+    parameter("after", "query", "The page begins after this id, in the order of the list."),
+    parameter("before", "query", "The page ends before this id. Not allowed together with `after`."),
+    parameter("order", "query", "Oldest or newest first.", enum=["asc", "desc"], default="desc"),
 )
-CONVERSATION = _parameter("conversation_id", "path", "conv_ and 32 hex digits.")
-MEMORY = _parameter("memory_id", "path", "mem_ and a number.")
-TIMES = _parameter(
+CONVERSATION = parameter("conversation_id", "path", "conv_ and 32 hex digits.")
+MEMORY = parameter("memory_id", "path", "mem_ and a number.")
+TIMES = parameter(
     "times", "query", "Whether to say when each item was stored.", enum=["false", "true"], default="false"
 )
 NO_CONVERSATION = "The user has no such conversation."
@@ -82,11 +59,18 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/c/{conversation_id}"): Operation(
         answers={200: HTML}, summary="The chat page, in this conversation.", parameters=[CONVERSATION]
     ),
+    ("GET", "/console"): Operation(answers={200: HTML}, summary="The console."),
+    **ADMIN_OPERATIONS,
+    ("GET", "/v1/sessions/{session_id}"): Operation(
+        answers={200: SessionEnding},
+        refused={401: NO_KEY, 404: "The user has no such session.", 503: NO_DATABASE},
+        parameters=(parameter("session_id", "path", "sess_ and 32 hex digits."), *USER),
+    ),
     ("GET", "/static/{path}"): Operation(
         answers={200: JAVASCRIPT},
         refused={404: "The file does not exist."},
         summary="The chat page's files.",
-        parameters=[_parameter("path", "path", "A file's name.")],
+        parameters=[parameter("path", "path", "A file's name.")],
     ),
     ("GET", "/healthz"): Operation(answers={200: answers.Health}),
     ("GET", "/readyz"): Operation(
@@ -118,8 +102,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         parameters=(
             *USER,
             LIMIT,
-            _parameter("after", "query", "The page begins after this conversation."),
-            _parameter(
+            parameter("after", "query", "The page begins after this conversation."),
+            parameter(
                 "search",
                 "query",
                 "Only conversations whose title or messages contain this, among the user's newest"

@@ -1,4 +1,4 @@
-"""The chat page and its files, read once: a request must not wait for a disk or for a thread."""
+"""The chat page, the console and their files, read once: a request must not wait for a disk or for a thread."""
 
 from __future__ import annotations
 
@@ -55,8 +55,13 @@ async def chat_page(request: Request) -> Response:
     return FILES["index.html"].answer(request)
 
 
+async def console_page(request: Request) -> Response:
+    """The console."""
+    return FILES["console.html"].answer(request)
+
+
 async def page_file(request: Request) -> Response:
-    """The chat page's files."""
+    """The pages' files."""
     try:
         return FILES[request.path_params["path"]].answer(request)
     except KeyError:

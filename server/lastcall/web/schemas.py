@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from msgspec import NODEFAULT, Struct, UnsetType
 from ..protocol import errors, items, server_events
 from ..protocol.client_events import AnyClientEvent, ClientEvent
 from . import answers
+from .admin import bodies, session_bodies
 
 Schema = dict[str, Any]
 PLACE = "#/components/schemas/"
@@ -19,8 +21,37 @@ CLIENT_EVENTS: tuple[type[ClientEvent], ...] = get_args(AnyClientEvent)
 SERVER_EVENTS: tuple[type[server_events.ServerEvent], ...] = tuple(server_events.ServerEvent.__subclasses__())
 ANSWERS: tuple[type[Struct], ...] = (
     errors.ErrorAnswer,
-    *(each for each in vars(answers).values() if isinstance(each, type) and each.__module__ == answers.__name__),
+    *(
+        each
+        for module in (answers, bodies, session_bodies)
+        for each in vars(module).values()
+        if isinstance(each, type) and each.__module__ == module.__name__
+    ),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What cannot be derived from a route.
+
+    answers: by status, a type of a body or a media type. body: the JSON Schema of the request's body.
+    """
+
+    answers: dict[int, type[Struct] | str]
+    parameters: Sequence[dict[str, Any]] = ()
+    body: dict[str, Any] | None = None
+    summary: str = ""
+    refused: dict[int, str] = field(default_factory=dict)
+
+
+def parameter(name: str, where: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": where,
+        "required": where == "path",
+        "description": description,
+        "schema": {"type": "string", **schema},
+    }
 
 
 def received(types: Iterable[type[Struct]]) -> dict[str, Schema]:
@@ -31,7 +62,8 @@ def received(types: Iterable[type[Struct]]) -> dict[str, Schema]:
 def sent(types: Iterable[type[Struct]]) -> dict[str, Schema]:
     """The schemas of types that the server sends. Required are all fields that are always sent."""
     schemas = received(types)
-    classes = {**_classes(items), **_classes(server_events), **_classes(errors), **_classes(answers)}
+    modules = (items, server_events, errors, answers, bodies, session_bodies)
+    classes = {name: each for module in modules for name, each in _classes(module).items()}
     return {name: _as_sent(schema, classes[name]) for name, schema in schemas.items()}
 
 

@@ -16,6 +16,7 @@ from lastcall.store.records import FinishedMemory
 
 from tests.support import spoken_facts
 from tests.support.instances import instance
+from tests.support.operators import OPERATOR
 
 from .world import WITHIN, PostgresWorld, deletion
 
@@ -168,7 +169,7 @@ async def test_an_erased_user_leaves_nothing_and_others_stay(world: PostgresWorl
         "conversations": 2,
         "messages": 4,
     }
-    erased = await erase_user(world.store, "ada")
+    erased = await erase_user(world.store, "ada", OPERATOR)
     assert (erased.sessions, erased.messages, erased.memories) == (2, 4, 1)
     assert await stored(world) == [0, 0, 0]
     assert [kind async for kind, _ in export_user(world.store, "ada")] == []

@@ -12,14 +12,15 @@ from uuid import uuid4
 
 import pytest
 import trio
-from lastcall.store import reports
 from lastcall.store.errors import CredentialRevoked, InstanceGone, InstanceHeld, StoreError, StoreUnavailable
+from lastcall.store.operators.acts import retry_memories
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.batch import NONE, BulkClose, Closed, InstanceStop, Write
 from lastcall.store.queries import QUERIES
 from lastcall.store.records import EndReason, SessionStart, StoredItem
 
 from tests.support.instances import instance
+from tests.support.operators import OPERATOR
 
 from .world import OTHER_HASH, PostgresWorld, batch, end, item, key_of, secret_of, soon, start_row, transaction
 
@@ -193,7 +194,7 @@ async def test_retrying_memories_leaves_a_locked_row(world: PostgresWorld) -> No
     async with transaction(world) as ask:
         await ask(LOCK_ROW, locked.session_id)
         with at_once():
-            assert await reports.retry_memories(world.store, None) == 1
+            assert await retry_memories(world.store, OPERATOR) == 1
 
 
 async def test_reaping_leaves_a_locked_row_for_its_next_pass(world: PostgresWorld) -> None:

@@ -87,8 +87,10 @@ INSERT INTO api_keys (subject, scope, prefix, secret_hash)
 INSERT INTO client_secrets (user_id, secret_hash, expires_at)
     SELECT 'user-' || n, sha256(n::text::bytea), now() FROM generate_series(1, 5000) n;
 INSERT INTO superseded_memories SELECT m.*, now(), NULL FROM user_memories m;
+INSERT INTO audit_log (actor, via, action, target)
+    SELECT 'olga', 'api', 'session.close', session_id::text FROM conversation_sessions;
 ANALYZE server_instances, conversations, conversation_sessions, messages, user_memories, superseded_memories,
-    api_keys, client_secrets,
+    api_keys, client_secrets, audit_log,
     recall_passages, recall_lexemes;
 """
 IDS = [uuid4()]
@@ -119,6 +121,15 @@ HOT: dict[str, list[Any]] = {
     "items_before": [IDS[0], 0, IDS[0], 20, 1_000_000],
     "list_conversations": ["user-1", None, 20, None, 500, 200],
     "renew_instance": IDS,
+    "report_census": [IDS[0], 1, "[]"],
+    "page_of_users_sessions": [None, None, "user-1", None, 50],
+    "page_of_failed_memory": [None, None, 50],
+    "session_details": IDS,
+    "session_items": [IDS[0], 0, IDS[0], 50],
+    "session_memories": [IDS[0], 50],
+    "closing_of_session": [IDS[0], "user-1"],
+    "page_of_users": [None, "user-1", 20, 5000],
+    "audit_page": [None, None, None, None, 50],
 }
 
 

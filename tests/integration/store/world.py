@@ -21,6 +21,7 @@ from lastcall.store.store import Store
 
 from tests.support.fake_rows import SessionRecord
 from tests.support.fake_store import FakeStore
+from tests.support.operators import OPERATOR
 from tests.support.servers import empty
 
 WITHIN = 10.0
@@ -167,11 +168,11 @@ class PostgresWorld(World):
 
     async def create_key(self, credential: Credential, secret_hash: bytes) -> None:
         await self.store.fetch(
-            "create_key", credential.key_id, credential.user_id, credential.scope, "sk-", secret_hash
+            "create_key", *OPERATOR.columns, credential.key_id, credential.user_id, credential.scope, "sk-", secret_hash
         )
 
     async def revoke(self, credential_id: UUID) -> None:
-        await self.store.fetch("revoke_credential", credential_id)
+        await self.store.fetch("revoke_credential", *OPERATOR.columns, credential_id)
 
     async def silence(self, seconds: float) -> float:
         rows = await self.sql(

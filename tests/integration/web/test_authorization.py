@@ -30,6 +30,7 @@ from websockets.exceptions import InvalidStatus
 from tests.support.authorization import AUDIENCE, DONE_SECONDS, SECRET, World, closed, token
 from tests.support.clients import connect
 from tests.support.fake_services import FakeServices
+from tests.support.operators import OPERATOR
 from tests.support.processes import run_server
 from tests.support.servers import TestServer, empty, open_server
 from tests.support.waiting import eventually
@@ -61,6 +62,7 @@ async def open_world(store: PostgresStore, tmp_path: Path) -> AsyncIterator[Worl
             ("revoked key", "ada", Scope.USER),
             ("service", "backend", Scope.SERVICE),
             ("admin", "operator", Scope.ADMIN),
+            ("reader", "onlooker", Scope.READER),
         ):
             await world.key(who, subject, scope)
         for user in ("ada", "eve"):
@@ -69,8 +71,8 @@ async def open_world(store: PostgresStore, tmp_path: Path) -> AsyncIterator[Worl
         await world.secret("expired secret", user="ada")
         await world.secret("revoked secret", user="ada")
         await world.secret("bound secret", user="ada", conversation=world.conversations["ada"])
-        await key_admin.revoke(store, world.ids["revoked key"])
-        await key_admin.revoke(store, world.ids["revoked secret"])
+        await key_admin.revoke(store, world.ids["revoked key"], OPERATOR)
+        await key_admin.revoke(store, world.ids["revoked secret"], OPERATOR)
         await expire(world, "expired secret")
         none = jwt.encode({"sub": "ada", "aud": AUDIENCE, "exp": time.time() + 600}, "", algorithm="none")
         world.tokens |= {
@@ -114,31 +116,55 @@ BAD = (
     "token without expiry", "token for others", "token with a wrong signature", "token of no algorithm",
     "token of nobody", "garbage",
 )  # fmt: skip
-EVERYBODY = (*GOOD, *BAD)
+READER = "reader"  # for the console only
+EVERYBODY = (*GOOD, READER, *BAD)
+NO_USERS = {READER: 403}
 KEYS = ("user key", "other user's key", "service", "admin")
 
 CONVERSATION = "/v1/conversations/{conversation_id}"
 ITEMS = "/v1/conversations/{conversation_id}/items"
 MEMORY = "/v1/memories/{memory_id}"
 
+SESSION = "/v1/admin/sessions/{session_id}"
+OVERSEEN = dict.fromkeys(GOOD, 403) | {"admin": 200, READER: 200}
+OPERATED = dict.fromkeys((*GOOD, READER), 403) | {"admin": 200}
+
 # The status of each route for each who; what is not named is 401.
 HTTP: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/"): dict.fromkeys(EVERYBODY, 200),
     ("GET", "/c/{conversation_id}"): dict.fromkeys(EVERYBODY, 200),
+    ("GET", "/console"): dict.fromkeys(EVERYBODY, 200),
+    ("GET", "/v1/admin/truth"): OVERSEEN,
+    ("GET", "/v1/admin/chart"): OVERSEEN,
+    ("GET", "/v1/admin/sessions"): OVERSEEN,
+    ("GET", SESSION): OVERSEEN | {"admin": 404, READER: 404},  # as it stands here, it names no session
+    ("GET", f"{SESSION}/items"): OVERSEEN | {"admin": 404, READER: 404},
+    ("POST", f"{SESSION}/close"): OPERATED | {"admin": 404},
+    ("GET", "/v1/admin/memory"): OVERSEEN,
+    ("POST", "/v1/admin/memory/retry"): OPERATED,
+    ("GET", "/v1/admin/keys"): OVERSEEN,
+    ("POST", "/v1/admin/keys"): OPERATED | {"admin": 400},  # as it stands here, it names nobody
+    ("DELETE", "/v1/admin/keys/{key_id}"): OPERATED | {"admin": 404},
+    ("GET", "/v1/admin/users"): OVERSEEN,
+    ("GET", "/v1/admin/users/export"): OPERATED | {"admin": 400},
+    ("POST", "/v1/admin/users/erase"): OPERATED | {"admin": 400},
+    ("GET", "/v1/admin/audit"): OVERSEEN,
+    ("GET", "/v1/admin/audit.csv"): OVERSEEN,
+    ("GET", "/v1/sessions/{session_id}"): dict.fromkeys(GOOD, 404) | NO_USERS,
     ("GET", "/healthz"): dict.fromkeys(EVERYBODY, 200),
     ("GET", "/readyz"): dict.fromkeys(EVERYBODY, 200),
     ("GET", "/static/chat.js"): dict.fromkeys(EVERYBODY, 200),
-    ("GET", "/metrics"): dict.fromkeys(GOOD, 403) | {"admin": 200},
-    ("GET", "/v1/memories"): dict.fromkeys(GOOD, 200),
-    ("PATCH", MEMORY): dict.fromkeys(GOOD, 404),  # as it stands here, it names no memory
-    ("DELETE", MEMORY): dict.fromkeys(GOOD, 404),
-    ("GET", "/v1/conversations"): dict.fromkeys(GOOD, 200) | {"bound secret": 403},
-    ("POST", CONVERSATION): dict.fromkeys(GOOD, 404),
-    ("DELETE", CONVERSATION): dict.fromkeys(GOOD, 404),
-    ("GET", ITEMS): dict.fromkeys(GOOD, 404),  # as it stands here, it names no conversation
+    ("GET", "/metrics"): OVERSEEN,
+    ("GET", "/v1/memories"): dict.fromkeys(GOOD, 200) | NO_USERS,
+    ("PATCH", MEMORY): dict.fromkeys(GOOD, 404) | NO_USERS,  # as it stands here, it names no memory
+    ("DELETE", MEMORY): dict.fromkeys(GOOD, 404) | NO_USERS,
+    ("GET", "/v1/conversations"): dict.fromkeys(GOOD, 200) | {"bound secret": 403} | NO_USERS,
+    ("POST", CONVERSATION): dict.fromkeys(GOOD, 404) | NO_USERS,
+    ("DELETE", CONVERSATION): dict.fromkeys(GOOD, 404) | NO_USERS,
+    ("GET", ITEMS): dict.fromkeys(GOOD, 404) | NO_USERS,  # as it stands here, it names no conversation
     ("GET", "/openapi.json"): dict.fromkeys(EVERYBODY, 200),
     ("GET", "/asyncapi.json"): dict.fromkeys(EVERYBODY, 200),
-    ("POST", "/v1/realtime/client_secrets"): dict.fromkeys(GOOD, 403) | dict.fromkeys(KEYS, 200),
+    ("POST", "/v1/realtime/client_secrets"): dict.fromkeys((*GOOD, READER), 403) | dict.fromkeys(KEYS, 200),
 }
 
 
@@ -182,13 +208,14 @@ async def test_a_conversations_items_are_for_its_own_user(world: World) -> None:
         who: (200 if user == ADA else 404) if who in GOOD else 401
         for who, user in (GOOD | dict.fromkeys(BAD, "")).items()
     }
+    expected[READER] = 403
     assert {who: (await world.ask("GET", path, who)).status_code for who in EVERYBODY} == expected
 
 
 async def test_a_conversation_is_renamed_and_deleted_by_its_own_user_only(world: World) -> None:
     path = CONVERSATION.replace("{conversation_id}", world.conversations["ada"])
     own = {who for who, user in GOOD.items() if user == ADA}
-    expected = {who: (200 if who in own else 404) if who in GOOD else 401 for who in EVERYBODY}
+    expected = {who: (200 if who in own else 404) if who in GOOD else 401 for who in EVERYBODY} | NO_USERS
     for who, status in expected.items():
         assert (await world.ask("POST", path, who, json={"title": f"by {who}"})).status_code == status
         if status != 200:
@@ -208,6 +235,7 @@ async def test_every_credential_on_the_websocket(world: World) -> None:
         for who in BAD:
             code = "missing_api_key" if who == "nobody" else "invalid_api_key"
             expected |= {(who, query, by_header): 401 if by_header else (code, 3000) for query in ("", "?user=eve")}
+        expected |= {(READER, query, by_header): 403 for query in ("", "?user=eve")}
         for who, user in GOOD.items():
             names = who in ("service", "admin")
             expected[who, "", by_header] = user
@@ -414,9 +442,9 @@ async def sql(world: World, text: str, who: str) -> None:
 
 Deed = Callable[[World], Any]
 DEEDS: dict[str, tuple[str, Deed]] = {
-    "keys revoke": ("user key", lambda world: key_admin.revoke(world.store, world.ids["user key"])),
-    "keys revoke of a secret": ("secret", lambda world: key_admin.revoke(world.store, world.ids["secret"])),
-    "the key behind a secret": ("secret", lambda world: key_admin.revoke(world.store, world.ids["service"])),
+    "keys revoke": ("user key", lambda world: key_admin.revoke(world.store, world.ids["user key"], OPERATOR)),
+    "keys revoke of a secret": ("secret", lambda world: key_admin.revoke(world.store, world.ids["secret"], OPERATOR)),
+    "the key behind a secret": ("secret", lambda world: key_admin.revoke(world.store, world.ids["service"], OPERATOR)),
     "UPDATE by hand": (
         "user key",
         lambda world: sql(world, "UPDATE api_keys SET revoked_at = now() WHERE key_id = $1", "user key"),
@@ -494,7 +522,7 @@ async def test_the_first_key_closes_an_open_server_while_it_runs(postgres_store:
             assert await world.begin(who) == 401
         assert (await world.ask("GET", "/metrics", "nobody")).status_code == 401
         assert (await world.ask("GET", "/metrics", "admin")).status_code == 200
-        await key_admin.revoke(postgres_store, world.ids["admin"])
+        await key_admin.revoke(postgres_store, world.ids["admin"], OPERATOR)
         await trio.sleep(1.1)  # longer than a look is believed
         assert await world.begin("nobody") == 401  # revoking the last key opens nothing
 
@@ -523,7 +551,7 @@ async def test_a_foreign_page_gets_403_and_a_listed_one_may_connect(postgres_sto
 
 async def test_sessions_from_before_the_first_key_go_on(postgres_store: PostgresStore) -> None:
     async with open_server(postgres_store) as server, connect(server.url, user="ada") as client:
-        await key_admin.create_key(postgres_store, "ada", Scope.USER)
+        await key_admin.create_key(postgres_store, "ada", Scope.USER, OPERATOR)
         assert (await client.ask("Still there?"))["response"]["status"] == "completed"
 
 
@@ -554,7 +582,7 @@ def test_no_secret_is_in_what_a_server_logs_or_shows(
                 await world.begin(who, "?call_id=1")
                 await world.begin("nobody", f"?api-key={world.tokens[who]}", path="/openai/v1/realtime")
                 await world.ask("GET", "/v1/memories", "nobody", headers={"api-key": str(world.tokens[who])})
-            await key_admin.revoke(store, world.ids["service"])
+            await key_admin.revoke(store, world.ids["service"], OPERATOR)
             secrets.extend(value for value in world.tokens.values() if value is not None)
 
     async def clear() -> None:

@@ -21,6 +21,7 @@ from lastcall.web.app import ROUTES
 from starlette.routing import Route
 
 from tests.support.nginx import run_nginx
+from tests.support.operators import OPERATOR
 from tests.support.servers import TestServer, open_server
 
 ANSWER_SECONDS = 10.0
@@ -89,7 +90,7 @@ async def ask(url: str, data: bytes, source: str | None = None) -> Answer:
 
 
 async def new_key(store: PostgresStore) -> dict[str, str]:
-    made = await key_admin.create_key(store, "ada", Scope.SERVICE)
+    made = await key_admin.create_key(store, "ada", Scope.SERVICE, OPERATOR)
     return {"Authorization": f"Bearer {made.key}"}
 
 

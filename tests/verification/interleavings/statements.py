@@ -31,6 +31,8 @@ from lastcall.store.records import (
     Suspect,
 )
 
+from tests.support.operators import OPERATOR
+
 from .model import expected
 from .state import CLAIM, END_AGE, LATE_AGE, LEASE, RETRY_AFTER, START_AGE, State
 
@@ -234,7 +236,7 @@ def _dead(heartbeat: int) -> Suspect:
 
 
 async def close(sql: Sql, _state: State, _now: int) -> str:
-    return f"closed {len(await sql.fetch(QUERIES['close_session'], SESSION))}"
+    return f"closed {len(await sql.fetch(QUERIES['close_session'], *OPERATOR.columns, SESSION, None))}"
 
 
 async def by_hand(sql: Sql, _state: State, _now: int, verb: str) -> str:
@@ -263,7 +265,7 @@ async def release(sql: Sql, _state: State, _now: int) -> str:
 
 
 async def retry(sql: Sql, _state: State, _now: int) -> str:
-    return f"retried {len(await sql.fetch(QUERIES['retry_memories'], USER))}"
+    return f"retried {len(await sql.fetch(QUERIES['retry_memories'], *OPERATOR.columns, USER, None))}"
 
 
 Sender = Callable[[Sql, State, int], Awaitable[str]]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from ..operators.acts import Actor
 from ..reports import Rows
 
 EXPORT_PAGE_ROWS = 200
@@ -35,9 +36,9 @@ async def edit_memory(store: Rows, user: str, memory_id: int, content: str, word
     return bool(await store.fetch("edit_memory", user, memory_id, content, list(words)))
 
 
-async def erase_user(store: Rows, user: str) -> ErasedReport:
+async def erase_user(store: Rows, user: str, by: Actor) -> ErasedReport:
     """Deletes everything that is stored of a user, and closes their sessions, in one transaction."""
-    (row,) = await store.fetch("erase_user", user)
+    (row,) = await store.fetch("erase_user", *by.columns, user)
     erased: dict[str, int] = json.loads(row["erased"])
     return ErasedReport(user, erased["sessions"], erased["messages"], erased["memories"])
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from ...runtime.check import CheckStatus, log_checks
 from ..errors import InstanceHeld
+from ..operators.census import UnmatchedSession, unmatched_json
 from ..records import EVIDENCE_SECONDS, Instance, Suspect
 from .calls import bounded_call
 from .connections import CONNECTIONS, Queries
@@ -70,3 +71,10 @@ class InstanceQueries(Queries):
 
     async def active_sessions(self, instance_id: UUID) -> Collection[UUID]:
         return [row["session_id"] for row in await self.fetch("active_sessions", instance_id, urgent=True)]
+
+    async def report_census(self, instance_id: UUID, sockets: int, unmatched: Sequence[UnmatchedSession]) -> int:
+        rows = await self.fetch("report_census", instance_id, sockets, unmatched_json(unmatched))
+        return int(rows[0]["row_count"])
+
+    async def count_hours(self, hours_max: int) -> int:
+        return int((await self.fetch("count_hours", hours_max))[0]["counted"])

@@ -43,6 +43,7 @@ const list = new ConversationList(
 let name = typedName.get(); // that was asked for
 let user = name; // whose session it is, as the server says
 let conversation = addressed() ?? lastConversation.of(user); // null: a new one
+let session = null; // id of the session that is open or was the last
 let ready = false; // the session is open and its history has been shown
 let answering = null; // id of the response that is under way
 let owed = false; // the newest message still needs a response
@@ -60,7 +61,7 @@ function address() {
 // --- what the server says
 
 const on = {
-  "session.created": ({ session }) => begun(session),
+  "session.created": ({ session: made }) => begun(made),
   "session.updated": () => ready || historyShown(),
   "conversation.item.added": ({ item, previous_item_id: previous }) => {
     if (!ready && transcript.oldest === undefined) older.reset(Boolean(previous));
@@ -78,7 +79,8 @@ const on = {
   error: ({ error }) => refused(error),
 };
 
-function begun({ user: owner = name, conversation_id: id }) {
+function begun({ id: made, user: owner = name, conversation_id: id }) {
+  session = made;
   user = owner;
   conversation = id;
   lastConversation.keep(user, id);
@@ -199,7 +201,11 @@ function lost({ code, reason }) {
 async function explainClose() {
   const { status } = await api.ask("GET", `/v1/conversations/${conversation}/items`, { query: { limit: 1 } });
   if (status === 401) askForKey();
-  showNotice({ 401: words.closedAsRevoked, 404: words.closedAsDeleted }[status] ?? words.closedByOperator);
+  const told = { 401: words.closedAsRevoked, 404: words.closedAsDeleted }[status];
+  if (told) return showNotice(told);
+  const { body } = await api.ask("GET", `/v1/sessions/${session}`);
+  const by = body?.closed_by;
+  showNotice(by ? words.closedBy(by.name, by.reason) : words.closedByOperator);
 }
 
 // --- what the user does
@@ -378,7 +384,7 @@ function turn() {
 }
 
 function start() {
-  translate(document);
+  translate(document, words);
   startTheme();
   startPanels();
   $("user").value = typedName.shown(name);

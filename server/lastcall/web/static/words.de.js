@@ -47,6 +47,8 @@ export default {
   closed: "Beendet",
   inSeconds: (seconds) => `in ${seconds} s`,
   reconnect: "Neu verbinden",
+  closedBy: (name, reason) =>
+    `Diese Sitzung wurde vom Betreiber beendet (${name})${reason ? `: „${reason}“.` : "."} Nichts wird gesendet, bis Sie sich neu verbinden.`,
   closedByOperator:
     "Diese Sitzung wurde vom Betreiber des Servers beendet. Nichts wird gesendet, bis Sie sich neu verbinden.",
   closedAsDeleted: "Dieses Gespräch wurde gelöscht.",

@@ -47,6 +47,8 @@ export default {
   closed: "Closed",
   inSeconds: (seconds) => `in ${seconds} s`,
   reconnect: "Reconnect",
+  closedBy: (name, reason) =>
+    `This session was closed by the operator (${name})${reason ? `: “${reason}”.` : "."} Nothing is sent until you reconnect.`,
   closedByOperator: "This session was closed by the operator of the server. Nothing is sent until you reconnect.",
   closedAsDeleted: "This conversation was deleted.",
   closedAsRevoked: "This session was closed: its key was revoked or has expired.",

@@ -47,6 +47,8 @@ export default {
   closed: "Cerrada",
   inSeconds: (seconds) => `en ${seconds} s`,
   reconnect: "Reconectar",
+  closedBy: (name, reason) =>
+    `El operador (${name}) cerró esta sesión${reason ? `: “${reason}”.` : "."} No se envía nada hasta que vuelva a conectar.`,
   closedByOperator: "El operador del servidor cerró esta sesión. No se envía nada hasta que usted se reconecte.",
   closedAsDeleted: "Esta conversación fue eliminada.",
   closedAsRevoked: "Esta sesión se cerró: su clave fue revocada o ha caducado.",

@@ -15,8 +15,8 @@ const locale = navigator.languages.find((each) => baseOf(each) in LANGUAGES) ?? 
 export const language = baseOf(locale);
 export const words = LANGUAGES[language];
 
-/** Replaces the English of the page: `data-words` names the text, `data-words-ATTRIBUTE` that of an attribute. */
-export function translate(root) {
+/** Replaces the English of a page: `data-words` names the text, `data-words-ATTRIBUTE` that of an attribute. */
+export function translate(root, words) {
   document.documentElement.lang = language;
   for (const element of root.querySelectorAll("*"))
     for (const [name, key] of Object.entries(element.dataset)) {

@@ -45,6 +45,7 @@ export default {
   closed: "已关闭",
   inSeconds: (seconds) => `${seconds} 秒后`,
   reconnect: "重新连接",
+  closedBy: (name, reason) => `此会话已被运营者（${name}）关闭${reason ? `：“${reason}”。` : "。"} 重新连接之前不会发送任何内容。`,
   closedByOperator: "服务器管理员关闭了此会话。在您重新连接之前不会发送任何内容。",
   closedAsDeleted: "此对话已被删除。",
   closedAsRevoked: "此会话已关闭：密钥已被撤销或已过期。",

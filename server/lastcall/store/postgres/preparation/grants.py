@@ -12,7 +12,8 @@ GRANTS = "grants"
 # The same as in docs/operations.md.
 WRITTEN = (
     "server_instances", "api_keys", "client_secrets", "conversations", "conversation_sessions", "messages",
-    "user_memories", "superseded_memories", "memory_tombstones", "recall_passages", "recall_lexemes",
+    "user_memories", "superseded_memories", "memory_tombstones", "recall_passages", "recall_lexemes", "audit_log",
+    "server_census", "session_counts",
 )  # fmt: skip
 DELETED_FROM = (
     "client_secrets", "unfinished_revocations", "recall_passages", "recall_lexemes", "user_memories",
