@@ -860,9 +860,10 @@ CREATE OR REPLACE TRIGGER forget_all_sessions AFTER TRUNCATE ON conversation_ses
 -- long ago. A start could then land after its session's end.
 --
 -- Generic plans: every statement here finds its rows by keys. Custom plans made the first five calls on a connection
--- nearly twice as slow, on six connections of every server that starts or reconnects.
+-- nearly twice as slow, on six connections of every server that starts or reconnects. No sequential scans: a plan that
+-- was made while a table was small would read all of it until statistics are next taken, which may be a minute later.
 CREATE OR REPLACE FUNCTION commit_batch(asked timestamptz, patience interval, writes jsonb) RETURNS jsonb
-LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     moment timestamptz := least(now(), asked);
     answer jsonb := jsonb_build_object('at', extract(epoch FROM now()), 'fresh', true);

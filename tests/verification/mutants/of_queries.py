@@ -319,7 +319,7 @@ MEMORY = (
     mutant(
         "a begin waits for memory of long ago",
         QUERIES,
-        "                          AND memory_due_at > now() - make_interval(secs => $3)) AS pending",
+        "                          AND memory_due_at + make_interval(secs => $3) > now()) AS pending",
         "                          AND $3::float8 IS NOT NULL) AS pending",
         BOUND,
         test=f"{MEMORIES}::test_memory_of_a_session_that_ended_long_ago_is_not_pending",

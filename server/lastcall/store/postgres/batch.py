@@ -45,7 +45,7 @@ Result: TypeAlias = Closed | msgspec.Raw
 Outcome: TypeAlias = commit_queue.Outcome[Result]
 NONE: Closed = frozenset()
 
-EMPTY_BATCH = '{"starts": [], "items": [], "deletions": [], "ends": []}'
+EMPTY_BATCH = '{"starts": [], "recalls": [], "items": [], "deletions": [], "ends": []}'
 EMPTY_BATCH_FRESH_SECONDS = 1e9  # an empty batch may come at any time
 FRESH_SECONDS = 0.5  # a batch that reaches the database later than this is refused: its ages would be wrong
 
@@ -99,16 +99,21 @@ class BatchStatement:
         Raises `StoreUnavailable`, with nothing stored, where the database's clock is too far from `moment`.
         """
         answer = _Answer(0.0, fresh=True)
-        outcomes: dict[UUID | int, ItemOutcome] = {}  # by message id, or by the deletion's own `id`: two may be equal
+        # What was not done, by message id, or by the deletion's own `id`: two may be equal. Mostly there is nothing.
+        failed: dict[UUID | int, StoreError] = {}
         for each, rows in zip(self._rounds, self._rows(now), strict=True):
             found = await self._commit(connection, moment, rows) if rows else _Answer(0.0, fresh=True)
-            outcomes |= dict(zip((item.message_id for item in each.items), found.items, strict=True))
-            outcomes |= dict(zip(map(id, each.deletions), found.deletions, strict=True))
+            for item, outcome in zip(each.items, found.items, strict=True):
+                if outcome != "stored":
+                    failed[item.message_id] = _failure(outcome)
+            for deletion, outcome in zip(each.deletions, found.deletions, strict=True):
+                if outcome != "deleted":
+                    failed[id(deletion)] = _failure(outcome)
             answer.starts |= found.starts
             answer.ends |= found.ends
             answer.recalled |= found.recalled
         left = {write: await _leave(connection, write, now) for write in self.leaving}
-        return [self._outcome(write, answer, outcomes, left) for write in self.writes]
+        return [self._outcome(write, answer, failed, left) for write in self.writes]
 
     @property
     def needs_transaction(self) -> bool:
@@ -136,7 +141,7 @@ class BatchStatement:
         self,
         write: Write,
         answer: _Answer,
-        outcomes_by_id: dict[UUID | int, ItemOutcome],
+        failed: dict[UUID | int, StoreError],
         left: dict[BulkClose | InstanceStop, Outcome],
     ) -> Outcome:
         match write:
@@ -146,11 +151,12 @@ class BatchStatement:
             case SessionEnd():
                 return self._end_outcome(write, answer.ends.get(write.session_id))
             case ItemDeletion():
-                return _item_outcome(outcomes_by_id[id(write)])
+                return failed.get(id(write), NONE)
             case BulkClose() | InstanceStop():
                 return left[write]
-        outcomes = (_item_outcome(outcomes_by_id[item.message_id]) for item in write)
-        return next((each for each in outcomes if isinstance(each, StoreError)), NONE)
+        if not failed:
+            return NONE
+        return next((failed[item.message_id] for item in write if item.message_id in failed), NONE)
 
     def _end_outcome(self, end: SessionEnd, ended: bool | None) -> Outcome:
         """ended: as in the answer; None: the row was closed before."""
@@ -211,21 +217,19 @@ def _start_outcome(start: SessionStart, allowed: dict[UUID, bool]) -> Outcome:
         return InstanceGone("the instance was declared dead")
     if start.credential_id is not None and start.credential_id not in allowed:
         return CredentialRevoked("the key or client secret was revoked")
+    if all(allowed.values()):
+        return NONE
     rows = {"instance": start.instance_id, "credential": start.credential_id, "conversation": start.conversation_id}
     locked = next((name for name, key in rows.items() if key is not None and allowed.get(key) is False), None)
     return NONE if locked is None else StoreUnavailable(f"the row of the {locked} is locked by another transaction")
 
 
-def _item_outcome(outcome: ItemOutcome) -> Outcome:
-    match outcome:
-        case "stored" | "deleted":
-            return NONE
-        case "held":
-            return _held()
-        case "closed":
-            return SessionClosed("the session's row is closed")
-        case "unknown":
-            return ItemNotFound("the conversation has no such item")
+def _failure(outcome: ItemOutcome) -> StoreError:
+    if outcome == "held":
+        return _held()
+    if outcome == "closed":
+        return SessionClosed("the session's row is closed")
+    return ItemNotFound("the conversation has no such item")
 
 
 async def _leave(connection: Any, write: BulkClose | InstanceStop, now: float) -> Outcome:
