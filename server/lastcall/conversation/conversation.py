@@ -134,26 +134,27 @@ class Conversation:
             await self._outbox.room()
 
     async def _handle(self, event: AnyClientEvent | EventRejected) -> None:
-        await self._send_replay()
+        if self._replay:
+            await self._send_replay()
         if isinstance(event, EventRejected):
             raise event
         await self._dispatch(event)
 
     async def _dispatch(self, event: AnyClientEvent) -> None:
         match event:
-            case SessionUpdate():
-                self._update(event)
             case ItemCreate():
                 await self._create_item(event)
+            case ResponseCreate():
+                recalled = await self._past.turns() if self._past is not None else ()
+                self._responder.create(event, self._config, recalled)
+            case SessionUpdate():
+                self._update(event)
             case ItemRetrieve():
                 self._retrieve_item(event)
             case ItemDelete():
                 await self._delete_item(event)
             case ItemTruncate() | AudioBufferClear():
                 self._outbox.emit(answer_about_audio(event, self._timeline))
-            case ResponseCreate():
-                recalled = await self._past.turns() if self._past is not None else ()
-                self._responder.create(event, self._config, recalled)
             case ResponseCancel():
                 self._responder.cancel(event)
 

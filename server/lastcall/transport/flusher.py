@@ -32,12 +32,15 @@ class Flusher:
         self._grown: dict[Flushable, None] = {}  # since the last look, in their order
         self._kept: dict[Flushable, tuple[int, int]] = {}  # in which pass each was first and last seen to have grown
         self._pass = 0
+        self._awake = False
         self._news = trio.Event()
 
     def add(self, stream: Flushable) -> None:
         """To be called whenever something was added to the stream."""
         self._grown[stream] = None
-        self._news.set()
+        if not self._awake:
+            self._awake = True
+            self._news.set()
 
     async def run(self) -> None:
         """Flushes until cancelled. A stream's failure costs no other one anything."""
@@ -51,7 +54,7 @@ class Flusher:
                 if number % FLUSHES_PER_STEP == 0:
                     await trio.lowlevel.checkpoint()
             if not self._grown and not self._kept:
-                self._news = trio.Event()
+                self._awake, self._news = False, trio.Event()
 
     def _settled(self) -> list[Flushable]:
         """The streams that are to be flushed now. To be called once a pass."""
