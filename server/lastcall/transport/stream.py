@@ -46,7 +46,7 @@ class BufferedStream(Receiving, trio.abc.HalfCloseableStream):
         self._flusher = flusher
         self._send_seconds = send_seconds
         self._bytes_high = bytes_high
-        self._bytes_max = bytes_max
+        self._bytes_max, self._bytes_few = bytes_max, min(CHUNK_BYTES, bytes_max)
         self._pending = bytearray()
         self._writing = False  # a task is at it
         self._drained: trio.Event | None = None  # for those who wait for room
@@ -70,10 +70,10 @@ class BufferedStream(Receiving, trio.abc.HalfCloseableStream):
         if not data or self._closed or self.broken:
             return
         self._pending += data
-        if self._writing or len(self._pending) > CHUNK_BYTES:
+        if self._writing or len(self._pending) > self._bytes_few:
             self._count()
-        if len(self._pending) > self._bytes_max:
-            self._stall()
+            if len(self._pending) > self._bytes_max:
+                self._stall()
         if not self._writing:
             self._flusher.add(self)
 
