@@ -127,4 +127,5 @@ class CommitQueue(Generic[Row, Result]):
     def done(self, batch: WriteBatch[Row, Result]) -> None:
         """Releases the keys of a batch whose rows are all settled or queued again."""
         self._out.remove(batch)
-        self._takers.unpark_all()
+        if self._waiting or self._closed:  # else whoever is done takes what comes next; to wake the other is for nothing
+            self._takers.unpark_all()

@@ -34,6 +34,8 @@ def bytes_of(item: Item) -> int:
     match item:
         case MessageItem(content=[part]):
             return ENTRY_BYTES + PART_BYTES + text_bytes(part.text)
+        case MessageItem(content=[]):  # each answer, until it is complete
+            return ENTRY_BYTES
         case MessageItem(content=parts):
             parts_bytes = sum(PART_BYTES + text_bytes(part.text) for part in parts)
             return ENTRY_BYTES + text_bytes(text_of(item)) + parts_bytes
