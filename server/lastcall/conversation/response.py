@@ -24,6 +24,7 @@ from ..agents.agent import (
 from ..config import Settings
 from ..limits.memory import MemoryAccount, json_bytes, text_bytes
 from ..protocol import server_events
+from ..runtime.checkpoints import sparing
 from ..store.errors import SessionClosed, StoreError
 from .output import ResponseOutput, encodable
 from .sinks import EventSink, ItemSink
@@ -124,7 +125,7 @@ class ActiveResponse:
         """Streams the agent's answer, and sets the response's status."""
         try:
             with self._generation, contained():
-                await self._stream(agent)
+                await sparing(self._stream(agent))
         except AgentFailed as failure:
             self._fail(failure.code, str(failure))
         except Exception:  # noqa: BLE001 - whatever an agent raises is this response's failure

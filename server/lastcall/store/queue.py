@@ -127,5 +127,5 @@ class CommitQueue(Generic[Row, Result]):
     def done(self, batch: WriteBatch[Row, Result]) -> None:
         """Releases the keys of a batch whose rows are all settled or queued again."""
         self._out.remove(batch)
-        if self._waiting or self._closed:  # else whoever is done takes what comes next; to wake the other is for nothing
+        if self._waiting or self._closed:  # else there is nothing to wake another one for
             self._takers.unpark_all()

@@ -717,7 +717,7 @@ async def test_what_is_put_in_passes_that_follow_each_other_leaves_in_few_sends(
     """An acknowledgement and the pieces behind it. A stream that is never quiet does not wait for ever."""
     sends: list[bytes] = []
 
-    def send(data: bytes | bytearray) -> int:
+    def send(data: bytes | bytearray | memoryview) -> int:
         sends.append(bytes(data))
         return len(data)
 
