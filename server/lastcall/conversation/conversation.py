@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 
 import msgspec
 import structlog
@@ -135,26 +134,27 @@ class Conversation:
             await self._outbox.room()
 
     async def _handle(self, event: AnyClientEvent | EventRejected) -> None:
-        await self._send_replay()
+        if self._replay:
+            await self._send_replay()
         if isinstance(event, EventRejected):
             raise event
         await self._dispatch(event)
 
     async def _dispatch(self, event: AnyClientEvent) -> None:
         match event:
-            case SessionUpdate():
-                self._update(event)
             case ItemCreate():
                 await self._create_item(event)
+            case ResponseCreate():
+                recalled = await self._past.turns() if self._past is not None else ()
+                self._responder.create(event, self._config, recalled)
+            case SessionUpdate():
+                self._update(event)
             case ItemRetrieve():
                 self._retrieve_item(event)
             case ItemDelete():
                 await self._delete_item(event)
             case ItemTruncate() | AudioBufferClear():
                 self._outbox.emit(answer_about_audio(event, self._timeline))
-            case ResponseCreate():
-                recalled = await self._past.turns() if self._past is not None else ()
-                self._responder.create(event, self._config, recalled)
             case ResponseCancel():
                 self._responder.cancel(event)
 
@@ -184,8 +184,7 @@ class Conversation:
         if self._past is not None and isinstance(item, MessageItem) and item.role == "user":
             self._past.look_up("".join(part.text for part in item.content))  # beside the commit
         try:
-            with self._storing(event):
-                entry = await self._journal.append(event, item)
+            entry = await self._journal.append(event, item)
         except ItemExists:  # stored before what this session has loaded, or by another session
             raise item_exists(event, item.id) from None
         except UnknownItem:
@@ -193,6 +192,10 @@ class Conversation:
         except NoFreePosition:
             message = f"No further item fits after '{event.previous_item_id:.200}'; choose another place, or the end."
             raise refusal(event, "no_room", message, "previous_item_id") from None
+        except SessionClosed:
+            raise
+        except StoreError as error:
+            raise self._not_stored(event, error) from None
         self._outbox.emit(server_events.ItemAdded(previous_item_id=entry.previous_item_id, item=entry.item))
         self._outbox.emit(server_events.ItemDone(previous_item_id=entry.previous_item_id, item=entry.item))
 
@@ -230,20 +233,16 @@ class Conversation:
         if "\0" in event.item_id:
             raise item_not_found(event, event.item_id, "item_id")
         try:
-            with self._storing(event):
-                await self._journal.delete(event.item_id, entry)
+            await self._journal.delete(event.item_id, entry)
         except ItemNotFound:
             if entry is None:  # else a reply that could not be stored: only the context has it
                 raise item_not_found(event, event.item_id, "item_id") from None
-
-    @contextmanager
-    def _storing(self, event: ClientEvent) -> Iterator[None]:
-        """Rejects the event where the store cannot do it now."""
-        try:
-            yield
-        except (SessionClosed, ItemExists, ItemNotFound):
+        except SessionClosed:
             raise
         except StoreError as error:
-            _log.warning("event_not_stored", session_id=str(self._session.session_id), error=str(error))
-            message = "It could not be stored. Please try again."
-            raise refusal(event, "store_unavailable", message) from None
+            raise self._not_stored(event, error) from None
+
+    def _not_stored(self, event: ClientEvent, error: StoreError) -> EventRejected:
+        """The rejection of an event that the store cannot do now."""
+        _log.warning("event_not_stored", session_id=str(self._session.session_id), error=str(error))
+        return refusal(event, "store_unavailable", "It could not be stored. Please try again.")

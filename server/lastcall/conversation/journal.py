@@ -13,7 +13,7 @@ from ..sessions.session import Session
 from ..store.errors import SessionClosed
 from ..store.records import ItemDeletion, StoredItem
 from ..store.store import Store
-from .timeline import ConversationEntry, Timeline
+from .timeline import ConversationEntry, Timeline, bytes_of, text_of
 from .validation import refusal
 
 
@@ -62,14 +62,14 @@ class Journal:
         Raises `EventRejected` where the quota is used up, `UnknownItem` or `NoFreePosition` where there is no such
         place, and `SessionClosed`, `ItemExists` or another `StoreError` where the item is not stored.
         """
-        wanted = ConversationEntry(item)
-        self.check_quota(event, len(wanted.text), wanted.bytes)
+        chars = len(text_of(item))
+        self.check_quota(event, chars, bytes_of(item))
         # Reserved before the commit: a response that adds items meanwhile must not take the same position.
         entry = self._timeline.place(item, event.previous_item_id)
         try:
             await self._store_items([entry])
             self._timeline.add(entry)
-            self._chars += len(entry.text)
+            self._chars += chars
         finally:
             if not entry.known:
                 self._timeline.remove(entry)
@@ -108,7 +108,7 @@ class Journal:
     async def _store_items(self, entries: Sequence[ConversationEntry]) -> None:
         self.check_open()
         rows = self.rows(entries)
-        if any(row.role == "user" for row in rows):
+        if not self._session.spoke and any(row.role == "user" for row in rows):
             self._session.user_spoke()  # before the commit: its outcome may stay unknown
         if rows:  # a failed response may have none
             await self._store.append_items(rows, within=self._settings.append_seconds)

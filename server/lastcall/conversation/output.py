@@ -13,6 +13,7 @@ from ..protocol.items import FunctionCallItem, Item, MessageItem, OutputText
 from .sinks import EventSink, ItemSink
 from .timeline import ConversationEntry
 
+COUNT_BYTES = 4_096  # of pieces, in one go: to count each would take longer than to keep it
 OUTPUT_ITEMS_MAX = 64  # of one response
 CALL_ID_CHARS_MAX = 128  # of an agent's own call_id
 
@@ -49,9 +50,10 @@ class ResponseOutput:
         self._chars_left = chars_max
         self._reserved: ConversationEntry | None = sink.reserve(_empty_message(), None)
         self._open: ConversationEntry | None = None
+        self._item_id, self._index = "", 0  # of the open one
         self._pieces: list[str] = []  # of the open item
         self._held = held
-        self._pieces_held = 0
+        self._pieces_held = self._pieces_uncounted = 0
         self._half = ""  # of a character that the last piece was cut through
 
     @property
@@ -150,6 +152,8 @@ class ResponseOutput:
         A model's JSON cuts through pairs of surrogates: a first half waits for the next piece, and one that stays alone
         is replaced.
         """
+        if not self._half and piece.isascii() and "\0" not in piece:
+            return piece
         piece, self._half = self._half + piece, ""
         if "\ud800" <= piece[-1:] <= "\udbff":
             piece, self._half = piece[:-1], piece[-1]
@@ -171,18 +175,24 @@ class ResponseOutput:
 
     def _add(self, piece: str) -> None:
         self._pieces.append(piece)
-        size = getsizeof(piece) + 8  # and its place in the list
-        self._pieces_held += size
-        self._held(size)
+        self._pieces_uncounted += getsizeof(piece) + 8  # and its place in the list
+        if self._pieces_uncounted >= COUNT_BYTES:
+            self._held(self._pieces_uncounted)
+            self._pieces_held += self._pieces_uncounted
+            self._pieces_uncounted = 0
 
     def _drop_pieces(self) -> None:
-        self._pieces = []
-        self._held(-self._pieces_held)
-        self._pieces_held = 0
+        if self._pieces_held:
+            self._held(-self._pieces_held)
+        self._pieces, self._pieces_held, self._pieces_uncounted = [], 0, 0
 
     def _emit_text(self, piece: str) -> None:
         self._add(piece)
-        self._outbox.emit(server_events.TextDelta(**self._where(), delta=piece))
+        self._outbox.emit(
+            server_events.TextDelta(
+                response_id=self._response_id, item_id=self._item_id, output_index=self._index, delta=piece
+            )
+        )
 
     def _emit_arguments(self, call_id: str, piece: str) -> None:
         self._add(piece)
@@ -200,11 +210,10 @@ class ResponseOutput:
 
     def _announce(self, entry: ConversationEntry) -> None:
         self.entries.append(entry)
-        self._open = entry
+        self._open, self._item_id, self._index = entry, entry.item.id, len(self.entries) - 1
         self._drop_pieces()
-        index = len(self.entries) - 1
         self._outbox.emit(
-            server_events.OutputItemAdded(response_id=self._response_id, output_index=index, item=entry.item)
+            server_events.OutputItemAdded(response_id=self._response_id, output_index=self._index, item=entry.item)
         )
         self._sink.announce(entry)
 
@@ -218,11 +227,7 @@ class ResponseOutput:
                 call.arguments = text
 
     def _where(self) -> _Where:
-        return {
-            "response_id": self._response_id,
-            "item_id": self.entries[-1].item.id,
-            "output_index": len(self.entries) - 1,
-        }
+        return {"response_id": self._response_id, "item_id": self._item_id, "output_index": self._index}
 
 
 class _Where(TypedDict):

@@ -24,6 +24,7 @@ from ..agents.agent import (
 from ..config import Settings
 from ..limits.memory import MemoryAccount, json_bytes, text_bytes
 from ..protocol import server_events
+from ..runtime.checkpoints import sparing
 from ..store.errors import SessionClosed, StoreError
 from .output import ResponseOutput, encodable
 from .sinks import EventSink, ItemSink
@@ -61,11 +62,10 @@ class ActiveResponse:
         self._turn = turn
         self._outbox = outbox
         self._rates = rates
-        self._reply_seconds = settings.reply_seconds
         self._created = trio.current_time()
         self.first_piece_seconds: float | None = None
         self._cut_off: Literal["max_output_tokens", "content_filter"] | None = None
-        self._generation = trio.CancelScope()
+        self._generation = trio.CancelScope(deadline=self._created + settings.reply_seconds)
         self._cancelled = False
         self._memory = memory
         self._turn_held = _turn_bytes(turn, texts_bytes)
@@ -124,10 +124,8 @@ class ActiveResponse:
     async def _generate(self, agent: Agent) -> None:
         """Streams the agent's answer, and sets the response's status."""
         try:
-            with self._generation:
-                self._generation.deadline = trio.current_time() + self._reply_seconds
-                with contained():
-                    await self._stream(agent)
+            with self._generation, contained():
+                await sparing(self._stream(agent))
         except AgentFailed as failure:
             self._fail(failure.code, str(failure))
         except Exception:  # noqa: BLE001 - whatever an agent raises is this response's failure

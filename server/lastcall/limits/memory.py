@@ -45,6 +45,10 @@ class MemoryBudget:
     Args:
         mib_max: The limit in MiB. None: a share of what is available.
         resident: The bytes that the process holds; None where nobody knows.
+
+    Attributes:
+        held: The bytes that all accounts hold. Accounts add to it themselves, a dozen times a turn.
+        check_at: From so many on, they call `check`.
     """
 
     def __init__(self, mib_max: int | None, resident: Callable[[], int | None] = resident_bytes) -> None:
@@ -54,7 +58,7 @@ class MemoryBudget:
         self._resident = self._base = resident() or 0
         self._accounts: set[MemoryAccount] = set()
         self._peak = 0  # what was counted when the process held the most
-        self._check_at = CHECK_BYTES
+        self.check_at = CHECK_BYTES
         self._next_check = self._next_trim = -math.inf
         self.held = 0
 
@@ -90,12 +94,6 @@ class MemoryBudget:
         share = (REFUSE_SHARE * self._limit - self._base) / max(len(self._accounts), 1)
         return max(SHARE_BYTES_MIN, min(SHARE_BYTES_MAX, share))
 
-    def change(self, size: int) -> None:
-        """Counts bytes that an account holds more, or less."""
-        self.held += size
-        if self.held >= self._check_at:
-            self._check()
-
     def forget(self, account: MemoryAccount) -> None:
         self._accounts.discard(account)
         self.held -= account.held
@@ -106,10 +104,11 @@ class MemoryBudget:
         now = trio.current_time()
         if now >= self._next_check:
             self._next_check = now + CHECK_SECONDS
-            self._check()
+            self.check()
 
-    def _check(self) -> None:
-        self._check_at = self.held + CHECK_BYTES
+    def check(self) -> None:
+        """Reads the process's memory, and makes room where it is too much."""
+        self.check_at = self.held + CHECK_BYTES
         self._read()
         if self.used > REFUSE_SHARE * self._limit:
             self._trim()
@@ -154,9 +153,12 @@ class MemoryAccount:
 
     def add(self, size: int) -> None:
         """Counts so many bytes more; fewer, where it is negative."""
-        if self._budget is not None:
+        budget = self._budget
+        if budget is not None:
             self.held += size
-            self._budget.change(size)
+            budget.held += size
+            if budget.held >= budget.check_at:
+                budget.check()
 
     def refuses(self, size: int) -> bool:
         """Whether to refuse what would take so many bytes more."""

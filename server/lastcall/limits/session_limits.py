@@ -53,7 +53,7 @@ class SessionLimits:
         size: of the event's message, in characters or bytes.
         """
         self._last_event = trio.current_time()
-        if self._events.full:
+        if self._refused_in_a_row and self._events.full:
             self._refused_in_a_row = 0
         cost = 1.0 + size // EVENT_TOKEN_BYTES
         if self._events.take(cost):
@@ -69,11 +69,12 @@ class SessionLimits:
     def rates(self) -> RateLimitsUpdated:
         """The rest of the rate, sent when a response begins."""
         bucket = self._events
+        tokens = bucket.tokens
         limit = RateLimit(
             name="requests",
             limit=math.floor(bucket.burst),
-            remaining=math.floor(bucket.tokens),
-            reset_seconds=round(bucket.seconds_until(bucket.burst), 3),
+            remaining=math.floor(tokens),
+            reset_seconds=round((bucket.burst - tokens) / bucket.per_second, 3),
         )
         return RateLimitsUpdated(rate_limits=[limit])
 

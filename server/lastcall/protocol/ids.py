@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 POOL_BYTES = 4_096  # of randomness, fetched from the kernel in one go
 _ID_BYTES = 16
+_VERSION_4 = 4 << 76 | 2 << 62  # and the variant of RFC 9562
+_RANDOM_BITS = (1 << 128) - 1 ^ (15 << 76 | 3 << 62)
 
 
 def public_id(kind: str, identifier: UUID) -> str:
@@ -25,8 +27,11 @@ def new_id(kind: str) -> str:
 
 
 def new_uuid() -> UUID:
-    """What `uuid4` returns, in half the time."""
-    return UUID(bytes=_pool.take(), version=4)
+    """What `uuid4` returns, in a fraction of the time: `UUID` itself looks at all six ways to give its value first."""
+    uuid = UUID.__new__(UUID)
+    object.__setattr__(uuid, "int", int.from_bytes(_pool.take(), "big") & _RANDOM_BITS | _VERSION_4)
+    object.__setattr__(uuid, "is_safe", SafeUUID.unknown)
+    return uuid
 
 
 class _RandomPool:

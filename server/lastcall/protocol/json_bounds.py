@@ -26,7 +26,8 @@ class JsonBounds:
 
         Takes time linear in the text's length.
         """
-        if _values(text) <= self.values_max and _opened(text) <= self.depth_max:
+        opened = _opened(text)
+        if opened <= self.depth_max and (len(text) <= self.values_max or _values(text) <= self.values_max):
             return None
         bare = _without_strings(text, self.values_max)
         if bare is None or _values(bare) > self.values_max:

@@ -16,6 +16,8 @@ from ..transport.frames import text_frame
 from ..transport.stream import BufferedStream
 from ..transport.websocket import WebSocket
 
+EVENTS_PER_STEP = 16  # of the loop: after so many events that were waiting, other tasks run
+
 Event = AnyClientEvent | EventRejected
 
 
@@ -36,6 +38,7 @@ class Inbox(AsyncIterator[Event]):
         self._handled = 0  # what the event takes in memory that is being handled
         self._waiting: list[tuple[Event, int, int]] = []  # mostly empty, and few: an empty deque takes 600 bytes
         self._news = trio.Event()
+        self._in_a_row = 0  # events that nobody had to wait for
 
     def put(self, event: Event, size: int, held: int = 0) -> bool:
         """Returns False, at once, where there is no room.
@@ -57,7 +60,12 @@ class Inbox(AsyncIterator[Event]):
     async def __anext__(self) -> Event:
         handled, self._handled = self._handled, 0
         self._memory.add(-handled)
-        await self._news.wait()
+        if self._waiting and self._in_a_row < EVENTS_PER_STEP:
+            self._in_a_row += 1
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            self._in_a_row = 0
+            await self._news.wait()
         event, size, self._handled = self._waiting.pop(0)
         if not self._waiting:
             self._news = trio.Event()

@@ -50,7 +50,8 @@ class Timer:
         """
         alarm = Alarm(self, when, call)
         heappush(self._alarms, alarm)
-        self._waiting.deadline = min(self._waiting.deadline, when)
+        if when < self._waiting.deadline:  # to set a deadline takes longer than all else here, even the same one
+            self._waiting.deadline = when
         return alarm
 
     def cancelled(self) -> None:

@@ -61,7 +61,7 @@ class Session:
         self._has_row = self._row_stored = self._row_closed = False
         self._spoke = self._has_left = False
         self._responses = 0
-        self._answered: trio.Event | None = None  # while a response is running
+        self._answered: trio.Event | None = None  # where somebody waits until no response is running
         self._stop_responses: Callable[[], Sequence[StoredItem]] | None = None
         self._send_close_frame: Callable[[], None] | None = None
         self._unfinished: Sequence[StoredItem] | None = None
@@ -116,7 +116,9 @@ class Session:
 
     async def wait_answered(self) -> None:
         """Returns when no response is running."""
-        if self._answered is not None:
+        if self._responses:
+            if self._answered is None:
+                self._answered = trio.Event()
             await self._answered.wait()
 
     # --- transitions
@@ -174,8 +176,6 @@ class Session:
             ImpossibleTransition: The unfinished items were taken, so this response's would be lost.
         """
         self._refuse_if(self._unfinished is not None, "its unfinished items were taken")
-        if self._answered is None:
-            self._answered = trio.Event()
         self._responses += 1
 
     def response_ended(self) -> None:

@@ -81,7 +81,7 @@ class CommitWriter(Generic[Row, Result]):
         return [entry.outcome for entry in entries if entry.outcome is not None]
 
     def _enqueue(self, row: Row) -> PendingWrite[Row, Result]:
-        entry = PendingWrite[Row, Result](row, self._key(row))
+        entry: PendingWrite[Row, Result] = PendingWrite(row, self._key(row))  # `PendingWrite[…](…)` takes far longer
         self._queue.put(entry)
         return entry
 

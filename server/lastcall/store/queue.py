@@ -88,7 +88,8 @@ class CommitQueue(Generic[Row, Result]):
         if self._closed or len(self._waiting) >= QUEUE_ROWS_MAX:
             raise StoreUnavailable("the commit queue is full or closed")
         self._waiting.append(entry)
-        self._takers.unpark()
+        if self._takers:
+            self._takers.unpark()
 
     def close(self) -> None:
         """Accepts no more rows."""
@@ -97,7 +98,7 @@ class CommitQueue(Generic[Row, Result]):
 
     async def batch(self) -> WriteBatch[Row, Result] | None:
         """Waits for rows that may be committed and takes them; pass them to `done`. None: closed and empty."""
-        batch = WriteBatch[Row, Result]()
+        batch: WriteBatch[Row, Result] = WriteBatch()
         while True:
             self.fill(batch)
             if batch.entries:
@@ -126,4 +127,5 @@ class CommitQueue(Generic[Row, Result]):
     def done(self, batch: WriteBatch[Row, Result]) -> None:
         """Releases the keys of a batch whose rows are all settled or queued again."""
         self._out.remove(batch)
-        self._takers.unpark_all()
+        if self._waiting or self._closed:  # else there is nothing to wake another one for
+            self._takers.unpark_all()

@@ -35,6 +35,12 @@ class Round:
 
 def in_rounds(writes: Sequence[object]) -> list[Round]:
     """The items and deletions in as few statements as keep each session's order where it matters."""
+    if any(isinstance(write, ItemDeletion) for write in writes):
+        return _around_deletions(writes)
+    return [Round([item for write in writes if isinstance(write, tuple) for item in write])]
+
+
+def _around_deletions(writes: Sequence[object]) -> list[Round]:
     rounds = [Round()]
     reached: dict[UUID, int] = {}  # by session: the number of its latest statement
     freed: dict[UUID, set[str]] = {}  # by session: the ids that it deletes there

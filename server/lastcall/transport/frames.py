@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import cast
 
 from wsproto.frame_protocol import CloseReason, FrameProtocol
@@ -11,15 +12,16 @@ _MASKED = 0x80
 _TWO_BYTES, _EIGHT_BYTES = 126, 127  # in place of a length: it follows in so many
 _SHORT_BYTES_MAX = 125
 _MASK_BYTES = 4
+_head_of_two_bytes = Struct(">BBH").pack
 
 
 def text_frame(payload: bytes) -> bytes:
     """Encodes one complete text message, as a server. Runs once per token, where wsproto's encoder is too slow."""
     size = len(payload)
+    if _SHORT_BYTES_MAX < size < 65_536:  # as nearly all events are
+        return _head_of_two_bytes(_TEXT_FINAL, _TWO_BYTES, size) + payload
     if size <= _SHORT_BYTES_MAX:
         return bytes((_TEXT_FINAL, size)) + payload
-    if size < 65_536:
-        return bytes((_TEXT_FINAL, _TWO_BYTES)) + size.to_bytes(2, "big") + payload
     return bytes((_TEXT_FINAL, _EIGHT_BYTES)) + size.to_bytes(8, "big") + payload
 
 

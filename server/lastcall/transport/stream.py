@@ -20,9 +20,8 @@ class BufferedStream(Receiving, trio.abc.HalfCloseableStream):
     """Wraps a transport for the protocol libraries above it.
 
     `put` and `send_all` only append to a buffer: a sender that is cancelled leaves whole frames behind. The flusher
-    empties the buffer, once a pass of the scheduler. A task does so only for a socket that does not take all at once,
-    and for a transport that is no plain socket (TLS). `aclose`, which the libraries call, ends only their use of the
-    stream; `finish` flushes it.
+    empties it once nobody adds to it; a task does, where a socket does not take all at once, and where the transport is
+    no plain socket (TLS). `aclose`, which the libraries call, ends only their use of the stream; `finish` flushes it.
 
     tasks: where that task runs. It must stay open until `close_now`.
     flusher: runs for as long as this stream is used.
@@ -47,17 +46,14 @@ class BufferedStream(Receiving, trio.abc.HalfCloseableStream):
         self._flusher = flusher
         self._send_seconds = send_seconds
         self._bytes_high = bytes_high
-        self._bytes_max = bytes_max
+        self._bytes_max, self._bytes_few = bytes_max, min(CHUNK_BYTES, bytes_max)
         self._pending = bytearray()
-        self._due = False  # for the flusher
         self._writing = False  # a task is at it
-        self._over = False
         self._drained: trio.Event | None = None  # for those who wait for room
         self._sending: trio.CancelScope | None = None  # of a chunk that the socket did not take at once
-        self._finished = False
+        self._over = self._finished = self.broken = self.stalled = False
         self._held: Callable[[int], object] = int
-        self.broken = False
-        self.stalled = False
+        self._counted = 0  # of the pending bytes, by `_held`
 
     @property
     def socket(self) -> Any:
@@ -71,14 +67,14 @@ class BufferedStream(Receiving, trio.abc.HalfCloseableStream):
 
     def put(self, data: bytes) -> None:
         """Queues bytes; drops them if the stream is closed or broken."""
-        if not data or not self.open:
+        if not data or self._closed or self.broken:
             return
         self._pending += data
-        self._held(len(data))
-        if len(self._pending) > self._bytes_max:
-            self._stall()
-        if not self._due and not self._writing:
-            self._due = True
+        if self._writing or len(self._pending) > self._bytes_few:
+            self._count()
+            if len(self._pending) > self._bytes_max:
+                self._stall()
+        if not self._writing:
             self._flusher.add(self)
 
     def _stall(self) -> None:
@@ -92,9 +88,14 @@ class BufferedStream(Receiving, trio.abc.HalfCloseableStream):
         self.flush()
 
     def count_bytes(self, held: Callable[[int], object]) -> None:
-        """Calls `held` with the pending bytes, and from now on with each change of them."""
-        self._held = held
-        held(len(self._pending))
+        """Calls `held` with the pending bytes, and with their changes: not for frames that are sent in a moment."""
+        self._held, self._counted = held, 0
+        self._count()
+
+    def _count(self) -> None:
+        if change := len(self._pending) - self._counted:
+            self._held(change)
+            self._counted += change
 
     async def room(self) -> None:
         """Waits until at most `bytes_high` is pending, or the stream is broken."""
@@ -129,7 +130,6 @@ class BufferedStream(Receiving, trio.abc.HalfCloseableStream):
 
     def flush(self) -> None:
         """Sends what the socket takes now, and leaves the rest, and a broken transport, to a task."""
-        self._due = False
         if self._over or self._writing or not (self._pending or self.broken):
             return
         if self._send_now is not None and not self.broken:
@@ -175,9 +175,9 @@ class BufferedStream(Receiving, trio.abc.HalfCloseableStream):
         self._sending = None
 
     def _sent(self, size: int) -> None:
+        del self._pending[:size]
+        self._count()
         if size:
-            del self._pending[:size]
-            self._held(-size)
             self._tell_drained()
 
     async def aclose(self) -> None:

@@ -6,13 +6,14 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from lastcall.transport.direct import DirectSocketStream
-from lastcall.transport.flusher import FLUSHES_PER_STEP, Flusher
+from lastcall.transport.flusher import FLUSHES_PER_STEP, PASSES_MAX, Flusher
 from lastcall.transport.stream import CHUNK_BYTES, LINGER_SECONDS, BufferedStream
 from trio.testing import (
     MemoryReceiveStream,
@@ -701,11 +702,31 @@ async def test_one_flusher_sends_for_all_and_other_tasks_run_between() -> None:
     turns: list[int] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(flusher.run)
-        for number in range(3 * FLUSHES_PER_STEP):
+        for number in range(5 * FLUSHES_PER_STEP):
             flusher.add(Sink(number))
         nursery.start_soon(count_turns)
-        while len(order) < 3 * FLUSHES_PER_STEP:
+        while len(order) < 5 * FLUSHES_PER_STEP:
             await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
-    assert order == list(range(3 * FLUSHES_PER_STEP))
-    assert {FLUSHES_PER_STEP, 2 * FLUSHES_PER_STEP} <= set(turns)
+    assert order == list(range(5 * FLUSHES_PER_STEP))
+    longest = max(after - before for before, after in pairwise(turns))
+    assert longest <= 2 * FLUSHES_PER_STEP, "the tasks of a pass run in any order"
+
+
+async def test_what_is_put_in_passes_that_follow_each_other_leaves_in_few_sends() -> None:
+    """An acknowledgement and the pieces behind it. A stream that is never quiet does not wait for ever."""
+    sends: list[bytes] = []
+
+    def send(data: bytes | bytearray | memoryview) -> int:
+        sends.append(bytes(data))
+        return len(data)
+
+    async with connected_sockets() as (ours, _peer), buffered(ours) as stream:
+        stream._send_now = send
+        for number in range(10 * PASSES_MAX):
+            stream.put(b"%02d" % number)
+            await trio.lowlevel.checkpoint()
+            assert len(b"".join(sends)) >= 2 * (number - PASSES_MAX - 1)
+        await wait_all_tasks_blocked()
+    assert len(sends) <= 11
+    assert b"".join(sends) == b"".join(b"%02d" % number for number in range(10 * PASSES_MAX))

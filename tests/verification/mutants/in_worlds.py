@@ -236,8 +236,8 @@ ALIVE = (
     mutant(
         "an agent may leave the process",
         RESPONSE,
-        "                with contained():\n                    await self._stream",
-        "                if True:\n                    await self._stream",
+        "            with self._generation, contained():\n",
+        "            with self._generation:\n",
         CONTAINED,
     ),
 )
@@ -246,9 +246,9 @@ WORDS = (
     mutant(
         "an item is acknowledged before its commit",
         CONVERSATION,
-        "            with self._storing(event):\n                entry = await self._journal.append(event, item)\n",
+        "            entry = await self._journal.append(event, item)\n",
         "            self._outbox.emit(server_events.ItemDone(previous_item_id=None, item=item))\n"
-        "            with self._storing(event):\n                entry = await self._journal.append(event, item)\n",
+        "            entry = await self._journal.append(event, item)\n",
         LOST,
     ),
     mutant(

@@ -16,6 +16,32 @@ ENTRY_BYTES = 1_000  # of an entry without its content: its objects, and its pla
 PART_BYTES = 48  # of a part of a message's content without its text
 
 
+def text_of(item: Item) -> str:
+    """A message's text, a call's arguments, or an output."""
+    match item:
+        case MessageItem(content=[part]):  # as nearly all items are
+            return part.text
+        case MessageItem(content=content):
+            return "".join(part.text for part in content)
+        case FunctionCallItem(arguments=arguments):
+            return arguments
+        case FunctionCallOutputItem(output=output):
+            return output
+
+
+def bytes_of(item: Item) -> int:
+    """What the entry of an item takes in memory, about. A message of many parts also keeps their text in one piece."""
+    match item:
+        case MessageItem(content=[part]):
+            return ENTRY_BYTES + PART_BYTES + text_bytes(part.text)
+        case MessageItem(content=[]):  # each answer, until it is complete
+            return ENTRY_BYTES
+        case MessageItem(content=parts):
+            parts_bytes = sum(PART_BYTES + text_bytes(part.text) for part in parts)
+            return ENTRY_BYTES + text_bytes(text_of(item)) + parts_bytes
+    return ENTRY_BYTES + text_bytes(text_of(item))
+
+
 @dataclass(eq=False, slots=True)
 class ConversationEntry:
     """An item and what is needed to store it. Its `message_id` makes storing it twice harmless.
@@ -42,21 +68,13 @@ class ConversationEntry:
 
     @property
     def bytes(self) -> int:
-        """What the entry takes in memory, about. A message of many parts also keeps their text in one piece."""
-        parts = self.item.content if isinstance(self.item, MessageItem) else ()
-        whole = text_bytes(self.text) if len(parts) != 1 else 0
-        return ENTRY_BYTES + whole + sum(PART_BYTES + text_bytes(part.text) for part in parts)
+        """What the entry takes in memory, about."""
+        return bytes_of(self.item)
 
     @property
     def text(self) -> str:
         """A message's text, a call's arguments, or an output."""
-        match self.item:
-            case MessageItem(content=content):
-                return "".join(part.text for part in content)
-            case FunctionCallItem(arguments=arguments):
-                return arguments
-            case FunctionCallOutputItem(output=output):
-                return output
+        return text_of(self.item)
 
     def context(self) -> ContextItem | None:
         """The item as agents see it; None for an empty message, one in progress, or an incomplete call.

@@ -148,6 +148,8 @@ class Timeline:
         self._last_position = max(self._last_position, entry.position)
 
     def _index(self, entry: ConversationEntry) -> int:
+        if self._order[-1] is entry:  # mostly, and to search takes as long as all else here
+            return len(self._order) - 1
         # Items that two sessions of one conversation insert at the same time may share a position.
         index = bisect_left(self._order, entry.position, key=_position)
         while self._order[index] is not entry:

@@ -26,7 +26,7 @@ def quoted(turns: Sequence[RecalledTurn]) -> str:
 
     Those that exceed `TURNS_MAX` or `TOKENS_MAX` are left out.
     """
-    return fenced(_NOTICE, "said", [_line(turn) for turn in turns[:TURNS_MAX]], TOKENS_MAX)
+    return fenced(_NOTICE, "said", [_line(turn) for turn in turns[:TURNS_MAX]], TOKENS_MAX) if turns else ""
 
 
 def _line(turn: RecalledTurn) -> str:

@@ -52,7 +52,7 @@ async def bounded_call(
         StoreError: It failed; `StoreUnavailable` also where `seconds` have passed.
     """
     await trio.lowlevel.checkpoint_if_cancelled()
-    call = _AwaitedCall[T]()
+    call: _AwaitedCall[T] = _AwaitedCall()
     task = loop.start(call.run(operation(*args, **kwargs)))
     if task.done():
         await trio.lowlevel.cancel_shielded_checkpoint()
