@@ -56,7 +56,7 @@ def create_app(services: HttpServices, *, origins: Collection[str] = (), tls: bo
 def _cors(origins: Collection[str]) -> Sequence[Middleware]:
     if not origins:
         return ()
-    methods, headers = ("GET", "POST", "DELETE"), ("authorization", API_KEY, "content-type", USER_HEADER)
+    methods, headers = ("GET", "POST", "PATCH", "DELETE"), ("authorization", API_KEY, "content-type", USER_HEADER)
     return (Middleware(CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=headers),)
 
 

@@ -14,6 +14,7 @@ from ..store.people.memories import StoredMemory
 from .access import principal_of, services_of
 from .answers import DeletedMemory, MemoryBody, MemoryList, MemorySource, answer
 
+LISTED_MAX = 1_000  # of one user, the newest: more than agents are told, since all of them are the user's to correct
 CONTENT_CHARS_MAX = 1_000
 BODY_BYTES_MAX = 16_384
 _ID = "mem_"
@@ -25,8 +26,8 @@ class _Edit(msgspec.Struct, forbid_unknown_fields=True):
 
 async def memories(request: Request) -> Response:
     """The user's memories, oldest first, each with its source."""
-    user_id, services = (await principal_of(request)).user_id, services_of(request)
-    found = await services.store.known_memories(user_id, services.settings.recall_memories_max)
+    user_id, store = (await principal_of(request)).user_id, services_of(request).store
+    found = await store.known_memories(user_id, LISTED_MAX)
     return answer(MemoryList(data=[_body(each) for each in reversed(found)]))
 
 

@@ -17,10 +17,11 @@ from lastcall.agents.echo import EchoAgent
 from lastcall.auth import key_admin
 from lastcall.auth.identity import Scope
 from lastcall.auth.secret import digest
+from lastcall.config import Settings
 from lastcall.protocol.client_events import SUPPORTED_EVENTS
 from lastcall.protocol.ids import parse_public_id, public_id
 from lastcall.store.postgres import PostgresStore, open_store
-from lastcall.web.app import create_app
+from lastcall.web.app import ROUTES, create_app
 from openai import OpenAI
 from openai.types.realtime import ClientSecretCreateResponse
 from pydantic import TypeAdapter
@@ -301,6 +302,13 @@ async def test_a_memory_is_corrected_and_forgotten_by_its_own_user_only(world: W
     assert of_ada["id"] not in [each["id"] for each in await known("user key")]
 
 
+async def test_a_user_sees_also_what_is_too_much_to_tell_the_agent(world: World) -> None:
+    told = Settings().recall_memories_max
+    many = "INSERT INTO user_memories (user_id, kind, content) SELECT 'ada', 'note', n FROM generate_series(1, $1::integer) n"
+    await world.store.select(many, told)
+    assert len((await world.ask("GET", "/v1/memories", "user key")).json()["data"]) > told
+
+
 async def test_a_bound_secret_opens_its_conversation_also_where_none_is_asked_for(world: World) -> None:
     async with world.socket("bound secret") as ws:
         created = json.loads(await ws.get_message())
@@ -519,6 +527,10 @@ async def test_a_foreign_page_gets_403_and_a_listed_one_may_connect(postgres_sto
         assert (await world.ask("GET", "/v1/memories", "nobody", headers=foreign)).status_code == 403
         answer = await world.ask("GET", "/v1/memories", "nobody", headers=listed)
         assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+        methods = {method for route in ROUTES if isinstance(route, Route) for method in route.methods or ()}
+        for method in methods - {"HEAD"}:
+            asked = {**listed, "access-control-request-method": method}
+            assert (await world.ask("OPTIONS", "/v1/memories/mem_1", "nobody", headers=asked)).status_code == 200
 
 
 async def test_sessions_from_before_the_first_key_go_on(postgres_store: PostgresStore) -> None:
