@@ -304,7 +304,7 @@ async def test_a_memory_is_corrected_and_forgotten_by_its_own_user_only(world: W
 
 async def test_a_user_sees_also_what_is_too_much_to_tell_the_agent(world: World) -> None:
     told = Settings().recall_memories_max
-    many = "INSERT INTO user_memories (user_id, kind, content) SELECT 'ada', 'note', n FROM generate_series(1, $1::integer) n"
+    many = "INSERT INTO user_memories (user_id, kind, content) SELECT 'ada', 'note', generate_series(1, $1::integer)"
     await world.store.select(many, told)
     assert len((await world.ask("GET", "/v1/memories", "user key")).json()["data"]) > told
 

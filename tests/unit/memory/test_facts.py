@@ -6,7 +6,7 @@ import time
 
 import pytest
 from lastcall.agents.agent import Memory, Message, Transcript
-from lastcall.memory.facts.redaction import REDACTED, redacted
+from lastcall.memory.facts.redaction import REDACTED, redacted, redacted_start
 from lastcall.memory.outcomes import acceptable
 from lastcall.memory.recall import briefing
 from lastcall.memory.rules import memories_by_rules
@@ -162,6 +162,35 @@ def test_a_key_block_is_taken_out_whole() -> None:
     block = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc\n-----END RSA PRIVATE KEY-----"
     assert redacted(f"mine: {block} thanks") == f"mine: {REDACTED} thanks"
     assert redacted("4111\u200b1111\u200b1111\u200b1111") == REDACTED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            f"{start}{'aBcDeFgHiJkLmNoPqRsTuVwX'}"
+            for start in ("sk-", "pk_live_", "rk-", "ghp_", "gho_", "ghs_", "ghu_", "ghr_")
+        ),
+        *(
+            f"{start}{'abcdefghijklmnopqrstuvwx'}"
+            for start in ("github_pat_", "glpat-", "xoxb-", "AIza", "hf_", "npm_")
+        ),
+        *("pypi-AbCdEfGhIjKlMnOpQr", "SG.abcdefghijk.lmnopqrstuv", "lc_abcdefghijklmnopqr", "AKIAABCDEFGHIJKL"),
+        *("eyJabcdef.ghijklm", "ftp://ada:geheim@host", "Bearer abcdefghijklmnop", "-----BEGIN PRIVATE KEY-----"),
+        *("My password is hunter", "My PAS\u017fWORD is hunter", "The pwd: hunter", "Mon mot de passe est chasseur"),
+        *("Mi contraseña es cazador", "A senha é segredo", "Kennwort: geheim", "Мой пароль: тайна", "密码是天王盖地虎"),
+        *("パスワードはひみつです", "كلمة السر: سمسم", "密碼是天王蓋地虎", "Passwort lautet geheim"),
+    ],
+)
+def test_a_secret_without_any_digit_is_taken_out(text: str) -> None:
+    assert REDACTED in redacted(text)
+
+
+@pytest.mark.parametrize("secret", ["4111 1111 1111 1111", "4111-1111-1111-1111", "DE89 3704 0044 0532 0130 00"])
+def test_a_secret_across_the_end_of_a_text_leaves_none_of_itself(secret: str) -> None:
+    for before in range(120):
+        start = redacted_start(f"{'so ' * 40}"[:before] + f" {secret} and more", 100)
+        assert not any(part in start for part in ("4111", "1111", "3704", "0044"))
 
 
 @pytest.mark.parametrize(

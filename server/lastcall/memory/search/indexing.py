@@ -9,6 +9,7 @@ from itertools import islice
 import msgspec
 
 from ...agents.agent import Message
+from ..facts.redaction import REDACTED, redacted_start
 from .languages import Language, language_of
 from .words import runs_of, words_in
 
@@ -64,7 +65,7 @@ def passages_of(messages: Sequence[Message]) -> list[Passage]:
 def _passage(turns: Sequence[Message], words_max: int) -> Passage:
     counts: dict[tuple[str, str, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
     lengths: list[int] = []
-    texts = [turn.text[:TURN_CHARS_MAX] for turn in turns]
+    texts = [redacted_start(turn.text, TURN_CHARS_MAX).replace(REDACTED, " ") for turn in turns]
     runs = [runs_of(text) for text in texts]
     said: Counter[str] = Counter()
     for number, (text, language) in enumerate(zip(texts, _languages(runs), strict=True)):
