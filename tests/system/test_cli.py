@@ -348,7 +348,7 @@ LEARNED = """
     meeting AS (INSERT INTO conversation_sessions (conversation_id, user_id)
                 SELECT conversation_id, user_id FROM talk RETURNING *),
     word AS (INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
-             SELECT gen_random_uuid(), conversation_id, session_id, 'item_tea', 1, 'user', 'I like tea.', 'completed'
+             SELECT gen_random_uuid(), conversation_id, session_id, 'item_tea', 1, 'user', 'I like tea. {user}', 'completed'
                FROM meeting)
     INSERT INTO user_memories (user_id, kind, content, quote, source_session_id, source_item_id)
     SELECT user_id, 'like', 'I like tea.', 'I like tea.', session_id, 'item_tea' FROM meeting RETURNING memory_id
@@ -394,7 +394,7 @@ def test_a_user_is_exported_as_lines_of_json(ask: Lastcall, sql: Callable[[str],
     memory, session, conversation, message = records
     assert (memory["content"], memory["quote"], memory["superseded_at"]) == ("I like tea.", "I like tea.", None)
     assert memory["source_session_id"] == session["session_id"] == message["session_id"]
-    assert (message["role"], message["content"]) == ("user", "I like tea.")
+    assert (message["role"], message["content"]) == ("user", "I like tea. josé")
     assert message["conversation_id"] == conversation["conversation_id"] == session["conversation_id"]
     assert ask("users", "export", "nobody") == Answer(2, "", "lastcall: nothing is stored of nobody\n")
 
