@@ -970,6 +970,23 @@ EXCEPTION WHEN SQLSTATE 'LC001' OR configuration_limit_exceeded THEN -- the latt
     NULL;
 END $$;
 
+-- What the user's last session was about: its conversation, its end, and the conversation's title or else its first words
+-- that are more than a greeting. NULL: none of the last ones has any.
+CREATE OR REPLACE FUNCTION last_talk(owner text) RETURNS jsonb LANGUAGE sql STABLE
+RETURN (
+    SELECT jsonb_build_array(s.conversation_id, extract(epoch FROM s.session_end), coalesce(c.title, first.words))
+      FROM (SELECT session_id, conversation_id, session_start, session_end FROM conversation_sessions
+             WHERE user_id = owner AND NOT is_active ORDER BY session_start DESC LIMIT 5) s
+      JOIN conversations c ON c.conversation_id = s.conversation_id
+     CROSS JOIN LATERAL (
+           SELECT left(content, 500) AS words
+             FROM (SELECT message_id, content, position FROM messages m
+                    WHERE m.session_id = s.session_id AND role = 'user' AND deleted_at IS NULL
+                    ORDER BY position LIMIT 8) early
+            WHERE NOT EXISTS (SELECT FROM forgotten_turns f WHERE f.user_id = owner AND f.message_id = early.message_id)
+            ORDER BY octet_length(content) < 20, position LIMIT 1) first
+     ORDER BY s.session_start DESC LIMIT 1);
+
 -- By session: the user's newest memories, oldest first; whether some turn of theirs is indexed (`has_past`); and
 -- `pending`, whether a session of theirs ended less than `recent_seconds` ago, or is claimed, and is not finalized yet.
 -- Empty where somebody has locked one of the tables, or it is damaged: that must not hold up the batch. LIMIT 1, where
@@ -979,12 +996,13 @@ LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     answer jsonb;
 BEGIN
-    LOCK TABLE user_memories, recall_passages IN ACCESS SHARE MODE NOWAIT;
+    LOCK TABLE user_memories, recall_passages, forgotten_turns IN ACCESS SHARE MODE NOWAIT;
     SELECT jsonb_object_agg(session_id, jsonb_build_object(
                'pending', coalesce((SELECT true FROM conversation_sessions s
                                      WHERE s.user_id = asked.user_id AND memory_status = 'pending' AND memory_error IS NULL
                                        AND memory_due_at + make_interval(secs => recent_seconds) > now() LIMIT 1), false),
                'has_past', coalesce((SELECT true FROM recall_passages p WHERE p.user_id = asked.user_id LIMIT 1), false),
+               'last', (SELECT last_talk(asked.user_id) FROM recall_passages p WHERE p.user_id = asked.user_id LIMIT 1),
                'facts', ARRAY (SELECT jsonb_build_array(kind, content, slot, extract(epoch FROM valid_from)) FROM (
                             SELECT kind, content, slot, valid_from, updated_at, memory_id FROM user_memories m
                              WHERE m.user_id = asked.user_id

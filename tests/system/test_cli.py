@@ -348,7 +348,8 @@ LEARNED = """
     meeting AS (INSERT INTO conversation_sessions (conversation_id, user_id)
                 SELECT conversation_id, user_id FROM talk RETURNING *),
     word AS (INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
-             SELECT gen_random_uuid(), conversation_id, session_id, 'item_tea', 1, 'user', 'I like tea. {user}', 'completed'
+             SELECT gen_random_uuid(), conversation_id, session_id, 'item_tea', 1, 'user', 'I like tea. {user}',
+                    'completed'
                FROM meeting)
     INSERT INTO user_memories (user_id, kind, content, quote, source_session_id, source_item_id)
     SELECT user_id, 'like', 'I like tea.', 'I like tea.', session_id, 'item_tea' FROM meeting RETURNING memory_id

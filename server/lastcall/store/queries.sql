@@ -139,8 +139,8 @@ RETURNING session_id;
 -- One row at least: without memories, one whose kind is NULL. pending: a session of the user ended less than $3 seconds
 -- ago, or is claimed, and is not finalized yet.
 -- has_past: some turn of the user is indexed.
-SELECT pending, EXISTS (SELECT FROM recall_passages WHERE user_id = $1) AS has_past, kind, content, slot,
-       extract(epoch FROM valid_from)::double precision AS said_at
+SELECT pending, EXISTS (SELECT FROM recall_passages WHERE user_id = $1) AS has_past, last_talk($1)::text AS last,
+       kind, content, slot, extract(epoch FROM valid_from)::double precision AS said_at
   FROM (SELECT EXISTS (SELECT FROM conversation_sessions
                         WHERE user_id = $1 AND memory_status = 'pending' AND memory_error IS NULL
                           AND memory_due_at + make_interval(secs => $3) > now()) AS pending) pending

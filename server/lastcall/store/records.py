@@ -12,6 +12,7 @@ import msgspec
 
 from ..agents.agent import Memory, Transcript
 from ..agents.recalled import RecalledTurn
+from .people.memories import LastTalk
 from .people.memories import RememberedFact as RememberedFact
 
 # Two heartbeats. An item stored later than this after its owner's last heartbeat does not show that the owner was still
@@ -181,11 +182,13 @@ class Recollection:
     """What is known of a user. facts: the newest memories, oldest first. has_past: turns of theirs can be searched.
 
     pending: there may be more soon, since a session ended a moment ago or is being finalized; not another try later.
+    last: what the session before was about; None: nothing that could be told.
     """
 
     facts: Sequence[RememberedFact]
     pending: bool
     has_past: bool = False
+    last: LastTalk | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from lastcall.memory.outcomes import acceptable
 from lastcall.memory.recall import briefing
 from lastcall.memory.rules import memories_by_rules
 from lastcall.store.people.memories import RememberedFact
+from lastcall.store.records import Recollection
 
 from tests.support import spoken_facts
 
@@ -205,7 +206,7 @@ def test_redaction_takes_no_long_time(text: str) -> None:
 def test_orders_to_the_assistant_are_no_facts_and_nothing_leaves_the_fence() -> None:
     for text in spoken_facts.injections(40):
         shown = [RememberedFact(m.kind, m.content, m.slot) for m in learned(text)] + [RememberedFact("note", text)]
-        _, head, *lines, foot = briefing(shown).splitlines()
+        _, head, *lines, foot = briefing(Recollection(shown, pending=False)).splitlines()
         assert not [m for m in learned(text) if "instructions" in m.content or "HACKED" in m.content]
         assert head.startswith("<<<known ")
         assert foot == f"<<<end {head.split()[1]}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class RememberedFact:
@@ -14,6 +16,14 @@ class RememberedFact:
     content: str
     slot: str = ""
     said_at: float | None = field(default=None, compare=False)
+
+
+class LastTalk(msgspec.Struct, frozen=True, array_like=True):
+    """The session that a user had last. ended_at: Unix seconds. words: its title, or its beginning."""
+
+    conversation_id: UUID
+    ended_at: float
+    words: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
