@@ -970,22 +970,20 @@ EXCEPTION WHEN SQLSTATE 'LC001' OR configuration_limit_exceeded THEN -- the latt
     NULL;
 END $$;
 
--- What the user's last session was about: its conversation, its end, and the conversation's title or else its first words
--- that are more than a greeting. NULL: none of the last ones has any.
+-- What the user's last indexed session was about: its conversation, its end, and the conversation's title or else the
+-- beginning of the turn that memory/search/topic.py has flagged. NULL: none of the last ones has any.
 CREATE OR REPLACE FUNCTION last_talk(owner text) RETURNS jsonb LANGUAGE sql STABLE
 RETURN (
-    SELECT jsonb_build_array(s.conversation_id, extract(epoch FROM s.session_end), coalesce(c.title, first.words))
-      FROM (SELECT session_id, conversation_id, session_start, session_end FROM conversation_sessions
-             WHERE user_id = owner AND NOT is_active ORDER BY session_start DESC LIMIT 5) s
+    SELECT jsonb_build_array(c.conversation_id, extract(epoch FROM s.session_end), coalesce(c.title, left(m.content, 500)))
+      FROM (SELECT session_id, message_ids, flags FROM recall_passages
+             WHERE user_id = owner ORDER BY passage_id DESC LIMIT 5) p
+     CROSS JOIN LATERAL unnest(p.message_ids, p.flags) AS t (message_id, flag)
+      JOIN messages m ON m.message_id = t.message_id
+      JOIN conversation_sessions s ON s.session_id = p.session_id
       JOIN conversations c ON c.conversation_id = s.conversation_id
-     CROSS JOIN LATERAL (
-           SELECT left(content, 500) AS words
-             FROM (SELECT message_id, content, position FROM messages m
-                    WHERE m.session_id = s.session_id AND role = 'user' AND deleted_at IS NULL
-                    ORDER BY position LIMIT 8) early
-            WHERE NOT EXISTS (SELECT FROM forgotten_turns f WHERE f.user_id = owner AND f.message_id = early.message_id)
-            ORDER BY octet_length(content) < 20, position LIMIT 1) first
-     ORDER BY s.session_start DESC LIMIT 1);
+     WHERE flag & 4 <> 0 -- the others are not looked up
+       AND NOT EXISTS (SELECT FROM forgotten_turns f WHERE f.user_id = owner AND f.message_id = t.message_id)
+     ORDER BY s.session_end DESC LIMIT 1);
 
 -- By session: the user's newest memories, oldest first; whether some turn of theirs is indexed (`has_past`); and
 -- `pending`, whether a session of theirs ended less than `recent_seconds` ago, or is claimed, and is not finalized yet.

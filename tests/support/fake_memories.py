@@ -9,7 +9,7 @@ from uuid import UUID
 import trio
 from lastcall.agents.agent import Memory, Message, Role, Transcript
 from lastcall.memory.facts.slots import is_one_valued
-from lastcall.store.people.memories import LastTalk, StoredMemory
+from lastcall.store.people.memories import StoredMemory
 from lastcall.store.records import RECENT_SECONDS, FinishedMemory, MemoryClaim, Recollection, RememberedFact
 
 from .fake_rows import CONTENT_CHARS, KIND_CHARS, MemoryRecord, SessionRecord, check_text
@@ -28,18 +28,7 @@ class FakeMemories(FakeTables):
             for session in self.sessions.values()
             if session.memory_due_at is not None and session.memory_due_at > recent
         )
-        return Recollection(facts, pending, last=self._last_talk(user_id))
-
-    def _last_talk(self, user_id: str) -> LastTalk | None:
-        ended = [each for each in self.sessions.values() if each.user_id == user_id and not each.is_active]
-        for session in sorted(ended, key=lambda each: each.session_start, reverse=True)[:5]:
-            items = in_order(self.said_in(session.session_id))
-            said = [item.content for item in items if item.role == "user" and not item.deleted][:8]
-            if said:
-                first = min(said, key=lambda text: len(text.encode()) < 20)
-                title = self.titles.get(session.conversation_id) or first[:500]
-                return LastTalk(session.conversation_id, session.session_end or 0.0, title)
-        return None
+        return Recollection(facts, pending)
 
     def _pending(self, session_id: UUID) -> SessionRecord | None:
         session = self.sessions.get(session_id)

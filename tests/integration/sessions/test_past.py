@@ -51,10 +51,9 @@ async def told(store: PostgresStore, url: str, *texts: str, user: str = "ada", *
 
 
 def quotations(turn: Turn) -> list[dict[str, Any]]:
-    """The JSON lines between the marks of the instructions."""
-    lines = turn.instructions.splitlines()
-    marks = [number for number, line in enumerate(lines) if line.startswith(("<<<said ", "<<<end "))]
-    return [json.loads(line) for line in lines[marks[0] + 1 : marks[1]]] if marks else []
+    """The JSON lines between the marks of the turns that came back."""
+    _, mark, behind = turn.instructions.partition("<<<said ")
+    return [json.loads(line) for line in behind.splitlines()[1:-1]] if mark else []
 
 
 async def test_what_was_said_before_comes_back_with_its_date_and_speaker(postgres_store: PostgresStore) -> None:
@@ -73,7 +72,7 @@ async def test_what_was_said_before_comes_back_with_its_date_and_speaker(postgre
     }
     assert about_boat.recalled[0].text == "My boat is called Gannet and lies in Bergen."
     assert quotations(thanks) == []
-    assert "Gannet" not in str(client.created)
+    assert "<<<said" not in str(client.created)
 
 
 async def test_a_user_without_a_past_costs_no_statement_more(

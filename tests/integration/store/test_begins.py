@@ -16,7 +16,7 @@ from lastcall.store.records import FinishedMemory, Recollection, RememberedFact,
 
 from tests.support.instances import instance
 
-from .world import UNSTORABLE, WITHIN, PostgresWorld, World, deletion, end, gather, item, memory
+from .world import UNSTORABLE, WITHIN, PostgresWorld, World, end, gather, item, memory
 
 NO_WAIT_SECONDS = 2.0  # below the statements' timeout of the store
 
@@ -87,41 +87,6 @@ async def test_a_begin_recalls_what_is_known_of_its_user(world: World) -> None:
     assert known == await world.store.recall("ada", 2)
     assert known.facts == [RememberedFact("note", "two"), RememberedFact("note", 'thr"ee\n')]
     assert await world.store.begin_session(session_of(world, "ada"), within=WITHIN) is None
-
-
-async def test_a_begin_recalls_what_the_last_session_was_about(world: World) -> None:
-    async def last(user: str = "ada") -> str | None:
-        start = session_of(world, user, memories_max=2)
-        known = await world.store.begin_session(start, within=WITHIN)
-        assert known is not None
-        assert known.last == (await world.store.recall(user, 2)).last
-        return known.last.words if known.last else None
-
-    assert await last() is None
-    boats = await world.begin(age=30.0)
-    for position, text in enumerate(("Hello!", "My boat lies in Bergen harbour.", "And it is rather blue.")):
-        await world.append(item(boats, text, position=position, item_id=f"item_{position}"))
-    assert await last() is None, "it has not ended"
-    await world.store.end_session(end(boats))
-    assert await last() == "My boat lies in Bergen harbour."
-    short = await world.begin(age=20.0)
-    await world.append(item(short, "x" * 600, role="assistant"))
-    await world.append(item(short, "hi", position=1))
-    await world.store.end_session(end(short))
-    silent = await world.begin(age=10.0)
-    await world.store.end_session(end(silent))
-    assert await last() == "hi"
-    assert await last("eve") is None
-    assert await world.store.rename_conversation(short.conversation_id, "ada", "Greetings")
-    assert await last() == "Greetings"
-    await world.store.delete_conversation(short.conversation_id, "ada")
-    assert await last() == "My boat lies in Bergen harbour."
-    known = await world.store.recall("ada", 2)
-    assert known.last is not None
-    assert known.last.conversation_id == boats.conversation_id
-    resumed = await world.begin(conversation_id=boats.conversation_id)
-    await world.store.delete_item(deletion(resumed, "item_1"), within=WITHIN)
-    assert await last() == "And it is rather blue."
 
 
 async def test_each_of_many_begins_recalls_its_own_users_memories(world: World) -> None:

@@ -85,15 +85,6 @@ async def test_what_is_said_again_in_the_same_words_does_not_come_back(world: Po
     assert await world.store.known_memories("ada", 10) == []
 
 
-async def test_the_last_conversation_is_not_told_by_words_that_were_forgotten(world: PostgresWorld) -> None:
-    await said(world, "I live in Oslo, near the harbour.", "We sail on Sundays in spring.")
-    (memory,) = await world.store.known_memories("ada", 10)
-    await world.store.forget_memory("ada", memory.memory_id)
-    last = (await world.store.recall("ada", 10)).last
-    assert last is not None
-    assert last.words == "We sail on Sundays in spring."
-
-
 async def test_of_an_erased_user_not_even_what_was_forgotten_is_left(world: PostgresWorld) -> None:
     await said(world, "I live in Oslo.", "Forget that I live in Oslo.")
     assert await world.sql("SELECT FROM forgotten_turns")

@@ -48,6 +48,8 @@ class Passage(msgspec.Struct, frozen=True):
 
 def passages_of(messages: Sequence[Message]) -> list[Passage]:
     """What the index takes of a session, oldest first: its newest turns, within the bounds."""
+    from .topic import mark_topic  # not above: its patterns are slow to compile, and the server needs none
+
     turns = [message for message in messages if message.role != "system" and message.text.strip()]
     passages: list[Passage] = []
     words = chars = 0
@@ -59,7 +61,9 @@ def passages_of(messages: Sequence[Message]) -> list[Passage]:
         passage = _passage(part, WORDS_MAX - words)
         words += len(passage.words)
         passages.append(passage)
-    return passages[::-1]
+    passages.reverse()
+    mark_topic(passages, turns)
+    return passages
 
 
 def _passage(turns: Sequence[Message], words_max: int) -> Passage:
