@@ -91,6 +91,7 @@ class Conversation:
             agent=agent,
             briefing=self._briefing,
             facts=known_facts(opening.known.facts),
+            find=self._past.find if self._past is not None else None,
             outbox=outbox,
             settings=settings,
             draining=draining,
