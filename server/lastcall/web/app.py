@@ -26,7 +26,7 @@ from .asyncapi import asyncapi
 from .client_secrets import create_client_secret
 from .conversations import conversation_items, conversations, delete_conversation, rename_conversation
 from .health import health, metrics, readiness
-from .memories import edit_memory, forget_memory, memories
+from .memories import edit_memory, explain_recall, forget_memory, memories
 from .middleware import AzurePaths, Bounded, NotProxied, Rated, SafeHeaders
 from .openapi import openapi
 from .pages import chat_page, page_file
@@ -79,6 +79,7 @@ ROUTES: Sequence[BaseRoute] = (
     Route("/readyz", readiness),
     Route("/metrics", metrics),
     Route("/v1/memories", memories),
+    Route("/v1/memories/recalled", explain_recall),
     Route("/v1/memories/{memory_id}", edit_memory, methods=["PATCH"]),
     Route("/v1/memories/{memory_id}", forget_memory, methods=["DELETE"]),
     Route("/v1/realtime/client_secrets", create_client_secret, methods=["POST"]),

@@ -131,6 +131,8 @@ HTTP: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/static/chat.js"): dict.fromkeys(EVERYBODY, 200),
     ("GET", "/metrics"): dict.fromkeys(GOOD, 403) | {"admin": 200},
     ("GET", "/v1/memories"): dict.fromkeys(GOOD, 200),
+    ("GET", "/v1/memories/recalled"): dict.fromkeys(GOOD, 400)
+    | {"bound secret": 403},  # as it stands here, it asks nothing
     ("PATCH", MEMORY): dict.fromkeys(GOOD, 404),  # as it stands here, it names no memory
     ("DELETE", MEMORY): dict.fromkeys(GOOD, 404),
     ("GET", "/v1/conversations"): dict.fromkeys(GOOD, 200) | {"bound secret": 403},
@@ -307,6 +309,31 @@ async def test_a_user_sees_also_what_is_too_much_to_tell_the_agent(world: World)
     many = "INSERT INTO user_memories (user_id, kind, content) SELECT 'ada', 'note', generate_series(1, $1::integer)"
     await world.store.select(many, told)
     assert len((await world.ask("GET", "/v1/memories", "user key")).json()["data"]) > told
+
+
+async def test_what_a_message_brings_back_is_explained_to_its_own_user_only(world: World) -> None:
+    async def explained(who: str, query: str, **params: str) -> tuple[bool, list[dict[str, Any]]]:
+        answer = await world.ask("GET", "/v1/memories/recalled", who, params={"query": query, **params})
+        assert answer.status_code == 200
+        found = answer.json()
+        return found["comes_back"], found["data"]
+
+    indexed = "SELECT count(DISTINCT session_id) AS n FROM recall_passages"
+    await eventually(lambda: world.store.select(indexed), lambda rows: rows[0]["n"] == 2)
+    comes_back, (first, *_) = await explained("user key", "Is my name Ada, or what is my name?")
+    assert comes_back
+    assert (first["text"], first["who"], first["conversation_id"]) == (
+        "My name is ada.",
+        "user",
+        world.conversations["ada"],
+    )
+    assert first["score"] > 0
+    assert set(first["words"]) == {"name", "ada"}
+    assert "eve" not in json.dumps(await explained("user key", "Is my name Eve?", user="eve"))
+    assert (await explained("user key", "Thanks a lot!"))[0] is False
+    for query in ("", "x" * 2001, "nul \0"):
+        answer = await world.ask("GET", "/v1/memories/recalled", "user key", params={"query": query})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "query")
 
 
 async def test_a_bound_secret_opens_its_conversation_also_where_none_is_asked_for(world: World) -> None:

@@ -114,6 +114,10 @@ async def _found(store: Store, user_id: str, question: Question, limit: int, *, 
     ranked = rank(found.asked, found.passages, limit, of_user=question.of_user, of_agent=question.of_agent)
     if not ranked or (unasked and not calls_for_memory(found.asked, question.content, ranked)):
         return ()
-    places = [(turn.passage_id, turn.turn) for turn in ranked]
+    return await read_harmless(store, user_id, [(turn.passage_id, turn.turn) for turn in ranked])
+
+
+async def read_harmless(store: Store, user_id: str, places: Sequence[tuple[int, int]]) -> Sequence[PastTurn]:
+    """The turns at these places, each a passage and a number, without secrets. Raises `StoreError`."""
     turns = await store.read_turns(user_id, places, TEXT_CHARS_MAX + SECRET_CHARS_READ)
     return [replace(turn, text=redacted_start(turn.text, TEXT_CHARS_MAX)) for turn in turns]
