@@ -87,8 +87,8 @@ async def test_what_a_model_supersedes_or_closes_by_its_id_is_not_current_any_mo
         replace(memory("Likes Rome."), replaces=(ids["I like Oslo in summer."], of_eve.memory_id)),
         replace(memory("Tennis is over."), op="close", replaces=(ids["I play tennis."],)),
     ]
-    await world.store.claim_memory(1, 60.0, session_id=start.session_id)
-    await world.store.finish_memory(start.session_id, acceptable(changes))
+    await world.store.claim_memory(1, 60.0, session_ids=[start.session_id])
+    await world.store.finish_memory([FinishedMemory(start.session_id, acceptable(changes))])
     assert await known(world) == ["I like tea.", "Likes Rome.", "Tennis is over."]
     assert await known(world, "eve") == ["I play chess."]
 

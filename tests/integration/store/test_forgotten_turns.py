@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from lastcall.memory.extract import index_in_process
-from lastcall.memory.outcomes import acceptable
-from lastcall.memory.rules import memories_by_rules
+from lastcall.memory.reading import read_transcript
 from lastcall.memory.search.recalling import question_of, search_turns
 from lastcall.store.people.reports import erase_user
 from lastcall.store.postgres import PostgresStore
+from lastcall.store.records import FinishedMemory
 
 from tests.support.instances import instance
 
@@ -27,9 +26,9 @@ async def world(postgres_store: PostgresStore) -> PostgresWorld:
 async def said(world: PostgresWorld, *texts: str, user: str = "ada") -> None:
     """A session in which the user says this, finalized and indexed."""
     start = await world.spoken(user, *texts)
-    (claim,) = await world.store.claim_memory(1, 60.0, session_id=start.session_id)
-    memories = acceptable(memories_by_rules(claim.transcript))
-    await world.store.finish_memory(start.session_id, memories, await index_in_process(claim.transcript))
+    (claim,) = await world.store.claim_memory(1, 60.0, session_ids=[start.session_id])
+    reading = read_transcript(claim.transcript)
+    await world.store.finish_memory([FinishedMemory(start.session_id, reading.memories, reading.passages)])
 
 
 async def found(world: PostgresWorld, question: str, user: str = "ada") -> list[str]:

@@ -6,10 +6,9 @@ from uuid import uuid4
 
 import pytest
 import trio
-from lastcall.memory.extract import index_in_process
-from lastcall.memory.rules import memories_by_rules
+from lastcall.memory.reading import read_transcript
 from lastcall.store.postgres import PostgresStore
-from lastcall.store.records import SessionStart
+from lastcall.store.records import FinishedMemory, SessionStart
 
 from tests.support.instances import instance
 
@@ -30,9 +29,9 @@ async def talk(world: PostgresWorld, *texts: str, user: str = "ada", indexed: bo
         await world.append(item(start, text, position=position, item_id=f"item_{position}"))
     await world.store.end_session(end(start))
     if indexed:
-        (claim,) = await world.store.claim_memory(1, 60.0, session_id=start.session_id)
-        passages = await index_in_process(claim.transcript)
-        await world.store.finish_memory(start.session_id, memories_by_rules(claim.transcript), passages)
+        (claim,) = await world.store.claim_memory(1, 60.0, session_ids=[start.session_id])
+        reading = read_transcript(claim.transcript)
+        await world.store.finish_memory([FinishedMemory(start.session_id, reading.memories, reading.passages)])
     return start
 
 
