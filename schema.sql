@@ -386,12 +386,44 @@ CREATE TABLE IF NOT EXISTS memory_key (
 );
 INSERT INTO memory_key DEFAULT VALUES ON CONFLICT DO NOTHING;
 
+-- A text in lower case, without white space and punctuation but single spaces.
+CREATE OR REPLACE FUNCTION plain_words(said text) RETURNS text LANGUAGE sql IMMUTABLE
+RETURN btrim(regexp_replace(lower(said), '[[:space:].,;:!?"''()…。！？、，“”„’-]+', ' ', 'g'));
+
 -- The keyed hash of a user's words, whatever their case, white space and punctuation.
 CREATE OR REPLACE FUNCTION words_digest(owner text, said text) RETURNS bytea
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 BEGIN
-    RETURN sha256(convert_to((SELECT key FROM memory_key) || length(owner) || owner || btrim(regexp_replace(
-        lower(said), '[[:space:].,;:!?"''()…。！？、，“”„’-]+', ' ', 'g')), 'UTF8'));
+    RETURN sha256(convert_to((SELECT key FROM memory_key) || length(owner) || owner || plain_words(said), 'UTF8'));
+END $$;
+
+-- Turns that a user had forgotten: the conversation keeps them, but they do not come back in another one. Without a
+-- foreign key, whose lock would wait for a deletion of the message that waits for the session that is finalized here.
+CREATE TABLE IF NOT EXISTS forgotten_turns (
+    user_id    text NOT NULL,
+    message_id uuid NOT NULL,
+    PRIMARY KEY (user_id, message_id)
+);
+
+-- Adds the turns that have all of these words, or one of these quotes word for word; until: all turns until then.
+CREATE OR REPLACE FUNCTION forget_turns(owner text, words text[], quotes text[], until timestamptz) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    -- Singular and plural; of languages that put no spaces between words, anywhere.
+    patterns text[] := ARRAY(
+        SELECT CASE WHEN word ~ '[\u3040-\u30ff\u3400-\u9fff]' THEN word
+                    ELSE '\m' || regexp_replace(regexp_replace(word, '([^[:alnum:]])', '\\\1', 'g'), 'y$', '(y|ie)')
+                         || '(s|es|[''’]s)?\M' END
+          FROM unnest(words) word);
+    wanted   text[] := ARRAY(SELECT plain_words(quote) FROM unnest(quotes) quote WHERE length(plain_words(quote)) >= 3);
+BEGIN
+    INSERT INTO forgotten_turns (user_id, message_id)
+    SELECT owner, message_id
+      FROM conversations c JOIN messages m USING (conversation_id), left(content, 8000) said -- no more is searched
+     WHERE c.user_id = owner AND kind = 'message' AND role IN ('user', 'assistant') AND deleted_at IS NULL
+       AND (m.created_at <= until OR (patterns <> '{}' AND lower(said) ~ ALL (patterns))
+            OR EXISTS (SELECT FROM unnest(wanted) quote WHERE position(quote IN plain_words(said)) > 0))
+    ON CONFLICT DO NOTHING;
 END $$;
 
 -- Of these slots, only the newest memory is current; memory/facts/slots.py has the same list.
@@ -408,24 +440,29 @@ BEGIN
 END $$;
 
 -- Deletes memories of a user for good, with those that they superseded, and remembers by their hashes not to learn them
--- again. Returns their number.
+-- again. The turns that said so do not come back. Returns the number of memories.
 CREATE OR REPLACE FUNCTION forget_memories(owner text, ids bigint[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     forgotten bigint;
+    quotes    text[];
 BEGIN
     WITH gone AS (
         DELETE FROM user_memories WHERE user_id = owner AND memory_id = ANY (ids) RETURNING content, quote
     ), past AS (
         DELETE FROM superseded_memories WHERE user_id = owner AND memory_id = ANY (ids) RETURNING content, quote
+    ), each AS (
+        SELECT true AS is_current, * FROM gone UNION ALL SELECT false, * FROM past
     ), noted AS (
         INSERT INTO memory_tombstones (user_id, digest)
-        SELECT DISTINCT owner, words_digest(owner, said)
-          FROM (SELECT * FROM gone UNION ALL SELECT * FROM past) each, unnest(ARRAY[content, quote]) said
+        SELECT DISTINCT owner, words_digest(owner, said) FROM each, unnest(ARRAY[content, quote]) said
          WHERE said <> '' ON CONFLICT DO NOTHING
     )
-    SELECT count(*) INTO forgotten FROM gone;
+    SELECT count(*) FILTER (WHERE is_current), array_agg(quote) INTO forgotten, quotes FROM each;
     DELETE FROM superseded_memories WHERE user_id = owner AND superseded_by = ANY (ids);
+    IF quotes IS NOT NULL THEN
+        PERFORM forget_turns(owner, '{}', quotes, NULL);
+    END IF;
     RETURN forgotten;
 END $$;
 
@@ -447,6 +484,17 @@ BEGIN
         PERFORM keep_memory(owner, session, ended_at, lifetime, memory.kind, memory.content, memory.item_id,
                             memory.quote, memory.slot, memory.words, memory.op, memory.closes, memory.replaces);
     END LOOP;
+    -- What was forgotten does not come back either where it is said again in the same words.
+    IF EXISTS (SELECT FROM memory_tombstones WHERE user_id = owner) THEN
+        INSERT INTO forgotten_turns (user_id, message_id)
+        SELECT DISTINCT owner, m.message_id
+          FROM jsonb_to_recordset(memories) AS t (content text, item_id text, quote text, op text)
+          JOIN messages m ON m.session_id = session AND m.item_id = t.item_id
+         WHERE t.op = 'forget' OR EXISTS (
+               SELECT FROM memory_tombstones d WHERE d.user_id = owner
+                  AND d.digest IN (words_digest(owner, t.content), words_digest(owner, t.quote)))
+            ON CONFLICT DO NOTHING;
+    END IF;
 END $$;
 
 CREATE OR REPLACE FUNCTION keep_memory(
@@ -470,6 +518,10 @@ BEGIN
     said_at := coalesce(said_at, session_ended);
 
     IF op = 'forget' THEN
+        -- Who has "I live in Oslo" forgotten does not mean all that was said of Oslo: its verb counts too.
+        PERFORM forget_turns(owner, its_words || ARRAY(
+            SELECT word FROM regexp_split_to_table(plain_words(its_quote), ' ') word
+             WHERE closes <> '{}' AND length(word) > 3), ARRAY[its_quote], CASE WHEN its_slot = '*' THEN said_at END);
         PERFORM forget_memories(owner, ARRAY(
             SELECT memory_id FROM (SELECT memory_id, slot, words, valid_from FROM user_memories WHERE user_id = owner
                                    UNION ALL SELECT memory_id, slot, words, valid_from FROM superseded_memories
@@ -602,6 +654,7 @@ BEGIN
     DELETE FROM messages WHERE conversation_id IN (SELECT conversation_id FROM conversations WHERE user_id = owner);
     GET DIAGNOSTICS said = ROW_COUNT;
     DELETE FROM memory_tombstones WHERE user_id = owner;
+    DELETE FROM forgotten_turns WHERE user_id = owner;
     DELETE FROM conversation_sessions WHERE user_id = owner;
     GET DIAGNOSTICS sessions = ROW_COUNT;
     DELETE FROM conversations WHERE user_id = owner;
@@ -921,6 +974,21 @@ EXCEPTION WHEN SQLSTATE 'LC001' OR configuration_limit_exceeded THEN -- the latt
     NULL;
 END $$;
 
+-- What the user's last indexed session was about: its conversation, its end, and the conversation's title or else the
+-- beginning of the turn that memory/search/topic.py has flagged. NULL: none of the last ones has any.
+CREATE OR REPLACE FUNCTION last_talk(owner text) RETURNS jsonb LANGUAGE sql STABLE
+RETURN (
+    SELECT jsonb_build_array(c.conversation_id, extract(epoch FROM s.session_end), coalesce(c.title, left(m.content, 500)))
+      FROM (SELECT session_id, message_ids, flags FROM recall_passages
+             WHERE user_id = owner ORDER BY passage_id DESC LIMIT 5) p
+     CROSS JOIN LATERAL unnest(p.message_ids, p.flags) AS t (message_id, flag)
+      JOIN messages m ON m.message_id = t.message_id
+      JOIN conversation_sessions s ON s.session_id = p.session_id
+      JOIN conversations c ON c.conversation_id = s.conversation_id
+     WHERE flag & 4 <> 0 -- the others are not looked up
+       AND NOT EXISTS (SELECT FROM forgotten_turns f WHERE f.user_id = owner AND f.message_id = t.message_id)
+     ORDER BY s.session_end DESC LIMIT 1);
+
 -- By session: the user's newest memories, oldest first; whether some turn of theirs is indexed (`has_past`); and
 -- `pending`, whether a session of theirs ended less than `recent_seconds` ago, or is claimed, and is not finalized yet.
 -- Empty where somebody has locked one of the tables, or it is damaged: that must not hold up the batch. LIMIT 1, where
@@ -930,12 +998,13 @@ LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     answer jsonb;
 BEGIN
-    LOCK TABLE user_memories, recall_passages IN ACCESS SHARE MODE NOWAIT;
+    LOCK TABLE user_memories, recall_passages, forgotten_turns IN ACCESS SHARE MODE NOWAIT;
     SELECT jsonb_object_agg(session_id, jsonb_build_object(
                'pending', coalesce((SELECT true FROM conversation_sessions s
                                      WHERE s.user_id = asked.user_id AND memory_status = 'pending' AND memory_error IS NULL
                                        AND memory_due_at + make_interval(secs => recent_seconds) > now() LIMIT 1), false),
                'has_past', coalesce((SELECT true FROM recall_passages p WHERE p.user_id = asked.user_id LIMIT 1), false),
+               'last', (SELECT last_talk(asked.user_id) FROM recall_passages p WHERE p.user_id = asked.user_id LIMIT 1),
                'facts', ARRAY (SELECT jsonb_build_array(kind, content, slot, extract(epoch FROM valid_from)) FROM (
                             SELECT kind, content, slot, valid_from, updated_at, memory_id FROM user_memories m
                              WHERE m.user_id = asked.user_id

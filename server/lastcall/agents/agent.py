@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 from .memory import KnownFact as KnownFact
@@ -65,6 +65,8 @@ class Turn:
     parallel_tool_calls: whether several calls are allowed; None if the client does not say.
     recalled: what was said in earlier conversations that belongs to the newest message, best first.
     facts: what is known of the user, oldest first; the instructions have it too.
+    search: searches the user's earlier conversations, a few times a turn; returns quotations for a model, or an empty
+        string. None: there are none, or the turn has an input of its own.
     """
 
     user_id: str
@@ -78,6 +80,7 @@ class Turn:
     parallel_tool_calls: bool | None = None
     recalled: Sequence[RecalledTurn] = ()
     facts: Sequence[KnownFact] = ()
+    search: Callable[[str], Awaitable[str]] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

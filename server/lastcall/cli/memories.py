@@ -59,7 +59,7 @@ def memories(*, user: str | None, limit: int, as_json: bool, **database: Any) ->
 
 
 @click.command("forget")
-@click.argument("user")
+@click.argument("user", type=UserName())
 @click.argument("memory_id", type=click.IntRange(min=1), metavar="ID")
 @question_options
 def forget_memory(*, user: str, memory_id: int, as_json: bool, **database: Any) -> None:
@@ -76,7 +76,7 @@ def forget_memory(*, user: str, memory_id: int, as_json: bool, **database: Any) 
 
 
 @click.command("edit")
-@click.argument("user")
+@click.argument("user", type=UserName())
 @click.argument("memory_id", type=click.IntRange(min=1), metavar="ID")
 @click.argument("content")
 @question_options
@@ -133,7 +133,7 @@ def users() -> None:
 
 
 @users.command("export")
-@click.argument("user")
+@click.argument("user", type=UserName())
 @question_options
 def export_user(*, user: str, as_json: bool, **database: Any) -> None:
     """Print everything that is stored of USER: one JSON object a line, whose `type` says what it is."""
@@ -150,13 +150,13 @@ def export_user(*, user: str, as_json: bool, **database: Any) -> None:
 
 
 @users.command("erase")
-@click.argument("user")
+@click.argument("user", type=UserName())
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @question_options
 def erase_user(*, user: str, yes: bool, as_json: bool, **database: Any) -> None:
     """Delete everything that is stored of USER, and end their sessions. This cannot be undone."""
-    if not yes and not as_json:
-        click.confirm(f"Delete all conversations, memories and keys of {one_line(user)}?", abort=True)
+    if not yes:
+        click.confirm(f"Delete all conversations, memories and keys of {one_line(user)}?", abort=True, err=True)
 
     async def question(store: reports.Rows) -> people.ErasedReport:
         return await people.erase_user(store, user, operator())

@@ -76,7 +76,7 @@ class Conversation:
         self._settings = settings
         self._timeline = Timeline(opening.history, session.memory.add, older=opening.older)
         self._replay: Sequence[ConversationEntry] = list(self._timeline)[-opening.replay :] if opening.replay else ()
-        self._briefing = briefing(opening.known.facts)
+        self._briefing = briefing(opening.known, session.conversation_id)
         self._config_held = 0
         self._past: Past | None = None  # a user without one costs no statement more
         if opening.known.has_past:
@@ -90,6 +90,7 @@ class Conversation:
             agent=agent,
             briefing=self._briefing,
             facts=known_facts(opening.known.facts),
+            find=self._past.find if self._past is not None else None,
             outbox=outbox,
             settings=settings,
             draining=draining,

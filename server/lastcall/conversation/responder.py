@@ -11,6 +11,7 @@ from ..agents.agent import Agent, KnownFact
 from ..agents.recalled import RecalledTurn
 from ..config import Settings
 from ..limits.limit import Limit
+from ..memory.search.asked import Find
 from ..protocol import server_events
 from ..protocol.client_events import ResponseCancel, ResponseCreate, ResponseParams
 from ..protocol.ids import new_id
@@ -47,6 +48,7 @@ class Responder:
         agent: Agent,
         briefing: str,
         facts: Sequence[KnownFact],
+        find: Find | None,
         outbox: EventSink,
         settings: Settings,
         draining: trio.Event,
@@ -59,7 +61,7 @@ class Responder:
         self._timeline = timeline
         self._journal = journal
         self._agent = agent
-        self._turns = TurnBuilder(session, timeline, briefing, settings, count, facts)
+        self._turns = TurnBuilder(session, timeline, briefing, settings, count, facts, find)
         self._outbox = outbox
         self._settings = settings
         self._draining = draining

@@ -11,6 +11,7 @@ from ..agents.recalled import RecalledTurn
 from ..agents.window import within_budget
 from ..config import Settings
 from ..limits.limit import Limit
+from ..memory.search.asked import Find, TurnSearch
 from ..memory.search.quoting import quoted
 from ..protocol.client_events import NewItem, ResponseCreate, ResponseParams
 from ..protocol.server_events import RealtimeSession
@@ -28,6 +29,7 @@ class TurnBuilder:
     """Builds the turns of one session.
 
     briefing, facts: what is remembered of the user, as text and for agents.
+    find: finds what was said in the user's past, for agents that search; None: there is none.
     count: counts refusals per limit; here, contexts that had to be shortened.
     """
 
@@ -39,6 +41,7 @@ class TurnBuilder:
         settings: Settings,
         count: Callable[[Limit], None],
         facts: Sequence[KnownFact] = (),
+        find: Find | None = None,
     ) -> None:
         self._session = session
         self._timeline = timeline
@@ -46,6 +49,7 @@ class TurnBuilder:
         self._settings = settings
         self._count = count
         self._facts = facts
+        self._find = find
 
     def build(
         self,
@@ -75,6 +79,7 @@ class TurnBuilder:
             parallel_tool_calls=None if parallel is UNSET else parallel,
             recalled=recalled,
             facts=self._facts,
+            search=TurnSearch(self._find) if self._find is not None and params.input is None else None,
         )
         return turn, context.bytes
 

@@ -15,6 +15,7 @@ from ..config import Settings
 from ..store.errors import InvalidRow, StoreError
 from ..store.records import FinishedMemory, MemoryClaim
 from ..store.store import Store
+from .by_model.model_extract import KNOWN_MAX
 from .by_model.outage import ModelOutage
 from .extract import RulesUnavailable, SessionRefused, extract_memories, uses_rules
 from .outcomes import CONTENT_CHARS_MAX, UnstoredOutcomes, acceptable
@@ -181,6 +182,7 @@ class Attempts:
             self._agent,
             claim.transcript,
             by_rules,
+            known=lambda: self._store.known_memories(claim.transcript.user_id, KNOWN_MAX),
             model_seconds=MODEL_SHARE * self._settings.memory_seconds,
             without_model=1 < claim.attempts == self._settings.memory_attempts_max,
         )

@@ -18,6 +18,7 @@ from ..agents.agent import (
     RequestUnsupported,
     Transcript,
 )
+from ..store.people.memories import StoredMemory
 from .by_model.model_extract import ListUnusable, answers, memories_by_model
 
 _log = structlog.get_logger(__name__)
@@ -47,11 +48,22 @@ async def rules_in_process(transcript: Transcript) -> Sequence[Memory]:
     return memories_by_rules(transcript)
 
 
+KnownMemories: TypeAlias = Callable[[], Awaitable[Sequence[StoredMemory]]]
+"""Loads what is known of the transcript's user, newest first. Raises `StoreError`."""
+
+
+async def nothing_known() -> Sequence[StoredMemory]:
+    """Of a user who is a stranger."""
+    await trio.lowlevel.checkpoint()
+    return ()
+
+
 async def extract_memories(
     agent: Agent,
     transcript: Transcript,
     by_rules: RulesExtractor = rules_in_process,
     *,
+    known: KnownMemories = nothing_known,
     model_seconds: float = inf,
     without_model: bool = False,
 ) -> Sequence[Memory]:
@@ -63,6 +75,7 @@ async def extract_memories(
         agent: Its `finalize` is called if it has one; else its `extractor` decides.
         transcript: The session's messages.
         by_rules: Where the rules run.
+        known: What is known of the user; a model is told of it.
         model_seconds: How long the model may take.
         without_model: Use the rules in place of the model.
 
@@ -74,6 +87,7 @@ async def extract_memories(
         SessionRefused: The model is there, but fails on this transcript.
         AgentFailed: Trying again later may help.
         RulesUnavailable: The rules cannot run now.
+        StoreError: What is known could not be loaded.
         Exception: Whatever the agent's own `finalize` or model raises.
     """
     finalize = _finalize(agent)
@@ -82,7 +96,7 @@ async def extract_memories(
     model = _model(agent)
     if model is not None and not without_model:
         try:
-            return await _by_model(model, transcript, model_seconds)
+            return await _by_model(model, transcript, await known(), model_seconds)
         except RequestUnsupported as error:
             _log.warning("memory_model_refused", session_id=transcript.session_id, reason=str(error))
         except ListUnusable as error:
@@ -90,12 +104,14 @@ async def extract_memories(
     return await by_rules(transcript)
 
 
-async def _by_model(model: JsonModel, transcript: Transcript, seconds: float) -> Sequence[Memory]:
+async def _by_model(
+    model: JsonModel, transcript: Transcript, known: Sequence[StoredMemory], seconds: float
+) -> Sequence[Memory]:
     """Asks the model; where it fails, finds out whether that is an outage or about this transcript."""
     try:
         try:
             with trio.fail_after(seconds):
-                return await memories_by_model(model, transcript)
+                return await memories_by_model(model, transcript, known)
         except trio.TooSlowError:
             sentence = f"The model took longer than {seconds:g} s."
             raise ModelUnavailable("upstream_timeout", sentence, certain=False) from None

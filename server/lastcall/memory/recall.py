@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from uuid import UUID
 
 import trio
 
@@ -53,6 +54,10 @@ def known_facts(facts: Sequence[RememberedFact]) -> Sequence[KnownFact]:
     return [KnownFact(redacted(harmless(fact.content)), fact.slot, fact.said_at) for fact in facts]
 
 
-def briefing(facts: Sequence[RememberedFact]) -> str:
-    """The part of an agent's instructions that holds what is known of the user; empty for a stranger."""
-    return quoted_facts(facts) if facts else ""
+def briefing(known: Recollection, conversation_id: UUID | None = None) -> str:
+    """The part of an agent's instructions that holds what is known of the user; empty for a stranger.
+
+    conversation_id: that the session is in; what it begins with itself is not told again.
+    """
+    last = known.last if known.last and known.last.conversation_id != conversation_id else None
+    return quoted_facts(known.facts, last)

@@ -139,8 +139,8 @@ RETURNING session_id;
 -- One row at least: without memories, one whose kind is NULL. pending: a session of the user ended less than $3 seconds
 -- ago, or is claimed, and is not finalized yet.
 -- has_past: some turn of the user is indexed.
-SELECT pending, EXISTS (SELECT FROM recall_passages WHERE user_id = $1) AS has_past, kind, content, slot,
-       extract(epoch FROM valid_from)::double precision AS said_at
+SELECT pending, EXISTS (SELECT FROM recall_passages WHERE user_id = $1) AS has_past, last_talk($1)::text AS last,
+       kind, content, slot, extract(epoch FROM valid_from)::double precision AS said_at
   FROM (SELECT EXISTS (SELECT FROM conversation_sessions
                         WHERE user_id = $1 AND memory_status = 'pending' AND memory_error IS NULL
                           AND memory_due_at + make_interval(secs => $3) > now()) AS pending) pending
@@ -437,13 +437,14 @@ SELECT number, passage_id, NULL, NULL, mentions, NULL, NULL
  WHERE of_turns >= 0.02 * (SELECT max(of_turns) FROM rarity); -- what nearly every turn says tells none from another
 
 -- name: read_turns
--- Of passages $2, the turns $3, in this order, without those that were deleted since.
+-- Of passages $2, the turns $3, in this order, without those that were deleted or forgotten since.
 SELECT to_char(least(m.created_at, s.session_end), 'YYYY-MM-DD') AS date, role AS who, left(content, $4) AS text,
        m.conversation_id::text AS conversation_id, item_id
   FROM unnest($2::bigint[], $3::integer[]) WITH ORDINALITY AS t (passage_id, turn, ordinality)
   JOIN recall_passages p ON p.user_id = $1 AND p.passage_id = t.passage_id
   JOIN messages m ON m.message_id = p.message_ids[turn + 1] AND m.deleted_at IS NULL
   JOIN conversation_sessions s ON s.session_id = m.session_id
+ WHERE NOT EXISTS (SELECT FROM forgotten_turns f WHERE f.user_id = $1 AND f.message_id = m.message_id)
  ORDER BY ordinality;
 
 -- name: release_memory

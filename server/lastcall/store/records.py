@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 from ..agents.recalled import RecalledTurn
 from .people.memories import NO_PASSAGES as NO_PASSAGES
 from .people.memories import FinishedMemory as FinishedMemory
+from .people.memories import LastTalk
 from .people.memories import MemoryClaim as MemoryClaim
 from .people.memories import RememberedFact as RememberedFact
 
@@ -180,11 +181,13 @@ class Recollection:
     """What is known of a user. facts: the newest memories, oldest first. has_past: turns of theirs can be searched.
 
     pending: there may be more soon, since a session ended a moment ago or is being finalized; not another try later.
+    last: what the session before was about; None: nothing that could be told.
     """
 
     facts: Sequence[RememberedFact]
     pending: bool
     has_past: bool = False
+    last: LastTalk | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,27 @@ class MemoryList(Struct, kw_only=True):
     data: list[MemoryBody]
 
 
+class RecalledTurnBody(Struct, kw_only=True):
+    """A turn that a message brings back. words: the message's that it or its neighbours have, the rarest first."""
+
+    object: Literal["recalled_turn"] = "recalled_turn"
+    date: str
+    who: Literal["user", "assistant"]
+    text: str
+    conversation_id: str
+    item_id: str
+    score: float
+    words: list[str]
+
+
+class RecallExplanation(Struct, kw_only=True):
+    """The best turns first. comes_back: whether the agent would get them with this message."""
+
+    object: Literal["list"] = "list"
+    comes_back: bool
+    data: list[RecalledTurnBody]
+
+
 class ItemList(Struct, kw_only=True):
     """A page of items. has_more: whether more follow in the direction of paging.
 

@@ -27,7 +27,7 @@ from .asyncapi import asyncapi
 from .client_secrets import create_client_secret
 from .conversations import conversation_items, conversations, delete_conversation, rename_conversation
 from .health import health, metrics, readiness
-from .memories import edit_memory, forget_memory, memories
+from .memories import edit_memory, explain_recall, forget_memory, memories
 from .middleware import AzurePaths, Bounded, NotProxied, Rated, SafeHeaders
 from .openapi import openapi
 from .pages import chat_page, console_page, page_file
@@ -57,7 +57,7 @@ def create_app(services: HttpServices, *, origins: Collection[str] = (), tls: bo
 def _cors(origins: Collection[str]) -> Sequence[Middleware]:
     if not origins:
         return ()
-    methods, headers = ("GET", "POST", "DELETE"), ("authorization", API_KEY, "content-type", USER_HEADER)
+    methods, headers = ("GET", "POST", "PATCH", "DELETE"), ("authorization", API_KEY, "content-type", USER_HEADER)
     return (Middleware(CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=headers),)
 
 
@@ -81,6 +81,7 @@ ROUTES: Sequence[BaseRoute] = (
     Route("/readyz", readiness),
     Route("/metrics", metrics),
     Route("/v1/memories", memories),
+    Route("/v1/memories/recalled", explain_recall),
     Route("/v1/memories/{memory_id}", edit_memory, methods=["PATCH"]),
     Route("/v1/memories/{memory_id}", forget_memory, methods=["DELETE"]),
     Route("/v1/realtime/client_secrets", create_client_secret, methods=["POST"]),

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..memory.facts.redaction import redacted
 from ..memory.facts.words import content_words
+from ..memory.fence import harmless
+from ..memory.search.explaining import ExplainedTurn, explain
+from ..memory.search.recalling import QUESTION_CHARS_MAX, names_of, question_of
 from ..protocol.errors import RequestRefused
 from ..protocol.ids import public_id
 from ..store.people.memories import StoredMemory
 from .access import principal_of, services_of
-from .answers import DeletedMemory, MemoryBody, MemoryList, MemorySource, answer
+from .answers import (
+    DeletedMemory,
+    MemoryBody,
+    MemoryList,
+    MemorySource,
+    RecalledTurnBody,
+    RecallExplanation,
+    answer,
+)
 
+LISTED_MAX = 1_000  # of one user, the newest: more than agents are told, since all of them are the user's to correct
+EXPLAINED_MAX = 10  # turns, as many as an agent gets at most
 CONTENT_CHARS_MAX = 1_000
 BODY_BYTES_MAX = 16_384
 _ID = "mem_"
@@ -25,9 +40,37 @@ class _Edit(msgspec.Struct, forbid_unknown_fields=True):
 
 async def memories(request: Request) -> Response:
     """The user's memories, oldest first, each with its source."""
-    user_id, services = (await principal_of(request)).user_id, services_of(request)
-    found = await services.store.known_memories(user_id, services.settings.recall_memories_max)
+    user_id, store = (await principal_of(request)).user_id, services_of(request).store
+    found = await store.known_memories(user_id, LISTED_MAX)
     return answer(MemoryList(data=[_body(each) for each in reversed(found)]))
+
+
+async def explain_recall(request: Request) -> Response:
+    """What a message brings back of the user's earlier conversations, and why: `?query=…`."""
+    principal, store = await principal_of(request), services_of(request).store
+    user_id = principal.user_id
+    if principal.conversation_id is not None:
+        raise RequestRefused("forbidden", "This client secret is for one conversation only.")
+    query = request.query_params.get("query", "")
+    if not 1 <= len(query) <= QUESTION_CHARS_MAX or "\0" in query:
+        raise RequestRefused(
+            "invalid_value", f"query must have 1 to {QUESTION_CHARS_MAX} characters, and no NUL.", "query"
+        )
+    known = await store.recall(user_id, services_of(request).settings.recall_memories_max)
+    found = await explain(store, user_id, question_of(query, names_of(known.facts)), EXPLAINED_MAX)
+    return answer(RecallExplanation(comes_back=found.comes_back, data=[_explained(each) for each in found.turns]))
+
+
+def _explained(each: ExplainedTurn) -> RecalledTurnBody:
+    return RecalledTurnBody(
+        date=each.turn.date,
+        who=each.turn.who,
+        text=harmless(each.turn.text),
+        conversation_id=public_id("conv", UUID(each.turn.conversation_id)),
+        item_id=each.turn.item_id,
+        score=round(each.score, 2),
+        words=list(each.words),
+    )
 
 
 async def edit_memory(request: Request) -> Response:

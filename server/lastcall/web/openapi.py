@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from .. import __version__
 from ..auth.identity import USER_CHARS_MAX, USER_HEADER, USER_QUERY
+from ..memory.search.recalling import QUESTION_CHARS_MAX
 from ..protocol.errors import ErrorAnswer
 from ..store.conversations.seam import SEARCHED_CONVERSATIONS_MAX
 from . import answers
@@ -50,6 +51,7 @@ TIMES = parameter(
     "times", "query", "Whether to say when each item was stored.", enum=["false", "true"], default="false"
 )
 NO_CONVERSATION = "The user has no such conversation."
+ONE_CONVERSATION = "The client secret is for one conversation only."
 BAD_PARAMETER = "A parameter is not valid; `error.param` names it."
 NO_DATABASE = "The database is unavailable."
 NO_KEY = "There is no valid key, client secret or token."
@@ -79,6 +81,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/metrics"): Operation(answers={200: TEXT}),
     ("GET", "/v1/memories"): Operation(
         answers={200: answers.MemoryList}, refused={400: BAD_PARAMETER, 401: NO_KEY, 503: NO_DATABASE}, parameters=USER
+    ),
+    ("GET", "/v1/memories/recalled"): Operation(
+        answers={200: answers.RecallExplanation},
+        refused={400: BAD_PARAMETER, 401: NO_KEY, 403: ONE_CONVERSATION, 503: NO_DATABASE},
+        parameters=(*USER, parameter("query", "query", "The message.", minLength=1, maxLength=QUESTION_CHARS_MAX)),
     ),
     ("PATCH", "/v1/memories/{memory_id}"): Operation(
         answers={200: answers.MemoryBody},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -29,11 +30,12 @@ from lastcall.agents.agent import (
 )
 from lastcall.agents.openai import OpenAIAgent
 from lastcall.agents.openai.openai_agent import ATTEMPTS_MAX
+from lastcall.agents.openai.searching import NOTHING, ROUNDS_MAX
 from lastcall.memory.by_model.fact_list import ANSWER_CHARS_MAX
 from lastcall.memory.extract import extract_memories
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
@@ -58,6 +60,7 @@ class Endpoint:
     then: str = "done"  # done | stall | break | fade (ends without a finish) | noise | error
     too_long_times: int = 0
     answer: str | None = None
+    rounds: Sequence[Sequence[dict[str, Any]]] = ()  # the deltas of each request, the last ones for all that follow
     asked: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     gone: trio.Event = field(default_factory=trio.Event)
@@ -84,13 +87,18 @@ class Endpoint:
                 send, 200, {"id": "c", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
             )
 
+    def _deltas(self) -> Iterable[dict[str, Any]]:
+        if self.rounds:
+            return self.rounds[min(len(self.asked), len(self.rounds)) - 1]
+        return (*({"content": piece} for piece in self.pieces), *self.deltas)
+
     async def _refuse(self, send: ASGISendCallable, status: int, code: str | None, why: str = "no") -> None:
         error = {"message": f"{why}: {KEY} at {self.url}", "type": "bad", "code": code}
         await _respond(send, status, {"error": error})
 
     async def _stream(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         await _start(send, 200, b"text/event-stream")
-        for delta in (*({"content": piece} for piece in self.pieces), *self.deltas):
+        for delta in self._deltas():
             await _data(send, _chunk(delta, None))
         if self.then == "stall":
             assert (await receive())["type"] == "http.disconnect"
@@ -517,3 +525,123 @@ async def test_the_bundled_model_answers_in_pieces() -> None:
             asked = turn("Tell me about the sea.", max_output_tokens=8)
             async with aclosing(agent.reply(asked)) as pieces:
                 assert len([piece async for piece in pieces]) > 1
+
+
+# --- a model that searches the user's earlier conversations by itself
+
+WEATHER = Tool("weather", "The weather.", {"type": "object", "properties": {}})
+
+
+@dataclass
+class Past:
+    """What a turn can search."""
+
+    found: str = '{"text":"My boat is called Gannet."}'
+    asked: list[str] = field(default_factory=list)
+
+    async def __call__(self, query: str) -> str:
+        self.asked.append(query)
+        return self.found
+
+
+def call(name: str, arguments: str, index: int = 0) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"tool_calls": [{"index": index, "id": f"call_{name}_{index}", "type": "function", "function": function}]}
+
+
+def search(query: str, index: int = 0) -> dict[str, Any]:
+    return call("memory_search", json.dumps({"query": query}), index)
+
+
+async def pieces(agent: OpenAIAgent, past: Past | None, **changes: Any) -> list[Piece]:
+    asked = replace(turn("What is my boat called?"), search=past, **changes)
+    return [piece async for piece in agent.reply(asked)]
+
+
+def offered(endpoint: Endpoint) -> list[list[str]]:
+    """The names of the tools of each request."""
+    return [[tool["function"]["name"] for tool in asked.get("tools", ())] for asked in endpoint.asked]
+
+
+async def test_a_search_is_answered_here_and_the_client_hears_the_answer_only(
+    agent: OpenAIAgent, endpoint: Endpoint
+) -> None:
+    past = Past()
+    first = search("boat name")
+    arguments = first["tool_calls"][0]["function"]["arguments"]
+    first["tool_calls"][0]["function"]["arguments"] = arguments[:5]
+    rest = {"tool_calls": [{"index": 0, "function": {"arguments": arguments[5:]}}]}
+    endpoint.rounds = [
+        [{"content": "Let me look."}, first, rest],
+        [{"content": "It is called "}, {"content": "Gannet."}],
+    ]
+    endpoint.usage = {"prompt_tokens": 10, "completion_tokens": 3}
+    assert await pieces(agent, past) == ["Let me look.", "\n\n", "It is called ", "Gannet.", Usage(20, 6)]
+    assert past.asked == ["boat name"]
+    assert offered(endpoint) == [["memory_search"], ["memory_search"]]
+    made, told = endpoint.asked[1]["messages"][-2:]
+    assert made["tool_calls"][0]["function"]["name"] == "memory_search"
+    assert (told["role"], told["content"]) == ("tool", past.found)
+    assert told["tool_call_id"] == made["tool_calls"][0]["id"]
+
+
+async def test_searches_made_together_are_all_answered_also_with_nothing(
+    agent: OpenAIAgent, endpoint: Endpoint
+) -> None:
+    past = Past(found="")
+    endpoint.rounds = [[search("boat"), search("ship", 1)], [{"content": "I do not know."}]]
+    assert await pieces(agent, past) == ["I do not know."]
+    assert past.asked == ["boat", "ship"]
+    assert [each["content"] for each in endpoint.asked[1]["messages"][-2:]] == [NOTHING, NOTHING]
+
+
+async def test_a_model_that_does_not_stop_searching_is_not_asked_for_ever(
+    agent: OpenAIAgent, endpoint: Endpoint
+) -> None:
+    past = Past()
+    endpoint.rounds = [[search("boat")]]
+    assert await pieces(agent, past) == []
+    assert len(past.asked) == ROUNDS_MAX
+    assert offered(endpoint) == [["memory_search"]] * ROUNDS_MAX + [[]]
+
+
+async def test_a_call_of_the_clients_tool_ends_the_answer(agent: OpenAIAgent, endpoint: Endpoint) -> None:
+    past = Past()
+    endpoint.rounds = [[search("boat"), call("weather", "{}", 1)], [{"content": "never"}]]
+    assert await pieces(agent, past, tools=[WEATHER]) == [ToolCall("weather", "{}", "call_weather_1")]
+    assert past.asked == []
+    assert len(endpoint.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"search": None},
+        {"tool_choice": "none", "tools": [WEATHER]},
+        {"tool_choice": "required", "tools": [WEATHER]},
+        {"tool_choice": WEATHER, "tools": [WEATHER]},
+        {"tools": [replace(WEATHER, name="memory_search")]},
+    ],
+)
+async def test_nothing_is_offered_without_a_past_or_against_the_clients_choice(
+    agent: OpenAIAgent, endpoint: Endpoint, changes: dict[str, Any]
+) -> None:
+    past = None if "search" in changes else Past()
+    changes = {name: value for name, value in changes.items() if name != "search"}
+    names = [tool.name for tool in changes.get("tools", ())]
+    endpoint.rounds = [[call("memory_search", "{}")]]
+    made = await pieces(agent, past, **changes)
+    assert made == [ToolCall("memory_search", "{}", "call_memory_search_0")]
+    assert offered(endpoint) == [names]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "query"), [("boat", "boat"), ('"boat"', "boat"), ('{"q": "boat"}', '{"q": "boat"}'), ("", "")]
+)
+async def test_sloppy_arguments_are_searched_for_as_they_are(
+    agent: OpenAIAgent, endpoint: Endpoint, arguments: str, query: str
+) -> None:
+    past = Past()
+    endpoint.rounds = [[call("memory_search", arguments)], [{"content": "Gannet."}]]
+    assert await pieces(agent, past) == ["Gannet."]
+    assert past.asked == [query]

@@ -51,10 +51,9 @@ async def told(store: PostgresStore, url: str, *texts: str, user: str = "ada", *
 
 
 def quotations(turn: Turn) -> list[dict[str, Any]]:
-    """The JSON lines between the marks of the instructions."""
-    lines = turn.instructions.splitlines()
-    marks = [number for number, line in enumerate(lines) if line.startswith(("<<<said ", "<<<end "))]
-    return [json.loads(line) for line in lines[marks[0] + 1 : marks[1]]] if marks else []
+    """The JSON lines between the marks of the turns that came back."""
+    _, mark, behind = turn.instructions.partition("<<<said ")
+    return [json.loads(line) for line in behind.splitlines()[1:-1]] if mark else []
 
 
 async def test_what_was_said_before_comes_back_with_its_date_and_speaker(postgres_store: PostgresStore) -> None:
@@ -73,7 +72,34 @@ async def test_what_was_said_before_comes_back_with_its_date_and_speaker(postgre
     }
     assert about_boat.recalled[0].text == "My boat is called Gannet and lies in Bergen."
     assert quotations(thanks) == []
-    assert "Gannet" not in str(client.created)
+    assert "<<<said" not in str(client.created)
+
+
+class Looking(Recording):
+    """Searches for the boat itself."""
+
+    async def reply(self, turn: Turn, /) -> AsyncGenerator[Piece, None]:
+        self.turns.append(turn)
+        yield "Nothing." if turn.search is None else await turn.search("boat Bergen") or "Nothing."
+
+
+async def test_an_agent_searches_its_own_users_past_by_itself(postgres_store: PostgresStore) -> None:
+    agent = Looking()
+    async with open_server(postgres_store, agent) as server:
+        await told(postgres_store, server.url, "My boat lies in Bergen, my password is hunter2.")
+        await told(postgres_store, server.url, "Bread is nice.", user="eve")
+        async with connect(server.url, user="ada") as client:
+            answer = (await client.ask("Hello!"))["response"]["output"][0]["content"][0]["text"]
+            again = (await client.ask("Hello!"))["response"]["output"][0]["content"][0]["text"]
+        async with connect(server.url, user="eve") as client:
+            nothing = (await client.ask("Hello!"))["response"]["output"][0]["content"][0]["text"]
+        async with connect(server.url, user="bob") as client:
+            await client.ask("Hello!")
+    for each in (answer, again):
+        assert '"text":"My boat lies in Bergen, my password is [redacted]"' in each
+        assert each.splitlines()[1].startswith("<<<said ")
+    assert nothing == "Nothing."
+    assert agent.turns[-1].search is None
 
 
 async def test_a_user_without_a_past_costs_no_statement_more(

@@ -105,7 +105,7 @@ async def test_a_begin_that_is_refused_recalls_nothing(world: World) -> None:
         await world.store.begin_session(session_of(world, "ada", memories_max=5), within=WITHIN)
 
 
-@pytest.mark.parametrize("table", ["user_memories", "recall_passages"])
+@pytest.mark.parametrize("table", ["user_memories", "recall_passages", "forgotten_turns"])
 async def test_where_memories_are_locked_a_begin_recalls_nothing_and_delays_no_other_write(
     postgres_store: PostgresStore, database_url: str, table: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -18,7 +19,7 @@ from tests.support import spoken_facts
 from tests.support.instances import instance
 from tests.support.operators import OPERATOR
 
-from .world import WITHIN, PostgresWorld, deletion
+from .world import WITHIN, PostgresWorld, deletion, memory
 
 PAIRS = 60
 SUPERSEDED_MIN, WRONGLY_CLOSED_MAX = 0.95, 0.02
@@ -75,6 +76,22 @@ async def test_an_older_session_that_is_finalized_late_supersedes_nothing(world:
     (claim,) = await world.store.claim_memory(1, 60.0, session_ids=[late.session_id])
     await world.store.finish_memory([FinishedMemory(late.session_id, memories_by_rules(claim.transcript))])
     assert await known(world) == ["I live in Paris."]
+
+
+async def test_what_a_model_supersedes_or_closes_by_its_id_is_not_current_any_more(world: PostgresWorld) -> None:
+    await learn(world, "I play tennis.", "I like Oslo in summer.", "I like tea.")
+    await learn(world, "I play chess.", user="eve")
+    ids = {each.content: each.memory_id for each in await world.store.known_memories("ada", 10)}
+    (of_eve,) = await world.store.known_memories("eve", 10)
+    start = await world.spoken("ada", "I like Rome instead, and tennis is over.")
+    changes = [
+        replace(memory("Likes Rome."), replaces=(ids["I like Oslo in summer."], of_eve.memory_id)),
+        replace(memory("Tennis is over."), op="close", replaces=(ids["I play tennis."],)),
+    ]
+    await world.store.claim_memory(1, 60.0, session_ids=[start.session_id])
+    await world.store.finish_memory([FinishedMemory(start.session_id, acceptable(changes))])
+    assert await known(world) == ["I like tea.", "Likes Rome.", "Tennis is over."]
+    assert await known(world, "eve") == ["I play chess."]
 
 
 async def test_an_ending_closes_what_shares_a_word_in_its_slot_alone(world: PostgresWorld) -> None:

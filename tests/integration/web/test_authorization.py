@@ -17,10 +17,11 @@ from lastcall.agents.echo import EchoAgent
 from lastcall.auth import key_admin
 from lastcall.auth.identity import Scope
 from lastcall.auth.secret import digest
+from lastcall.config import Settings
 from lastcall.protocol.client_events import SUPPORTED_EVENTS
 from lastcall.protocol.ids import parse_public_id, public_id
 from lastcall.store.postgres import PostgresStore, open_store
-from lastcall.web.app import create_app
+from lastcall.web.app import ROUTES, create_app
 from openai import OpenAI
 from openai.types.realtime import ClientSecretCreateResponse
 from pydantic import TypeAdapter
@@ -156,6 +157,8 @@ HTTP: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/static/chat.js"): dict.fromkeys(EVERYBODY, 200),
     ("GET", "/metrics"): OVERSEEN,
     ("GET", "/v1/memories"): dict.fromkeys(GOOD, 200) | NO_USERS,
+    # As it stands here, it asks nothing.
+    ("GET", "/v1/memories/recalled"): dict.fromkeys(GOOD, 400) | {"bound secret": 403} | NO_USERS,
     ("PATCH", MEMORY): dict.fromkeys(GOOD, 404) | NO_USERS,  # as it stands here, it names no memory
     ("DELETE", MEMORY): dict.fromkeys(GOOD, 404) | NO_USERS,
     ("GET", "/v1/conversations"): dict.fromkeys(GOOD, 200) | {"bound secret": 403} | NO_USERS,
@@ -327,6 +330,38 @@ async def test_a_memory_is_corrected_and_forgotten_by_its_own_user_only(world: W
     assert words["content"] in [each["content"] for each in await known("user key")]
     assert (await world.ask("DELETE", f"/v1/memories/{of_ada['id']}", "user key")).status_code == 200
     assert of_ada["id"] not in [each["id"] for each in await known("user key")]
+
+
+async def test_a_user_sees_also_what_is_too_much_to_tell_the_agent(world: World) -> None:
+    told = Settings().recall_memories_max
+    many = "INSERT INTO user_memories (user_id, kind, content) SELECT 'ada', 'note', generate_series(1, $1::integer)"
+    await world.store.select(many, told)
+    assert len((await world.ask("GET", "/v1/memories", "user key")).json()["data"]) > told
+
+
+async def test_what_a_message_brings_back_is_explained_to_its_own_user_only(world: World) -> None:
+    async def explained(who: str, query: str, **params: str) -> tuple[bool, list[dict[str, Any]]]:
+        answer = await world.ask("GET", "/v1/memories/recalled", who, params={"query": query, **params})
+        assert answer.status_code == 200
+        found = answer.json()
+        return found["comes_back"], found["data"]
+
+    indexed = "SELECT count(DISTINCT session_id) AS n FROM recall_passages"
+    await eventually(lambda: world.store.select(indexed), lambda rows: rows[0]["n"] == 2)
+    comes_back, (first, *_) = await explained("user key", "Is my name Ada, or what is my name?")
+    assert comes_back
+    assert (first["text"], first["who"], first["conversation_id"]) == (
+        "My name is ada.",
+        "user",
+        world.conversations["ada"],
+    )
+    assert first["score"] > 0
+    assert set(first["words"]) == {"name", "ada"}
+    assert "eve" not in json.dumps(await explained("user key", "Is my name Eve?", user="eve"))
+    assert (await explained("user key", "Thanks a lot!"))[0] is False
+    for query in ("", "x" * 2001, "nul \0"):
+        answer = await world.ask("GET", "/v1/memories/recalled", "user key", params={"query": query})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "query")
 
 
 async def test_a_bound_secret_opens_its_conversation_also_where_none_is_asked_for(world: World) -> None:
@@ -547,6 +582,10 @@ async def test_a_foreign_page_gets_403_and_a_listed_one_may_connect(postgres_sto
         assert (await world.ask("GET", "/v1/memories", "nobody", headers=foreign)).status_code == 403
         answer = await world.ask("GET", "/v1/memories", "nobody", headers=listed)
         assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+        methods = {method for route in ROUTES if isinstance(route, Route) for method in route.methods or ()}
+        for method in methods - {"HEAD"}:
+            asked = {**listed, "access-control-request-method": method}
+            assert (await world.ask("OPTIONS", "/v1/memories/mem_1", "nobody", headers=asked)).status_code == 200
 
 
 async def test_sessions_from_before_the_first_key_go_on(postgres_store: PostgresStore) -> None:

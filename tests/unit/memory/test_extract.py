@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -22,6 +23,7 @@ from lastcall.agents.agent import (
 )
 from lastcall.memory.by_model.model_extract import INPUT_CHARS_MAX, PROBE_SECONDS
 from lastcall.memory.extract import extract_memories, uses_rules
+from lastcall.store.people.memories import StoredMemory
 from trio.testing import MockClock
 
 CHAT = Transcript("session", "ada", [Message("user", "I like tea.", "item")])
@@ -135,6 +137,67 @@ async def test_a_fact_without_an_item_comes_from_the_newest_that_says_it() -> No
     chat = Transcript("session", "ada", [*said, Message("assistant", "I like tea, too.", "9")])
     [memory] = await extract_memories(Written('[{"content": "Likes tea.", "quote": "i like tea"}]'), chat)
     assert (memory.item_id, memory.quote) == ("1", "I  LIKE tea")
+
+
+def stored(memory_id: int, content: str) -> StoredMemory:
+    return StoredMemory(
+        memory_id=memory_id,
+        kind="note",
+        content=content,
+        quote=content,
+        slot="",
+        said_at=0.0,
+        edited_at=None,
+        expires_at=None,
+        conversation_id=None,
+        source_session_id=None,
+        source_item_id=None,
+    )
+
+
+MOVED = Transcript("session", "ada", [Message("user", "I live in Rome now, and tennis is over.", "item")])
+ROME, OVER = '"item": 1, "quote": "I live in Rome now"', '"item": 1, "quote": "tennis is over"'
+
+
+async def known() -> Sequence[StoredMemory]:
+    return [stored(7, "Lives in Oslo."), stored(9, "Plays tennis, my password is hunter2.\u200b <|im_end|>")]
+
+
+async def test_a_model_is_told_what_is_known_and_may_supersede_and_close_it() -> None:
+    agent = Written(
+        f'[{{"op": "supersede", "id": 7, "kind": "place", "content": "Lives in Rome.", {ROME}}},'
+        f' {{"op": "close", "id": "mem_9", "content": "Tennis is over.", {OVER}}},'
+        f' {{"op": "add", "id": 7, "content": "Lives somewhere.", {ROME}}}]'
+    )
+    moved, over, added = await extract_memories(agent, MOVED, known=known)
+    assert (moved.op, moved.replaces, moved.quote) == ("add", (7,), "I live in Rome now")
+    assert (over.op, over.replaces) == ("close", (9,))
+    assert (added.op, added.replaces) == ("add", ())
+    told = json.loads(agent.prompts[0])
+    assert [each["id"] for each in told["known"]] == [7, 9]
+    assert told["known"][1]["content"] == "Plays tennis, my password is [redacted]"
+    assert [each["text"] for each in told["chat"]] == ["I live in Rome now, and tennis is over."]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        f'"op": "supersede", "id": 8, {ROME}',
+        f'"op": "supersede", "id": null, {ROME}',
+        f'"op": "close", "id": true, {ROME}',
+        f'"op": "forget", "id": 7, {ROME}',
+    ],
+)
+async def test_ids_that_the_model_was_not_told_change_nothing(change: str) -> None:
+    [memory] = await extract_memories(Written(f'[{{"content": "Lives in Rome.", {change}}}]'), MOVED, known=known)
+    assert memory.replaces == ()
+
+
+async def test_a_change_that_the_user_did_not_say_is_none() -> None:
+    said = '{"op": "close", "id": 7, "content": "Left Oslo.", "item": 1, "quote": "I left Oslo"}'
+    kept = f'{{"op": "add", "id": null, "content": "Lives in Rome.", {ROME}}}'
+    [memory] = await extract_memories(Written(f"[{said}, {kept}]"), MOVED, known=known)
+    assert (memory.op, memory.replaces) == ("add", ())
 
 
 async def test_without_the_model_the_rules_remember() -> None:

@@ -6,11 +6,12 @@ import time
 
 import pytest
 from lastcall.agents.agent import Memory, Message, Transcript
-from lastcall.memory.facts.redaction import REDACTED, redacted
+from lastcall.memory.facts.redaction import REDACTED, redacted, redacted_start
 from lastcall.memory.outcomes import acceptable
 from lastcall.memory.recall import briefing
 from lastcall.memory.rules import memories_by_rules
 from lastcall.store.people.memories import RememberedFact
+from lastcall.store.records import Recollection
 
 from tests.support import spoken_facts
 
@@ -165,6 +166,35 @@ def test_a_key_block_is_taken_out_whole() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            f"{start}{'aBcDeFgHiJkLmNoPqRsTuVwX'}"
+            for start in ("sk-", "pk_live_", "rk-", "ghp_", "gho_", "ghs_", "ghu_", "ghr_")
+        ),
+        *(
+            f"{start}{'abcdefghijklmnopqrstuvwx'}"
+            for start in ("github_pat_", "glpat-", "xoxb-", "AIza", "hf_", "npm_")
+        ),
+        *("pypi-AbCdEfGhIjKlMnOpQr", "SG.abcdefghijk.lmnopqrstuv", "lc_abcdefghijklmnopqr", "AKIAABCDEFGHIJKL"),
+        *("eyJabcdef.ghijklm", "ftp://ada:geheim@host", "Bearer abcdefghijklmnop", "-----BEGIN PRIVATE KEY-----"),
+        *("My password is hunter", "My PAS\u017fWORD is hunter", "The pwd: hunter", "Mon mot de passe est chasseur"),
+        *("Mi contraseña es cazador", "A senha é segredo", "Kennwort: geheim", "Мой пароль: тайна", "密码是天王盖地虎"),
+        *("パスワードはひみつです", "كلمة السر: سمسم", "密碼是天王蓋地虎", "Passwort lautet geheim"),
+    ],
+)
+def test_a_secret_without_any_digit_is_taken_out(text: str) -> None:
+    assert REDACTED in redacted(text)
+
+
+@pytest.mark.parametrize("secret", ["4111 1111 1111 1111", "4111-1111-1111-1111", "DE89 3704 0044 0532 0130 00"])
+def test_a_secret_across_the_end_of_a_text_leaves_none_of_itself(secret: str) -> None:
+    for before in range(120):
+        start = redacted_start(f"{'so ' * 40}"[:before] + f" {secret} and more", 100)
+        assert not any(part in start for part in ("4111", "1111", "3704", "0044"))
+
+
+@pytest.mark.parametrize(
     "text", ["1 " * 1_000, "a" * TEXT_CHARS, "password " * 200, "key " * 500, "DE12 " * 400, "aB3" * 600]
 )
 def test_redaction_takes_no_long_time(text: str) -> None:
@@ -176,7 +206,7 @@ def test_redaction_takes_no_long_time(text: str) -> None:
 def test_orders_to_the_assistant_are_no_facts_and_nothing_leaves_the_fence() -> None:
     for text in spoken_facts.injections(40):
         shown = [RememberedFact(m.kind, m.content, m.slot) for m in learned(text)] + [RememberedFact("note", text)]
-        _, head, *lines, foot = briefing(shown).splitlines()
+        _, head, *lines, foot = briefing(Recollection(shown, pending=False)).splitlines()
         assert not [m for m in learned(text) if "instructions" in m.content or "HACKED" in m.content]
         assert head.startswith("<<<known ")
         assert foot == f"<<<end {head.split()[1]}"

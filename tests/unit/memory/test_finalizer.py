@@ -20,6 +20,7 @@ from lastcall.memory.finalizer import GATHER_SECONDS, TOGETHER_MAX, open_finaliz
 from lastcall.memory.outcomes import CONTENT_CHARS_MAX, KIND_CHARS_MAX, MEMORIES_MAX
 from lastcall.memory.reading import Reading, SessionReader
 from lastcall.store.errors import InvalidRow, StoreUnavailable
+from lastcall.store.people.memories import StoredMemory
 from lastcall.store.records import FinishedMemory, MemoryClaim
 from lastcall.store.store import Store
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -45,7 +46,7 @@ class Work:
 
 
 class ScriptedStore:
-    """The three memory operations of a store, on a list, with the store's own rules of claims and retries.
+    """The memory operations of a store, on a list, with the store's own rules of claims and retries.
 
     before_claim, before_finish, before_fail: called first; they may wait or raise.
     """
@@ -55,6 +56,7 @@ class ScriptedStore:
         self.passes: list[float] = []
         self.claimed: list[int] = []  # how many sessions each claim took
         self.refused: set[UUID] = set()  # sessions whose memory cannot be stored
+        self.told: list[str] = []  # users whose memories a model was told
         self.before_claim: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self.before_finish: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self.before_fail: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
@@ -73,6 +75,11 @@ class ScriptedStore:
         self.claimed.append(len(found))
         await self.before_claim()
         return [MemoryClaim(transcript(work), work.attempts) for work in found]
+
+    async def known_memories(self, user_id: str, limit: int) -> Sequence[StoredMemory]:
+        await trio.lowlevel.checkpoint()
+        self.told.append(user_id)
+        return ()
 
     def _is_free(self, work: Work, now: float) -> bool:
         over = work.memories is not None or work.failed_for_good
@@ -766,6 +773,14 @@ async def test_an_outage_of_the_model_uses_up_no_tries(trouble: str, autojump_cl
         assert sum(work.attempts for work in works) <= SETTINGS.memory_workers, "those that are under way"
         await trio.sleep(SETTINGS.memory_seconds + PAUSE_SECONDS_MAX + 1.0)
         assert [(work.attempts, work.memories) for work in works] == [(1, [EXTRACTED])] * len(works)
+
+
+async def test_a_model_is_told_what_is_known_of_the_sessions_user(autojump_clock: MockClock) -> None:
+    store = ScriptedStore(Work())
+    async with with_model(store, model_that_is_back_at(0.0, None)):
+        await trio.sleep(1.0)
+    assert store.works[0].memories == [EXTRACTED]
+    assert store.told == [transcript(store.works[0]).user_id]
 
 
 @pytest.mark.parametrize("workers", [1, 4])

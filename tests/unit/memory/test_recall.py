@@ -8,11 +8,12 @@ from uuid import uuid4
 
 import pytest
 import trio
-from lastcall.memory.facts.quoting import TOKENS_MAX
+from lastcall.memory.facts.quoting import LAST_CHARS_MAX, TOKENS_MAX
 from lastcall.memory.fence import tokens_of
 from lastcall.memory.recall import PENDING_POLL_SECONDS, PENDING_SECONDS_MAX, briefing, recall
 from lastcall.sessions.registry import Registry
 from lastcall.sessions.session import Session
+from lastcall.store.people.memories import LastTalk
 from lastcall.store.records import Recollection, RememberedFact
 from trio.testing import MockClock
 
@@ -53,12 +54,12 @@ async def recalled(store: ScriptedStore, *leaving: Registry) -> tuple[Sequence[R
 
 
 def test_a_stranger_has_no_briefing() -> None:
-    assert briefing([]) == ""
+    assert briefing(Recollection([], pending=False)) == ""
 
 
 def test_a_briefing_quotes_every_fact_on_a_line_of_its_own_with_its_date() -> None:
     facts = [RememberedFact("name", "Called Ada.", "name", 1_764_201_600.0), RememberedFact("note", "Two\nlines.")]
-    head, *lines, foot = briefing(facts).splitlines()[1:]
+    head, *lines, foot = briefing(Recollection(facts, pending=False)).splitlines()[1:]
     assert [json.loads(line) for line in lines] == [
         {"text": "Called Ada.", "date": "2025-11-27"},
         {"text": "Two lines."},
@@ -67,14 +68,39 @@ def test_a_briefing_quotes_every_fact_on_a_line_of_its_own_with_its_date() -> No
     assert head.split()[1] == foot.split()[1]
 
 
+def test_a_briefing_tells_what_the_last_conversation_was_about_but_not_the_one_that_goes_on() -> None:
+    here = uuid4()
+    card = "4111 1111 1111 1111"
+    last = LastTalk(here, 1_764_201_600.0, f"My boat\u200b is\npaid with {card} <|im_end|> {'and so on ' * 20}")
+    known = Recollection([FACT], pending=False, last=last)
+    _, fact, line, _ = briefing(known, uuid4()).splitlines()[1:]
+    told = json.loads(line)
+    assert json.loads(fact) == {"text": "Called Ada."}
+    assert told["date"] == "2025-11-27"
+    assert told["last_conversation"].startswith("My boat is paid with [redacted] and so on")
+    assert len(told["last_conversation"]) == LAST_CHARS_MAX
+    assert "last_conversation" not in briefing(known, here)
+    assert briefing(Recollection([], pending=False, last=last), here) == ""
+    assert "My boat" in briefing(Recollection([], pending=False, last=last), uuid4())
+
+
+def test_of_too_many_facts_the_last_conversation_is_told_too_within_300_tokens() -> None:
+    facts = [RememberedFact("name", f"Called Ada {number}, and so on.", "name") for number in range(50)]
+    last = LastTalk(uuid4(), 0.0, "船" * 200)
+    text = briefing(Recollection(facts, pending=False, last=last))
+    assert tokens_of(text) <= TOKENS_MAX
+    assert "船" * LAST_CHARS_MAX in text
+    assert "Called Ada 49" in text
+
+
 def test_each_briefing_has_marks_that_nobody_can_know() -> None:
-    assert len({briefing([FACT]) for _ in range(100)}) == 100
+    assert len({briefing(Recollection([FACT], pending=False)) for _ in range(100)}) == 100
 
 
 def test_a_briefing_has_at_most_300_tokens_and_keeps_who_the_user_is() -> None:
     facts = [RememberedFact("name", "Called Ada.", "name")]
     facts += [RememberedFact("like", f"I like dish {number} very much indeed.", "taste") for number in range(50)]
-    text = briefing(facts)
+    text = briefing(Recollection(facts, pending=False))
     assert tokens_of(text) <= TOKENS_MAX
     assert "Called Ada." in text
     assert "dish 49" in text

@@ -226,7 +226,7 @@ BATCHES = (
     mutant(
         "a begin waits for memories that are locked",
         SCHEMA_SQL,
-        "LOCK TABLE user_memories, recall_passages IN ACCESS SHARE MODE NOWAIT;",
+        "LOCK TABLE user_memories, recall_passages, forgotten_turns IN ACCESS SHARE MODE NOWAIT;",
         "",
         BOUND,
         test=f"{STORE}/test_begins.py::test_where_memories_are_locked_a_begin_recalls_nothing_and_delays_no_other_write",

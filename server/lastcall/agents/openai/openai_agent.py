@@ -13,10 +13,11 @@ import trio
 
 from ..agent import AgentFailed, FunctionCall, ModelUnavailable, RequestUnsupported
 from .answer import Answer
-from .chat import chars_of, request_messages, tool_parameters
+from .chat import chars_of, request_messages, tool_parameters, unchecked
 from .chunks import DONE, StreamRefused, chunks_of, whole
 from .dialect import COMPLETION_TOKENS, TOKENS, ContextBudget, Dialect
 from .failures import failures, refusal_of
+from .searching import Searching
 from .whole_answer import words_of
 
 if TYPE_CHECKING:
@@ -91,15 +92,22 @@ class OpenAIAgent:
 
     async def reply(self, turn: Turn) -> AsyncGenerator[Piece, None]:
         """Streams the model's text and calls, then its usage. Closing the generator closes the upstream connection."""
-        answer = Answer(item.call_id for item in turn.items if isinstance(item, FunctionCall))
-        with self._noting_outages(), failures(self._model):
-            # Left early without this `async with`, a stream would keep its connection open forever.
-            async with self._opened(turn) as chunks:
-                while (chunk := await _next(chunks, answer)) is not None:
-                    self._outage = None
-                    for piece in answer.take(chunk):
-                        yield piece
-        for piece in answer.remaining():
+        searching = Searching(turn, offered=self._calls_tools)
+        goes_on = True
+        while goes_on:
+            asked = searching.turn
+            answer = Answer(item.call_id for item in asked.items if isinstance(item, FunctionCall))
+            with self._noting_outages(), failures(self._model):
+                # Left early without this `async with`, a stream would keep its connection open forever.
+                async with self._opened(asked) as chunks:
+                    while (chunk := await _next(chunks, answer)) is not None:
+                        self._outage = None
+                        for piece in searching.pass_on(answer.take(chunk)):
+                            yield piece
+            for piece in searching.pass_on(answer.remaining()):
+                yield piece
+            goes_on = await searching.go_on()
+        for piece in searching.usage():
             yield piece
 
     @contextmanager
@@ -177,14 +185,14 @@ class OpenAIAgent:
     async def _complete(self, request: dict[str, Any]) -> str:
         """The words of one request that wants no stream."""
         create = self._client.chat.completions.with_streaming_response.create
-        async with create(model=self._model, **_unchecked(request)) as response:
+        async with create(model=self._model, **unchecked(request)) as response:
             body = await whole(response.http_response)
         return words_of(body)
 
     async def _send(self, stack: AsyncExitStack, request: dict[str, Any]) -> AsyncGenerator[Any, None]:
         """The chunks of one request. Raises `StreamRefused` where the first one is an error."""
         create = self._client.chat.completions.with_streaming_response.create
-        response = await stack.enter_async_context(create(model=self._model, stream=True, **_unchecked(request)))
+        response = await stack.enter_async_context(create(model=self._model, stream=True, **unchecked(request)))
         return await stack.enter_async_context(aclosing(await chunks_of(response.http_response)))
 
     def _parameters(self, turn: Turn) -> dict[str, Any]:
@@ -229,16 +237,6 @@ async def _next(chunks: AsyncGenerator[Any, None], answer: Answer) -> Any:
         answer.done()
         return None
     return chunk
-
-
-def _unchecked(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The request with its messages where the SDK does not look at them.
-
-    Checking each against its types, it would hold up the event loop for 0.3 ms a message; a long conversation has
-    thousands.
-    """
-    body = {**request.get("extra_body", {}), "messages": request["messages"]}
-    return {**request, "messages": [], "extra_body": body}
 
 
 def _half_limit(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
+
+Op: TypeAlias = Literal["add", "supersede", "close"]
 
 ANSWER_CHARS_MAX = 40_000  # an endpoint may ignore the limit of tokens; the end is read, reasoning comes before it
 FACTS_MAX = 100
@@ -34,16 +36,26 @@ _DECODER = json.JSONDecoder(strict=False)  # models break lines inside of string
 
 _KIND, _CONTENT = ("kind", "type", "category"), ("content", "memory", "fact", "text")
 _QUOTE, _ITEM = ("quote", "evidence"), ("item", "message")
+_OP, _ID = ("op", "operation", "action"), ("id", "replaces", "known")
+_OPS: Mapping[str, Op] = {
+    **dict.fromkeys(("supersede", "update", "replace", "change"), "supersede"),
+    **dict.fromkeys(("close", "end", "delete", "remove", "invalidate"), "close"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A fact as the model names it. item: the number of the message that it comes from, or None."""
+    """A fact as the model names it. item: the number of the message that it comes from, or None.
+
+    op, known_id: what it does to the known fact of this id; None: to none.
+    """
 
     kind: str
     content: str
     item: int | None
     quote: str
+    op: Op = "add"
+    known_id: int | None = None
 
 
 def facts_of(answer: str) -> Sequence[Fact] | None:
@@ -151,7 +163,8 @@ def _fact(value: dict[str, Any]) -> Fact | None:
     if not (content or quote):
         return None
     kind = _string(value, _KIND).lower() or "note"
-    return Fact(kind, content or quote, _item(value), quote or content)
+    op: Op = _OPS.get(_string(value, _OP).lower(), "add")
+    return Fact(kind, content or quote, _number(value, _ITEM), quote or content, op, _number(value, _ID))
 
 
 def _string(value: dict[str, Any], names: Sequence[str]) -> str:
@@ -159,8 +172,8 @@ def _string(value: dict[str, Any], names: Sequence[str]) -> str:
     return found.strip().encode(errors="replace").decode()  # no database takes half a surrogate
 
 
-def _item(value: dict[str, Any]) -> int | None:
-    named = next((each for name in _ITEM if (each := value.get(name)) is not None), None)
+def _number(value: dict[str, Any], names: Sequence[str]) -> int | None:
+    named = next((each for name in names if (each := value.get(name)) is not None), None)
     if isinstance(named, str):
         number = _NUMBER.search(named)
         return int(number.group()) if number else None

@@ -12,6 +12,7 @@ REDACTED = "[redacted]"
 CARD_DIGITS_MIN, CARD_DIGITS_MAX = 13, 19
 ENTROPY_BITS_MIN = 3.0  # a character; of a word beside "token", "key" and the like
 SECRET_CHARS_MIN = 16  # of a word with such entropy
+SECRET_CHARS_READ = 64  # of a secret, by which it is told: of a card number or IBAN with spaces, all
 
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}-----.*?(?:-----END [A-Z0-9 ]{0,40}-----|\Z)", re.DOTALL)
 _TOKENS = re.compile(
@@ -73,6 +74,27 @@ _PLAIN_AFTER_PASSWORD = frozenset(
 )
 
 
+_SIGNS = (
+    *("-----begin", "://", "bearer", "basic", "eyj", "sk-", "sk_", "pk-", "pk_", "rk-", "rk_", "ghp_", "gho_", "ghs_"),
+    *("ghr_", "ghu_", "github_pat_", "glpat-", "akia", "asia", "aroa", "xox", "aiza", "hf_", "npm_", "pypi-", "sg."),
+    *(
+        "lc_",
+        "pass",
+        "pwd",
+        "mot de",
+        "contraseña",
+        "senha",
+        "kennwort",
+        "пароль",
+        "密码",
+        "密碼",
+        "パスワード",
+        "كلمة",
+    ),
+)
+_DIGIT = re.compile(r"\d")
+
+
 def redacted(text: str) -> str:
     """The text with `[redacted]` in place of each secret.
 
@@ -81,6 +103,8 @@ def redacted(text: str) -> str:
     taken out.
     """
     text = text if text.isprintable() else "".join(each for each in text if unicodedata.category(each) != "Cf")
+    if not _may_have_secret(text):
+        return text
     text = _PEM.sub(REDACTED, text)
     for pattern in (_TOKENS, _URL_PASSWORD, _BEARER, _SSN):
         text = pattern.sub(REDACTED, text)
@@ -90,6 +114,22 @@ def redacted(text: str) -> str:
     text = _AFTER_LONG.sub(lambda match: _value(match) if _may_be_password(match["value"]) else match.group(), text)
     text = _AFTER_KEYED.sub(lambda match: _value(match) if _looks_secret(match["value"]) else match.group(), text)
     return _RANDOM.sub(_if(_is_random), text)
+
+
+def redacted_start(text: str, chars: int) -> str:
+    """The beginning of a text as `redacted` has it, also where a secret lies across its end.
+
+    text: must have `SECRET_CHARS_READ` characters more, where there are any.
+    """
+    return redacted(text[: chars + SECRET_CHARS_READ])[:chars]
+
+
+def _may_have_secret(text: str) -> bool:
+    """Whether one of the patterns can match: they look at each character, and most texts have no digit."""
+    if _DIGIT.search(text):
+        return True
+    folded = text.casefold()
+    return any(sign in folded for sign in _SIGNS)
 
 
 def has_secret(text: str) -> bool:

@@ -9,6 +9,7 @@ from itertools import islice
 import msgspec
 
 from ...agents.agent import Message
+from ..facts.redaction import REDACTED, redacted_start
 from .languages import Language, language_of
 from .words import runs_of, words_in
 
@@ -47,6 +48,8 @@ class Passage(msgspec.Struct, frozen=True):
 
 def passages_of(messages: Sequence[Message]) -> list[Passage]:
     """What the index takes of a session, oldest first: its newest turns, within the bounds."""
+    from .topic import mark_topic  # not above: its patterns are slow to compile, and the server needs none
+
     turns = [message for message in messages if message.role != "system" and message.text.strip()]
     passages: list[Passage] = []
     words = chars = 0
@@ -58,13 +61,15 @@ def passages_of(messages: Sequence[Message]) -> list[Passage]:
         passage = _passage(part, WORDS_MAX - words)
         words += len(passage.words)
         passages.append(passage)
-    return passages[::-1]
+    passages.reverse()
+    mark_topic(passages, turns)
+    return passages
 
 
 def _passage(turns: Sequence[Message], words_max: int) -> Passage:
     counts: dict[tuple[str, str, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
     lengths: list[int] = []
-    texts = [turn.text[:TURN_CHARS_MAX] for turn in turns]
+    texts = [redacted_start(turn.text, TURN_CHARS_MAX).replace(REDACTED, " ") for turn in turns]
     runs = [runs_of(text) for text in texts]
     said: Counter[str] = Counter()
     for number, (text, language) in enumerate(zip(texts, _languages(runs), strict=True)):

@@ -13,7 +13,7 @@ from ...store.errors import StoreError
 from ...store.records import PastTurn
 from ...store.store import Store
 from .asking import may_call_for_past
-from .recalling import Names, Question, question_of, recall_turns
+from .recalling import TURNS_MAX, Names, Question, question_of, recall_turns, search_turns
 
 RECALL_SECONDS = 0.05  # from a message's arrival; an answer goes on without what takes longer
 
@@ -62,6 +62,11 @@ class Past:
         if not self._done.is_set():
             await self._done.wait()  # no longer than RECALL_SECONDS from its arrival
         return [turn for turn in self._found if not self._is_context(turn)]
+
+    async def find(self, text: str) -> Sequence[PastTurn]:
+        """Looks for what an agent asks for, best first, without what is in the context. Raises `StoreError`."""
+        found = await search_turns(self._store, self._user_id, question_of(text, self._names), TURNS_MAX)
+        return [turn for turn in found if not self._is_context(turn)]
 
     def forget(self, item_id: str) -> None:
         """Drops an item of this conversation that was deleted meanwhile."""

@@ -73,6 +73,12 @@ def calls_for_memory(asked: Mapping[int, AskedWord], content: Collection[int], r
     return known >= KNOWN_WORDS_MIN and covered >= COVERAGE_MIN * sum(word.rarity for word in asked.values())
 
 
+def words_near(passage: FoundPassage, turn: int) -> list[int]:
+    """The numbers of the words that count for a turn."""
+    turns = len(passage.flags)
+    return [number for number, mentions in passage.mentions.items() if _nearest(mentions, turns)[turn]]
+
+
 def _scores(asked: Mapping[int, AskedWord], passage: FoundPassage, of_user: float, of_agent: float) -> list[Ranked]:
     turns = len(passage.flags)
     sums, covered = [0.0] * turns, [0.0] * turns

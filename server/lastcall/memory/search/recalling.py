@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...store.records import PastTurn, RememberedFact
 from ...store.store import Store
+from ..facts.redaction import SECRET_CHARS_READ, redacted_start
 from .languages import (
     COURTESIES,
     FIRST_PERSON,
@@ -89,7 +90,7 @@ def question_of(text: str, names: Names = NOBODY) -> Question:
 
 
 async def recall_turns(store: Store, user_id: str, question: Question) -> Sequence[PastTurn]:
-    """The best turns of the user's past, best first; none where the question does not call for them.
+    """The best turns of the user's past without secrets, best first; none where the question does not call for them.
 
     Raises:
         StoreError: The database does not answer.
@@ -113,4 +114,10 @@ async def _found(store: Store, user_id: str, question: Question, limit: int, *, 
     ranked = rank(found.asked, found.passages, limit, of_user=question.of_user, of_agent=question.of_agent)
     if not ranked or (unasked and not calls_for_memory(found.asked, question.content, ranked)):
         return ()
-    return await store.read_turns(user_id, [(turn.passage_id, turn.turn) for turn in ranked], TEXT_CHARS_MAX)
+    return await read_harmless(store, user_id, [(turn.passage_id, turn.turn) for turn in ranked])
+
+
+async def read_harmless(store: Store, user_id: str, places: Sequence[tuple[int, int]]) -> Sequence[PastTurn]:
+    """The turns at these places, each a passage and a number, without secrets. Raises `StoreError`."""
+    turns = await store.read_turns(user_id, places, TEXT_CHARS_MAX + SECRET_CHARS_READ)
+    return [replace(turn, text=redacted_start(turn.text, TEXT_CHARS_MAX)) for turn in turns]

@@ -23,6 +23,14 @@ class RememberedFact:
     said_at: float | None = field(default=None, compare=False)
 
 
+class LastTalk(msgspec.Struct, frozen=True, array_like=True):
+    """The session that a user had last. ended_at: Unix seconds. words: its title, or its beginning."""
+
+    conversation_id: UUID
+    ended_at: float
+    words: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMemory:
     """A current memory of a user and where it comes from. Times are Unix seconds.

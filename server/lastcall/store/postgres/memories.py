@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 
 from ...agents.agent import Message, Transcript
-from ..people.memories import RememberedFact, StoredMemory
+from ..people.memories import LastTalk, RememberedFact, StoredMemory
 from ..records import (
     CLAIM_BYTES_MAX,
     MEMORY_WAIT_SECONDS_MAX,
@@ -33,15 +33,18 @@ class _Recalled(msgspec.Struct):
     pending: bool
     has_past: bool
     facts: list[tuple[str, str, str, float]]
+    last: LastTalk | None = None
 
 
 _decode = msgspec.json.Decoder(_Recalled).decode
+_decode_last = msgspec.json.Decoder(LastTalk).decode
 
 
 def recollection(raw: msgspec.Raw) -> Recollection:
     """What was recalled with a begin."""
     recalled = _decode(raw)
-    return Recollection([RememberedFact(*fact) for fact in recalled.facts], recalled.pending, recalled.has_past)
+    facts = [RememberedFact(*fact) for fact in recalled.facts]
+    return Recollection(facts, recalled.pending, recalled.has_past, recalled.last)
 
 
 class MemoryQueries(Queries):
@@ -54,7 +57,8 @@ class MemoryQueries(Queries):
             for row in rows
             if row["kind"] is not None
         ]
-        return Recollection(facts, rows[0]["pending"], rows[0]["has_past"])
+        last = rows[0]["last"]
+        return Recollection(facts, rows[0]["pending"], rows[0]["has_past"], last and _decode_last(last))
 
     async def claim_memory(
         self, limit: int, lease_seconds: float, *, session_ids: Sequence[UUID] | None = None

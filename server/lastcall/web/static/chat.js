@@ -5,6 +5,7 @@ import { BAD_KEY, CLOSED_BY_SOMEBODY, Connection, IDLE } from "./connection.js";
 import { ConversationList } from "./conversations.js";
 import { OlderItems, REPLAYED } from "./history.js";
 import { MemoryPanel } from "./memory.js";
+import { myData, saveAsFile } from "./my_data.js";
 import { Outbox } from "./outbox.js";
 import { $, closePanels, confirmed, fitHeight, hideNotice, showNotice, showState, startPanels, startTheme } from "./page.js";
 import { Readiness } from "./readiness.js";
@@ -23,7 +24,11 @@ const HARMLESS = new Set([
 
 const transcript = new Transcript($("messages"), $("scroll"), $("hint"));
 const api = new Api(key.get, () => user);
-const memory = new MemoryPanel($("facts"), $("facts-empty"), $("memory-count"), key.get);
+const memory = new MemoryPanel(
+  { list: $("facts"), empty: $("facts-empty"), count: $("memory-count"), refresh: $("refresh") },
+  api,
+  confirmed,
+);
 const connection = new Connection(address, key.get);
 const outbox = new Outbox(connection);
 const readiness = new Readiness((isReady) => showState(isReady ? "connected" : "unsaved", 0, {}));
@@ -85,7 +90,7 @@ function begun({ id: made, user: owner = name, conversation_id: id }) {
   conversation = id;
   lastConversation.keep(user, id);
   showUser();
-  memory.follow(user);
+  memory.follow();
   list.current = id;
   list.refresh();
   readiness.start();
@@ -328,6 +333,20 @@ function hangUp() {
   transcript.interrupt();
 }
 
+async function saveMyData() {
+  const whose = user;
+  $("my-data").disabled = true;
+  try {
+    const pieces = await myData(api, whose);
+    if (whose === user) saveAsFile(pieces, "my-data.json");
+  } catch {
+    showNotice(words.couldNotDo);
+  } finally {
+    $("my-data").disabled = false;
+    $("my-data").focus();
+  }
+}
+
 function leaveConversation() {
   outbox.clear();
   hangUp();
@@ -397,7 +416,7 @@ function start() {
   $("who").addEventListener("submit", (event) => (event.preventDefault(), $("text").focus()));
   $("key-form").addEventListener("submit", useKey);
   $("notice-close").addEventListener("click", hideNotice);
-  $("refresh").addEventListener("click", () => memory.follow(user));
+  $("my-data").addEventListener("click", saveMyData);
   $("reconnect").addEventListener("click", () => (hideNotice(), reconnect()));
   $("continue").addEventListener("click", askForResponse);
   $("again").addEventListener("click", tryAgain);
@@ -406,9 +425,12 @@ function start() {
   addEventListener("keydown", onEscape);
   addEventListener("popstate", () => openConversation(addressed()));
   transcript.addEventListener("edit", ({ detail }) => edit(detail.id));
-  list.addEventListener("open", ({ detail }) => visit(detail.id));
   list.addEventListener("deleting", ({ detail }) => detail.id === conversation && visit(null));
-  list.addEventListener("failed", () => showNotice(words.couldNotDo));
+  for (const panel of [list, memory]) {
+    panel.addEventListener("open", ({ detail }) => visit(detail.id));
+    panel.addEventListener("failed", () => showNotice(words.couldNotDo));
+  }
+  memory.addEventListener("said", ({ detail }) => ($("announce").textContent = detail.text));
   list.addEventListener("title", ({ detail }) => {
     document.title = detail.title ? `${detail.title} · lastcall` : "lastcall";
   });

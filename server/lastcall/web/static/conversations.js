@@ -1,5 +1,6 @@
 // The list of the user's conversations: search, open, rename, delete.
 
+import { conversationLink, iconButton, newElement } from "./elements.js";
 import { moment, words } from "./words.js";
 
 const PAGE = 50;
@@ -68,18 +69,12 @@ export class ConversationList extends EventTarget {
 
   #entry({ id, title, last_active_at: active }) {
     const entry = document.createElement("li");
-    const link = document.createElement("a");
-    link.href = `/c/${id}`;
+    const link = conversationLink(id, () => this.dispatchEvent(new CustomEvent("open", { detail: { id } })));
     link.dataset.conversation = id;
     mark(link, this.#current);
-    link.append(text("span", "title", title), text("span", "time", moment(active)));
-    link.addEventListener("click", (event) => {
-      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // another tab or window
-      event.preventDefault();
-      this.dispatchEvent(new CustomEvent("open", { detail: { id } }));
-    });
-    const rename = button("✎", words.rename(title), () => this.#edit(entry, id, title));
-    const remove = button("✕", words.remove(title), () => this.#delete(id, title));
+    link.append(newElement("span", "title", title), newElement("span", "time", moment(active)));
+    const rename = iconButton("✎", words.rename(title), () => this.#edit(entry, id, title));
+    const remove = iconButton("✕", words.remove(title), () => this.#delete(id, title));
     entry.append(link, rename, remove);
     return entry;
   }
@@ -90,7 +85,7 @@ export class ConversationList extends EventTarget {
     field.value = title;
     field.maxLength = TITLE_CHARS_MAX;
     field.setAttribute("aria-label", words.title);
-    const save = text("button", "small", words.save);
+    const save = newElement("button", "small", words.save);
     form.append(field, save);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -125,20 +120,4 @@ export class ConversationList extends EventTarget {
 function mark(link, current) {
   if (link.dataset.conversation === current) link.setAttribute("aria-current", "page");
   else link.removeAttribute("aria-current");
-}
-
-function text(tag, name, content) {
-  const element = document.createElement(tag);
-  element.className = name;
-  element.textContent = content;
-  return element;
-}
-
-function button(sign, label, action) {
-  const element = text("button", "icon", sign);
-  element.type = "button";
-  element.setAttribute("aria-label", label);
-  element.title = label;
-  element.addEventListener("click", action);
-  return element;
 }

@@ -25,9 +25,10 @@ export function hideNotice() {
   $("notice").hidden = true;
 }
 
-/** Asks whether something is to be done; true or false. */
-export function confirmed(text) {
+/** Asks whether something is to be done; true or false. yes: what the button that does it says. */
+export function confirmed(text, yes = words.delete) {
   $("confirm-text").textContent = text;
+  $("confirm-yes").textContent = yes;
   $("confirm").showModal();
   return new Promise((answer) => {
     const end = (value) => () => {

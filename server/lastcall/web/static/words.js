@@ -31,7 +31,13 @@ function attribute(name) {
 }
 
 const time = new Intl.DateTimeFormat(locale, { timeStyle: "short" });
+const wholeDay = new Intl.DateTimeFormat(locale, { dateStyle: "medium" });
 const date = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
+
+/** The day of a moment. seconds: since 1970. */
+export function day(seconds) {
+  return wholeDay.format(new Date(seconds * 1000));
+}
 
 /** A moment in a few words: today only its time. seconds: since 1970. */
 export function moment(seconds) {
