@@ -56,9 +56,13 @@ class ServiceManager:
             await trio.sleep_forever()
         while True:
             await trio.lowlevel.wait_readable(self._channel)
-            with suppress(BlockingIOError):
+            try:
                 if not self._channel.recv(1):
                     return
+            except BlockingIOError:
+                continue
+            except OSError:  # reset: it was killed before it had read all that we told
+                return
 
     def _tell(self, *lines: str) -> None:
         if self._channel is not None:
