@@ -103,7 +103,8 @@ def announce_ready(told: Mapping[str, str], *, json_logs: bool, workers: int = 1
     if json_logs:
         if "note" in told:
             logs.write_line(sys.stdout, logs.json_line("data_elsewhere", note=told["note"]))
-        line = logs.json_line("ready", url=url, database=database, agent=agent, workers=workers)
+        number = {} if workers == 1 else {"workers": workers}
+        line = logs.json_line("ready", "info", url=url, database=database, agent=agent, **number)
     else:
         if "note" in told:
             logs.write_line(sys.stderr, f"lastcall: {told['note']}")

@@ -122,7 +122,7 @@ def _numbers(release: str) -> list[int]:
 def _mend_of_taken(names: list[str], schema: str) -> str:
     if SESSIONS not in names:
         return ANOTHER_SCHEMA
-    return f"{ANOTHER_SCHEMA}; there, lastcall import --from-table {schema}.{SESSIONS} takes its sessions over"
+    return f"to take its sessions over: lastcall import --from-table {schema}.{SESSIONS}; for that too, {ANOTHER_SCHEMA}"
 
 
 def _taken(names: list[str], schema: str) -> str:
