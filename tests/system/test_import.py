@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,29 +12,15 @@ from urllib.parse import quote
 import pytest
 
 from tests.support.databases import new_database, psql
+from tests.support.lastcall_command import Answer, process
 from tests.support.story_table import ACTIVE, ALERT, METRICS, OLDEST_HOURS, ORPHANS, REPAIR, ROWS, make_table
 
-RUN_SECONDS = 60.0
 STORY = "public.conversation_sessions"
 
 
-@dataclass
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-
-def lastcall(*arguments: str) -> Answer:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("LASTCALL_")}
-    command = [sys.executable, "-m", "lastcall", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=RUN_SECONDS, check=False)
-    return Answer(done.returncode, done.stdout, done.stderr)
+def told(answer: Answer) -> Any:
+    assert answer.code == 0, answer.err
+    return json.loads(answer.out)
 
 
 def in_schema(url: str, schema: str) -> str:
@@ -63,7 +45,7 @@ Import = Callable[..., Answer]
 
 @pytest.fixture
 def take(ours: str) -> Import:
-    return lambda *arguments: lastcall("import", "--database-url", ours, *arguments)
+    return lambda *arguments: process("import", "--database-url", ours, *arguments)
 
 
 def count(url: str) -> int:
@@ -113,7 +95,7 @@ def test_the_storys_statements_are_right_before_and_after_its_table_is_adopted(
 
 
 def test_open_sessions_are_dated_at_their_last_sign_and_keep_their_ids(story: str, ours: str, take: Import) -> None:
-    report = take("--from-table", STORY, "--json").json
+    report = told(take("--from-table", STORY, "--json"))
     assert (report["rows"], report["imported"], report["was_active"]) == (ROWS, ROWS, ACTIVE)
     assert report["dated_by"] == {"updated_at": ACTIVE}
     assert report["problems"] == []
@@ -130,18 +112,18 @@ def test_open_sessions_are_dated_at_their_last_sign_and_keep_their_ids(story: st
             f"SELECT count(*) FROM {STORY} WHERE duration_seconds <> extract(epoch FROM session_end - session_start)",
         )
     )
-    listed = lastcall("sessions", "--database-url", ours, "--limit", "100", "--json").json
+    listed = told(process("sessions", "--database-url", ours, "--limit", "100", "--json"))
     assert {each["original_id"] for each in listed} == set(psql(story, f"SELECT session_id FROM {STORY}").split())
-    shown = lastcall("sessions", "--database-url", ours, "--reason", "owner_died").out
+    shown = process("sessions", "--database-url", ours, "--reason", "owner_died").out
     assert "original id" in shown
     assert "session_" in shown
 
 
 def test_twice_is_once_and_an_interrupted_import_goes_on(story: str, ours: str, take: Import) -> None:
     psql(story, "CREATE TABLE some_of_them AS SELECT * FROM conversation_sessions LIMIT 30")
-    first = take("--from-table", "some_of_them", "--source", "conversation_sessions", "--json").json
-    again = take("--from-table", STORY, "--json").json
-    third = take("--from-table", STORY, "--json").json
+    first = told(take("--from-table", "some_of_them", "--source", "conversation_sessions", "--json"))
+    again = told(take("--from-table", STORY, "--json"))
+    third = told(take("--from-table", STORY, "--json"))
     assert [(each["imported"], each["present"]) for each in (first, again, third)] == [(30, 0), (55, 30), (0, 85)]
     assert count(ours) == ROWS
     assert psql(ours, "SELECT count(*) FROM conversations") == str(ROWS)
@@ -154,26 +136,26 @@ def test_a_dry_run_changes_nothing_and_says_what_would_be_done(story: str, ours:
     assert f"{ACTIVE} were still active" in answer.out
     assert psql(story, "SELECT count(*) FROM pg_namespace WHERE nspname = 'lastcall'") == "0"
     take("--from-table", STORY)
-    after = take("--from-table", STORY, "--dry-run", "--json").json
+    after = told(take("--from-table", STORY, "--dry-run", "--json"))
     assert (after["imported"], after["present"], after["dry_run"]) == (0, ROWS, True)
 
 
 def test_serve_and_doctor_say_how_to_adopt_a_table_of_that_name(story: str) -> None:
     for command in ("serve", "doctor"):
-        answer = lastcall(command, "--database-url", story)
+        answer = process(command, "--database-url", story)
         assert f"lastcall import --from-table {STORY}" in answer.out + answer.err
         assert answer.code != 0
-    answer = lastcall("import", "--database-url", story, "--from-table", STORY)
+    answer = process("import", "--database-url", story, "--from-table", STORY)
     assert answer.code == 2
     assert "search_path" in answer.err
 
 
 def test_what_was_imported_is_exported_and_erased_with_its_user(story: str, ours: str, take: Import) -> None:
     take("--from-table", STORY)
-    lines = lastcall("users", "export", "user-1", "--database-url", ours).out.splitlines()
+    lines = process("users", "export", "user-1", "--database-url", ours).out.splitlines()
     ids = {each["original_id"] for each in map(json.loads, lines) if each["type"] == "sessions"}
     assert ids == set(psql(story, f"SELECT session_id FROM {STORY} WHERE user_id = 'user-1'").split())
-    assert lastcall("users", "erase", "user-1", "--yes", "--database-url", ours).code == 0
+    assert process("users", "erase", "user-1", "--yes", "--database-url", ours).code == 0
     assert psql(ours, "SELECT count(*) FROM conversation_sessions WHERE user_id = 'user-1'") == "0"
 
 
@@ -206,7 +188,7 @@ def test_ids_of_any_type_are_kept_and_times_are_read_in_the_zone_that_is_given(
         assert refused.code == 2
         assert refused.err.count("\n") == 1
         assert "the times in created have no time zone: add --time-zone" in refused.err
-        report = take(*source, "--time-zone", "Europe/Berlin", "--json").json
+        report = told(take(*source, "--time-zone", "Europe/Berlin", "--json"))
     assert report["columns"] == {
         "session_id": "id", "user_id": "account_id", "session_start": "created", "session_end": "end",
         "is_active": "status",
@@ -232,10 +214,10 @@ def test_the_last_message_dates_an_open_session(story: str, ours: str, take: Imp
         f"INSERT INTO chat_messages SELECT session_id, session_start + make_interval(secs => 10 * n)"
         f" FROM {STORY}, generate_series(1, 3) n WHERE is_active",
     )
-    told = ("--column", "messages.session_id=chat", "--column", "messages.created_at=said_at")
+    columns = ("--column", "messages.session_id=chat", "--column", "messages.created_at=said_at")
     table = ("--from-table", STORY, "--messages-table", "chat_messages")
     assert "--column messages.session_id=" in take(*table).err
-    assert take(*table, *told, "--json").json["dated_by"] == {"chat_messages.said_at": ACTIVE}
+    assert told(take(*table, *columns, "--json"))["dated_by"] == {"chat_messages.said_at": ACTIVE}
     lasted = "SELECT DISTINCT duration_seconds FROM conversation_sessions WHERE end_reason = 'owner_died'"
     assert psql(ours, lasted) == "30"
 
@@ -251,7 +233,7 @@ def test_rows_that_cannot_be_imported_are_counted_named_and_left_out(app: str, o
         " ('good', 'ada', now() - interval '1 h', NULL), ('endless', 'ada', 'infinity', NULL),"
         " ('open end', 'ada', now() - interval '1 h', now() + interval '1 day')",
     )
-    report = take("--from-table", "chats", "--json").json
+    report = told(take("--from-table", "chats", "--json"))
     assert (report["rows"], report["imported"], report["skipped"]) == (9, 3, 6)
     problems = {each["problem"]: (each["rows"], each["original_ids"]) for each in report["problems"]}
     assert problems == {
@@ -271,10 +253,10 @@ def test_two_sources_with_the_same_ids_are_told_apart_by_a_name(app: str, take: 
         (tmp_path / name).mkdir()
         path = tmp_path / name / "chats.csv"
         path.write_text(f"id,user_id,started_at,ended_at\n1,{user},2026-01-05T10:00Z,2026-01-05T10:30Z\n")
-    assert take("--from-csv", str(tmp_path / "one/chats.csv"), "--json").json["imported"] == 1
-    [problem] = take("--from-csv", str(tmp_path / "two/chats.csv"), "--json").json["problems"]
+    assert told(take("--from-csv", str(tmp_path / "one/chats.csv"), "--json"))["imported"] == 1
+    [problem] = told(take("--from-csv", str(tmp_path / "two/chats.csv"), "--json"))["problems"]
     assert "--source" in problem["problem"]
-    named = take("--from-csv", str(tmp_path / "two/chats.csv"), "--source", "two", "--json").json
+    named = told(take("--from-csv", str(tmp_path / "two/chats.csv"), "--source", "two", "--json"))
     assert named["imported"] == 1
 
 
@@ -288,7 +270,7 @@ def test_a_file_is_imported_with_times_of_any_form(ours: str, take: Import, tmp_
         '3;"ada";2026-01-05T11:00:00+01:00;2026-01-05 10:01:00Z;no\n\n',
         encoding="utf-8",
     )
-    assert take("--from-csv", str(path), "--json").json["imported"] == 3
+    assert told(take("--from-csv", str(path), "--json"))["imported"] == 3
     times = psql(ours, "SELECT DISTINCT session_start, duration_seconds FROM conversation_sessions")
     assert times == "2026-01-05 10:00:00+00|60"
     path.write_text("id,user_id,started_at\n4,ada,2026-01-05 10:00\n")

@@ -122,7 +122,8 @@ def _numbers(release: str) -> list[int]:
 def _mend_of_taken(names: list[str], schema: str) -> str:
     if SESSIONS not in names:
         return ANOTHER_SCHEMA
-    return f"to take its sessions over: lastcall import --from-table {schema}.{SESSIONS}; for that too, {ANOTHER_SCHEMA}"
+    take_over = f"to take its sessions over: lastcall import --from-table {schema}.{SESSIONS}"
+    return f"{take_over}; for that too, {ANOTHER_SCHEMA}"
 
 
 def _taken(names: list[str], schema: str) -> str:
