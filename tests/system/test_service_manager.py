@@ -107,7 +107,7 @@ async def test_a_stuck_loop_is_not_alive(database_url: str, tmp_path: Path) -> N
 
 @contextmanager
 def activated(
-    database_url: str, host: str = "127.0.0.1", *arguments: str
+    database_url: str, host: str = "127.0.0.1", *arguments: str, names: str = ""
 ) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A server as systemd starts it on the first connection: with a socket that listens already, as descriptor 3."""
     with socket.create_server((host, 0)) as listening:
@@ -116,7 +116,7 @@ def activated(
         command = [sys.executable, "-c", script, str(listening.fileno()), "serve", "--json-logs", "--agent", "echo"]
         command += ["--database-url", database_url, *arguments]
         # Somebody connects before it runs.
-        environ = {**os.environ, "LISTEN_FDS": "1"}
+        environ = {**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": names}
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -143,6 +143,12 @@ def test_a_socket_that_strangers_reach_needs_keys_whatever_host_says(database_ur
         _, told = process.communicate(timeout=HEAR_SECONDS)
         assert process.returncode == 2
         assert "keys" in told
+
+
+def test_a_socket_named_admin_is_the_port_for_operators(database_url: str) -> None:
+    with activated(database_url, "127.0.0.1", "--port", "0", names="admin") as (_, port):
+        assert "lastcall_lease_held 1.0" in httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=HEAR_SECONDS).text
+        assert httpx2.get(f"http://127.0.0.1:{port}/v1/conversations").status_code == 404
 
 
 def test_sockets_of_another_process_are_left_alone(database_url: str) -> None:
