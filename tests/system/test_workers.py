@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,7 +27,8 @@ pytestmark = pytest.mark.alone
 
 WORKERS = 2
 ROLL_SECONDS = 120.0
-SPEAKING_MAX = 8  # clients at once, of all that are connected
+SPEAKING_MAX = 4  # clients at once, of all that are connected: two cores have to do all of it
+CONNECTING_MAX = 8  # as clients that wait for a random moment before they come back
 ITEMS_BEFORE, ITEMS_AFTER = 2, 2  # of each client, before and after the workers are replaced
 RESTARTING, CUT = 1012, 1006
 
@@ -55,6 +56,7 @@ class Talker:
     url: str
     name: str
     speaking: trio.CapacityLimiter
+    connecting: trio.CapacityLimiter
     acknowledged: list[str] = field(default_factory=list)
     sessions: int = 0
     resumed: int = 0
@@ -101,7 +103,10 @@ class Talker:
         query = (
             {"user": self.name} if self.conversation is None else {"user": self.name, "conversation": self.conversation}
         )
-        async with connect(self.url, **query) as client:
+        async with AsyncExitStack() as stack:
+            async with self.connecting:
+                client = await stack.enter_async_context(connect(self.url, **query))
+            assert client.created["type"] == "session.created", client.created
             if self.conversation is None:
                 self.conversation = client.conversation_id
             else:
@@ -119,10 +124,11 @@ async def test_workers_are_replaced_under_chatting_clients_and_nothing_is_lost(
     serve: Serve, crowd: int, postgres_store: PostgresStore
 ) -> None:
     """No connection is refused, every client goes on in its conversation, every acknowledged item is stored."""
-    replaced, speaking = trio.Event(), trio.CapacityLimiter(SPEAKING_MAX)
+    replaced = trio.Event()
+    limits = trio.CapacityLimiter(SPEAKING_MAX), trio.CapacityLimiter(CONNECTING_MAX)
     probes: list[bytes] = []
     with serve() as server:
-        talkers = [Talker(server.url, f"talker_{number}", speaking) for number in range(crowd)]
+        talkers = [Talker(server.url, f"talker_{number}", *limits) for number in range(crowd)]
         before = await owners(postgres_store)
         with trio.fail_after(ROLL_SECONDS):
             async with trio.open_nursery() as nursery:
