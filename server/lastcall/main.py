@@ -24,6 +24,7 @@ from .memory.reading import SessionReader, read_in_process
 from .memory.rules_process import open_rules_process
 from .metrics import Metrics
 from .process.database import open_database
+from .process.inherited import InheritedSockets
 from .process.managed import tell_of_the_end
 from .process.ports import open_ports
 from .realtime.services import Services
@@ -51,7 +52,6 @@ from .store.proof import CommitProof
 from .store.store import Store
 from .transport.direct import DirectListener
 from .transport.http1 import HttpServer
-from .transport.inherited import InheritedSockets
 from .transport.port import url_of
 from .transport.tls import ServerTls, tls_context
 from .web.app import create_app

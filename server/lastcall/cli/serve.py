@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..main import Ready
+    from ..process.inherited import InheritedSockets
     from ..runtime.service_manager import ServiceManager
-    from ..transport.inherited import InheritedSockets
 
 # Sessions leave no cycles (tests/integration/runtime/test_garbage.py), so Python may look for some less often: at 700
 # new objects, its default, it holds up the event loop again and again while many clients connect, and finds nothing.
@@ -36,8 +36,8 @@ def serve(context: click.Context, /, **values: Any) -> int:
     """Run the chat server until SIGTERM or Ctrl-C."""
     gc.set_threshold(*COLLECTION_THRESHOLDS)  # before the imports, which create a great many objects
     settings = Settings(**values)
+    from ..process.inherited import inherited_sockets
     from ..runtime.service_manager import service_manager
-    from ..transport.inherited import inherited_sockets
 
     manager = service_manager(os.environ)
     inherited = inherited_sockets(os.environ, supervised=manager.supervised)

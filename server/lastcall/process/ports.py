@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from ..auth.origins import is_loopback
 from ..config import Settings
 from ..transport.direct import DirectListener
-from ..transport.inherited import InheritedSockets
 from ..transport.port import Port, open_port
+from .inherited import InheritedSockets
 
 
 @dataclass(frozen=True, slots=True)

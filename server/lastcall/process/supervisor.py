@@ -20,8 +20,8 @@ from ..config import Settings
 from ..runtime.service_manager import ServiceManager
 from ..runtime.signals import ENDING, signal_name, signals_to_take
 from ..runtime.watchdog import FORCE_MARGIN_SECONDS
-from ..transport.inherited import InheritedSockets
 from ..transport.port import Port, open_port
+from .inherited import InheritedSockets
 from .worker import Worker, start_worker
 
 BACK_OFF_SECONDS_MIN, BACK_OFF_SECONDS_MAX = 0.5, 30.0  # before a worker that crashed is started again

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import trio
 
 from ..runtime.service_manager import MESSAGE_END, MICROSECONDS, SUPERVISOR, WATCHDOG_MICROSECONDS
-from ..transport.inherited import ADMIN, COUNT, FIRST_DESCRIPTOR, NAMES
+from .inherited import ADMIN, COUNT, FIRST_DESCRIPTOR, NAMES
 
 MESSAGE_BYTES_MAX = 8_192
 STUCK_SECONDS = 30.0  # without a sign of life; far beyond the lease that such a worker has lost

@@ -7,7 +7,7 @@ import socket
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 
-from .port import CannotListen
+from ..transport.port import CannotListen
 
 FIRST_DESCRIPTOR = 3
 COUNT, PID, NAMES = "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"
