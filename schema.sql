@@ -1360,6 +1360,20 @@ BEGIN
     RETURN QUERY SELECT * FROM count_rows(counted, 'infinity', width);
 END $$;
 
+-- ------------------------------------------------------------------------------------------- imported sessions
+
+-- What `lastcall import` takes over keeps its id: original_id, as text, unique in what it came from. session_id follows
+-- from both, so that importing it twice has no effect. NULL: begun here. Only where they are missing, as above; and
+-- without an index, which every begin would have to look at.
+DO $$ BEGIN
+    IF (SELECT count(*) FROM pg_attribute WHERE attrelid = 'conversation_sessions'::regclass
+           AND attname IN ('original_id', 'imported_from') AND NOT attisdropped) < 2 THEN
+        ALTER TABLE conversation_sessions
+            ADD COLUMN IF NOT EXISTS original_id   text,
+            ADD COLUMN IF NOT EXISTS imported_from text;
+    END IF;
+END $$;
+
 -- ------------------------------------------------------------------------------------ views for operators
 
 -- The state of each session: 'live', 'orphaned' (active, but no living server owns it) or 'ended'. In the second after
@@ -1376,7 +1390,7 @@ SELECT s.session_id, s.conversation_id, s.user_id, s.instance_id, s.is_active, s
             ELSE 'orphaned' END AS state,
        i.hostname, i.pid,
        i.heartbeat_at AS owner_last_seen, s.closed_by, s.credential_id, s.memory_attempts, s.memory_due_at,
-       s.memory_error, s.memory_finalized_at
+       s.memory_error, s.memory_finalized_at, s.original_id, s.imported_from
   FROM conversation_sessions s LEFT JOIN server_instances i USING (instance_id);
 
 CREATE OR REPLACE VIEW orphaned_sessions AS

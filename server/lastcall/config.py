@@ -34,8 +34,8 @@ class Settings:
     are constants, kept here so that every bound is in one place.
 
     The end of a name is its unit: `_seconds`, `_bytes_max`, `_chars_max` (Unicode code points), `_mib_max` (MiB) and
-    `_per_second`; `ping_interval` and `ping_timeout` are seconds too; any other `_max` is a count. None means the
-    default that the help text names.
+    `_per_second`; `ping_interval`, `ping_timeout` and `drain_delay` are seconds too; any other `_max` is a count. None
+    means the default that the help text names.
     """
 
     host: str = setting("127.0.0.1", "Address to listen on; any but a loopback address requires API keys or tokens.")
@@ -83,9 +83,17 @@ class Settings:
         10.0, "Seconds without a heartbeat after which other servers close this server's sessions."
     )
     drain_seconds: float = setting(10.0, "Seconds a shutdown may take in all, including running responses and memory.")
+    drain_delay: float = setting(
+        0.0, "Seconds between a signal to end and the shutdown: /readyz says draining, and everything is still served."
+    )
+    workers: int = setting(1, "Server processes on the port; SIGHUP replaces them one by one. Limits are for each.")
+    admin_port: int | None = setting(
+        None, "Second port with /healthz, /readyz and /metrics only, without keys; of further workers the next ones."
+    )
+    admin_host: str = setting("127.0.0.1", "Address to listen on with --admin-port; keep strangers from it.")
     connections_max: int = setting(10_000, "Concurrent connections.")
     memory_mib_max: int | None = setting(
-        None, "MiB of memory that the server may use; default 80 % of what is available."
+        None, "MiB of memory that a server process may use; default 80 % of what is available, shared by --workers."
     )
     address_connections_max: int | None = setting(
         None, "Concurrent connections per address; default 256, no limit for this machine's own addresses."

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -15,9 +14,6 @@ from .agents.select import open_agent
 from .auth.authenticator import Authenticator, require_credentials_unless_loopback
 from .config import BadSettings, Settings
 from .diagnosis.host import warn_at_start
-from .embedded.postgres import NAME as EMBEDDED
-from .embedded.postgres import open_embedded
-from .embedded.supervisor import supervised
 from .limits.descriptors import socket_allowance
 from .limits.gate import Gate
 from .limits.limit import Limit
@@ -27,8 +23,13 @@ from .memory.finalizer import open_finalizer
 from .memory.reading import SessionReader, read_in_process
 from .memory.rules_process import open_rules_process
 from .metrics import Metrics
+from .process.database import open_database
+from .process.inherited import InheritedSockets
+from .process.managed import tell_of_the_end
+from .process.ports import open_ports
 from .realtime.services import Services
 from .runtime.conditions import Conditions
+from .runtime.service_manager import ServiceManager
 from .runtime.stall_watch import StallWatch
 from .runtime.watchdog import Watchdog
 from .sessions.census import Census
@@ -46,16 +47,16 @@ from .shutdown import (
     Signals,
     close_sessions,
 )
-from .store.address import DatabaseAddress, read_address
 from .store.errors import StoreError
 from .store.postgres import open_store
 from .store.proof import CommitProof
 from .store.store import Store
 from .transport.direct import DirectListener
 from .transport.http.http1 import HttpServer
-from .transport.port import open_port, url_of
+from .transport.port import url_of
 from .transport.tls import ServerTls, tls_context
 from .web.app import create_app
+from .web.operators.port import serve_operators
 
 DATABASE_PATIENCE_SECONDS = 5.0  # for a database that is starting, as in a deployment of both
 
@@ -73,27 +74,43 @@ class Ready:
 
 
 async def serve(
-    settings: Settings, announce: Callable[[Ready], None], watchdog: Watchdog, tell: Callable[[str], None]
+    settings: Settings,
+    announce: Callable[[Ready], None],
+    watchdog: Watchdog,
+    tell: Callable[[str], None],
+    manager: ServiceManager,
+    inherited: InheritedSockets = InheritedSockets(),  # noqa: B008 - immutable
 ) -> None:
-    """Runs the server until a signal ends it. tell: see `Signals`.
+    """Runs the server until a signal ends it.
+
+    Args:
+        settings: Its configuration.
+        announce: Called once it takes connections.
+        watchdog: Receives the signals.
+        tell: See `Signals`.
+        manager: Is told how the server is.
+        inherited: Sockets that are to be used instead of new ones.
 
     Raises:
         BadSettings, EmbeddedError, DatabaseUnusable, AgentUnavailable, CannotListen: The user's mistakes.
     """
     tls_context(settings)  # first, so that mistakes in the settings, and a port that is taken, are told before a start
     warn_at_start(settings, os.environ)
-    signals, metrics, heartbeat = Signals(settings.drain_seconds, tell), Metrics(Limit), watchdog.heartbeat
+    signals, metrics = Signals(settings.drain_seconds, tell, settings.drain_delay), Metrics(Limit)
     conditions = Conditions()
     agent_of_settings = open_agent(settings, conditions)
 
     def beat(late_seconds: float) -> None:
         metrics.loop_lag.observe(late_seconds)
         watchdog.loop_runs()
+        manager.loop_runs()
 
-    async with open_port(settings.host, settings.port) as port, trio.open_nursery() as outermost:
+    async with open_ports(settings, inherited) as ports, trio.open_nursery() as outermost:
+        settings = ports.settings
         outermost.start_soon(signals.watch, watchdog)
-        outermost.start_soon(heartbeat.run, beat)
-        with StallWatch(heartbeat, metrics.loop_stalls.inc).running(), signals.starting:
+        outermost.start_soon(watchdog.heartbeat.run, beat)
+        outermost.start_soon(tell_of_the_end, signals, manager)
+        with StallWatch(watchdog.heartbeat, metrics.loop_stalls.inc).running(), signals.starting:
             async with (
                 open_database(settings, conditions) as database,
                 open_store(
@@ -106,16 +123,17 @@ async def serve(
                     agent_of_settings as agent,
                     open_rules_process(settings.memory_cpu_seconds, start=uses_rules(agent)) as rules,
                 ):
-                    ready = Ready(url_of(settings, port.number), database.describe, agent.describe, database.note)
+                    ready = Ready(url_of(settings, settings.port), database.describe, agent.describe, database.note)
                     await serve_sessions(
                         settings,
                         store,
                         agent,
-                        port.listen,
+                        ports.clients.listen,
                         signals,
                         lambda: announce(ready),
                         conditions,
                         metrics,
+                        listen_to_operators=ports.admin.listen,
                         warm_up=store.warm_up,
                         read=rules.read,
                     )
@@ -132,6 +150,7 @@ async def serve_sessions(
     conditions: Conditions | None = None,
     metrics: Metrics | None = None,
     *,
+    listen_to_operators: Callable[[], Sequence[DirectListener]] = lambda: (),
     warm_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     read: SessionReader = read_in_process,
 ) -> None:
@@ -170,7 +189,7 @@ async def serve_sessions(
                         CommitProof(store),
                         conditions=conditions or Conditions(),
                     )
-                    await serve_connections(services, listen, signals, announce)
+                    await serve_connections(services, listen, signals, announce, listen_to_operators)
                     signals.enter(FINALIZE_MEMORY, memory_budget)
             repairs.cancel_scope.cancel()
         signals.enter(RELEASE_LEASE)
@@ -182,12 +201,17 @@ async def serve_connections(
     listen: Callable[[], Sequence[DirectListener]],
     signals: Signals,
     announce: Callable[[], None],
+    listen_to_operators: Callable[[], Sequence[DirectListener]] = lambda: (),
 ) -> None:
-    """Accepts connections until the first signal, then lets the open ones end."""
+    """Accepts connections until the first signal, then lets the open ones end. Operators are served throughout."""
     settings = services.settings
     app = create_app(services, origins=settings.allow_origin, tls=settings.tls_cert is not None)
     http = HttpServer(app)
-    async with services.running(), trio.open_nursery() as connections:
+    async with (
+        services.running(),
+        serve_operators(services, listen_to_operators),
+        trio.open_nursery() as connections,
+    ):
         async with trio.open_nursery() as accepting:
             tls = ServerTls(settings) if settings.tls_cert is not None else None
             listener = Listener(services, http, socket_allowance(settings).sockets, tls)
@@ -198,6 +222,8 @@ async def serve_connections(
             if not signals.stop.is_set():
                 announce()
             await signals.stop.wait()
+            services.draining_soon.set()
+            await signals.delay()
             signals.enter(STOP_ACCEPTING)
             accepting.cancel_scope.cancel()
         services.draining.set()
@@ -218,29 +244,3 @@ async def reload_certificates(tls: ServerTls, signals: Signals) -> None:
             _log.error("certificate_not_reloaded", error=str(error))
         else:
             _log.info("certificate_reloaded")
-
-
-@dataclass(frozen=True, slots=True)
-class Database:
-    """The database in use.
-
-    describe: for the ready line, without a password. note: see `Ready`.
-    """
-
-    address: DatabaseAddress
-    describe: str
-    note: str | None = None
-
-
-@asynccontextmanager
-async def open_database(settings: Settings, conditions: Conditions) -> AsyncIterator[Database]:
-    """The database of the settings: the given one, or the embedded one for as long as the block lasts."""
-    if settings.database_url is not None:
-        address = read_address(settings.database_url, os.environ)
-        yield Database(address, f"PostgreSQL at {address}")
-        return
-    async with open_embedded(settings.data_dir) as embedded, supervised(EMBEDDED, embedded, conditions):
-        address = read_address(embedded.url, {})  # the PG… variables mean another database
-        yield Database(address, f"embedded PostgreSQL in {settings.data_dir}", embedded.place.note)
-    if embedded.left_running:
-        _log.warning("postgresql_left_running", reason=embedded.left_running, data=str(embedded.place.cluster))

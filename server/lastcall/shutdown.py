@@ -33,8 +33,8 @@ class Phase:
     Attributes:
         name: As the log calls it.
         does: What happens in it.
-        until: When it is over at the latest: a share of `--drain-seconds`, counted from the first signal. Infinite: it
-            is not cut off by that budget.
+        until: When it is over at the latest: a share of `--drain-seconds`, counted from the first signal or the
+            end of `--drain-delay`. Infinite: it is not cut off by that budget.
         seconds_max: How long it takes at most, whatever is left of the budget.
         hurry_seconds: How long it goes on after a second signal.
     """
@@ -46,6 +46,9 @@ class Phase:
     hurry_seconds: float = inf
 
 
+DRAIN_DELAY = Phase(
+    "drain_delay", "/readyz says draining for --drain-delay, and everything is served as before", hurry_seconds=0.0
+)
 STOP_ACCEPTING = Phase("stop_accepting", "new connections are refused, /readyz says so, idle HTTP connections end")
 FINISH_RESPONSES = Phase("finish_responses", "running responses may finish", until=0.4, hurry_seconds=0.0)
 CLOSE_ROWS = Phase("close_rows", "one statement closes the rows of all sessions", seconds_max=5.0)
@@ -63,6 +66,7 @@ RELEASE_LEASE = Phase("release_lease", "the instance is marked as stopped", seco
 LAST_COMMITS = Phase("last_commits", "what is queued is committed, then the connections are closed", until=1.0)
 
 PHASES = (
+    DRAIN_DELAY,
     STOP_ACCEPTING,
     FINISH_RESPONSES,
     CLOSE_ROWS,
@@ -88,15 +92,19 @@ class Signals:
     Attributes:
         drain_seconds: The budget of the shutdown.
         tell: Tells the person at the terminal how the shutdown goes on.
+        drain_delay: Seconds before it, in which the server only says that it is about to end.
         stop: Set by the first signal.
         hurry: Set by the second one.
         reload: Set when the certificate is to be read again; whoever does so clears it by a new event.
         starting: The server's start; ended by the first signal, unless `started` was called before.
     """
 
-    def __init__(self, drain_seconds: float, tell: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, drain_seconds: float, tell: Callable[[str], None] = lambda _: None, drain_delay: float = 0.0
+    ) -> None:
         self.drain_seconds = drain_seconds
         self.tell = tell
+        self.drain_delay = drain_delay
         self.stop = trio.Event()
         self.hurry = trio.Event()
         self.reload = trio.Event()
@@ -147,6 +155,13 @@ class Signals:
         """Cuts the waiting short, of this phase and of those to come."""
         self.hurry.set()
         self._shorten()
+
+    async def delay(self) -> None:
+        """The first phase; the budget runs from its end. A second signal cuts it short."""
+        with trio.CancelScope(deadline=self._began + self.drain_delay) as scope:
+            self.enter(DRAIN_DELAY, scope)
+            await trio.sleep_forever()
+        self._began = trio.current_time()
 
     def enter(self, phase: Phase, scope: trio.CancelScope | None = None) -> None:
         """Begins a phase, and ends its scope when its time is up, or soon after a second signal."""

@@ -16,6 +16,7 @@ from .. import __version__
 from .api_docs import api_docs
 from .chat.command import chat
 from .configuration.config import config
+from .database.adopt import import_sessions
 from .database.migrate import migrate
 from .database.url import database_url
 from .doctor import doctor
@@ -41,6 +42,7 @@ _MISTAKES = (
     ("lastcall.sessions.instance", "LeaseNotHeld"),
     ("lastcall.config", "BadSettings"),
     ("lastcall.cli.chat.wire", "Lost"),
+    ("lastcall.adoption.columns", "BadImport"),
 )
 
 
@@ -97,6 +99,7 @@ for command in (
     with_subcommands(memories, edit_memory, forget_memory, retry_memories),
     users,
     keys,
+    import_sessions,
     migrate,
     doctor,
     config,

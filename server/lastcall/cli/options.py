@@ -26,6 +26,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 LEASE_SECONDS_MIN = 3  # several heartbeats, and a short outage of the database
 SESSION_SECONDS_MIN = 1  # less would end sessions before the client can say anything
 PORT_MAX = 65_535
+WORKERS_MAX = 64  # each has a thread of the supervisor, and seven connections to the database
 LEVELS = ("debug", "info", "warning", "error")
 DAYS_MAX = 36_500
 ROWS_MAX = 100_000
@@ -225,6 +226,7 @@ def _option(setting: Field[Any]) -> Callable[[Command], Command]:
 
 def _type(name: str, kind: type) -> Any:
     special = {
+        "admin_port": click.IntRange(0, PORT_MAX),
         "allow_origin": Origin(),
         "port": click.IntRange(0, PORT_MAX),
         "database_url": DatabaseUrl(),
@@ -233,6 +235,7 @@ def _type(name: str, kind: type) -> Any:
         "log_level": click.Choice(LEVELS, case_sensitive=False),
         "session_seconds": Seconds(min=SESSION_SECONDS_MIN),
         "trusted_proxy": ProxyNetwork(),
+        "workers": click.IntRange(1, WORKERS_MAX),
     }
     if name in special:
         return special[name]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +18,11 @@ from .options import settings_options
 from .running import run_logged
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..main import Ready
+    from ..process.inherited import InheritedSockets
+    from ..runtime.service_manager import ServiceManager
 
 # Sessions leave no cycles (tests/integration/runtime/test_garbage.py), so Python may look for some less often: at 700
 # new objects, its default, it holds up the event loop again and again while many clients connect, and finds nothing.
@@ -25,39 +32,56 @@ COLLECTION_THRESHOLDS = (5_000, 1, 200)
 @click.command
 @settings_options()
 @click.pass_context
-def serve(context: click.Context, /, **values: Any) -> None:
+def serve(context: click.Context, /, **values: Any) -> int:
     """Run the chat server until SIGTERM or Ctrl-C."""
     gc.set_threshold(*COLLECTION_THRESHOLDS)  # before the imports, which create a great many objects
     settings = Settings(**values)
-    config_file = configuration_file(context)
+    from ..process.inherited import inherited_sockets
+    from ..runtime.service_manager import service_manager
+
+    manager = service_manager(os.environ)
+    inherited = inherited_sockets(os.environ, supervised=manager.supervised)
+    if settings.workers > 1 and not manager.supervised:
+        return _supervise(settings, manager, inherited)
+    _serve(settings, configuration_file(context), manager, inherited)
+    return 0
+
+
+def _supervise(settings: Settings, manager: ServiceManager, inherited: InheritedSockets) -> int:
+    from ..process.supervisor import Supervisor
+
+    def announce(told: Mapping[str, str]) -> None:
+        announce_ready(told, json_logs=settings.json_logs, workers=settings.workers)
+
+    supervisor = Supervisor(settings, manager, announce)
+    return run_logged(supervisor.run, inherited, json_logs=settings.json_logs, level=settings.log_level)
+
+
+def _serve(settings: Settings, config_file: Path | None, manager: ServiceManager, inherited: InheritedSockets) -> None:
+    from ..runtime.watchdog import Watchdog
 
     def announce(ready: Ready) -> None:
         gc.freeze()  # what exists now lives as long as the process; collections need not scan it
-        announce_ready(ready, json_logs=settings.json_logs)
+        told = {name: text for name, text in asdict(ready).items() if text is not None}
+        if not manager.supervised:
+            announce_ready(told, json_logs=settings.json_logs)
+        manager.ready(f"serving at {ready.url}", **told)
 
-    from ..runtime.watchdog import Watchdog
-
-    watchdog = Watchdog(settings.drain_seconds, reloads=settings.tls_cert is not None)
+    watchdog = Watchdog(settings.drain_delay + settings.drain_seconds, reloads=settings.tls_cert is not None)
     with watchdog.installed():
         from ..logs import queued_output
         from ..main import serve as serve_until_stopped
         from ..runtime.check import log_checks
 
-        async def serve_with_warnings(*args: Any) -> None:
+        to_person = tell if sys.stderr.isatty() and not settings.json_logs else say_nothing
+
+        async def serve_with_warnings() -> None:
             log_checks(config_file_checks(config_file))
-            await serve_until_stopped(*args)
+            await serve_until_stopped(settings, announce, watchdog, to_person, manager, inherited)
 
         watchdog.loop_begins()
         with queued_output():
-            run_logged(
-                serve_with_warnings,
-                settings,
-                announce,
-                watchdog,
-                tell if sys.stderr.isatty() and not settings.json_logs else say_nothing,
-                json_logs=settings.json_logs,
-                level=settings.log_level,
-            )
+            run_logged(serve_with_warnings, json_logs=settings.json_logs, level=settings.log_level)
 
 
 def tell(text: str) -> None:
@@ -71,16 +95,19 @@ def say_nothing(_text: str) -> None:
     """For logs, which have the events of a shutdown."""
 
 
-def announce_ready(ready: Ready, *, json_logs: bool) -> None:
-    """Prints one line on stdout that says that the server accepts connections."""
+def announce_ready(told: Mapping[str, str], *, json_logs: bool, workers: int = 1) -> None:
+    """Prints one line on stdout that says that the server accepts connections. told: the fields of `Ready`."""
     from .. import logs
 
+    url, database, agent = told["url"], told["database"], told["agent"]
     if json_logs:
-        if ready.note:
-            logs.write_line(sys.stdout, logs.json_line("data_elsewhere", note=ready.note))
-        line = logs.json_line("ready", url=ready.url, database=ready.database, agent=ready.agent)
+        if "note" in told:
+            logs.write_line(sys.stdout, logs.json_line("data_elsewhere", note=told["note"]))
+        number = {} if workers == 1 else {"workers": workers}
+        line = logs.json_line("ready", "info", url=url, database=database, agent=agent, **number)
     else:
-        if ready.note:
-            logs.write_line(sys.stderr, f"lastcall: {ready.note}")
-        line = f"lastcall is ready at {ready.url} · database: {ready.database} · agent: {ready.agent}"
+        if "note" in told:
+            logs.write_line(sys.stderr, f"lastcall: {told['note']}")
+        line = f"lastcall is ready at {url} · database: {database} · agent: {agent}"
+        line += f" · {workers} workers" if workers > 1 else ""
     logs.write_line(sys.stdout, line)

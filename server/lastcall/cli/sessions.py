@@ -81,7 +81,10 @@ def sessions(
     elif not found:
         click.echo("No sessions.")
     else:
-        print_table(_SESSION_COLUMNS, [_session_cells(each) for each in found])
+        imported = any(each.original_id is not None for each in found)
+        print_table(
+            _IMPORTED_COLUMNS if imported else _SESSION_COLUMNS, [_session_cells(each, imported) for each in found]
+        )
         print_limit(found, limit)
 
 
@@ -101,10 +104,18 @@ _SESSION_COLUMNS = (
     Column("memory"),
 )
 
+# Two rows below the session's id in a narrow terminal.
+_IMPORTED_COLUMNS = (
+    Column("session", below=2, least=UUID_CHARS),
+    Column("original id", whole=False),
+    *_SESSION_COLUMNS[1:],
+)
 
-def _session_cells(each: reports.SessionReport) -> list[str]:
+
+def _session_cells(each: reports.SessionReport, imported: bool) -> list[str]:
     return [
         str(each.session_id),
+        *([one_line(each.original_id or "-")] if imported else []),
         one_line(each.user_id),
         moment(each.session_start),
         duration(each.lasted_seconds),

@@ -47,7 +47,7 @@ class Gate:
         self._connections_max = settings.connections_max
         # Plain HTTP must not use up the sockets of the sessions.
         self._http_connections_max = settings.http_connections_max
-        self.memory = MemoryBudget(settings.memory_mib_max)
+        self.memory = MemoryBudget(settings.memory_mib_max, processes=settings.workers)
         self.proxies = TrustedProxies(settings.trusted_proxy)
         self.count = count
         self.count_held_back = partial(count, Limit.FRAME_RATE)

@@ -44,6 +44,7 @@ class MemoryBudget:
 
     Args:
         mib_max: The limit in MiB. None: a share of what is available.
+        processes: Among how many that share is divided.
         resident: The bytes that the process holds; None where nobody knows.
 
     Attributes:
@@ -51,9 +52,11 @@ class MemoryBudget:
         check_at: From so many on, they call `check`.
     """
 
-    def __init__(self, mib_max: int | None, resident: Callable[[], int | None] = resident_bytes) -> None:
+    def __init__(
+        self, mib_max: int | None, resident: Callable[[], int | None] = resident_bytes, processes: int = 1
+    ) -> None:
         available = memory_bytes()
-        self._limit = mib_max * MIB if mib_max else available * MEMORY_SHARE if available else math.inf
+        self._limit = mib_max * MIB if mib_max else available * MEMORY_SHARE / processes if available else math.inf
         self._resident_bytes = resident
         self._resident = self._base = resident() or 0
         self._accounts: set[MemoryAccount] = set()

@@ -41,6 +41,7 @@ class Services:
     proof: CommitProof
     timer: Timer = field(default_factory=Timer)
     flusher: Flusher = field(default_factory=Flusher)
+    draining_soon: trio.Event = field(default_factory=trio.Event)  # all is served, but load balancers should look away
     draining: trio.Event = field(default_factory=trio.Event)
     conditions: Conditions = field(default_factory=Conditions)
 
@@ -55,7 +56,7 @@ class Services:
 
     async def ready(self) -> str | None:
         """None where the server accepts sessions, else the reason in a few words."""
-        if self.draining.is_set():
+        if self.draining_soon.is_set() or self.draining.is_set():
             return "draining"
         if (away := self.conditions.away()) is not None:  # first: it says why the database does not answer
             return away

@@ -363,8 +363,8 @@ SELECT message_id, item_id, position, kind, role, content, call_id, name, status
  ORDER BY position, message_id LIMIT $4;
 
 -- name: export_sessions
-SELECT session_id, conversation_id, session_start, session_end, duration_seconds, end_reason FROM conversation_sessions
- WHERE user_id = $1 ORDER BY session_start, session_id;
+SELECT session_id, conversation_id, session_start, session_end, duration_seconds, end_reason, original_id, imported_from
+  FROM conversation_sessions WHERE user_id = $1 ORDER BY session_start, session_id;
 
 -- name: export_memories
 SELECT memory_id, kind, slot, content, quote, valid_from, created_at, updated_at, edited_at, expires_at,
@@ -532,7 +532,7 @@ SELECT k.key_id, k.prefix, k.subject, k.scope, k.created_at, k.revoked_at,
 -- name: list_sessions
 -- $1: user, $2: states, $3: end reason, $4: seconds back; NULL: all. $5: limit. lasted_seconds: so far, while active.
 SELECT session_id, conversation_id, user_id, state, session_start, session_end, duration_seconds, end_reason,
-       close_code, memory_status, hostname, pid,
+       close_code, memory_status, hostname, pid, original_id,
        coalesce(duration_seconds, greatest(extract(epoch FROM now() - session_start), 0)::double precision)
            AS lasted_seconds
   FROM session_truth
@@ -579,3 +579,39 @@ SELECT memory_id, user_id, kind, content, quote, valid_from, source_session_id, 
 -- name: memory_backlog
 SELECT memory_status, count(*) AS sessions, max(memory_attempts) AS attempts_max, max(memory_error) AS last_error
   FROM conversation_sessions WHERE memory_status IN ('pending', 'failed') GROUP BY memory_status;
+
+-- name: import_sessions
+-- $1: JSON, a page of sessions of another table, none of them twice. Those that are there already are left alone. The
+-- answer for each: `new`; `present`, as it was imported before; or `other`, where a session with its id is another one.
+WITH asked AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS t (
+        session_id uuid, conversation_id uuid, user_id text, session_start timestamptz, session_end timestamptz,
+        end_reason text, original_id text, imported_from text)
+), missing AS MATERIALIZED (
+    SELECT * FROM asked WHERE session_id NOT IN (
+        SELECT session_id FROM conversation_sessions WHERE session_id = ANY (ARRAY (SELECT session_id FROM asked)))
+), new_conversation AS (
+    INSERT INTO conversations (conversation_id, user_id, created_at)
+    SELECT conversation_id, user_id, session_start FROM missing ON CONFLICT (conversation_id) DO NOTHING
+), imported AS (
+    INSERT INTO conversation_sessions
+           (session_id, conversation_id, user_id, is_active, session_start, session_end, end_reason, original_id,
+            imported_from)
+    SELECT session_id, conversation_id, user_id, false, session_start, session_end, end_reason, original_id,
+           imported_from FROM missing
+    ON CONFLICT (session_id) DO NOTHING RETURNING session_id
+)
+SELECT a.session_id, CASE
+           WHEN a.session_id IN (SELECT session_id FROM imported) THEN 'new'
+           WHEN s.session_id IS NULL OR (s.user_id, s.session_start) = (a.user_id, a.session_start) THEN 'present'
+           ELSE 'other' END AS outcome
+  FROM asked a LEFT JOIN conversation_sessions s USING (session_id);
+
+-- name: find_imported
+-- What `import_sessions` would answer.
+SELECT a.session_id, CASE
+           WHEN s.session_id IS NULL THEN 'new'
+           WHEN (s.user_id, s.session_start) = (a.user_id, a.session_start) THEN 'present'
+           ELSE 'other' END AS outcome
+  FROM jsonb_to_recordset($1::text::jsonb) AS a (session_id uuid, user_id text, session_start timestamptz)
+  LEFT JOIN conversation_sessions s USING (session_id);

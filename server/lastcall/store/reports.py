@@ -31,7 +31,10 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SessionReport:
-    """A session. state: live, orphaned or ended. lasted_seconds: its duration, so far while it is active."""
+    """A session. state: live, orphaned or ended. lasted_seconds: its duration, so far while it is active.
+
+    original_id: where it was imported, its id there.
+    """
 
     session_id: UUID
     conversation_id: UUID
@@ -46,6 +49,7 @@ class SessionReport:
     memory_status: str
     hostname: str | None
     pid: int | None
+    original_id: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,15 @@ class Port:
         self._sockets = sockets
 
     @property
+    def hosts(self) -> list[str]:
+        """The addresses, without their port."""
+        return [each.getsockname()[0] for each in self._sockets]
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [each.fileno() for each in self._sockets]
+
+    @property
     def number(self) -> int:
         number: int = self._sockets[0].getsockname()[1]
         return number
@@ -43,18 +52,25 @@ class Port:
                 raise _refused(self._where, error) from error
         return [DirectListener(each) for each in self._sockets]
 
+    def close(self) -> None:
+        """Gives the address up, unless other processes have it too."""
+        for each in self._sockets:
+            each.close()
+
 
 @asynccontextmanager
-async def open_port(host: str, port: int) -> AsyncIterator[Port]:
+async def open_port(host: str, port: int, inherited: Sequence[socket.socket] = ()) -> AsyncIterator[Port]:
     """Takes the address, until the block is left; all of them where the host has several.
 
-    port: 0 for a free one. Raises `CannotListen`.
+    port: 0 for a free one. inherited: sockets that are bound already, to be used instead. Raises `CannotListen`.
     """
     where = f"{host}:{port}"
-    sockets: list[socket.socket] = []
+    sockets = list(inherited)
     try:
         try:
-            for family, kind, protocol, _, address in await _addresses(host, port):
+            for each in inherited:
+                each.setblocking(False)
+            for family, kind, protocol, _, address in () if inherited else await _addresses(host, port):
                 sockets.append(socket.socket(family, kind, protocol))
                 _take(sockets[-1], address)
         except OSError as error:

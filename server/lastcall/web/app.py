@@ -26,10 +26,10 @@ from .answers import error_answer
 from .asyncapi import asyncapi
 from .client_secrets import create_client_secret
 from .conversations import conversation_items, conversations, delete_conversation, rename_conversation
-from .health import health, metrics, readiness
 from .memories import edit_memory, explain_recall, forget_memory, memories
 from .middleware import AzurePaths, Bounded, NotProxied, Rated, SafeHeaders
 from .openapi import openapi
+from .operators.health import health, metrics, readiness
 from .pages import chat_page, console_page, page_file
 
 

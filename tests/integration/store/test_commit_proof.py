@@ -48,7 +48,7 @@ async def reason(world: PostgresWorld) -> str:
         ("REVOKE UPDATE ON conversation_sessions FROM {role}", "permission denied for table conversation_sessions"),
         ("REVOKE EXECUTE ON FUNCTION append_items FROM public", "permission denied for function append_items"),
         ("ALTER TABLE messages ADD CONSTRAINT nothing CHECK (false) NOT VALID", 'violates check constraint "nothing"'),
-        ("DROP TABLE user_memories, messages", 'relation "messages" does not exist'),
+        ("DROP TABLE user_memories, messages CASCADE", 'relation "messages" does not exist'),
     ],
 )
 async def test_a_database_that_would_store_no_session_says_why(url: str, trouble: str, said: str) -> None:

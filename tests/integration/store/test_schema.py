@@ -251,6 +251,8 @@ CHANGES = {
     "memory_due_at": "now()",
     "memory_error": "'too long'",
     "memory_finalized_at": "now()",
+    "original_id": "'another'",
+    "imported_from": "'elsewhere'",
 }
 END_COLUMNS = {"session_end", "ended_at", "duration_seconds", "end_reason", "close_code", "closed_by"}
 MEMORY_COLUMNS = {"memory_status", "memory_attempts", "memory_due_at", "memory_error", "memory_finalized_at"}

@@ -352,6 +352,22 @@ async def test_stop_lets_a_running_request_finish_and_then_closes(server: Runnin
         assert (await read_to_end(client)).endswith(b"\r\n\r\nlast")
 
 
+async def test_stop_has_the_first_request_of_a_connection_answered(server: Running, clock: MockClock) -> None:
+    """Whoever was accepted is not refused. One that never ends its request is closed after a moment."""
+    async with connected(server) as early, connected(server) as silent:
+        for client in (early, silent):
+            await client.send_all(GET[:5])
+        await wait_all_tasks_blocked(0.01)
+        await server.http.stop()
+        async with connected(server) as late:  # accepted before, served only now
+            await late.send_all(GET)
+            assert b"200" in (await read_to_end(late)).partition(b"\r\n")[0]
+        await early.send_all(GET[5:])
+        assert b"200" in (await read_to_end(early)).partition(b"\r\n")[0]
+        assert b"200" not in await read_to_end(silent)
+        await server.all_closed()
+
+
 async def test_cancelling_a_connection_does_not_wait_for_a_stalled_client(clock: MockClock) -> None:
     ours, theirs = await loopback_pair()
     async with theirs:

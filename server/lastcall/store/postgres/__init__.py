@@ -1,6 +1,7 @@
 """The store in PostgreSQL, on asyncpg under trio-asyncio: the only package that imports either."""
 
 from ..errors import DatabaseUnusable
+from .adoption import open_table, prepare_target
 from .connect import diagnose, migrate_schema, open_store
 from .connections import CONNECTIONS
 from .preparation.migration import Access, MigrationReport
@@ -15,4 +16,6 @@ __all__ = [
     "diagnose",
     "migrate_schema",
     "open_store",
+    "open_table",
+    "prepare_target",
 ]

@@ -77,7 +77,7 @@ class HttpServer:
             return
 
     async def stop(self) -> None:
-        """Ends idle connections at once and the others after their current response."""
+        """Ends idle connections at once and the others after their current, or first, response."""
         await self._context.terminated.set()
 
 
@@ -92,6 +92,7 @@ class Http1Connection(TCPServer):
         """To be called before `run`. idle: where this connection is found while it waits for another request."""
         self.over = trio.Event()
         self._idle = idle
+        self._asked = False  # whether a request has begun
         self._last_request = trio.current_time() + (0.0 if single else CONNECTION_SECONDS)
         # Idle times and deadlines of requests come earlier; this one holds whatever a client or the application does.
         seconds = SINGLE_SECONDS if single else LAST_REQUEST_SECONDS
@@ -100,6 +101,7 @@ class Http1Connection(TCPServer):
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, Updated):
             self._idle.pop(self, None)
+            self._asked = True
             if event.idle:
                 self._idle[self] = None
         if not isinstance(event, RawData):
@@ -111,6 +113,18 @@ class Http1Connection(TCPServer):
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 # Hypercorn would close only the request, and wait for ever if another one is pipelined behind it.
                 self.scope.cancel()
+
+    async def _idle_timeout(self) -> None:
+        """A connection that was accepted before a shutdown has its first request answered: it may be here already.
+
+        Hypercorn would close it at once, as one that is idle between two requests.
+        """
+        if self._asked:
+            await super()._idle_timeout()
+            return
+        await trio.sleep(KEEP_ALIVE_SECONDS)
+        with trio.CancelScope(shield=True):
+            await self._initiate_server_close()
 
     async def _read_data(self) -> None:
         protocol = cast("H11Protocol", self.protocol.protocol)

@@ -15,6 +15,7 @@ from ...queries import SCHEMA, SCHEMA_DIGEST
 
 SCHEMA_VERSION = 1
 VERSIONS = "lastcall_schema"  # the table that says which schema is there
+SESSIONS = "conversation_sessions"  # the table that others are likely to have, with sessions in it
 RELATIONS = tuple(re.findall(r"^CREATE (?:TABLE IF NOT EXISTS|OR REPLACE VIEW) (\w+)", SCHEMA, re.MULTILINE))
 # An index of somebody else would be taken for ours (IF NOT EXISTS), and ours be missing.
 INDEXES = tuple(re.findall(r"(?:INDEX IF NOT EXISTS|CONSTRAINT(?= \w+ UNIQUE)) (\w+)", SCHEMA))
@@ -77,7 +78,7 @@ async def read_state(connection: Any) -> SchemaState:
     if home is None:
         taken = sorted(row[0] for row in await connection.fetch(FIND_TAKEN, RELATIONS, INDEXES, FUNCTIONS))
         if taken:
-            raise DatabaseUnusable(_taken(taken, current), ANOTHER_SCHEMA)
+            raise DatabaseUnusable(_taken(taken, current), _mend_of_taken(taken, current))
         return SchemaState(Kind.MISSING, current)
     hidden = [name for name, schema in found.items() if schema != home]
     if hidden:
@@ -116,6 +117,13 @@ def _is_newer(release: str | None) -> bool:
 
 def _numbers(release: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", release)]
+
+
+def _mend_of_taken(names: list[str], schema: str) -> str:
+    if SESSIONS not in names:
+        return ANOTHER_SCHEMA
+    take_over = f"to take its sessions over: lastcall import --from-table {schema}.{SESSIONS}"
+    return f"{take_over}; for that too, {ANOTHER_SCHEMA}"
 
 
 def _taken(names: list[str], schema: str) -> str:

@@ -6,8 +6,8 @@ from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 
-from .access import overseer_even_in_an_outage, services_of
-from .answers import Health, Readiness, answer
+from ..access import overseer_even_in_an_outage, services_of
+from ..answers import Health, Readiness, answer
 
 
 async def health(_request: Request) -> Response:
@@ -26,5 +26,10 @@ async def readiness(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """The Prometheus text format, or OpenMetrics for a client that asks for it. For operators, once keys exist."""
     await overseer_even_in_an_outage(request)
+    return await all_metrics(request)
+
+
+async def all_metrics(request: Request) -> Response:
+    """The same, for whoever asks."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(services_of(request).metrics.registry), headers={"content-type": content_type})

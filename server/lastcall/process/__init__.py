@@ -1,0 +1,1 @@
+"""The process: its ports, its database, and the workers that share them."""

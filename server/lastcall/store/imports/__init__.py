@@ -1,0 +1,1 @@
+"""The seam between an import and what it reads."""

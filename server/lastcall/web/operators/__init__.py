@@ -1,0 +1,1 @@
+"""What operators ask for: health, readiness and metrics, on a port of their own too."""
