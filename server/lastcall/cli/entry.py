@@ -24,7 +24,9 @@ from .keys import keys
 from .memories import edit_memory, forget_memory, memories, retry_memories, users
 from .orphans import orphans
 from .serve import serve
+from .session import show_session
 from .sessions import close_session, sessions, stats
+from .top import top
 
 EXIT_FAILED = 1
 EXIT_MISTAKE = 2
@@ -93,7 +95,8 @@ def lastcall(context: click.Context) -> None:
 for command in (
     serve,
     chat,
-    with_subcommands(sessions, close_session),
+    with_subcommands(sessions, show_session, close_session),
+    top,
     stats,
     orphans,
     with_subcommands(memories, edit_memory, forget_memory, retry_memories),

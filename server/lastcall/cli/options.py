@@ -11,6 +11,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from uuid import UUID
 
 import click
 
@@ -19,6 +20,7 @@ from ..auth.origins import origin_of
 from ..auth.proxies import network_of
 from ..config import ENVIRONMENT_PREFIX, Settings
 from ..limits.limit import beyond
+from ..protocol.ids import parse_public_id
 from .configuration.file import FILE_VARIABLE, BadFile, FileKind, use_file
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -133,6 +135,18 @@ class UserName(click.ParamType[Any]):
             return canonical_user(str(value))
         except ValueError:
             return str(value)
+
+
+class SessionId(click.ParamType[Any]):
+    """The id of a session: as tables show it, or as clients do."""
+
+    name = "session_id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> UUID:
+        try:
+            return parse_public_id("sess", str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not the id of a session.", param, ctx)
 
 
 def config_option(command: Command) -> Command:

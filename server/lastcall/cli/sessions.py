@@ -9,7 +9,7 @@ import click
 
 from ..store import reports
 from ..store.records import EndReason
-from .options import DAYS_MAX, Age, UserName, limit_option, question_options
+from .options import DAYS_MAX, Age, SessionId, UserName, limit_option, question_options
 from .running import ask, operator
 from .tables import UUID_CHARS, Column, duration, moment, one_line, print_json, print_limit, print_table
 
@@ -17,7 +17,7 @@ SESSIONS = 50
 
 
 @click.command("close")
-@click.argument("session_id", type=click.UUID)
+@click.argument("session_id", type=SessionId())
 @click.option("--reason", help="What its user is told; it stays in the audit log.")
 @question_options
 def close_session(*, session_id: UUID, reason: str | None, as_json: bool, **database: Any) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 NARROW_COLUMNS = 130  # below this width some cells are stacked
@@ -53,7 +52,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     console = Console(width=PIPED_COLUMNS if piped else None, highlight=False, emoji=False)
     with console.capture() as capture:
-        console.print(_table(columns, rows, console))
+        console.print(table_of(columns, rows, console.width))
     for line in capture.get().splitlines():
         click.echo(line.rstrip())
 
@@ -90,11 +89,12 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-def _table(columns: Sequence[Column], rows: Sequence[Sequence[str]], console: Console) -> Table:
+def table_of(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> Table:
+    """Returns a table for a terminal of so many columns."""
     from rich.table import Table
     from rich.text import Text
 
-    narrow = console.width < NARROW_COLUMNS
+    narrow = width < NARROW_COLUMNS
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     groups = _groups(columns) if narrow else [[index] for index in range(len(columns))]
     for group in groups:

@@ -1,0 +1,88 @@
+"""`lastcall sessions show`: one session, with what was said and remembered in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import click
+
+from ..store.operators import acts
+from ..store.operators.sessions import DetailsReport, ItemReport, MadeMemoryReport, find_details, items_of, memories_of
+from ..store.reports import Rows
+from .options import SessionId, limit_option, question_options
+from .running import ask
+from .tables import duration, moment, one_line, print_json, print_limit
+
+ITEMS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStory:
+    """All that is stored of a session."""
+
+    session: DetailsReport
+    closing: acts.ClosingReport | None
+    items: list[ItemReport]
+    memories: list[MadeMemoryReport]
+
+
+@click.command("show")
+@click.argument("session_id", type=SessionId())
+@limit_option(ITEMS)
+@question_options
+def show_session(*, session_id: UUID, limit: int, as_json: bool, **database: Any) -> None:
+    """Show the session SESSION_ID: what became of it, what was said in it, and what was remembered of that."""
+
+    async def question(store: Rows) -> SessionStory | None:
+        session = await find_details(store, session_id)
+        if session is None:
+            return None
+        closing = await acts.closing_of(store, session_id, session.user_id)
+        return SessionStory(
+            session, closing, await items_of(store, session_id, limit), await memories_of(store, session_id)
+        )
+
+    found = ask(question, **database)
+    if found is None:
+        raise click.UsageError(f"There is no session {session_id}; see lastcall sessions.")
+    if as_json:
+        print_json(found)
+        return
+    _print_facts(found)
+    for item in found.items:
+        _print_item(item)
+    print_limit(found.items, limit)
+    if found.memories:
+        click.echo("\nRemembered:")
+    for memory in found.memories:
+        quote = f", from “{one_line(memory.quote)}”" if memory.quote else ""
+        click.echo(f"  {memory.memory_id}  {memory.kind}: {one_line(memory.content)}{quote}")
+
+
+def _print_facts(story: SessionStory) -> None:
+    each, closing = story.session, story.closing
+    end = "" if each.end_reason is None else f": {each.end_reason}, close code {each.close_code or 'none'}"
+    lines = {
+        "session": str(each.session_id),
+        "conversation": str(each.conversation_id),
+        "user": one_line(each.user_id),
+        "state": each.state + end,
+        "started": f"{moment(each.session_start)} UTC",
+        "lasted": duration(each.duration_seconds) if each.duration_seconds is not None else "",
+        "server": f"{each.hostname}, process {each.pid}" if each.hostname else "",
+        "closed by": one_line(f"{closing.actor}: {closing.reason or ''}") if closing and closing.actor else "",
+        "memory": each.memory_status + (f": {one_line(each.memory_error)}" if each.memory_error else ""),
+    }
+    for name, value in lines.items():
+        if value:
+            click.echo(f"{name:<14}{value}")
+    click.echo()
+
+
+def _print_item(item: ItemReport) -> None:
+    marks = [item.name or "", "" if item.status == "completed" else item.status, "deleted" if item.deleted_at else ""]
+    notes = ", ".join(mark for mark in marks if mark)
+    who = item.role + (f" ({notes})" if notes else "")
+    click.echo(f"{moment(item.created_at)}  {who:<9}  {one_line(item.content)}")
