@@ -157,11 +157,14 @@ class Signals:
         self._shorten()
 
     async def delay(self) -> None:
-        """The first phase; the budget runs from its end. A second signal cuts it short."""
+        """The first phase. The budget runs from its end; on a server that was frozen, from when that should have been.
+
+        A second signal cuts it short.
+        """
         with trio.CancelScope(deadline=self._began + self.drain_delay) as scope:
             self.enter(DRAIN_DELAY, scope)
             await trio.sleep_forever()
-        self._began = trio.current_time()
+        self._began = min(self._began + self.drain_delay, trio.current_time())
 
     def enter(self, phase: Phase, scope: trio.CancelScope | None = None) -> None:
         """Begins a phase, and ends its scope when its time is up, or soon after a second signal."""

@@ -185,9 +185,7 @@ def test_a_port_that_is_taken_is_one_line(database_url: str) -> None:
     assert "--port" in answer.err
 
 
-def test_a_failure_is_one_line_and_debug_shows_the_traceback(
-    lastcall: Lastcall, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_is_one_line_and_debug_shows_the_traceback(ask: Lastcall, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_: object) -> None:
         async with trio.open_nursery() as outer, trio.open_nursery() as inner:
             inner.start_soon(trio.sleep, 0)
@@ -195,11 +193,11 @@ def test_a_failure_is_one_line_and_debug_shows_the_traceback(
             raise RuntimeError("the disk\nis full")
 
     monkeypatch.setattr("lastcall.store.reports.daily_stats", broken)
-    answer = lastcall("stats", "--database-url", database_url)
-    assert (answer.code, answer.out) == (130, "")
+    answer = ask("stats")
+    assert (answer.code, answer.out) == (1, "")
     assert answer.err == "lastcall: failed: RuntimeError: the disk is full (LASTCALL_LOG_LEVEL=debug shows where)\n"
     monkeypatch.setenv("LASTCALL_LOG_LEVEL", "debug")
-    assert "Traceback" in lastcall("stats", "--database-url", database_url).err
+    assert "Traceback" in ask("stats").err
 
 
 @pytest.mark.parametrize("where", ["lastcall.store.reports.daily_stats", "lastcall.cli.running.run_logged"])
@@ -700,23 +698,30 @@ def test_a_server_warns_at_its_start_of_secrets_that_others_can_read(database_ur
         assert [line["mend"] for line in warned] == [f"chmod 600 {secret}"]
 
 
-async def test_ctrl_c_at_a_terminal_says_what_it_waits_for_and_how_many_sessions_it_closed(durable_url: str) -> None:
+async def test_ctrl_c_at_a_terminal_says_what_it_waits_for_and_how_many_sessions_it_closed(
+    sql: Callable[[str], list[str]], durable_url: str
+) -> None:
     command = [sys.executable, "-m", "lastcall", "serve", "--port", "0", "--database-url", durable_url]
     command += ["--agent", "tests.system.official.agent:Patient"]
     waits = r"\rlastcall: waiting up to [\d.]+ s for the answer that is under way; Ctrl-C again cuts that short\r\n"
     terminal, theirs = os.openpty()
     server = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, stderr=theirs)
     os.close(theirs)
-    assert server.stdout is not None
-    url = (await server.stdout.receive_some()).decode().split()[4]
-    async with connect(url, user="ada") as ada, connect(url, user="bob"):
-        await ada.say(ENDLESS)
-        await ada.send({"type": "response.create"})
-        await ada.until("response.output_text.delta")
-        server.send_signal(signal.SIGINT)
-        told = await trio.to_thread.run_sync(os.read, terminal, READ_BYTES)
-        assert re.fullmatch(waits, told.decode())
-        await ada.closed()
-    assert await server.wait() == 0
-    assert os.read(terminal, READ_BYTES).decode() == "\rlastcall: closed 2 sessions\r\n"
-    os.close(terminal)
+    try:
+        assert server.stdout is not None
+        url = (await server.stdout.receive_some()).decode().split()[4]
+        async with connect(url, user="ada") as ada, connect(url, user="bob"):
+            await ada.say(ENDLESS)
+            await ada.send({"type": "response.create"})
+            await ada.until("response.output_text.delta")
+            server.send_signal(signal.SIGINT)
+            told = await trio.to_thread.run_sync(os.read, terminal, READ_BYTES)
+            assert re.fullmatch(waits, told.decode())
+            await ada.closed()
+        assert await server.wait() == 0
+        assert os.read(terminal, READ_BYTES).decode() == "\rlastcall: closed 2 sessions\r\n"
+    finally:
+        if server.returncode is None:
+            server.kill()
+            await server.wait()
+        os.close(terminal)

@@ -104,11 +104,16 @@ async def test_top_at_a_terminal_looks_again_until_ctrl_c(postgres_store: Postgr
                     read = await trio.to_thread.run_sync(os.read, terminal, READ_BYTES)
                     shown = click.unstyle(shown + read.decode(errors="replace"))
 
-        await sees(lambda text: "rows active 0 = sockets live 0" in text)
-        async with connect(server.url, user="ada"):
-            await sees(lambda text: AGREE in text)
-        await sees(lambda text: text.rindex("rows active 0") > text.rindex(AGREE))
-        watching.send_signal(signal.SIGINT)
-        with trio.fail_after(WAIT_SECONDS):
-            assert await watching.wait() == 0
-        os.close(terminal)
+        try:
+            await sees(lambda text: "rows active 0 = sockets live 0" in text)
+            async with connect(server.url, user="ada"):
+                await sees(lambda text: AGREE in text)
+            await sees(lambda text: text.rindex("rows active 0") > text.rindex(AGREE))
+            watching.send_signal(signal.SIGINT)
+            with trio.fail_after(WAIT_SECONDS):
+                assert await watching.wait() == 0
+        finally:
+            if watching.returncode is None:
+                watching.kill()
+                await watching.wait()
+            os.close(terminal)
