@@ -275,6 +275,7 @@ WORDS = st.sampled_from(
 
 @given(st.lists(st.one_of(st.lists(WORDS, max_size=25).map(" ".join), st.text(max_size=60)), max_size=5))
 @example(texts=["I'm I'm \" \n"])
+@example(texts=["I'm \n I'm I'm"])
 def test_every_memory_is_quoted_from_the_item_that_it_names(texts: list[str]) -> None:
     transcript = said(*texts)
     memories = memories_by_rules(transcript)

@@ -28,7 +28,7 @@ def grounded(memories: Collection[Memory], transcript: Transcript) -> list[Memor
     for memory in memories:
         item_ids = [memory.item_id] if memory.item_id else [*plain]
         for item_id, wanted in product(item_ids, _wanted(memory.quote)):
-            if item_id in plain and (found := _found(wanted, texts[item_id], *plain[item_id])):
+            if item_id in plain and (found := _found(memory.quote.strip(), wanted, texts[item_id], *plain[item_id])):
                 kept.append(replace(memory, item_id=item_id, quote=found))
                 break
     return kept
@@ -40,8 +40,13 @@ def _wanted(quote: str) -> Iterable[str]:
     return dict.fromkeys(_plain(form)[0] for form in forms)
 
 
-def _found(wanted: str, text: str, plain: str, positions: Sequence[int]) -> str | None:
-    """The part of the text that matches the quote. A plain string search: linear, whatever the model quotes."""
+def _found(quote: str, wanted: str, text: str, plain: str, positions: Sequence[int]) -> str | None:
+    """The quote where the text has it word for word, else the first part of it that matches.
+
+    Plain string searches: linear, whatever the model quotes.
+    """
+    if len(quote) >= QUOTE_CHARS_MIN and quote in text:
+        return quote
     at = plain.find(wanted)
     if at < 0 or len(wanted) < QUOTE_CHARS_MIN:
         return None
