@@ -904,8 +904,8 @@ CREATE OR REPLACE TRIGGER forget_all_sessions AFTER TRUNCATE ON conversation_ses
 -- ----------------------------------------------------------------------------------------- batches of writes
 
 -- Commits a batch of the group-commit writer in one round trip. `writes` has lists of `starts`, `items`, `deletions`
--- and `ends`, each optional, and of `recalls`: what sessions that begin want to know of their users. Starts come first and ends last, since one batch may hold a whole session. The answer has
--- the same keys, and `at`, the time, and `fresh`.
+-- and `ends`, each optional, and of `recalls`: what sessions that begin want to know of their users. Starts come first
+-- and ends last, since one batch may hold a whole session. The answer has the same keys, and `at`, the time, and `fresh`.
 --
 -- asked: when the server sent it, by its estimate of this clock; ages count back from then. A statement that begins
 -- more than `patience` away from that stores nothing (`fresh` is false), and one that takes longer than `patience`
@@ -1085,7 +1085,8 @@ BEGIN
 END $$;
 
 -- The fence: FOR SHARE makes anybody who closes the row wait for this commit; the foreign key of the items needs no lock
--- beyond it. Rows that are locked are skipped: waiting would hold up every session in the batch. The answer for each item: `stored`, `held` (skipped, or closed just now) or `closed`.
+-- beyond it. Rows that are locked are skipped: waiting would hold up every session in the batch. The answer for each
+-- item: `stored`, `held` (skipped, or closed just now) or `closed`.
 CREATE OR REPLACE FUNCTION append_items(items jsonb) RETURNS jsonb LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     live   uuid[];
@@ -1282,7 +1283,8 @@ CREATE TABLE IF NOT EXISTS session_counts (
 
 -- Finds the rows of hours that are not counted yet. BRIN: rows lie about in the order of their ends, and an end adds an
 -- entry to it only once in many pages; to a B-tree, each would.
-CREATE INDEX IF NOT EXISTS sessions_by_end ON conversation_sessions USING brin (ended_at) WITH (pages_per_range = 32, autosummarize = on);
+CREATE INDEX IF NOT EXISTS sessions_by_end ON conversation_sessions USING brin (ended_at)
+    WITH (pages_per_range = 32, autosummarize = on);
 
 -- Nothing is in it while all goes well.
 CREATE INDEX IF NOT EXISTS memory_failed ON conversation_sessions (session_start, session_id)
