@@ -125,7 +125,7 @@ class ActiveResponse:
         """Streams the agent's answer, and sets the response's status."""
         try:
             with self._generation, contained():
-                await sparing(self._stream(agent), self._outbox.flush)
+                await sparing(self._stream(agent))
         except AgentFailed as failure:
             self._fail(failure.code, str(failure))
         except Exception:  # noqa: BLE001 - whatever an agent raises is this response's failure

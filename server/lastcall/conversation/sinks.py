@@ -18,10 +18,6 @@ class EventSink(Protocol):
         """Queues an event for the client. Never blocks."""
         ...
 
-    def flush(self) -> None:
-        """Sends what is queued: nothing more comes for a while. Never blocks."""
-        ...
-
     async def room(self) -> None:
         """Waits until a client that reads slowly has caught up."""
         ...

@@ -82,7 +82,6 @@ class Outbox:
         self._prefix = f"{new_id('event')[:18]}_"
         self._numbers = count(1)
         self.room = stream.room
-        self.flush = stream.flush_now
 
     def emit(self, event: server_events.ServerEvent) -> None:
         # No frame may follow a close frame, and the library's own state is the first to know of one.

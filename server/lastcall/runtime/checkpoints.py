@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from functools import partial
 from types import coroutine
 from typing import Any, TypeVar
@@ -28,14 +28,12 @@ _CHECKPOINT = _what_checkpoints_yield()
 
 
 @coroutine
-def sparing(work: Coroutine[Any, Any, T], before_wait: Callable[[], object]) -> Generator[Any, Any, T]:
+def sparing(work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
     """Awaits the work, but not each mere checkpoint of it reaches the scheduler, which Trio leaves open.
 
     An agent that has its answer yields it piece by piece, with a checkpoint in between, and a pass of the scheduler
     takes longer than a piece. Waits and cancellation are as ever, and other tasks have their turn within `SPARED_MAX`
     checkpoints and `SPARED_SECONDS`. Should Trio ask for a checkpoint in another way, each goes through the scheduler.
-
-    before_wait: is called whenever the work waits for something, be it only a time; not for a mere checkpoint.
     """
     go_on = partial(work.send, None)
     try:
@@ -46,8 +44,6 @@ def sparing(work: Coroutine[Any, Any, T], before_wait: Callable[[], object]) -> 
                 if asked is not _CHECKPOINT or trio.current_time() >= until:
                     break
                 asked = work.send(Value(None))
-            if asked is not _CHECKPOINT:
-                before_wait()
             try:
                 go_on = partial(work.send, (yield asked))
             except BaseException as error:  # noqa: BLE001 - the work's, whatever it is

@@ -42,11 +42,6 @@ class Flusher:
             self._awake = True
             self._news.set()
 
-    def remove(self, stream: Flushable) -> None:
-        """For somebody who flushes it."""
-        self._grown.pop(stream, None)
-        self._kept.pop(stream, None)
-
     async def run(self) -> None:
         """Flushes until cancelled. A stream's failure costs no other one anything."""
         while True:

@@ -85,13 +85,7 @@ class BufferedStream(Receiving, trio.abc.HalfCloseableStream):
     def put_now(self, data: bytes) -> None:
         """Queues bytes, and sends what the socket takes: the flusher may have thousands to send for first."""
         self.put(data)
-        self.flush_now()
-
-    def flush_now(self) -> None:
-        """Sends what the socket takes, for whoever knows that nothing more comes soon; the flusher waits and sees."""
-        if self._pending and not self._writing:
-            self._flusher.remove(self)
-            self.flush()
+        self.flush()
 
     def count_bytes(self, held: Callable[[int], object]) -> None:
         """Calls `held` with the pending bytes, and with their changes: not for frames that are sent in a moment."""

@@ -12,10 +12,6 @@ from lastcall.runtime.checkpoints import SPARED_MAX, SPARED_SECONDS, sparing
 from trio.testing import MockClock
 
 
-def nothing() -> None:
-    """There is nothing to do before a wait."""
-
-
 async def passes_during(work: Any) -> int:
     """How many passes of the scheduler it takes."""
     passes = 0
@@ -40,7 +36,7 @@ async def test_only_one_of_some_checkpoints_is_a_pass_of_the_scheduler(mock_cloc
         for _ in range(10 * (SPARED_MAX + 1)):
             await trio.lowlevel.checkpoint()
 
-    assert 9 <= await passes_during(sparing(work(), nothing)) <= 11
+    assert 9 <= await passes_during(sparing(work())) <= 11
 
 
 async def test_work_that_takes_its_time_lets_others_run_at_each_checkpoint(mock_clock: MockClock) -> None:
@@ -49,7 +45,7 @@ async def test_work_that_takes_its_time_lets_others_run_at_each_checkpoint(mock_
             mock_clock.jump(SPARED_SECONDS)
             await trio.lowlevel.checkpoint()
 
-    assert await passes_during(sparing(work(), nothing)) >= 19
+    assert await passes_during(sparing(work())) >= 19
 
 
 async def test_cancellation_reaches_the_work_at_its_next_checkpoint() -> None:
@@ -64,7 +60,7 @@ async def test_cancellation_reaches_the_work_at_its_next_checkpoint() -> None:
                     scope.cancel()
                 await trio.lowlevel.checkpoint()
 
-        await sparing(work(), nothing)
+        await sparing(work())
     assert (scope.cancelled_caught, reached) == (True, 3)
 
 
@@ -77,24 +73,10 @@ async def test_waits_results_and_errors_are_those_of_the_work(autojump_clock: Mo
         await trio.lowlevel.checkpoint()
         raise KeyError("x")
 
-    assert await sparing(work(), nothing) == "done"
+    assert await sparing(work()) == "done"
     assert trio.current_time() == 5
     with pytest.raises(KeyError):
-        await sparing(failing(), nothing)
-
-
-async def test_a_wait_is_told_before_it_begins_and_a_checkpoint_is_none(autojump_clock: MockClock) -> None:
-    told: list[float] = []
-
-    async def work() -> None:
-        for _ in range(2 * SPARED_MAX):
-            await trio.lowlevel.checkpoint()
-        await trio.sleep(5)
-        await trio.Event().wait()
-
-    with trio.move_on_at(7):
-        await sparing(work(), lambda: told.append(trio.current_time()))
-    assert told == [0, 5]
+        await sparing(failing())
 
 
 async def test_what_trio_refuses_is_raised_in_the_work() -> None:
@@ -110,4 +92,4 @@ async def test_what_trio_refuses_is_raised_in_the_work() -> None:
             return "told"
         return "not told"
 
-    assert await sparing(work(), nothing) == "told"
+    assert await sparing(work()) == "told"

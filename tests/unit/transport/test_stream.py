@@ -603,18 +603,6 @@ async def test_what_is_put_now_leaves_before_the_flusher_and_behind_what_waits()
         assert await peer.receive_some() == b"third"
 
 
-async def test_what_is_flushed_now_leaves_without_a_step_of_the_scheduler_and_the_flusher_forgets_it() -> None:
-    async with connected_sockets() as (ours, peer), buffered(ours) as stream:
-        stream.put(b"first, ")
-        stream.put(b"second")
-        stream.flush_now()
-        assert os.read(peer.socket.fileno(), 100) == b"first, second"
-        assert not stream._flusher._grown
-        stream.flush_now()  # nothing
-        stream.put(b"third")
-        assert await peer.receive_some() == b"third"
-
-
 @pytest.mark.parametrize("linger", [False, True])
 async def test_only_a_stream_that_lingers_reads_on_until_its_peers_end(linger: bool) -> None:
     async with (
