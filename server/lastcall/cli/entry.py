@@ -22,11 +22,11 @@ from .database.url import database_url
 from .doctor import doctor
 from .keys import keys
 from .memories import edit_memory, forget_memory, memories, retry_memories, users
-from .orphans import orphans
 from .serve import serve
-from .session import show_session
-from .sessions import close_session, sessions, stats
-from .top import top
+from .sessions.listing import close_session, sessions, stats
+from .sessions.orphans import orphans
+from .sessions.showing import show_session
+from .sessions.top import top
 
 EXIT_FAILED = 1
 EXIT_MISTAKE = 2

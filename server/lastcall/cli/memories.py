@@ -9,7 +9,8 @@ import click
 
 from ..store import reports
 from ..store.people import reports as people
-from .options import UserName, limit_option, question_options
+from .kinds import UserName
+from .options import limit_option, question_options
 from .running import ask, operator
 from .tables import UUID_CHARS, Column, moment, one_line, print_json, print_limit, print_table
 

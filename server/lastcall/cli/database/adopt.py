@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..options import DatabaseUrl, question_options
+from ..kinds import DatabaseUrl
+from ..options import question_options
 from ..running import database_of, open_address, run_logged
 from ..tables import Column, duration, moment, one_line, print_json, print_table
 

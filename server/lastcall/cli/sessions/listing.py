@@ -7,11 +7,12 @@ from uuid import UUID
 
 import click
 
-from ..store import reports
-from ..store.records import EndReason
-from .options import DAYS_MAX, Age, SessionId, UserName, limit_option, question_options
-from .running import ask, operator
-from .tables import UUID_CHARS, Column, duration, moment, one_line, print_json, print_limit, print_table
+from ...store import reports
+from ...store.records import EndReason
+from ..kinds import DAYS_MAX, Age, SessionId, UserName
+from ..options import limit_option, question_options
+from ..running import ask, operator
+from ..tables import UUID_CHARS, Column, duration, moment, one_line, print_json, print_limit, print_table
 
 SESSIONS = 50
 
@@ -23,7 +24,7 @@ SESSIONS = 50
 def close_session(*, session_id: UUID, reason: str | None, as_json: bool, **database: Any) -> None:
     """Close the session SESSION_ID. Its server closes the connection within a second (close code 4001)."""
 
-    from ..store.operators import acts
+    from ...store.operators import acts
 
     if reason is not None and len(reason) > acts.REASON_CHARS_MAX:
         raise click.UsageError(f"The reason may have at most {acts.REASON_CHARS_MAX} characters.")

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ..store.errors import StoreError
-from ..store.operators.census import TruthReport, read_truth
-from ..store.operators.sessions import DetailsReport, memory_counts, page_of_sessions
-from ..store.reports import Rows
-from .options import Seconds, question_options
-from .running import ask
-from .tables import Column, moment, one_line, print_json, table_of
+from ...store.errors import StoreError
+from ...store.operators.census import TruthReport, read_truth
+from ...store.operators.sessions import DetailsReport, memory_counts, page_of_sessions
+from ...store.reports import Rows
+from ..kinds import Seconds
+from ..options import question_options
+from ..running import ask
+from ..tables import Column, moment, one_line, print_json, table_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from ..store import reports
-from .options import DAYS_MAX, Seconds, question_options
-from .running import ask
-from .tables import UUID_CHARS, Column, duration, moment, one_line, print_json, print_limit, print_table
+from ...store import reports
+from ..kinds import DAYS_MAX, Seconds
+from ..options import question_options
+from ..running import ask
+from ..tables import UUID_CHARS, Column, duration, moment, one_line, print_json, print_limit, print_table
 
 EXIT_ALERT = 1
 ORPHANS = 1000
@@ -88,7 +89,7 @@ def _orphan_cells(each: reports.OrphanReport) -> list[str]:
 
 
 def _close_orphans(as_json: bool, database: dict[str, Any]) -> int:
-    from ..sessions.orphans import close_orphans
+    from ...sessions.orphans import close_orphans
 
     closed = ask(close_orphans, writes=True, **database)
     if as_json:

@@ -8,12 +8,13 @@ from uuid import UUID
 
 import click
 
-from ..store.operators import acts
-from ..store.operators.sessions import DetailsReport, ItemReport, MadeMemoryReport, find_details, items_of, memories_of
-from ..store.reports import Rows
-from .options import SessionId, limit_option, question_options
-from .running import ask
-from .tables import duration, moment, one_line, print_json, print_limit
+from ...store.operators import acts
+from ...store.operators.sessions import DetailsReport, ItemReport, MadeMemoryReport, find_details, items_of, memories_of
+from ...store.reports import Rows
+from ..kinds import SessionId
+from ..options import limit_option, question_options
+from ..running import ask
+from ..tables import duration, moment, one_line, print_json, print_limit
 
 ITEMS = 200
 

@@ -1,0 +1,111 @@
+"""Kinds of values that options take: what they accept, and the mend that their errors name."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from typing import Any
+from uuid import UUID
+
+import click
+
+from ..auth.identity import canonical_user
+from ..auth.origins import origin_of
+from ..auth.proxies import network_of
+from ..protocol.ids import parse_public_id
+
+DAYS_MAX = 36_500
+
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+class Seconds(click.FloatRange):
+    """A finite number of seconds or hours; click's own range accepts nan and inf."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+class Age(click.ParamType[Any]):
+    """A duration like 90s, 15m, 24h, 7d or 2w, converted to seconds."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", str(value).strip(), re.ASCII)
+        seconds = float(match[1]) * _UNIT_SECONDS[match[2]] if match else math.inf
+        if seconds > DAYS_MAX * _UNIT_SECONDS["d"]:
+            self.fail(f"{value!r} is not like 90s, 15m, 24h, 7d or 2w.", param, ctx)
+        return seconds
+
+
+class DatabaseUrl(click.ParamType[Any]):
+    """A connection string as psql takes it. Its errors never quote the value, which may hold a password."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from ..store.address import BadAddress, read_address
+
+        try:
+            read_address(str(value), os.environ)
+        except BadAddress as error:
+            self.fail(f"{error}.", param, ctx)
+        return str(value)
+
+
+class Origin(click.ParamType[Any]):
+    """Scheme, host and port of a page, as browsers send them."""
+
+    name = "origin"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return origin_of(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not like https://chat.example or http://localhost:3000.", param, ctx)
+
+
+class ProxyNetwork(click.ParamType[Any]):
+    """The address of a proxy, or a network of them."""
+
+    name = "cidr"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return str(network_of(str(value)))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class UserName(click.ParamType[Any]):
+    """A user whose rows are asked for, in the one form in which names are stored.
+
+    A name that could not be given today is looked up as it is: imported rows may have it.
+    """
+
+    name = "user"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return canonical_user(str(value))
+        except ValueError:
+            return str(value)
+
+
+class SessionId(click.ParamType[Any]):
+    """The id of a session: as tables show it, or as clients do."""
+
+    name = "session_id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> UUID:
+        try:
+            return parse_public_id("sess", str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not the id of a session.", param, ctx)
