@@ -903,6 +903,13 @@ CREATE OR REPLACE TRIGGER forget_all_sessions AFTER TRUNCATE ON conversation_ses
 
 -- ----------------------------------------------------------------------------------------- batches of writes
 
+-- The ids under a key of a list of objects.
+CREATE OR REPLACE FUNCTION ids_of(rows jsonb, key text) RETURNS uuid[]
+LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN (SELECT array_agg((each ->> key)::uuid) FROM jsonb_array_elements(rows) each);
+END $$;
+
 -- Commits a batch of the group-commit writer in one round trip. `writes` has lists of `starts`, `items`, `deletions`
 -- and `ends`, each optional, and of `recalls`: what sessions that begin want to know of their users. Starts come first
 -- and ends last, since one batch may hold a whole session. The answer has the same keys, and `at`, the time, and `fresh`.
@@ -1056,8 +1063,8 @@ BEGIN
             UNION ALL SELECT secret_id FROM client_secrets
              WHERE secret_id = ANY (credentials) AND secret_id <> ALL (free) AND revoked_at IS NULL);
     END IF;
-    resumed := ARRAY (SELECT conversation_id FROM conversations WHERE conversation_id = ANY (ARRAY (
-                             SELECT (start ->> 'conversation_id')::uuid FROM jsonb_array_elements(starts) start)));
+    resumed := ARRAY (SELECT conversation_id FROM conversations
+                       WHERE conversation_id = ANY (ids_of(starts, 'conversation_id')));
     IF resumed <> '{}' THEN
         locked := locked || ARRAY (SELECT unnest(resumed) EXCEPT ALL SELECT conversation_id FROM (
             SELECT conversation_id FROM conversations
@@ -1092,9 +1099,8 @@ DECLARE
     live   uuid[];
     stored integer;
 BEGIN
-    live := ARRAY (SELECT session_id FROM conversation_sessions WHERE session_id = ANY (ARRAY (
-                          SELECT (item ->> 'session_id')::uuid FROM jsonb_array_elements(items) item))
-                      AND is_active FOR SHARE SKIP LOCKED);
+    live := ARRAY (SELECT session_id FROM conversation_sessions
+                    WHERE session_id = ANY (ids_of(items, 'session_id')) AND is_active FOR SHARE SKIP LOCKED);
     INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
                           call_id, name, deleted_at)
     SELECT message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
@@ -1173,7 +1179,7 @@ DECLARE
     free   uuid[];
     answer jsonb;
 BEGIN
-    ids := ARRAY (SELECT (ending ->> 'session_id')::uuid FROM jsonb_array_elements(ends) ending);
+    ids := ids_of(ends, 'session_id');
     free := ARRAY (SELECT session_id FROM conversation_sessions
                     WHERE session_id = ANY (ids) AND is_active FOR NO KEY UPDATE SKIP LOCKED);
     WITH ended AS (
