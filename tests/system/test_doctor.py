@@ -19,8 +19,8 @@ import pytest
 import trustme
 from lastcall.cli.entry import run
 from lastcall.config import Settings
-from lastcall.diagnosis.host import host_checks
-from lastcall.runtime.check import CheckStatus
+from lastcall.diagnosis.host import host_checks, warn_at_start
+from lastcall.runtime.check import Check, CheckStatus
 
 from tests.support.databases import as_role, new_database, new_role, person, psql
 from tests.support.pgbouncer import run_pgbouncer
@@ -339,6 +339,21 @@ def test_a_misspelt_variable_is_named_and_its_mend_works(doctor: Doctor, monkeyp
     monkeypatch.delenv("LASTCALL_PROT")
     monkeypatch.setenv("LASTCALL_PORT", "8001")
     assert doctor().checks["environment"].status == "ok"
+
+
+def test_a_variable_of_another_program_is_named_but_no_start_warns_of_it(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LASTCALL_HOME_OF_SCRIPTS", "hush")
+    found = doctor()
+    assert found.checks["other_variables"].found == "LASTCALL_HOME_OF_SCRIPTS is not a setting, and does nothing"
+    assert found.checks["other_variables"].status == "warn"
+    logged: list[Check] = []
+    monkeypatch.setattr("lastcall.diagnosis.host.log_checks", logged.extend)
+    warn_at_start(Settings(), {"LASTCALL_HOME_OF_SCRIPTS": "hush"})
+    assert "other_variables" not in [each.name for each in logged]
+    warn_at_start(Settings(), {"LASTCALL_PROT": "hush"})
+    assert CheckStatus.WARN in [each.status for each in logged if each.name == "environment"]
 
 
 def process(*command: str, folder: Path) -> Examined:

@@ -11,6 +11,7 @@ from ..config import ENVIRONMENT_PREFIX, Settings
 from ..runtime.check import Check, ok, warn
 
 ENVIRONMENT = "environment"
+OTHER_VARIABLES = "other_variables"
 OTHERS = ("AGENT_KEY", "CHAT_KEY", "CHAT_URL", "CONFIG")  # that are no settings
 # What Kubernetes sets in every pod beside a service that is called lastcall.
 _OF_KUBERNETES = re.compile(r"(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP)(_(ADDR|PORT|PROTO))?)", re.ASCII)
@@ -18,13 +19,17 @@ NAMES_SHOWN_MAX = 10
 
 
 def check_environment(environ: Mapping[str, str]) -> Iterator[Check]:
-    """A warning for each variable `LASTCALL_…` that sets nothing. Never shows a value."""
+    """A warning for each variable `LASTCALL_…` that sets nothing. Never shows a value.
+
+    Those that resemble no setting have a name of their own: a script around the server may use them for itself.
+    """
     known = [*OTHERS, *(each.name.upper() for each in fields(Settings) if each.metadata.get("flag"))]
     names = [name.removeprefix(ENVIRONMENT_PREFIX) for name in environ if name.startswith(ENVIRONMENT_PREFIX)]
     unknown = sorted(name for name in names if name not in known and not _OF_KUBERNETES.fullmatch(name))
     for name in unknown[:NAMES_SHOWN_MAX]:
         near = difflib.get_close_matches(name, known, n=1)
         mend = f"did you mean {ENVIRONMENT_PREFIX}{near[0]}?" if near else "lastcall config lists all; unset it"
-        yield warn(ENVIRONMENT, f"{ENVIRONMENT_PREFIX}{name} is not a setting, and does nothing", mend)
+        found = f"{ENVIRONMENT_PREFIX}{name} is not a setting, and does nothing"
+        yield warn(ENVIRONMENT if near else OTHER_VARIABLES, found, mend)
     if not unknown:
         yield ok(ENVIRONMENT, f"every variable {ENVIRONMENT_PREFIX}… is a setting")

@@ -14,7 +14,7 @@ from ..limits.descriptors import socket_allowance
 from ..runtime.check import Check, CheckStatus, fail, log_checks, ok, warn
 from ..runtime.secret_files import check_secret_files
 from ..transport.tls import check_certificate
-from .environment import check_environment
+from .environment import OTHER_VARIABLES, check_environment
 
 DATA = "data_dir"
 FREE_BYTES_MIN = 1 << 30
@@ -33,8 +33,11 @@ def host_checks(settings: Settings, environ: Mapping[str, str]) -> Iterator[Chec
 
 
 def warn_at_start(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Logs what is not ok, but for a data folder that cannot be used: in a moment, that is the start's last word."""
-    checks = host_checks(settings, environ)
+    """Logs what is not ok, but for other programs' variables, which are no mistake of the server's user.
+
+    Nor a data folder that cannot be used: in a moment, that is the start's last word.
+    """
+    checks = [each for each in host_checks(settings, environ) if each.name != OTHER_VARIABLES]
     log_checks(each for each in checks if each.name != DATA or each.status is not CheckStatus.FAIL)
 
 
