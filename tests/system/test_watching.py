@@ -24,6 +24,11 @@ READ_BYTES = 65_536
 AGREE = "rows active 1 = sockets live 1"
 
 
+def hear_interrupts() -> None:
+    """As at a terminal, also where these tests run in the background of a shell, which has Ctrl-C ignored there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 async def asked(*arguments: str) -> Answer:
     return await trio.to_thread.run_sync(lambda: process(*arguments))
 
@@ -93,7 +98,9 @@ async def test_top_at_a_terminal_looks_again_until_ctrl_c(postgres_store: Postgr
     with run_server("--database-url", database_url, "--agent", "echo") as server:
         terminal, theirs = os.openpty()
         command = [sys.executable, "-m", "lastcall", "top", "--seconds", "0.2", "--database-url", database_url]
-        watching = await trio.lowlevel.open_process(command, stdin=theirs, stdout=theirs, stderr=theirs)
+        watching = await trio.lowlevel.open_process(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=hear_interrupts
+        )
         os.close(theirs)
         shown = ""
 

@@ -112,9 +112,12 @@ def test_a_text_turn_is_streamed(talk: Talk) -> None:
 def test_an_interrupted_answer_ends_and_the_next_one_comes(talk: Talk) -> None:
     talk.say("Hello.")
     talk.do("cancel", ENDLESS)
-    assert talk.wrote("response.cancel")
+    assert (cancels := talk.wrote("response.cancel"))
     assert talk.until("response.done")["response"]["status"] == "cancelled"
-    assert not talk.got("error")
+    # LiveKit's client may cancel once more, when the first one has had its effect.
+    late = [each for each in talk.got("error") if each["error"]["code"] == "response_cancel_not_active"]
+    assert talk.got("error") == late
+    assert len(late) < len(cancels)
     assert talk.say("Still there?") == "You said: Still there?"
 
 
