@@ -6,6 +6,7 @@ import math
 import os
 import re
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import click
@@ -16,6 +17,7 @@ from ..auth.proxies import network_of
 from ..protocol.ids import parse_public_id
 
 DAYS_MAX = 36_500
+SERVER_URL = "http://127.0.0.1:8000"  # of a server with the default settings
 
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
@@ -109,3 +111,19 @@ class SessionId(click.ParamType[Any]):
             return parse_public_id("sess", str(value))
         except ValueError:
             self.fail(f"{value!r} is not the id of a session.", param, ctx)
+
+
+class ServerUrl(click.ParamType[Any]):
+    """The address of a server, as `lastcall serve` prints it."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            parts = urlsplit(str(value))
+            known = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+        except ValueError:
+            known = False
+        if not known:
+            self.fail(f"{value!r} is not like {SERVER_URL} or https://chat.example.", param, ctx)
+        return str(value)

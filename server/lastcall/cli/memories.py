@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -141,8 +140,8 @@ def export_user(*, user: str, as_json: bool, **database: Any) -> None:
 
     async def question(store: reports.Rows) -> int:
         count = 0
-        async for kind, record in people.export_user(store, user):
-            click.echo(json.dumps({"type": kind, **record}, default=_plain, ensure_ascii=False))
+        async for line in people.export_lines(store, user):
+            click.echo(line)
             count += 1
         return count
 
@@ -168,8 +167,3 @@ def erase_user(*, user: str, yes: bool, as_json: bool, **database: Any) -> None:
         return
     counts = f"{erased.sessions} sessions, {erased.messages} messages and {erased.memories} memories"
     click.echo(f"{one_line(user)} is erased: {counts}.")
-
-
-def _plain(value: object) -> str:
-    isoformat = getattr(value, "isoformat", None)
-    return isoformat() if isoformat else str(value)

@@ -71,17 +71,21 @@ def ask(
     return run_logged(asked)
 
 
-def operator() -> Actor:
-    """Whoever runs the command, for the audit log."""
+def login_name() -> str | None:
+    """Whoever runs the command; None for a container's user without a name."""
     from getpass import getuser
 
+    try:
+        return getuser()
+    except (KeyError, OSError):
+        return None
+
+
+def operator() -> Actor:
+    """Whoever runs the command, for the audit log."""
     from ..store.operators.acts import Actor
 
-    try:
-        login = getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        login = f"user {os.getuid()}"
-    return Actor(login, "command")
+    return Actor(login_name() or f"user {os.getuid()}", "command")
 
 
 @contextlib.asynccontextmanager

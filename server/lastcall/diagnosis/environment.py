@@ -11,7 +11,7 @@ from ..config import ENVIRONMENT_PREFIX, Settings
 from ..runtime.check import Check, ok, warn
 
 ENVIRONMENT = "environment"
-OTHER_VARIABLES = "other_variables"
+STRAY_VARIABLES = "other_variables"
 OTHERS = ("AGENT_KEY", "CHAT_KEY", "CHAT_URL", "CONFIG")  # that are no settings
 # What Kubernetes sets in every pod beside a service that is called lastcall.
 _OF_KUBERNETES = re.compile(r"(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP)(_(ADDR|PORT|PROTO))?)", re.ASCII)
@@ -30,6 +30,6 @@ def check_environment(environ: Mapping[str, str]) -> Iterator[Check]:
         near = difflib.get_close_matches(name, known, n=1)
         mend = f"did you mean {ENVIRONMENT_PREFIX}{near[0]}?" if near else "lastcall config lists all; unset it"
         found = f"{ENVIRONMENT_PREFIX}{name} is not a setting, and does nothing"
-        yield warn(ENVIRONMENT if near else OTHER_VARIABLES, found, mend)
+        yield warn(ENVIRONMENT if near else STRAY_VARIABLES, found, mend)
     if not unknown:
         yield ok(ENVIRONMENT, f"every variable {ENVIRONMENT_PREFIX}… is a setting")

@@ -14,7 +14,7 @@ from ..limits.descriptors import socket_allowance
 from ..runtime.check import Check, CheckStatus, fail, log_checks, ok, warn
 from ..runtime.secret_files import check_secret_files
 from ..transport.tls import check_certificate
-from .environment import OTHER_VARIABLES, check_environment
+from .environment import STRAY_VARIABLES, check_environment
 
 DATA = "data_dir"
 FREE_BYTES_MIN = 1 << 30
@@ -37,7 +37,7 @@ def warn_at_start(settings: Settings, environ: Mapping[str, str]) -> None:
 
     Nor a data folder that cannot be used: in a moment, that is the start's last word.
     """
-    checks = [each for each in host_checks(settings, environ) if each.name != OTHER_VARIABLES]
+    checks = [each for each in host_checks(settings, environ) if each.name != STRAY_VARIABLES]
     log_checks(each for each in checks if each.name != DATA or each.status is not CheckStatus.FAIL)
 
 

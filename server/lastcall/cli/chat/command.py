@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 import click
 
-from ..running import run_logged
+from ..kinds import SERVER_URL, ServerUrl
+from ..running import login_name, run_logged
 
-URL = "http://127.0.0.1:8000"
 EXIT_UNANSWERED = 1
-
-
-class ServerUrl(click.ParamType[str]):
-    """The address of a server, as `lastcall serve` prints it."""
-
-    name = "url"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            parts = urlsplit(value)
-            known = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
-        except ValueError:
-            known = False
-        if not known:
-            self.fail(f"{value!r} is not like {URL} or https://chat.example.", param, ctx)
-        return value
 
 
 @click.command
 @click.argument("text", nargs=-1)
-@click.option("--url", type=ServerUrl(), default=URL, envvar="LASTCALL_CHAT_URL", show_default=True, show_envvar=True,
-              help="The server.")  # fmt: skip
+@click.option(
+    "--url",
+    type=ServerUrl(),
+    default=SERVER_URL,
+    envvar="LASTCALL_CHAT_URL",
+    show_default=True,
+    show_envvar=True,
+    help="The server.",
+)
 @click.option("--user", metavar="NAME", help="Who you are; default: your name on this machine, or who the key says.")
 @click.option("--key", envvar="LASTCALL_CHAT_KEY", show_envvar=True, metavar="KEY",
               help="An API key or client secret, where the server wants one.")  # fmt: skip
@@ -58,15 +47,6 @@ def chat(
     from .turns import talk_to
     from .wire import Address
 
-    address = Address(url, model, key, user or (None if key else _own_name()))
+    address = Address(url, model, key, user or (None if key else login_name()))
     answered = run_logged(talk_to, address, " ".join(text) or None, conversation)
     context.exit(0 if answered else EXIT_UNANSWERED)
-
-
-def _own_name() -> str | None:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return None

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
 
-from ...store.operators import acts
-from ...store.operators.sessions import DetailsReport, ItemReport, MadeMemoryReport, find_details, items_of, memories_of
-from ...store.reports import Rows
 from ..kinds import SessionId
 from ..options import limit_option, question_options
 from ..running import ask
 from ..tables import duration, moment, one_line, print_json, print_limit
+
+if TYPE_CHECKING:
+    from ...store.operators.acts import ClosingReport
+    from ...store.operators.sessions import DetailsReport, ItemReport, MadeMemoryReport
+    from ...store.reports import Rows
 
 ITEMS = 200
 
@@ -24,7 +26,7 @@ class SessionStory:
     """All that is stored of a session."""
 
     session: DetailsReport
-    closing: acts.ClosingReport | None
+    closing: ClosingReport | None
     items: list[ItemReport]
     memories: list[MadeMemoryReport]
 
@@ -36,11 +38,14 @@ class SessionStory:
 def show_session(*, session_id: UUID, limit: int, as_json: bool, **database: Any) -> None:
     """Show the session SESSION_ID: what became of it, what was said in it, and what was remembered of that."""
 
+    from ...store.operators.acts import closing_of
+    from ...store.operators.sessions import find_details, items_of, memories_of
+
     async def question(store: Rows) -> SessionStory | None:
         session = await find_details(store, session_id)
         if session is None:
             return None
-        closing = await acts.closing_of(store, session_id, session.user_id)
+        closing = await closing_of(store, session_id, session.user_id)
         return SessionStory(
             session, closing, await items_of(store, session_id, limit), await memories_of(store, session_id)
         )

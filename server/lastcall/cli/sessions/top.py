@@ -7,10 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ...store.errors import StoreError
-from ...store.operators.census import TruthReport, read_truth
-from ...store.operators.sessions import DetailsReport, memory_counts, page_of_sessions
-from ...store.reports import Rows
 from ..kinds import Seconds
 from ..options import question_options
 from ..running import ask
@@ -18,6 +14,10 @@ from ..tables import Column, moment, one_line, print_json, table_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from ...store.operators.census import TruthReport
+    from ...store.operators.sessions import DetailsReport
+    from ...store.reports import Rows
 
 SECONDS = 1.0
 SESSIONS_MAX = 100  # that are asked for; as many are shown as there is room
@@ -64,6 +64,9 @@ def top(*, seconds: float, as_json: bool, **database: Any) -> None:
 
 
 async def _look(store: Rows) -> Now:
+    from ...store.operators.census import read_truth
+    from ...store.operators.sessions import memory_counts, page_of_sessions
+
     truth = await read_truth(store)
     pending, failed = await memory_counts(store)
     return Now(truth, pending, failed, await page_of_sessions(store, SESSIONS_MAX, active=True))
@@ -75,6 +78,8 @@ async def _watch(store: Rows, seconds: float) -> None:
     from rich.console import Console, Group
     from rich.live import Live
     from rich.text import Text
+
+    from ...store.errors import StoreError
 
     console = Console(highlight=False, emoji=False)
     shown: RenderableType = Text("…")

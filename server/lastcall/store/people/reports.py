@@ -55,6 +55,17 @@ async def export_user(store: Rows, user: str) -> AsyncIterator[tuple[str, dict[s
             yield "messages", message
 
 
+async def export_lines(store: Rows, user: str) -> AsyncIterator[str]:
+    """Everything that is stored of a user, as JSON: a line for each record, whose `type` says what it is."""
+    async for kind, record in export_user(store, user):
+        yield json.dumps({"type": kind, **record}, default=_plain, ensure_ascii=False)
+
+
+def _plain(value: object) -> str:
+    isoformat = getattr(value, "isoformat", None)
+    return isoformat() if isoformat else str(value)
+
+
 async def _messages(store: Rows, conversation_id: UUID) -> AsyncIterator[dict[str, Any]]:
     behind = (POSITION_BEFORE_ALL, UUID(int=0))
     while page := await store.fetch("export_messages", conversation_id, *behind, EXPORT_PAGE_ROWS):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 from msgspec import Struct
 from starlette.requests import Request
@@ -13,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from ...store.operators import acts
 from ...store.operators.users import UserReport, page_of_users
 from ...store.people.reports import erase_user as erase
-from ...store.people.reports import export_user as exported
+from ...store.people.reports import export_lines
 from ...store.reports import Rows
 from ..access import actor_of, overseer_of, services_of
 from ..answers import answer
@@ -59,12 +57,8 @@ async def erase_user(request: Request) -> Response:
 
 
 async def _lines(store: Rows, user: str) -> AsyncIterator[str]:
-    async for kind, record in exported(store, user):
-        yield json.dumps({"type": kind, **record}, default=_plain, ensure_ascii=False) + "\n"
-
-
-def _plain(value: Any) -> str:
-    return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
+    async for line in export_lines(store, user):
+        yield line + "\n"
 
 
 def _row(each: UserReport) -> UserRow:
