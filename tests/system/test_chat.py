@@ -3,92 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import select
 import signal
 import subprocess
 import sys
-import termios
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
 import pytest
 
 from ..support.lastcall_command import process
 from ..support.processes import ServerProcess, run_server
+from ..support.terminal import CTRL_C, CTRL_D, WAIT_SECONDS, AtTerminal, at_terminal
 from .official.agent import ENDLESS, RECITE
 
-WAIT_SECONDS = 30.0
-READ_BYTES = 65_536
 AGENT = ("--agent", "tests.system.official.agent:Patient")
-CTRL_C, CTRL_D = "\x03", "\x04"
 LOST = "(the connection was lost here)"
 
 
-class Person:
-    """Somebody who talks, at a terminal of their own."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._terminal, theirs = os.openpty()
-        quiet = termios.tcgetattr(theirs)
-        quiet[3] &= ~termios.ECHO  # what they type is not what they see here
-        termios.tcsetattr(theirs, termios.TCSANOW, quiet)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "lastcall", "chat", *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-            preexec_fn=_take_terminal,
-        )
-        os.close(theirs)
-        self._seen = ""
-
-    def types(self, text: str) -> None:
-        os.write(self._terminal, text.encode())
-
-    def sees(self, wanted: str) -> str:
-        """Waits for a text, and returns what came before and with it."""
-        until = time.monotonic() + WAIT_SECONDS
-        while wanted not in self._seen:
-            ready, _, _ = select.select([self._terminal], [], [], max(until - time.monotonic(), 0))
-            assert ready, f"{wanted!r} did not come: {self._seen!r}"
-            try:
-                self._seen = click.unstyle(self._seen + os.read(self._terminal, READ_BYTES).decode())
-            except OSError:  # the terminal is closed, as its program has ended
-                raise AssertionError(f"it ended before {wanted!r}: {self._seen!r}") from None
-        before, _, self._seen = self._seen.partition(wanted)
-        return before + wanted
-
-    def leaves(self) -> int:
-        self.types(CTRL_D)
-        return self.process.wait(WAIT_SECONDS)
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        os.close(self._terminal)
-
-
-def _take_terminal() -> None:
-    """So that Ctrl-C there is a signal for it."""
-    import fcntl
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
 @contextmanager
-def person(server: ServerProcess, *arguments: str) -> Iterator[Person]:
-    somebody = Person("--url", server.url, "--user", "ada", *arguments)
-    try:
+def person(server: ServerProcess, *arguments: str) -> Iterator[AtTerminal]:
+    """Somebody who talks, at a terminal of their own."""
+    with at_terminal("chat", "--url", server.url, "--user", "ada", *arguments) as somebody:
         somebody.sees("> ")
         yield somebody
-    finally:
-        somebody.close()
+
+
+def leaves(somebody: AtTerminal) -> int:
+    somebody.types(CTRL_D)
+    return somebody.ends()
 
 
 @pytest.fixture
@@ -127,7 +70,7 @@ def test_ctrl_c_stops_an_answer_and_ends_the_talk_where_there_is_none(server: Se
         ada.sees("> ")
         ada.types(CTRL_C)
         ada.sees("lastcall chat --conversation conv_")
-        assert ada.process.wait(WAIT_SECONDS) == 0
+        assert ada.ends() == 0
 
 
 def test_a_conversation_is_shown_again_and_goes_on(server: ServerProcess) -> None:
@@ -137,16 +80,13 @@ def test_a_conversation_is_shown_again_and_goes_on(server: ServerProcess) -> Non
         ada.types(CTRL_D)
         ada.sees("--conversation ")
         conversation = ada.sees("\n").strip()
-        assert ada.process.wait(WAIT_SECONDS) == 0
-    somebody = Person("--url", server.url, "--user", "ada", "--conversation", conversation)
-    try:
+        assert ada.ends() == 0
+    with at_terminal("chat", "--url", server.url, "--user", "ada", "--conversation", conversation) as somebody:
         somebody.sees("> before")
         somebody.sees("You said: before")
         somebody.types(f"{RECITE}\n")
         somebody.sees("user: before")
-        assert somebody.leaves() == 0
-    finally:
-        somebody.close()
+        assert leaves(somebody) == 0
 
 
 def test_what_is_said_after_a_crash_of_the_server_is_said_once(server: ServerProcess, database_url: str) -> None:
@@ -162,7 +102,7 @@ def test_what_is_said_after_a_crash_of_the_server_is_said_once(server: ServerPro
             ada.types(f"{RECITE}\n")
             ada.sees("user: one")
             assert ada.sees("assistant: You said: two").count("user: two") == 1
-            assert ada.leaves() == 0
+            assert leaves(ada) == 0
 
 
 def test_an_answer_that_a_crash_cut_off_is_told_as_that_or_given_anew(server: ServerProcess, database_url: str) -> None:
@@ -174,7 +114,7 @@ def test_an_answer_that_a_crash_cut_off_is_told_as_that_or_given_anew(server: Se
             ada.sees(LOST)
             ada.types("Still there?\n")
             ada.sees("You said: Still there?")
-            assert ada.leaves() == 1  # something was not answered
+            assert leaves(ada) == 1  # something was not answered
 
 
 def test_a_session_that_somebody_closes_is_told_at_once(server: ServerProcess, database_url: str) -> None:
@@ -186,7 +126,7 @@ def test_a_session_that_somebody_closes_is_told_at_once(server: ServerProcess, d
         ada.sees("closed by somebody else")
         ada.types("And now?\n")  # somebody who goes on wants another session
         ada.sees("You said: And now?")
-        assert ada.leaves() == 0
+        assert leaves(ada) == 0
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
-from collections.abc import Callable
 from typing import Any
 
-import click
 import pytest
 import trio
 from lastcall.store.postgres import PostgresStore
@@ -17,16 +12,12 @@ from lastcall.store.postgres import PostgresStore
 from ..support.clients import connect
 from ..support.lastcall_command import Answer, process
 from ..support.processes import ServerProcess, run_server
+from ..support.terminal import CTRL_C, at_terminal
 from ..support.waiting import eventually
 
 WAIT_SECONDS = 30.0
 READ_BYTES = 65_536
 AGREE = "rows active 1 = sockets live 1"
-
-
-def hear_interrupts() -> None:
-    """As at a terminal, also where these tests run in the background of a shell, which has Ctrl-C ignored there."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def asked(*arguments: str) -> Answer:
@@ -94,33 +85,14 @@ async def test_top_says_whether_rows_and_sockets_agree(postgres_store: PostgresS
             assert [each["user_id"] for each in told["sessions"]] == ["ada"]
 
 
-async def test_top_at_a_terminal_looks_again_until_ctrl_c(postgres_store: PostgresStore, database_url: str) -> None:
-    with run_server("--database-url", database_url, "--agent", "echo") as server:
-        terminal, theirs = os.openpty()
-        command = [sys.executable, "-m", "lastcall", "top", "--seconds", "0.2", "--database-url", database_url]
-        watching = await trio.lowlevel.open_process(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=hear_interrupts
-        )
-        os.close(theirs)
-        shown = ""
-
-        async def sees(condition: Callable[[str], bool]) -> None:
-            nonlocal shown
-            with trio.fail_after(WAIT_SECONDS):
-                while not condition(shown):
-                    read = await trio.to_thread.run_sync(os.read, terminal, READ_BYTES)
-                    shown = click.unstyle(shown + read.decode(errors="replace"))
-
-        try:
-            await sees(lambda text: "rows active 0 = sockets live 0" in text)
-            async with connect(server.url, user="ada"):
-                await sees(lambda text: AGREE in text)
-            await sees(lambda text: text.rindex("rows active 0") > text.rindex(AGREE))
-            watching.send_signal(signal.SIGINT)
-            with trio.fail_after(WAIT_SECONDS):
-                assert await watching.wait() == 0
-        finally:
-            if watching.returncode is None:
-                watching.kill()
-                await watching.wait()
-            os.close(terminal)
+def test_top_at_a_terminal_looks_again_until_ctrl_c(sql: object, database_url: str) -> None:
+    with (
+        run_server("--database-url", database_url, "--agent", "echo") as server,
+        at_terminal("top", "--seconds", "0.2", "--database-url", database_url) as watching,
+    ):
+        watching.sees("rows active 0 = sockets live 0")
+        with at_terminal("chat", "--url", server.url):
+            watching.sees(AGREE)
+        watching.sees("rows active 0 = sockets live 0")
+        watching.types(CTRL_C)
+        assert watching.ends() == 0

@@ -11,18 +11,14 @@ from lastcall.store.errors import ItemExists, ItemNotFound
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.batch import NONE, BulkClose
 
-from tests.support.instances import instance
-
-from .world import CLOSE_TO, WAIT_SECONDS, PostgresWorld, batch, deletion, end, item, start_row
+from .world import CLOSE_TO, WAIT_SECONDS, PostgresWorld, batch, deletion, end, item, registered, start_row
 
 ASKED_SECONDS_AGO = 5.0
 
 
 @pytest.fixture
 async def world(postgres_store: PostgresStore) -> PostgresWorld:
-    world = PostgresWorld(postgres_store)
-    await world.store.register_instance(instance(world.instance_id))
-    return world
+    return await registered(postgres_store)
 
 
 async def test_ages_count_from_when_a_batch_was_sent(world: PostgresWorld) -> None:

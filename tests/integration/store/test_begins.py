@@ -14,9 +14,7 @@ from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from lastcall.store.records import FinishedMemory, Recollection, RememberedFact, SessionStart
 
-from tests.support.instances import instance
-
-from .world import UNSTORABLE, WITHIN, PostgresWorld, World, end, gather, item, memory
+from .world import UNSTORABLE, WITHIN, World, end, gather, item, memory, registered
 
 NO_WAIT_SECONDS = 2.0  # below the statements' timeout of the store
 
@@ -110,8 +108,7 @@ async def test_where_memories_are_locked_a_begin_recalls_nothing_and_delays_no_o
     postgres_store: PostgresStore, database_url: str, table: str
 ) -> None:
     """Somebody adds an index, or restores the table."""
-    world = PostgresWorld(postgres_store)
-    await world.store.register_instance(instance(world.instance_id))
+    world = await registered(postgres_store)
     person: Any = await bounded_call(world.store._loop, CALL_SECONDS, asyncpg.connect, database_url)
     try:
         for sql in ("BEGIN", f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"):

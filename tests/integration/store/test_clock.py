@@ -14,9 +14,7 @@ from lastcall.store.postgres.batch import FRESH_SECONDS, BatchStatement
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from trio.testing import MockClock
 
-from tests.support.instances import instance
-
-from .world import PostgresWorld, end, item
+from .world import end, item, registered
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -104,8 +102,7 @@ async def test_a_first_answer_that_took_long_is_asked_for_again_but_not_for_ever
 async def test_a_wrong_estimate_costs_a_try_and_dates_nothing_wrong(
     postgres_store: PostgresStore, wrong_by: float
 ) -> None:
-    world = PostgresWorld(postgres_store)
-    await world.store.register_instance(instance(world.instance_id))
+    world = await registered(postgres_store)
     start = await world.begin(age=10.0)
     now = trio.current_time()
     at = postgres_store._clock.at(now)
@@ -122,8 +119,7 @@ async def test_a_wrong_estimate_costs_a_try_and_dates_nothing_wrong(
 
 async def test_an_estimate_that_was_contradicted_by_a_slow_answer_dates_nothing(postgres_store: PostgresStore) -> None:
     """After an outage in which the clock was set: the first answer takes long, and may be wrong by half of that."""
-    world = PostgresWorld(postgres_store)
-    await world.store.register_instance(instance(world.instance_id))
+    world = await registered(postgres_store)
     start = await world.begin(age=10.0)
     now = trio.current_time()
     at = postgres_store._clock.at(now)
@@ -146,8 +142,7 @@ async def test_an_estimate_that_was_contradicted_by_a_slow_answer_dates_nothing(
 async def test_a_batch_that_was_sent_at_another_time_than_it_says_stores_nothing(
     postgres_store: PostgresStore, late_by: float
 ) -> None:
-    world = PostgresWorld(postgres_store)
-    await world.store.register_instance(instance(world.instance_id))
+    world = await registered(postgres_store)
     start = await world.begin()
     stored = item(start)
 

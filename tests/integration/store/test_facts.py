@@ -16,10 +16,9 @@ from lastcall.store.postgres import PostgresStore
 from lastcall.store.records import FinishedMemory
 
 from tests.support import spoken_facts
-from tests.support.instances import instance
 from tests.support.operators import OPERATOR
 
-from .world import WITHIN, PostgresWorld, deletion, memory
+from .world import WITHIN, PostgresWorld, deletion, memory, registered
 
 PAIRS = 60
 SUPERSEDED_MIN, WRONGLY_CLOSED_MAX = 0.95, 0.02
@@ -27,9 +26,7 @@ SUPERSEDED_MIN, WRONGLY_CLOSED_MAX = 0.95, 0.02
 
 @pytest.fixture
 async def world(postgres_store: PostgresStore) -> PostgresWorld:
-    made = PostgresWorld(postgres_store)
-    await postgres_store.register_instance(instance(made.instance_id))
-    return made
+    return await registered(postgres_store)
 
 
 async def learn(world: PostgresWorld, *texts: str, user: str = "ada") -> UUID:

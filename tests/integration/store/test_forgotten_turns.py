@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import pytest
-from lastcall.memory.reading import read_transcript
 from lastcall.memory.search.recalling import question_of, search_turns
 from lastcall.store.people.reports import erase_user
 from lastcall.store.postgres import PostgresStore
-from lastcall.store.records import FinishedMemory
 
-from tests.support.instances import instance
 from tests.support.operators import OPERATOR
 
-from .world import PostgresWorld
+from .world import PostgresWorld, registered
 
 ABOUT_OSLO = "Where do I live, in Oslo, and do I like the harbour there?"
 
 
 @pytest.fixture
 async def world(postgres_store: PostgresStore) -> PostgresWorld:
-    made = PostgresWorld(postgres_store)
-    await postgres_store.register_instance(instance(made.instance_id))
-    return made
+    return await registered(postgres_store)
 
 
 async def said(world: PostgresWorld, *texts: str, user: str = "ada") -> None:
     """A session in which the user says this, finalized and indexed."""
     start = await world.spoken(user, *texts)
-    (claim,) = await world.store.claim_memory(1, 60.0, session_ids=[start.session_id])
-    reading = read_transcript(claim.transcript)
-    await world.store.finish_memory([FinishedMemory(start.session_id, reading.memories, reading.passages)])
+    await world.finalize(start.session_id)
 
 
 async def found(world: PostgresWorld, question: str, user: str = "ada") -> list[str]:

@@ -6,20 +6,15 @@ from uuid import uuid4
 
 import pytest
 import trio
-from lastcall.memory.reading import read_transcript
 from lastcall.store.postgres import PostgresStore
-from lastcall.store.records import FinishedMemory, SessionStart
+from lastcall.store.records import SessionStart
 
-from tests.support.instances import instance
-
-from .world import WITHIN, PostgresWorld, deletion, end, item
+from .world import WITHIN, PostgresWorld, deletion, end, item, registered
 
 
 @pytest.fixture
 async def world(postgres_store: PostgresStore) -> PostgresWorld:
-    made = PostgresWorld(postgres_store)
-    await postgres_store.register_instance(instance(made.instance_id))
-    return made
+    return await registered(postgres_store)
 
 
 async def talk(world: PostgresWorld, *texts: str, user: str = "ada", indexed: bool = True) -> SessionStart:
@@ -29,9 +24,7 @@ async def talk(world: PostgresWorld, *texts: str, user: str = "ada", indexed: bo
         await world.append(item(start, text, position=position, item_id=f"item_{position}"))
     await world.store.end_session(end(start))
     if indexed:
-        (claim,) = await world.store.claim_memory(1, 60.0, session_ids=[start.session_id])
-        reading = read_transcript(claim.transcript)
-        await world.store.finish_memory([FinishedMemory(start.session_id, reading.memories, reading.passages)])
+        await world.finalize(start.session_id)
     return start
 
 

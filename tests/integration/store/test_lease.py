@@ -16,7 +16,7 @@ from lastcall.store.records import Suspect
 
 from tests.support.instances import instance
 
-from .world import WAIT_SECONDS, PostgresWorld, soon
+from .world import WAIT_SECONDS, PostgresWorld, registered, soon
 
 HEX_DIGITS = 32  # of a UUID
 CLOSED_MAX = 2
@@ -25,9 +25,7 @@ LEASE_CONNECTIONS = "FROM pg_stat_activity WHERE application_name = 'lastcall gu
 
 @pytest.fixture
 async def world(postgres_store: PostgresStore) -> PostgresWorld:
-    world = PostgresWorld(postgres_store)
-    await world.store.register_instance(instance(world.instance_id))
-    return world
+    return await registered(postgres_store)
 
 
 async def another(world: PostgresWorld, instance_id: UUID) -> UUID:

@@ -22,7 +22,19 @@ from lastcall.store.records import EndReason, SessionStart, StoredItem
 from tests.support.instances import instance
 from tests.support.operators import OPERATOR
 
-from .world import OTHER_HASH, PostgresWorld, batch, end, item, key_of, secret_of, soon, start_row, transaction
+from .world import (
+    OTHER_HASH,
+    PostgresWorld,
+    batch,
+    end,
+    item,
+    key_of,
+    registered,
+    secret_of,
+    soon,
+    start_row,
+    transaction,
+)
 
 NO_WAIT_SECONDS = 2.0  # below the statements' timeout of the store
 LOCKED = 50  # rows at once
@@ -33,9 +45,7 @@ COMMIT_BATCH = "SELECT commit_batch(now(), '4 s', $1) AS answer"
 
 @pytest.fixture
 async def world(postgres_store: PostgresStore) -> PostgresWorld:
-    world = PostgresWorld(postgres_store)
-    await world.store.register_instance(instance(world.instance_id))
-    return world
+    return await registered(postgres_store)
 
 
 class Waiter:

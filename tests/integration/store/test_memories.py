@@ -24,9 +24,7 @@ from lastcall.store.records import (
 )
 from trio.testing import MockClock
 
-from tests.support.instances import instance
-
-from .world import LEASE_SECONDS, WITHIN, PostgresWorld, World, deletion, end, gather, item, memory, soon
+from .world import LEASE_SECONDS, WITHIN, World, deletion, end, gather, item, memory, registered, soon
 
 
 async def test_memory_is_pending_only_where_the_user_spoke(world: World) -> None:
@@ -205,8 +203,7 @@ async def test_memory_that_waits_for_another_try_is_not_pending_for_its_user(wor
 
 async def test_memory_of_a_session_that_ended_long_ago_is_not_pending(postgres_store: PostgresStore) -> None:
     """Nobody waits at a begin for what a backlog has not reached."""
-    world = PostgresWorld(postgres_store)
-    await world.store.register_instance(instance(world.instance_id))
+    world = await registered(postgres_store)
     await world.spoken("ada")
     due = "UPDATE conversation_sessions SET memory_due_at = now() - make_interval(secs => $1)"
     for seconds, pending in ((RECENT_SECONDS / 2, True), (2 * RECENT_SECONDS, False)):
@@ -325,12 +322,6 @@ async def test_of_sessions_that_are_finished_together_one_that_is_refused_takes_
 
 
 DUE = "UPDATE conversation_sessions SET memory_due_at = now() + make_interval(secs => $2) WHERE session_id = $1"
-
-
-async def registered(store: PostgresStore) -> PostgresWorld:
-    world = PostgresWorld(store)
-    await store.register_instance(instance(world.instance_id))
-    return world
 
 
 @pytest.mark.parametrize("by_session", [True, False])

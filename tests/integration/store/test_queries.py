@@ -15,9 +15,7 @@ from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from lastcall.store.queries import QUERIES, load_queries
 
-from tests.support.instances import instance
-
-from .world import PostgresWorld, batch, start_row
+from .world import batch, registered, start_row
 
 SOURCES = sorted(Path(lastcall.__file__).parent.rglob("*.py"))
 
@@ -227,8 +225,7 @@ async def test_a_batch_that_was_planned_on_small_tables_reads_none_from_end_to_e
     postgres_store: PostgresStore,
 ) -> None:
     """As on a new database, where statistics were taken early: the next ones come a minute later."""
-    world = PostgresWorld(postgres_store)
-    await postgres_store.register_instance(instance(world.instance_id))
+    world = await registered(postgres_store)
     starts = [start_row(world) for _ in range(20)]
     ids = [{name: str(start[name]) for name in ("session_id", "conversation_id", "instance_id")} for start in starts]
     said = {"position": 1, "role": "user", "content": "hi", "status": "completed", "kind": "message"}

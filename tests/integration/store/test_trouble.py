@@ -15,17 +15,14 @@ from lastcall.store.postgres.network import Connector
 from lastcall.store.postgres.preparation.settings import set_session
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.instances import instance
-
-from .world import PostgresWorld, end, gather, item
+from .world import end, gather, item, registered
 
 CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lastcall'"
 RESET = "ALTER DATABASE postgres RESET default_transaction_read_only"
 
 
 async def test_what_is_acknowledged_while_connections_are_cut_is_stored_once(postgres_store: PostgresStore) -> None:
-    world = PostgresWorld(postgres_store)
-    await world.store.register_instance(instance(world.instance_id))
+    world = await registered(postgres_store)
     start = await world.begin()
     rows = [item(start, str(position), position=position) for position in range(60)]
     results: list[Any] = []
@@ -46,8 +43,7 @@ async def test_what_is_acknowledged_while_connections_are_cut_is_stored_once(pos
 
 async def test_a_database_that_is_read_only_for_a_while_is_written_to_again(postgres_store: PostgresStore) -> None:
     """As in a failover; what waits meanwhile is stored, and who gives up hears why."""
-    world = PostgresWorld(postgres_store)
-    await world.store.register_instance(instance(world.instance_id))
+    world = await registered(postgres_store)
     start, ending = await world.begin(), await world.begin()
     await world.sql("ALTER DATABASE postgres SET default_transaction_read_only = on")
     try:
@@ -75,8 +71,7 @@ async def in_writing_session(store: PostgresStore, sql: str) -> None:
 
 
 async def test_an_end_that_waits_for_a_connection_is_dated_right_all_the_same(postgres_store: PostgresStore) -> None:
-    world = PostgresWorld(postgres_store)
-    await world.store.register_instance(instance(world.instance_id))
+    world = await registered(postgres_store)
     start = await world.begin(age=10.0)
     async with trio.open_nursery() as nursery:
         for _ in range(CONNECTIONS):

@@ -12,15 +12,17 @@ import msgspec
 import trio
 from lastcall.agents.agent import Memory
 from lastcall.auth.identity import Scope
+from lastcall.memory.reading import read_transcript
 from lastcall.store.credentials import ClientSecret, Credential
 from lastcall.store.errors import StoreError
 from lastcall.store.postgres import PostgresStore, open_store
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
-from lastcall.store.records import EndReason, ItemDeletion, SessionEnd, SessionStart, StoredItem
+from lastcall.store.records import EndReason, FinishedMemory, ItemDeletion, SessionEnd, SessionStart, StoredItem
 from lastcall.store.store import Store
 
 from tests.support.fake_rows import SessionRecord
 from tests.support.fake_store import FakeStore
+from tests.support.instances import instance
 from tests.support.operators import OPERATOR
 from tests.support.servers import empty
 
@@ -87,6 +89,12 @@ class World:
             await self.append(item(start, text, position=position))
         await self.store.end_session(end(start))
         return start
+
+    async def finalize(self, session_id: UUID) -> None:
+        """Has the rules read a closed session, and stores what they remember and what is indexed."""
+        (claim,) = await self.store.claim_memory(1, 60.0, session_ids=[session_id])
+        reading = read_transcript(claim.transcript)
+        await self.store.finish_memory([FinishedMemory(session_id, reading.memories, reading.passages)])
 
     async def append(self, *items: StoredItem) -> None:
         await self.store.append_items(items, within=WITHIN)
@@ -244,6 +252,13 @@ def start_row(world: PostgresWorld, credential_id: UUID | None = None) -> dict[s
     ids = {name: uuid4() for name in ("session_id", "conversation_id")}
     credential = {"instance_id": world.instance_id, "credential_id": credential_id}
     return {**ids, **credential, "user_id": "ada", "age_seconds": 0.0}
+
+
+async def registered(store: PostgresStore) -> PostgresWorld:
+    """A world whose instance is registered."""
+    world = PostgresWorld(store)
+    await store.register_instance(instance(world.instance_id))
+    return world
 
 
 @asynccontextmanager
