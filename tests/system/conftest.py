@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from lastcall.cli.entry import run
 from lastcall.embedded import cluster
 from lastcall.store.postgres import open_store
 
 from ..support.chat_page import Visitors
+from ..support.embedded_data import embedded_data
+from ..support.lastcall_command import Answer, Lastcall, kept_logging
 from ..support.processes import run_server
 from ..support.servers import empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Browser
 
@@ -55,3 +60,31 @@ def sql(database_url: str) -> Callable[[str], list[str]]:
         return answer.stdout.splitlines()
 
     return execute
+
+
+@pytest.fixture
+def lastcall(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Lastcall:
+    """The command in this process."""
+    for name in [name for name in os.environ if name.startswith("LASTCALL_") or name == "COLUMNS"]:
+        monkeypatch.delenv(name)
+
+    def command(*arguments: str) -> Answer:
+        with kept_logging():
+            code = run(arguments)
+        out, err = capsys.readouterr()
+        return Answer(code, out, err)
+
+    return command
+
+
+@pytest.fixture
+def ask(lastcall: Lastcall, database_url: str, sql: object) -> Lastcall:
+    """The command in this process, on the test database, which `sql` emptied."""
+    return lambda *arguments: lastcall(*arguments, "--database-url", database_url)
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A directory that any user may enter, unlike pytest's own."""
+    with embedded_data() as directory:
+        yield directory

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import json
-import logging
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
-from uuid import uuid4
 
 import pytest
-import structlog
 import trio
 from lastcall import __version__
-from lastcall.auth.origins import is_loopback
-from lastcall.cli.entry import run
-from lastcall.cli.tables import duration
 from lastcall.config import Settings
-from lastcall.embedded import cluster
-from lastcall.logs import Level, configure, printable, redact, write_line
-
-from tests.support.embedded_data import embedded_data
 
 from ..support.clients import connect
-from ..support.lastcall_command import HOLD_SECONDS, Answer, process
+from ..support.lastcall_command import HOLD_SECONDS, Answer, Lastcall, process
 from ..support.processes import run_server
 from .official.agent import ENDLESS
 
@@ -43,49 +30,6 @@ OLD_SESSIONS = """
     SELECT 'ann-' || i, now() - interval '3 hours' FROM generate_series(1, {count}) AS i
 """
 FLAGS = [each.name for each in fields(Settings) if each.metadata.get("flag")]
-
-
-Lastcall = Callable[..., Answer]
-
-
-@contextmanager
-def kept_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        structlog.reset_defaults()
-
-
-@pytest.fixture
-def lastcall(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Lastcall:
-    """The command in this process."""
-    for name in [name for name in os.environ if name.startswith("LASTCALL_") or name == "COLUMNS"]:
-        monkeypatch.delenv(name)
-
-    def command(*arguments: str) -> Answer:
-        with kept_logging():
-            code = run(arguments)
-        out, err = capsys.readouterr()
-        return Answer(code, out, err)
-
-    return command
-
-
-@pytest.fixture
-def ask(lastcall: Lastcall, database_url: str, sql: object) -> Lastcall:
-    """The command in this process, on the test database, which `sql` emptied."""
-    return lambda *arguments: lastcall(*arguments, "--database-url", database_url)
-
-
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """A directory that any user may enter, unlike pytest's own."""
-    with embedded_data() as directory:
-        yield directory
 
 
 @pytest.mark.parametrize(
@@ -319,28 +263,6 @@ def test_closing_orphans_repairs_and_lists_them(ask: Lastcall, sql: Callable[[st
     assert ask("orphans").code == 0
 
 
-def test_json_output_holds_the_rows_unchanged(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
-    sql(OLD_SESSIONS.format(count=1))
-    sql("INSERT INTO user_memories (user_id, kind, content) VALUES ('ann', 'fact', E'tea \\x1b[31m')")
-    (session_id,) = sql("SELECT session_id FROM conversation_sessions")
-    (session,) = json.loads(ask("sessions", "--json").out)
-    assert (session["session_id"], session["state"], session["session_end"]) == (session_id, "orphaned", None)
-    assert session["session_start"].endswith("Z")
-    (day,) = json.loads(ask("stats", "--json").out)
-    assert (day["total_sessions"], day["still_active"], day["avg_duration"]) == (1, 1, None)
-    answer = json.loads(ask("memories", "ann", "--json").out)
-    assert answer["memories"][0]["content"] == "tea \x1b[31m"
-    assert answer["backlog"] == {"pending": 0, "failed": 0, "attempts_max": 0, "last_error": None}
-
-
-@pytest.mark.parametrize("asked", ["jose\u0301", " josé "])
-def test_a_user_is_asked_for_in_any_form_of_the_name(
-    ask: Lastcall, sql: Callable[[str], list[str]], asked: str
-) -> None:
-    sql("INSERT INTO user_memories (user_id, kind, content) VALUES ('josé', 'fact', 'tea')")
-    assert [each["content"] for each in json.loads(ask("memories", asked, "--json").out)["memories"]] == ["tea"]
-
-
 LEARNED = """
     WITH talk AS (INSERT INTO conversations (user_id) VALUES ('{user}') RETURNING conversation_id, user_id),
     meeting AS (INSERT INTO conversation_sessions (conversation_id, user_id)
@@ -353,338 +275,6 @@ LEARNED = """
     SELECT user_id, 'like', 'I like tea.', 'I like tea.', session_id, 'item_tea' FROM meeting RETURNING memory_id
 """
 KNOWN = "SELECT content FROM user_memories WHERE user_id = '{user}'"
-
-
-def test_a_memory_is_corrected_without_secrets_and_of_its_own_user_only(
-    ask: Lastcall, sql: Callable[[str], list[str]]
-) -> None:
-    (memory_id,) = sql(LEARNED.format(user="josé"))
-    (other,) = sql(LEARNED.format(user="ben"))
-    assert ask("memories", "edit", "ben", memory_id, "x") == Answer(2, "", f"lastcall: ben has no memory {memory_id}\n")
-    answer = ask("memories", "edit", "jose\u0301", memory_id, " I like  coffee, my password is hunter2 ")
-    says = "I like coffee, my password is [redacted]"
-    assert answer == Answer(0, f"Memory {memory_id} says now: {says}\n", "")
-    assert sql(KNOWN.format(user="josé")) == [says]
-    edited = json.loads(ask("memories", "edit", "josé", memory_id, "I like cocoa.", "--json").out)
-    assert edited == {"edited": int(memory_id), "content": "I like cocoa."}
-    for content in (" ", "x" * 1001):
-        assert "1 to 1000 characters" in ask("memories", "edit", "josé", memory_id, content).err
-    assert sql(KNOWN.format(user="ben")) == ["I like tea."]
-    assert sql(f"SELECT edited_at IS NULL FROM user_memories WHERE memory_id = {other}") == ["t"]
-
-
-def test_a_memory_is_forgotten_by_its_own_user_only(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
-    (memory_id,) = sql(LEARNED.format(user="josé"))
-    (other,) = sql(LEARNED.format(user="ben"))
-    assert ask("memories", "forget", "ben", memory_id).err == f"lastcall: ben has no memory {memory_id}\n"
-    assert ask("memories", "forget", "jose\u0301", memory_id) == Answer(0, f"Memory {memory_id} is forgotten.\n", "")
-    assert sql(KNOWN.format(user="josé")) == []
-    assert sql("SELECT count(*) FROM memory_tombstones WHERE user_id = 'josé'") == ["1"]
-    assert ask("memories", "forget", "josé", memory_id).code == 2
-    assert json.loads(ask("memories", "forget", "ben", other, "--json").out) == {"forgotten": int(other)}
-    assert "ID" in ask("memories", "forget", "ben", "tea").err
-
-
-def test_a_user_is_exported_as_lines_of_json(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
-    sql(LEARNED.format(user="josé"))
-    sql(LEARNED.format(user="ben"))
-    records = [json.loads(line) for line in ask("users", "export", "jose\u0301").out.splitlines()]
-    assert [each["type"] for each in records] == ["memories", "sessions", "conversations", "messages"]
-    memory, session, conversation, message = records
-    assert (memory["content"], memory["quote"], memory["superseded_at"]) == ("I like tea.", "I like tea.", None)
-    assert memory["source_session_id"] == session["session_id"] == message["session_id"]
-    assert (message["role"], message["content"]) == ("user", "I like tea. josé")
-    assert message["conversation_id"] == conversation["conversation_id"] == session["conversation_id"]
-    assert ask("users", "export", "nobody") == Answer(2, "", "lastcall: nothing is stored of nobody\n")
-
-
-def test_a_user_is_erased_once_that_is_confirmed(
-    ask: Lastcall, sql: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sql(LEARNED.format(user="josé"))
-    sql(LEARNED.format(user="ben"))
-    for flags in ([], ["--json"]):
-        with monkeypatch.context() as patch:
-            patch.setattr("sys.stdin", io.StringIO("n\n"))
-            answer = ask("users", "erase", "josé", *flags)
-        assert (answer.code, answer.out) == (130, "")
-        assert "Delete all conversations, memories and keys of josé?" in answer.err
-    assert sql(KNOWN.format(user="josé")) == ["I like tea."]
-    erased = "josé is erased: 1 sessions, 1 messages and 1 memories.\n"
-    assert ask("users", "erase", "jose\u0301", "--yes") == Answer(0, erased, "")
-    for table in ("conversations", "conversation_sessions", "user_memories"):
-        assert sql(f"SELECT user_id FROM {table}") == ["ben"]
-    counts = json.loads(ask("users", "erase", "ben", "--yes", "--json").out)
-    assert counts == {"user_id": "ben", "sessions": 1, "messages": 1, "memories": 1}
-    assert sql("SELECT FROM messages") == []
-
-
-def test_an_empty_result_is_one_line(ask: Lastcall) -> None:
-    assert ask("sessions").out == "No sessions.\n"
-    assert ask("stats").out == "No sessions in the last 7 days.\n"
-    assert ask("memories", "ann").out.splitlines()[0] == "No memories of ann."
-    assert ask("orphans").out.splitlines()[0] == "No orphaned sessions."
-    assert json.loads(ask("sessions", "--json").out) == []
-
-
-@pytest.mark.parametrize("columns", [80, 160])
-@pytest.mark.parametrize("command", ["sessions", "orphans", "memories", "stats"])
-def test_tables_fit_the_terminal_and_keep_ids_whole(
-    ask: Lastcall,
-    sql: Callable[[str], list[str]],
-    monkeypatch: pytest.MonkeyPatch,
-    columns: int,
-    command: str,
-) -> None:
-    sql("INSERT INTO conversation_sessions (user_id) VALUES (repeat('ann', 80))")
-    sql(
-        "INSERT INTO user_memories (user_id, kind, content, source_session_id)"
-        " SELECT user_id, 'fact', repeat('tea and ', 100), session_id FROM conversation_sessions"
-    )
-    (session_id,) = sql("SELECT session_id FROM conversation_sessions")
-    monkeypatch.setenv("COLUMNS", str(columns))
-    lines = ask(command).out.splitlines()
-    assert max(map(len, lines)) <= columns
-    assert command == "stats" or any(session_id in line for line in lines)
-
-
-def test_in_a_pipe_each_row_is_one_line_without_escapes(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
-    sql(
-        "INSERT INTO user_memories (user_id, kind, content) SELECT 'ann', 'fact', E'\\x1b[2J\\n' || repeat('tea ', 200)"
-    )
-    header, row, backlog = ask("memories").out.splitlines()
-    assert header.split()[:2] == ["id", "user"]
-    assert "\ufffd[2J" in row
-    assert row.count("tea") == 200
-    assert backlog.startswith("Memory of ended sessions")
-
-
-def test_a_query_creates_no_database(lastcall: Lastcall, tmp_path: Path) -> None:
-    answer = lastcall("sessions", "--data-dir", str(tmp_path / "none"))
-    assert (answer.code, answer.err.count("\n")) == (2, 1)
-    assert "lastcall serve" in answer.err
-    assert not (tmp_path / "none").exists()
-
-
-@pytest.mark.parametrize("broken", ["port", "certificate"])
-def test_a_server_that_cannot_listen_starts_and_makes_nothing(lastcall: Lastcall, data_dir: Path, broken: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        options = {
-            "port": ("--port", str(taken.getsockname()[1])),
-            "certificate": ("--port", "0", "--tls-cert", str(data_dir / "none"), "--tls-key", str(data_dir / "none")),
-        }
-        answer = lastcall("serve", *options[broken], "--agent", "echo", "--data-dir", str(data_dir / "new"))
-    assert (answer.code, answer.err.count("\n")) == (2, 1)
-    assert list(data_dir.iterdir()) == []
-
-
-def test_a_given_database_url_is_printed_back(lastcall: Lastcall, database_url: str) -> None:
-    assert lastcall("database-url", "--database-url", database_url) == Answer(0, f"{database_url}\n", "")
-
-
-def test_a_connection_string_for_libpq_is_printed_as_a_url_that_works(lastcall: Lastcall, database_url: str) -> None:
-    [directory] = parse_qs(urlsplit(database_url).query)["host"]
-    words = f"host={directory} user=postgres dbname=postgres connect_timeout=10 keepalives_idle=30"
-    answer = lastcall("database-url", "--database-url", words)
-    assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 42", answer.out.strip()).stdout == "42\n"
-    assert "connect_timeout" not in answer.out
-    assert lastcall("sessions", "--database-url", words) == lastcall("sessions", "--database-url", database_url)
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({"DATABASE_URL": "postgresql://handed.out/x"}, "postgresql://handed.out/x"),
-        ({"DATABASE_URL": "postgresql://h/x", "LASTCALL_DATABASE_URL": "postgresql://ours/x"}, "postgresql://ours/x"),
-    ],
-)
-def test_a_platform_may_hand_out_the_url(
-    lastcall: Lastcall, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
-) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert lastcall("database-url").out == f"{expected}\n"
-
-
-def test_variables_of_another_database_do_not_touch_the_embedded_one(
-    lastcall: Lastcall, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in (("PGSERVICE", "none"), ("PGHOSTADDR", "127.0.0.9"), ("PGTARGETSESSIONATTRS", "standby")):
-        monkeypatch.setenv(name, value)
-    assert lastcall("keys", "create", "ada", "--data-dir", str(data_dir)).code == 0
-
-
-def test_database_url_prints_a_url_that_works_until_stop(lastcall: Lastcall, data_dir: Path) -> None:
-    place = ("--data-dir", str(data_dir))
-    answer = lastcall("database-url", *place)
-    assert (answer.code, answer.err.count("\n")) == (0, 1)
-    assert "--stop" in answer.err
-    (url,) = answer.out.splitlines()
-    assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 42", url).stdout == "42\n"
-    assert lastcall("migrate", *place).code == 0
-    assert lastcall("sessions", *place).out == "No sessions.\n"
-    assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 43", url).stdout == "43\n"  # a query left it running
-    assert "was stopped" in lastcall("database-url", "--stop", *place).err
-    assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 42", url).returncode != 0
-    assert "was not running" in lastcall("database-url", "--stop", *place).err
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [
-        ("127.0.0.1", True),
-        ("127.9.9.9", True),
-        ("::1", True),
-        ("localhost", True),
-        ("0.0.0.0", False),
-        ("::", False),
-        ("10.0.0.1", False),
-        ("localhost.example", False),
-        ("", False),
-    ],
-)
-def test_loopback_addresses(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("at postgresql://u:p@ss@h/db now", "at postgresql://u:***@h/db now"),
-        ("postgres://:p@h", "postgres://:***@h"),
-        ("postgresql:///db?user=u&password=p%20q&host=/x", "postgresql:///db?user=u&password=***&host=/x"),
-        ("postgresql://u@h:5432/db", "postgresql://u@h:5432/db"),
-        ("Bearer sk-AbC_12" + "x" * 37 + " wrong", "Bearer sk-AbC_12*** wrong"),
-        ("openai-insecure-api-key.ek_" + "y" * 43, "openai-insecure-api-key.ek_***"),
-        ("Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln-_", "Bearer eyJ***"),
-        ("eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.", "eyJ***"),
-        ("a task-force of ek_ and sk-short", "a task-force of ek_ and sk-short"),
-    ],
-)
-def test_secrets_are_redacted(text: str, shown: str) -> None:
-    assert redact(text) == shown
-
-
-# --- keys
-
-
-def test_a_key_is_printed_once_and_stored_as_a_hash(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
-    made = ask("keys", "create", "ada")
-    key = made.out.strip()
-    assert re.fullmatch(r"sk-[\w-]{43}", key)
-    assert "shown only once" in made.err
-    assert key not in made.err
-    assert sql("SELECT subject, scope, prefix FROM api_keys") == [f"ada|user|{key[:9]}"]
-    assert sql(f"SELECT secret_hash = sha256('{key}') FROM api_keys") == ["t"]
-    dump = "\n".join(sql("SELECT k::text FROM api_keys k"))
-    listed = ask("keys", "list")
-    assert f"{key[:9]}…" in listed.out
-    assert key[9:] not in dump + listed.out + ask("keys", "list", "--json").out
-
-
-def test_a_key_is_created_listed_and_revoked_as_json(ask: Lastcall) -> None:
-    made = json.loads(ask("keys", "create", "backend", "--scope", "service", "--json").out)
-    assert (made["subject"], made["scope"]) == ("backend", "service")
-    [listed] = json.loads(ask("keys", "list", "--json").out)
-    assert (listed["key_id"], listed["revoked_at"], listed["active_sessions"]) == (made["key_id"], None, 0)
-    revoked = json.loads(ask("keys", "revoke", made["key_id"], "--json").out)
-    assert (revoked["id"], revoked["closed_sessions"]) == (made["key_id"], 0)
-    again = json.loads(ask("keys", "revoke", made["key_id"], "--json").out)
-    assert again["revoked_at"] == revoked["revoked_at"]
-
-
-def test_revoking_an_unknown_key_is_a_mistake(ask: Lastcall) -> None:
-    answer = ask("keys", "revoke", str(uuid4()))
-    assert (answer.code, answer.err.count("\n")) == (2, 1)
-    assert "lastcall keys list" in answer.err
-
-
-def test_an_empty_key_list_says_who_may_connect(ask: Lastcall) -> None:
-    assert "any client that can reach the server" in ask("keys", "list").out
-
-
-def test_a_key_can_be_created_before_the_first_start(lastcall: Lastcall, data_dir: Path) -> None:
-    answer = lastcall("keys", "create", "ada", "--data-dir", str(data_dir))
-    assert (answer.code, answer.out[:3]) == (0, "sk-")
-    assert "ada" in lastcall("keys", "list", "--data-dir", str(data_dir)).out
-
-
-# --- listening beyond loopback
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_without_keys_only_loopback_is_served(durable_url: str, sql: Callable[[str], list[str]], host: str) -> None:
-    arguments = ("serve", "--port", "0", "--agent", "echo", "--database-url", durable_url, "--host", host)
-    answer = process(*arguments)
-    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
-    assert "lastcall keys create" in answer.err
-
-
-def test_with_a_key_or_a_token_secret_any_address_is_served(
-    database_url: str, sql: Callable[[str], list[str]], ask: Lastcall, tmp_path: Path
-) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("s" * 32)
-    everywhere = ("--agent", "echo", "--database-url", database_url, "--host", "0.0.0.0")
-    with run_server(*everywhere, "--jwt-secret-file", str(secret)) as server:
-        assert server.url.startswith("http://0.0.0.0:")
-    ask("keys", "create", "ada")
-    with run_server(*everywhere) as server:
-        assert server.url.startswith("http://0.0.0.0:")
-
-
-@pytest.mark.parametrize("level", ["warning", "debug"])
-def test_library_logs_carry_tracebacks_only_at_debug(capsys: pytest.CaptureFixture[str], level: Level) -> None:
-    with kept_logging():
-        configure(json_logs=True, level=level)
-        cause = OSError(f"no way to postgresql://u:{SECRET}@h")
-        logging.getLogger("asyncpg.pool").error("Failed to restore the pool connection floor", exc_info=cause)
-        logging.getLogger("httpx").info("too much")
-    (line,) = capsys.readouterr().out.splitlines()
-    event = json.loads(line)
-    assert (event["event"], event["level"]) == ("Failed to restore the pool connection floor", "error")
-    assert ("exception" in event) == (level == "debug")
-    assert SECRET not in line
-
-
-def test_the_console_shows_warnings_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with kept_logging():
-        configure(json_logs=False, level="warning")
-        structlog.get_logger().info("unseen")
-        structlog.get_logger().warning("seen", user="\x1bann")
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.endswith("[warning] seen user=\ufffdann\n")
-    assert err.count("\n") == 1
-
-
-def test_a_closed_log_pipe_is_ignored() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    stream = os.fdopen(writer, "w")
-    write_line(stream, "into the void")
-    with pytest.raises(BrokenPipeError):
-        stream.close()
-
-
-def test_user_text_cannot_control_the_terminal() -> None:
-    assert printable("a\x1b[31m\r\u202eb\n\tç") == "a\ufffd[31m\ufffd\ufffdb\n\tç"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [
-        (None, "-"),
-        (0.04, "0.0 s"),
-        (59.94, "59.9 s"),
-        (59.96, "1 min 00 s"),
-        (3599.9, "1 h 00 min"),
-        (86_399, "23 h 59 min"),
-        (444 * 3600, "18 d 12 h"),
-    ],
-)
-def test_durations_have_at_most_two_units(seconds: float | None, shown: str) -> None:
-    assert duration(seconds) == shown
 
 
 def test_a_server_warns_at_its_start_of_secrets_that_others_can_read(database_url: str, tmp_path: Path) -> None:
