@@ -233,8 +233,10 @@ async def test_a_server_has_one_and_leaves_none_behind(database_url: str, number
 
 
 async def say(server: ServerProcess, text: str) -> None:
+    """Returns once the session has ended: two that are finalized together are tried again alone, in a new process."""
     async with connect(server.url, user="ada") as client:
         await client.say(text)
+    await trio.to_thread.run_sync(server.wait_for, "session_ended")
 
 
 @pytest.mark.slow

@@ -77,6 +77,7 @@ class Conversation:
         self._timeline = Timeline(opening.history, session.memory.add, older=opening.older)
         self._replay: Sequence[ConversationEntry] = list(self._timeline)[-opening.replay :] if opening.replay else ()
         self._briefing = briefing(opening.known, session.conversation_id)
+        self._unstored_deleted: list[ConversationEntry] = []  # of the active response, so at most OUTPUT_ITEMS_MAX
         self._config_held = 0
         self._past: Past | None = None  # a user without one costs no statement more
         if opening.known.has_past:
@@ -222,13 +223,18 @@ class Conversation:
         entry = self._timeline.get(event.item_id)
         if entry is not None and entry.pending:
             entry.deleted = True  # its response goes on, and stores it as deleted
-        else:
+            self._unstored_deleted = [each for each in self._unstored_deleted if each.pending] + [entry]
+        elif entry is not None or not self._is_deleted_unstored(event.item_id):
             await self._mark_deleted(event, entry)
         if entry is not None:
             self._timeline.remove(entry)
         if self._past is not None:
             self._past.forget(event.item_id)
         self._outbox.emit(server_events.ItemDeleted(item_id=event.item_id))
+
+    def _is_deleted_unstored(self, item_id: str) -> bool:
+        """Whether this deletes an item again that its response has not stored yet: no error, as for a stored one."""
+        return any(each.pending and each.item.id == item_id for each in self._unstored_deleted)
 
     async def _mark_deleted(self, event: ItemDelete, entry: ConversationEntry | None) -> None:
         if "\0" in event.item_id:

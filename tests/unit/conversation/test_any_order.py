@@ -630,6 +630,7 @@ ANSWER = Step({"type": "response.create"})
 @example([creation("Hello", id="a"), touch("delete", "a"), creation("Hi", id="a"), touch("delete", "a")])
 @example([ANSWER, touch("delete", item=0), agents("Well", gone=0), touch("retrieve", item=0), Step(seconds=5.0)])
 @example([ANSWER, Step(seconds=5.0), touch("delete", item=0), agents("Well", gone=0), touch("delete", gone=0)])
+@example([ANSWER, touch("delete", item=0), touch("delete", gone=0), Step(seconds=5.0), touch("delete", gone=0)])
 @given(steps)
 def test_any_order_of_events_is_answered_as_the_model_predicts(sequence: list[Step]) -> None:
     patient(sequence)
