@@ -1382,6 +1382,85 @@ DO $$ BEGIN
     END IF;
 END $$;
 
+-- ------------------------------------------------------------------------------------- what is not kept for ever
+
+-- A batch of what is older than it may become: of ended sessions that began before `until`, the oldest first and behind
+-- the session `behind_id`, which began at `behind`, the transcripts; with_sessions: and the sessions themselves, with
+-- conversations that have no others. What is remembered of them stays, without the item that it came from. Passed over:
+-- sessions whose memory is pending, and those that somebody is at. Returns {"messages", "sessions", "behind",
+-- "behind_id"}, the last two null once there are no more; NULL: another one is at it, and the caller is not patient.
+CREATE OR REPLACE FUNCTION drop_transcripts(
+    until timestamptz, behind timestamptz, behind_id uuid, sessions_max integer, messages_max integer,
+    with_sessions boolean, patient boolean
+) RETURNS jsonb LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    due           uuid[];
+    theirs        uuid[];
+    last          record;
+    messages_gone integer;
+    sessions_gone integer := 0;
+BEGIN
+    IF patient THEN
+        PERFORM pg_advisory_xact_lock(hashtext('lastcall retention'));
+    ELSIF NOT pg_try_advisory_xact_lock(hashtext('lastcall retention')) THEN
+        RETURN NULL;
+    END IF;
+    SELECT session_start, session_id INTO last
+      FROM (SELECT session_start, session_id FROM conversation_sessions
+             WHERE session_start < until AND session_start >= behind AND (session_start, session_id) > (behind, behind_id)
+             ORDER BY session_start, session_id LIMIT sessions_max) page
+     ORDER BY session_start DESC, session_id DESC LIMIT 1;
+    IF last IS NULL THEN
+        RETURN jsonb_build_object('messages', 0, 'sessions', 0, 'behind', NULL, 'behind_id', NULL);
+    END IF;
+    SELECT array_agg(session_id), array_agg(DISTINCT conversation_id) INTO due, theirs
+      FROM (SELECT session_id, conversation_id FROM conversation_sessions
+             WHERE session_start BETWEEN behind AND last.session_start
+               AND (session_start, session_id) > (behind, behind_id)
+               AND (session_start, session_id) <= (last.session_start, last.session_id)
+               AND NOT is_active AND memory_status <> 'pending'
+             FOR UPDATE SKIP LOCKED) free;
+
+    UPDATE user_memories SET source_item_id = NULL WHERE source_session_id = ANY (due) AND source_item_id IS NOT NULL;
+    UPDATE superseded_memories SET source_item_id = NULL
+     WHERE source_session_id = ANY (due) AND source_item_id IS NOT NULL;
+    -- All at once, where the trigger on messages would take their words out turn by turn.
+    DELETE FROM recall_passages p USING conversation_sessions s
+     WHERE s.session_id = ANY (due) AND p.user_id = s.user_id AND p.session_id = s.session_id;
+    DELETE FROM messages WHERE message_id IN (
+        SELECT message_id FROM messages WHERE session_id = ANY (due) LIMIT messages_max);
+    GET DIAGNOSTICS messages_gone = ROW_COUNT;
+    IF messages_gone = messages_max THEN -- there may be more of these sessions
+        RETURN jsonb_build_object('messages', messages_gone, 'sessions', 0, 'behind', behind, 'behind_id', behind_id);
+    END IF;
+
+    IF with_sessions THEN
+        DELETE FROM conversation_sessions WHERE session_id = ANY (due);
+        GET DIAGNOSTICS sessions_gone = ROW_COUNT;
+        -- A begin that is not committed holds its conversation; one that comes later finds none. A statement of its own,
+        -- since the sessions that count are those at the time of the lock.
+        SELECT array_agg(conversation_id) INTO theirs
+          FROM (SELECT conversation_id FROM conversations WHERE conversation_id = ANY (theirs) FOR UPDATE SKIP LOCKED) free;
+        DELETE FROM conversations c WHERE conversation_id = ANY (theirs)
+           AND NOT EXISTS (SELECT FROM conversation_sessions s WHERE s.conversation_id = c.conversation_id);
+    END IF;
+    RETURN jsonb_build_object('messages', messages_gone, 'sessions', sessions_gone,
+                              'behind', last.session_start, 'behind_id', last.session_id);
+END $$;
+
+-- Returns how many lines of the audit log are gone: of the oldest `lines_max`, those from before `until`.
+CREATE OR REPLACE FUNCTION drop_audit(until timestamptz, lines_max integer) RETURNS integer
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    gone integer;
+BEGIN
+    -- The oldest by their ids, and then by date: there is no index on dates.
+    DELETE FROM audit_log WHERE done_at < until AND audit_id IN (
+        SELECT audit_id FROM audit_log ORDER BY audit_id LIMIT lines_max FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    RETURN gone;
+END $$;
+
 -- ------------------------------------------------------------------------------------ views for operators
 
 -- The state of each session: 'live', 'orphaned' (active, but no living server owns it) or 'ended'. In the second after

@@ -156,6 +156,16 @@ class Settings:
         2.0, "Seconds of CPU time to extract one session's memories by rules.", flag=False
     )
     memory_days: float | None = setting(None, "Days that a memory is kept after it was said; default: forever.")
+    transcript_days: float | None = setting(
+        None,
+        "Days that what was said is kept, from the start of its session; default: forever. What is remembered of it has"
+        " --memory-days.",
+    )
+    session_days: float | None = setting(
+        None, "Days that a session is kept, from its start, and its transcript no longer than it; default: forever."
+    )
+    audit_days: float | None = setting(None, "Days that a line of the audit log is kept; default: forever.")
+    retention_seconds: float = setting(600.0, "Seconds between searches for what is kept too long.", flag=False)
     memory_workers: int = setting(4, "Sessions whose memory is finalized concurrently.", flag=False)
     memory_attempts_max: int = setting(5, "Attempts at one session's memory before it counts as failed.", flag=False)
     memory_sweep_seconds: float = setting(

@@ -37,6 +37,7 @@ from .sessions.instance import open_instance
 from .sessions.reaper import Reaper
 from .sessions.reconciler import Reconciler
 from .sessions.registry import Registry
+from .sessions.retention import Retention
 from .sessions.revocations import finish_revocations
 from .shutdown import (
     END_SESSIONS,
@@ -173,6 +174,7 @@ async def serve_sessions(
             repairs.start_soon(reconciler.run)
             repairs.start_soon(finish_revocations, store)
             repairs.start_soon(Census(store, lease, registry).run)
+            repairs.start_soon(Retention(store, settings, metrics).run)
             with trio.CancelScope() as memory_budget:
                 async with open_finalizer(store, agent, settings, read) as finalizer:
                     services = Services(

@@ -13,6 +13,7 @@ from . import __version__
 from .logs import lines_dropped
 
 LAG_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+DROPPED_FROM = ("messages", "conversation_sessions", "audit_log")
 RESPONSE_STATUSES = ("completed", "cancelled", "incomplete", "failed")
 PIECE_BUCKETS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -67,6 +68,9 @@ class Metrics:
             ["limit"],
             registry=self.registry,
         )
+        self.rows_dropped = Counter(
+            "lastcall_rows_dropped", "Rows deleted for being kept long enough", ["table"], registry=self.registry
+        )
         self.held_bytes = Gauge(
             "lastcall_memory_held_bytes", "Memory held by sessions and requests, as counted", registry=self.registry
         )
@@ -93,6 +97,10 @@ class Metrics:
         self._responses[status].inc()
         if first_piece_seconds is not None:
             self.first_piece_seconds.observe(first_piece_seconds)
+
+    def count_dropped(self, messages: int, sessions: int, audit_lines: int) -> None:
+        for table, rows in zip(DROPPED_FROM, (messages, sessions, audit_lines), strict=True):
+            self.rows_dropped.labels(table).inc(rows)
 
     def count_refusal(self, limit: str) -> None:
         self.limits_refused.labels(limit).inc()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -80,3 +82,23 @@ def test_database_url_prints_a_url_that_works_until_stop(lastcall: Lastcall, dat
     assert "was stopped" in lastcall("database-url", "--stop", *place).err
     assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 42", url).returncode != 0
     assert "was not running" in lastcall("database-url", "--stop", *place).err
+
+
+def test_what_is_kept_too_long_is_deleted_by_hand(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
+    sql(
+        "INSERT INTO conversation_sessions (user_id, is_active, session_start, session_end)"
+        " SELECT 'ada', false, at, at FROM (VALUES (timestamptz '2020-01-01Z'), (now())) AS session (at)"
+    )
+    counts = "0 messages, 1 sessions and 0 lines of the audit log"
+    assert ask("prune", "--session-days", "365", "--dry-run") == Answer(0, f"To be deleted: {counts}.\n", "")
+    assert sql("SELECT count(*) FROM conversation_sessions") == ["2"]
+    assert ask("prune", "--session-days", "365") == Answer(0, f"Deleted: {counts}.\n", "")
+    assert sql("SELECT count(*) FROM conversation_sessions") == ["1"]
+    pruned = json.loads(ask("prune", "--session-days", "365", "--transcript-days", "1", "--json").out)
+    assert pruned == {"messages": 0, "sessions": 0, "audit_lines": 0}
+
+
+@pytest.mark.parametrize("days", [[], ["--session-days", "0"], ["--audit-days", "1e9"], ["--transcript-days", "nan"]])
+def test_nothing_is_deleted_without_a_number_of_days(ask: Lastcall, days: list[str]) -> None:
+    answer = ask("prune", *days)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)

@@ -18,6 +18,7 @@ from .chat.command import chat
 from .configuration.config import config
 from .database.adopt import import_sessions
 from .database.migrate import migrate
+from .database.prune import prune
 from .database.url import database_url
 from .doctor import doctor
 from .keys import keys
@@ -104,6 +105,7 @@ for command in (
     keys,
     import_sessions,
     migrate,
+    prune,
     doctor,
     config,
     database_url,

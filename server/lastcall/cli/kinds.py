@@ -23,7 +23,7 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 class Seconds(click.FloatRange):
-    """A finite number of seconds or hours; click's own range accepts nan and inf."""
+    """A finite number of seconds, hours or days; click's own range accepts nan and inf."""
 
     name = "number"
 

@@ -14,7 +14,7 @@ import click
 from ..config import ENVIRONMENT_PREFIX, Settings
 from ..limits.limit import beyond
 from .configuration.file import FILE_VARIABLE, BadFile, FileKind, use_file
-from .kinds import DatabaseUrl, Origin, ProxyNetwork, Seconds
+from .kinds import DAYS_MAX, DatabaseUrl, Origin, ProxyNetwork, Seconds
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -93,8 +93,13 @@ def _file_kind(setting: Field[Any]) -> FileKind:
 
 def question_options(command: Command) -> Command:
     """Adds the options of every command that queries the database: --database-url, --data-dir and --json."""
+    return question_options_with()(command)
+
+
+def question_options_with(*names: str) -> Callable[[Command], Command]:
+    """Returns a decorator that adds these options, and one for each of these settings."""
     for_machines = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-    return settings_options(("database_url", "data_dir"))(for_machines(command))
+    return lambda command: settings_options((*names, "database_url", "data_dir"))(for_machines(command))
 
 
 def limit_option(rows: int) -> Callable[[Command], Command]:
@@ -154,6 +159,8 @@ def _type(name: str, kind: type) -> Any:
         return special[name]
     if kind is int:
         return click.IntRange(min=1)
+    if name.endswith("_days"):
+        return Seconds(min=0, min_open=True, max=DAYS_MAX)
     if kind is float:
         return Seconds(min=0, min_open=name.endswith(("_interval", "_timeout", "_per_second")))
     if kind is Path:

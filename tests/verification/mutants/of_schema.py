@@ -9,6 +9,7 @@ STORE = "tests/integration/store"
 SCHEMA, LEASE, LOCKED_ROWS = f"{STORE}/test_schema.py", f"{STORE}/test_lease.py", f"{STORE}/test_locked_rows.py"
 ENDS, ITEMS, CREDENTIALS = f"{STORE}/test_ends.py", f"{STORE}/test_stored_items.py", f"{STORE}/test_credentials.py"
 MEMORY_TESTS = f"{STORE}/test_memories.py"
+RETENTION = f"{STORE}/test_retention.py"
 BATCH_TESTS = f"{STORE}/test_batches.py"
 INSTANCE = "tests/integration/sessions/test_instance.py"
 LATE_BATCH = f"{STORE}/test_clock.py::test_a_batch_that_was_sent_at_another_time_than_it_says_stores_nothing"
@@ -449,6 +450,49 @@ MEMORIES = (
     ),
 )
 
+KEPT = (
+    mutant(
+        "a session that is active is deleted with the old ones",
+        SCHEMA_SQL,
+        "               AND NOT is_active AND memory_status <> 'pending'\n",
+        "               AND memory_status <> 'pending'\n",
+        LOST,
+        test=f"{RETENTION}::test_what_is_not_over_is_kept",
+    ),
+    mutant(
+        "a transcript is deleted before it is remembered",
+        SCHEMA_SQL,
+        "               AND NOT is_active AND memory_status <> 'pending'\n",
+        "               AND NOT is_active\n",
+        REMEMBER,
+        test=f"{RETENTION}::test_what_is_not_over_is_kept",
+    ),
+    mutant(
+        "what is remembered goes with its transcript",
+        SCHEMA_SQL,
+        "    UPDATE user_memories SET source_item_id = NULL WHERE source_session_id = ANY (due)",
+        "    UPDATE user_memories SET source_item_id = NULL WHERE false",
+        REMEMBER,
+        test=f"{RETENTION}::test_old_transcripts_go_and_what_is_remembered_stays",
+    ),
+    mutant(
+        "sessions that began at the same moment as the last of a batch are never deleted",
+        SCHEMA_SQL,
+        "AND session_start >= behind AND (session_start, session_id) > (behind, behind_id)\n",
+        "AND session_start > behind\n",
+        BOUND,
+        test=f"{RETENTION}::test_sessions_of_the_same_moment_are_all_found",
+    ),
+    mutant(
+        "servers delete old transcripts at the same time",
+        SCHEMA_SQL,
+        "ELSIF NOT pg_try_advisory_xact_lock(hashtext('lastcall retention'))",
+        "ELSIF false",
+        BOUND,
+        test=f"{RETENTION}::test_one_server_at_a_time",
+    ),
+)
+
 VIEWS = (
     mutant(
         "a session whose instance stopped counts as live",
@@ -469,4 +513,4 @@ VIEWS = (
     ),
 )
 
-MUTANTS = GUARDS + KEYS + BATCHES + DELETIONS + MEMORIES + VIEWS
+MUTANTS = GUARDS + KEYS + BATCHES + DELETIONS + MEMORIES + KEPT + VIEWS

@@ -182,3 +182,22 @@ SELECT user_id,
 -- $1: seconds back, $2: width of a bucket in seconds.
 SELECT kind, extract(epoch FROM bucket)::bigint AS bucket, label, sessions
   FROM session_chart(now() - make_interval(secs => $1), make_interval(secs => $2));
+
+-- name: drop_transcripts
+-- $1: seconds that are kept. $2, $3: behind that start and session, as the last call returned them. $4, $5: at most so
+-- many sessions and messages. $6: and the sessions themselves. $7: waits for another one that is at it.
+SELECT drop_transcripts(now() - make_interval(secs => $1), coalesce($2::text, '-infinity')::timestamptz,
+                        coalesce($3::text, '00000000-0000-0000-0000-000000000000')::uuid, $4, $5, $6, $7) AS dropped;
+
+-- name: drop_audit
+-- $1: seconds that are kept. $2: at most so many lines.
+SELECT drop_audit(now() - make_interval(secs => $1), $2) AS dropped;
+
+-- name: count_droppable
+-- Of what is older than $1, $2 and $3 seconds: messages, sessions and lines of the audit log; NULL: kept for ever.
+SELECT (SELECT count(*) FROM messages m JOIN conversation_sessions s USING (session_id)
+         WHERE session_start < now() - make_interval(secs => least($1::double precision, $2))
+           AND NOT is_active AND memory_status <> 'pending') AS messages,
+       (SELECT count(*) FROM conversation_sessions WHERE session_start < now() - make_interval(secs => $2)
+           AND NOT is_active AND memory_status <> 'pending') AS sessions,
+       (SELECT count(*) FROM audit_log WHERE done_at < now() - make_interval(secs => $3)) AS audit_lines;

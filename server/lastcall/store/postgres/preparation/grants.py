@@ -18,7 +18,7 @@ WRITTEN = (
 DELETED_FROM = (
     "client_secrets", "unfinished_revocations", "recall_passages", "recall_lexemes", "user_memories",
     "superseded_memories", "memory_tombstones", "forgotten_turns", "api_keys", "messages", "conversation_sessions",
-    "conversations",
+    "conversations", "audit_log",
 )  # fmt: skip
 
 # Privileges $2 on relations $1, pairwise, and EXECUTE on functions $3; those of the schema that our tables are in.
