@@ -29,6 +29,20 @@ class Cluster:
         answer = cluster.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self._data, user=self._data.stat().st_uid)
         assert answer.returncode == 0, answer.stderr
 
+    def stop(self) -> None:
+        """Has it end in order, without the leave of its clients."""
+        answer = cluster.run("pg_ctl", "stop", "-w", "-m", "fast", "-D", self._data, user=self._data.stat().st_uid)
+        assert answer.returncode == 0, answer.stderr
+
+    def kill(self) -> None:
+        """Ends its processes at once, frozen ones too; nothing where none run."""
+        if (self._data / "postmaster.pid").exists():
+            _signal(self.pids(), signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """From now on nothing of it runs. Sockets stay open, and take what fits into their buffers."""
+        _signal(self.pids(), signal.SIGSTOP)
+
     def pids(self) -> list[int]:
         """The postmaster's pid, then those of all its processes."""
         postmaster = int((self._data / "postmaster.pid").read_text().splitlines()[0])

@@ -7,6 +7,7 @@ revoked, somebody's own trigger raises), a full queue, a bug. While this instanc
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from uuid import UUID
 
 import structlog
@@ -21,6 +22,8 @@ from .registry import Registry
 from .session import Session
 
 PASS_SECONDS = 10.0  # between two passes
+CONFIRMED_SECONDS = 600.0  # for which an end is remembered that is stored
+CONFIRMED_MAX = 10_000
 ENDS_MAX = 65_536  # remembered until they are stored; of further ones the reason and the exact time are lost
 CLOSES_MAX = 1_000  # rows per pass, so that the queue of commits has room for sessions that end now
 
@@ -36,6 +39,7 @@ class Reconciler:
         self._registry = registry
         self._metrics = metrics
         self._ends: dict[UUID, SessionEnd] = {}
+        self._confirmed: dict[UUID, SessionEnd] = {}  # the oldest first
         self._seen: dict[UUID, float] = {}
         self._rowless: Collection[UUID] = ()
 
@@ -45,8 +49,12 @@ class Reconciler:
             self._ends[end.session_id] = end
 
     def stored(self, session_id: UUID) -> None:
-        """Forgets a session's end: its row is closed, by whomever."""
-        self._ends.pop(session_id, None)
+        """A session's row is closed, by whomever. Its end is remembered for a while: a standby may not have it."""
+        end = self._ends.pop(session_id, None)
+        if end is not None:
+            self._confirmed[session_id] = replace(end, unfinished=())
+            if len(self._confirmed) > CONFIRMED_MAX:
+                del self._confirmed[next(iter(self._confirmed))]
 
     async def run(self) -> None:
         while True:
@@ -83,15 +91,24 @@ class Reconciler:
 
     def _forget_ends_but(self, sessionless: Collection[UUID], began: float) -> None:
         self._ends = {key: end for key, end in self._ends.items() if key in sessionless or end.ended >= began}
+        self._confirmed = {
+            key: end
+            for key, end in self._confirmed.items()
+            if key in sessionless or end.ended >= began - CONFIRMED_SECONDS
+        }
 
     def _end_of(self, session_id: UUID, instance_id: UUID) -> SessionEnd:
-        """The end that was to be stored; where none is known, the time of the first pass that found no session."""
-        return self._ends.get(session_id) or SessionEnd(
-            session_id=session_id,
-            instance_id=instance_id,
-            ended=self._seen[session_id],
-            reason=EndReason.SERVER_ERROR,
-            close_code=None,
+        """The end that was to be stored, or was; where none is known, the time of the first pass without a session."""
+        return (
+            self._ends.get(session_id)
+            or self._confirmed.get(session_id)
+            or SessionEnd(
+                session_id=session_id,
+                instance_id=instance_id,
+                ended=self._seen[session_id],
+                reason=EndReason.SERVER_ERROR,
+                close_code=None,
+            )
         )
 
     async def _close(self, end: SessionEnd) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -10,7 +11,7 @@ import pytest
 import trio
 from lastcall.agents.echo import EchoAgent
 from lastcall.sessions import reconciler
-from lastcall.sessions.reconciler import PASS_SECONDS
+from lastcall.sessions.reconciler import CONFIRMED_SECONDS, PASS_SECONDS
 from lastcall.store.errors import StoreError, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.records import EndReason, SessionStart
@@ -92,6 +93,33 @@ async def test_a_row_whose_end_is_unknown_ends_when_it_was_first_seen_sessionles
     assert not row.is_active
     assert row.end_reason == EndReason.SERVER_ERROR
     assert row.session_end == began + PASS_SECONDS
+
+
+async def test_an_end_that_a_standby_has_not_heard_of_is_stored_again(autojump_clock: MockClock) -> None:
+    world = World(FakeStore(), EchoAgent())
+    async with in_background(world.services.reconciler.run):
+        ended = await visit(world)
+        await trio.sleep(CONFIRMED_SECONDS - CLOSED_WITHIN)
+        assert world.row.session_end == ended
+        world.store.sessions[world.row.session_id] = replace(
+            world.row, is_active=True, session_end=None, end_reason=None, close_code=None
+        )
+        await trio.sleep(CLOSED_WITHIN)
+    assert (world.row.session_end, world.row.end_reason) == (ended, EndReason.CLIENT_CLOSED)
+    assert world.row.close_code == 1000
+
+
+async def test_stored_ends_are_not_remembered_for_ever(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "CONFIRMED_MAX", 2)
+    world = World(FakeStore(), EchoAgent())
+    async with in_background(world.services.reconciler.run):
+        for _ in range(3):
+            await visit(world)
+        assert len(world.services.reconciler._confirmed) == 2
+        await trio.sleep(CONFIRMED_SECONDS + CLOSED_WITHIN)
+        assert not world.services.reconciler._confirmed
 
 
 async def test_neither_an_open_session_nor_one_that_ends_just_now_is_sessionless(autojump_clock: MockClock) -> None:
