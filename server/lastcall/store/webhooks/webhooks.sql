@@ -139,6 +139,10 @@ SELECT delivery_id, d.endpoint_id, url, event_id, event, session_id, user_id, st
    AND ($3::text IS NULL OR state = $3) AND ($4::bigint IS NULL OR delivery_id = $4) AND removed_at IS NULL
  ORDER BY delivery_id DESC LIMIT $5;
 
+-- name: export_deliveries
+SELECT event, event_id, body, state, attempts, created_at, finished_at, session_id
+  FROM webhook_deliveries WHERE user_id = $1 ORDER BY delivery_id;
+
 -- name: retry_deliveries
 -- $4: only this one, $5: only of this endpoint; NULL: all. $6: at most so many. Failed ones, and those that wait for longer
 -- than a claim, $7 seconds, lasts. Rows that are locked are left out.
