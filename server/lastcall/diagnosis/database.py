@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..auth.authenticator import Authenticator, require_credentials_unless_loopback
 from ..auth.origins import is_loopback
 from ..config import BadSettings, Settings
@@ -9,7 +11,7 @@ from ..runtime.check import Check, CheckStatus, fail, ok, warn
 from ..store.address import DatabaseAddress
 from ..store.errors import StoreError
 from ..store.postgres import Access, DatabaseUnusable, diagnose, open_store
-from ..store.webhooks.endpoints import list_endpoints
+from ..store.webhooks.endpoints import EndpointReport, list_endpoints
 from ..webhooks.urls import host_of
 
 CREDENTIALS = "credentials"
@@ -28,10 +30,13 @@ async def database_checks(settings: Settings, address: DatabaseAddress) -> list[
 
 async def _webhooks(address: DatabaseAddress) -> list[Check]:
     """Whether deliveries were given up. None where there are no tables yet."""
+    endpoints: Sequence[EndpointReport] | None = None
     try:
         async with open_store(address, access=Access.READ) as store:
             endpoints = await list_endpoints(store)
     except* (DatabaseUnusable, StoreError):
+        pass  # the schema's own check says what is missing
+    if endpoints is None:
         return []
     failed = [each for each in endpoints if each.failed]
     if failed:
