@@ -119,13 +119,27 @@ def unfinished(handler: BaseHTTPRequestHandler) -> None:
     handler.rfile.read(1)
 
 
+def dripping(handler: BaseHTTPRequestHandler) -> None:
+    """Accepts, and sends its body a byte at a time, so that no read takes long, until its client has gone."""
+    handler.send_response(200)
+    handler.send_header("content-length", "10000")
+    handler.end_headers()
+    never = threading.Event()
+    with suppress(OSError):
+        while not never.wait(SEND_SECONDS / 20):
+            handler.wfile.write(b"x")
+    handler.close_connection = True
+
+
 def garbage(handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.write(b"SSH-2.0-OpenSSH_9.9\r\n\r\n")
     handler.close_connection = True
 
 
 @pytest.mark.parametrize(
-    "behave", [answer(200, b"ok"), endless, torn, unfinished], ids=["whole", "endless", "torn", "unfinished"]
+    "behave",
+    [answer(200, b"ok"), endless, torn, unfinished, dripping],
+    ids=["whole", "endless", "torn", "unfinished", "dripping"],
 )
 async def test_an_answer_of_2xx_counts_whatever_its_body_does(
     postgres_store: PostgresStore, receiver: Receiver, endpoint: AddedEndpoint, behave: Behaviour
