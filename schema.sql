@@ -658,6 +658,7 @@ BEGIN
     DELETE FROM conversation_sessions WHERE user_id = owner;
     GET DIAGNOSTICS sessions = ROW_COUNT;
     DELETE FROM conversations WHERE user_id = owner;
+    DELETE FROM webhook_deliveries WHERE user_id = owner; -- last, as ends of sessions write it
     RETURN jsonb_build_object('sessions', sessions, 'messages', said, 'memories', memories);
 END $$;
 
@@ -810,6 +811,7 @@ BEGIN
                ON m.item_id = i.item_id AND m.deleted_at IS NULL) said
      WHERE s.session_id = ANY (done) AND said.at IS NOT NULL ORDER BY s.session_end, s.session_id, p.number;
     PERFORM spread_words(owners);
+    PERFORM report_memories(done);
     RETURN QUERY SELECT unnest(done);
 END $$;
 
@@ -1366,6 +1368,98 @@ BEGIN
           FROM session_counts c WHERE c.hour >= since AND c.hour < counted AND c.sessions > 0 GROUP BY 1, 2, 3;
     END IF;
     RETURN QUERY SELECT * FROM count_rows(counted, 'infinity', width);
+END $$;
+
+-- ---------------------------------------------------------------------------------------------------- webhooks
+
+-- Where events are sent. The secret signs them, so it is stored itself; whoever can read this table can sign too.
+-- A removed endpoint stays until what was queued for it is deleted.
+CREATE TABLE IF NOT EXISTS webhook_endpoints (
+    endpoint_id uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
+    url         text        NOT NULL,
+    events      text[]      NOT NULL,
+    secret      bytea       NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    removed_at  timestamptz,
+    CONSTRAINT url_is_bounded CHECK (length(url) BETWEEN 1 AND 2048),
+    CONSTRAINT events_known CHECK (events <> '{}' AND events <@ ARRAY['session.ended', 'memory.done']),
+    CONSTRAINT secret_is_long CHECK (length(secret) BETWEEN 24 AND 64)
+);
+
+-- The outbox: an event for an endpoint, written by the transaction that it is about. endpoint_id is no foreign key,
+-- whose lock would make the end of a session wait for whoever changes the endpoint.
+CREATE TABLE IF NOT EXISTS webhook_deliveries (
+    delivery_id bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    endpoint_id uuid        NOT NULL,
+    event_id    uuid        NOT NULL,   -- the same for every endpoint and try
+    event       text        NOT NULL,
+    session_id  uuid,                   -- NULL, as user_id: a test
+    user_id     text,
+    body        text        NOT NULL,
+    state       text        NOT NULL DEFAULT 'pending',
+    attempts    integer     NOT NULL DEFAULT 0,
+    due_at      timestamptz,            -- moved ahead by a claim and by a back-off; NULL: at once, whatever the clock says
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    tried_since timestamptz NOT NULL DEFAULT now(),     -- its age counts from then
+    finished_at timestamptz,
+    status      integer,                -- of the last answer
+    error       text,                   -- of the last try
+    CONSTRAINT state_known CHECK (state IN ('pending', 'delivered', 'failed')),
+    CONSTRAINT finished_is_dated CHECK ((state = 'pending') = (finished_at IS NULL))
+);
+CREATE INDEX IF NOT EXISTS deliveries_due ON webhook_deliveries (endpoint_id, due_at) WHERE state = 'pending';
+CREATE INDEX IF NOT EXISTS deliveries_finished ON webhook_deliveries (state, finished_at) WHERE state <> 'pending';
+
+-- Queues an event about a session. Its id follows from both: if a crash of the database takes an event back that was
+-- delivered already, the same is reported again, and with the same id.
+CREATE OR REPLACE FUNCTION queue_event(its_event text, session uuid, owner text, data jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    INSERT INTO webhook_deliveries (endpoint_id, event_id, event, session_id, user_id, body)
+    SELECT endpoint_id, md5(its_event || ' ' || session)::uuid, its_event, session, owner, event_body(its_event, data)
+      FROM webhook_endpoints WHERE its_event = ANY (events) AND removed_at IS NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION event_body(its_event text, data jsonb) RETURNS text LANGUAGE sql STABLE
+RETURN jsonb_build_object('type', its_event, 'data', data, 'timestamp',
+                          to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'));
+
+-- What an event says of any session. Ids as clients see them, times in Unix seconds, nothing that was said.
+CREATE OR REPLACE FUNCTION event_data(s conversation_sessions) RETURNS jsonb LANGUAGE sql STABLE
+RETURN jsonb_build_object(
+    'session_id', 'sess_' || replace(s.session_id::text, '-', ''), 'user', s.user_id,
+    'conversation_id', 'conv_' || replace(s.conversation_id::text, '-', ''),
+    'started_at', extract(epoch FROM s.session_start), 'ended_at', extract(epoch FROM s.session_end));
+
+CREATE OR REPLACE FUNCTION report_ended_session() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    said record;
+BEGIN
+    IF EXISTS (SELECT FROM webhook_endpoints) THEN
+        SELECT count(*) AS messages, count(*) FILTER (WHERE role = 'user') AS by_user INTO said
+          FROM messages WHERE session_id = NEW.session_id AND kind = 'message' AND deleted_at IS NULL;
+        PERFORM queue_event('session.ended', NEW.session_id, NEW.user_id, event_data(NEW) || jsonb_build_object(
+            'seconds', NEW.duration_seconds, 'end_reason', NEW.end_reason, 'close_code', NEW.close_code,
+            'row_closed_at', extract(epoch FROM NEW.ended_at), 'memory_status', NEW.memory_status,
+            'messages', said.messages, 'user_messages', said.by_user));
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- For each row and not each statement: that would collect the rows of every update, of memory work too.
+CREATE OR REPLACE TRIGGER report_ended_session AFTER UPDATE ON conversation_sessions
+    FOR EACH ROW WHEN (OLD.is_active AND NOT NEW.is_active) EXECUTE FUNCTION report_ended_session();
+
+-- Of sessions whose memory this transaction has stored.
+CREATE OR REPLACE FUNCTION report_memories(sessions uuid[]) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    IF EXISTS (SELECT FROM webhook_endpoints) THEN
+        PERFORM queue_event('memory.done', s.session_id, s.user_id, event_data(s) || jsonb_build_object(
+                    'memory_done_at', extract(epoch FROM s.memory_finalized_at), 'memory_attempts', s.memory_attempts,
+                    'memories', (SELECT count(*) FROM user_memories m WHERE m.source_session_id = s.session_id)))
+           FROM conversation_sessions s WHERE s.session_id = ANY (sessions);
+    END IF;
 END $$;
 
 -- ------------------------------------------------------------------------------------------- imported sessions

@@ -58,6 +58,7 @@ from .transport.port import url_of
 from .transport.tls import ServerTls, tls_context
 from .web.app import create_app
 from .web.operators.port import serve_operators
+from .webhooks.deliverer import open_deliverer
 
 DATABASE_PATIENCE_SECONDS = 5.0  # for a database that is starting, as in a deployment of both
 
@@ -123,6 +124,7 @@ async def serve(
                 async with (
                     agent_of_settings as agent,
                     open_rules_process(settings.memory_cpu_seconds, start=uses_rules(agent)) as rules,
+                    open_deliverer(store, metrics),
                 ):
                     ready = Ready(url_of(settings, settings.port), database.describe, agent.describe, database.note)
                     await serve_sessions(

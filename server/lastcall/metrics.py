@@ -15,6 +15,7 @@ from .logs import lines_dropped
 LAG_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 DROPPED_FROM = ("messages", "conversation_sessions", "audit_log")
 RESPONSE_STATUSES = ("completed", "cancelled", "incomplete", "failed")
+WEBHOOK_RESULTS = ("delivered", "retried", "failed")
 PIECE_BUCKETS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 
@@ -83,12 +84,29 @@ class Metrics:
         self.loop_stalls = Counter(
             "lastcall_loop_stalls", "Times that the event loop was stuck for over a second", registry=self.registry
         )
+        self.webhook_tries = Counter(
+            "lastcall_webhook_tries",
+            "Tries of this server to deliver a webhook, by what came of them",
+            ["result"],
+            registry=self.registry,
+        )
+        self.webhooks_pending = Gauge(
+            "lastcall_webhooks_pending", "Webhooks that wait to be delivered, by any server", registry=self.registry
+        )
+        self.webhooks_failed = Gauge(
+            "lastcall_webhooks_failed", "Webhooks that were given up, and are kept", registry=self.registry
+        )
+        self.webhook_oldest_seconds = Gauge(
+            "lastcall_webhook_oldest_seconds", "Age of the oldest webhook that waits", registry=self.registry
+        )
         self.registry.register(_DroppedLines())
         ProcessCollector(registry=self.registry)
         build = Info("lastcall_build", "The release that runs, and its Python", registry=self.registry)
         build.info({"version": __version__, "python": platform.python_version()})
         for limit in limits:
             self.limits_refused.labels(limit)  # so that each series exists from the start
+        for result in WEBHOOK_RESULTS:
+            self.webhook_tries.labels(result)
         # Kept, since to look up a labelled child takes longer than to count.
         self._responses = {status: self.responses.labels(status) for status in RESPONSE_STATUSES}
 

@@ -21,7 +21,7 @@ SETTINGS = Settings(port=0, agent="echo", drain_seconds=5.0, memory_sweep_second
 TABLES = (
     "audit_log, server_census, session_counts, unfinished_revocations, client_secrets, api_keys, user_memories,"
     " superseded_memories, memory_tombstones, forgotten_turns, recall_lexemes, recall_passages, messages,"
-    " conversation_sessions, conversations, server_instances"
+    " conversation_sessions, conversations, server_instances, webhook_endpoints, webhook_deliveries"
 )
 
 

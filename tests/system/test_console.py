@@ -12,6 +12,7 @@ from ..support.axe import violations
 from ..support.chat_page import Visitors, button, expect_conversation, said, say
 from ..support.databases import new_database, psql
 from ..support.processes import run_server
+from ..support.webhook_receiver import open_receiver
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -49,6 +50,16 @@ FAILED = (
     "UPDATE conversation_sessions SET memory_status = 'failed', memory_error = 'no answer', memory_attempts = 8"
     " WHERE session_id = (SELECT session_id FROM conversation_sessions WHERE user_id = '{}' AND NOT is_active LIMIT 1)"
 )
+ENDED_BY_HAND = (
+    "WITH begun AS (INSERT INTO conversation_sessions (user_id) VALUES ('{}') RETURNING session_id) SELECT FROM begun"
+)
+GIVEN_UP = """
+BEGIN;
+UPDATE conversation_sessions SET is_active = false WHERE is_active;
+UPDATE webhook_deliveries SET state = 'failed', status = 500, error = 'HTTP 500', finished_at = now()
+ WHERE event = 'session.ended';
+COMMIT
+"""
 PAINTED = """canvas => {
     const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
     return new Set(new Uint32Array(data.buffer)).size;
@@ -255,13 +266,54 @@ def test_a_user_is_erased_only_once_their_name_is_typed(open_page: Visitors, dat
         assert psql(url, "SELECT count(*) FROM conversation_sessions") == "0"
 
 
+def test_webhooks_are_added_tested_retried_and_removed(open_page: Visitors, database_url: str) -> None:
+    with (
+        open_receiver() as receiver,
+        new_database(database_url) as url,
+        run_server("--database-url", url, "--agent", "echo") as server,
+    ):
+        page = console(open_page, server, "webhooks")
+        expect(page.get_by_text("No webhooks.")).to_be_visible()
+        page.get_by_label("URL").fill("http://hooks.example/")
+        button(page, "Add webhook").click()
+        expect(page.get_by_role("alert")).to_contain_text("The URL must be https")
+        page.get_by_label("URL").fill(receiver.url)
+        button(page, "Add webhook").click()
+        expect(page.locator(".new-key code")).to_contain_text("whsec_")
+        secret = page.locator(".new-key code").inner_text()
+        endpoints, deliveries = (page.get_by_role("region", name=name) for name in ("Webhooks", "Deliveries"))
+        endpoints.get_by_role("button", name="Test", exact=True).click()
+        expect(deliveries.get_by_role("row").filter(has_text="webhook.test")).to_contain_text("delivered")
+        receiver.received[0].verify(secret)
+        psql(url, ENDED_BY_HAND.format("of-hook"), GIVEN_UP)
+        failed = deliveries.get_by_role("row").filter(has_text="session.ended")
+        expect(failed).to_contain_text("HTTP 500")
+        expect(endpoints.get_by_role("row").last).to_contain_text("1")
+        assert violations(page) == []
+        page.get_by_label("State").select_option("failed")
+        expect(deliveries.get_by_role("row").filter(has_text="webhook.test")).to_have_count(0)
+        failed.get_by_role("button", name="Retry", exact=True).click()
+        expect(page.get_by_role("status").filter(has_text="Sent again: 1")).to_be_visible()
+        page.get_by_label("State").select_option("delivered")
+        expect(failed).to_contain_text("delivered")
+        failed.get_by_role("link", name="of-hook").click()
+        expect(page.locator("dl.header")).to_contain_text("closed by hand")
+        page.go_back()
+        endpoints.get_by_role("button", name="Remove…", exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name="Remove", exact=True).click()
+        expect(page.get_by_text("No webhooks.")).to_be_visible()
+        assert psql(url, "SELECT string_agg(action, ' ' ORDER BY audit_id) FROM audit_log") == (
+            "webhook.add webhook.test webhook.retry webhook.remove"
+        )
+
+
 LOOKS: dict[str, dict[str, object]] = {
     "light": {"color_scheme": "light"},
     "dark": {"color_scheme": "dark"},
     "phone": {"width": 360, "color_scheme": "light", "is_mobile": True, "has_touch": True},
     "forced colours": {"forced_colors": "active"},
 }
-SCREENS = ("now", "endings", "servers", "memory", "keys", "users", "audit")
+SCREENS = ("now", "endings", "servers", "memory", "keys", "users", "webhooks", "audit")
 
 
 @pytest.mark.parametrize("look", LOOKS)

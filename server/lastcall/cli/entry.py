@@ -28,6 +28,7 @@ from .sessions.listing import close_session, sessions, stats
 from .sessions.orphans import orphans
 from .sessions.showing import show_session
 from .sessions.top import top
+from .webhooks import webhooks
 
 EXIT_FAILED = 1
 EXIT_MISTAKE = 2
@@ -103,6 +104,7 @@ for command in (
     with_subcommands(memories, edit_memory, forget_memory, retry_memories),
     users,
     keys,
+    webhooks,
     import_sessions,
     migrate,
     prune,

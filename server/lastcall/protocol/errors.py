@@ -55,6 +55,7 @@ CODES: Mapping[str, ErrorCode] = {
     "conversation_not_found": ErrorCode(404, "the user has no such conversation; on the WebSocket, close 1008 follows"),
     "session_not_found": ErrorCode(404, "there is no such session, or it is not the user's"),
     "key_not_found": ErrorCode(404, "there is no such key or client secret"),
+    "webhook_not_found": ErrorCode(404, "there is no such webhook"),
     "missing_api_key": ErrorCode(401, "no key, client secret or token was sent"),
     "invalid_api_key": ErrorCode(401, "the key, client secret or token is wrong, expired or revoked"),
     "store_unavailable": ErrorCode(503, "the database is unavailable; nothing was acknowledged, try again"),

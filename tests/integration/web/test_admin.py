@@ -262,3 +262,64 @@ async def test_without_keys_this_machine_operates_and_says_so(server: TestServer
 )  # fmt: skip
 async def test_a_parameter_that_is_not_valid_is_told(world: World, path: str) -> None:
     assert (await world.ask("GET", f"/v1/admin/{path}", "admin")).status_code == 400
+
+
+async def test_webhooks_are_added_tested_listed_retried_and_removed(world: World) -> None:
+    added = await ask(world, "POST", "webhooks", json={"url": "https://hooks.example/?token=x"})
+    assert added["secret"].startswith("whsec_")
+    (row,) = (await ask(world, "GET", "webhooks", "reader"))["data"]
+    assert (row["id"], row["events"], row["pending"]) == (added["id"], ["session.ended", "memory.done"], 0)
+    session = await say(world, "ada", "My name is Ada.")
+    tested = await ask(world, "POST", f"webhooks/{added['id']}/test")
+    page = await ask(world, "GET", "webhooks/deliveries?limit=1", "reader")
+    assert [each["event_id"] for each in page["data"]] == [tested["event_id"]]
+    rest = await ask(world, "GET", f"webhooks/deliveries?before={page['next']}&webhook_id={added['id']}&state=pending")
+    assert [(each["event"], each["session_id"], each["user"]) for each in rest["data"]] == [
+        ("memory.done", session, "ada"),
+        ("session.ended", session, "ada"),
+    ]
+    await world.store.select("UPDATE webhook_deliveries SET state = 'failed', finished_at = now()")
+    retry = "webhooks/deliveries/retry"
+    assert (await ask(world, "POST", retry, json={"delivery_id": tested["delivery_id"]}))["deliveries"] == 1
+    assert (await ask(world, "POST", retry, json={"webhook_id": added["id"]}))["deliveries"] == 2
+    assert (await ask(world, "POST", retry))["deliveries"] == 0
+    assert (await ask(world, "DELETE", f"webhooks/{added['id']}"))["id"] == added["id"]
+    assert (await ask(world, "GET", "webhooks"))["data"] == []
+    assert (await world.ask("DELETE", f"/v1/admin/webhooks/{added['id']}", "admin")).status_code == 404
+    lines = await audit(world)
+    assert [each["action"] for each in lines] == [
+        "webhook.add",
+        "webhook.test",
+        "webhook.retry",
+        "webhook.retry",
+        "webhook.remove",
+    ]
+    assert lines[0]["details"] == {"host": "hooks.example", "events": "session.ended memory.done"}
+    told = json.dumps(rest) + json.dumps(lines) + json.dumps(row)
+    assert added["secret"] not in told
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("webhooks", {"url": "http://hooks.example/"}, "url"),
+        ("webhooks", {"url": "https://hooks.example/", "events": []}, "events"),
+        ("webhooks", {"url": "https://hooks.example/", "events": ["session.began"]}, "events"),
+        ("webhooks", {"url": "https://hooks.example/", "name": "x"}, "name"),
+        ("webhooks", {"url": 7}, None),
+        ("webhooks/deliveries/retry", {"delivery_id": 2**63}, None),
+        ("webhooks/deliveries/retry", {"delivery_id": 0}, None),
+        ("webhooks/deliveries/retry", {"webhook_id": "x"}, "webhook_id"),
+    ],
+)
+async def test_a_webhook_that_cannot_be_meant_is_refused_and_changes_nothing(
+    world: World, path: str, body: dict[str, Any], param: str | None
+) -> None:
+    refused = await world.ask("POST", f"/v1/admin/{path}", "admin", json=body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+    assert (await ask(world, "GET", "webhooks"))["data"] == []
+
+
+@pytest.mark.parametrize("query", ["state=lost", "webhook_id=x", "before=x", "before=" + "9" * 19, "limit=0"])
+async def test_a_question_about_deliveries_that_cannot_be_meant_is_refused(world: World, query: str) -> None:
+    assert (await world.ask("GET", f"/v1/admin/webhooks/deliveries?{query}", "reader")).status_code == 400

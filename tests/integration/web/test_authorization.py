@@ -149,6 +149,12 @@ HTTP: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/v1/admin/users"): OVERSEEN,
     ("GET", "/v1/admin/users/export"): OPERATED | {"admin": 400},
     ("POST", "/v1/admin/users/erase"): OPERATED | {"admin": 400},
+    ("GET", "/v1/admin/webhooks"): OVERSEEN,
+    ("POST", "/v1/admin/webhooks"): OPERATED | {"admin": 400},  # as it stands here, it names no URL
+    ("GET", "/v1/admin/webhooks/deliveries"): OVERSEEN,
+    ("POST", "/v1/admin/webhooks/deliveries/retry"): OPERATED,
+    ("DELETE", "/v1/admin/webhooks/{webhook_id}"): OPERATED | {"admin": 404},
+    ("POST", "/v1/admin/webhooks/{webhook_id}/test"): OPERATED | {"admin": 404},
     ("GET", "/v1/admin/audit"): OVERSEEN,
     ("GET", "/v1/admin/audit.csv"): OVERSEEN,
     ("GET", "/v1/sessions/{session_id}"): dict.fromkeys(GOOD, 404) | NO_USERS,

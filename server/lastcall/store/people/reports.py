@@ -53,6 +53,8 @@ async def export_user(store: Rows, user: str) -> AsyncIterator[tuple[str, dict[s
         yield "conversations", dict(row)
         async for message in _messages(store, row["conversation_id"]):
             yield "messages", message
+    for row in await store.fetch("export_deliveries", user):
+        yield "webhook_deliveries", dict(row)
 
 
 async def export_lines(store: Rows, user: str) -> AsyncIterator[str]:

@@ -14,9 +14,9 @@ from ...store.operators.acts import AuditReport, audit_log
 from ...store.reports import Rows
 from ..access import overseer_of, services_of
 from ..answers import answer
-from ..conversations import invalid_value, limit_of
+from ..conversations import limit_of
 from .bodies import AuditPage, AuditRow
-from .parameters import text_of, user_of_query
+from .parameters import before_of, text_of, user_of_query
 
 EXPORT_PAGE_LINES = 500
 COLUMNS = ("id", "at", "actor", "key_id", "via", "action", "target", "details")
@@ -26,13 +26,11 @@ _FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
 async def list_audit(request: Request) -> Response:
     """A page of the audit log, newest first."""
     await overseer_of(request)
-    limit, before = limit_of(request), text_of(request, "before")
-    if before is not None and not (before.isascii() and before.isdecimal() and len(before) <= 18):
-        raise invalid_value("before must be the `next` of a page.", "before")
+    limit = limit_of(request)
     found = await audit_log(
         services_of(request).store,
         limit + 1,
-        before=None if before is None else int(before),
+        before=before_of(request),
         action=text_of(request, "action"),
         target=text_of(request, "target"),
         user=user_of_query(request),

@@ -7,6 +7,7 @@ import { nowScreen } from "./console-now.js";
 import { keysScreen, usersScreen } from "./console-people.js";
 import { sessionScreen } from "./console-session.js";
 import { showTruth } from "./console-truth.js";
+import { webhooksScreen } from "./console-webhooks.js";
 import { words } from "./console-words.js";
 import { auditScreen, memoryScreen, serversScreen } from "./console-work.js";
 import { $, startTheme } from "./page.js";
@@ -23,6 +24,7 @@ const SCREENS = {
   memory: memoryScreen,
   keys: keysScreen,
   users: usersScreen,
+  webhooks: webhooksScreen,
   audit: auditScreen,
 };
 
@@ -47,7 +49,7 @@ function open() {
   refresh();
 }
 
-const TITLES = { now: "now", endings: "endings", session: "session", servers: "servers", memory: "memory", keys: "keysTab", users: "users", audit: "audit" };
+const TITLES = { now: "now", endings: "endings", session: "session", servers: "servers", memory: "memory", keys: "keysTab", users: "users", webhooks: "webhooks", audit: "audit" };
 
 async function refresh() {
   const mine = screen;
