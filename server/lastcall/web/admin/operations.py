@@ -11,7 +11,7 @@ from ...store.operators.acts import REASON_CHARS_MAX
 from ...store.records import EndReason
 from ..conversations import PAGE_DEFAULT, PAGE_MAX
 from ..schemas import Operation, parameter
-from . import bodies, session_bodies, usage
+from . import bodies, session_bodies
 from .overview import SECONDS, SECONDS_MAX, SECONDS_MIN, STATUSES
 
 READS = "This needs a key of scope admin or reader."
@@ -51,14 +51,14 @@ ADMIN_OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/admin/truth"): _reads(bodies.Truth),
     ("GET", "/v1/admin/chart"): _reads(bodies.Chart, HOW_FAR),
     ("GET", "/v1/admin/usage"): _reads(
-        usage.UsagePage,
+        session_bodies.UsagePage,
         LIMIT,
         parameter("by", "query", "What it is summed up by: some of day, user and key.", default="day"),
         parameter("since", "query", "The first day, in UTC; without it a week before the last.", format="date"),
         parameter("until", "query", "The last day, in UTC; without it today.", format="date"),
         parameter("after", "query", "The `next` of the page before.", type="integer"),
     ),
-    ("GET", "/v1/admin/usage/chart"): _reads(usage.AnswerChart, HOW_FAR),
+    ("GET", "/v1/admin/usage/chart"): _reads(session_bodies.AnswerChart, HOW_FAR),
     ("GET", "/v1/admin/sessions"): _reads(
         session_bodies.SessionPage,
         LIMIT,
@@ -72,7 +72,7 @@ ADMIN_OPERATIONS: dict[tuple[str, str], Operation] = {
         session_bodies.SessionItemPage, SESSION, LIMIT, AFTER, missing=NO_SESSION
     ),
     ("GET", "/v1/admin/sessions/{session_id}/responses"): _reads(
-        usage.ResponsePage, SESSION, LIMIT, AFTER, missing=NO_SESSION
+        session_bodies.ResponsePage, SESSION, LIMIT, AFTER, missing=NO_SESSION
     ),
     ("POST", "/v1/admin/sessions/{session_id}/close"): _acts(
         session_bodies.ClosedSession,
