@@ -348,7 +348,7 @@ CREATE TABLE IF NOT EXISTS agent_responses (
     started_at    timestamptz NOT NULL,
     first_at      timestamptz,            -- the agent's first piece; NULL: there was none
     ended_at      timestamptz NOT NULL,   -- its last one, before it was stored
-    outcome       text        NOT NULL,
+    outcome       text        NOT NULL,   -- completed, incomplete, cancelled or failed
     reason        text,                   -- of every outcome but `completed`
     agent         text        NOT NULL,
     model         text,                   -- NULL: the agent names none
@@ -357,7 +357,7 @@ CREATE TABLE IF NOT EXISTS agent_responses (
     cached_tokens bigint,                 -- of input_tokens
     PRIMARY KEY (user_id, session_id, response_id),
     CONSTRAINT outcome_known CHECK (outcome IN ('completed', 'incomplete', 'cancelled', 'failed')),
-    CONSTRAINT times_in_order CHECK (started_at <= ended_at AND coalesce(first_at BETWEEN started_at AND ended_at, true))
+    CONSTRAINT ends_after_its_start CHECK (started_at <= ended_at)
 );
 -- BRIN, for the reason that sessions_by_end has.
 CREATE INDEX IF NOT EXISTS responses_by_end ON agent_responses USING brin (ended_at)
@@ -970,7 +970,9 @@ BEGIN
         answer := answer || jsonb_build_object('items', append_items(writes -> 'items'));
     END IF;
     IF writes ? 'responses' THEN
-        answer := answer || jsonb_build_object('held', store_responses(writes -> 'responses', moment));
+        answer := answer || jsonb_build_object('held', store_responses(
+            writes -> 'responses' -> 'rows', (writes -> 'responses' ->> 'clock')::double precision, moment,
+            CASE WHEN answer -> 'items' <@ '["stored"]' THEN ids_of(writes -> 'items', 'session_id') ELSE '{}' END));
     END IF;
     IF writes ? 'deletions' THEN
         answer := answer || jsonb_build_object('deletions', delete_items(writes -> 'deletions'));
@@ -1156,22 +1158,29 @@ END $$;
 -- Figures are stored for sessions that have ended too, but not for one that was deleted: nothing would delete them. FOR
 -- KEY SHARE: a deletion waits for this commit, and then finds them. Returns those that were not stored because the row of
 -- their session is locked.
-CREATE OR REPLACE FUNCTION store_responses(responses jsonb, moment timestamptz) RETURNS jsonb
+--
+-- clock: the server's own, as their times are, at that moment. locked: sessions whose rows append_items has locked: mostly
+-- all of these.
+CREATE OR REPLACE FUNCTION store_responses(
+    responses jsonb, clock double precision, moment timestamptz, locked uuid[]) RETURNS jsonb
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     stored integer;
 BEGIN
+    IF NOT ids_of(responses, 'session_id') <@ locked THEN
+        locked := ARRAY (SELECT session_id FROM conversation_sessions
+                          WHERE session_id = ANY (ids_of(responses, 'session_id')) FOR KEY SHARE SKIP LOCKED);
+    END IF;
     INSERT INTO agent_responses (user_id, session_id, response_id, key_id, started_at, first_at, ended_at, outcome, reason,
                                  agent, model, input_tokens, output_tokens, cached_tokens)
-    SELECT user_id, session_id, response_id, key_id, moment - make_interval(secs => age),
-           moment - make_interval(secs => first_age), moment - make_interval(secs => end_age), outcome, reason,
+    SELECT user_id, session_id, response_id, key_id, moment - make_interval(secs => clock - created),
+           moment - make_interval(secs => clock - first), moment - make_interval(secs => clock - ended), outcome, reason,
            agent, model, input_tokens, output_tokens, cached_tokens
       FROM jsonb_to_recordset(responses) AS response (
-           user_id text, session_id uuid, response_id uuid, key_id uuid, age double precision, first_age double precision,
-           end_age double precision, outcome text, reason text, agent text, model text, input_tokens bigint,
+           user_id text, session_id uuid, response_id uuid, key_id uuid, created double precision, first double precision,
+           ended double precision, outcome text, reason text, agent text, model text, input_tokens bigint,
            output_tokens bigint, cached_tokens bigint)
-     WHERE session_id = ANY (ARRAY (SELECT s.session_id FROM conversation_sessions s
-                                     WHERE s.session_id = ANY (ids_of(responses, 'session_id')) FOR KEY SHARE SKIP LOCKED))
+     WHERE session_id = ANY (locked)
     ON CONFLICT DO NOTHING;
     GET DIAGNOSTICS stored = ROW_COUNT;
     IF stored = jsonb_array_length(responses) THEN

@@ -71,7 +71,7 @@ class FakeTables:
         self.deleted_ids: set[tuple[UUID, str]] = set()  # the conversations and items of deleted ones
         self.ids_in_session: dict[UUID, list[UUID]] = {}  # of its messages
         self.ids_in_conversation: dict[UUID, list[UUID]] = {}
-        self.responses: dict[UUID, StoredResponse] = {}
+        self.responses: dict[str, StoredResponse] = {}
         self.closings: list[SessionRecord] = []  # a row that is closed twice is in it twice
         self.credentials: dict[UUID, CredentialRecord] = {}
         self.memories: dict[tuple[str, str, str], MemoryRecord] = {}

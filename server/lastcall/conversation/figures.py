@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from uuid import UUID
 
 from msgspec import UNSET
 
@@ -23,6 +22,7 @@ class ResponseFigures:
     def __init__(self, session: Session, agent: Agent) -> None:
         self._session = session
         self._agent = agent
+        self._description = _name(agent.describe) or ""
 
     def row(
         self, response: Response, usage: Usage | None, *, created: float, first: float | None, ended: float
@@ -32,23 +32,23 @@ class ResponseFigures:
         if outcome == "in_progress":
             outcome, reason = "cancelled", SESSION_ENDED
         elif (details := response.status_details) is not None:
-            reason = details.error.code if details.error is not UNSET else details.reason or None
-        tokens = tokens_of(usage) or (None, None, None)
+            reason = _name(details.error.code if details.error is not UNSET else details.reason)
+        counts = tokens_of(usage) or (None, None, None)
         return StoredResponse(
-            response_id=UUID(response.id.removeprefix("resp_")),
+            response_id=response.id.removeprefix("resp_"),
             session_id=self._session.session_id,
             user_id=self._session.user_id,
             key_id=self._session.key_id,
-            agent=_name(self._agent.describe) or "",
+            agent=self._description,
             model=_name(getattr(self._agent, "model", None)),
             outcome=outcome,
-            reason=_name(reason),
+            reason=reason,
             created=created,
             first=first,
             ended=ended,
-            input_tokens=tokens[0],
-            output_tokens=tokens[1],
-            cached_tokens=tokens[2],
+            input_tokens=counts[0],
+            output_tokens=counts[1],
+            cached_tokens=counts[2],
         )
 
 
@@ -63,7 +63,8 @@ def _name(name: object) -> str | None:
     """A name as PostgreSQL can hold it: anybody's agent gives it."""
     if not isinstance(name, str):
         return None
-    return name[:NAME_CHARS_MAX].replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    name = name[:NAME_CHARS_MAX].replace("\0", "")
+    return name if name.isascii() else name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _count(tokens: object) -> int | None:

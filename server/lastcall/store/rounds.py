@@ -23,8 +23,8 @@ class Round:
     spared: list[list[UUID]] = field(default_factory=list)
 
     def rows(self, now: float) -> dict[str, Any]:
-        """The rows by kind. now: on Trio's clock; ages count back from there."""
-        responses = [_response_row(each, now) for each in self.responses]
+        """The rows by kind. now: on Trio's clock."""
+        responses = {"clock": now, "rows": self.responses} if self.responses else None
         return {"items": self.items, "responses": responses, "deletions": self._deletion_rows()}
 
     def _deletion_rows(self) -> list[dict[str, Any]]:
@@ -80,22 +80,3 @@ def _around_deletions(writes: Sequence[object]) -> list[Round]:
                 for before in spared.get((session_id, item.item_id), ()):
                     before.append(item.message_id)
     return rounds
-
-
-def _response_row(each: StoredResponse, now: float) -> dict[str, Any]:
-    return {
-        "response_id": each.response_id,
-        "session_id": each.session_id,
-        "user_id": each.user_id,
-        "key_id": each.key_id,
-        "agent": each.agent,
-        "model": each.model,
-        "outcome": each.outcome,
-        "reason": each.reason,
-        "age": now - each.created,
-        "first_age": None if each.first is None else now - each.first,
-        "end_age": now - each.ended,
-        "input_tokens": each.input_tokens,
-        "output_tokens": each.output_tokens,
-        "cached_tokens": each.cached_tokens,
-    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +10,7 @@ import pytest
 import trio
 from lastcall.store.errors import InvalidRow, SessionClosed
 from lastcall.store.records import StoredResponse
+from msgspec.structs import replace
 
 from .world import CLOSE_TO, PostgresWorld, World, end, item, registered, response, soon, transaction
 

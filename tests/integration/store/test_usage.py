@@ -143,7 +143,7 @@ async def test_an_export_has_a_users_figures(world: PostgresWorld) -> None:
     await world.append(given)
     await world.append(response(await world.begin("bob")))
     exported = [record async for kind, record in export_user(world.store, "ada") if kind == "responses"]
-    assert [(each["response_id"], each["input_tokens"]) for each in exported] == [(given.response_id, 30)]
+    assert [(each["response_id"], each["input_tokens"]) for each in exported] == [(UUID(given.response_id), 30)]
 
 
 async def test_a_chart_is_the_same_before_and_after_its_hours_are_counted(postgres_store: PostgresStore) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import fields
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -200,11 +199,16 @@ class PostgresWorld(World):
             f"extract(epoch FROM clock_timestamp() - {column})::float8 AS {name}"
             for name, column in (("created", "started_at"), ("first", "first_at"), ("ended", "ended_at"))
         )
-        names = [each.name for each in fields(StoredResponse) if each.name not in ("created", "first", "ended")]
-        text = f"SELECT {', '.join(names)}, {ages} FROM agent_responses WHERE session_id = $1 ORDER BY ended_at"
+        left_out = ("response_id", "created", "first", "ended")
+        names = [name for name in StoredResponse.__struct_fields__ if name not in left_out]
+        asked = f"{', '.join(names)}, response_id, {ages}"
+        text = f"SELECT {asked} FROM agent_responses WHERE session_id = $1 ORDER BY ended_at"
         rows, now = await self.sql(text, session_id), trio.current_time()
         times = [{name: row[name] and now - row[name] for name in ("created", "first", "ended")} for row in rows]
-        return [StoredResponse(**(dict(row) | each)) for row, each in zip(rows, times, strict=True)]
+        return [
+            StoredResponse(**(dict(row) | each | {"response_id": row["response_id"].hex}))
+            for row, each in zip(rows, times, strict=True)
+        ]
 
     async def erase(self, user_id: str) -> None:
         await self.store.fetch("erase_user", *OPERATOR.columns, user_id)
@@ -247,7 +251,7 @@ def response(start: SessionStart, *, age: float = 0.0, **changes: Any) -> Stored
     """Figures of an answer that took two seconds, and ended `age` seconds ago."""
     now = trio.current_time() - age
     values: dict[str, Any] = {
-        "response_id": uuid4(),
+        "response_id": uuid4().hex,
         "session_id": start.session_id,
         "user_id": start.user_id,
         "key_id": None,

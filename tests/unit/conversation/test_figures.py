@@ -70,7 +70,7 @@ def test_an_answer_is_stored_with_its_times_and_the_models_own_counts() -> None:
 
     (found,) = figures_of(scenario, Timed("Well", ", hello.", Usage(30, 4, 16), model="gray-2"))
     assert (found.agent, found.model, found.outcome, found.reason) == ("Timed", "gray-2", "completed", None)
-    assert found.response_id.hex == done[0]["id"].removeprefix("resp_")
+    assert found.response_id == done[0]["id"].removeprefix("resp_")
     assert found.first is not None
     assert (found.first - found.created, found.ended - found.created) == pytest.approx(
         (PIECE_SECONDS, 3 * PIECE_SECONDS), abs=0.01

@@ -54,7 +54,7 @@ class World:
 
     def figures(self) -> StoredResponse:
         return StoredResponse(
-            response_id=uuid4(),
+            response_id=uuid4().hex,
             session_id=self.session.session_id,
             user_id="ada",
             key_id=None,

@@ -45,7 +45,9 @@ Result: TypeAlias = Closed | msgspec.Raw
 Outcome: TypeAlias = commit_queue.Outcome[Result]
 NONE: Closed = frozenset()
 
-EMPTY_BATCH = '{"starts": [], "recalls": [], "items": [], "responses": [], "deletions": [], "ends": []}'
+EMPTY_BATCH = (
+    '{"starts": [], "recalls": [], "items": [], "responses": {"clock": 0, "rows": []}, "deletions": [], "ends": []}'
+)
 EMPTY_BATCH_FRESH_SECONDS = 1e9  # an empty batch may come at any time
 FRESH_SECONDS = 0.5  # a batch that reaches the database later than this is refused: its ages would be wrong
 
