@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 import trio
 from lastcall.store.errors import InvalidRow, SessionClosed
@@ -102,14 +104,18 @@ async def test_a_deletion_waits_for_figures_on_their_way_and_takes_them_along(po
     assert await world.responses(start.session_id) == []
 
 
-async def test_figures_of_a_session_whose_row_is_locked_hold_up_nobody(postgres_world: PostgresWorld) -> None:
+async def test_figures_of_a_session_whose_row_is_locked_are_told_and_come_again(postgres_world: PostgresWorld) -> None:
+    """They are not waited for: that would hold up all others of their batch."""
     world = postgres_world
     start, other = await world.begin(), await world.begin("bob")
+    first, second = response(start), response(other)
     async with trio.open_nursery() as nursery, transaction(world) as ask:
         await ask("SELECT FROM conversation_sessions WHERE session_id = $1 FOR UPDATE", start.session_id)
-        nursery.start_soon(world.append, response(start))
-        await world.append(response(other))
+        rows = msgspec.json.encode([first, second]).decode()
+        (row,) = await world.sql("SELECT store_responses($1::text::jsonb, 0, now(), '{}')::text AS held", rows)
+        assert [UUID(each) for each in json.loads(row["held"])] == [first.key]
         assert len(await world.responses(other.session_id)) == 1
+        nursery.start_soon(world.append, first)
     assert len(await world.responses(start.session_id)) == 1
 
 
