@@ -337,6 +337,32 @@ CREATE INDEX IF NOT EXISTS system_items ON messages (conversation_id, position, 
 CREATE INDEX IF NOT EXISTS messages_by_position ON messages (conversation_id, position, message_id);
 CREATE INDEX IF NOT EXISTS messages_by_session ON messages (session_id, position);
 
+-- What each answer of the agent took, whether or not it left an item: it may have failed, or been outside the
+-- conversation. Rows stay when items are deleted, and go with their session (see forget_sessions). Without a foreign key,
+-- whose lock would wait, and whose own look-up would need a key that does not begin with the user.
+CREATE TABLE IF NOT EXISTS agent_responses (
+    user_id       text        NOT NULL,
+    session_id    uuid        NOT NULL,
+    response_id   uuid        NOT NULL,
+    key_id        uuid,                   -- of the session, or whose client secret it was opened with; NULL: none
+    started_at    timestamptz NOT NULL,
+    first_at      timestamptz,            -- the agent's first piece; NULL: there was none
+    ended_at      timestamptz NOT NULL,   -- its last one, before it was stored
+    outcome       text        NOT NULL,   -- completed, incomplete, cancelled or failed
+    reason        text,                   -- of every outcome but `completed`
+    agent         text        NOT NULL,
+    model         text,                   -- NULL: the agent names none
+    input_tokens  bigint,                 -- as the model reported them, here and below; NULL: it did not
+    output_tokens bigint,
+    cached_tokens bigint,                 -- of input_tokens
+    PRIMARY KEY (user_id, session_id, response_id),
+    CONSTRAINT outcome_known CHECK (outcome IN ('completed', 'incomplete', 'cancelled', 'failed')),
+    CONSTRAINT ends_after_its_start CHECK (started_at <= ended_at)
+);
+-- BRIN, for the reason that sessions_by_end has.
+CREATE INDEX IF NOT EXISTS responses_by_end ON agent_responses USING brin (ended_at)
+    WITH (pages_per_range = 32, autosummarize = on);
+
 CREATE TABLE IF NOT EXISTS user_memories (
     memory_id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     user_id           text        NOT NULL,
@@ -879,6 +905,7 @@ CREATE OR REPLACE TRIGGER forget_deleted_messages AFTER DELETE ON messages
 CREATE OR REPLACE FUNCTION forget_sessions() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     DELETE FROM recall_passages p USING before WHERE p.user_id = before.user_id AND p.session_id = before.session_id;
+    DELETE FROM agent_responses r USING before WHERE r.user_id = before.user_id AND r.session_id = before.session_id;
     RETURN NULL;
 END $$;
 
@@ -893,6 +920,7 @@ CREATE OR REPLACE FUNCTION forget_all_sessions() RETURNS trigger LANGUAGE plpgsq
 BEGIN
     DELETE FROM recall_lexemes; -- not TRUNCATE, which fails where the same statement truncates them too
     DELETE FROM recall_passages;
+    DELETE FROM agent_responses;
     RETURN NULL;
 END $$;
 
@@ -912,8 +940,8 @@ BEGIN
     RETURN (SELECT array_agg((each ->> key)::uuid) FROM jsonb_array_elements(rows) each);
 END $$;
 
--- Commits a batch of the group-commit writer in one round trip. `writes` has lists of `starts`, `items`, `deletions`
--- and `ends`, each optional, and of `recalls`: what sessions that begin want to know of their users. Starts come first
+-- Commits a batch of the group-commit writer in one round trip. `writes` has lists of `starts`, `items`, `responses`,
+-- `deletions` and `ends`, each optional, and of `recalls`: what sessions that begin want to know of their users. Starts come first
 -- and ends last, since one batch may hold a whole session. The answer has the same keys, and `at`, the time, and `fresh`.
 --
 -- asked: when the server sent it, by its estimate of this clock; ages count back from then. A statement that begins
@@ -942,6 +970,11 @@ BEGIN
     END IF;
     IF writes ? 'items' THEN
         answer := answer || jsonb_build_object('items', append_items(writes -> 'items'));
+    END IF;
+    IF writes ? 'responses' THEN
+        answer := answer || jsonb_build_object('held', store_responses(
+            writes -> 'responses' -> 'rows', (writes -> 'responses' ->> 'clock')::double precision, moment,
+            CASE WHEN answer -> 'items' <@ '["stored"]' THEN ids_of(writes -> 'items', 'session_id') ELSE '{}' END));
     END IF;
     IF writes ? 'deletions' THEN
         answer := answer || jsonb_build_object('deletions', delete_items(writes -> 'deletions'));
@@ -1124,6 +1157,44 @@ BEGIN
                    session_id, ordinality));
 END $$;
 
+-- Figures are stored for sessions that have ended too, but not for one that was deleted: nothing would delete them. FOR
+-- KEY SHARE: a deletion waits for this commit, and then finds them. Returns those that were not stored because the row of
+-- their session is locked.
+--
+-- clock: the server's own, as their times are, at that moment. locked: sessions whose rows append_items has locked: mostly
+-- all of these.
+CREATE OR REPLACE FUNCTION store_responses(
+    responses jsonb, clock double precision, moment timestamptz, locked uuid[]) RETURNS jsonb
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    stored integer;
+BEGIN
+    IF NOT ids_of(responses, 'session_id') <@ locked THEN
+        locked := ARRAY (SELECT session_id FROM conversation_sessions
+                          WHERE session_id = ANY (ids_of(responses, 'session_id')) FOR KEY SHARE SKIP LOCKED);
+    END IF;
+    INSERT INTO agent_responses (user_id, session_id, response_id, key_id, started_at, first_at, ended_at, outcome, reason,
+                                 agent, model, input_tokens, output_tokens, cached_tokens)
+    SELECT user_id, session_id, response_id, key_id, moment - make_interval(secs => clock - created),
+           moment - make_interval(secs => clock - first), moment - make_interval(secs => clock - ended), outcome, reason,
+           agent, model, input_tokens, output_tokens, cached_tokens
+      FROM jsonb_to_recordset(responses) AS response (
+           user_id text, session_id uuid, response_id uuid, key_id uuid, created double precision, first double precision,
+           ended double precision, outcome text, reason text, agent text, model text, input_tokens bigint,
+           output_tokens bigint, cached_tokens bigint)
+     WHERE session_id = ANY (locked)
+    ON CONFLICT DO NOTHING;
+    GET DIAGNOSTICS stored = ROW_COUNT;
+    IF stored = jsonb_array_length(responses) THEN
+        RETURN '[]';
+    END IF;
+    RETURN (SELECT coalesce(jsonb_agg(response_id), '[]')
+              FROM jsonb_to_recordset(responses) AS response (user_id text, session_id uuid, response_id uuid)
+             WHERE EXISTS (SELECT FROM conversation_sessions s WHERE s.session_id = response.session_id)
+               AND NOT EXISTS (SELECT FROM agent_responses r WHERE r.user_id = response.user_id
+                                  AND r.session_id = response.session_id AND r.response_id = response.response_id));
+END $$;
+
 -- Fenced like append_items; an item whose row is locked is skipped like a session. The answer for each: `deleted` (now
 -- or before), `held`, `closed` (the session) or `unknown`. The conversation is the session's own. One by one: deletions
 -- are few and each reads two rows by key. A single statement for all is planned anew each time, which makes a lone
@@ -1289,6 +1360,17 @@ CREATE TABLE IF NOT EXISTS session_counts (
     PRIMARY KEY (kind, hour, label)
 );
 
+-- Likewise what the responses took that ended in each hour. They name nobody, and stay where users are erased. kind:
+-- 'outcome', 'tokens' (input, output, cached: their sum), 'first' and 'took' (seconds until the first piece and the end,
+-- with labels as above).
+CREATE TABLE IF NOT EXISTS response_counts (
+    kind   text        NOT NULL,
+    hour   timestamptz NOT NULL,
+    label  text        NOT NULL,
+    amount bigint      NOT NULL,
+    PRIMARY KEY (kind, hour, label)
+);
+
 -- Finds the rows of hours that are not counted yet. BRIN: rows lie about in the order of their ends, and an end adds an
 -- entry to it only once in many pages; to a B-tree, each would.
 CREATE INDEX IF NOT EXISTS sessions_by_end ON conversation_sessions USING brin (ended_at)
@@ -1325,6 +1407,26 @@ BEGIN
     UNION ALL SELECT 'late', e.at, e.late, count(*) FROM ended e GROUP BY e.at, e.late;
 END $$;
 
+CREATE OR REPLACE FUNCTION count_responses(since timestamptz, until timestamptz, width interval)
+RETURNS TABLE (kind text, bucket timestamptz, label text, amount bigint)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT SET enable_seqscan = off AS $$
+BEGIN
+    RETURN QUERY
+    WITH ended AS MATERIALIZED (
+        SELECT date_bin(width, r.ended_at, '2000-01-01 00:00:00+00') AS at, r.outcome, r.input_tokens, r.output_tokens,
+               r.cached_tokens, CASE WHEN r.first_at IS NOT NULL THEN
+                   duration_label(extract(epoch FROM r.first_at - r.started_at)::double precision) END AS first,
+               duration_label(extract(epoch FROM r.ended_at - r.started_at)::double precision) AS took
+          FROM agent_responses r WHERE r.ended_at >= since AND r.ended_at < until
+    )
+    SELECT 'outcome', e.at, e.outcome, count(*) FROM ended e GROUP BY e.at, e.outcome
+    UNION ALL SELECT 'tokens', e.at, 'input', sum(e.input_tokens)::bigint FROM ended e GROUP BY e.at
+    UNION ALL SELECT 'tokens', e.at, 'output', sum(e.output_tokens)::bigint FROM ended e GROUP BY e.at
+    UNION ALL SELECT 'tokens', e.at, 'cached', sum(e.cached_tokens)::bigint FROM ended e GROUP BY e.at
+    UNION ALL SELECT 'first', e.at, e.first, count(*) FROM ended e WHERE e.first IS NOT NULL GROUP BY e.at, e.first
+    UNION ALL SELECT 'took', e.at, e.took, count(*) FROM ended e GROUP BY e.at, e.took;
+END $$;
+
 -- Counts up to hours_max of the hours that are over, for an hour, so that what was about to be committed is there.
 -- Returns how many it counted; 0 also where another server does it.
 CREATE OR REPLACE FUNCTION count_hours(hours_max integer) RETURNS integer
@@ -1351,6 +1453,8 @@ BEGIN
     SELECT 'ended', hour, '', coalesce(sessions, 0)
       FROM generate_series(since, until - interval '1 hour', '1 hour') hour
       LEFT JOIN (SELECT bucket, sessions FROM counts WHERE kind = 'ended') c ON bucket = hour;
+    INSERT INTO response_counts (kind, hour, label, amount)
+    SELECT c.kind, c.bucket, c.label, c.amount FROM count_responses(since, until, '1 hour') c WHERE c.amount > 0;
     RETURN extract(epoch FROM until - since) / 3600;
 END $$;
 
@@ -1368,6 +1472,22 @@ BEGIN
           FROM session_counts c WHERE c.hour >= since AND c.hour < counted AND c.sessions > 0 GROUP BY 1, 2, 3;
     END IF;
     RETURN QUERY SELECT * FROM count_rows(counted, 'infinity', width);
+END $$;
+
+-- The same of responses. Hours are counted together with those of sessions.
+CREATE OR REPLACE FUNCTION response_chart(since timestamptz, width interval)
+RETURNS TABLE (kind text, bucket timestamptz, label text, amount bigint)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+DECLARE
+    counted timestamptz := since;
+BEGIN
+    IF width >= interval '1 hour' THEN
+        SELECT greatest(since, max(c.hour) + interval '1 hour') INTO counted FROM session_counts c WHERE c.kind = 'ended';
+        RETURN QUERY
+        SELECT c.kind, date_bin(width, c.hour, '2000-01-01 00:00:00+00'), c.label, sum(c.amount)::bigint
+          FROM response_counts c WHERE c.hour >= since AND c.hour < counted GROUP BY 1, 2, 3;
+    END IF;
+    RETURN QUERY SELECT * FROM count_responses(counted, 'infinity', width);
 END $$;
 
 -- ---------------------------------------------------------------------------------------------------- webhooks

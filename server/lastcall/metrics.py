@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.core import CounterMetricFamily
@@ -14,6 +14,7 @@ from .logs import lines_dropped
 
 LAG_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 DROPPED_FROM = ("messages", "conversation_sessions", "audit_log")
+TOKEN_TYPES = ("input", "output", "cached")
 RESPONSE_STATUSES = ("completed", "cancelled", "incomplete", "failed")
 WEBHOOK_RESULTS = ("delivered", "retried", "failed")
 PIECE_BUCKETS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -44,6 +45,12 @@ class Metrics:
             "From response.create to the agent's first piece",
             registry=self.registry,
             buckets=PIECE_BUCKETS_SECONDS,
+        )
+        self.tokens = Counter(
+            "lastcall_tokens",
+            "Tokens that the model reported of responses, by type; cached ones are among the input",
+            ["type"],
+            registry=self.registry,
         )
         self.lease_held = Gauge(
             "lastcall_lease_held", "1 while this server's lease is held, else 0", registry=self.registry
@@ -109,10 +116,18 @@ class Metrics:
             self.webhook_tries.labels(result)
         # Kept, since to look up a labelled child takes longer than to count.
         self._responses = {status: self.responses.labels(status) for status in RESPONSE_STATUSES}
+        self._tokens = [self.tokens.labels(kind) for kind in TOKEN_TYPES]
 
-    def count_response(self, status: str, first_piece_seconds: float | None) -> None:
-        """Counts a response that is over. first_piece_seconds: until the agent's first piece; None: there was none."""
+    def count_response(self, status: str, first_piece_seconds: float | None, tokens: Sequence[int | None] = ()) -> None:
+        """Counts a response that is over.
+
+        first_piece_seconds: until the agent's first piece; None: there was none. tokens: as in `TOKEN_TYPES`; None: the
+        model did not report them.
+        """
         self._responses[status].inc()
+        for counter, count in zip(self._tokens, tokens, strict=False):
+            if count:
+                counter.inc(count)
         if first_piece_seconds is not None:
             self.first_piece_seconds.observe(first_piece_seconds)
 

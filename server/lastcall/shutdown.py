@@ -17,7 +17,7 @@ from .runtime.watchdog import Watchdog
 from .sessions.instance import STOP_SECONDS
 from .sessions.session import Session
 from .store.errors import StoreError
-from .store.records import EndReason, StoredItem
+from .store.records import EndReason, StoredRow
 
 HURRY_MARGIN_SECONDS = 2.0  # beyond what the phases may take after a second signal, before the process is ended
 CLOSE_FRAMES_PER_STEP = 4_096  # of the loop: it is away for a fifth of a second, and no client's reply comes between
@@ -224,7 +224,7 @@ async def _let_responses_finish(services: Services, signals: Signals) -> None:
             await session.wait_answered()
 
 
-async def _close_rows(services: Services, unfinished: list[StoredItem]) -> Collection[UUID]:
+async def _close_rows(services: Services, unfinished: list[StoredRow]) -> Collection[UUID]:
     with trio.move_on_after(CLOSE_ROWS.seconds_max, shield=True) as limit:
         try:
             closed = await services.store.close_instance_sessions(services.lease.instance_id, unfinished)

@@ -31,6 +31,7 @@ from lastcall.store.records import (
     SessionStart,
     StoredHistory,
     StoredItem,
+    StoredRow,
     Suspect,
 )
 
@@ -162,7 +163,7 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
         recalled: Recollection | None = await self._submit(Write("begin_session", begin, start.session_id), within)
         return recalled
 
-    async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
+    async def append_items(self, items: Sequence[StoredRow], *, within: float) -> None:
         rows = tuple(items)
         await self._submit(Write("append_items", lambda: self._append(rows), rows[0].session_id), within)
 
@@ -174,7 +175,7 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
         ended: bool = await self._submit(write, float("inf"))
         return ended
 
-    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Collection[UUID]:
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredRow]) -> Collection[UUID]:
         ended = trio.current_time()
 
         def close() -> Collection[UUID]:

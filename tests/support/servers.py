@@ -19,9 +19,10 @@ from lastcall.transport.port import open_port, url_of
 START_SECONDS = 10.0
 SETTINGS = Settings(port=0, agent="echo", drain_seconds=5.0, memory_sweep_seconds=1.0)
 TABLES = (
-    "audit_log, server_census, session_counts, unfinished_revocations, client_secrets, api_keys, user_memories,"
-    " superseded_memories, memory_tombstones, forgotten_turns, recall_lexemes, recall_passages, messages,"
-    " conversation_sessions, conversations, server_instances, webhook_endpoints, webhook_deliveries"
+    "audit_log, server_census, session_counts, response_counts, agent_responses, unfinished_revocations,"
+    " client_secrets, api_keys, user_memories, superseded_memories, memory_tombstones, forgotten_turns, recall_lexemes,"
+    " recall_passages, messages, conversation_sessions, conversations, server_instances,"
+    " webhook_endpoints, webhook_deliveries"
 )
 
 

@@ -46,6 +46,15 @@ INSERT INTO conversation_sessions (user_id, is_active, session_start, session_en
 SELECT 'of-{0}', false, now() - n * interval '5 min', now() - n * interval '5 min' + interval '90 s',
        (ARRAY['client_closed', 'expired', 'client_lost'])[1 + n % 3] FROM generate_series(1, 200) n
 """
+ANSWERED = """
+INSERT INTO agent_responses (user_id, session_id, response_id, started_at, first_at, ended_at, outcome, reason,
+                             agent, model, input_tokens, output_tokens, cached_tokens)
+SELECT user_id, session_id, gen_random_uuid(), session_end - interval '2 s', session_end - interval '1.5 s',
+       session_end, CASE WHEN failed THEN 'failed' ELSE 'completed' END, CASE WHEN failed THEN 'agent_error' END,
+       'parrot', 'gray', 30, 4, 16
+  FROM (SELECT *, row_number() OVER (ORDER BY session_start) % 5 = 0 AS failed FROM conversation_sessions
+         WHERE user_id = 'of-{0}' AND session_end < now()) s
+"""
 FAILED = (
     "UPDATE conversation_sessions SET memory_status = 'failed', memory_error = 'no answer', memory_attempts = 8"
     " WHERE session_id = (SELECT session_id FROM conversation_sessions WHERE user_id = '{}' AND NOT is_active LIMIT 1)"
@@ -210,6 +219,25 @@ def test_charts_are_drawn_and_a_reason_filters_the_sessions(open_page: Visitors,
         expect(button(page, "1 year")).to_have_attribute("aria-pressed", "true")
 
 
+def test_what_answers_took_is_charted_summed_up_and_told_of_each(open_page: Visitors, database_url: str) -> None:
+    with new_database(database_url) as url, run_server("--database-url", url, "--agent", "echo") as server:
+        psql(url, ENDED.format("figures"), ANSWERED.format("figures"))
+        page = console(open_page, server, "answers")
+        expect(page.locator("canvas")).to_have_count(4)
+        expect(page.get_by_text("failed · 40")).to_be_visible()
+        expect(page.get_by_text("cached · ")).to_be_visible()
+        button(page, "Day").click()
+        expect(page.get_by_role("cell", name="of-figures")).to_have_count(0)
+        button(page, "User").click()
+        expect(page.get_by_role("cell", name="of-figures")).to_be_visible()
+        query = (
+            "SELECT 'sess_' || replace(session_id::text, '-', '') FROM agent_responses WHERE outcome = 'failed' LIMIT 1"
+        )
+        page = console(open_page, server, f"session/{psql(url, query)}")
+        expect(page.locator(".timeline")).to_contain_text("answer · 2 s · 34 tokens · failed (agent_error)")
+        expect(page.get_by_role("row").filter(has_text="gray")).to_contain_text("500 ms")
+
+
 def test_the_first_key_is_for_who_makes_it_and_a_reader_changes_nothing(open_page: Visitors, database_url: str) -> None:
     with new_database(database_url) as url, run_server("--database-url", url, "--agent", "echo") as server:
         page = console(open_page, server, "keys")
@@ -313,13 +341,13 @@ LOOKS: dict[str, dict[str, object]] = {
     "phone": {"width": 360, "color_scheme": "light", "is_mobile": True, "has_touch": True},
     "forced colours": {"forced_colors": "active"},
 }
-SCREENS = ("now", "endings", "servers", "memory", "keys", "users", "webhooks", "audit")
+SCREENS = ("now", "endings", "answers", "servers", "memory", "keys", "users", "webhooks", "audit")
 
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_every_screen_keeps_the_rules_of_accessibility(open_page: Visitors, database_url: str, look: str) -> None:
     with new_database(database_url) as url, run_server("--database-url", url, "--agent", "echo") as server:
-        psql(url, ENDED.format("axe"), FAILED.format("of-axe"))
+        psql(url, ENDED.format("axe"), ANSWERED.format("axe"), FAILED.format("of-axe"))
         talking = open_page(server.url, "talking")
         say(talking, "hello")
         expect_conversation(talking, "hello", "You said: hello")

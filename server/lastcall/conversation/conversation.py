@@ -38,7 +38,7 @@ from ..store.store import Store
 from .audio import answer_about_audio
 from .configuration import Opening, apply_patch, check_patch
 from .journal import Journal
-from .responder import Responder
+from .responder import Ended, Responder
 from .sinks import EventSink
 from .timeline import ROOT, ConversationEntry, NoFreePosition, Timeline, UnknownItem
 from .turns import with_briefing
@@ -69,7 +69,7 @@ class Conversation:
         start_reply: Callable[[Callable[[], Awaitable[object]]], None],
         rates: Callable[[], server_events.RateLimitsUpdated],
         count: Callable[[Limit], None],
-        response_ended: Callable[[str, float | None], None],
+        response_ended: Ended,
     ) -> None:
         self._session = session
         self._outbox = outbox

@@ -10,6 +10,7 @@ from ..agents.agent import AgentFailed, ToolCall
 from ..protocol import server_events
 from ..protocol.ids import new_id
 from ..protocol.items import FunctionCallItem, Item, MessageItem, OutputText
+from ..store.records import StoredResponse
 from .sinks import EventSink, ItemSink
 from .timeline import ConversationEntry
 
@@ -128,11 +129,11 @@ class ResponseOutput:
             self._settle(self._open, "incomplete")
         return self.entries
 
-    async def commit(self) -> None:
-        """Stores the items in one commit. Raises `StoreError`."""
+    async def commit(self, figures: StoredResponse) -> bool:
+        """Stores the items in one commit; whether it had the figures too. Raises `StoreError`."""
         if self._reserved is not None:
             self._sink.release(self._reserved)
-        await self._sink.commit(self.entries)
+        return await self._sink.commit(self.entries, figures)
 
     def acknowledge(self) -> None:
         """Sends the `done` of each item, after the commit."""

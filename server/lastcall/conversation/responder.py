@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 import structlog
 import trio
@@ -17,7 +18,8 @@ from ..protocol.client_events import ResponseCancel, ResponseCreate, ResponsePar
 from ..protocol.ids import new_id
 from ..sessions.session import Session
 from ..store.errors import SessionClosed
-from ..store.records import EndReason, StoredItem
+from ..store.records import EndReason, StoredRow
+from .figures import ResponseFigures
 from .journal import Journal
 from .response import ActiveResponse
 from .sinks import ConversationSink, EventSink, ItemSink, OutOfBandSink
@@ -26,6 +28,8 @@ from .turns import TurnBuilder
 from .validation import metadata_problem, refusal
 
 OUT_OF_BAND_MAX = 4  # responses of one session at once that are no part of the conversation
+
+Ended: TypeAlias = Callable[[str, float | None, Sequence[int | None]], None]
 
 _log = structlog.get_logger(__name__)
 
@@ -36,7 +40,8 @@ class Responder:
     start_reply: runs a response in a task outside the session's scope, so that no agent can delay the session's end.
     rates: what is left of the client's event rate.
     count: counts refusals per limit.
-    ended: called for each response that is over, with its status and the seconds until the agent's first piece, if any.
+    ended: called for each response that is over, with its status, the seconds until the agent's first piece, if any,
+        and its tokens.
     """
 
     def __init__(
@@ -55,7 +60,7 @@ class Responder:
         start_reply: Callable[[Callable[[], Awaitable[object]]], None],
         rates: Callable[[], server_events.RateLimitsUpdated],
         count: Callable[[Limit], None],
-        ended: Callable[[str, float | None], None],
+        ended: Ended,
     ) -> None:
         self._session = session
         self._timeline = timeline
@@ -68,6 +73,7 @@ class Responder:
         self._start_reply = start_reply
         self._rates = rates
         self._ended = ended
+        self._figures = ResponseFigures(session, agent)
         self._active: ActiveResponse | None = None  # the one in the conversation
         self._out_of_band: dict[str, ActiveResponse] = {}
 
@@ -100,6 +106,7 @@ class Responder:
             rates=self._rates,
             memory=self._session.memory,
             texts_bytes=texts_bytes,
+            figures=self._figures,
         )
         self._add(active, out_of_band)
         active.begin()
@@ -114,16 +121,20 @@ class Responder:
             raise refusal(event, "response_cancel_not_active", "Cancellation failed: no active response found.")
         active.cancel()
 
-    def stop(self) -> Sequence[StoredItem]:
-        """Stops all responses, for good; returns the rows of the unfinished answer in the conversation.
+    def stop(self) -> Sequence[StoredRow]:
+        """Stops all responses, for good; returns the rows of the unfinished answer in the conversation, and figures.
 
-        Called by `Session.take_unfinished` only. A commit of these items may be in flight; it has the same
-        `message_id`s, so nothing is stored twice.
+        Called by `Session.take_unfinished` only. A commit of these rows may be in flight; it has the same ids, so
+        nothing is stored twice.
         """
         self._journal.closed = True
+        rows: list[StoredRow] = [*self._journal.unkept()]
         for other in self._out_of_band.values():
             other.cancel()
-        return self._journal.rows(self._active.stop()) if self._active is not None else ()
+            rows.append(other.figures())
+        if self._active is not None:
+            rows += self._journal.rows(self._active.stop(), self._active.figures())
+        return rows
 
     def row_is_closed(self) -> None:
         """Ends the session because somebody else closed its row."""
@@ -178,7 +189,7 @@ class Responder:
         """The response's task. Its failures end at most this session."""
         try:
             await active.run(self._agent)
-            self._ended(active.response.status, active.first_piece_seconds)
+            self._ended(active.response.status, active.first_piece_seconds, active.tokens)
         except SessionClosed:
             self.row_is_closed()
         except Exception:  # noqa: BLE001 - the task's boundary: the session ends, nothing else
@@ -186,3 +197,6 @@ class Responder:
             self._session.stop(EndReason.SERVER_ERROR)
         finally:
             self._remove(active)
+        # Not before: until then the client cannot have the next answer.
+        if not active.figures_stored:
+            await self._journal.keep(active.figures())

@@ -26,6 +26,8 @@ from ..limits.memory import MemoryAccount, json_bytes, text_bytes
 from ..protocol import server_events
 from ..runtime.checkpoints import sparing
 from ..store.errors import SessionClosed, StoreError
+from ..store.records import StoredResponse
+from .figures import ResponseFigures, tokens_of
 from .output import ResponseOutput, encodable
 from .sinks import EventSink, ItemSink
 from .timeline import ConversationEntry
@@ -43,7 +45,7 @@ class ActiveResponse:
 
     Attributes:
         response: As it is announced, and in the end reported.
-        first_piece_seconds: From its creation to the agent's first piece; None: there is none so far.
+        figures_stored: Whether its figures were committed with its items.
     """
 
     def __init__(
@@ -57,13 +59,18 @@ class ActiveResponse:
         rates: Callable[[], server_events.RateLimitsUpdated],
         memory: MemoryAccount,
         texts_bytes: int,
+        figures: ResponseFigures,
     ) -> None:
         self.response = response
         self._turn = turn
         self._outbox = outbox
         self._rates = rates
+        self._figures = figures
         self._created = trio.current_time()
-        self.first_piece_seconds: float | None = None
+        self._first: float | None = None  # when the agent's first piece came
+        self._ended: float | None = None  # when the agent was done
+        self._usage: Usage | None = None
+        self.figures_stored = False
         self._cut_off: Literal["max_output_tokens", "content_filter"] | None = None
         self._generation = trio.CancelScope(deadline=self._created + settings.reply_seconds)
         self._cancelled = False
@@ -91,6 +98,21 @@ class ActiveResponse:
         self._cancelled = True
         self._generation.cancel()
 
+    @property
+    def first_piece_seconds(self) -> float | None:
+        """From its creation to the agent's first piece; None: there is none so far."""
+        return None if self._first is None else self._first - self._created
+
+    @property
+    def tokens(self) -> Sequence[int | None]:
+        """As `tokens_of` returns them."""
+        return tokens_of(self._usage)
+
+    def figures(self) -> StoredResponse:
+        """What it took, so far or in the end."""
+        ended = trio.current_time() if self._ended is None else self._ended
+        return self._figures.row(self.response, self._usage, created=self._created, first=self._first, ended=ended)
+
     def stop(self) -> Sequence[ConversationEntry]:
         """Ends the response with its session; returns its items, as far as they got."""
         self.cancel()
@@ -101,6 +123,7 @@ class ActiveResponse:
         try:
             await self._generate(agent)
         finally:
+            self._ended = trio.current_time()
             self._memory.add(-self._turn_held)
         self._output.close_item("completed" if self.response.status == "completed" else "incomplete")
         self.response.output = self._output.items
@@ -111,7 +134,7 @@ class ActiveResponse:
     async def _commit(self) -> bool:
         """Whether the items were stored. Where they were not, none is acknowledged by its `done`."""
         try:
-            await self._output.commit()
+            self.figures_stored = await self._output.commit(self.figures())
         except SessionClosed:
             raise
         except StoreError as error:
@@ -137,8 +160,8 @@ class ActiveResponse:
     async def _stream(self, agent: Agent) -> None:
         async with aclosing(agent.reply(self._turn)) as pieces:
             async for piece in pieces:
-                if self.first_piece_seconds is None:
-                    self.first_piece_seconds = trio.current_time() - self._created
+                if self._first is None:
+                    self._first = trio.current_time()
                 self._take(piece)
                 await self._outbox.room()
 
@@ -152,6 +175,7 @@ class ActiveResponse:
                 self._output.append_arguments(piece.text)
             case Usage():
                 self.response.usage = _usage_report(piece)
+                self._usage = piece
             case CutOff():
                 self._cut_off = piece.reason
             case _:  # anybody's agent: what is no text here would end the session where it is sent or stored
@@ -187,7 +211,7 @@ def _turn_bytes(turn: Turn, texts_bytes: int) -> int:
 
 
 def _usage_report(usage: Usage) -> server_events.UsageReport:
-    cached = usage.cached_tokens
+    cached = usage.cached_tokens or 0
     return server_events.UsageReport(
         total_tokens=usage.input_tokens + usage.output_tokens,
         input_tokens=usage.input_tokens,

@@ -101,8 +101,7 @@ class _Connection:
         admission: Admission,
         principal: Principal,
     ) -> None:
-        self._ws = ws
-        self._stream = stream
+        self._ws, self._stream = ws, stream
         self._services = services
         self._settings = services.settings
         self._tasks = tasks
@@ -112,6 +111,7 @@ class _Connection:
         self._outbox = Outbox(stream, ws)
         memory = services.gate.memory.account(self._make_room)
         self._session = Session(principal.user_id, self._resumes or new_uuid(), memory)
+        self._session.key_id = principal.key_id
         self._history = History(self._session, services)
         ws.count_bytes(memory.add)
         stream.count_bytes(memory.add)

@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from ..sessions.session import Session
-from ..store.records import EndReason, SessionEnd, StoredItem
+from ..store.records import EndReason, SessionEnd, StoredRow
 from .services import Services
 
 CLOSED_ALREADY = {EndReason.CLOSED_ELSEWHERE, EndReason.OWNER_DIED}
@@ -78,7 +78,7 @@ class ExitPath:
 
     async def _end_row(self) -> None:
         session, services = self._session, self._services
-        unfinished: Sequence[StoredItem] = ()
+        unfinished: Sequence[StoredRow] = ()
         with self._step("take_unfinished"):
             unfinished = session.take_unfinished()
         end = SessionEnd(

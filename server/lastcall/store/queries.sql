@@ -366,6 +366,13 @@ SELECT message_id, item_id, position, kind, role, content, call_id, name, status
 SELECT session_id, conversation_id, session_start, session_end, duration_seconds, end_reason, original_id, imported_from
   FROM conversation_sessions WHERE user_id = $1 ORDER BY session_start, session_id;
 
+-- name: export_responses
+-- A page of what the answers to $1 took, behind the session $2 and response $3.
+SELECT session_id, response_id, started_at, first_at, ended_at, outcome, reason, agent, model, input_tokens, output_tokens,
+       cached_tokens
+  FROM agent_responses WHERE user_id = $1 AND (session_id, response_id) > ($2, $3)
+ ORDER BY session_id, response_id LIMIT $4;
+
 -- name: export_memories
 SELECT memory_id, kind, slot, content, quote, valid_from, created_at, updated_at, edited_at, expires_at,
        source_session_id, source_item_id, NULL::timestamptz AS superseded_at
@@ -542,8 +549,19 @@ SELECT session_id, conversation_id, user_id, state, session_start, session_end, 
  ORDER BY session_start DESC LIMIT $5;
 
 -- name: daily_stats
-SELECT date, total_sessions, avg_duration, still_active, memory_pending, memory_failed
-  FROM daily_session_stats WHERE date > current_date - $1::integer ORDER BY date DESC;
+-- From $1 until before $2, both at midnight in UTC, as our connections count days. Sessions by their start, answers by
+-- their end.
+WITH used AS (
+    SELECT (ended_at AT TIME ZONE 'UTC')::date AS date, count(*) AS answers,
+           sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens
+      FROM agent_responses WHERE ended_at >= $1 AND ended_at < $2 GROUP BY 1
+)
+SELECT date, coalesce(total_sessions, 0) AS total_sessions, avg_duration, coalesce(still_active, 0) AS still_active,
+       coalesce(memory_pending, 0) AS memory_pending, coalesce(memory_failed, 0) AS memory_failed,
+       coalesce(answers, 0) AS answers, input_tokens, output_tokens
+  FROM (SELECT * FROM daily_session_stats
+         WHERE date >= ($1::timestamptz AT TIME ZONE 'UTC')::date AND date < ($2::timestamptz AT TIME ZONE 'UTC')::date
+  ) sessions FULL JOIN used USING (date) ORDER BY date DESC;
 
 -- name: list_orphans
 SELECT session_id, conversation_id, user_id, instance_id, hostname, pid, session_start, owner_last_seen, hours_active

@@ -23,7 +23,7 @@ from .records import (
     SearchResult,
     SessionEnd,
     SessionStart,
-    StoredItem,
+    StoredRow,
 )
 from .reports import Rows
 
@@ -61,15 +61,15 @@ class Store(InstanceStore, ConversationStore, PeopleStore, CensusStore, Rows, Pr
         """
         ...
 
-    async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
-        """Commits items, all or none.
+    async def append_items(self, items: Sequence[StoredRow], *, within: float) -> None:
+        """Commits items, all or none, and figures of responses: these also where the session's row is closed.
 
         Args:
-            items: At least one, all of one session.
+            items: At least one row, all of one session. Figures of a session that is deleted are not kept.
             within: Seconds after which the caller gives up; whether the items were committed is then unknown.
 
         Raises:
-            SessionClosed: The session's row is closed.
+            SessionClosed: The session's row is closed, and there are items.
             ItemExists: The conversation has another item with such an id that is not deleted.
             InvalidRow: The database refused the data.
         """
@@ -96,7 +96,7 @@ class Store(InstanceStore, ConversationStore, PeopleStore, CensusStore, Rows, Pr
         """
         ...
 
-    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Collection[UUID]:
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredRow]) -> Collection[UUID]:
         """Ends all active sessions of an instance in one statement, with reason `shutdown`.
 
         They ended now, however long the commit takes, or with an item that was stored later than that. Ends that are
@@ -104,7 +104,7 @@ class Store(InstanceStore, ConversationStore, PeopleStore, CensusStore, Rows, Pr
 
         Args:
             instance_id: The instance.
-            unfinished: Items of these sessions that are not stored yet; they are committed before.
+            unfinished: Items and figures of these sessions that are not stored yet; they are committed before.
 
         Returns:
             The sessions that it ended.

@@ -140,6 +140,9 @@ HTTP: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/v1/admin/sessions"): OVERSEEN,
     ("GET", SESSION): OVERSEEN | {"admin": 404, READER: 404},  # as it stands here, it names no session
     ("GET", f"{SESSION}/items"): OVERSEEN | {"admin": 404, READER: 404},
+    ("GET", f"{SESSION}/responses"): OVERSEEN | {"admin": 404, READER: 404},
+    ("GET", "/v1/admin/usage"): OVERSEEN,
+    ("GET", "/v1/admin/usage/chart"): OVERSEEN,
     ("POST", f"{SESSION}/close"): OPERATED | {"admin": 404},
     ("GET", "/v1/admin/memory"): OVERSEEN,
     ("POST", "/v1/admin/memory/retry"): OPERATED,

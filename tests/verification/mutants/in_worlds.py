@@ -254,8 +254,8 @@ WORDS = (
     mutant(
         "an answer is acknowledged before its commit",
         RESPONSE,
-        "        try:\n            await self._output.commit()\n",
-        "        self._output.acknowledge()\n        try:\n            await self._output.commit()\n",
+        "        try:\n            self.figures_stored =",
+        "        self._output.acknowledge()\n        try:\n            self.figures_stored =",
         LOST,
     ),
     mutant(

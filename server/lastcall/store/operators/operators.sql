@@ -155,6 +155,15 @@ SELECT * FROM session_details WHERE session_id = $1;
 SELECT message_id, item_id, position, kind, role, content, call_id, name, status, created_at, deleted_at FROM messages
  WHERE session_id = $1 AND (position, message_id) > ($2, $3) ORDER BY position, message_id LIMIT $4;
 
+-- name: session_responses
+-- A page of what the answers in the session $1 took, behind the start $2 and response $3.
+SELECT response_id, started_at, first_at, ended_at, outcome, reason, agent, model, input_tokens, output_tokens,
+       cached_tokens
+  FROM agent_responses
+ WHERE user_id = (SELECT user_id FROM conversation_sessions WHERE session_id = $1) AND session_id = $1
+   AND ($2::timestamptz IS NULL OR (started_at, response_id) > ($2, $3::uuid))
+ ORDER BY started_at, response_id LIMIT $4;
+
 -- name: session_memories
 SELECT memory_id, kind, content, quote, source_item_id, created_at FROM user_memories
  WHERE source_session_id = $1 ORDER BY memory_id LIMIT $2;
@@ -201,3 +210,22 @@ SELECT (SELECT count(*) FROM messages m JOIN conversation_sessions s USING (sess
        (SELECT count(*) FROM conversation_sessions WHERE session_start < now() - make_interval(secs => $2)
            AND NOT is_active AND memory_status <> 'pending') AS sessions,
        (SELECT count(*) FROM audit_log WHERE done_at < now() - make_interval(secs => $3)) AS audit_lines;
+
+-- name: response_chart
+-- $1: seconds back, $2: width of a bucket in seconds.
+SELECT kind, extract(epoch FROM bucket)::bigint AS bucket, label, amount
+  FROM response_chart(now() - make_interval(secs => $1), make_interval(secs => $2));
+
+-- name: usage
+-- What the answers took that ended from $1 until before $2, by day in UTC, user or key, as $3, $4 and $5 say; at most $6
+-- rows, behind the first $7. sessions: those that had any. Tokens NULL: no model has reported any.
+SELECT CASE WHEN $3 THEN (ended_at AT TIME ZONE 'UTC')::date END AS date, CASE WHEN $4 THEN user_id END AS user_id,
+       CASE WHEN $5 THEN r.key_id END AS key_id, max(k.prefix) AS key_prefix, max(k.subject) AS key_subject,
+       count(DISTINCT session_id) AS sessions, count(*) AS answers, count(*) FILTER (WHERE outcome = 'failed') AS failed,
+       sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
+       sum(cached_tokens)::bigint AS cached_tokens, count(input_tokens) AS counted,
+       avg(extract(epoch FROM first_at - started_at))::double precision AS first_seconds,
+       avg(extract(epoch FROM ended_at - started_at))::double precision AS answer_seconds
+  FROM agent_responses r LEFT JOIN api_keys k ON $5 AND k.key_id = r.key_id
+ WHERE ended_at >= $1 AND ended_at < $2
+ GROUP BY 1, 2, 3 ORDER BY 1 DESC NULLS LAST, 2 NULLS LAST, 3 NULLS LAST LIMIT $6 OFFSET $7;

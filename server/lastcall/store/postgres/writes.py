@@ -16,7 +16,7 @@ from ..clock import DatabaseClock
 from ..commits import CommitWriter
 from ..errors import CommitRefused, InvalidRow, StoreError, StoreUnavailable
 from ..queries import QUERIES
-from ..records import ItemDeletion, Recollection, SessionEnd, SessionStart, StoredItem
+from ..records import ItemDeletion, Recollection, SessionEnd, SessionStart, StoredRow
 from .batch import (
     BatchStatement,
     BulkClose,
@@ -80,7 +80,7 @@ class SessionWrites(Queries):
         result = await self._writer.submit(start, within=within)
         return recollection(result) if isinstance(result, msgspec.Raw) else None
 
-    async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
+    async def append_items(self, items: Sequence[StoredRow], *, within: float) -> None:
         await self._writer.submit(tuple(items), within=within)
 
     async def delete_item(self, deletion: ItemDeletion, *, within: float) -> None:
@@ -89,13 +89,13 @@ class SessionWrites(Queries):
     async def end_session(self, end: SessionEnd) -> bool:
         return bool(await self._submit_end(end, end.unfinished))
 
-    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Closed:
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredRow]) -> Closed:
         return await self._submit_end(BulkClose(instance_id, trio.current_time()), unfinished)
 
     async def stop_instance(self, instance_id: UUID) -> None:
         await self._submit_end(InstanceStop(instance_id), ())
 
-    async def _submit_end(self, end: Write, unfinished: Sequence[StoredItem]) -> Closed:
+    async def _submit_end(self, end: Write, unfinished: Sequence[StoredRow]) -> Closed:
         """Submits an end behind the items that were unfinished by then; where these fail, the end still counts."""
         groups = by_session(unfinished)
         *stored, outcome = await self._writer.submit_surely(*(tuple(items) for items in groups), end)

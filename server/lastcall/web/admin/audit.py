@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import AsyncIterator
 
@@ -11,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from ...store.operators.acts import AuditReport, audit_log
+from ...store.operators.csv_line import csv_line
 from ...store.reports import Rows
 from ..access import overseer_of, services_of
 from ..answers import answer
@@ -20,7 +19,6 @@ from .parameters import before_of, text_of, user_of_query
 
 EXPORT_PAGE_LINES = 500
 COLUMNS = ("id", "at", "actor", "key_id", "via", "action", "target", "details")
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
 
 
 async def list_audit(request: Request) -> Response:
@@ -47,11 +45,11 @@ async def export_audit(request: Request) -> Response:
 
 
 async def _lines(store: Rows) -> AsyncIterator[str]:
-    yield _csv_line(COLUMNS)
+    yield csv_line(COLUMNS)
     before: int | None = None
     while page := await audit_log(store, EXPORT_PAGE_LINES, before=before):
         for each in page:
-            yield _csv_line(_cells(each))
+            yield csv_line(_cells(each))
         before = page[-1].audit_id
 
 
@@ -60,12 +58,6 @@ def _cells(each: AuditReport) -> tuple[str, ...]:
     return (
         str(each.audit_id), each.done_at.isoformat(), each.actor, key_id, each.via, each.action, each.target, details
     )  # fmt: skip
-
-
-def _csv_line(cells: tuple[str, ...]) -> str:
-    line = io.StringIO()
-    csv.writer(line).writerow([f"'{each}" if each.startswith(_FORMULAS) else each for each in cells])
-    return line.getvalue()
 
 
 def _row(each: AuditReport) -> AuditRow:

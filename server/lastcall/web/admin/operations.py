@@ -27,6 +27,9 @@ SESSION = parameter("session_id", "path", "sess_ and 32 hex digits.")
 OF_USER = parameter("user_id", "query", "Only of this user.", maxLength=USER_CHARS_MAX)
 WEBHOOK = parameter("webhook_id", "path", "The id of the endpoint.", format="uuid")
 NO_WEBHOOK = "There is no such webhook."
+HOW_FAR = parameter(
+    "seconds", "query", "How far back.", type="integer", minimum=SECONDS_MIN, maximum=SECONDS_MAX, default=SECONDS
+)
 NO_SESSION = "There is no such session."
 
 
@@ -50,18 +53,16 @@ _NAME = {"type": "string", "minLength": 1, "maxLength": USER_CHARS_MAX}
 
 ADMIN_OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/admin/truth"): _reads(bodies.Truth),
-    ("GET", "/v1/admin/chart"): _reads(
-        bodies.Chart,
-        parameter(
-            "seconds",
-            "query",
-            "How far back.",
-            type="integer",
-            minimum=SECONDS_MIN,
-            maximum=SECONDS_MAX,
-            default=SECONDS,
-        ),
+    ("GET", "/v1/admin/chart"): _reads(bodies.Chart, HOW_FAR),
+    ("GET", "/v1/admin/usage"): _reads(
+        session_bodies.UsagePage,
+        LIMIT,
+        parameter("by", "query", "What it is summed up by: some of day, user and key.", default="day"),
+        parameter("since", "query", "The first day, in UTC; without it a week before the last.", format="date"),
+        parameter("until", "query", "The last day, in UTC; without it today.", format="date"),
+        parameter("after", "query", "The `next` of the page before.", type="integer"),
     ),
+    ("GET", "/v1/admin/usage/chart"): _reads(session_bodies.AnswerChart, HOW_FAR),
     ("GET", "/v1/admin/sessions"): _reads(
         session_bodies.SessionPage,
         LIMIT,
@@ -73,6 +74,9 @@ ADMIN_OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/admin/sessions/{session_id}"): _reads(session_bodies.SessionDetail, SESSION, missing=NO_SESSION),
     ("GET", "/v1/admin/sessions/{session_id}/items"): _reads(
         session_bodies.SessionItemPage, SESSION, LIMIT, AFTER, missing=NO_SESSION
+    ),
+    ("GET", "/v1/admin/sessions/{session_id}/responses"): _reads(
+        session_bodies.ResponsePage, SESSION, LIMIT, AFTER, missing=NO_SESSION
     ),
     ("POST", "/v1/admin/sessions/{session_id}/close"): _acts(
         session_bodies.ClosedSession,

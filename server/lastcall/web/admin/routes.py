@@ -10,6 +10,7 @@ from .audit import export_audit, list_audit
 from .keys import create_key, list_keys, revoke_key
 from .overview import chart, memory_work, retry_memory, truth
 from .sessions import close_session, list_session_items, list_sessions, session_ending, show_session
+from .usage import list_responses, usage, usage_chart
 from .users import erase_user, export_user, list_users
 from .webhooks import add_webhook, list_deliveries, list_webhooks, remove_webhook, retry_deliveries, test_webhook
 
@@ -19,7 +20,10 @@ ADMIN_ROUTES: Sequence[Route] = (
     Route("/v1/admin/sessions", list_sessions),
     Route("/v1/admin/sessions/{session_id}", show_session),
     Route("/v1/admin/sessions/{session_id}/items", list_session_items),
+    Route("/v1/admin/sessions/{session_id}/responses", list_responses),
     Route("/v1/admin/sessions/{session_id}/close", close_session, methods=["POST"]),
+    Route("/v1/admin/usage", usage),
+    Route("/v1/admin/usage/chart", usage_chart),
     Route("/v1/admin/memory", memory_work),
     Route("/v1/admin/memory/retry", retry_memory, methods=["POST"]),
     Route("/v1/admin/keys", list_keys),

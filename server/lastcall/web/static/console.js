@@ -1,5 +1,6 @@
 // The console: a client of `/v1/admin/…`. One screen at a time, named by the address, and the truth above all.
 
+import { answersScreen } from "./console-answers.js";
 import { get } from "./console-api.js";
 import { redraw } from "./console-chart.js";
 import { endingsScreen } from "./console-endings.js";
@@ -19,6 +20,7 @@ const SCREEN_MS = 4000;
 const SCREENS = {
   now: nowScreen,
   endings: endingsScreen,
+  answers: answersScreen,
   session: sessionScreen,
   servers: serversScreen,
   memory: memoryScreen,
@@ -49,7 +51,7 @@ function open() {
   refresh();
 }
 
-const TITLES = { now: "now", endings: "endings", session: "session", servers: "servers", memory: "memory", keys: "keysTab", users: "users", webhooks: "webhooks", audit: "audit" };
+const TITLES = { now: "now", endings: "endings", answers: "answersTab", session: "session", servers: "servers", memory: "memory", keys: "keysTab", users: "users", webhooks: "webhooks", audit: "audit" };
 
 async function refresh() {
   const mine = screen;
