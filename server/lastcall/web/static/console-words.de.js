@@ -133,6 +133,8 @@ export default {
     "memory.retry": "versuchte Gedächtnis noch einmal",
     "key.create": "erzeugte einen Schlüssel",
     "key.revoke": "widerrief einen Schlüssel",
+    "link.create": "erzeugte einen Anmeldelink",
+    "user.sign_out": "meldete eine Person ab",
     "user.export": "gab Daten einer Person heraus",
     "user.erase": "löschte eine Person",
   },
