@@ -78,6 +78,17 @@ CREATE TABLE IF NOT EXISTS client_secrets (
     CONSTRAINT secret_user_is_named CHECK (length(user_id) BETWEEN 1 AND 256),
     CONSTRAINT secret_hash_is_sha256 CHECK (length(secret_hash) = 32)
 );
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                    WHERE attrelid = 'client_secrets'::regclass AND attname = 'form' AND NOT attisdropped) THEN
+        ALTER TABLE client_secrets
+            ADD COLUMN form    text NOT NULL DEFAULT 'bearer',
+            ADD COLUMN origin  text NOT NULL DEFAULT 'backend',
+            ADD COLUMN link_id uuid,
+            ADD CONSTRAINT form_known CHECK (form IN ('bearer', 'link', 'cookie')),
+            ADD CONSTRAINT origin_known CHECK (origin IN ('backend', 'operator', 'provider'));
+    END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS secrets_of_key ON client_secrets (key_id);
 CREATE INDEX IF NOT EXISTS secrets_by_expiry ON client_secrets (expires_at);
 CREATE INDEX IF NOT EXISTS secrets_of_link ON client_secrets (link_id) WHERE link_id IS NOT NULL;

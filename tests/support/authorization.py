@@ -74,7 +74,7 @@ class World:
     ) -> AsyncIterator[WebSocketConnection]:
         """Raises `ConnectionRejected` for an HTTP answer. by_header: else by subprotocols, as browsers do."""
         token, parts = self.tokens[who], urlsplit(self.server.url)
-        extra = [(name.encode(), value.encode()) for name, value in (self._of_page(who) | (headers or {})).items()]
+        extra = [(name.encode(), value.encode()) for name, value in {**self._of_page(who), **(headers or {})}.items()]
         if by_header and token is not None:
             extra.append((b"authorization", f"Bearer {token}".encode()))
         offered = [] if by_header else ["realtime", *([f"openai-insecure-api-key.{token}"] if token else [])]

@@ -136,7 +136,7 @@ def open_identity_provider() -> Iterator[IdentityProvider]:
             provider.asked.append(path)
             status, content = (500, {}) if path in provider.broken else answer()
             is_page = isinstance(content, str)
-            body = content.encode() if is_page else json.dumps(content).encode()
+            body = (str(content) if is_page else json.dumps(content)).encode()
             self.send_response(status)
             self.send_header("content-type", "text/html" if is_page else "application/json")
             self.send_header("content-length", str(len(body)))

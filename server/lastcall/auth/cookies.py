@@ -27,8 +27,10 @@ def sign_in_of(presented: Presented) -> str | None:
     of the same host, or of an origin that is allowed to connect with a key of its own. So the request must have the
     server's own Origin; only where it reads, browsers do not send one.
     """
-    found = find_cookie(presented.headers.get("cookie", ""), SIGN_IN, presented.scheme)
-    return None if found is None or not is_of_own_page(presented) else found[0]
+    header = presented.headers.get("cookie")
+    if not header or (found := find_cookie(header, SIGN_IN, presented.scheme)) is None:
+        return None
+    return found[0] if is_of_own_page(presented) else None
 
 
 def is_of_own_page(presented: Presented) -> bool:

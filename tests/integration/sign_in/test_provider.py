@@ -7,6 +7,7 @@ import json
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import jwt
@@ -41,7 +42,7 @@ def identity() -> Iterator[IdentityProvider]:
 
 
 @pytest.fixture
-def settings(identity: IdentityProvider, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+def settings(identity: IdentityProvider, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Of a server at which people sign in, and nobody without."""
     monkeypatch.setenv(provider.CLIENT_SECRET_VARIABLE, CLIENT_SECRET)
     # Keys and failures are asked for again at once: what time does is tested with a clock of its own.
@@ -51,7 +52,7 @@ def settings(identity: IdentityProvider, monkeypatch: pytest.MonkeyPatch) -> dic
 
 
 @pytest.fixture
-async def browser(postgres_store: PostgresStore, settings: dict[str, object]) -> AsyncIterator[Browser]:
+async def browser(postgres_store: PostgresStore, settings: dict[str, Any]) -> AsyncIterator[Browser]:
     async with open_server(postgres_store, **settings) as server:
         yield Browser(server.url)
 
@@ -75,7 +76,7 @@ async def test_whoever_signs_in_has_a_session_until_they_sign_out(browser: Brows
 
 
 def unsigned(claims: Claims, _: SigningKey) -> str:
-    return jwt.encode(claims, None, algorithm="none")
+    return jwt.encode(claims, "", algorithm="none")
 
 
 def by_secret(claims: Claims, key: SigningKey) -> str:
@@ -281,7 +282,7 @@ def test_a_cookie_that_holds_no_attempt_is_none(place: str) -> None:
 
 
 async def test_the_user_is_the_claim_that_the_settings_name(
-    postgres_store: PostgresStore, identity: IdentityProvider, settings: dict[str, object]
+    postgres_store: PostgresStore, identity: IdentityProvider, settings: dict[str, Any]
 ) -> None:
     async with open_server(postgres_store, **settings, oidc_user_claim="email") as server:
         browser = Browser(server.url)
@@ -295,7 +296,7 @@ async def test_the_user_is_the_claim_that_the_settings_name(
 
 
 async def test_only_verified_addresses_of_the_domains_sign_in(
-    postgres_store: PostgresStore, identity: IdentityProvider, settings: dict[str, object]
+    postgres_store: PostgresStore, identity: IdentityProvider, settings: dict[str, Any]
 ) -> None:
     async with open_server(postgres_store, **settings, oidc_email_domain=("Example.org",)) as server:
         assert await Browser(server.url).sign_in_at(identity) == "/"
@@ -310,7 +311,7 @@ async def test_only_verified_addresses_of_the_domains_sign_in(
 
 
 async def test_without_the_provider_its_cookies_are_worth_nothing(
-    postgres_store: PostgresStore, identity: IdentityProvider, settings: dict[str, object]
+    postgres_store: PostgresStore, identity: IdentityProvider, settings: dict[str, Any]
 ) -> None:
     async with open_server(postgres_store, **settings) as server:
         browser = Browser(server.url)
@@ -407,7 +408,7 @@ def test_settings_that_cannot_work_are_told_at_the_start(changes: dict[str, obje
 
 
 async def test_people_of_a_provider_have_quotas_of_their_own(
-    postgres_store: PostgresStore, identity: IdentityProvider, settings: dict[str, object]
+    postgres_store: PostgresStore, identity: IdentityProvider, settings: dict[str, Any]
 ) -> None:
     async with open_server(postgres_store, **settings, key_connections_max=1) as server:
         browser, other = Browser(server.url), Browser(server.url)

@@ -54,9 +54,8 @@ class Attempt:
 
     @property
     def cookie(self) -> str:
-        place = urlsafe_b64encode(
-            f"{self.origin} {self.path}".encode()
-        ).decode()  # a cookie with : or / would be quoted
+        # With : or / as they are, it would be quoted.
+        place = urlsafe_b64encode(f"{self.origin} {self.path}".encode()).decode()
         return f"{self.secret}{_SEPARATOR}{place}"
 
     @property

@@ -9,7 +9,7 @@ export const embedded = ALLOWED !== undefined;
 
 /** The page around this one: it is asked for secrets, and nobody else is believed. */
 export class Surroundings {
-  #asked = 0; // times in a row, in vain
+  #delay = 0;
   #timer = null;
 
   /** take: called with each secret. */
@@ -17,22 +17,26 @@ export class Surroundings {
     const origins = ALLOWED.split(" ");
     addEventListener("message", ({ source, origin, data }) => {
       if (source !== parent || !origins.includes(origin)) return;
-      if (data?.type === "lastcall.secret" && SECRET.test(data.secret)) take(data.secret);
+      if (data?.type !== "lastcall.secret" || !SECRET.test(data.secret)) return;
+      clearTimeout(this.#timer);
+      take(data.secret);
     });
   }
 
-  /** Later each time: a page that sends one which is refused again and again would keep both busy. */
+  /** Until there is an answer, since nobody may listen yet; later each time, since each secret may be refused. */
   ask() {
-    const delay = this.#asked ? Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** (this.#asked - 1)) : 0;
-    this.#asked += 1;
     clearTimeout(this.#timer);
-    // Whoever is around this page may hear it: it says nothing, and only allowed sites may be there.
-    this.#timer = setTimeout(() => parent.postMessage({ type: "lastcall.secret_wanted" }, "*"), delay);
+    this.#timer = setTimeout(() => {
+      this.#delay = Math.min(LONGEST_DELAY_MS, this.#delay * 2 || FIRST_DELAY_MS);
+      // Whoever is around this page may hear it: it says nothing, and only allowed sites may be there.
+      parent.postMessage({ type: "lastcall.secret_wanted" }, "*");
+      this.ask();
+    }, this.#delay);
   }
 
   /** The last secret was good. */
   accepted() {
-    this.#asked = 0;
+    this.#delay = 0;
     clearTimeout(this.#timer);
   }
 }
