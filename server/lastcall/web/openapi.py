@@ -189,7 +189,7 @@ def _describe(operation: Operation, sentence: str) -> dict[str, Any]:
 
 
 def _answer(status: int, body: type[Struct] | str) -> dict[str, Any]:
-    description = "Success." if status == 200 else "Not ready."
+    description = {200: "Success.", 303: "The browser goes on to the page."}.get(status, "Not ready.")
     if isinstance(body, str):
         return {"description": description, "content": {body: {}}}
     return {"description": description, "content": {JSON: {"schema": _ref(body)}}}
