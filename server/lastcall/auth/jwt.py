@@ -124,7 +124,7 @@ class TokenVerifier:
             claims = self._claims(token, key, algorithms)
             until = trio.current_time() + _seconds_left(claims)
             return Principal(user_id=canonical_user(str(claims["sub"])), scope=Scope.USER, valid_until=until)
-        except (jwt.PyJWTError, ValueError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError) as error:  # TypeError: an issuer that is no text
             raise InvalidToken(str(error)) from error
 
     async def _key(self, header: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:

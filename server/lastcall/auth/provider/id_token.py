@@ -45,7 +45,7 @@ async def read_id_token(token: object, nonce: str, keys: ProviderKeys, rules: Id
         claims = await _claims(token, keys, rules)
     except KeysUnavailable as error:
         raise SignInFailed("away", str(error)) from error
-    except (jwt.PyJWTError, InvalidToken, ValueError) as error:
+    except (jwt.PyJWTError, InvalidToken, ValueError, TypeError) as error:  # TypeError: an issuer that is no text
         raise SignInFailed("refused", f"the ID token is not valid: {error}") from error
     if not _equal(claims.get("nonce"), nonce):
         raise SignInFailed("refused", "the ID token was made for another attempt: its nonce is another one")
