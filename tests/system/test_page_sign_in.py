@@ -240,12 +240,15 @@ def test_only_the_page_around_it_is_believed(open_page: Visitors, server: Server
     [inner, beside] = page.frames[1:]
     sockets: list[object] = []
     page.on("websocket", lambda socket: sockets.append(socket))
-    inner.evaluate("addEventListener('message', ({ data }) => { window.heard = data.secret; })")
+    inner.evaluate("addEventListener('message', ({ data }) => { window.heard = data?.secret; })")
     beside.evaluate("parent.frames[0].postMessage({ type: 'lastcall.secret', secret: 'ek_x' }, '*')")
     inner.wait_for_function("window.heard === 'ek_x'")
     inner.evaluate("postMessage({ type: 'lastcall.secret', secret: 'ek_own' }, '*')")
     inner.wait_for_function("window.heard === 'ek_own'")
     expect(frame.get_by_role("status")).to_have_text("Connecting…")
+    assert sockets == []
+    for message in ("null", "17", "{}", "{ type: 'lastcall.secret' }", "{ type: 'lastcall.secret', secret: ['ek_x'] }"):
+        page.evaluate(f"frames[0].postMessage({message}, '*')")
     assert sockets == []
     page.evaluate("frames[0].postMessage({ type: 'lastcall.secret', secret: 'ek_y' }, '*')")
     expect(frame.get_by_role("alert")).to_contain_text("not signed in any more")

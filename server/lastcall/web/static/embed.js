@@ -16,10 +16,11 @@ export class Surroundings {
   constructor(take) {
     const origins = ALLOWED.split(" ");
     addEventListener("message", ({ source, origin, data }) => {
-      if (source !== parent || !origins.includes(origin)) return;
-      if (data?.type !== "lastcall.secret" || !SECRET.test(data.secret)) return;
+      if (source !== parent || !origins.includes(origin) || data?.type !== "lastcall.secret") return;
+      const { secret } = data;
+      if (typeof secret !== "string" || !SECRET.test(secret)) return;
       clearTimeout(this.#timer);
-      take(data.secret);
+      take(secret);
     });
   }
 
