@@ -58,7 +58,8 @@ CREATE TABLE IF NOT EXISTS api_keys (
     CONSTRAINT hash_is_sha256 CHECK (length(secret_hash) = 32)
 );
 
--- Given by a backend to a browser. The expiry limits which sessions it may begin, not how long they last.
+-- Held by a browser. The expiry limits which sessions it may begin, not how long they last. Links and cookies stand here
+-- too: in a table of their own, each begin and each revocation would have to lock one more.
 CREATE TABLE IF NOT EXISTS client_secrets (
     secret_id       uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
     key_id          uuid        REFERENCES api_keys ON DELETE CASCADE,  -- created with it; NULL: no keys were set
@@ -69,11 +70,28 @@ CREATE TABLE IF NOT EXISTS client_secrets (
     created_at      timestamptz NOT NULL DEFAULT now(),
     expires_at      timestamptz NOT NULL,
     revoked_at      timestamptz,
+    form            text        NOT NULL DEFAULT 'bearer',  -- how it is shown; in any other way it is worth nothing
+    origin          text        NOT NULL DEFAULT 'backend', -- who vouches for the user
+    link_id         uuid,               -- of a cookie: the secret that it was traded for
+    CONSTRAINT form_known CHECK (form IN ('bearer', 'link', 'cookie')),
+    CONSTRAINT origin_known CHECK (origin IN ('backend', 'operator', 'provider')),
     CONSTRAINT secret_user_is_named CHECK (length(user_id) BETWEEN 1 AND 256),
     CONSTRAINT secret_hash_is_sha256 CHECK (length(secret_hash) = 32)
 );
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                    WHERE attrelid = 'client_secrets'::regclass AND attname = 'form' AND NOT attisdropped) THEN
+        ALTER TABLE client_secrets
+            ADD COLUMN form    text NOT NULL DEFAULT 'bearer',
+            ADD COLUMN origin  text NOT NULL DEFAULT 'backend',
+            ADD COLUMN link_id uuid,
+            ADD CONSTRAINT form_known CHECK (form IN ('bearer', 'link', 'cookie')),
+            ADD CONSTRAINT origin_known CHECK (origin IN ('backend', 'operator', 'provider'));
+    END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS secrets_of_key ON client_secrets (key_id);
 CREATE INDEX IF NOT EXISTS secrets_by_expiry ON client_secrets (expires_at);
+CREATE INDEX IF NOT EXISTS secrets_of_link ON client_secrets (link_id) WHERE link_id IS NOT NULL;
 
 -- A credential can be revoked, once and for good; nothing else in its row can change.
 CREATE OR REPLACE FUNCTION guard_credential() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$

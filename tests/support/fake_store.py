@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import trio
-from lastcall.store.credentials import ClientSecret, Credential
+from lastcall.store.credentials import ClientSecret, Credential, SignIn
 from lastcall.store.errors import StoreError, StoreUnavailable
 from lastcall.store.operators.census import UnmatchedSession
 from lastcall.store.people.memories import StoredMemory
@@ -192,6 +192,16 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
 
     async def create_client_secret(self, secret: ClientSecret) -> int:
         return await self._ask("create_client_secret", lambda: self._create_client_secret(secret))
+
+    async def trade_secret(
+        self, secret_hash: bytes, cookie_id: UUID, cookie_hash: bytes, *, link_seconds: float
+    ) -> SignIn | None:
+        return await self._ask(
+            "trade_secret", lambda: self._trade_secret(secret_hash, cookie_id, cookie_hash, link_seconds)
+        )
+
+    async def sign_out(self, cookie_hash: bytes) -> bool:
+        return await self._ask("sign_out", lambda: self._sign_out(cookie_hash))
 
     async def finish_revocations(self) -> int:
         return await self._ask("finish_revocations", lambda: 0)  # here a revocation overlooks nothing

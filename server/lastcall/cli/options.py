@@ -146,6 +146,7 @@ def _type(name: str, kind: type) -> Any:
     special = {
         "admin_port": click.IntRange(0, PORT_MAX),
         "allow_origin": Origin(),
+        "embed_origin": Origin(),
         "port": click.IntRange(0, PORT_MAX),
         "database_url": DatabaseUrl(),
         "idle_seconds": Seconds(min=SESSION_SECONDS_MIN),

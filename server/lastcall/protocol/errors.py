@@ -58,6 +58,7 @@ CODES: Mapping[str, ErrorCode] = {
     "webhook_not_found": ErrorCode(404, "there is no such webhook"),
     "missing_api_key": ErrorCode(401, "no key, client secret or token was sent"),
     "invalid_api_key": ErrorCode(401, "the key, client secret or token is wrong, expired or revoked"),
+    "provider_unavailable": ErrorCode(503, "the identity provider does not answer as it should; try again later"),
     "store_unavailable": ErrorCode(503, "the database is unavailable; nothing was acknowledged, try again"),
     "overloaded": ErrorCode(503, "the server has too many HTTP connections or too little memory; try again later"),
     # handshakes and HTTP

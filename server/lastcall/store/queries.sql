@@ -475,10 +475,10 @@ SELECT EXISTS (SELECT FROM api_keys) AS found;
 -- A client secret that was created more than $2 seconds in the future was created before the clock was set back: how old
 -- it is cannot be told, and it would be valid for longer than it was made for.
 SELECT key_id AS credential_id, key_id, subject AS user_id, scope, NULL::uuid AS conversation_id, '{}' AS session,
-       NULL::double precision AS seconds_left
+       NULL::double precision AS seconds_left, 'bearer' AS form, 'operator' AS origin
   FROM api_keys WHERE secret_hash = $1 AND revoked_at IS NULL
 UNION ALL
-SELECT secret_id, key_id, user_id, 'client', conversation_id, session, extract(epoch FROM expires_at - now())
+SELECT secret_id, key_id, user_id, 'client', conversation_id, session, extract(epoch FROM expires_at - now()), form, origin
   FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now()
    AND created_at < now() + make_interval(secs => $2);
 
@@ -495,8 +495,9 @@ WITH parent AS MATERIALIZED (
                SELECT FROM conversation_sessions s WHERE s.credential_id = c.secret_id AND s.is_active)
          ORDER BY expires_at LIMIT 10 FOR UPDATE SKIP LOCKED)
 ), made AS (
-    INSERT INTO client_secrets (secret_id, key_id, user_id, conversation_id, session, secret_hash, expires_at)
-    SELECT $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7)
+    INSERT INTO client_secrets
+           (secret_id, key_id, user_id, conversation_id, session, secret_hash, expires_at, form, origin)
+    SELECT $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7), $8, $9
      WHERE ($2::uuid IS NULL OR EXISTS (SELECT FROM parent))
        AND ($4::uuid IS NULL OR EXISTS (
            SELECT FROM conversations WHERE conversation_id = $4 AND user_id = $3::text AND removed_at IS NULL))
@@ -505,6 +506,43 @@ WITH parent AS MATERIALIZED (
 SELECT (SELECT extract(epoch FROM expires_at)::bigint FROM made) AS expires_at,
        $2::uuid IS NULL OR EXISTS (SELECT FROM api_keys WHERE key_id = $2 AND revoked_at IS NULL) AS allowed,
        $2::uuid IS NOT NULL AND NOT EXISTS (SELECT FROM parent) AS held;
+
+-- name: trade_secret
+-- A link, once, or a client secret, for a cookie. $1: its hash, $2: as $2 of `find_credential`, $3: the cookie's id,
+-- $4: its hash, $5: seconds that a link's cookie is valid; a client secret's is valid for as long as that one. A secret
+-- that was made without a key is none: the first key shuts it out. Neither its row nor its key's can be revoked
+-- meanwhile; held: one of them is locked. user_id NULL: not traded, for that or because there is no such secret.
+WITH wanted AS MATERIALIZED (
+    SELECT secret_id, key_id FROM client_secrets
+     WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now()
+       AND created_at < now() + make_interval(secs => $2)
+       AND (form = 'link' OR form = 'bearer' AND key_id IS NOT NULL)
+), parent AS MATERIALIZED (
+    SELECT key_id FROM api_keys WHERE key_id = (SELECT key_id FROM wanted) AND revoked_at IS NULL
+       FOR SHARE SKIP LOCKED
+), locked AS MATERIALIZED (
+    SELECT c.* FROM client_secrets c WHERE secret_id = (SELECT secret_id FROM wanted) AND revoked_at IS NULL
+       AND (key_id IS NULL OR EXISTS (SELECT FROM parent))
+       FOR NO KEY UPDATE SKIP LOCKED
+), used AS (
+    UPDATE client_secrets SET revoked_at = now()
+     WHERE secret_id = (SELECT secret_id FROM locked WHERE form = 'link')
+), made AS (
+    INSERT INTO client_secrets
+           (secret_id, key_id, user_id, conversation_id, session, secret_hash, expires_at, form, origin, link_id)
+    SELECT $3, key_id, user_id, conversation_id, session, $4,
+           CASE form WHEN 'link' THEN now() + make_interval(secs => $5) ELSE expires_at END, 'cookie', origin, secret_id
+      FROM locked
+    RETURNING user_id, extract(epoch FROM expires_at - now()) AS seconds_left
+)
+SELECT (SELECT user_id FROM made) AS user_id, (SELECT seconds_left FROM made) AS seconds_left,
+       EXISTS (SELECT FROM wanted) AND NOT EXISTS (SELECT FROM made) AS held;
+
+-- name: sign_out
+-- Its sessions end with it.
+UPDATE client_secrets SET revoked_at = now()
+ WHERE secret_hash = $1 AND form = 'cookie' AND revoked_at IS NULL
+RETURNING secret_id;
 
 -- name: finish_revocations
 -- A revocation is finished once a pass finds no session of its credential left. Rows that are locked are left for the

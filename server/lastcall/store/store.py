@@ -10,7 +10,7 @@ from typing import Protocol
 from uuid import UUID
 
 from .conversations.seam import ConversationStore
-from .credentials import ClientSecret, Credential
+from .credentials import ClientSecret, Credential, SignIn
 from .lease import InstanceStore
 from .operators.census import CensusStore
 from .people.store import PeopleStore
@@ -130,6 +130,30 @@ class Store(InstanceStore, ConversationStore, PeopleStore, CensusStore, Rows, Pr
         Raises:
             CredentialRevoked: The key that creates it was revoked.
             InvalidRow: The user has no such conversation.
+        """
+        ...
+
+    async def trade_secret(
+        self, secret_hash: bytes, cookie_id: UUID, cookie_hash: bytes, *, link_seconds: float
+    ) -> SignIn | None:
+        """Signs a browser in: trades a link, which can be done once, or a client secret, for a cookie.
+
+        Args:
+            secret_hash: SHA-256 of the link's secret, or of the client secret.
+            cookie_id: The cookie's id.
+            cookie_hash: SHA-256 of the cookie.
+            link_seconds: For which a link's cookie is valid; a client secret's expires with that one.
+
+        Returns:
+            Who is signed in; None where the secret is wrong, expired, revoked or used, or was made without a key.
+        """
+        ...
+
+    async def sign_out(self, cookie_hash: bytes) -> bool:
+        """Revokes a cookie, which ends its sessions on all servers.
+
+        Returns:
+            Whether it was valid.
         """
         ...
 

@@ -51,12 +51,12 @@ def services_of(request: Request) -> HttpServices:
 
 async def principal_of(request: Request) -> Principal:
     """Authenticates the request. Raises `RequestRefused` and `StoreUnavailable`, which the app answers."""
-    return await services_of(request).authenticator.principal(_presented(request))
+    return await services_of(request).authenticator.principal(presented_by(request))
 
 
 async def overseer_of(request: Request) -> Principal:
     """Authenticates somebody who may read what is for operators. Raises as `principal_of` does."""
-    principal = await services_of(request).authenticator.overseer(_presented(request))
+    principal = await services_of(request).authenticator.overseer(presented_by(request))
     if not principal.scope.oversees:
         raise RequestRefused("forbidden", "This needs a key of scope admin or reader.")
     return principal
@@ -70,7 +70,8 @@ async def actor_of(request: Request) -> Actor:
     return Actor(principal.subject or LOCAL_ACTOR, "api", principal.key_id)
 
 
-def _presented(request: Request) -> Presented:
+def presented_by(request: Request) -> Presented:
+    """Raises `RequestRefused` where proxies contradict each other."""
     client = client_of(request.scope, services_of(request).gate.proxies)
     return Presented(
         request.headers,
@@ -79,6 +80,7 @@ def _presented(request: Request) -> Presented:
         address=client.address,
         scheme=client.scheme,
         sign_of_proxy=sign_of_proxy_in(request.scope),
+        only_reads=request.method in ("GET", "HEAD"),
     )
 
 

@@ -135,6 +135,25 @@ class ConversationRenamed(Struct, kw_only=True):
     title: str | None
 
 
+class SignInState(Struct, kw_only=True):
+    """user: who is signed in with this browser; null: nobody. provider: where people can sign in; null: nowhere."""
+
+    object: Literal["sign_in"] = "sign_in"
+    user: str | None
+    provider: str | None
+
+
+class SignInAddress(Struct, kw_only=True):
+    """url: at the identity provider, where the browser goes on."""
+
+    object: Literal["sign_in.address"] = "sign_in.address"
+    url: str
+
+
+class SignedOut(Struct, kw_only=True):
+    object: Literal["sign_in.ended"] = "sign_in.ended"
+
+
 def answer(body: Struct, *, status: int = 200) -> Response:
     return Response(msgspec.json.encode(body), status_code=status, media_type="application/json")
 

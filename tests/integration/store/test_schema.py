@@ -644,7 +644,18 @@ async def test_a_revocation_with_an_older_snapshot_is_finished_later(
 ) -> None:
     """It overlooks what the key has begun since its snapshot; nobody else's sessions are closed."""
     key_id, instance_id = await a_key(database), await database.instance()
-    make_secret = ("create_client_secret", uuid4(), key_id, "ada", None, "{}", uuid4().bytes * 2, 60)
+    make_secret = (
+        "create_client_secret",
+        uuid4(),
+        key_id,
+        "ada",
+        None,
+        "{}",
+        uuid4().bytes * 2,
+        60,
+        "bearer",
+        "backend",
+    )
 
     async def overlook(connection: Any) -> None:
         async with connection.transaction(isolation=isolation):
@@ -686,7 +697,9 @@ async def test_long_expired_client_secrets_go_but_for_those_with_a_live_session(
     )
     ids = [(await database.sql(insert, uuid4().bytes * 2, hours))[0][0] for hours in (1, 30, 31)]
     await database.sql("INSERT INTO conversation_sessions (user_id, credential_id) VALUES ('ada', $1)", ids[2])
-    await database.store.fetch("create_client_secret", uuid4(), None, "ada", None, "{}", uuid4().bytes * 2, 60)
+    await database.store.fetch(
+        "create_client_secret", uuid4(), None, "ada", None, "{}", uuid4().bytes * 2, 60, "bearer", "backend"
+    )
     left = {row[0] for row in await database.sql("SELECT secret_id FROM client_secrets")}
     assert {ids[0], ids[2]} < left
     assert ids[1] not in left

@@ -3,12 +3,14 @@
 import { Api } from "./api.js";
 import { BAD_KEY, CLOSED_BY_SOMEBODY, Connection, IDLE } from "./connection.js";
 import { ConversationList } from "./conversations.js";
+import { embedded, Surroundings } from "./embed.js";
 import { OlderItems, REPLAYED } from "./history.js";
 import { MemoryPanel } from "./memory.js";
 import { myData, saveAsFile } from "./my_data.js";
 import { Outbox } from "./outbox.js";
 import { $, closePanels, confirmed, fitHeight, hideNotice, showNotice, showState, startPanels, startTheme } from "./page.js";
 import { Readiness } from "./readiness.js";
+import { SignIn } from "./sign_in.js";
 import { Transcript } from "./transcript.js";
 import { showTurn } from "./turn.js";
 import { addressed, key, lastConversation, showAddress, stopped, typedName } from "./visit.js";
@@ -44,6 +46,9 @@ const list = new ConversationList(
   api,
   confirmed,
 );
+
+const surroundings = embedded ? new Surroundings(useSecret) : null;
+const signIn = embedded ? null : new SignIn({ leave: leaveUser, enter: enterAs });
 
 let name = typedName.get(); // that was asked for
 let user = name; // whose session it is, as the server says
@@ -88,6 +93,7 @@ function begun({ id: made, user: owner = name, conversation_id: id }) {
   session = made;
   user = owner;
   conversation = id;
+  surroundings?.accepted();
   lastConversation.keep(user, id);
   showUser();
   memory.follow();
@@ -209,6 +215,7 @@ async function explainClose() {
   const told = { 401: words.closedAsRevoked, 404: words.closedAsDeleted }[status];
   if (told) return showNotice(told);
   const { body } = await api.ask("GET", `/v1/sessions/${session}`);
+  if (body?.end_reason === "revoked") return showNotice(words.closedAsRevoked);
   const by = body?.closed_by;
   showNotice(by ? words.closedBy(by.name, by.reason) : words.closedByOperator);
 }
@@ -217,9 +224,36 @@ async function explainClose() {
 
 function askForKey() {
   key.forget();
+  if (embedded) {
+    showNotice(words.embedWaiting);
+    surroundings.ask();
+    return;
+  }
   $("key-form").hidden = false;
   $("reconnect").hidden = true;
   $("key").focus();
+}
+
+function useSecret(secret) {
+  key.set(secret);
+  hideNotice();
+  reconnect();
+}
+
+function leaveUser() {
+  connection.close();
+  leaveConversation();
+  memory.clear();
+  list.clear();
+  key.forget();
+  $("key-form").hidden = true;
+}
+
+/** signedIn: who; null: nobody, and the name that was typed counts again. */
+function enterAs(signedIn) {
+  user = signedIn ?? name;
+  conversation = addressed() ?? lastConversation.of(user);
+  connection.open();
 }
 
 function useKey(event) {
@@ -439,7 +473,8 @@ function start() {
   });
   connection.addEventListener("event", ({ detail }) => on[detail.type]?.(detail));
   connection.addEventListener("lost", ({ detail }) => lost(detail));
-  connection.open();
+  if (embedded) surroundings.ask();
+  else if (!signIn.begin()) connection.open();
   $("text").focus();
 }
 

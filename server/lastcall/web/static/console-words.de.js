@@ -157,6 +157,8 @@ export default {
     "memory.retry": "versuchte Gedächtnis noch einmal",
     "key.create": "erzeugte einen Schlüssel",
     "key.revoke": "widerrief einen Schlüssel",
+    "link.create": "erzeugte einen Anmeldelink",
+    "user.sign_out": "meldete eine Person ab",
     "user.export": "gab Daten einer Person heraus",
     "user.erase": "löschte eine Person",
     "webhook.add": "fügte einen Webhook hinzu",

@@ -157,6 +157,8 @@ export default {
     "memory.retry": "retried memory",
     "key.create": "created a key",
     "key.revoke": "revoked a key",
+    "link.create": "made a sign-in link",
+    "user.sign_out": "signed a person out",
     "user.export": "exported a user",
     "user.erase": "erased a user",
     "webhook.add": "added a webhook",

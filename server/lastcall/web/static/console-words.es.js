@@ -157,6 +157,8 @@ export default {
     "memory.retry": "reintentó memoria",
     "key.create": "creó una clave",
     "key.revoke": "revocó una clave",
+    "link.create": "creó un enlace de acceso",
+    "user.sign_out": "cerró el acceso de una persona",
     "user.export": "exportó un usuario",
     "user.erase": "borró un usuario",
     "webhook.add": "añadió un webhook",

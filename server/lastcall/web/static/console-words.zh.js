@@ -157,6 +157,8 @@ export default {
     "memory.retry": "重试了记忆",
     "key.create": "创建了密钥",
     "key.revoke": "撤销了密钥",
+    "link.create": "创建了登录链接",
+    "user.sign_out": "让用户退出登录",
     "user.export": "导出了用户",
     "user.erase": "清除了用户",
     "webhook.add": "添加了 Webhook",
