@@ -754,6 +754,64 @@ BEGIN
       FROM keys WHERE p.user_id = keys.user_id AND p.passage_id = keys.passage_id;
 END $$;
 
+-- Claims sessions whose memory is pending. SKIP LOCKED: two servers at the same time claim different sessions. An attempt
+-- counts when it begins, so that a transcript that crashes its server is not retried forever. Returns the messages of
+-- each session, without function calls and deleted items; for a session without messages, one row with NULLs.
+--
+-- asked: NULL, or the only sessions to claim: found by their keys, however long the queue is.
+-- wait_seconds: the longest wait, of a claim or a back-off. What is due later than that, or was never tried and is due
+-- later than now, was due before the clock was set back. It is looked for where nothing else is due.
+-- bytes_max: of what was said in the sessions that are claimed together; one that has more of it is claimed alone.
+--
+-- Generic plans and no sequential scans, here and in finish_memories: as for commit_batch.
+CREATE OR REPLACE FUNCTION claim_memories(
+    sessions_max integer, lease_seconds double precision, asked uuid[], wait_seconds double precision, bytes_max bigint)
+RETURNS TABLE (session_id uuid, user_id text, memory_attempts integer, role text, content text, item_id text)
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH oldest AS MATERIALIZED (
+        SELECT session_id, memory_due_at FROM conversation_sessions
+         WHERE asked IS NULL AND memory_status = 'pending' AND memory_due_at <= now()
+         ORDER BY memory_due_at LIMIT sessions_max FOR UPDATE SKIP LOCKED
+    ), stranded AS MATERIALIZED (
+        SELECT session_id, memory_due_at FROM conversation_sessions
+         WHERE asked IS NULL AND NOT EXISTS (SELECT FROM oldest) AND memory_status = 'pending' AND memory_due_at > now()
+           AND (memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => wait_seconds))
+         ORDER BY memory_due_at LIMIT sessions_max FOR UPDATE SKIP LOCKED
+    ), these AS MATERIALIZED (
+        SELECT session_id, memory_due_at
+          FROM (SELECT session_id, memory_due_at, memory_status, memory_attempts FROM conversation_sessions
+                 WHERE session_id = ANY (asked) LIMIT sessions_max FOR UPDATE SKIP LOCKED) these
+         WHERE memory_status = 'pending'
+           AND (memory_due_at <= now() OR memory_attempts = 0
+                OR memory_due_at > now() + make_interval(secs => wait_seconds))
+    ), free AS MATERIALIZED (
+        SELECT * FROM oldest UNION ALL SELECT * FROM stranded UNION ALL SELECT * FROM these
+    ), item AS MATERIALIZED ( -- by an array of keys, and nothing else: any other plan may read all messages
+        SELECT session_id, kind, role, content, item_id, position, created_at, deleted_at FROM messages
+         WHERE session_id = ANY (ARRAY (SELECT session_id FROM free))
+    ), said AS MATERIALIZED (
+        SELECT * FROM item WHERE kind = 'message' AND deleted_at IS NULL
+    ), fitting AS MATERIALIZED (
+        SELECT session_id FROM (
+            SELECT session_id, row_number() OVER queue AS number, sum(bytes) OVER queue AS bytes
+              FROM free LEFT JOIN (SELECT session_id, sum(octet_length(content)) AS bytes FROM said GROUP BY 1) size
+                   USING (session_id)
+            WINDOW queue AS (ORDER BY memory_due_at, session_id ROWS UNBOUNDED PRECEDING)) queued
+         WHERE number = 1 OR coalesce(bytes, 0) <= bytes_max
+    ), claimed AS (
+        UPDATE conversation_sessions s
+           SET memory_due_at = now() + make_interval(secs => lease_seconds), memory_attempts = memory_attempts + 1
+         WHERE session_id = ANY (ARRAY (SELECT session_id FROM fitting))
+        RETURNING session_id, user_id, memory_attempts
+    )
+    SELECT session_id, claimed.user_id, memory_attempts, role, content, item_id
+      FROM claimed LEFT JOIN said USING (session_id)
+     ORDER BY session_id, position, created_at;
+END $$;
+
 -- Marks the memory of sessions as done, keeps their memories and adds them to the index; returns those that were still
 -- pending. finished: a list of `FinishedMemory`. The sessions' rows stay locked to the end: forget_messages waits for
 -- that, and what it has deleted before is seen here, since each statement looks anew.
@@ -765,7 +823,7 @@ END $$;
 -- They are taken by nothing that a conversation waits for. They come first and, like the rows, in an order: two servers
 -- that finish sessions of the same users do not wait for each other, nor does erase_user.
 CREATE OR REPLACE FUNCTION finish_memories(finished jsonb, lifetime interval) RETURNS SETOF uuid
-LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     asked  uuid[] := ARRAY(SELECT session_id FROM jsonb_to_recordset(finished) AS f (session_id uuid));
     done   uuid[];
