@@ -466,10 +466,11 @@ BEGIN
     RETURN forgotten;
 END $$;
 
--- Keeps what was extracted from a session: a list of `Memory`, in order. Called by finish_memories, which has the user's
--- lock. lifetime: how long a memory is kept after it was said; NULL: forever.
+-- Keeps what was extracted from a session: a list of `Memory`, in order, of which the first `kept` are kept already.
+-- Called by finish_memories, which has the user's lock. lifetime: how long a memory is kept after it was said; NULL:
+-- forever.
 CREATE OR REPLACE FUNCTION keep_memories(
-    owner text, session uuid, ended_at timestamptz, memories jsonb, lifetime interval) RETURNS void
+    owner text, session uuid, ended_at timestamptz, memories jsonb, lifetime interval, kept integer) RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     memory record;
@@ -479,7 +480,7 @@ BEGIN
             kind text, content text, item_id text, quote text, slot text, words text[], op text, closes text[],
             replaces bigint[])) WITH ORDINALITY AS t (kind, content, item_id, quote, slot, words, op, closes, replaces,
             ordinality)
-         ORDER BY ordinality
+         WHERE ordinality > kept ORDER BY ordinality
     LOOP
         PERFORM keep_memory(owner, session, ended_at, lifetime, memory.kind, memory.content, memory.item_id,
                             memory.quote, memory.slot, memory.words, memory.op, memory.closes, memory.replaces);
@@ -582,6 +583,33 @@ BEGIN
     IF old <> '{}' THEN
         PERFORM supersede_memories(owner, old, new_id, said_at);
     END IF;
+END $$;
+
+-- Keeps the first memory of each user of whom nothing is known or forgotten: there is nothing that it could contradict,
+-- so one statement does for all of them, where keep_memory takes several for each. Returns the sessions whose first
+-- memory it kept. finished, lifetime: as in finish_memories. done: the sessions that count.
+CREATE OR REPLACE FUNCTION keep_first_memories(finished jsonb, done uuid[], lifetime interval) RETURNS SETOF uuid
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN QUERY
+    INSERT INTO user_memories (user_id, kind, content, quote, source_session_id, source_item_id, slot, words, valid_from,
+                               expires_at)
+    SELECT user_id, kind, content, quote, session_id, item_id, slot, words, said_at, said_at + lifetime FROM (
+        SELECT DISTINCT ON (s.user_id) s.user_id, s.session_id, t.*, gone, coalesce(said_at, s.session_end) AS said_at
+          FROM jsonb_to_recordset(finished) AS f (session_id uuid, memories jsonb)
+          JOIN conversation_sessions s USING (session_id)
+         CROSS JOIN LATERAL jsonb_to_record(f.memories -> 0) AS t (
+               kind text, content text, item_id text, quote text, slot text, words text[], op text)
+          LEFT JOIN LATERAL ( -- as in keep_memory
+               SELECT m.created_at AS said_at, m.deleted_at IS NOT NULL AS gone FROM messages m
+                WHERE m.session_id = s.session_id AND m.item_id = t.item_id
+                ORDER BY m.deleted_at IS NOT NULL LIMIT 1) item ON true
+         WHERE s.session_id = ANY (done) AND f.memories <> '[]' ORDER BY s.user_id, s.session_end, s.session_id) first
+     WHERE op = 'add' AND gone IS NOT TRUE
+       AND NOT EXISTS (SELECT FROM user_memories m WHERE m.user_id = first.user_id)
+       AND NOT EXISTS (SELECT FROM memory_tombstones m WHERE m.user_id = first.user_id)
+    ON CONFLICT DO NOTHING
+    RETURNING source_session_id;
 END $$;
 
 -- An item that is deleted, or marked as deleted, takes along what came of it, in the same transaction, whoever does it.
@@ -828,6 +856,7 @@ DECLARE
     asked  uuid[] := ARRAY(SELECT session_id FROM jsonb_to_recordset(finished) AS f (session_id uuid));
     done   uuid[];
     owners text[];
+    firsts uuid[];
     ended  record;
 BEGIN
     PERFORM pg_advisory_xact_lock(key) FROM (
@@ -843,13 +872,15 @@ BEGIN
         RETURNING session_id, user_id
     )
     SELECT array_agg(session_id), array_agg(user_id) INTO done, owners FROM marked;
+    firsts := ARRAY(SELECT keep_first_memories(finished, done, lifetime));
     FOR ended IN
-        SELECT s.user_id, s.session_id, s.session_end, f.memories
+        SELECT s.user_id, s.session_id, s.session_end, f.memories, (s.session_id = ANY (firsts))::integer AS kept
           FROM jsonb_to_recordset(finished) AS f (session_id uuid, memories jsonb)
           JOIN conversation_sessions s USING (session_id)
-         WHERE s.session_id = ANY (done) AND f.memories <> '[]' ORDER BY s.session_end, s.session_id
+         WHERE s.session_id = ANY (done) AND jsonb_array_length(f.memories) > (s.session_id = ANY (firsts))::integer
+         ORDER BY s.session_end, s.session_id
     LOOP
-        PERFORM keep_memories(ended.user_id, ended.session_id, ended.session_end, ended.memories, lifetime);
+        PERFORM keep_memories(ended.user_id, ended.session_id, ended.session_end, ended.memories, lifetime, ended.kept);
     END LOOP;
     INSERT INTO recall_passages
            (user_id, session_id, message_ids, flags, words, stemmers, lexemes, together, lengths, said_at)
