@@ -510,10 +510,11 @@ BEGIN
     RETURN forgotten;
 END $$;
 
--- Keeps what was extracted from a session: a list of `Memory`, in order. Called by finish_memories, which has the user's
--- lock. lifetime: how long a memory is kept after it was said; NULL: forever.
+-- Keeps what was extracted from a session: a list of `Memory`, in order, of which the first `kept` are kept already.
+-- Called by finish_memories, which has the user's lock. lifetime: how long a memory is kept after it was said; NULL:
+-- forever.
 CREATE OR REPLACE FUNCTION keep_memories(
-    owner text, session uuid, ended_at timestamptz, memories jsonb, lifetime interval) RETURNS void
+    owner text, session uuid, ended_at timestamptz, memories jsonb, lifetime interval, kept integer) RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     memory record;
@@ -523,7 +524,7 @@ BEGIN
             kind text, content text, item_id text, quote text, slot text, words text[], op text, closes text[],
             replaces bigint[])) WITH ORDINALITY AS t (kind, content, item_id, quote, slot, words, op, closes, replaces,
             ordinality)
-         ORDER BY ordinality
+         WHERE ordinality > kept ORDER BY ordinality
     LOOP
         PERFORM keep_memory(owner, session, ended_at, lifetime, memory.kind, memory.content, memory.item_id,
                             memory.quote, memory.slot, memory.words, memory.op, memory.closes, memory.replaces);
@@ -626,6 +627,33 @@ BEGIN
     IF old <> '{}' THEN
         PERFORM supersede_memories(owner, old, new_id, said_at);
     END IF;
+END $$;
+
+-- Keeps the first memory of each user of whom nothing is known or forgotten: there is nothing that it could contradict,
+-- so one statement does for all of them, where keep_memory takes several for each. Returns the sessions whose first
+-- memory it kept. finished, lifetime: as in finish_memories. done: the sessions that count.
+CREATE OR REPLACE FUNCTION keep_first_memories(finished jsonb, done uuid[], lifetime interval) RETURNS SETOF uuid
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN QUERY
+    INSERT INTO user_memories (user_id, kind, content, quote, source_session_id, source_item_id, slot, words, valid_from,
+                               expires_at)
+    SELECT user_id, kind, content, quote, session_id, item_id, slot, words, said_at, said_at + lifetime FROM (
+        SELECT DISTINCT ON (s.user_id) s.user_id, s.session_id, t.*, gone, coalesce(said_at, s.session_end) AS said_at
+          FROM jsonb_to_recordset(finished) AS f (session_id uuid, memories jsonb)
+          JOIN conversation_sessions s USING (session_id)
+         CROSS JOIN LATERAL jsonb_to_record(f.memories -> 0) AS t (
+               kind text, content text, item_id text, quote text, slot text, words text[], op text)
+          LEFT JOIN LATERAL ( -- as in keep_memory
+               SELECT m.created_at AS said_at, m.deleted_at IS NOT NULL AS gone FROM messages m
+                WHERE m.session_id = s.session_id AND m.item_id = t.item_id
+                ORDER BY m.deleted_at IS NOT NULL LIMIT 1) item ON true
+         WHERE s.session_id = ANY (done) AND f.memories <> '[]' ORDER BY s.user_id, s.session_end, s.session_id) first
+     WHERE op = 'add' AND gone IS NOT TRUE
+       AND NOT EXISTS (SELECT FROM user_memories m WHERE m.user_id = first.user_id)
+       AND NOT EXISTS (SELECT FROM memory_tombstones m WHERE m.user_id = first.user_id)
+    ON CONFLICT DO NOTHING
+    RETURNING source_session_id;
 END $$;
 
 -- An item that is deleted, or marked as deleted, takes along what came of it, in the same transaction, whoever does it.
@@ -799,6 +827,64 @@ BEGIN
       FROM keys WHERE p.user_id = keys.user_id AND p.passage_id = keys.passage_id;
 END $$;
 
+-- Claims sessions whose memory is pending. SKIP LOCKED: two servers at the same time claim different sessions. An attempt
+-- counts when it begins, so that a transcript that crashes its server is not retried forever. Returns the messages of
+-- each session, without function calls and deleted items; for a session without messages, one row with NULLs.
+--
+-- asked: NULL, or the only sessions to claim: found by their keys, however long the queue is.
+-- wait_seconds: the longest wait, of a claim or a back-off. What is due later than that, or was never tried and is due
+-- later than now, was due before the clock was set back. It is looked for where nothing else is due.
+-- bytes_max: of what was said in the sessions that are claimed together; one that has more of it is claimed alone.
+--
+-- Generic plans and no sequential scans, here and in finish_memories: as for commit_batch.
+CREATE OR REPLACE FUNCTION claim_memories(
+    sessions_max integer, lease_seconds double precision, asked uuid[], wait_seconds double precision, bytes_max bigint)
+RETURNS TABLE (session_id uuid, user_id text, memory_attempts integer, role text, content text, item_id text)
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH oldest AS MATERIALIZED (
+        SELECT session_id, memory_due_at FROM conversation_sessions
+         WHERE asked IS NULL AND memory_status = 'pending' AND memory_due_at <= now()
+         ORDER BY memory_due_at LIMIT sessions_max FOR UPDATE SKIP LOCKED
+    ), stranded AS MATERIALIZED (
+        SELECT session_id, memory_due_at FROM conversation_sessions
+         WHERE asked IS NULL AND NOT EXISTS (SELECT FROM oldest) AND memory_status = 'pending' AND memory_due_at > now()
+           AND (memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => wait_seconds))
+         ORDER BY memory_due_at LIMIT sessions_max FOR UPDATE SKIP LOCKED
+    ), these AS MATERIALIZED (
+        SELECT session_id, memory_due_at
+          FROM (SELECT session_id, memory_due_at, memory_status, memory_attempts FROM conversation_sessions
+                 WHERE session_id = ANY (asked) LIMIT sessions_max FOR UPDATE SKIP LOCKED) these
+         WHERE memory_status = 'pending'
+           AND (memory_due_at <= now() OR memory_attempts = 0
+                OR memory_due_at > now() + make_interval(secs => wait_seconds))
+    ), free AS MATERIALIZED (
+        SELECT * FROM oldest UNION ALL SELECT * FROM stranded UNION ALL SELECT * FROM these
+    ), item AS MATERIALIZED ( -- by an array of keys, and nothing else: any other plan may read all messages
+        SELECT session_id, kind, role, content, item_id, position, created_at, deleted_at FROM messages
+         WHERE session_id = ANY (ARRAY (SELECT session_id FROM free))
+    ), said AS MATERIALIZED (
+        SELECT * FROM item WHERE kind = 'message' AND deleted_at IS NULL
+    ), fitting AS MATERIALIZED (
+        SELECT session_id FROM (
+            SELECT session_id, row_number() OVER queue AS number, sum(bytes) OVER queue AS bytes
+              FROM free LEFT JOIN (SELECT session_id, sum(octet_length(content)) AS bytes FROM said GROUP BY 1) size
+                   USING (session_id)
+            WINDOW queue AS (ORDER BY memory_due_at, session_id ROWS UNBOUNDED PRECEDING)) queued
+         WHERE number = 1 OR coalesce(bytes, 0) <= bytes_max
+    ), claimed AS (
+        UPDATE conversation_sessions s
+           SET memory_due_at = now() + make_interval(secs => lease_seconds), memory_attempts = memory_attempts + 1
+         WHERE session_id = ANY (ARRAY (SELECT session_id FROM fitting))
+        RETURNING session_id, user_id, memory_attempts
+    )
+    SELECT session_id, claimed.user_id, memory_attempts, role, content, item_id
+      FROM claimed LEFT JOIN said USING (session_id)
+     ORDER BY session_id, position, created_at;
+END $$;
+
 -- Marks the memory of sessions as done, keeps their memories and adds them to the index; returns those that were still
 -- pending. finished: a list of `FinishedMemory`. The sessions' rows stay locked to the end: forget_messages waits for
 -- that, and what it has deleted before is seen here, since each statement looks anew.
@@ -810,11 +896,12 @@ END $$;
 -- They are taken by nothing that a conversation waits for. They come first and, like the rows, in an order: two servers
 -- that finish sessions of the same users do not wait for each other, nor does erase_user.
 CREATE OR REPLACE FUNCTION finish_memories(finished jsonb, lifetime interval) RETURNS SETOF uuid
-LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     asked  uuid[] := ARRAY(SELECT session_id FROM jsonb_to_recordset(finished) AS f (session_id uuid));
     done   uuid[];
     owners text[];
+    firsts uuid[];
     ended  record;
 BEGIN
     PERFORM pg_advisory_xact_lock(key) FROM (
@@ -830,13 +917,15 @@ BEGIN
         RETURNING session_id, user_id
     )
     SELECT array_agg(session_id), array_agg(user_id) INTO done, owners FROM marked;
+    firsts := ARRAY(SELECT keep_first_memories(finished, done, lifetime));
     FOR ended IN
-        SELECT s.user_id, s.session_id, s.session_end, f.memories
+        SELECT s.user_id, s.session_id, s.session_end, f.memories, (s.session_id = ANY (firsts))::integer AS kept
           FROM jsonb_to_recordset(finished) AS f (session_id uuid, memories jsonb)
           JOIN conversation_sessions s USING (session_id)
-         WHERE s.session_id = ANY (done) AND f.memories <> '[]' ORDER BY s.session_end, s.session_id
+         WHERE s.session_id = ANY (done) AND jsonb_array_length(f.memories) > (s.session_id = ANY (firsts))::integer
+         ORDER BY s.session_end, s.session_id
     LOOP
-        PERFORM keep_memories(ended.user_id, ended.session_id, ended.session_end, ended.memories, lifetime);
+        PERFORM keep_memories(ended.user_id, ended.session_id, ended.session_end, ended.memories, lifetime, ended.kept);
     END LOOP;
     INSERT INTO recall_passages
            (user_id, session_id, message_ids, flags, words, stemmers, lexemes, together, lengths, said_at)

@@ -254,55 +254,14 @@ SELECT NOT EXISTS (SELECT FROM free) AS held FROM mine;
 SELECT delete_conversation($1, $2) AS outcome;
 
 -- name: claim_memory
--- SKIP LOCKED: two servers at the same time claim different sessions. An attempt counts when it begins, so that a
--- transcript that crashes its server is not retried forever. Returns the messages of each session, without function
--- calls and deleted items; for a session without messages, one row with NULLs.
--- $3: NULL, or the only sessions to claim: found by their keys, however long the queue is.
--- $4: the longest wait in seconds, of a claim or a back-off. What is due later than that, or was never tried and is due
--- later than now, was due before the clock was set back. It is looked for where nothing else is due.
--- $5: bytes of what was said in the sessions that are claimed together; one that has more of them is claimed alone.
+-- $1: sessions at most. $2: seconds that a claim lasts. $3: NULL, or the only sessions to claim. $4: the longest wait in
+-- seconds, of a claim or a back-off. $5: bytes of what was said in the sessions that are claimed together.
 -- unhurried: nobody was told of a claim, nor of what finish_memory stores, and the work is found again where a crash of
 -- the database takes it back. So neither waits for the disk, nor for a standby; what comes later takes them along.
 WITH unhurried AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true)
-), oldest AS MATERIALIZED (
-    SELECT session_id, memory_due_at FROM conversation_sessions
-     WHERE $3::uuid[] IS NULL AND memory_status = 'pending' AND memory_due_at <= now()
-     ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED
-), stranded AS MATERIALIZED (
-    SELECT session_id, memory_due_at FROM conversation_sessions
-     WHERE $3::uuid[] IS NULL AND NOT EXISTS (SELECT FROM oldest) AND memory_status = 'pending' AND memory_due_at > now()
-       AND (memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => $4))
-     ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED
-), these AS MATERIALIZED (
-    SELECT session_id, memory_due_at
-      FROM (SELECT session_id, memory_due_at, memory_status, memory_attempts FROM conversation_sessions
-             WHERE session_id = ANY ($3::uuid[]) LIMIT $1 FOR UPDATE SKIP LOCKED) asked
-     WHERE memory_status = 'pending'
-       AND (memory_due_at <= now() OR memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => $4))
-), free AS MATERIALIZED (
-    SELECT * FROM oldest UNION ALL SELECT * FROM stranded UNION ALL SELECT * FROM these
-), item AS MATERIALIZED ( -- by an array of keys, and nothing else: any other plan may read all messages
-    SELECT session_id, kind, role, content, item_id, position, created_at, deleted_at FROM messages
-     WHERE session_id = ANY (ARRAY (SELECT session_id FROM free))
-), said AS MATERIALIZED (
-    SELECT * FROM item WHERE kind = 'message' AND deleted_at IS NULL
-), fitting AS MATERIALIZED (
-    SELECT session_id FROM (
-        SELECT session_id, row_number() OVER queue AS number, sum(bytes) OVER queue AS bytes
-          FROM free LEFT JOIN (SELECT session_id, sum(octet_length(content)) AS bytes FROM said GROUP BY 1) size
-               USING (session_id)
-        WINDOW queue AS (ORDER BY memory_due_at, session_id ROWS UNBOUNDED PRECEDING)) queued
-     WHERE number = 1 OR coalesce(bytes, 0) <= $5
-), claimed AS (
-    UPDATE conversation_sessions s
-       SET memory_due_at = now() + make_interval(secs => $2), memory_attempts = memory_attempts + 1
-     WHERE session_id = ANY (ARRAY (SELECT session_id FROM fitting))
-    RETURNING session_id, user_id, memory_attempts
 )
-SELECT session_id, claimed.user_id, memory_attempts, role, content, item_id
-  FROM unhurried CROSS JOIN claimed LEFT JOIN said USING (session_id)
- ORDER BY session_id, position, created_at;
+SELECT claimed.* FROM unhurried, claim_memories($1, $2, $3, $4, $5) claimed;
 
 -- name: finish_memory
 -- unhurried: as in claim_memory. $1: a list of `FinishedMemory`. $2: seconds that a memory is kept after it was said;

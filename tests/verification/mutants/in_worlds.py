@@ -686,7 +686,7 @@ REMEMBERING = (
     mutant(
         "an exit waits for memory without a bound",
         EXIT_PATH,
-        "trio.move_on_after(seconds, shield=True):",
+        "trio.CancelScope(deadline=deadline, shield=True):",
         "trio.CancelScope(shield=True):",
         BOUND,
         test=f"{EXITS}::test_an_exit_waits_for_memory_no_longer_than_its_budget",
@@ -694,15 +694,15 @@ REMEMBERING = (
     mutant(
         "a connection that is cancelled forgets its memory",
         EXIT_PATH,
-        "trio.move_on_after(seconds, shield=True):",
-        "trio.move_on_after(seconds):",
+        "trio.CancelScope(deadline=deadline, shield=True):",
+        "trio.CancelScope(deadline=deadline):",
         REMEMBER,
         test=f"{EXITS}::test_a_connection_that_is_cancelled_finalizes_its_memory_all_the_same",
     ),
     mutant(
         "a client waits for memory",
         EXIT_PATH,
-        "                await self._close_beside(self._finalize_memory)\n",
+        "                await self._close_while_finalizing()\n",
         "                await self._finalize_memory()\n                await self._close()\n",
         BOUND,
         test=f"{EXITS}::test_no_client_waits_for_memory_that_hangs",
