@@ -20,12 +20,15 @@ from .limits.limit import Limit
 from .listener import Listener
 from .memory.extract import uses_rules
 from .memory.finalizer import open_finalizer
+from .memory.meaning.encoder import Encode
+from .memory.meaning.turns import with_meanings
 from .memory.reading import SessionReader, read_in_process
 from .memory.rules_process import open_rules_process
 from .metrics import Metrics
 from .process.database import open_database
 from .process.inherited import InheritedSockets
 from .process.managed import tell_of_the_end
+from .process.meaning import open_meaning
 from .process.ports import open_ports
 from .realtime.services import Services
 from .runtime.conditions import Conditions
@@ -123,6 +126,7 @@ async def serve(
                 async with (
                     agent_of_settings as agent,
                     open_rules_process(settings.memory_cpu_seconds, start=uses_rules(agent)) as rules,
+                    open_meaning(settings, store) as encoder,
                 ):
                     ready = Ready(url_of(settings, settings.port), database.describe, agent.describe, database.note)
                     await serve_sessions(
@@ -136,7 +140,8 @@ async def serve(
                         metrics,
                         listen_to_operators=ports.admin.listen,
                         warm_up=store.warm_up,
-                        read=rules.read,
+                        read=with_meanings(rules.read, encoder.encode_turns) if encoder else rules.read,
+                        encode=encoder.encode_question if encoder else None,
                     )
         outermost.cancel_scope.cancel()
 
@@ -154,9 +159,11 @@ async def serve_sessions(
     listen_to_operators: Callable[[], Sequence[DirectListener]] = lambda: (),
     warm_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     read: SessionReader = read_in_process,
+    encode: Encode | None = None,
 ) -> None:
     """From this instance's lease to its last memory. A shutdown goes through it in the order of `PHASES`.
 
+    encode: see `Services`.
     warm_up: opens the store's connections. The lease has its own first: they may take all that the database allows.
     """
     registry, metrics = Registry(), metrics or Metrics(Limit)
@@ -190,6 +197,7 @@ async def serve_sessions(
                         reconciler,
                         CommitProof(store),
                         conditions=conditions or Conditions(),
+                        encode=encode,
                     )
                     await serve_connections(services, listen, signals, announce, listen_to_operators)
                     signals.enter(FINALIZE_MEMORY, memory_budget)

@@ -12,6 +12,7 @@ from ..agents.agent import Agent
 from ..config import Settings
 from ..limits.limit import Limit
 from ..limits.memory import json_bytes
+from ..memory.meaning.encoder import Encode
 from ..memory.recall import briefing, known_facts
 from ..memory.search.past import Past
 from ..memory.search.recalling import names_of
@@ -51,6 +52,7 @@ class Conversation:
     """One session's conversation.
 
     start_reply: runs a response in a task outside the session's scope, so that no agent can delay the session's end.
+    encode: see `Past`.
     rates: what is left of the client's event rate.
     count: counts refusals per limit.
     response_ended: see `Responder`.
@@ -63,6 +65,7 @@ class Conversation:
         *,
         agent: Agent,
         store: Store,
+        encode: Encode | None,
         outbox: EventSink,
         settings: Settings,
         draining: trio.Event,
@@ -82,7 +85,7 @@ class Conversation:
         self._past: Past | None = None  # a user without one costs no statement more
         if opening.known.has_past:
             names, is_known = names_of(opening.known.facts), self._timeline.__contains__
-            self._past = Past(store, session.user_id, session.conversation_id, names, is_known)
+            self._past = Past(store, session.user_id, session.conversation_id, names, is_known, encode)
         self._journal = Journal(session, self._timeline, store, settings, count)
         self._responder = Responder(
             session,

@@ -9,6 +9,7 @@ from ..runtime.check import Check, CheckStatus, fail, ok, warn
 from ..store.address import DatabaseAddress
 from ..store.errors import StoreError
 from ..store.postgres import Access, DatabaseUnusable, diagnose, open_store
+from .meaning import is_wanted
 
 CREDENTIALS = "credentials"
 
@@ -16,7 +17,7 @@ CREDENTIALS = "credentials"
 async def database_checks(settings: Settings, address: DatabaseAddress) -> list[Check]:
     """Changes nothing in the database."""
     checks = [warn("address", *_halves(warning)) for warning in address.warnings]
-    checks += await diagnose(address)
+    checks += await diagnose(address, meaning=is_wanted(settings))
     if not any(check.status is CheckStatus.FAIL for check in checks):
         checks += await _credentials(settings, address, checks)
     return checks

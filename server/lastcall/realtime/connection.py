@@ -174,6 +174,7 @@ class _Connection:
             opening,
             agent=self._services.agent,
             store=self._services.store,
+            encode=self._services.encode,
             outbox=self._outbox,
             settings=self._settings,
             draining=self._services.draining,

@@ -60,10 +60,21 @@ class MemoryClaim:
     attempts: int
 
 
+class TurnMeaning(msgspec.Struct, frozen=True):
+    """What a turn means. vector: as pgvector reads it: see `memory.meaning.encoder.Encoder`."""
+
+    item_id: str
+    vector: str
+
+
 @dataclass(frozen=True, slots=True)
 class FinishedMemory:
-    """What is kept of a session. memories: in order. passages: JSON of `memory.search.indexing.Passage`."""
+    """What is kept of a session.
+
+    memories: in order. passages: JSON of `memory.search.indexing.Passage`. meanings: of turns in these.
+    """
 
     session_id: UUID
     memories: Sequence[Memory] = ()
     passages: msgspec.Raw = field(default_factory=lambda: NO_PASSAGES)
+    meanings: Sequence[TurnMeaning] = ()
