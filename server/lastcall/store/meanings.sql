@@ -1,6 +1,15 @@
 -- What turns of the past mean, as vectors. Made where the extra `lastcall[meaning]` is installed and the database has
 -- pgvector; without it, schema.sql is all there is. Applied as one transaction, after schema.sql.
 
+-- Where pgvector was dropped, its column went along.
+DO $$ BEGIN
+    IF to_regclass('recall_meanings') IS NOT NULL AND NOT EXISTS (
+       SELECT FROM pg_attribute
+        WHERE attrelid = to_regclass('recall_meanings') AND attname = 'meaning' AND NOT attisdropped) THEN
+        DROP TABLE recall_meanings;
+    END IF;
+END $$;
+
 -- One row for each turn: searched by a scan of the user's newest, for which no index is needed but the key.
 CREATE TABLE IF NOT EXISTS recall_meanings (
     user_id    text         NOT NULL,

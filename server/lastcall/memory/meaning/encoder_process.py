@@ -16,7 +16,7 @@ from ..worker.process import WorkerFailed, WorkerProcess, WorkerUnavailable, run
 from .encoder import TEXT_CHARS_MAX
 
 CPU_SECONDS = 1.0  # of a line: TEXTS_MAX of the longest texts take a tenth of that
-UP_SECONDS = 5.0  # that turns wait for a process to be there; questions do not wait
+UP_SECONDS = 20.0  # that turns wait for a process to be there, once; questions do not wait
 TEXTS_MAX = 16  # of a line, so that questions come in between
 WAITING_MAX = 64  # questions that wait; further ones get no answer
 SENT_CHARS_MAX = TEXT_CHARS_MAX + SECRET_CHARS_READ  # of a text
@@ -47,6 +47,7 @@ class EncoderProcess(WorkerProcess):
         self._questions: deque[_Request] = deque()
         self._turns: deque[_Request] = deque()  # as many as memory workers
         self._waiting = trio.lowlevel.ParkingLot()
+        self._is_awaited = True  # else it was not there in time, and until it is, memory does not wait for it again
 
     async def encode_question(self, texts: Sequence[str]) -> Sequence[str] | None:
         """The vectors of a question's texts; None where they cannot be had soon. A caller may stop waiting."""
@@ -94,9 +95,12 @@ class EncoderProcess(WorkerProcess):
                 request.done.set()
 
     async def _encode(self, request: _Request) -> Sequence[str] | None:
+        up_seconds = request.up_seconds if self._is_awaited else 0.0
         try:
-            vectors = _decode(await self.ask(msgspec.json.encode(request.texts) + b"\n", request.up_seconds))
+            vectors = _decode(await self.ask(msgspec.json.encode(request.texts) + b"\n", up_seconds))
+            self._is_awaited = True
         except (WorkerFailed, WorkerUnavailable) as error:
+            self._is_awaited = isinstance(error, WorkerFailed)
             _log.warning("not_encoded", texts=len(request.texts), reason=str(error))
             return None
         return vectors if len(vectors) == len(request.texts) else None

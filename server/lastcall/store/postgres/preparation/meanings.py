@@ -21,16 +21,20 @@ STATE = """
 SELECT quote_ident(current_user) AS role, quote_ident(home.nspname) AS schema,
        e.extversion AS version, quote_ident(of_extension.nspname) AS extension_schema,
        (SELECT default_version FROM pg_available_extensions WHERE name = 'vector') AS available,
-       obj_description(to_regclass('recall_meanings'), 'pg_class') AS digest
+       (SELECT obj_description(attrelid, 'pg_class') FROM pg_attribute WHERE attrelid = to_regclass('recall_meanings')
+           AND attname = 'meaning' AND NOT attisdropped) AS digest
   FROM pg_class c JOIN pg_namespace home ON home.oid = c.relnamespace
   LEFT JOIN pg_extension e ON e.extname = 'vector'
   LEFT JOIN pg_namespace of_extension ON of_extension.oid = e.extnamespace
  WHERE c.oid = to_regclass('recall_passages')
 """
 MISSING = """
-SELECT string_agg(privilege, ', ') FROM unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS privilege
- WHERE NOT has_table_privilege('recall_meanings', privilege)
+SELECT (SELECT string_agg(privilege, ', ') FROM unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS privilege
+         WHERE NOT has_table_privilege('recall_meanings', privilege)) AS on_table,
+       (SELECT string_agg(to_regproc(name)::oid::regprocedure::text, ', ') FROM unnest($1::text[]) AS name
+         WHERE NOT has_function_privilege(to_regproc(name), 'EXECUTE')) AS on_functions
 """
+CALLED = ("finish_memories_with_meanings", "search_meanings")  # the functions that servers call
 
 
 async def check_meanings(connection: Any) -> Check:
@@ -38,7 +42,7 @@ async def check_meanings(connection: Any) -> Check:
     state = await connection.fetchrow(STATE)
     if state is None:
         return ok(MEANING, "there are no tables yet; the next lastcall serve makes them")
-    wrong = _extension(state)
+    wrong = extension_check(state["version"], state["available"])
     if wrong is not None:
         return wrong
     if state["version"] is None or state["digest"] != MEANINGS_DIGEST:
@@ -51,7 +55,7 @@ async def prepare_meanings(connection: Any) -> Check:
     state = await connection.fetchrow(STATE)
     if state is None:
         return warn(MEANING, f"there are no tables: {WORDS_ONLY}", "run lastcall migrate")
-    wrong = _extension(state)
+    wrong = extension_check(state["version"], state["available"])
     if wrong is not None:
         return wrong
     if state["version"] is None or state["digest"] != MEANINGS_DIGEST:
@@ -64,9 +68,10 @@ async def prepare_meanings(connection: Any) -> Check:
     return await _usable(connection, state)
 
 
-def _extension(state: Any) -> Check | None:
-    """What is wrong with pgvector, if anything is."""
-    if (version := state["version"] or state["available"]) is None:
+def extension_check(installed: str | None, available: str | None) -> Check | None:
+    """What is wrong with pgvector in these versions, if anything is."""
+    version = installed or available
+    if version is None:
         return warn(
             MEANING,
             f"this PostgreSQL has no pgvector: {WORDS_ONLY}",
@@ -101,9 +106,13 @@ def _not_allowed(state: Any, error: asyncpg.PostgresError) -> Check:
 
 
 async def _usable(connection: Any, state: Any) -> Check:
-    missing = await connection.fetchval(MISSING)
-    if missing is None:
+    on_table, on_functions = await connection.fetchrow(MISSING, CALLED)
+    if on_table is on_functions is None:
         return ok(MEANING, "turns are found by meaning, too")
-    role, schema = state["role"], state["schema"]
-    found = f"the role {role} lacks {missing} on recall_meanings: {WORDS_ONLY}"
-    return warn(MEANING, found, f"as the owner: GRANT {missing} ON {schema}.recall_meanings TO {role}")
+    role, mends = state["role"], []
+    if on_table is not None:
+        mends.append(f"GRANT {on_table} ON {state['schema']}.recall_meanings TO {role}")
+    if on_functions is not None:
+        mends.append(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {state['schema']} TO {role}")
+    found = f"the role {role} may not use what meanings are stored in: {WORDS_ONLY}"
+    return warn(MEANING, found, f"as the owner: {'; '.join(mends)}")
