@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from lastcall.memory.search.recalling import question_of, recall_turns, search_turns
@@ -90,6 +91,8 @@ async def test_nobody_elses_turns_are_found(world: PostgresWorld) -> None:
     await indexed(world, BOAT, user="eve")
     assert await found(world, QUESTION, user="eve") == [BOAT]
     assert await found(world, QUESTION, user="bob") == []
+    (vector,) = await encode_subjects([QUESTION])
+    assert [(await world.store.search_meanings(user, vector, [], 8)).turns for user in ("ada", "bob")] == [1, 0]
 
 
 async def test_words_and_meanings_count_together(world: PostgresWorld) -> None:
@@ -139,6 +142,13 @@ async def test_a_session_is_indexed_once(world: PostgresWorld) -> None:
     done = await gather(*[lambda: world.store.finish_memory([read])] * 3)
     assert sum(len(each) for each in done) == 1
     assert await count(world) == 2
+
+
+async def test_nothing_is_added_to_a_session_that_was_indexed_by_words(world: PostgresWorld) -> None:
+    read = await finished(world, await ended(world, BOAT, HOME))
+    assert await world.store.finish_memory([replace(read, meanings=())])
+    assert not await world.store.finish_memory([read])
+    assert await count(world) == 0
 
 
 async def test_meanings_belong_to_the_transaction_that_marks_memory_done(world: PostgresWorld) -> None:

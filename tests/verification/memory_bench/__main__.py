@@ -20,7 +20,7 @@ from rich.table import Table
 
 from tests.support.command_line import SEED_MAX, command, conclude, folder, json_option, progress, run
 
-from .generated import USERS, generated_samples, long_sample, own_fact_samples
+from .generated import USERS, asked_in_other_languages, generated_samples, long_sample, own_fact_samples
 from .measure import Bench, NotIndexed, Recall, open_bench, percentile
 from .samples import BadData, Sample, read_samples
 from .small_talk import SMALL_TALK
@@ -94,6 +94,9 @@ async def measured(
                 sample.language: (await bench.recall([sample], baselines=False)).figures("product", (1,))["1"]
                 for sample in own
             },
+            "across_languages": (
+                await bench.recall([asked_in_other_languages(each) for each in own], baselines=False)
+            ).figures("product", (1,))["1"],
             **await _gate(bench, given or generated, Random(seed)),
             "cost": {str(turns): await _cost(bench, sample) for turns, sample in zip(COST_TURNS, long, strict=False)},
         }

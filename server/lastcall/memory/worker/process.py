@@ -118,10 +118,11 @@ class WorkerProcess:
                 code = await self._run_once()
             except (OSError, trio.TooSlowError) as error:
                 code = None
-                again = {"worker": self.called, "again_seconds": self._backoff_seconds}
-                _log.warning("worker_not_started", reason=repr(error), **again)
+                again = {"process": self.called, "again_seconds": self._backoff_seconds}
+                _log.warning("child_process_not_started", reason=repr(error), **again)
             else:
-                _log.warning("worker_ended", worker=self.called, exit_code=code, again_seconds=self._backoff_seconds)
+                again = {"process": self.called, "again_seconds": self._backoff_seconds}
+                _log.warning("child_process_ended", exit_code=code, **again)
             await trio.sleep(self._backoff_seconds)
             if code != SPENT:  # that is a line's fault, and its tries are bounded
                 self._backoff_seconds = min(2 * self._backoff_seconds, BACKOFF_SECONDS_MAX)
