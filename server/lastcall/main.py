@@ -12,7 +12,7 @@ import trio
 from .agents.agent import Agent
 from .agents.select import open_agent
 from .auth.authenticator import Authenticator, require_credentials_unless_loopback
-from .config import BadSettings, Settings
+from .config import Settings
 from .diagnosis.host import warn_at_start
 from .limits.descriptors import socket_allowance
 from .limits.gate import Gate
@@ -25,6 +25,7 @@ from .memory.meaning.turns import with_meanings
 from .memory.reading import SessionReader, read_in_process
 from .memory.rules_process import open_rules_process
 from .metrics import Metrics
+from .process.certificates import reload_certificates
 from .process.database import open_database
 from .process.inherited import InheritedSockets
 from .process.managed import tell_of_the_end
@@ -241,16 +242,3 @@ async def serve_connections(
         await http.stop()
         await close_sessions(services, signals)
         signals.enter(END_SESSIONS, connections.cancel_scope)
-
-
-async def reload_certificates(tls: ServerTls, signals: Signals) -> None:
-    """Reads the certificate again whenever a signal asks for it. Files that cannot be used change nothing."""
-    while True:
-        await signals.reload.wait()
-        signals.reload = trio.Event()
-        try:
-            await trio.to_thread.run_sync(tls.reload)
-        except BadSettings as error:
-            _log.error("certificate_not_reloaded", error=str(error))
-        else:
-            _log.info("certificate_reloaded")

@@ -14,8 +14,7 @@ from ..limits.limit import Limit
 from ..limits.memory import json_bytes
 from ..memory.meaning.encoder import Encode
 from ..memory.recall import briefing, known_facts
-from ..memory.search.past import Past
-from ..memory.search.recalling import names_of
+from ..memory.search.past import past_of
 from ..protocol import server_events
 from ..protocol.client_events import (
     AnyClientEvent,
@@ -82,10 +81,7 @@ class Conversation:
         self._briefing = briefing(opening.known, session.conversation_id)
         self._unstored_deleted: list[ConversationEntry] = []  # of the active response, so at most OUTPUT_ITEMS_MAX
         self._config_held = 0
-        self._past: Past | None = None  # a user without one costs no statement more
-        if opening.known.has_past:
-            names, is_known = names_of(opening.known.facts), self._timeline.__contains__
-            self._past = Past(store, session.user_id, session.conversation_id, names, is_known, encode)
+        self._past = past_of(session, opening.known, store, self._timeline.__contains__, encode)
         self._journal = Journal(session, self._timeline, store, settings, count)
         self._responder = Responder(
             session,

@@ -9,12 +9,14 @@ from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from ..agents.recalled import RecalledTurn
+from .people.meanings import MeaningResult as MeaningResult
+from .people.meanings import MeantPassage as MeantPassage
+from .people.meanings import TurnMeaning as TurnMeaning
 from .people.memories import NO_PASSAGES as NO_PASSAGES
 from .people.memories import FinishedMemory as FinishedMemory
 from .people.memories import LastTalk
 from .people.memories import MemoryClaim as MemoryClaim
 from .people.memories import RememberedFact as RememberedFact
-from .people.memories import TurnMeaning as TurnMeaning
 
 # Two heartbeats. An item stored later than this after its owner's last heartbeat does not show that the owner was still
 # alive: a frozen database may run a statement long after it was sent.
@@ -232,28 +234,6 @@ class SearchResult:
 
     asked: Mapping[int, AskedWord]
     passages: Sequence[FoundPassage]
-
-
-@dataclass(slots=True)
-class MeantPassage:
-    """A passage, and how near the meanings of its turns are to the question's.
-
-    flags: per turn. nearness: cosines, by the number of the turn; a turn without a meaning has none.
-    """
-
-    flags: Sequence[int]
-    nearness: Mapping[int, float]
-
-
-@dataclass(frozen=True, slots=True)
-class MeaningResult:
-    """Passages by their ids. turns: that were compared. mean, deviation, nearest: of their cosines."""
-
-    passages: Mapping[int, MeantPassage]
-    turns: int
-    mean: float
-    deviation: float
-    nearest: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(eq=False, slots=True)
-class _Request:
+class _WaitingTexts:
     """Texts that wait for their vectors. is_wanted: whether anybody still waits for them."""
 
     texts: Sequence[str]
@@ -44,8 +44,8 @@ class EncoderProcess(WorkerProcess):
 
     def __init__(self, cpu_seconds: float = CPU_SECONDS) -> None:
         super().__init__(cpu_seconds)
-        self._questions: deque[_Request] = deque()
-        self._turns: deque[_Request] = deque()  # as many as memory workers
+        self._questions: deque[_WaitingTexts] = deque()
+        self._turns: deque[_WaitingTexts] = deque()  # as many as memory workers
         self._waiting = trio.lowlevel.ParkingLot()
         self._is_awaited = True  # else it was not there in time, and until it is, memory does not wait for it again
 
@@ -54,20 +54,20 @@ class EncoderProcess(WorkerProcess):
         if self._process is None or len(self._questions) >= WAITING_MAX:
             await trio.lowlevel.checkpoint()
             return None
-        return await self._queued(self._questions, _Request([text[:SENT_CHARS_MAX] for text in texts], 0.0))
+        return await self._queued(self._questions, _WaitingTexts([text[:SENT_CHARS_MAX] for text in texts], 0.0))
 
     async def encode_turns(self, texts: Sequence[str]) -> Sequence[str] | None:
         """The vectors of a session's texts, some at a time; None where they cannot be had."""
         vectors: list[str] = []
         for start in range(0, len(texts), TEXTS_MAX):
             part = [text[:SENT_CHARS_MAX] for text in texts[start : start + TEXTS_MAX]]
-            found = await self._queued(self._turns, _Request(part, UP_SECONDS))
+            found = await self._queued(self._turns, _WaitingTexts(part, UP_SECONDS))
             if found is None:
                 return None
             vectors += found
         return vectors
 
-    async def _queued(self, queue: deque[_Request], request: _Request) -> Sequence[str] | None:
+    async def _queued(self, queue: deque[_WaitingTexts], request: _WaitingTexts) -> Sequence[str] | None:
         queue.append(request)
         self._waiting.unpark()
         try:
@@ -94,7 +94,7 @@ class EncoderProcess(WorkerProcess):
             finally:
                 request.done.set()
 
-    async def _encode(self, request: _Request) -> Sequence[str] | None:
+    async def _encode(self, request: _WaitingTexts) -> Sequence[str] | None:
         up_seconds = request.up_seconds if self._is_awaited else 0.0
         try:
             vectors = _decode(await self.ask(msgspec.json.encode(request.texts) + b"\n", up_seconds))

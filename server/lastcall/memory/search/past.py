@@ -9,12 +9,13 @@ from uuid import UUID
 import structlog
 import trio
 
+from ...sessions.session import Session
 from ...store.errors import StoreError
-from ...store.records import PastTurn
+from ...store.records import PastTurn, Recollection
 from ...store.store import Store
 from ..meaning.encoder import Encode
 from .asking import may_call_for_past
-from .recalling import TURNS_MAX, Names, Question, question_of, recall_turns, search_turns
+from .recalling import TURNS_MAX, Names, Question, names_of, question_of, recall_turns, search_turns
 
 RECALL_SECONDS = 0.05  # from a message's arrival; an answer goes on without what takes longer
 
@@ -97,3 +98,12 @@ class Past:
 
     def _is_context(self, turn: PastTurn) -> bool:
         return self._is_own(turn) and self._is_known(turn.item_id)
+
+
+def past_of(
+    session: Session, known: Recollection, store: Store, is_known: Callable[[str], bool], encode: Encode | None
+) -> Past | None:
+    """The past of a session's user; None where there is none, so that it costs no statement more. See `Past`."""
+    if not known.has_past:
+        return None
+    return Past(store, session.user_id, session.conversation_id, names_of(known.facts), is_known, encode)

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from ...agents.agent import Memory, Transcript
+from .meanings import TurnMeaning
 
 NO_PASSAGES = msgspec.Raw(b"[]")
 
@@ -58,13 +59,6 @@ class MemoryClaim:
 
     transcript: Transcript
     attempts: int
-
-
-class TurnMeaning(msgspec.Struct, frozen=True):
-    """What a turn means. vector: as pgvector reads it: see `memory.meaning.encoder.Encoder`."""
-
-    item_id: str
-    vector: str
 
 
 @dataclass(frozen=True, slots=True)
