@@ -30,18 +30,16 @@ from ..protocol.client_events import (
     SessionPatch,
     SessionUpdate,
 )
-from ..protocol.ids import public_id
 from ..protocol.items import Item, MessageItem
 from ..sessions.session import Session
 from ..store.errors import ItemExists, ItemNotFound, SessionClosed, StoreError
 from ..store.store import Store
 from .audio import answer_about_audio
-from .configuration import Opening, apply_patch, check_patch
+from .configuration import Opening, apply_patch, check_patch, config_of
 from .journal import Journal
 from .responder import Responder
 from .sinks import EventSink
 from .timeline import ROOT, ConversationEntry, NoFreePosition, Timeline, UnknownItem
-from .turns import with_briefing
 from .validation import item_exists, item_not_found, new_item, refusal
 
 _log = structlog.get_logger(__name__)
@@ -99,14 +97,7 @@ class Conversation:
             count=count,
             ended=response_ended,
         )
-        self._config = server_events.RealtimeSession(
-            id=session.public_id,
-            model=opening.model,
-            instructions=with_briefing(opening.instructions, self._briefing),
-            expires_at=opening.expires_at,
-            conversation_id=public_id("conv", session.conversation_id),
-            user=session.user_id,
-        )
+        self._config = config_of(session, opening, self._briefing)
         session.stop_responses_with(self._responder.stop)
 
     def send_created(self) -> None:
