@@ -172,6 +172,9 @@ class Settings:
     memory_cpu_seconds: float = setting(
         2.0, "Seconds of CPU time to extract one session's memories by rules.", flag=False
     )
+    meaning: bool | None = setting(
+        None, "Find turns of the past by meaning, too; default where lastcall[meaning] is installed."
+    )
     memory_days: float | None = setting(None, "Days that a memory is kept after it was said; default: forever.")
     transcript_days: float | None = setting(
         None,

@@ -12,7 +12,7 @@ import trio
 from .agents.agent import Agent
 from .agents.select import open_agent
 from .auth.authenticator import Authenticator, require_credentials_unless_loopback
-from .config import BadSettings, Settings
+from .config import Settings
 from .diagnosis.host import warn_at_start
 from .limits.descriptors import socket_allowance
 from .limits.gate import Gate
@@ -20,12 +20,16 @@ from .limits.limit import Limit
 from .listener import Listener
 from .memory.extract import uses_rules
 from .memory.finalizer import open_finalizer
+from .memory.meaning.encoder import Encode
+from .memory.meaning.turns import with_meanings
 from .memory.reading import SessionReader, read_in_process
 from .memory.rules_process import open_rules_process
 from .metrics import Metrics
+from .process.certificates import reload_certificates
 from .process.database import open_database
 from .process.inherited import InheritedSockets
 from .process.managed import tell_of_the_end
+from .process.meaning import open_meaning
 from .process.ports import open_ports
 from .realtime.services import Services
 from .runtime.conditions import Conditions
@@ -125,6 +129,7 @@ async def serve(
                     agent_of_settings as agent,
                     open_rules_process(settings.memory_cpu_seconds, start=uses_rules(agent)) as rules,
                     open_deliverer(store, metrics),
+                    open_meaning(settings, store) as encoder,
                 ):
                     ready = Ready(url_of(settings, settings.port), database.describe, agent.describe, database.note)
                     await serve_sessions(
@@ -138,7 +143,8 @@ async def serve(
                         metrics,
                         listen_to_operators=ports.admin.listen,
                         warm_up=store.warm_up,
-                        read=rules.read,
+                        read=with_meanings(rules.read, encoder.encode_turns) if encoder else rules.read,
+                        encode=encoder.encode_question if encoder else None,
                     )
         outermost.cancel_scope.cancel()
 
@@ -156,9 +162,11 @@ async def serve_sessions(
     listen_to_operators: Callable[[], Sequence[DirectListener]] = lambda: (),
     warm_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     read: SessionReader = read_in_process,
+    encode: Encode | None = None,
 ) -> None:
     """From this instance's lease to its last memory. A shutdown goes through it in the order of `PHASES`.
 
+    encode: see `Services`.
     warm_up: opens the store's connections. The lease has its own first: they may take all that the database allows.
     """
     registry, metrics = Registry(), metrics or Metrics(Limit)
@@ -192,6 +200,7 @@ async def serve_sessions(
                         reconciler,
                         CommitProof(store),
                         conditions=conditions or Conditions(),
+                        encode=encode,
                     )
                     await serve_connections(services, listen, signals, announce, listen_to_operators)
                     signals.enter(FINALIZE_MEMORY, memory_budget)
@@ -235,16 +244,3 @@ async def serve_connections(
         await http.stop()
         await close_sessions(services, signals)
         signals.enter(END_SESSIONS, connections.cancel_scope)
-
-
-async def reload_certificates(tls: ServerTls, signals: Signals) -> None:
-    """Reads the certificate again whenever a signal asks for it. Files that cannot be used change nothing."""
-    while True:
-        await signals.reload.wait()
-        signals.reload = trio.Event()
-        try:
-            await trio.to_thread.run_sync(tls.reload)
-        except BadSettings as error:
-            _log.error("certificate_not_reloaded", error=str(error))
-        else:
-            _log.info("certificate_reloaded")

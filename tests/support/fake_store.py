@@ -23,6 +23,7 @@ from lastcall.store.records import (
     FinishedMemory,
     Instance,
     ItemDeletion,
+    MeaningResult,
     MemoryClaim,
     PastTurn,
     Recollection,
@@ -263,6 +264,11 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
     ) -> SearchResult:
         """Finds nothing: only PostgreSQL has an index, and so none of its users has a past that is searched."""
         return await self._ask("search_turns", lambda: SearchResult({}, []))
+
+    async def search_meanings(
+        self, user_id: str, vector: str, among: Collection[int], passages_max: int
+    ) -> MeaningResult:
+        return await self._ask("search_meanings", lambda: MeaningResult({}, 0, 0.0, 0.0, 0.0))
 
     async def read_turns(self, user_id: str, turns: Sequence[tuple[int, int]], chars_max: int) -> Sequence[PastTurn]:
         return await self._ask("read_turns", list[PastTurn])

@@ -12,9 +12,9 @@ from ..agents.agent import Agent
 from ..config import Settings
 from ..limits.limit import Limit
 from ..limits.memory import json_bytes
+from ..memory.meaning.encoder import Encode
 from ..memory.recall import briefing, known_facts
-from ..memory.search.past import Past
-from ..memory.search.recalling import names_of
+from ..memory.search.past import past_of
 from ..protocol import server_events
 from ..protocol.client_events import (
     AnyClientEvent,
@@ -30,18 +30,16 @@ from ..protocol.client_events import (
     SessionPatch,
     SessionUpdate,
 )
-from ..protocol.ids import public_id
 from ..protocol.items import Item, MessageItem
 from ..sessions.session import Session
 from ..store.errors import ItemExists, ItemNotFound, SessionClosed, StoreError
 from ..store.store import Store
 from .audio import answer_about_audio
-from .configuration import Opening, apply_patch, check_patch
+from .configuration import Opening, apply_patch, check_patch, config_of
 from .journal import Journal
 from .responder import Ended, Responder
 from .sinks import EventSink
 from .timeline import ROOT, ConversationEntry, NoFreePosition, Timeline, UnknownItem
-from .turns import with_briefing
 from .validation import item_exists, item_not_found, new_item, refusal
 
 _log = structlog.get_logger(__name__)
@@ -51,6 +49,7 @@ class Conversation:
     """One session's conversation.
 
     start_reply: runs a response in a task outside the session's scope, so that no agent can delay the session's end.
+    encode: see `Past`.
     rates: what is left of the client's event rate.
     count: counts refusals per limit.
     response_ended: see `Responder`.
@@ -63,6 +62,7 @@ class Conversation:
         *,
         agent: Agent,
         store: Store,
+        encode: Encode | None,
         outbox: EventSink,
         settings: Settings,
         draining: trio.Event,
@@ -79,10 +79,7 @@ class Conversation:
         self._briefing = briefing(opening.known, session.conversation_id)
         self._unstored_deleted: list[ConversationEntry] = []  # of the active response, so at most OUTPUT_ITEMS_MAX
         self._config_held = 0
-        self._past: Past | None = None  # a user without one costs no statement more
-        if opening.known.has_past:
-            names, is_known = names_of(opening.known.facts), self._timeline.__contains__
-            self._past = Past(store, session.user_id, session.conversation_id, names, is_known)
+        self._past = past_of(session, opening.known, store, self._timeline.__contains__, encode)
         self._journal = Journal(session, self._timeline, store, settings, count)
         self._responder = Responder(
             session,
@@ -100,14 +97,7 @@ class Conversation:
             count=count,
             ended=response_ended,
         )
-        self._config = server_events.RealtimeSession(
-            id=session.public_id,
-            model=opening.model,
-            instructions=with_briefing(opening.instructions, self._briefing),
-            expires_at=opening.expires_at,
-            conversation_id=public_id("conv", session.conversation_id),
-            user=session.user_id,
-        )
+        self._config = config_of(session, opening, self._briefing)
         session.stop_responses_with(self._responder.stop)
 
     def send_created(self) -> None:

@@ -13,6 +13,7 @@ from ..store.errors import StoreError
 from ..store.postgres import Access, DatabaseUnusable, diagnose, open_store
 from ..store.webhooks.endpoints import EndpointReport, list_endpoints
 from ..webhooks.urls import host_of
+from .meaning import is_wanted
 
 CREDENTIALS = "credentials"
 WEBHOOKS = "webhooks"
@@ -21,7 +22,7 @@ WEBHOOKS = "webhooks"
 async def database_checks(settings: Settings, address: DatabaseAddress) -> list[Check]:
     """Changes nothing in the database."""
     checks = [warn("address", *_halves(warning)) for warning in address.warnings]
-    checks += await diagnose(address)
+    checks += await diagnose(address, meaning=is_wanted(settings))
     if not any(check.status is CheckStatus.FAIL for check in checks):
         checks += await _credentials(settings, address, checks)
         checks += await _webhooks(address)

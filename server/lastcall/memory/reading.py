@@ -9,17 +9,19 @@ import msgspec
 import trio
 
 from ..agents.agent import Memory, Transcript
-from ..store.records import NO_PASSAGES
+from ..store.records import NO_PASSAGES, TurnMeaning
 
 
 class Reading(msgspec.Struct, frozen=True):
     """What was found in one transcript.
 
-    passages: a list of `Passage`, for the database: the server need not parse it. error: why it failed, or None.
+    passages: a list of `Passage`, for the database: the server need not parse it. meanings: of its turns, where they
+    are searched by meaning. error: why it failed, or None.
     """
 
     memories: list[Memory] = []
     passages: msgspec.Raw = NO_PASSAGES
+    meanings: list[TurnMeaning] = []
     error: str | None = None
 
 

@@ -174,6 +174,7 @@ class _Connection:
             opening,
             agent=self._services.agent,
             store=self._services.store,
+            encode=self._services.encode,
             outbox=self._outbox,
             settings=self._settings,
             draining=self._services.draining,
@@ -232,12 +233,11 @@ class _Connection:
             session.row_was_stored()
             return recalled
 
-        registry = self._services.registry
-        recollection = await recall(store, registry, session.user_id, settings.recall_memories_max, begin)
+        known = await recall(store, self._services.registry, session.user_id, settings.recall_memories_max, begin)
         return Opening(
             model=self._model,
             instructions=settings.instructions,
-            known=recollection,
+            known=known,
             history=self._history.items,
             older=self._history.older,
             # Less than what is loaded: the first of them names the one before it.

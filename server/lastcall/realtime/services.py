@@ -13,6 +13,7 @@ from ..auth.authenticator import Authenticator
 from ..config import Settings
 from ..limits.gate import Gate
 from ..memory.finalizer import Finalizer
+from ..memory.meaning.encoder import Encode
 from ..metrics import Metrics
 from ..runtime.conditions import Conditions
 from ..runtime.timer import Timer
@@ -26,7 +27,10 @@ from ..transport.flusher import Flusher
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """All of them outlive the connections."""
+    """All of them outlive the connections.
+
+    encode: of questions, where turns of the past are found by meaning, too.
+    """
 
     lease: InstanceLease
     settings: Settings
@@ -44,6 +48,7 @@ class Services:
     draining_soon: trio.Event = field(default_factory=trio.Event)  # all is served, but load balancers should look away
     draining: trio.Event = field(default_factory=trio.Event)
     conditions: Conditions = field(default_factory=Conditions)
+    encode: Encode | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

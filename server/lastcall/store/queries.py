@@ -1,4 +1,4 @@
-"""Reads `queries.sql` and those of `operators/` and `webhooks/`, as statements by name, and `schema.sql`."""
+"""Reads `queries.sql` and those of `operators/` and `webhooks/` as statements by name, `schema.sql` and `meanings.sql`."""
 
 from __future__ import annotations
 
@@ -22,3 +22,5 @@ _FILES = ("queries.sql", "operators/operators.sql", "webhooks/webhooks.sql")
 QUERIES = load_queries("\n".join((files(__package__) / name).read_text() for name in _FILES))
 SCHEMA = (files(__package__) / "schema.sql").read_text()
 SCHEMA_DIGEST = hashlib.sha256(SCHEMA.encode()).hexdigest()
+MEANINGS = (files(__package__) / "meanings.sql").read_text()
+MEANINGS_DIGEST = hashlib.sha256(MEANINGS.encode()).hexdigest()

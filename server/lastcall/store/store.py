@@ -17,6 +17,7 @@ from .people.store import PeopleStore
 from .records import (
     FinishedMemory,
     ItemDeletion,
+    MeaningResult,
     MemoryClaim,
     PastTurn,
     Recollection,
@@ -220,6 +221,19 @@ class Store(InstanceStore, ConversationStore, PeopleStore, CensusStore, Rows, Pr
             words: Each with its text and its other key, as in `memory.search.words.Word`.
             stemmer: Of the question's language, as PostgreSQL names it; None where it is not known.
             passages_max: The number of passages that are returned, those that could hold the best turns.
+        """
+        ...
+
+    async def search_meanings(
+        self, user_id: str, vector: str, among: Collection[int], passages_max: int
+    ) -> MeaningResult:
+        """Looks for turns that mean what a question means; only where they are searched by meaning.
+
+        Args:
+            user_id: The user; nobody else's turns are found.
+            vector: The question's: see `memory.meaning.encoder.Encoder`.
+            among: Passages that are returned in any case, as far as they have meanings.
+            passages_max: The number of further passages, those with the nearest turns.
         """
         ...
 

@@ -12,6 +12,7 @@ from ..auth.identity import Presented, Principal
 from ..auth.proxies import RequestClient, TrustedProxies, sign_of_proxy
 from ..config import Settings
 from ..limits.gate import Gate
+from ..memory.meaning.encoder import Encode
 from ..metrics import Metrics
 from ..protocol.errors import RequestRefused
 from ..store.errors import StoreUnavailable
@@ -35,6 +36,9 @@ class HttpServices(Protocol):
 
     @property
     def store(self) -> Store: ...
+
+    @property
+    def encode(self) -> Encode | None: ...
 
     @property
     def authenticator(self) -> Authenticator: ...

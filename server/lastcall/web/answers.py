@@ -64,7 +64,10 @@ class MemoryList(Struct, kw_only=True):
 
 
 class RecalledTurnBody(Struct, kw_only=True):
-    """A turn that a message brings back. words: the message's that it or its neighbours have, the rarest first."""
+    """A turn that a message brings back. words: the message's that it or its neighbours have, the rarest first.
+
+    nearness: of its meaning to the message's, from -1 to 1; null where only words are compared.
+    """
 
     object: Literal["recalled_turn"] = "recalled_turn"
     date: str
@@ -74,6 +77,7 @@ class RecalledTurnBody(Struct, kw_only=True):
     item_id: str
     score: float
     words: list[str]
+    nearness: float | None = None
 
 
 class RecallExplanation(Struct, kw_only=True):
