@@ -33,6 +33,10 @@ class Opening:
     replay: int
     expires_at: int
 
+    def loaded_from(self, limit: int) -> int | None:
+        """The position from which on all items are in the history of at most `limit`; None: it has all there are."""
+        return self.history[self.older].position if len(self.history) - self.older >= limit else None
+
 
 def check_patch(event: SessionUpdate) -> None:
     """Raises `EventRejected` where the patch has values that are not accepted."""
