@@ -66,7 +66,7 @@ class Follower:
         self._forgotten = forgotten
         self._waiting: list[ConversationEntry] | None = list(timeline)[-replay:] if replay else []
         self._first_key = BEFORE_ALL if loaded_from is None else (loaded_from, BEFORE_ALL[1])
-        self._full = False
+        self._begun = self._full = False
         self._reading = False
         self._freed: set[str] = set()  # ids of items that this session has deleted since the read began
 
@@ -79,10 +79,9 @@ class Follower:
 
     async def begin(self) -> None:
         """The client's first event is here: it is told of what waits."""
+        self._begun = True
         while self._waiting:
-            entry = self._waiting.pop(0)
-            if self._timeline.get(entry.item.id) is entry:  # else deleted meanwhile
-                self._tell(entry)
+            self._tell(self._waiting.pop(0))
             await self._outbox.room()
         self._waiting = None
 
@@ -153,8 +152,8 @@ class Follower:
         entry = self._timeline.find(row.item_id)
         if entry is not None and (entry.message_id != row.message_id or not entry.known):
             return  # an item that was created under its id since
-        if entry is None and row.item_id in self._freed:
-            return  # the client has deleted it too
+        if entry is None and (row.position >= self._first_key[0] or row.item_id in self._freed):
+            return  # the client was not told of it, or knows that it is gone
         self._drop(row.item_id, entry)
 
     def _drop(self, item_id: str, entry: ConversationEntry | None) -> None:
@@ -163,7 +162,9 @@ class Follower:
             entry.deleted = True  # where it is part of a response, it is not acknowledged any more
             self._timeline.remove(entry)
         self._forgotten(item_id)
-        if self._waiting is None:
+        if self._waiting is not None and entry in self._waiting:
+            self._waiting.remove(entry)
+        elif self._begun:
             self._outbox.emit(server_events.ItemDeleted(item_id=item_id))
 
     def _add(self, row: StoredItem) -> bool:

@@ -172,11 +172,12 @@ async def test_a_deleted_item_leaves_the_timeline_and_the_context() -> None:
 
 async def test_the_deletion_of_an_item_that_is_not_loaded_is_told_too() -> None:
     """A client may have it from a page of older items."""
-    world = await begun()
-    old = row("old", 1)
-    world.table.put(old)
+    old, loaded, new = row("old", 1), row("loaded", 2), row("new", 3)
+    world = await begun([loaded], loaded_from=2)
+    world.table.put(old, new)
     world.table.delete(old)
-    assert await world.hear(old) == ["no old"]
+    world.table.delete(new)
+    assert await world.hear(old, new) == ["no old"]
 
 
 async def test_an_edited_item_is_told_as_deleted_and_created_again() -> None:
@@ -235,6 +236,21 @@ async def test_what_comes_while_the_first_items_are_told_takes_its_place() -> No
     assert world.screen.told == ["None < one", "one < two", "two < three"]
 
 
+async def test_what_is_deleted_while_the_first_items_are_told_is_taken_back_where_it_was_told() -> None:
+    one, two, three = (row(name, position) for position, name in enumerate(("one", "two", "three"), 1))
+    world = World([one, two, three], replay=9)
+    world.table.delete(one)
+    world.table.delete(two)
+
+    async def room() -> None:
+        if world.screen.told == ["None < one"]:
+            await world.follower.catch_up([one.message_id, two.message_id], trio.CapacityLimiter(1))
+
+    world.screen.room = room
+    await world.follower.begin()
+    assert world.screen.told == ["None < one", "no one", "None < three"]
+
+
 # --- beside the session's own writes
 
 
@@ -248,7 +264,7 @@ async def test_an_item_that_is_deleted_here_while_it_is_read_does_not_come_back(
         world.follower.deleted("one")
 
     world.table.during = delete
-    assert await world.hear(one) == ["no one"]
+    assert await world.hear(one) == []
     assert world.ids == []
 
 
