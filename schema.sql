@@ -195,6 +195,7 @@ CREATE TABLE IF NOT EXISTS conversation_sessions (
     memory_due_at       timestamptz,      -- moved ahead by a claim and by a back-off
     memory_error        text,
     memory_finalized_at timestamptz,
+    shared              boolean          NOT NULL DEFAULT false,  -- others are open in its conversation: they are told of changes
     CONSTRAINT session_in_own_conversation FOREIGN KEY (conversation_id, user_id)
         REFERENCES conversations (conversation_id, user_id),
     CONSTRAINT sessions_by_conversation UNIQUE (conversation_id, session_id),
@@ -210,11 +211,19 @@ CREATE TABLE IF NOT EXISTS conversation_sessions (
     CONSTRAINT memory_after_the_end CHECK (NOT is_active OR memory_status = 'none'),
     CONSTRAINT memory_done_is_dated CHECK ((memory_status = 'done') = (memory_finalized_at IS NOT NULL))
 );
+DO $$ BEGIN -- only where it is missing, as above
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                    WHERE attrelid = 'conversation_sessions'::regclass AND attname = 'shared' AND NOT attisdropped) THEN
+        ALTER TABLE conversation_sessions ADD COLUMN shared boolean NOT NULL DEFAULT false;
+    END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS sessions_active ON conversation_sessions (instance_id, session_start) WHERE is_active;
 CREATE INDEX IF NOT EXISTS sessions_by_start ON conversation_sessions (session_start);
 CREATE INDEX IF NOT EXISTS sessions_by_user ON conversation_sessions (user_id, session_start);
 CREATE INDEX IF NOT EXISTS sessions_of_credential ON conversation_sessions (credential_id)
     WHERE is_active AND credential_id IS NOT NULL;
+-- Empty while no conversation is open twice.
+CREATE INDEX IF NOT EXISTS sessions_shared ON conversation_sessions (conversation_id) WHERE is_active AND shared;
 CREATE INDEX IF NOT EXISTS memory_pending ON conversation_sessions (memory_due_at) WHERE memory_status = 'pending';
 CREATE INDEX IF NOT EXISTS memory_pending_of_user ON conversation_sessions (user_id) WHERE memory_status = 'pending';
 
@@ -249,6 +258,8 @@ BEGIN
             permitted.end_reason       := NEW.end_reason;
             permitted.close_code       := NEW.close_code;
             permitted.closed_by        := NEW.closed_by;
+        ELSE
+            permitted.shared           := OLD.shared OR NEW.shared;
         END IF;
         IF NEW IS DISTINCT FROM permitted THEN
             RAISE EXCEPTION 'session % %', OLD.session_id, CASE WHEN OLD.is_active
@@ -1233,16 +1244,56 @@ BEGIN
     RETURN answer;
 END $$;
 
+-- Tells the other sessions of a conversation that an item was stored or deleted: a notification to their servers, with the
+-- session and the items (none: too many to list). It only wakes them; what has changed they read from the table.
+CREATE OR REPLACE FUNCTION tell_of_changes(author uuid, conversation uuid, changed uuid[]) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM pg_notify('lastcall_' || replace(instance_id::text, '-', ''), session_id || ' '
+                || CASE WHEN cardinality(changed) > 200 THEN '' ELSE replace(array_to_string(changed, ''), '-', '') END)
+       FROM conversation_sessions
+      WHERE conversation_id = conversation AND is_active AND shared AND session_id <> author AND instance_id IS NOT NULL;
+END $$;
+
+-- Marks all sessions that are open in the conversation of `me`, so that from now on each is told what the others change.
+-- Returns `alone` where there is no other one, and `held` where a row is locked: to be called again.
+--
+-- Rows that are marked already are locked too: each commit of items holds a lock on its session's row, so that it either
+-- is over, and whoever reads after this sees it, or comes later, and tells all that are marked now.
+CREATE OR REPLACE FUNCTION share_conversation(me uuid) RETURNS text
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    these uuid[];
+    free  uuid[];
+BEGIN
+    these := ARRAY (SELECT session_id FROM conversation_sessions
+                     WHERE conversation_id = (SELECT conversation_id FROM conversation_sessions WHERE session_id = me)
+                       AND is_active AND instance_id IS NOT NULL);
+    IF these <@ ARRAY[me] THEN
+        RETURN 'alone';
+    END IF;
+    free := ARRAY (SELECT session_id FROM conversation_sessions
+                    WHERE session_id = ANY (these) AND is_active FOR NO KEY UPDATE SKIP LOCKED);
+    UPDATE conversation_sessions SET shared = true WHERE session_id = ANY (free) AND NOT shared;
+    IF FOUND THEN -- what these have stored so far, `me` among them, the others were not told
+        PERFORM tell_of_changes(me, (SELECT conversation_id FROM conversation_sessions WHERE session_id = me), '{}');
+    END IF;
+    PERFORM FROM conversation_sessions WHERE session_id = ANY (these) AND session_id <> ALL (free) AND is_active;
+    RETURN CASE WHEN FOUND THEN 'held' ELSE 'shared' END;
+END $$;
+
 -- The fence: FOR SHARE makes anybody who closes the row wait for this commit; the foreign key of the items needs no lock
 -- beyond it. Rows that are locked are skipped: waiting would hold up every session in the batch. The answer for each
 -- item: `stored`, `held` (skipped, or closed just now) or `closed`.
 CREATE OR REPLACE FUNCTION append_items(items jsonb) RETURNS jsonb LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    live   uuid[];
-    stored integer;
+    live    uuid[];
+    sharing uuid[];
+    stored  integer;
 BEGIN
-    live := ARRAY (SELECT session_id FROM conversation_sessions
-                    WHERE session_id = ANY (ids_of(items, 'session_id')) AND is_active FOR SHARE SKIP LOCKED);
+    SELECT coalesce(array_agg(session_id), '{}'), array_agg(session_id) FILTER (WHERE shared) INTO live, sharing FROM (
+        SELECT session_id, shared FROM conversation_sessions
+         WHERE session_id = ANY (ids_of(items, 'session_id')) AND is_active FOR SHARE SKIP LOCKED) locked;
     INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
                           call_id, name, deleted_at)
     SELECT message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
@@ -1253,6 +1304,12 @@ BEGIN
      WHERE session_id = ANY (live)
     ON CONFLICT (message_id) DO NOTHING;
     GET DIAGNOSTICS stored = ROW_COUNT;
+    IF sharing IS NOT NULL THEN
+        PERFORM tell_of_changes(session_id, conversation_id, array_agg(message_id))
+           FROM jsonb_to_recordset(items) AS item (
+                message_id uuid, session_id uuid, conversation_id uuid, deleted boolean)
+          WHERE session_id = ANY (sharing) AND deleted IS NOT TRUE GROUP BY session_id, conversation_id;
+    END IF;
     IF stored = jsonb_array_length(items) THEN
         RETURN to_jsonb(array_fill('stored'::text, ARRAY[stored]));
     END IF;
@@ -1316,6 +1373,7 @@ LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     deletion record;
     conversation uuid;
+    sharing boolean;
     message uuid;
     answer jsonb := '[]';
     outcome text;
@@ -1323,7 +1381,7 @@ BEGIN
     FOR deletion IN
         SELECT * FROM jsonb_to_recordset(deletions) AS t (session_id uuid, item_id text, message_id uuid, spared uuid[])
     LOOP
-        SELECT conversation_id INTO conversation FROM conversation_sessions
+        SELECT conversation_id, shared INTO conversation, sharing FROM conversation_sessions
          WHERE session_id = deletion.session_id AND is_active FOR SHARE SKIP LOCKED;
         IF NOT FOUND THEN
             PERFORM FROM conversation_sessions WHERE session_id = deletion.session_id AND is_active;
@@ -1339,6 +1397,9 @@ BEGIN
                      WHERE m.message_id = message AND deleted_at IS NULL
                        FOR NO KEY UPDATE OF m SKIP LOCKED FOR SHARE OF s SKIP LOCKED); -- s: see forget_messages
                 outcome := CASE WHEN FOUND THEN 'deleted' ELSE 'held' END;
+                IF FOUND AND sharing THEN
+                    PERFORM tell_of_changes(deletion.session_id, conversation, ARRAY[message]);
+                END IF;
             ELSE
                 PERFORM FROM messages
                   WHERE conversation_id = conversation AND item_id = deletion.item_id AND deleted_at IS NOT NULL LIMIT 1;

@@ -183,6 +183,7 @@ async def serve_sessions(
             repairs.start_soon(Reaper(store, lease, settings, metrics).run)
             repairs.start_soon(reconciler.run)
             repairs.start_soon(finish_revocations, store)
+            repairs.start_soon(lease.changes.run)
             repairs.start_soon(Census(store, lease, registry).run)
             repairs.start_soon(Retention(store, settings, metrics).run)
             with trio.CancelScope() as memory_budget:

@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import trio
+from lastcall.store.conversations.seam import ItemKey
 from lastcall.store.credentials import ClientSecret, Credential, SignIn
 from lastcall.store.errors import StoreError, StoreUnavailable
+from lastcall.store.lease import Changed
 from lastcall.store.operators.census import UnmatchedSession
 from lastcall.store.people.memories import StoredMemory
 from lastcall.store.records import (
@@ -67,6 +69,7 @@ class FakeLeaseConnection:
         self._instance_id = instance_id
         self._closed: list[UUID] = []
         self._news = trio.Event()
+        self.changed: Changed = lambda _session_id, _message_ids: None
         self.lost = False
         store.instances[instance_id].guarded = True
 
@@ -78,9 +81,15 @@ class FakeLeaseConnection:
             raise StoreUnavailable("the connection is gone")
         return self._store._renew(self._instance_id)
 
+    def notify_of_changes(self, session_id: UUID, message_ids: Sequence[UUID] | None) -> None:
+        self.changed(session_id, message_ids)
+
     def notify(self, session_id: UUID) -> None:
         self._closed.append(session_id)
         self._news.set()
+
+    def hear_changes_with(self, changed: Changed) -> None:
+        self.changed = changed
 
     async def closed_among(self, session_ids: Sequence[UUID], stored: Collection[UUID] = ()) -> Sequence[UUID]:
         return await self._store.closed_among(session_ids, stored)
@@ -222,6 +231,21 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
             return self._page_items(conversation_id, user_id, limit, older=older, cursor=cursor)
 
         return await self._ask("page_items", load)
+
+    async def share_conversation(self, session_id: UUID) -> bool:
+        return await self._ask("share_conversation", lambda: self._share(session_id))
+
+    async def shared_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
+        return await self._ask("shared_among", lambda: [key for key in session_ids if self._is_shared(key)])
+
+    async def changed_items(self, conversation_id: UUID, message_ids: Sequence[UUID]) -> Sequence[StoredItem]:
+        return await self._ask("changed_items", lambda: self._changed_items(conversation_id, message_ids))
+
+    async def item_keys(self, conversation_id: UUID, after: tuple[int, UUID], limit: int) -> Sequence[ItemKey]:
+        return await self._ask("item_keys", lambda: self._item_keys(conversation_id, after, limit))
+
+    async def deleted_among(self, message_ids: Sequence[UUID]) -> Sequence[UUID]:
+        return await self._ask("deleted_among", lambda: self._deleted_among(message_ids))
 
     async def list_conversations(
         self, user_id: str, limit: int, *, after: UUID | None = None, search: str | None = None

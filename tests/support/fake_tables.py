@@ -250,6 +250,22 @@ class FakeTables:
                 taken.add(key)
         for item in fresh.values():
             self._insert(item)
+        self._tell_of_items([item for item in fresh.values() if not item.deleted])
+
+    def _tell_of_items(self, items: Sequence[StoredItem]) -> None:
+        for session_id in {item.session_id for item in items}:
+            self._tell_of_changes(session_id, [item.message_id for item in items])
+
+    def _tell_of_changes(self, author: UUID, message_ids: Sequence[UUID]) -> None:
+        """Tells the other sessions of a conversation that is open more than once."""
+        mine = self.sessions[author]
+        for other in self.sessions.values() if mine.shared and message_ids else ():
+            if other is not mine and other.conversation_id == mine.conversation_id and other.is_active and other.shared:
+                self._notify_of_changes(other, message_ids)
+
+    def _notify_of_changes(self, session: SessionRecord, message_ids: Sequence[UUID] | None) -> None:
+        if session.instance_id in self.guards:
+            self.guards[session.instance_id].notify_of_changes(session.session_id, message_ids)
 
     def _insert(self, item: StoredItem) -> None:
         message_id, key = item.message_id, (item.conversation_id, item.item_id)
@@ -270,6 +286,7 @@ class FakeTables:
         key = self.message_ids.get(wanted)
         if key is not None and not self._arrives_late(deletion, self.messages[key]):
             self._mark_deleted(self.messages[key])
+            self._tell_of_changes(deletion.session_id, [key])
         elif wanted not in self.deleted_ids:
             raise ItemNotFound("no such item")
         return True

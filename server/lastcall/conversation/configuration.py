@@ -35,6 +35,10 @@ class Opening:
     replay: int
     expires_at: int
 
+    def loaded_from(self, limit: int) -> int | None:
+        """The position from which on all items are in the history of at most `limit`; None: it has all there are."""
+        return self.history[self.older].position if len(self.history) - self.older >= limit else None
+
 
 def config_of(session: Session, opening: Opening, briefing: str) -> RealtimeSession:
     """What the client is told of its session at the start. briefing: see `memory.recall.briefing`."""

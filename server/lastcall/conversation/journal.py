@@ -13,7 +13,7 @@ from ..protocol.client_events import ClientEvent, ItemCreate
 from ..protocol.errors import MEMORY_FULL
 from ..protocol.items import Item
 from ..sessions.session import Session
-from ..store.errors import InvalidRow, SessionClosed, StoreError
+from ..store.errors import InvalidRow, ItemNotFound, SessionClosed, StoreError
 from ..store.records import ItemDeletion, StoredResponse, StoredRow
 from ..store.store import Store
 from .rows import row_role
@@ -45,6 +45,7 @@ class Journal:
         self._count = count
         self._chars = 0
         self._waiting: deque[StoredResponse] = deque(maxlen=FIGURES_MAX)
+        self._unstored_deleted: list[ConversationEntry] = []  # of the active response, so at most OUTPUT_ITEMS_MAX
         self.closed = False
 
     def check_memory(self, event: ClientEvent, size: int = 0) -> None:
@@ -123,14 +124,35 @@ class Journal:
         """The figures that wait for a commit, or are in one."""
         return tuple(self._waiting)
 
-    async def delete(self, item_id: str, entry: ConversationEntry | None) -> None:
-        """Marks an item as deleted. Raises `SessionClosed`, `ItemNotFound` and other `StoreError`s.
+    async def delete(self, item_id: str) -> None:
+        """Removes an item from the conversation, and marks it as deleted.
 
-        entry: the item, where it is in the timeline.
+        Raises `ItemNotFound`, `SessionClosed` and other `StoreError`s, and then has removed nothing.
         """
+        entry = self._timeline.get(item_id)
+        if entry is not None and entry.pending:
+            entry.deleted = True  # its response goes on, and stores it as deleted
+            self._unstored_deleted = [each for each in self._unstored_deleted if each.pending] + [entry]
+        elif entry is not None or not self._is_deleted_unstored(item_id):
+            await self._mark_deleted(item_id, entry)
+            entry = self._timeline.get(item_id)  # another session may have edited it meanwhile: that is deleted too
+        if entry is not None:
+            self._timeline.remove(entry)
+
+    def _is_deleted_unstored(self, item_id: str) -> bool:
+        """Whether this deletes an item again that its response has not stored yet: no error, as for a stored one."""
+        return any(each.pending and each.item.id == item_id for each in self._unstored_deleted)
+
+    async def _mark_deleted(self, item_id: str, entry: ConversationEntry | None) -> None:
         self.check_open()
+        if "\0" in item_id:
+            raise ItemNotFound(item_id)
         deletion = ItemDeletion(self._session.session_id, item_id, entry.message_id if entry is not None else None)
-        await self._store.delete_item(deletion, within=self._settings.append_seconds)
+        try:
+            await self._store.delete_item(deletion, within=self._settings.append_seconds)
+        except ItemNotFound:
+            if entry is None:  # else a reply that could not be stored: only the context has it
+                raise
 
     def check_open(self) -> None:
         """Raises `SessionClosed` once the session has ended."""

@@ -188,6 +188,7 @@ class _Connection:
         self._reader.start(inbox)
         self._session.say_goodbye_with(self._send_close_frame)
         self._watch.begin()
+        self._services.lease.changes.follow(self._session, conversation.catch_up, resumes=self._resumes is not None)
         return conversation, inbox
 
     async def _begin(self) -> Opening | None:
@@ -209,7 +210,7 @@ class _Connection:
         return None
 
     async def _open(self) -> Opening:
-        store, session, settings = self._services.store, self._session, self._settings
+        services, session, settings = self._services, self._session, self._settings
         if self._resumes is not None:
             if not self._principal.may_enter(self._resumes):
                 raise UnknownConversation
@@ -229,11 +230,11 @@ class _Connection:
 
         async def begin() -> Recollection | None:
             session.began()
-            recalled = await store.begin_session(start, within=within)
+            recalled = await services.store.begin_session(start, within=within)
             session.row_was_stored()
             return recalled
 
-        known = await recall(store, self._services.registry, session.user_id, settings.recall_memories_max, begin)
+        known = await recall(services.store, services.registry, session.user_id, settings.recall_memories_max, begin)
         return Opening(
             model=self._model,
             instructions=settings.instructions,

@@ -57,6 +57,7 @@ class ExitPath:
 
     def _leave_registry(self) -> None:
         self._services.registry.discard(self._session)
+        self._services.lease.changes.leave(self._session)
         self._services.metrics.sessions_active.dec()
         if self._session.reason is None:
             self._session.stop(EndReason.SERVER_ERROR)

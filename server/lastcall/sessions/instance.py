@@ -19,6 +19,7 @@ from ..store.errors import StoreError
 from ..store.lease import LeaseConnection
 from ..store.records import EndReason, Instance
 from ..store.store import Store
+from .changes import Changes
 from .death import GAP_SECONDS
 from .registry import Registry
 
@@ -40,6 +41,7 @@ class InstanceLease:
 
     Attributes:
         instance_id: Changes when a lease is lost. A session keeps the one that it began under.
+        changes: Of other sessions in the conversations of this server's; heard on the lease connection.
         guarded: Set when the lease is renewed on its own connection for the first time.
     """
 
@@ -49,6 +51,7 @@ class InstanceLease:
         self._registry = registry
         self._renewed_at = self._guarded_at = -inf
         self.trouble = ""
+        self.changes = Changes(store)
         self.host_id = host_id()
         self.instance_id = uuid4()
         self.guarded = trio.Event()
@@ -89,6 +92,8 @@ class InstanceLease:
         while True:
             try:
                 async with self._store.open_lease_connection(self.instance_id) as connection:
+                    connection.hear_changes_with(self.changes.changed)
+                    self.changes.heard_nothing()
                     await self._renew(connection)
                 until_lost.cancel()
             except StoreError as error:
@@ -125,6 +130,7 @@ class InstanceLease:
                     until_lost.cancel()
                 self._renewed_at = trio.current_time()
                 self._stop_sessions(await self._closed_meanwhile(self._store))
+                self.changes.heard_nothing()
             except StoreError as error:
                 self._note_trouble(error)
 

@@ -1,4 +1,4 @@
-"""Reads `queries.sql` and those of `operators/` and `webhooks/` as statements by name, `schema.sql` and `meanings.sql`."""
+"""Reads `queries.sql` and those of `operators/` and `webhooks/`, by name; and `schema.sql`, `meanings.sql`."""
 
 from __future__ import annotations
 

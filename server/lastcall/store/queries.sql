@@ -210,6 +210,30 @@ SELECT message_id, session_id, conversation_id, item_id, position, role, content
              ORDER BY position DESC, message_id DESC LIMIT $4) page
 ) page WHERE bytes_before <= $5 ORDER BY position DESC, message_id DESC;
 
+-- name: share_conversation
+-- `alone`, `held` or `shared`: see the function in schema.sql.
+SELECT share_conversation($1) AS outcome;
+
+-- name: shared_among
+SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($1::uuid[]) AND is_active AND shared;
+
+-- name: changed_items
+-- Of the messages $2, in order. A deleted one comes without its text. $3: as in items_after.
+SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name, deleted
+  FROM (SELECT *, sum(octet_length(content)) OVER (ORDER BY position, message_id) - octet_length(content) AS bytes_before
+          FROM (SELECT message_id, session_id, conversation_id, item_id, position, role, status, kind, call_id, name,
+                       deleted_at IS NOT NULL AS deleted, CASE WHEN deleted_at IS NULL THEN content ELSE '' END AS content
+                  FROM messages WHERE message_id = ANY ($2::uuid[]) AND conversation_id = $1) asked) page
+ WHERE bytes_before <= $3 ORDER BY position, message_id;
+
+-- name: item_keys
+SELECT position, message_id, item_id FROM messages
+ WHERE conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) > ($2, $3)
+ ORDER BY position, message_id LIMIT $4;
+
+-- name: deleted_among
+SELECT message_id FROM messages WHERE message_id = ANY ($1::uuid[]) AND deleted_at IS NOT NULL;
+
 -- name: list_conversations
 -- Newest first. $2: the conversation after which to continue, or NULL. $4: words that the title or what was said has to
 -- contain, in whatever case, or NULL. Looked through are the newest $5 conversations, of each the newest $6 messages, of

@@ -253,6 +253,7 @@ CHANGES = {
     "memory_finalized_at": "now()",
     "original_id": "'another'",
     "imported_from": "'elsewhere'",
+    "shared": "true",
 }
 END_COLUMNS = {"session_end", "ended_at", "duration_seconds", "end_reason", "close_code", "closed_by"}
 MEMORY_COLUMNS = {"memory_status", "memory_attempts", "memory_due_at", "memory_error", "memory_finalized_at"}
@@ -285,13 +286,19 @@ async def can_change(database: Database, session_id: UUID, assignments: str) -> 
 
 
 @pytest.mark.parametrize("column", CHANGES)
-async def test_an_active_row_changes_only_by_ending(database: Database, column: str) -> None:
+async def test_an_active_row_changes_only_by_ending_or_by_being_shared(database: Database, column: str) -> None:
     session_id = await database.insert(1.0, instance_id=await database.instance())
     change = f"{column} = {CHANGES[column]}"
-    assert await can_change(database, session_id, change) is (column == "is_active")
+    assert await can_change(database, session_id, change) is (column in ("is_active", "shared"))
     if column != "is_active":
         ending = f"is_active = false, {change}"
         assert await can_change(database, session_id, ending) is (column in END_COLUMNS)
+
+
+async def test_a_session_stays_shared(database: Database) -> None:
+    session_id = await database.insert(1.0, instance_id=await database.instance())
+    await database.update("shared = true", session_id)
+    assert not await can_change(database, session_id, "shared = false")
 
 
 @pytest.mark.parametrize("column", CHANGES)

@@ -132,7 +132,7 @@ async def test_a_closed_journal_stores_nothing() -> None:
     with pytest.raises(SessionClosed):
         await world.journal.append_reply([], world.figures())
     with pytest.raises(SessionClosed):
-        await world.journal.delete("item", None)
+        await world.journal.delete("item")
     assert (len(world.timeline), world.store.rows) == (0, [])
 
 

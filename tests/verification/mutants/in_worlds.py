@@ -91,8 +91,10 @@ EXIT = (
     mutant(
         "a row whose begin was not heard of is forgotten",
         CONNECTION,
-        "            session.began()\n            recalled = await store.begin_session(start, within=within)\n",
-        "            recalled = await store.begin_session(start, within=within)\n            session.began()\n",
+        "            session.began()\n"
+        "            recalled = await services.store.begin_session(start, within=within)\n",
+        "            recalled = await services.store.begin_session(start, within=within)\n"
+        "            session.began()\n",
         ORPHAN,
         END,
     ),
@@ -284,14 +286,14 @@ WORDS = (
     mutant(
         "a deletion is acknowledged before its commit",
         CONVERSATION,
-        "            await self._mark_deleted(event, entry)\n",
+        "            await self._journal.delete(event.item_id)\n",
         "            self._outbox.emit(server_events.ItemDeleted(item_id=event.item_id))\n"
-        "            await self._mark_deleted(event, entry)\n",
+        "            await self._journal.delete(event.item_id)\n",
         LOST,
     ),
     mutant(
         "an answer that is deleted while it is said is stored without the mark",
-        CONVERSATION,
+        JOURNAL,
         "            entry.deleted = True  # its response goes on, and stores it as deleted\n",
         "            pass\n",
         LOST,
@@ -326,7 +328,7 @@ WORDS = (
     ),
     mutant(
         "an answer that is said but not stored yet is deleted in vain",
-        CONVERSATION,
+        JOURNAL,
         "if entry is not None and entry.pending:",
         'if entry is not None and entry.item.status == "in_progress":',
         LOST,

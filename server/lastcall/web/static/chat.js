@@ -61,6 +61,8 @@ let idle = false; // the session was closed because nothing was said
 let editing = null; // id of the message that is being changed
 let failed = new Set(); // ids of answers that failed
 let cutOff = new Set(); // and of those that reached the limit of their length
+const own = new Set(); // ids of what is being answered here
+let elsewhere = new Set(); // ids of messages that the user has sent from another place, where they are answered
 
 function address() {
   const query = new URLSearchParams({ user: name, replay: REPLAYED });
@@ -75,15 +77,17 @@ const on = {
   "session.updated": () => ready || historyShown(),
   "conversation.item.added": ({ item, previous_item_id: previous }) => {
     if (!ready && transcript.oldest === undefined) older.reset(Boolean(previous));
-    transcript.show(item, previous);
+    if (isOwn(item)) transcript.show(item, previous);
   },
   "conversation.item.done": ({ item, previous_item_id: previous }) => {
+    if (!isOwn(item)) return heardFromElsewhere(item, previous);
     transcript.show(item, previous);
     if (ready && item.role === "assistant") transcript.date(item.id, Date.now() / 1000);
     acknowledged(item.id);
   },
   "conversation.item.deleted": ({ item_id: id }) => removed(id),
   "response.created": ({ response }) => setAnswering(response.id),
+  "response.output_item.added": ({ item }) => own.add(item.id),
   "response.output_text.delta": ({ item_id: id, delta }) => transcript.append(id, delta),
   "response.done": ({ response }) => responseDone(response),
   error: ({ error }) => refused(error),
@@ -134,9 +138,27 @@ function acknowledged(id) {
   if (ready) askForResponse();
 }
 
+function isOwn({ id }) {
+  return !ready || own.has(id) || outbox.has(id);
+}
+
+// The conversation is open in another tab, or on another device.
+function heardFromElsewhere(item, previous) {
+  if (previous && !transcript.has(previous) && older.more) return; // it comes with the older ones
+  transcript.show(item, previous);
+  transcript.date(item.id, Date.now() / 1000);
+  if (item.role === "user") {
+    elsewhere.add(item.id);
+    showAddress(conversation);
+    list.refresh();
+  } else if (item.role === "assistant") $("announce").textContent = transcript.spoken(item.id);
+  turn();
+}
+
 function removed(id) {
   transcript.remove(id);
   failed.delete(id);
+  if (editing === id) endEditing();
   turn();
 }
 
@@ -153,6 +175,7 @@ function responseDone(response) {
     transcript.note(id, words.cutOff);
   }
   if (id) $("announce").textContent = transcript.spoken(id);
+  own.clear();
   setAnswering(null);
   if (owed) askForResponse();
 }
@@ -363,6 +386,7 @@ function hangUp() {
   readiness.stop();
   owed ||= Boolean(answering);
   ready = false;
+  own.clear();
   setAnswering(null);
   transcript.interrupt();
 }
@@ -387,6 +411,7 @@ function leaveConversation() {
   owed = false;
   failed = new Set();
   cutOff = new Set();
+  elsewhere = new Set();
   endEditing();
   transcript.clear();
   older.reset(false);
@@ -433,7 +458,7 @@ function setAnswering(id) {
 }
 
 function turn() {
-  showTurn(transcript.last, { failed, cutOff }, ready && !answering && !editing && outbox.size === 0);
+  showTurn(transcript.last, { failed, cutOff, elsewhere }, ready && !answering && !editing && outbox.size === 0);
 }
 
 function start() {
