@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from random import Random
+from typing import Any
 
 import pytest
 import trio
@@ -128,7 +129,7 @@ class Tabs:
 
 
 @asynccontextmanager
-async def opened(store: PostgresStore, **changes: object) -> AsyncIterator[Tabs]:
+async def opened(store: PostgresStore, **changes: Any) -> AsyncIterator[Tabs]:
     agent = Listening()
     async with AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(open_server(store, agent, **changes)) for _ in range(2)]
