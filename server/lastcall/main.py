@@ -16,7 +16,6 @@ from .config import BadSettings, Settings
 from .diagnosis.host import warn_at_start
 from .limits.descriptors import socket_allowance
 from .limits.gate import Gate
-from .limits.limit import Limit
 from .listener import Listener
 from .memory.extract import uses_rules
 from .memory.finalizer import open_finalizer
@@ -27,11 +26,12 @@ from .process.database import open_database
 from .process.inherited import InheritedSockets
 from .process.managed import tell_of_the_end
 from .process.ports import open_ports
-from .realtime.services import Services
+from .realtime.services import Services, server_metrics
 from .runtime.conditions import Conditions
 from .runtime.service_manager import ServiceManager
 from .runtime.stall_watch import StallWatch
 from .runtime.watchdog import Watchdog
+from .sessions.backlog import Backlog
 from .sessions.census import Census
 from .sessions.instance import open_instance
 from .sessions.reaper import Reaper
@@ -97,7 +97,7 @@ async def serve(
     """
     tls_context(settings)  # first, so that mistakes in the settings, and a port that is taken, are told before a start
     warn_at_start(settings, os.environ)
-    signals, metrics = Signals(settings.drain_seconds, tell, settings.drain_delay), Metrics(Limit)
+    signals, metrics = Signals(settings.drain_seconds, tell, settings.drain_delay), server_metrics()
     conditions = Conditions()
     agent_of_settings = open_agent(settings, conditions)
 
@@ -115,7 +115,10 @@ async def serve(
             async with (
                 open_database(settings, conditions) as database,
                 open_store(
-                    database.address, close_seconds=signals.last_commits_seconds, patience=DATABASE_PATIENCE_SECONDS
+                    database.address,
+                    close_seconds=signals.last_commits_seconds,
+                    patience=DATABASE_PATIENCE_SECONDS,
+                    metrics=metrics,
                 ) as store,
             ):
                 await store.check_connection_limits()
@@ -159,11 +162,10 @@ async def serve_sessions(
 
     warm_up: opens the store's connections. The lease has its own first: they may take all that the database allows.
     """
-    registry, metrics = Registry(), metrics or Metrics(Limit)
+    registry, metrics = Registry(), metrics or server_metrics()
     gate = Gate(settings, metrics.count_refusal)
     metrics.held_bytes.set_function(lambda: gate.memory.held)
-    async with open_instance(store, settings, registry) as lease:
-        metrics.lease_held.set_function(lambda: lease.held)
+    async with open_instance(store, settings, registry, metrics) as lease:
         try:
             await warm_up()
         except StoreError as error:  # it only makes the first sessions faster, but they may wait for connections later
@@ -173,7 +175,8 @@ async def serve_sessions(
             repairs.start_soon(Reaper(store, lease, settings, metrics).run)
             repairs.start_soon(reconciler.run)
             repairs.start_soon(finish_revocations, store)
-            repairs.start_soon(Census(store, lease, registry).run)
+            repairs.start_soon(Census(store, lease, registry, metrics).run)
+            repairs.start_soon(Backlog(store, metrics).run)
             repairs.start_soon(Retention(store, settings, metrics).run)
             with trio.CancelScope() as memory_budget:
                 async with open_finalizer(store, agent, settings, read) as finalizer:

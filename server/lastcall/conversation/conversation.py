@@ -69,7 +69,7 @@ class Conversation:
         start_reply: Callable[[Callable[[], Awaitable[object]]], None],
         rates: Callable[[], server_events.RateLimitsUpdated],
         count: Callable[[Limit], None],
-        response_ended: Callable[[str, float | None], None],
+        response_ended: Callable[[str, float | None, str | None], None],
     ) -> None:
         self._session = session
         self._outbox = outbox

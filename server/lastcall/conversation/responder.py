@@ -36,7 +36,8 @@ class Responder:
     start_reply: runs a response in a task outside the session's scope, so that no agent can delay the session's end.
     rates: what is left of the client's event rate.
     count: counts refusals per limit.
-    ended: called for each response that is over, with its status and the seconds until the agent's first piece, if any.
+    ended: called for each response that is over, with its status, the seconds until the agent's first piece, if any,
+        and the error code if it failed.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Responder:
         start_reply: Callable[[Callable[[], Awaitable[object]]], None],
         rates: Callable[[], server_events.RateLimitsUpdated],
         count: Callable[[Limit], None],
-        ended: Callable[[str, float | None], None],
+        ended: Callable[[str, float | None, str | None], None],
     ) -> None:
         self._session = session
         self._timeline = timeline
@@ -178,7 +179,7 @@ class Responder:
         """The response's task. Its failures end at most this session."""
         try:
             await active.run(self._agent)
-            self._ended(active.response.status, active.first_piece_seconds)
+            self._ended(active.response.status, active.first_piece_seconds, active.failure_code)
         except SessionClosed:
             self.row_is_closed()
         except Exception:  # noqa: BLE001 - the task's boundary: the session ends, nothing else

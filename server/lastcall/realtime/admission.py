@@ -15,6 +15,7 @@ from ..protocol.errors import RequestRefused
 from ..protocol.ids import parse_public_id
 from ..secret_prefixes import API_KEY
 
+PATHS = (PATH, AZURE_PATH, AZURE_BETA_PATH)
 BETA_HEADER, BETA_VALUE = b"openai-beta", "realtime=v1"
 BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 
@@ -51,7 +52,7 @@ def admit(
     # Where a header is repeated the first one counts, as over HTTP.
     fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
     query = dict(parse_qsl(query_text, keep_blank_values=True))  # of a repeated key the last value counts
-    if path not in (PATH, AZURE_PATH, AZURE_BETA_PATH):
+    if path not in PATHS:
         raise RequestRefused("not_found", f"WebSockets are served at {PATH} and {AZURE_PATH} only.")
     if "call_id" in query or query.get("intent") == "transcription":
         raise RequestRefused("invalid_value", "Calls and transcription are not supported: this server is text only.")

@@ -29,6 +29,7 @@ from .conversations import conversation_items, conversations, delete_conversatio
 from .memories import edit_memory, explain_recall, forget_memory, memories
 from .middleware import AzurePaths, Bounded, NotProxied, Rated, SafeHeaders
 from .openapi import openapi
+from .operators.access_log import access_logged
 from .operators.health import health, metrics, readiness
 from .pages import chat_page, console_page, page_file
 
@@ -41,6 +42,7 @@ def create_app(services: HttpServices, *, origins: Collection[str] = (), tls: bo
     app = Starlette(
         routes=ROUTES,
         middleware=[
+            *access_logged(services),
             Middleware(AzurePaths),
             Middleware(SafeHeaders, tls=tls),
             *_cors(origins),

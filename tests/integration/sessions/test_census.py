@@ -7,6 +7,7 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
+from lastcall.metrics import Metrics
 from lastcall.sessions.census import LISTED_LOOKS, Census
 from lastcall.sessions.registry import Registry
 from lastcall.store.operators.census import UNMATCHED_MAX, read_truth
@@ -22,7 +23,8 @@ class Place:
         self.store = store
         self.instance_id = uuid4()
         self.registry = Registry()
-        self.census = Census(store, cast("Any", self), self.registry)
+        self.metrics = Metrics()
+        self.census = Census(store, cast("Any", self), self.registry, self.metrics)
 
     async def row(self) -> UUID:
         session_id = uuid4()
