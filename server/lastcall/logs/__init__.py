@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, MutableMapping
+from functools import partial
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -43,7 +44,7 @@ def configure(*, json_logs: bool, level: Level, fields: Mapping[str, object] | N
     fields: what every line of this process has, unless it says otherwise.
     """
     stream = sys.stdout if json_logs else sys.stderr
-    set_note(_json_note if json_logs else _console_note, stream)
+    set_note(partial(_json_note, fields or {}) if json_logs else _console_note, stream)
     output = _TolerantStream(stream)
     least = getattr(logging, level.upper())
     shared: list[Processor] = [add_names, *always(fields or {}), structlog.processors.add_log_level]
@@ -79,8 +80,8 @@ def json_line(event: str, level: Level = "info", **fields: Any) -> str:
     return str(line)
 
 
-def _json_note(count: int) -> str:
-    return json_line("log_lines_dropped", "warning", count=count)
+def _json_note(fields: Mapping[str, object], count: int) -> str:
+    return json_line("log_lines_dropped", "warning", **fields, count=count)
 
 
 def _console_note(count: int) -> str:

@@ -112,7 +112,6 @@ def _log_handshake(
     path = head.path.decode("latin-1")
     _log.info(
         "websocket_handshake",
-        method="GET",
         route=path if path in PATHS else None,  # any other may hold whatever somebody typed
         status=status,
         seconds=round(trio.current_time() - began, 6),
