@@ -36,6 +36,14 @@ def series(database_url: str) -> Iterator[Series]:
         yield series_of(httpx2.get(f"{server.url}/metrics").text)
 
 
+def test_prometheus_is_told_where_the_rules_and_a_server_are() -> None:
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    assert [(DEPLOY / "prometheus" / name).exists() for name in config["rule_files"]] == [True]
+    (job,) = config["scrape_configs"]
+    assert job["job_name"] == "lastcall", "as the rules call it"
+    assert job["static_configs"] == [{"targets": ["127.0.0.1:9100"]}]
+
+
 def test_the_rules_have_the_form_that_prometheus_loads() -> None:
     assert set(ALERTS) == {"groups"}
     assert all(set(group) == {"name", "rules"} for group in ALERTS["groups"])
