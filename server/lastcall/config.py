@@ -129,6 +129,9 @@ class Settings:
     )
     json_logs: bool = setting(False, "Write logs as JSON lines on stdout.")
     access_log: bool = setting(False, "Log each HTTP request and WebSocket handshake, without its query.")
+    traces: bool = setting(
+        False, "Export OpenTelemetry traces of sessions and turns, as the OTEL_… variables say; needs lastcall[otel]."
+    )
     log_level: str | None = setting(
         None, "Lowest level to log; default warning, or info with --json-logs or --access-log."
     )

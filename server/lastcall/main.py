@@ -12,7 +12,7 @@ import trio
 from .agents.agent import Agent
 from .agents.select import open_agent
 from .auth.authenticator import Authenticator, require_credentials_unless_loopback
-from .config import BadSettings, Settings
+from .config import Settings
 from .diagnosis.host import warn_at_start
 from .limits.descriptors import socket_allowance
 from .limits.gate import Gate
@@ -22,6 +22,7 @@ from .memory.finalizer import open_finalizer
 from .memory.reading import SessionReader, read_in_process
 from .memory.rules_process import open_rules_process
 from .metrics import Metrics
+from .process.certificates import reload_certificates
 from .process.database import open_database
 from .process.inherited import InheritedSockets
 from .process.managed import tell_of_the_end
@@ -52,6 +53,7 @@ from .store.errors import StoreError
 from .store.postgres import open_store
 from .store.proof import CommitProof
 from .store.store import Store
+from .tracing.traces import Traces, open_traces
 from .transport.direct import DirectListener
 from .transport.http.http1 import HttpServer
 from .transport.port import url_of
@@ -100,6 +102,7 @@ async def serve(
     signals, metrics = Signals(settings.drain_seconds, tell, settings.drain_delay), server_metrics()
     conditions = Conditions()
     agent_of_settings = open_agent(settings, conditions)
+    traces_of_settings = open_traces(settings, signals.seconds_left)
 
     def beat(late_seconds: float) -> None:
         metrics.loop_lag.observe(late_seconds)
@@ -113,6 +116,7 @@ async def serve(
         outermost.start_soon(tell_of_the_end, signals, manager)
         with StallWatch(watchdog.heartbeat, metrics.loop_stalls.inc).running(), signals.starting:
             async with (
+                traces_of_settings as traces,
                 open_database(settings, conditions) as database,
                 open_store(
                     database.address,
@@ -137,6 +141,7 @@ async def serve(
                         lambda: announce(ready),
                         conditions,
                         metrics,
+                        traces,
                         listen_to_operators=ports.admin.listen,
                         warm_up=store.warm_up,
                         read=rules.read,
@@ -153,6 +158,7 @@ async def serve_sessions(
     announce: Callable[[], None],
     conditions: Conditions | None = None,
     metrics: Metrics | None = None,
+    traces: Traces | None = None,
     *,
     listen_to_operators: Callable[[], Sequence[DirectListener]] = lambda: (),
     warm_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
@@ -193,6 +199,7 @@ async def serve_sessions(
                         reconciler,
                         CommitProof(store),
                         conditions=conditions or Conditions(),
+                        traces=traces or Traces(),
                     )
                     await serve_connections(services, listen, signals, announce, listen_to_operators)
                     signals.enter(FINALIZE_MEMORY, memory_budget)
@@ -236,16 +243,3 @@ async def serve_connections(
         await http.stop()
         await close_sessions(services, signals)
         signals.enter(END_SESSIONS, connections.cancel_scope)
-
-
-async def reload_certificates(tls: ServerTls, signals: Signals) -> None:
-    """Reads the certificate again whenever a signal asks for it. Files that cannot be used change nothing."""
-    while True:
-        await signals.reload.wait()
-        signals.reload = trio.Event()
-        try:
-            await trio.to_thread.run_sync(tls.reload)
-        except BadSettings as error:
-            _log.error("certificate_not_reloaded", error=str(error))
-        else:
-            _log.info("certificate_reloaded")

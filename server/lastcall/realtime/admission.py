@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 from uuid import UUID
 
+from ..agents.trace_context import TRACEPARENT
 from ..auth.identity import SUBPROTOCOL, Presented
 from ..auth.proxies import RequestClient, sign_of_proxy
 from ..protocol.endpoint import AZURE_BETA_PATH, AZURE_PATH, MODEL_CHARS_MAX, PATH, REPLAY_ITEMS_MAX
@@ -34,6 +35,11 @@ class Admission:
     subprotocol: str | None
     replay: int = REPLAY_ITEMS_MAX
     beta: RequestRefused | None = None
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace to which the client says that the session belongs; not checked."""
+        return self.presented.headers.get(TRACEPARENT)
 
 
 def admit(

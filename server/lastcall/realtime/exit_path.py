@@ -53,6 +53,7 @@ class ExitPath:
             else:
                 await self._close()
         finally:
+            self._services.traces.session_ended(self._session.session_id, self._session.reason or "")
             self._session.left()
 
     def _leave_registry(self) -> None:

@@ -24,6 +24,7 @@ from ..sessions.registry import Registry
 from ..store.proof import CommitProof
 from ..store.records import EndReason
 from ..store.store import Store
+from ..tracing.traces import Traces
 from ..transport.flusher import Flusher
 
 
@@ -52,6 +53,7 @@ class Services:
     draining_soon: trio.Event = field(default_factory=trio.Event)  # all is served, but load balancers should look away
     draining: trio.Event = field(default_factory=trio.Event)
     conditions: Conditions = field(default_factory=Conditions)
+    traces: Traces = field(default_factory=Traces)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

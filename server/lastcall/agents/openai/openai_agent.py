@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from ..agent import AgentFailed, FunctionCall, ModelUnavailable, RequestUnsupported
+from ..trace_context import trace_headers
 from .answer import Answer
 from .chat import chars_of, request_messages, tool_parameters, unchecked
 from .chunks import DONE, StreamRefused, chunks_of, whole
@@ -79,7 +80,7 @@ class OpenAIAgent:
         host = self._client.base_url.host
         if host in _LOOPBACK:  # a proxy from the environment would connect to its own loopback
             self._client = self._client.copy(http_client=openai.DefaultAsyncHttpxClient(trust_env=False))
-        self._model = model
+        self.model = self._model = model
         self._budget = ContextBudget(context_chars_max)
         self._output_tokens_max = output_tokens_max
         self._temperature = temperature
@@ -192,7 +193,8 @@ class OpenAIAgent:
     async def _send(self, stack: AsyncExitStack, request: dict[str, Any]) -> AsyncGenerator[Any, None]:
         """The chunks of one request. Raises `StreamRefused` where the first one is an error."""
         create = self._client.chat.completions.with_streaming_response.create
-        response = await stack.enter_async_context(create(model=self._model, stream=True, **unchecked(request)))
+        request = {**unchecked(request), "extra_headers": trace_headers()}
+        response = await stack.enter_async_context(create(model=self._model, stream=True, **request))
         return await stack.enter_async_context(aclosing(await chunks_of(response.http_response)))
 
     def _parameters(self, turn: Turn) -> dict[str, Any]:
