@@ -84,6 +84,8 @@ EVENTS: Mapping[str, str] = {
     "backlog_not_counted": "orphaned rows and pending memory could not be counted",
     "revocations_finished": "sessions that a revocation had overlooked were closed",
     "revocations_not_finished": "sessions that a revocation had overlooked could not be looked for",
+    "retention": "rows were deleted for being kept long enough: so many of each kind",
+    "retention_failed": "rows that were kept long enough could not be deleted; it is tried again later",
     # the database
     "waiting_for_database": "the database is not ready yet; the start waits for it",
     "database_address": "something about the database's address may not be what was meant",
