@@ -233,6 +233,7 @@ async def serve_connections(
                 accepting.start_soon(reload_certificates, tls, signals)
             if not signals.stop.is_set():
                 announce()
+                services.lease.log_start()
             await signals.stop.wait()
             services.draining_soon.set()
             await signals.delay()

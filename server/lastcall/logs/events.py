@@ -68,7 +68,7 @@ EVENTS: Mapping[str, str] = {
     "jwks_not_fetched": "the keys of the identity provider cannot be read; those that are known still hold",
     "accept_failed": "the system refuses new sockets; accepting goes on after a pause",
     # the instance and its lease
-    "instance_started": "the server has its lease, as a new instance",
+    "instance_started": "the server takes connections, as a new instance",
     "instance_stopped": "the server has left in order",
     "instance_not_marked_as_stopped": "the server could not store that it has left; others find out",
     "instance_started_anew": "the server goes on as another instance after it was declared dead",

@@ -174,6 +174,10 @@ class InstanceLease:
                 _log.info("instance_started_anew", instance_id=str(self.instance_id))
                 return
 
+    def log_start(self) -> None:
+        """To be called once the server takes connections: `ready` is the first line of its log."""
+        _log.info("instance_started", instance_id=str(self.instance_id), version=__version__, pid=os.getpid())
+
     async def wait_held(self) -> None:
         """Returns once the lease is held, on a connection of its own.
 
@@ -207,7 +211,6 @@ async def open_instance(
         services.start_soon(lease.keep)
         try:
             await lease.wait_held()
-            _log.info("instance_started", instance_id=str(lease.instance_id), version=__version__, pid=os.getpid())
             yield lease
         finally:
             services.cancel_scope.cancel()
