@@ -145,7 +145,13 @@ class Settings:
         None, "Concurrent plain HTTP connections per address; default 32, no limit for this machine's own addresses."
     )
     json_logs: bool = setting(False, "Write logs as JSON lines on stdout.")
-    log_level: str | None = setting(None, "Lowest level to log; default warning, or info with --json-logs.")
+    access_log: bool = setting(False, "Log each HTTP request and WebSocket handshake, without its query.")
+    traces: bool = setting(
+        False, "Export OpenTelemetry traces of sessions and turns, as the OTEL_… variables say; needs lastcall[otel]."
+    )
+    log_level: str | None = setting(
+        None, "Lowest level to log; default warning, or info with --json-logs or --access-log."
+    )
 
     handshake_seconds: float = setting(10.0, "Seconds from accept to the end of the HTTP or WebSocket handshake.")
     head_bytes_max: int = setting(16_384, "Largest HTTP request head, in bytes.", flag=False)

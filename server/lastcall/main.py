@@ -16,7 +16,6 @@ from .config import Settings
 from .diagnosis.host import warn_at_start
 from .limits.descriptors import socket_allowance
 from .limits.gate import Gate
-from .limits.limit import Limit
 from .listener import Listener
 from .memory.extract import uses_rules
 from .memory.finalizer import open_finalizer
@@ -31,11 +30,12 @@ from .process.inherited import InheritedSockets
 from .process.managed import tell_of_the_end
 from .process.meaning import open_meaning
 from .process.ports import open_ports
-from .realtime.services import Services
+from .realtime.services import Services, server_metrics
 from .runtime.conditions import Conditions
 from .runtime.service_manager import ServiceManager
 from .runtime.stall_watch import StallWatch
 from .runtime.watchdog import Watchdog
+from .sessions.backlog import Backlog
 from .sessions.census import Census
 from .sessions.instance import open_instance
 from .sessions.reaper import Reaper
@@ -56,6 +56,7 @@ from .store.errors import StoreError
 from .store.postgres import open_store
 from .store.proof import CommitProof
 from .store.store import Store
+from .tracing.traces import Traces, open_traces
 from .transport.direct import DirectListener
 from .transport.http.http1 import HttpServer
 from .transport.port import url_of
@@ -102,9 +103,10 @@ async def serve(
     """
     tls_context(settings)  # first, so that mistakes in the settings, and a port that is taken, are told before a start
     warn_at_start(settings, os.environ)
-    signals, metrics = Signals(settings.drain_seconds, tell, settings.drain_delay), Metrics(Limit)
+    signals, metrics = Signals(settings.drain_seconds, tell, settings.drain_delay), server_metrics()
     conditions = Conditions()
     agent_of_settings = open_agent(settings, conditions)
+    traces_of_settings = open_traces(settings, signals.seconds_left)
 
     def beat(late_seconds: float) -> None:
         metrics.loop_lag.observe(late_seconds)
@@ -118,9 +120,13 @@ async def serve(
         outermost.start_soon(tell_of_the_end, signals, manager)
         with StallWatch(watchdog.heartbeat, metrics.loop_stalls.inc).running(), signals.starting:
             async with (
+                traces_of_settings as traces,
                 open_database(settings, conditions) as database,
                 open_store(
-                    database.address, close_seconds=signals.last_commits_seconds, patience=DATABASE_PATIENCE_SECONDS
+                    database.address,
+                    close_seconds=signals.last_commits_seconds,
+                    patience=DATABASE_PATIENCE_SECONDS,
+                    metrics=metrics,
                 ) as store,
             ):
                 await store.check_connection_limits()
@@ -141,6 +147,7 @@ async def serve(
                         lambda: announce(ready),
                         conditions,
                         metrics,
+                        traces,
                         listen_to_operators=ports.admin.listen,
                         warm_up=store.warm_up,
                         read=with_meanings(rules.read, encoder.encode_turns) if encoder else rules.read,
@@ -158,6 +165,7 @@ async def serve_sessions(
     announce: Callable[[], None],
     conditions: Conditions | None = None,
     metrics: Metrics | None = None,
+    traces: Traces | None = None,
     *,
     listen_to_operators: Callable[[], Sequence[DirectListener]] = lambda: (),
     warm_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
@@ -169,11 +177,10 @@ async def serve_sessions(
     encode: see `Services`.
     warm_up: opens the store's connections. The lease has its own first: they may take all that the database allows.
     """
-    registry, metrics = Registry(), metrics or Metrics(Limit)
+    registry, metrics = Registry(), metrics or server_metrics()
     gate = Gate(settings, metrics.count_refusal)
     metrics.held_bytes.set_function(lambda: gate.memory.held)
-    async with open_instance(store, settings, registry) as lease:
-        metrics.lease_held.set_function(lambda: lease.held)
+    async with open_instance(store, settings, registry, metrics) as lease:
         try:
             await warm_up()
         except StoreError as error:  # it only makes the first sessions faster, but they may wait for connections later
@@ -184,7 +191,8 @@ async def serve_sessions(
             repairs.start_soon(reconciler.run)
             repairs.start_soon(finish_revocations, store)
             repairs.start_soon(lease.changes.run)
-            repairs.start_soon(Census(store, lease, registry).run)
+            repairs.start_soon(Census(store, lease, registry, metrics).run)
+            repairs.start_soon(Backlog(store, metrics).run)
             repairs.start_soon(Retention(store, settings, metrics).run)
             with trio.CancelScope() as memory_budget:
                 async with open_finalizer(store, agent, settings, read) as finalizer:
@@ -202,6 +210,7 @@ async def serve_sessions(
                         CommitProof(store),
                         conditions=conditions or Conditions(),
                         encode=encode,
+                        traces=traces or Traces(),
                     )
                     await serve_connections(services, listen, signals, announce, listen_to_operators)
                     signals.enter(FINALIZE_MEMORY, memory_budget)
@@ -235,6 +244,7 @@ async def serve_connections(
                 accepting.start_soon(reload_certificates, tls, signals)
             if not signals.stop.is_set():
                 announce()
+                services.lease.log_start()
             await signals.stop.wait()
             services.draining_soon.set()
             await signals.delay()

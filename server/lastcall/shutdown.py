@@ -118,6 +118,11 @@ class Signals:
         """What the last commits get, counted from when they are all that is left."""
         return LAST_COMMITS_SHARE * self.drain_seconds
 
+    def seconds_left(self) -> float:
+        """Of the budget; 0 where no shutdown has begun, or a second signal came."""
+        left = self._began + self.drain_seconds - trio.current_time()
+        return 0.0 if self.hurry.is_set() or not self.stop.is_set() else max(left, 0.0)
+
     async def watch(self, watchdog: Watchdog) -> None:
         """Receives signals until cancelled."""
         token = trio.lowlevel.current_trio_token()

@@ -15,9 +15,8 @@ from lastcall.auth.authenticator import Authenticator
 from lastcall.config import Settings
 from lastcall.limits.gate import Gate
 from lastcall.memory.finalizer import Finalizer
-from lastcall.metrics import Metrics
 from lastcall.realtime.connection import serve_websocket
-from lastcall.realtime.services import Services
+from lastcall.realtime.services import Services, server_metrics
 from lastcall.runtime.timer import Timer
 from lastcall.sessions.instance import InstanceLease
 from lastcall.sessions.reconciler import Reconciler
@@ -44,7 +43,7 @@ class World:
         finalizer = Finalizer(store, agent, self.settings)
         registry = Registry()
         self.lease = InstanceLease(store, self.settings, registry)
-        metrics = Metrics()
+        metrics = server_metrics()
         self.services = Services(
             self.lease,
             self.settings,

@@ -29,7 +29,7 @@ from .validation import metadata_problem, refusal
 
 OUT_OF_BAND_MAX = 4  # responses of one session at once that are no part of the conversation
 
-Ended: TypeAlias = Callable[[str, float | None, Sequence[int | None]], None]
+Ended: TypeAlias = Callable[[str, float | None, Sequence[int | None], str | None], None]
 
 _log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ class Responder:
     rates: what is left of the client's event rate.
     count: counts refusals per limit.
     ended: called for each response that is over, with its status, the seconds until the agent's first piece, if any,
-        and its tokens.
+        its tokens, and the error code if it failed.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class Responder:
         """The response's task. Its failures end at most this session."""
         try:
             await active.run(self._agent)
-            self._ended(active.response.status, active.first_piece_seconds, active.tokens)
+            self._ended(active.response.status, active.first_piece_seconds, active.tokens, active.failure_code)
         except SessionClosed:
             self.row_is_closed()
         except Exception:  # noqa: BLE001 - the task's boundary: the session ends, nothing else

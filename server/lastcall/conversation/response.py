@@ -87,6 +87,13 @@ class ActiveResponse:
         )
         memory.add(self._turn_held)
 
+    @property
+    def failure_code(self) -> str | None:
+        """The error code of a response that has failed."""
+        details = self.response.status_details
+        failure = None if details is None else details.error
+        return failure.code if isinstance(failure, server_events.Failure) else None
+
     def begin(self) -> None:
         """Announces the response."""
         self._outbox.emit(server_events.ResponseCreated(response=self.response))

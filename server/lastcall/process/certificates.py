@@ -1,4 +1,4 @@
-"""The certificate, read again whenever a signal asks for it."""
+"""The TLS certificate of a running server, read again on demand."""
 
 from __future__ import annotations
 

@@ -94,6 +94,24 @@ CODES: Mapping[str, ErrorCode] = {
     "extraction_failed": ErrorCode(500, "a session's memories could not be extracted (`lastcall memories` only)"),
 }
 
+# Codes of responses that fail here; agents of other people may have their own.
+RESPONSE_FAILURES = (
+    "store_unavailable",
+    "agent_error",
+    "agent_timeout",
+    "answer_too_long",
+    "context_too_long",
+    "unknown_tool",
+    "upstream_broken",
+    "upstream_error",
+    "upstream_key_refused",
+    "upstream_model_not_found",
+    "upstream_rate_limited",
+    "upstream_request_refused",
+    "upstream_timeout",
+    "upstream_unreachable",
+)
+
 MEMORY_FULL = "The server is short of memory, and this session holds more than its share; it can hold no more."
 
 

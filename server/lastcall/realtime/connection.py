@@ -106,7 +106,7 @@ class _Connection:
         self._settings = services.settings
         self._tasks = tasks
         self._principal = principal
-        self._model, self._replay = admission.model, admission.replay
+        self._model, self._replay, self._traceparent = admission.model, admission.replay, admission.traceparent
         self._resumes = admission.conversation_id or principal.conversation_id
         self._outbox = Outbox(stream, ws)
         memory = services.gate.memory.account(self._make_room)
@@ -120,11 +120,11 @@ class _Connection:
         late = self._reader.stop_as_late
         self._watch = SessionWatch(ws, stream, self._session, self._limits, services.settings, services.timer, late)
         self._instance_id = services.lease.instance_id
-        self._address = admission.presented.address
+        self._names = log_names(self._session, principal, admission.presented.address, self._instance_id)
 
     async def run(self) -> None:
         """The session from its begin to its end."""
-        name_lines(log_names(self._session, self._principal, self._address, self._instance_id))
+        name_lines(self._names)
         self._services.registry.add(self._session)
         self._services.metrics.sessions_active.inc()
         try:
@@ -172,7 +172,7 @@ class _Connection:
         conversation = Conversation(
             self._session,
             opening,
-            agent=self._services.agent,
+            agent=self._services.traces.session_began(self._services.agent, self._names, self._traceparent),
             store=self._services.store,
             encode=self._services.encode,
             outbox=self._outbox,

@@ -53,6 +53,7 @@ class ExitPath:
             else:
                 await self._close()
         finally:
+            self._services.traces.session_ended(self._session.session_id, self._session.reason or "")
             self._session.left()
 
     def _leave_registry(self) -> None:
@@ -101,7 +102,7 @@ class ExitPath:
         session, metrics = self._session, self._services.metrics
         reason = session.reason or EndReason.SERVER_ERROR
         metrics.end_seconds.observe(trio.current_time() - session.ended)
-        metrics.sessions_ended.labels(reason.value).inc()
+        metrics.sessions_ended.count(reason.value)
         _log.info(
             "session_ended",
             session_id=str(session.session_id),

@@ -12,6 +12,7 @@ from uuid import UUID
 import structlog
 import trio
 
+from ..metrics import Metrics
 from ..store.errors import StoreError
 from ..store.operators.census import UnmatchedSession
 from ..store.store import Store
@@ -29,10 +30,11 @@ _log = structlog.get_logger(__name__)
 class Census:
     """Says every two seconds what this instance has."""
 
-    def __init__(self, store: Store, lease: InstanceLease, registry: Registry) -> None:
+    def __init__(self, store: Store, lease: InstanceLease, registry: Registry, metrics: Metrics) -> None:
         self._store = store
         self._lease = lease
         self._registry = registry
+        self._metrics = metrics
         self._looks = 0
         self._doubted: Collection[UnmatchedSession] = ()  # at the last look
         self._unmatched: list[UnmatchedSession] = []
@@ -55,6 +57,8 @@ class Census:
         """Counts, and compares one by one where the numbers differ or differed."""
         instance_id, sockets = self._lease.instance_id, self._sockets()
         rows = await self._store.report_census(instance_id, len(sockets), self._unmatched)
+        self._metrics.rows_active.set(rows)
+        self._metrics.census_time.set_to_current_time()
         self._looks += 1
         if rows == len(sockets) and not self._doubted and self._looks % LISTED_LOOKS:
             return
@@ -67,6 +71,7 @@ class Census:
         self._doubted = doubted
         if unmatched != self._unmatched:
             self._unmatched = unmatched
+            self._metrics.rows_unmatched.set(len(unmatched))
             await self._store.report_census(instance_id, len(self._sockets()), unmatched)
 
     def _sockets(self) -> set[UUID]:

@@ -14,6 +14,7 @@ import trio
 
 from .. import __version__
 from ..config import Settings
+from ..metrics import Metrics
 from ..runtime.host import host_id, process_started
 from ..store.errors import StoreError
 from ..store.lease import LeaseConnection
@@ -45,10 +46,11 @@ class InstanceLease:
         guarded: Set when the lease is renewed on its own connection for the first time.
     """
 
-    def __init__(self, store: Store, settings: Settings, registry: Registry) -> None:
+    def __init__(self, store: Store, settings: Settings, registry: Registry, metrics: Metrics | None = None) -> None:
         self._store = store
         self._settings = settings
         self._registry = registry
+        self._metrics = metrics or Metrics()
         self._renewed_at = self._guarded_at = -inf
         self.trouble = ""
         self.changes = Changes(store)
@@ -59,7 +61,12 @@ class InstanceLease:
     @property
     def held(self) -> bool:
         """Whether the lease was renewed of late, on whatever connection."""
-        return trio.current_time() - self._renewed_at <= GAP_SECONDS
+        return self.age_seconds <= GAP_SECONDS
+
+    @property
+    def age_seconds(self) -> float:
+        """Since the lease was last renewed; infinite where it never was."""
+        return trio.current_time() - self._renewed_at
 
     async def register(self) -> None:
         """Registers this process as a new instance."""
@@ -97,6 +104,7 @@ class InstanceLease:
                     await self._renew(connection)
                 until_lost.cancel()
             except StoreError as error:
+                self._metrics.lease_connections_lost.inc()
                 self._note_trouble(error)
             lost_at = max(lost_at, self._guarded_at)
             hopeless = trio.current_time() - lost_at > self._settings.lease_seconds
@@ -157,6 +165,7 @@ class InstanceLease:
 
     async def _start_anew(self) -> None:
         """Stops all sessions, since whoever declared this instance dead closed their rows, and registers a new one."""
+        self._metrics.leases_lost.inc()
         _log.error("lease_lost", instance_id=str(self.instance_id), sessions=len(self._registry))
         self._renewed_at = self._guarded_at = -inf
         for session in self._registry:
@@ -170,6 +179,10 @@ class InstanceLease:
             else:
                 _log.info("instance_started_anew", instance_id=str(self.instance_id))
                 return
+
+    def log_start(self) -> None:
+        """To be called once the server takes connections: `ready` is the first line of its log."""
+        _log.info("instance_started", instance_id=str(self.instance_id), version=__version__, pid=os.getpid())
 
     async def wait_held(self) -> None:
         """Returns once the lease is held, on a connection of its own.
@@ -187,14 +200,18 @@ class InstanceLease:
 
 
 @asynccontextmanager
-async def open_instance(store: Store, settings: Settings, registry: Registry) -> AsyncIterator[InstanceLease]:
+async def open_instance(
+    store: Store, settings: Settings, registry: Registry, metrics: Metrics
+) -> AsyncIterator[InstanceLease]:
     """Takes this process's lease, keeps it until the block is left, and then marks the instance as stopped.
 
     Raises:
         StoreError: The instance could not be registered.
         LeaseNotHeld: Its lease could not be taken.
     """
-    lease = InstanceLease(store, settings, registry)
+    lease = InstanceLease(store, settings, registry, metrics)
+    metrics.lease_held.set_function(lambda: lease.held)
+    metrics.lease_age.set_function(lambda: lease.age_seconds)
     await lease.register()
     async with trio.open_nursery() as services:
         services.start_soon(lease.keep)

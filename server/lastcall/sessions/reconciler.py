@@ -113,12 +113,15 @@ class Reconciler:
 
     async def _close(self, end: SessionEnd) -> None:
         """Waits until the end is stored or refused again; the next pass comes after that."""
+        session_id, instance_id = str(end.session_id), str(end.instance_id)
         try:
             closed = await self._store.end_session(end)
         except StoreError as error:
-            _log.error("sessionless_row_not_closed", session_id=str(end.session_id), error=str(error))
+            _log.error("sessionless_row_not_closed", session_id=session_id, instance_id=instance_id, error=str(error))
             return
         self.stored(end.session_id)
         if closed:
             self._metrics.strays_closed.inc()
-            _log.warning("sessionless_row_closed", session_id=str(end.session_id), reason=end.reason.value)
+            _log.warning(
+                "sessionless_row_closed", session_id=session_id, instance_id=instance_id, reason=end.reason.value
+            )

@@ -52,6 +52,11 @@ class CommitWriter(Generic[Row, Result]):
         self._next_log_at = float("-inf")
         self._under_way: set[trio.CancelScope] = set()
 
+    @property
+    def waiting(self) -> int:
+        """The number of rows that wait for a commit."""
+        return len(self._queue)
+
     async def submit(self, row: Row, *, within: float) -> Result:
         """Queues a row, synchronously, and returns once its batch is committed.
 

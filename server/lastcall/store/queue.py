@@ -86,6 +86,9 @@ class CommitQueue(Generic[Row, Result]):
         self._gathering = False  # a batch, which all rows that come belong to
         self._closed = False
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def put(self, entry: PendingWrite[Row, Result]) -> None:
         """Appends a row, synchronously. Raises `StoreUnavailable` where the queue is full or closed."""
         if self._closed or len(self._waiting) >= QUEUE_ROWS_MAX:

@@ -19,6 +19,7 @@ from ..store.errors import StoreUnavailable
 from ..store.operators.acts import Actor
 from ..store.store import Store
 
+KEY_ID = "lastcall.key_id"  # in the scope of a request that was authenticated by a key, for the access log
 LOCAL_ACTOR = "this machine"  # whoever acts where no keys exist
 
 
@@ -55,12 +56,12 @@ def services_of(request: Request) -> HttpServices:
 
 async def principal_of(request: Request) -> Principal:
     """Authenticates the request. Raises `RequestRefused` and `StoreUnavailable`, which the app answers."""
-    return await services_of(request).authenticator.principal(presented_by(request))
+    return _noted(request, await services_of(request).authenticator.principal(presented_by(request)))
 
 
 async def overseer_of(request: Request) -> Principal:
     """Authenticates somebody who may read what is for operators. Raises as `principal_of` does."""
-    principal = await services_of(request).authenticator.overseer(presented_by(request))
+    principal = _noted(request, await services_of(request).authenticator.overseer(presented_by(request)))
     if not principal.scope.oversees:
         raise RequestRefused("forbidden", "This needs a key of scope admin or reader.")
     return principal
@@ -72,6 +73,13 @@ async def actor_of(request: Request) -> Actor:
     if not principal.scope.operates:
         raise RequestRefused("forbidden", "This needs a key of scope admin.")
     return Actor(principal.subject or LOCAL_ACTOR, "api", principal.key_id)
+
+
+def _noted(request: Request, principal: Principal) -> Principal:
+    key_id = principal.key_id or principal.credential_id
+    if key_id is not None:
+        request.scope[KEY_ID] = str(key_id)
+    return principal
 
 
 def presented_by(request: Request) -> Presented:

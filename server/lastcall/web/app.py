@@ -29,6 +29,7 @@ from .conversations import conversation_items, conversations, delete_conversatio
 from .memories import edit_memory, explain_recall, forget_memory, memories
 from .middleware import EMBED_PATH, AzurePaths, Bounded, NotProxied, Rated, SafeHeaders
 from .openapi import openapi
+from .operators.access_log import access_logged
 from .operators.health import health, metrics, readiness
 from .pages import chat_page, console_page, embed_page, page_file
 from .sign_in.routes import SIGN_IN_ROUTES
@@ -42,6 +43,7 @@ def create_app(services: HttpServices, *, origins: Collection[str] = (), tls: bo
     app = Starlette(
         routes=ROUTES,
         middleware=[
+            *access_logged(services),
             Middleware(AzurePaths),
             Middleware(SafeHeaders, tls=tls, embed_origins=services.settings.embed_origin),
             *_cors(origins),

@@ -135,7 +135,7 @@ class Deliverer:
         self._settled.set()
 
     def _count(self, claim: ClaimedDelivery, result: str, outcome: TryOutcome) -> None:
-        self._metrics.webhook_tries.labels(result).inc()
+        self._metrics.webhook_tries.count(result)
         if result == "failed":
             _log.error(
                 "webhook_not_delivered",

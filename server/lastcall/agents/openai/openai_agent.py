@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from ..agent import AgentFailed, FunctionCall, ModelUnavailable, RequestUnsupported
+from ..trace_context import trace_headers
 from .answer import Answer
 from .chat import chars_of, request_messages, tool_parameters, unchecked
 from .chunks import DONE, StreamRefused, chunks_of, whole
@@ -192,7 +193,8 @@ class OpenAIAgent:
     async def _send(self, stack: AsyncExitStack, request: dict[str, Any]) -> AsyncGenerator[Any, None]:
         """The chunks of one request. Raises `StreamRefused` where the first one is an error."""
         create = self._client.chat.completions.with_streaming_response.create
-        response = await stack.enter_async_context(create(model=self.model, stream=True, **unchecked(request)))
+        request = {**unchecked(request), "extra_headers": trace_headers()}
+        response = await stack.enter_async_context(create(model=self.model, stream=True, **request))
         return await stack.enter_async_context(aclosing(await chunks_of(response.http_response)))
 
     def _parameters(self, turn: Turn) -> dict[str, Any]:

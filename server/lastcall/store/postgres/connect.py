@@ -16,6 +16,7 @@ import trio
 import trio_asyncio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+from ...metrics import Metrics
 from ...runtime.check import Check, CheckStatus, log_checks, ok
 from ..address import BadAddress, DatabaseAddress, read_address
 from ..errors import DatabaseNotReady, DatabaseUnusable, reason_of
@@ -56,6 +57,7 @@ async def open_store(
     close_seconds: float = CLOSE_SECONDS,
     patience: float = 0.0,
     access: Access = Access.SERVE,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[PostgresStore]:
     """Connects, makes sure that the database is fit for the access, and runs the writer until the block is left.
 
@@ -66,6 +68,7 @@ async def open_store(
         close_seconds: For committing the queue, and again for closing the pool.
         patience: Seconds to keep trying while the database is not ready yet.
         access: What for; `Access.SERVE` applies the schema where it is not this release's.
+        metrics: Where the calls are counted; None: nowhere that anybody reads.
 
     Raises:
         DatabaseUnusable: The database cannot be used; its message is one line for the user.
@@ -75,7 +78,7 @@ async def open_store(
     async with open_loop() as loop:
         pool = await _connect_patiently(loop, connector, patience, prepare)
         connections = Connections(pool, writes=connector.writes)
-        store = PostgresStore(connector, connections, loop)
+        store = PostgresStore(connector, connections, loop, metrics or Metrics())
         try:
             async with trio.open_nursery() as services:
                 services.start_soon(store.run_writer)

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 import trio
 
+from ...metrics import Metrics
 from ..clock import DatabaseClock
 from ..commits import CommitWriter
 from ..errors import CommitRefused, InvalidRow, StoreError, StoreUnavailable
@@ -29,7 +30,7 @@ from .batch import (
     prepare_commit,
     session_of,
 )
-from .calls import CALL_SECONDS, bounded_call, refused
+from .calls import CALL_SECONDS, bounded_call, refused, timed
 from .connections import Connections, Queries
 from .loop import AsyncioLoop
 from .memories import recollection
@@ -46,12 +47,13 @@ _log = structlog.get_logger(__name__)
 class SessionWrites(Queries):
     """The part of `Store` that writes sessions, their items and their ends."""
 
-    def __init__(self, connector: Connector, connections: Connections, loop: AsyncioLoop) -> None:
-        super().__init__(connector, connections, loop)
+    def __init__(self, connector: Connector, connections: Connections, loop: AsyncioLoop, metrics: Metrics) -> None:
+        super().__init__(connector, connections, loop, metrics)
         self._clock = DatabaseClock()
         self._failed: tuple[float, StoreUnavailable] | None = None  # when the last commit did, unless one came since
         self._stored: dict[type[object], float] = {}  # when a write of each kind was last committed
         self._writer: CommitWriter[Write, Result] = CommitWriter(self._commit, session_of)
+        metrics.queue_rows.set_function(lambda: self._writer.waiting)
         self.run_writer = self._writer.run
         self.close_writer = self._writer.close
 
@@ -111,7 +113,8 @@ class SessionWrites(Queries):
         """Commits a batch of the writer in one transaction; returns an outcome per write."""
         commit = partial(self._commit_batch, BatchStatement(writes))
         try:
-            outcomes = await bounded_call(self._loop, CALL_SECONDS, self._connections.run, commit)
+            with timed(self._metrics, "commit"):
+                outcomes = await bounded_call(self._loop, CALL_SECONDS, self._connections.run, commit)
         except StoreUnavailable as error:
             self._failed = (trio.current_time(), error)
             raise
