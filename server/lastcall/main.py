@@ -35,14 +35,10 @@ from .runtime.conditions import Conditions
 from .runtime.service_manager import ServiceManager
 from .runtime.stall_watch import StallWatch
 from .runtime.watchdog import Watchdog
-from .sessions.backlog import Backlog
-from .sessions.census import Census
 from .sessions.instance import open_instance
-from .sessions.reaper import Reaper
 from .sessions.reconciler import Reconciler
 from .sessions.registry import Registry
-from .sessions.retention import Retention
-from .sessions.revocations import finish_revocations
+from .sessions.upkeep import upkeep
 from .shutdown import (
     END_SESSIONS,
     FINALIZE_MEMORY,
@@ -187,13 +183,8 @@ async def serve_sessions(
             _log.warning("connections_not_opened", error=str(error))
         reconciler = Reconciler(store, lease, registry, metrics)
         async with trio.open_nursery() as repairs:
-            repairs.start_soon(Reaper(store, lease, settings, metrics).run)
-            repairs.start_soon(reconciler.run)
-            repairs.start_soon(finish_revocations, store)
-            repairs.start_soon(lease.changes.run)
-            repairs.start_soon(Census(store, lease, registry, metrics).run)
-            repairs.start_soon(Backlog(store, metrics).run)
-            repairs.start_soon(Retention(store, settings, metrics).run)
+            for work in upkeep(store, lease, settings, registry, metrics, reconciler):
+                repairs.start_soon(work)
             with trio.CancelScope() as memory_budget:
                 async with open_finalizer(store, agent, settings, read) as finalizer:
                     services = Services(

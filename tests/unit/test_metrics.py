@@ -57,7 +57,7 @@ def test_a_response_is_counted_with_its_error_code() -> None:
     metrics = server_metrics()
     metrics.count_response("completed", 0.2)
     metrics.count_response("failed", None, failure="upstream_timeout")
-    metrics.count_response("failed", None, "a_code_of_somebody's_agent")
+    metrics.count_response("failed", None, failure="a_code_of_somebody's_agent")
     sample = metrics.registry.get_sample_value
     assert sample("lastcall_responses_total", {"status": "failed"}) == 2
     assert sample("lastcall_response_failures_total", {"code": "upstream_timeout"}) == 1
