@@ -36,9 +36,9 @@ from .runtime.service_manager import ServiceManager
 from .runtime.stall_watch import StallWatch
 from .runtime.watchdog import Watchdog
 from .sessions.instance import open_instance
-from .sessions.reconciler import Reconciler
 from .sessions.registry import Registry
-from .sessions.upkeep import upkeep
+from .sessions.upkeep.reconciler import Reconciler
+from .sessions.upkeep.tasks import upkeep
 from .shutdown import (
     END_SESSIONS,
     FINALIZE_MEMORY,

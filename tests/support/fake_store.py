@@ -19,13 +19,13 @@ from lastcall.store.credentials import ClientSecret, Credential, SignIn
 from lastcall.store.errors import StoreError, StoreUnavailable
 from lastcall.store.lease import Changed
 from lastcall.store.operators.census import UnmatchedSession
+from lastcall.store.people.meanings import MeaningResult
 from lastcall.store.people.memories import StoredMemory
 from lastcall.store.records import (
     ConversationSummary,
     FinishedMemory,
     Instance,
     ItemDeletion,
-    MeaningResult,
     MemoryClaim,
     PastTurn,
     Recollection,

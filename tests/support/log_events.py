@@ -12,12 +12,12 @@ PACKAGE = Path(__file__).parents[2] / "server" / "lastcall"
 LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
 # Functions of ours that log the event which they are given: at which level, and with which fields besides.
 TELLERS: Mapping[tuple[str, str], tuple[str, set[str]]] = {
-    ("sessions/reaper.py", "self._tell"): ("warning", {"instance_id"}),
+    ("sessions/upkeep/reaper.py", "self._tell"): ("warning", {"instance_id"}),
     ("cli/serve.py", "logs.json_line"): ("info", {"workers"}),
     ("logs/__init__.py", "json_line"): ("warning", set()),
 }
 # Calls whose event stands in a variable.
-PASSED_ON = {("sessions/reaper.py", "_log.warning")}
+PASSED_ON = {("sessions/upkeep/reaper.py", "_log.warning")}
 # A logger in a variable, and its levels.
 CHOSEN = {("runtime/check.py", "log"): {"warning", "error"}}
 NO_FIELDS = {None, "exc_info", "level"}

@@ -25,8 +25,8 @@ from lastcall.listener import Listener
 from lastcall.memory.finalizer import Finalizer
 from lastcall.realtime.services import Services, server_metrics
 from lastcall.sessions.instance import InstanceLease
-from lastcall.sessions.reconciler import Reconciler
 from lastcall.sessions.registry import Registry
+from lastcall.sessions.upkeep.reconciler import Reconciler
 from lastcall.store.proof import CommitProof
 from lastcall.transport.http.http1 import HttpServer
 from lastcall.transport.stream import LINGER_SECONDS

@@ -19,8 +19,8 @@ from lastcall.realtime.connection import serve_websocket
 from lastcall.realtime.services import Services, server_metrics
 from lastcall.runtime.timer import Timer
 from lastcall.sessions.instance import InstanceLease
-from lastcall.sessions.reconciler import Reconciler
 from lastcall.sessions.registry import Registry
+from lastcall.sessions.upkeep.reconciler import Reconciler
 from lastcall.store.proof import CommitProof
 from lastcall.transport.flusher import Flusher
 from lastcall.transport.http.request_head import RequestHead, parse_head

@@ -38,7 +38,7 @@ from .audio import answer_about_audio
 from .configuration import Opening, apply_patch, check_patch, config_of
 from .following import Follower
 from .journal import Journal
-from .responder import Ended, Responder
+from .responses.responder import Ended, Responder
 from .sinks import EventSink
 from .timeline import ROOT, NoFreePosition, Timeline, UnknownItem
 from .validation import item_exists, item_not_found, new_item, refusal

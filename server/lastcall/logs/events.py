@@ -111,8 +111,26 @@ EVENTS: Mapping[str, str] = {
     "finalize_raised": "the agent raised an exception while it extracted memories",
     "turns_not_indexed": "what was said in a session cannot be searched",
     "memories_not_expired": "memories whose time is over could not be deleted; the next sweep tries again",
-    "rules_process_not_started": "the process that reads by rules did not start; the next try comes after a pause",
-    "rules_process_ended": "the process that reads by rules ended by itself; it is started again",
+    "child_process_not_started": "the process that reads by rules or encodes did not start; the next try comes later",
+    "child_process_ended": "the process that reads by rules or encodes ended by itself; it is started again",
+    "not_encoded": "texts were not encoded; their turns are found by words only",
     "past_not_recalled": "the user's past was not searched for a message",
     "past_not_searched": "the user's past was not searched when an agent asked",
+    "past_not_searched_by_meaning": "the user's past was searched by words only",
+    # sessions of one conversation
+    "changes_not_read": "what another session of the conversation did could not be read; it is read at the next change",
+    "changes_not_taken": "what another session of the conversation did broke this one, which ends",
+    "shared_conversations_not_read": "shared conversations could not be read again; the next look tries again",
+    # figures of answers
+    "figures_not_stored": "what an answer took is not stored yet; it goes with the next items or the session's end",
+    "figures_refused": "the database refused what an answer took; it is dropped",
+    # signing in
+    "provider_not_discovered": "the identity provider's description could not be read; the next sign-in tries again",
+    "sign_in_failed": "somebody could not sign in; `code` is what the page was told",
+    # webhooks
+    "webhook_endpoint_failing": "an endpoint does not take what it is sent; tries go on with pauses",
+    "webhook_endpoint_back": "an endpoint that failed takes what it is sent",
+    "webhook_not_delivered": "a delivery was given up; `lastcall webhooks retry` tries it again",
+    "webhooks_failed": "the deliveries of this server broke off; they are taken up again",
+    "webhooks_without_database": "the database did not answer the deliverer",
 }

@@ -9,7 +9,8 @@ import msgspec
 import trio
 
 from ..agents.agent import Memory, Transcript
-from ..store.records import NO_PASSAGES, TurnMeaning
+from ..store.people.meanings import TurnMeaning
+from ..store.records import NO_PASSAGES
 
 
 class Reading(msgspec.Struct, frozen=True):

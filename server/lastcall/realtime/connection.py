@@ -234,11 +234,10 @@ class _Connection:
             session.row_was_stored()
             return recalled
 
-        known = await recall(services.store, services.registry, session.user_id, settings.recall_memories_max, begin)
         return Opening(
             model=self._model,
             instructions=settings.instructions,
-            known=known,
+            known=await recall(services.store, services.registry, session.user_id, settings.recall_memories_max, begin),
             history=self._history.items,
             older=self._history.older,
             # Less than what is loaded: the first of them names the one before it.

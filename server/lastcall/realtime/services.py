@@ -20,8 +20,8 @@ from ..protocol.errors import RESPONSE_FAILURES
 from ..runtime.conditions import Conditions
 from ..runtime.timer import Timer
 from ..sessions.instance import InstanceLease
-from ..sessions.reconciler import Reconciler
 from ..sessions.registry import Registry
+from ..sessions.upkeep.reconciler import Reconciler
 from ..store.proof import CommitProof
 from ..store.records import EndReason
 from ..store.store import Store

@@ -10,9 +10,6 @@ from uuid import UUID, uuid4
 
 from ..agents.recalled import RecalledTurn
 from .conversations.responses import StoredResponse as StoredResponse
-from .people.meanings import MeaningResult as MeaningResult
-from .people.meanings import MeantPassage as MeantPassage
-from .people.meanings import TurnMeaning as TurnMeaning
 from .people.memories import NO_PASSAGES as NO_PASSAGES
 from .people.memories import FinishedMemory as FinishedMemory
 from .people.memories import LastTalk

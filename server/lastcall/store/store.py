@@ -13,11 +13,11 @@ from .conversations.seam import ConversationStore
 from .credentials import ClientSecret, Credential, SignIn
 from .lease import InstanceStore
 from .operators.census import CensusStore
+from .people.meanings import MeaningResult
 from .people.store import PeopleStore
 from .records import (
     FinishedMemory,
     ItemDeletion,
-    MeaningResult,
     MemoryClaim,
     PastTurn,
     Recollection,

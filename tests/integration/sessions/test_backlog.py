@@ -7,7 +7,7 @@ import math
 import trio
 from lastcall.agents.echo import EchoAgent
 from lastcall.metrics import Metrics
-from lastcall.sessions.backlog import LOOK_SECONDS, Backlog
+from lastcall.sessions.upkeep.backlog import LOOK_SECONDS, Backlog
 from lastcall.store.errors import StoreError
 from lastcall.store.postgres import PostgresStore
 

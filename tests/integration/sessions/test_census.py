@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from lastcall.metrics import Metrics
-from lastcall.sessions.census import LISTED_LOOKS, Census
 from lastcall.sessions.registry import Registry
+from lastcall.sessions.upkeep.census import LISTED_LOOKS, Census
 from lastcall.store.operators.census import UNMATCHED_MAX, read_truth
 from lastcall.store.postgres import PostgresStore
 

@@ -9,8 +9,8 @@ import pytest
 from lastcall.agents.agent import Piece, Turn
 from lastcall.memory.search import past
 from lastcall.runtime.check import CheckStatus
+from lastcall.store.people.meanings import MeaningResult
 from lastcall.store.postgres import PostgresStore, open_store
-from lastcall.store.records import MeaningResult
 
 from tests.support.clients import connect
 from tests.support.databases import new_database

@@ -18,7 +18,7 @@ from lastcall.agents.agent import (
     Turn,
     Usage,
 )
-from lastcall.conversation.responder import OUT_OF_BAND_MAX
+from lastcall.conversation.responses.responder import OUT_OF_BAND_MAX
 from lastcall.conversation.timeline import timeline
 from lastcall.store.records import StoredResponse
 from trio.testing import wait_all_tasks_blocked

@@ -17,11 +17,11 @@ CONNECTION, READER, EXIT_PATH = (
 WATCH = "server/lastcall/realtime/watch.py"
 SESSION, CONVERSATION = "server/lastcall/sessions/session.py", "server/lastcall/conversation/conversation.py"
 RESPONSE, STREAM, LISTENER = (
-    "server/lastcall/conversation/response.py",
+    "server/lastcall/conversation/responses/response.py",
     "server/lastcall/transport/stream.py",
     "server/lastcall/listener.py",
 )
-JOURNAL, RESPONDER = "server/lastcall/conversation/journal.py", "server/lastcall/conversation/responder.py"
+JOURNAL, RESPONDER = "server/lastcall/conversation/journal.py", "server/lastcall/conversation/responses/responder.py"
 MAIN, SHUTDOWN, INSTANCE = (
     "server/lastcall/main.py",
     "server/lastcall/shutdown.py",
@@ -33,7 +33,7 @@ FINALIZING, RECALL = "tests/unit/memory/test_finalizer.py", "server/lastcall/mem
 GATE = "server/lastcall/limits/gate.py"
 DEATH, DEATHS = "server/lastcall/sessions/death.py", "tests/unit/sessions/test_death.py"
 LEASES, REAPS = "tests/integration/sessions/test_instance.py", "tests/integration/sessions/test_reaper.py"
-REAPER, MEMORY = "server/lastcall/sessions/reaper.py", "server/lastcall/memory/finalizer.py"
+REAPER, MEMORY = "server/lastcall/sessions/upkeep/reaper.py", "server/lastcall/memory/finalizer.py"
 MEMORY_ATTEMPT = "server/lastcall/memory/attempts.py"
 STORE, TABLES = "tests/support/fake_store.py", "tests/support/fake_tables.py"
 CONVERSATIONS, MEMORIES = "tests/support/fake_conversations.py", "tests/support/fake_memories.py"

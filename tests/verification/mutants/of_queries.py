@@ -418,8 +418,8 @@ REST = (
     mutant(
         "an expired client secret is still good",
         QUERIES,
-        " AND revoked_at IS NULL AND expires_at > now()\n",
-        " AND revoked_at IS NULL\n",
+        "  FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now()\n",
+        "  FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL\n",
         CONTAINED,
         test=f"{CREDENTIALS}::test_an_expired_client_secret_is_not_found_and_ends_nothing",
     ),

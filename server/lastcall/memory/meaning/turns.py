@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ...agents.agent import Transcript
-from ...store.records import TurnMeaning
+from ...store.people.meanings import TurnMeaning
 from ..reading import Reading, SessionReader
 from .encoder import Encode
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import log, sqrt
 
-from ...store.records import MeaningResult, MeantPassage, SearchResult
+from ...store.people.meanings import MeaningResult, MeantPassage
+from ...store.records import SearchResult
 from .ranking import Ranked, scores_of, share_of
 
 MEANING_SHARE = 0.45

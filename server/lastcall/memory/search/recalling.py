@@ -10,7 +10,8 @@ import structlog
 import trio
 
 from ...store.errors import StoreError
-from ...store.records import MeaningResult, PastTurn, RememberedFact, SearchResult
+from ...store.people.meanings import MeaningResult
+from ...store.records import PastTurn, RememberedFact, SearchResult
 from ...store.store import Store
 from ..facts.redaction import SECRET_CHARS_READ, redacted_start
 from ..meaning.encoder import TEXT_CHARS_MAX, Encode

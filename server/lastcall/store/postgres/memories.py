@@ -12,6 +12,7 @@ import msgspec
 
 from ...agents.agent import Message, Transcript
 from ...runtime.check import Check
+from ..people.meanings import MeaningResult, MeantPassage
 from ..people.memories import LastTalk, RememberedFact, StoredMemory
 from ..queries import QUERIES
 from ..records import (
@@ -21,8 +22,6 @@ from ..records import (
     AskedWord,
     FinishedMemory,
     FoundPassage,
-    MeaningResult,
-    MeantPassage,
     MemoryClaim,
     PastTurn,
     Recollection,

@@ -40,7 +40,7 @@ class ClaimedDelivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
+class DeliveryBacklog:
     """How much is pending and failed, up to `COUNTED_MAX` each. oldest_seconds: None where nothing is pending."""
 
     pending: int
@@ -94,6 +94,6 @@ async def delete_old_deliveries(store: Rows) -> int:
     return len(await store.fetch("delete_old_deliveries", DELETED_MAX, DELIVERED_SECONDS, FAILED_SECONDS))
 
 
-async def read_backlog(store: Rows) -> Backlog:
+async def read_backlog(store: Rows) -> DeliveryBacklog:
     (row,) = await store.fetch("webhook_backlog", COUNTED_MAX)
-    return Backlog(row["pending"], row["failed"], row["oldest_seconds"])
+    return DeliveryBacklog(row["pending"], row["failed"], row["oldest_seconds"])

@@ -6,7 +6,8 @@ import pytest
 from lastcall.memory.search.fusing import NEIGHBOURS, fuse, is_meant, nearness_of
 from lastcall.memory.search.indexing import ASKS, BY_USER
 from lastcall.memory.search.ranking import NAMED_SHARE, rank
-from lastcall.store.records import AskedWord, FoundPassage, MeaningResult, MeantPassage, SearchResult
+from lastcall.store.people.meanings import MeaningResult, MeantPassage
+from lastcall.store.records import AskedWord, FoundPassage, SearchResult
 
 NO_WORDS = SearchResult({}, [])
 FLAGS = [0] * 12

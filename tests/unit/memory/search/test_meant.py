@@ -9,7 +9,8 @@ import trio
 from lastcall.memory.search.past import RECALL_SECONDS
 from lastcall.memory.search.recalling import MEANING_SECONDS, READ_SECONDS, question_of, recall_turns, search_turns
 from lastcall.store.errors import StoreError, StoreUnavailable
-from lastcall.store.records import AskedWord, FoundPassage, MeaningResult, MeantPassage, PastTurn, SearchResult
+from lastcall.store.people.meanings import MeaningResult, MeantPassage
+from lastcall.store.records import AskedWord, FoundPassage, PastTurn, SearchResult
 from lastcall.store.store import Store
 from trio.testing import MockClock
 

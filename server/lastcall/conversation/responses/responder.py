@@ -8,24 +8,24 @@ from typing import TypeAlias
 import structlog
 import trio
 
-from ..agents.agent import Agent, KnownFact
-from ..agents.recalled import RecalledTurn
-from ..config import Settings
-from ..limits.limit import Limit
-from ..memory.search.asked import Find
-from ..protocol import server_events
-from ..protocol.client_events import ResponseCancel, ResponseCreate, ResponseParams
-from ..protocol.ids import new_id
-from ..sessions.session import Session
-from ..store.errors import SessionClosed
-from ..store.records import EndReason, StoredRow
-from .figures import ResponseFigures
-from .journal import Journal
+from ...agents.agent import Agent, KnownFact
+from ...agents.recalled import RecalledTurn
+from ...config import Settings
+from ...limits.limit import Limit
+from ...memory.search.asked import Find
+from ...protocol import server_events
+from ...protocol.client_events import ResponseCancel, ResponseCreate, ResponseParams
+from ...protocol.ids import new_id
+from ...sessions.session import Session
+from ...store.errors import SessionClosed
+from ...store.records import EndReason, StoredRow
+from ..figures import ResponseFigures
+from ..journal import Journal
+from ..sinks import ConversationSink, EventSink, ItemSink, OutOfBandSink
+from ..timeline import Timeline
+from ..turns import TurnBuilder
+from ..validation import metadata_problem, refusal
 from .response import ActiveResponse
-from .sinks import ConversationSink, EventSink, ItemSink, OutOfBandSink
-from .timeline import Timeline
-from .turns import TurnBuilder
-from .validation import metadata_problem, refusal
 
 OUT_OF_BAND_MAX = 4  # responses of one session at once that are no part of the conversation
 

@@ -7,13 +7,13 @@ from uuid import UUID
 import structlog
 import trio
 
-from ..config import Settings
-from ..metrics import Metrics
-from ..store.errors import InstanceHeld, StoreError
-from ..store.records import Suspect
-from ..store.store import Store
-from .death import Watch
-from .instance import InstanceLease
+from ...config import Settings
+from ...metrics import Metrics
+from ...store.errors import InstanceHeld, StoreError
+from ...store.records import Suspect
+from ...store.store import Store
+from ..death import Watch
+from ..instance import InstanceLease
 
 DOUBTFUL_REAP_SECONDS = 0.1  # between passes while somebody shows no sign of life
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import structlog
 import trio
 
-from ..store.errors import StoreError
-from ..store.store import Store
+from ...store.errors import StoreError
+from ...store.store import Store
 
 PASS_SECONDS = 1.0  # between two passes
 

@@ -12,12 +12,12 @@ from uuid import UUID
 import structlog
 import trio
 
-from ..metrics import Metrics
-from ..store.errors import StoreError
-from ..store.operators.census import UnmatchedSession
-from ..store.store import Store
-from .instance import InstanceLease
-from .registry import Registry
+from ...metrics import Metrics
+from ...store.errors import StoreError
+from ...store.operators.census import UnmatchedSession
+from ...store.store import Store
+from ..instance import InstanceLease
+from ..registry import Registry
 
 LOOK_SECONDS = 2.0
 LISTED_LOOKS = 5  # every so many looks, rows are compared one by one even where their numbers agree

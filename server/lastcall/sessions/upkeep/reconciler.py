@@ -13,13 +13,13 @@ from uuid import UUID
 import structlog
 import trio
 
-from ..metrics import Metrics
-from ..store.errors import StoreError
-from ..store.records import EndReason, SessionEnd
-from ..store.store import Store
-from .instance import InstanceLease
-from .registry import Registry
-from .session import Session
+from ...metrics import Metrics
+from ...store.errors import StoreError
+from ...store.records import EndReason, SessionEnd
+from ...store.store import Store
+from ..instance import InstanceLease
+from ..registry import Registry
+from ..session import Session
 
 PASS_SECONDS = 10.0  # between two passes
 CONFIRMED_SECONDS = 600.0  # for which an end is remembered that is stored

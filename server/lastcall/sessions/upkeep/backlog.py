@@ -5,11 +5,11 @@ from __future__ import annotations
 import structlog
 import trio
 
-from ..metrics import UNKNOWN, Metrics
-from ..store.errors import StoreError
-from ..store.operators.census import count_orphaned
-from ..store.operators.sessions import memory_counts
-from ..store.store import Store
+from ...metrics import UNKNOWN, Metrics
+from ...store.errors import StoreError
+from ...store.operators.census import count_orphaned
+from ...store.operators.sessions import memory_counts
+from ...store.store import Store
 
 LOOK_SECONDS = 15.0  # as often as a Prometheus asks
 

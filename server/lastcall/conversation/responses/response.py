@@ -10,7 +10,7 @@ import msgspec
 import structlog
 import trio
 
-from ..agents.agent import (
+from ...agents.agent import (
     Agent,
     AgentFailed,
     CutOff,
@@ -21,16 +21,16 @@ from ..agents.agent import (
     Usage,
     contained,
 )
-from ..config import Settings
-from ..limits.memory import MemoryAccount, json_bytes, text_bytes
-from ..protocol import server_events
-from ..runtime.checkpoints import sparing
-from ..store.errors import SessionClosed, StoreError
-from ..store.records import StoredResponse
-from .figures import ResponseFigures, tokens_of
+from ...config import Settings
+from ...limits.memory import MemoryAccount, json_bytes, text_bytes
+from ...protocol import server_events
+from ...runtime.checkpoints import sparing
+from ...store.errors import SessionClosed, StoreError
+from ...store.records import StoredResponse
+from ..figures import ResponseFigures, tokens_of
+from ..sinks import EventSink, ItemSink
+from ..timeline import ConversationEntry
 from .output import ResponseOutput, encodable
-from .sinks import EventSink, ItemSink
-from .timeline import ConversationEntry
 
 _log = structlog.get_logger(__name__)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import structlog
 import trio
 
-from ..config import Settings
-from ..metrics import Metrics
-from ..store.errors import StoreError
-from ..store.operators.retention import Dropped, Kept, drop_old
-from ..store.store import Store
+from ...config import Settings
+from ...metrics import Metrics
+from ...store.errors import StoreError
+from ...store.operators.retention import Dropped, Kept, drop_old
+from ...store.store import Store
 
 REST_RATIO = 9.0  # between two batches it rests for that many times what the last one took: a tenth of the time at most
 REST_SECONDS_MIN = 0.05

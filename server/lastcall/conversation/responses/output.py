@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from sys import getsizeof
 from typing import Literal, TypedDict
 
-from ..agents.agent import AgentFailed, ToolCall
-from ..protocol import server_events
-from ..protocol.ids import new_id
-from ..protocol.items import FunctionCallItem, Item, MessageItem, OutputText
-from ..store.records import StoredResponse
-from .sinks import EventSink, ItemSink
-from .timeline import ConversationEntry
+from ...agents.agent import AgentFailed, ToolCall
+from ...protocol import server_events
+from ...protocol.ids import new_id
+from ...protocol.items import FunctionCallItem, Item, MessageItem, OutputText
+from ...store.records import StoredResponse
+from ..sinks import EventSink, ItemSink
+from ..timeline import ConversationEntry
 
 COUNT_BYTES = 4_096  # of pieces, in one go: to count each would take longer than to keep it
 OUTPUT_ITEMS_MAX = 64  # of one response

@@ -1,19 +1,19 @@
-"""What runs beside the sessions of a server, and keeps the table true."""
+"""All of it, for the server to start."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from ..config import Settings
-from ..metrics import Metrics
-from ..store.store import Store
+from ...config import Settings
+from ...metrics import Metrics
+from ...store.store import Store
+from ..instance import InstanceLease
+from ..registry import Registry
 from .backlog import Backlog
 from .census import Census
-from .instance import InstanceLease
 from .reaper import Reaper
 from .reconciler import Reconciler
-from .registry import Registry
 from .retention import Retention
 from .revocations import finish_revocations
 
