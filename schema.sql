@@ -58,7 +58,8 @@ CREATE TABLE IF NOT EXISTS api_keys (
     CONSTRAINT hash_is_sha256 CHECK (length(secret_hash) = 32)
 );
 
--- Given by a backend to a browser. The expiry limits which sessions it may begin, not how long they last.
+-- Held by a browser. The expiry limits which sessions it may begin, not how long they last. Links and cookies stand here
+-- too: in a table of their own, each begin and each revocation would have to lock one more.
 CREATE TABLE IF NOT EXISTS client_secrets (
     secret_id       uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
     key_id          uuid        REFERENCES api_keys ON DELETE CASCADE,  -- created with it; NULL: no keys were set
@@ -69,11 +70,28 @@ CREATE TABLE IF NOT EXISTS client_secrets (
     created_at      timestamptz NOT NULL DEFAULT now(),
     expires_at      timestamptz NOT NULL,
     revoked_at      timestamptz,
+    form            text        NOT NULL DEFAULT 'bearer',  -- how it is shown; in any other way it is worth nothing
+    origin          text        NOT NULL DEFAULT 'backend', -- who vouches for the user
+    link_id         uuid,               -- of a cookie: the secret that it was traded for
+    CONSTRAINT form_known CHECK (form IN ('bearer', 'link', 'cookie')),
+    CONSTRAINT origin_known CHECK (origin IN ('backend', 'operator', 'provider')),
     CONSTRAINT secret_user_is_named CHECK (length(user_id) BETWEEN 1 AND 256),
     CONSTRAINT secret_hash_is_sha256 CHECK (length(secret_hash) = 32)
 );
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                    WHERE attrelid = 'client_secrets'::regclass AND attname = 'form' AND NOT attisdropped) THEN
+        ALTER TABLE client_secrets
+            ADD COLUMN form    text NOT NULL DEFAULT 'bearer',
+            ADD COLUMN origin  text NOT NULL DEFAULT 'backend',
+            ADD COLUMN link_id uuid,
+            ADD CONSTRAINT form_known CHECK (form IN ('bearer', 'link', 'cookie')),
+            ADD CONSTRAINT origin_known CHECK (origin IN ('backend', 'operator', 'provider'));
+    END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS secrets_of_key ON client_secrets (key_id);
 CREATE INDEX IF NOT EXISTS secrets_by_expiry ON client_secrets (expires_at);
+CREATE INDEX IF NOT EXISTS secrets_of_link ON client_secrets (link_id) WHERE link_id IS NOT NULL;
 
 -- A credential can be revoked, once and for good; nothing else in its row can change.
 CREATE OR REPLACE FUNCTION guard_credential() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
@@ -177,6 +195,7 @@ CREATE TABLE IF NOT EXISTS conversation_sessions (
     memory_due_at       timestamptz,      -- moved ahead by a claim and by a back-off
     memory_error        text,
     memory_finalized_at timestamptz,
+    shared              boolean          NOT NULL DEFAULT false,  -- others are open in its conversation: they are told of changes
     CONSTRAINT session_in_own_conversation FOREIGN KEY (conversation_id, user_id)
         REFERENCES conversations (conversation_id, user_id),
     CONSTRAINT sessions_by_conversation UNIQUE (conversation_id, session_id),
@@ -192,11 +211,19 @@ CREATE TABLE IF NOT EXISTS conversation_sessions (
     CONSTRAINT memory_after_the_end CHECK (NOT is_active OR memory_status = 'none'),
     CONSTRAINT memory_done_is_dated CHECK ((memory_status = 'done') = (memory_finalized_at IS NOT NULL))
 );
+DO $$ BEGIN -- only where it is missing, as above
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                    WHERE attrelid = 'conversation_sessions'::regclass AND attname = 'shared' AND NOT attisdropped) THEN
+        ALTER TABLE conversation_sessions ADD COLUMN shared boolean NOT NULL DEFAULT false;
+    END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS sessions_active ON conversation_sessions (instance_id, session_start) WHERE is_active;
 CREATE INDEX IF NOT EXISTS sessions_by_start ON conversation_sessions (session_start);
 CREATE INDEX IF NOT EXISTS sessions_by_user ON conversation_sessions (user_id, session_start);
 CREATE INDEX IF NOT EXISTS sessions_of_credential ON conversation_sessions (credential_id)
     WHERE is_active AND credential_id IS NOT NULL;
+-- Empty while no conversation is open twice.
+CREATE INDEX IF NOT EXISTS sessions_shared ON conversation_sessions (conversation_id) WHERE is_active AND shared;
 CREATE INDEX IF NOT EXISTS memory_pending ON conversation_sessions (memory_due_at) WHERE memory_status = 'pending';
 CREATE INDEX IF NOT EXISTS memory_pending_of_user ON conversation_sessions (user_id) WHERE memory_status = 'pending';
 
@@ -231,6 +258,8 @@ BEGIN
             permitted.end_reason       := NEW.end_reason;
             permitted.close_code       := NEW.close_code;
             permitted.closed_by        := NEW.closed_by;
+        ELSE
+            permitted.shared           := OLD.shared OR NEW.shared;
         END IF;
         IF NEW IS DISTINCT FROM permitted THEN
             RAISE EXCEPTION 'session % %', OLD.session_id, CASE WHEN OLD.is_active
@@ -336,6 +365,32 @@ CREATE INDEX IF NOT EXISTS system_items ON messages (conversation_id, position, 
 -- With message_id, since two sessions may choose the same position and pages need a total order.
 CREATE INDEX IF NOT EXISTS messages_by_position ON messages (conversation_id, position, message_id);
 CREATE INDEX IF NOT EXISTS messages_by_session ON messages (session_id, position);
+
+-- What each answer of the agent took, whether or not it left an item: it may have failed, or been outside the
+-- conversation. Rows stay when items are deleted, and go with their session (see forget_sessions). Without a foreign key,
+-- whose lock would wait, and whose own look-up would need a key that does not begin with the user.
+CREATE TABLE IF NOT EXISTS agent_responses (
+    user_id       text        NOT NULL,
+    session_id    uuid        NOT NULL,
+    response_id   uuid        NOT NULL,
+    key_id        uuid,                   -- of the session, or whose client secret it was opened with; NULL: none
+    started_at    timestamptz NOT NULL,
+    first_at      timestamptz,            -- the agent's first piece; NULL: there was none
+    ended_at      timestamptz NOT NULL,   -- its last one, before it was stored
+    outcome       text        NOT NULL,   -- completed, incomplete, cancelled or failed
+    reason        text,                   -- of every outcome but `completed`
+    agent         text        NOT NULL,
+    model         text,                   -- NULL: the agent names none
+    input_tokens  bigint,                 -- as the model reported them, here and below; NULL: it did not
+    output_tokens bigint,
+    cached_tokens bigint,                 -- of input_tokens
+    PRIMARY KEY (user_id, session_id, response_id),
+    CONSTRAINT outcome_known CHECK (outcome IN ('completed', 'incomplete', 'cancelled', 'failed')),
+    CONSTRAINT ends_after_its_start CHECK (started_at <= ended_at)
+);
+-- BRIN, for the reason that sessions_by_end has.
+CREATE INDEX IF NOT EXISTS responses_by_end ON agent_responses USING brin (ended_at)
+    WITH (pages_per_range = 32, autosummarize = on);
 
 CREATE TABLE IF NOT EXISTS user_memories (
     memory_id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -466,10 +521,11 @@ BEGIN
     RETURN forgotten;
 END $$;
 
--- Keeps what was extracted from a session: a list of `Memory`, in order. Called by finish_memories, which has the user's
--- lock. lifetime: how long a memory is kept after it was said; NULL: forever.
+-- Keeps what was extracted from a session: a list of `Memory`, in order, of which the first `kept` are kept already.
+-- Called by finish_memories, which has the user's lock. lifetime: how long a memory is kept after it was said; NULL:
+-- forever.
 CREATE OR REPLACE FUNCTION keep_memories(
-    owner text, session uuid, ended_at timestamptz, memories jsonb, lifetime interval) RETURNS void
+    owner text, session uuid, ended_at timestamptz, memories jsonb, lifetime interval, kept integer) RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     memory record;
@@ -479,7 +535,7 @@ BEGIN
             kind text, content text, item_id text, quote text, slot text, words text[], op text, closes text[],
             replaces bigint[])) WITH ORDINALITY AS t (kind, content, item_id, quote, slot, words, op, closes, replaces,
             ordinality)
-         ORDER BY ordinality
+         WHERE ordinality > kept ORDER BY ordinality
     LOOP
         PERFORM keep_memory(owner, session, ended_at, lifetime, memory.kind, memory.content, memory.item_id,
                             memory.quote, memory.slot, memory.words, memory.op, memory.closes, memory.replaces);
@@ -584,6 +640,33 @@ BEGIN
     END IF;
 END $$;
 
+-- Keeps the first memory of each user of whom nothing is known or forgotten: there is nothing that it could contradict,
+-- so one statement does for all of them, where keep_memory takes several for each. Returns the sessions whose first
+-- memory it kept. finished, lifetime: as in finish_memories. done: the sessions that count.
+CREATE OR REPLACE FUNCTION keep_first_memories(finished jsonb, done uuid[], lifetime interval) RETURNS SETOF uuid
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN QUERY
+    INSERT INTO user_memories (user_id, kind, content, quote, source_session_id, source_item_id, slot, words, valid_from,
+                               expires_at)
+    SELECT user_id, kind, content, quote, session_id, item_id, slot, words, said_at, said_at + lifetime FROM (
+        SELECT DISTINCT ON (s.user_id) s.user_id, s.session_id, t.*, gone, coalesce(said_at, s.session_end) AS said_at
+          FROM jsonb_to_recordset(finished) AS f (session_id uuid, memories jsonb)
+          JOIN conversation_sessions s USING (session_id)
+         CROSS JOIN LATERAL jsonb_to_record(f.memories -> 0) AS t (
+               kind text, content text, item_id text, quote text, slot text, words text[], op text)
+          LEFT JOIN LATERAL ( -- as in keep_memory
+               SELECT m.created_at AS said_at, m.deleted_at IS NOT NULL AS gone FROM messages m
+                WHERE m.session_id = s.session_id AND m.item_id = t.item_id
+                ORDER BY m.deleted_at IS NOT NULL LIMIT 1) item ON true
+         WHERE s.session_id = ANY (done) AND f.memories <> '[]' ORDER BY s.user_id, s.session_end, s.session_id) first
+     WHERE op = 'add' AND gone IS NOT TRUE
+       AND NOT EXISTS (SELECT FROM user_memories m WHERE m.user_id = first.user_id)
+       AND NOT EXISTS (SELECT FROM memory_tombstones m WHERE m.user_id = first.user_id)
+    ON CONFLICT DO NOTHING
+    RETURNING source_session_id;
+END $$;
+
 -- An item that is deleted, or marked as deleted, takes along what came of it, in the same transaction, whoever does it.
 -- What that had superseded is current again, unless something else is by now.
 CREATE OR REPLACE FUNCTION forget_items() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
@@ -658,6 +741,7 @@ BEGIN
     DELETE FROM conversation_sessions WHERE user_id = owner;
     GET DIAGNOSTICS sessions = ROW_COUNT;
     DELETE FROM conversations WHERE user_id = owner;
+    DELETE FROM webhook_deliveries WHERE user_id = owner; -- last, as ends of sessions write it
     RETURN jsonb_build_object('sessions', sessions, 'messages', said, 'memories', memories);
 END $$;
 
@@ -754,6 +838,64 @@ BEGIN
       FROM keys WHERE p.user_id = keys.user_id AND p.passage_id = keys.passage_id;
 END $$;
 
+-- Claims sessions whose memory is pending. SKIP LOCKED: two servers at the same time claim different sessions. An attempt
+-- counts when it begins, so that a transcript that crashes its server is not retried forever. Returns the messages of
+-- each session, without function calls and deleted items; for a session without messages, one row with NULLs.
+--
+-- asked: NULL, or the only sessions to claim: found by their keys, however long the queue is.
+-- wait_seconds: the longest wait, of a claim or a back-off. What is due later than that, or was never tried and is due
+-- later than now, was due before the clock was set back. It is looked for where nothing else is due.
+-- bytes_max: of what was said in the sessions that are claimed together; one that has more of it is claimed alone.
+--
+-- Generic plans and no sequential scans, here and in finish_memories: as for commit_batch.
+CREATE OR REPLACE FUNCTION claim_memories(
+    sessions_max integer, lease_seconds double precision, asked uuid[], wait_seconds double precision, bytes_max bigint)
+RETURNS TABLE (session_id uuid, user_id text, memory_attempts integer, role text, content text, item_id text)
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH oldest AS MATERIALIZED (
+        SELECT session_id, memory_due_at FROM conversation_sessions
+         WHERE asked IS NULL AND memory_status = 'pending' AND memory_due_at <= now()
+         ORDER BY memory_due_at LIMIT sessions_max FOR UPDATE SKIP LOCKED
+    ), stranded AS MATERIALIZED (
+        SELECT session_id, memory_due_at FROM conversation_sessions
+         WHERE asked IS NULL AND NOT EXISTS (SELECT FROM oldest) AND memory_status = 'pending' AND memory_due_at > now()
+           AND (memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => wait_seconds))
+         ORDER BY memory_due_at LIMIT sessions_max FOR UPDATE SKIP LOCKED
+    ), these AS MATERIALIZED (
+        SELECT session_id, memory_due_at
+          FROM (SELECT session_id, memory_due_at, memory_status, memory_attempts FROM conversation_sessions
+                 WHERE session_id = ANY (asked) LIMIT sessions_max FOR UPDATE SKIP LOCKED) these
+         WHERE memory_status = 'pending'
+           AND (memory_due_at <= now() OR memory_attempts = 0
+                OR memory_due_at > now() + make_interval(secs => wait_seconds))
+    ), free AS MATERIALIZED (
+        SELECT * FROM oldest UNION ALL SELECT * FROM stranded UNION ALL SELECT * FROM these
+    ), item AS MATERIALIZED ( -- by an array of keys, and nothing else: any other plan may read all messages
+        SELECT session_id, kind, role, content, item_id, position, created_at, deleted_at FROM messages
+         WHERE session_id = ANY (ARRAY (SELECT session_id FROM free))
+    ), said AS MATERIALIZED (
+        SELECT * FROM item WHERE kind = 'message' AND deleted_at IS NULL
+    ), fitting AS MATERIALIZED (
+        SELECT session_id FROM (
+            SELECT session_id, row_number() OVER queue AS number, sum(bytes) OVER queue AS bytes
+              FROM free LEFT JOIN (SELECT session_id, sum(octet_length(content)) AS bytes FROM said GROUP BY 1) size
+                   USING (session_id)
+            WINDOW queue AS (ORDER BY memory_due_at, session_id ROWS UNBOUNDED PRECEDING)) queued
+         WHERE number = 1 OR coalesce(bytes, 0) <= bytes_max
+    ), claimed AS (
+        UPDATE conversation_sessions s
+           SET memory_due_at = now() + make_interval(secs => lease_seconds), memory_attempts = memory_attempts + 1
+         WHERE session_id = ANY (ARRAY (SELECT session_id FROM fitting))
+        RETURNING session_id, user_id, memory_attempts
+    )
+    SELECT session_id, claimed.user_id, memory_attempts, role, content, item_id
+      FROM claimed LEFT JOIN said USING (session_id)
+     ORDER BY session_id, position, created_at;
+END $$;
+
 -- Marks the memory of sessions as done, keeps their memories and adds them to the index; returns those that were still
 -- pending. finished: a list of `FinishedMemory`. The sessions' rows stay locked to the end: forget_messages waits for
 -- that, and what it has deleted before is seen here, since each statement looks anew.
@@ -765,11 +907,12 @@ END $$;
 -- They are taken by nothing that a conversation waits for. They come first and, like the rows, in an order: two servers
 -- that finish sessions of the same users do not wait for each other, nor does erase_user.
 CREATE OR REPLACE FUNCTION finish_memories(finished jsonb, lifetime interval) RETURNS SETOF uuid
-LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     asked  uuid[] := ARRAY(SELECT session_id FROM jsonb_to_recordset(finished) AS f (session_id uuid));
     done   uuid[];
     owners text[];
+    firsts uuid[];
     ended  record;
 BEGIN
     PERFORM pg_advisory_xact_lock(key) FROM (
@@ -785,13 +928,15 @@ BEGIN
         RETURNING session_id, user_id
     )
     SELECT array_agg(session_id), array_agg(user_id) INTO done, owners FROM marked;
+    firsts := ARRAY(SELECT keep_first_memories(finished, done, lifetime));
     FOR ended IN
-        SELECT s.user_id, s.session_id, s.session_end, f.memories
+        SELECT s.user_id, s.session_id, s.session_end, f.memories, (s.session_id = ANY (firsts))::integer AS kept
           FROM jsonb_to_recordset(finished) AS f (session_id uuid, memories jsonb)
           JOIN conversation_sessions s USING (session_id)
-         WHERE s.session_id = ANY (done) AND f.memories <> '[]' ORDER BY s.session_end, s.session_id
+         WHERE s.session_id = ANY (done) AND jsonb_array_length(f.memories) > (s.session_id = ANY (firsts))::integer
+         ORDER BY s.session_end, s.session_id
     LOOP
-        PERFORM keep_memories(ended.user_id, ended.session_id, ended.session_end, ended.memories, lifetime);
+        PERFORM keep_memories(ended.user_id, ended.session_id, ended.session_end, ended.memories, lifetime, ended.kept);
     END LOOP;
     INSERT INTO recall_passages
            (user_id, session_id, message_ids, flags, words, stemmers, lexemes, together, lengths, said_at)
@@ -810,6 +955,7 @@ BEGIN
                ON m.item_id = i.item_id AND m.deleted_at IS NULL) said
      WHERE s.session_id = ANY (done) AND said.at IS NOT NULL ORDER BY s.session_end, s.session_id, p.number;
     PERFORM spread_words(owners);
+    PERFORM report_memories(done);
     RETURN QUERY SELECT unnest(done);
 END $$;
 
@@ -877,6 +1023,7 @@ CREATE OR REPLACE TRIGGER forget_deleted_messages AFTER DELETE ON messages
 CREATE OR REPLACE FUNCTION forget_sessions() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     DELETE FROM recall_passages p USING before WHERE p.user_id = before.user_id AND p.session_id = before.session_id;
+    DELETE FROM agent_responses r USING before WHERE r.user_id = before.user_id AND r.session_id = before.session_id;
     RETURN NULL;
 END $$;
 
@@ -891,6 +1038,7 @@ CREATE OR REPLACE FUNCTION forget_all_sessions() RETURNS trigger LANGUAGE plpgsq
 BEGIN
     DELETE FROM recall_lexemes; -- not TRUNCATE, which fails where the same statement truncates them too
     DELETE FROM recall_passages;
+    DELETE FROM agent_responses;
     RETURN NULL;
 END $$;
 
@@ -910,8 +1058,8 @@ BEGIN
     RETURN (SELECT array_agg((each ->> key)::uuid) FROM jsonb_array_elements(rows) each);
 END $$;
 
--- Commits a batch of the group-commit writer in one round trip. `writes` has lists of `starts`, `items`, `deletions`
--- and `ends`, each optional, and of `recalls`: what sessions that begin want to know of their users. Starts come first
+-- Commits a batch of the group-commit writer in one round trip. `writes` has lists of `starts`, `items`, `responses`,
+-- `deletions` and `ends`, each optional, and of `recalls`: what sessions that begin want to know of their users. Starts come first
 -- and ends last, since one batch may hold a whole session. The answer has the same keys, and `at`, the time, and `fresh`.
 --
 -- asked: when the server sent it, by its estimate of this clock; ages count back from then. A statement that begins
@@ -940,6 +1088,11 @@ BEGIN
     END IF;
     IF writes ? 'items' THEN
         answer := answer || jsonb_build_object('items', append_items(writes -> 'items'));
+    END IF;
+    IF writes ? 'responses' THEN
+        answer := answer || jsonb_build_object('held', store_responses(
+            writes -> 'responses' -> 'rows', (writes -> 'responses' ->> 'clock')::double precision, moment,
+            CASE WHEN answer -> 'items' <@ '["stored"]' THEN ids_of(writes -> 'items', 'session_id') ELSE '{}' END));
     END IF;
     IF writes ? 'deletions' THEN
         answer := answer || jsonb_build_object('deletions', delete_items(writes -> 'deletions'));
@@ -1091,16 +1244,56 @@ BEGIN
     RETURN answer;
 END $$;
 
+-- Tells the other sessions of a conversation that an item was stored or deleted: a notification to their servers, with the
+-- session and the items (none: too many to list). It only wakes them; what has changed they read from the table.
+CREATE OR REPLACE FUNCTION tell_of_changes(author uuid, conversation uuid, changed uuid[]) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM pg_notify('lastcall_' || replace(instance_id::text, '-', ''), session_id || ' '
+                || CASE WHEN cardinality(changed) > 200 THEN '' ELSE replace(array_to_string(changed, ''), '-', '') END)
+       FROM conversation_sessions
+      WHERE conversation_id = conversation AND is_active AND shared AND session_id <> author AND instance_id IS NOT NULL;
+END $$;
+
+-- Marks all sessions that are open in the conversation of `me`, so that from now on each is told what the others change.
+-- Returns `alone` where there is no other one, and `held` where a row is locked: to be called again.
+--
+-- Rows that are marked already are locked too: each commit of items holds a lock on its session's row, so that it either
+-- is over, and whoever reads after this sees it, or comes later, and tells all that are marked now.
+CREATE OR REPLACE FUNCTION share_conversation(me uuid) RETURNS text
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    these uuid[];
+    free  uuid[];
+BEGIN
+    these := ARRAY (SELECT session_id FROM conversation_sessions
+                     WHERE conversation_id = (SELECT conversation_id FROM conversation_sessions WHERE session_id = me)
+                       AND is_active AND instance_id IS NOT NULL);
+    IF these <@ ARRAY[me] THEN
+        RETURN 'alone';
+    END IF;
+    free := ARRAY (SELECT session_id FROM conversation_sessions
+                    WHERE session_id = ANY (these) AND is_active FOR NO KEY UPDATE SKIP LOCKED);
+    UPDATE conversation_sessions SET shared = true WHERE session_id = ANY (free) AND NOT shared;
+    IF FOUND THEN -- what these have stored so far, `me` among them, the others were not told
+        PERFORM tell_of_changes(me, (SELECT conversation_id FROM conversation_sessions WHERE session_id = me), '{}');
+    END IF;
+    PERFORM FROM conversation_sessions WHERE session_id = ANY (these) AND session_id <> ALL (free) AND is_active;
+    RETURN CASE WHEN FOUND THEN 'held' ELSE 'shared' END;
+END $$;
+
 -- The fence: FOR SHARE makes anybody who closes the row wait for this commit; the foreign key of the items needs no lock
 -- beyond it. Rows that are locked are skipped: waiting would hold up every session in the batch. The answer for each
 -- item: `stored`, `held` (skipped, or closed just now) or `closed`.
 CREATE OR REPLACE FUNCTION append_items(items jsonb) RETURNS jsonb LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    live   uuid[];
-    stored integer;
+    live    uuid[];
+    sharing uuid[];
+    stored  integer;
 BEGIN
-    live := ARRAY (SELECT session_id FROM conversation_sessions
-                    WHERE session_id = ANY (ids_of(items, 'session_id')) AND is_active FOR SHARE SKIP LOCKED);
+    SELECT coalesce(array_agg(session_id), '{}'), array_agg(session_id) FILTER (WHERE shared) INTO live, sharing FROM (
+        SELECT session_id, shared FROM conversation_sessions
+         WHERE session_id = ANY (ids_of(items, 'session_id')) AND is_active FOR SHARE SKIP LOCKED) locked;
     INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
                           call_id, name, deleted_at)
     SELECT message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
@@ -1111,6 +1304,12 @@ BEGIN
      WHERE session_id = ANY (live)
     ON CONFLICT (message_id) DO NOTHING;
     GET DIAGNOSTICS stored = ROW_COUNT;
+    IF sharing IS NOT NULL THEN
+        PERFORM tell_of_changes(session_id, conversation_id, array_agg(message_id))
+           FROM jsonb_to_recordset(items) AS item (
+                message_id uuid, session_id uuid, conversation_id uuid, deleted boolean)
+          WHERE session_id = ANY (sharing) AND deleted IS NOT TRUE GROUP BY session_id, conversation_id;
+    END IF;
     IF stored = jsonb_array_length(items) THEN
         RETURN to_jsonb(array_fill('stored'::text, ARRAY[stored]));
     END IF;
@@ -1120,6 +1319,44 @@ BEGIN
                        THEN 'held' ELSE 'closed' END ORDER BY ordinality)
               FROM ROWS FROM (jsonb_to_recordset(items) AS (session_id uuid)) WITH ORDINALITY AS item (
                    session_id, ordinality));
+END $$;
+
+-- Figures are stored for sessions that have ended too, but not for one that was deleted: nothing would delete them. FOR
+-- KEY SHARE: a deletion waits for this commit, and then finds them. Returns those that were not stored because the row of
+-- their session is locked.
+--
+-- clock: the server's own, as their times are, at that moment. locked: sessions whose rows append_items has locked: mostly
+-- all of these.
+CREATE OR REPLACE FUNCTION store_responses(
+    responses jsonb, clock double precision, moment timestamptz, locked uuid[]) RETURNS jsonb
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    stored integer;
+BEGIN
+    IF NOT ids_of(responses, 'session_id') <@ locked THEN
+        locked := ARRAY (SELECT session_id FROM conversation_sessions
+                          WHERE session_id = ANY (ids_of(responses, 'session_id')) FOR KEY SHARE SKIP LOCKED);
+    END IF;
+    INSERT INTO agent_responses (user_id, session_id, response_id, key_id, started_at, first_at, ended_at, outcome, reason,
+                                 agent, model, input_tokens, output_tokens, cached_tokens)
+    SELECT user_id, session_id, response_id, key_id, moment - make_interval(secs => clock - created),
+           moment - make_interval(secs => clock - first), moment - make_interval(secs => clock - ended), outcome, reason,
+           agent, model, input_tokens, output_tokens, cached_tokens
+      FROM jsonb_to_recordset(responses) AS response (
+           user_id text, session_id uuid, response_id uuid, key_id uuid, created double precision, first double precision,
+           ended double precision, outcome text, reason text, agent text, model text, input_tokens bigint,
+           output_tokens bigint, cached_tokens bigint)
+     WHERE session_id = ANY (locked)
+    ON CONFLICT DO NOTHING;
+    GET DIAGNOSTICS stored = ROW_COUNT;
+    IF stored = jsonb_array_length(responses) THEN
+        RETURN '[]';
+    END IF;
+    RETURN (SELECT coalesce(jsonb_agg(response_id), '[]')
+              FROM jsonb_to_recordset(responses) AS response (user_id text, session_id uuid, response_id uuid)
+             WHERE EXISTS (SELECT FROM conversation_sessions s WHERE s.session_id = response.session_id)
+               AND NOT EXISTS (SELECT FROM agent_responses r WHERE r.user_id = response.user_id
+                                  AND r.session_id = response.session_id AND r.response_id = response.response_id));
 END $$;
 
 -- Fenced like append_items; an item whose row is locked is skipped like a session. The answer for each: `deleted` (now
@@ -1136,6 +1373,7 @@ LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     deletion record;
     conversation uuid;
+    sharing boolean;
     message uuid;
     answer jsonb := '[]';
     outcome text;
@@ -1143,7 +1381,7 @@ BEGIN
     FOR deletion IN
         SELECT * FROM jsonb_to_recordset(deletions) AS t (session_id uuid, item_id text, message_id uuid, spared uuid[])
     LOOP
-        SELECT conversation_id INTO conversation FROM conversation_sessions
+        SELECT conversation_id, shared INTO conversation, sharing FROM conversation_sessions
          WHERE session_id = deletion.session_id AND is_active FOR SHARE SKIP LOCKED;
         IF NOT FOUND THEN
             PERFORM FROM conversation_sessions WHERE session_id = deletion.session_id AND is_active;
@@ -1159,6 +1397,9 @@ BEGIN
                      WHERE m.message_id = message AND deleted_at IS NULL
                        FOR NO KEY UPDATE OF m SKIP LOCKED FOR SHARE OF s SKIP LOCKED); -- s: see forget_messages
                 outcome := CASE WHEN FOUND THEN 'deleted' ELSE 'held' END;
+                IF FOUND AND sharing THEN
+                    PERFORM tell_of_changes(deletion.session_id, conversation, ARRAY[message]);
+                END IF;
             ELSE
                 PERFORM FROM messages
                   WHERE conversation_id = conversation AND item_id = deletion.item_id AND deleted_at IS NOT NULL LIMIT 1;
@@ -1287,6 +1528,17 @@ CREATE TABLE IF NOT EXISTS session_counts (
     PRIMARY KEY (kind, hour, label)
 );
 
+-- Likewise what the responses took that ended in each hour. They name nobody, and stay where users are erased. kind:
+-- 'outcome', 'tokens' (input, output, cached: their sum), 'first' and 'took' (seconds until the first piece and the end,
+-- with labels as above).
+CREATE TABLE IF NOT EXISTS response_counts (
+    kind   text        NOT NULL,
+    hour   timestamptz NOT NULL,
+    label  text        NOT NULL,
+    amount bigint      NOT NULL,
+    PRIMARY KEY (kind, hour, label)
+);
+
 -- Finds the rows of hours that are not counted yet. BRIN: rows lie about in the order of their ends, and an end adds an
 -- entry to it only once in many pages; to a B-tree, each would.
 CREATE INDEX IF NOT EXISTS sessions_by_end ON conversation_sessions USING brin (ended_at)
@@ -1323,6 +1575,26 @@ BEGIN
     UNION ALL SELECT 'late', e.at, e.late, count(*) FROM ended e GROUP BY e.at, e.late;
 END $$;
 
+CREATE OR REPLACE FUNCTION count_responses(since timestamptz, until timestamptz, width interval)
+RETURNS TABLE (kind text, bucket timestamptz, label text, amount bigint)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT SET enable_seqscan = off AS $$
+BEGIN
+    RETURN QUERY
+    WITH ended AS MATERIALIZED (
+        SELECT date_bin(width, r.ended_at, '2000-01-01 00:00:00+00') AS at, r.outcome, r.input_tokens, r.output_tokens,
+               r.cached_tokens, CASE WHEN r.first_at IS NOT NULL THEN
+                   duration_label(extract(epoch FROM r.first_at - r.started_at)::double precision) END AS first,
+               duration_label(extract(epoch FROM r.ended_at - r.started_at)::double precision) AS took
+          FROM agent_responses r WHERE r.ended_at >= since AND r.ended_at < until
+    )
+    SELECT 'outcome', e.at, e.outcome, count(*) FROM ended e GROUP BY e.at, e.outcome
+    UNION ALL SELECT 'tokens', e.at, 'input', sum(e.input_tokens)::bigint FROM ended e GROUP BY e.at
+    UNION ALL SELECT 'tokens', e.at, 'output', sum(e.output_tokens)::bigint FROM ended e GROUP BY e.at
+    UNION ALL SELECT 'tokens', e.at, 'cached', sum(e.cached_tokens)::bigint FROM ended e GROUP BY e.at
+    UNION ALL SELECT 'first', e.at, e.first, count(*) FROM ended e WHERE e.first IS NOT NULL GROUP BY e.at, e.first
+    UNION ALL SELECT 'took', e.at, e.took, count(*) FROM ended e GROUP BY e.at, e.took;
+END $$;
+
 -- Counts up to hours_max of the hours that are over, for an hour, so that what was about to be committed is there.
 -- Returns how many it counted; 0 also where another server does it.
 CREATE OR REPLACE FUNCTION count_hours(hours_max integer) RETURNS integer
@@ -1349,6 +1621,8 @@ BEGIN
     SELECT 'ended', hour, '', coalesce(sessions, 0)
       FROM generate_series(since, until - interval '1 hour', '1 hour') hour
       LEFT JOIN (SELECT bucket, sessions FROM counts WHERE kind = 'ended') c ON bucket = hour;
+    INSERT INTO response_counts (kind, hour, label, amount)
+    SELECT c.kind, c.bucket, c.label, c.amount FROM count_responses(since, until, '1 hour') c WHERE c.amount > 0;
     RETURN extract(epoch FROM until - since) / 3600;
 END $$;
 
@@ -1366,6 +1640,114 @@ BEGIN
           FROM session_counts c WHERE c.hour >= since AND c.hour < counted AND c.sessions > 0 GROUP BY 1, 2, 3;
     END IF;
     RETURN QUERY SELECT * FROM count_rows(counted, 'infinity', width);
+END $$;
+
+-- The same of responses. Hours are counted together with those of sessions.
+CREATE OR REPLACE FUNCTION response_chart(since timestamptz, width interval)
+RETURNS TABLE (kind text, bucket timestamptz, label text, amount bigint)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+DECLARE
+    counted timestamptz := since;
+BEGIN
+    IF width >= interval '1 hour' THEN
+        SELECT greatest(since, max(c.hour) + interval '1 hour') INTO counted FROM session_counts c WHERE c.kind = 'ended';
+        RETURN QUERY
+        SELECT c.kind, date_bin(width, c.hour, '2000-01-01 00:00:00+00'), c.label, sum(c.amount)::bigint
+          FROM response_counts c WHERE c.hour >= since AND c.hour < counted GROUP BY 1, 2, 3;
+    END IF;
+    RETURN QUERY SELECT * FROM count_responses(counted, 'infinity', width);
+END $$;
+
+-- ---------------------------------------------------------------------------------------------------- webhooks
+
+-- Where events are sent. The secret signs them, so it is stored itself; whoever can read this table can sign too.
+-- A removed endpoint stays until what was queued for it is deleted.
+CREATE TABLE IF NOT EXISTS webhook_endpoints (
+    endpoint_id uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
+    url         text        NOT NULL,
+    events      text[]      NOT NULL,
+    secret      bytea       NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    removed_at  timestamptz,
+    CONSTRAINT url_is_bounded CHECK (length(url) BETWEEN 1 AND 2048),
+    CONSTRAINT events_known CHECK (events <> '{}' AND events <@ ARRAY['session.ended', 'memory.done']),
+    CONSTRAINT secret_is_long CHECK (length(secret) BETWEEN 24 AND 64)
+);
+
+-- The outbox: an event for an endpoint, written by the transaction that it is about. endpoint_id is no foreign key,
+-- whose lock would make the end of a session wait for whoever changes the endpoint.
+CREATE TABLE IF NOT EXISTS webhook_deliveries (
+    delivery_id bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    endpoint_id uuid        NOT NULL,
+    event_id    uuid        NOT NULL,   -- the same for every endpoint and try
+    event       text        NOT NULL,
+    session_id  uuid,                   -- NULL, as user_id: a test
+    user_id     text,
+    body        text        NOT NULL,
+    state       text        NOT NULL DEFAULT 'pending',
+    attempts    integer     NOT NULL DEFAULT 0,
+    due_at      timestamptz,            -- moved ahead by a claim and by a back-off; NULL: at once, whatever the clock says
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    tried_since timestamptz NOT NULL DEFAULT now(),     -- its age counts from then
+    finished_at timestamptz,
+    status      integer,                -- of the last answer
+    error       text,                   -- of the last try
+    CONSTRAINT state_known CHECK (state IN ('pending', 'delivered', 'failed')),
+    CONSTRAINT finished_is_dated CHECK ((state = 'pending') = (finished_at IS NULL))
+);
+CREATE INDEX IF NOT EXISTS deliveries_due ON webhook_deliveries (endpoint_id, due_at) WHERE state = 'pending';
+CREATE INDEX IF NOT EXISTS deliveries_finished ON webhook_deliveries (state, finished_at) WHERE state <> 'pending';
+
+-- Queues an event about a session. Its id follows from both: if a crash of the database takes an event back that was
+-- delivered already, the same is reported again, and with the same id.
+CREATE OR REPLACE FUNCTION queue_event(its_event text, session uuid, owner text, data jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    INSERT INTO webhook_deliveries (endpoint_id, event_id, event, session_id, user_id, body)
+    SELECT endpoint_id, md5(its_event || ' ' || session)::uuid, its_event, session, owner, event_body(its_event, data)
+      FROM webhook_endpoints WHERE its_event = ANY (events) AND removed_at IS NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION event_body(its_event text, data jsonb) RETURNS text LANGUAGE sql STABLE
+RETURN jsonb_build_object('type', its_event, 'data', data, 'timestamp',
+                          to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'));
+
+-- What an event says of any session. Ids as clients see them, times in Unix seconds, nothing that was said.
+CREATE OR REPLACE FUNCTION event_data(s conversation_sessions) RETURNS jsonb LANGUAGE sql STABLE
+RETURN jsonb_build_object(
+    'session_id', 'sess_' || replace(s.session_id::text, '-', ''), 'user', s.user_id,
+    'conversation_id', 'conv_' || replace(s.conversation_id::text, '-', ''),
+    'started_at', extract(epoch FROM s.session_start), 'ended_at', extract(epoch FROM s.session_end));
+
+CREATE OR REPLACE FUNCTION report_ended_session() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    said record;
+BEGIN
+    IF EXISTS (SELECT FROM webhook_endpoints) THEN
+        SELECT count(*) AS messages, count(*) FILTER (WHERE role = 'user') AS by_user INTO said
+          FROM messages WHERE session_id = NEW.session_id AND kind = 'message' AND deleted_at IS NULL;
+        PERFORM queue_event('session.ended', NEW.session_id, NEW.user_id, event_data(NEW) || jsonb_build_object(
+            'seconds', NEW.duration_seconds, 'end_reason', NEW.end_reason, 'close_code', NEW.close_code,
+            'row_closed_at', extract(epoch FROM NEW.ended_at), 'memory_status', NEW.memory_status,
+            'messages', said.messages, 'user_messages', said.by_user));
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- For each row and not each statement: that would collect the rows of every update, of memory work too.
+CREATE OR REPLACE TRIGGER report_ended_session AFTER UPDATE ON conversation_sessions
+    FOR EACH ROW WHEN (OLD.is_active AND NOT NEW.is_active) EXECUTE FUNCTION report_ended_session();
+
+-- Of sessions whose memory this transaction has stored.
+CREATE OR REPLACE FUNCTION report_memories(sessions uuid[]) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    IF EXISTS (SELECT FROM webhook_endpoints) THEN
+        PERFORM queue_event('memory.done', s.session_id, s.user_id, event_data(s) || jsonb_build_object(
+                    'memory_done_at', extract(epoch FROM s.memory_finalized_at), 'memory_attempts', s.memory_attempts,
+                    'memories', (SELECT count(*) FROM user_memories m WHERE m.source_session_id = s.session_id)))
+           FROM conversation_sessions s WHERE s.session_id = ANY (sessions);
+    END IF;
 END $$;
 
 -- ------------------------------------------------------------------------------------------- imported sessions

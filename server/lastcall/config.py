@@ -74,6 +74,23 @@ class Settings:
     jwt_lifetime_seconds: float = setting(
         86_400.0, "Seconds for which a token may be valid, from its issue to its expiry; longer ones are refused."
     )
+    oidc_issuer: str | None = setting(
+        None, "Issuer of the OpenID Connect provider with which people sign in on the page, such as https://id.example."
+    )
+    oidc_client_id: str | None = setting(
+        None, "Id of this server at that provider; a client secret comes from LASTCALL_OIDC_CLIENT_SECRET only."
+    )
+    oidc_scopes: str = setting("openid email", "Scopes that are asked for, separated by spaces; openid is one of them.")
+    oidc_user_claim: str = setting("sub", "Claim of the ID token that is the user's id; email must be a verified one.")
+    oidc_email_domain: tuple[str, ...] = setting(
+        (), "Domain of verified e-mail addresses that may sign in; default all users of the provider; may be repeated."
+    )
+    sign_in_seconds: float = setting(
+        604_800.0, "Seconds for which a browser stays signed in, by a link or at the provider."
+    )
+    embed_origin: tuple[str, ...] = setting(
+        (), "Origin of other sites that may show the page /embed in a frame; default none; may be repeated."
+    )
     end_with_credential: bool = setting(
         False, "End a session when the token or client secret that it was begun with expires."
     )
@@ -128,7 +145,13 @@ class Settings:
         None, "Concurrent plain HTTP connections per address; default 32, no limit for this machine's own addresses."
     )
     json_logs: bool = setting(False, "Write logs as JSON lines on stdout.")
-    log_level: str | None = setting(None, "Lowest level to log; default warning, or info with --json-logs.")
+    access_log: bool = setting(False, "Log each HTTP request and WebSocket handshake, without its query.")
+    traces: bool = setting(
+        False, "Export OpenTelemetry traces of sessions and turns, as the OTEL_… variables say; needs lastcall[otel]."
+    )
+    log_level: str | None = setting(
+        None, "Lowest level to log; default warning, or info with --json-logs or --access-log."
+    )
 
     handshake_seconds: float = setting(10.0, "Seconds from accept to the end of the HTTP or WebSocket handshake.")
     head_bytes_max: int = setting(16_384, "Largest HTTP request head, in bytes.", flag=False)
@@ -154,6 +177,9 @@ class Settings:
     )
     memory_cpu_seconds: float = setting(
         2.0, "Seconds of CPU time to extract one session's memories by rules.", flag=False
+    )
+    meaning: bool | None = setting(
+        None, "Find turns of the past by meaning, too; default where lastcall[meaning] is installed."
     )
     memory_days: float | None = setting(None, "Days that a memory is kept after it was said; default: forever.")
     transcript_days: float | None = setting(

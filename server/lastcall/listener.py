@@ -65,7 +65,7 @@ class Listener:
         """Serves one socket from accept to close. Raises nothing but cancellation."""
         gate = self._services.gate
         if self._sockets >= self._sockets_max and not self._end_an_opening():
-            self._services.metrics.connections_refused.labels("sockets").inc()
+            self._services.metrics.connections_refused.count("sockets")
             gate.count(Limit.SOCKETS)
             await trio.aclose_forcefully(transport)
             return
@@ -148,7 +148,7 @@ class Listener:
                 _log.debug("tls_refused", error=repr(error.__cause__))
             else:
                 return stream
-        self._services.metrics.connections_refused.labels("tls").inc()
+        self._services.metrics.connections_refused.count("tls")
         return None
 
     def _buffered(self, transport: trio.abc.HalfCloseableStream, tasks: trio.Nursery) -> BufferedStream:

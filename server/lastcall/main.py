@@ -12,33 +12,33 @@ import trio
 from .agents.agent import Agent
 from .agents.select import open_agent
 from .auth.authenticator import Authenticator, require_credentials_unless_loopback
-from .config import BadSettings, Settings
+from .config import Settings
 from .diagnosis.host import warn_at_start
 from .limits.descriptors import socket_allowance
 from .limits.gate import Gate
-from .limits.limit import Limit
 from .listener import Listener
 from .memory.extract import uses_rules
 from .memory.finalizer import open_finalizer
+from .memory.meaning.encoder import Encode
+from .memory.meaning.turns import with_meanings
 from .memory.reading import SessionReader, read_in_process
 from .memory.rules_process import open_rules_process
 from .metrics import Metrics
+from .process.certificates import reload_certificates
 from .process.database import open_database
 from .process.inherited import InheritedSockets
 from .process.managed import tell_of_the_end
+from .process.meaning import open_meaning
 from .process.ports import open_ports
-from .realtime.services import Services
+from .realtime.services import Services, server_metrics
 from .runtime.conditions import Conditions
 from .runtime.service_manager import ServiceManager
 from .runtime.stall_watch import StallWatch
 from .runtime.watchdog import Watchdog
-from .sessions.census import Census
 from .sessions.instance import open_instance
-from .sessions.reaper import Reaper
-from .sessions.reconciler import Reconciler
 from .sessions.registry import Registry
-from .sessions.retention import Retention
-from .sessions.revocations import finish_revocations
+from .sessions.upkeep.reconciler import Reconciler
+from .sessions.upkeep.tasks import upkeep
 from .shutdown import (
     END_SESSIONS,
     FINALIZE_MEMORY,
@@ -52,12 +52,14 @@ from .store.errors import StoreError
 from .store.postgres import open_store
 from .store.proof import CommitProof
 from .store.store import Store
+from .tracing.traces import Traces, open_traces
 from .transport.direct import DirectListener
 from .transport.http.http1 import HttpServer
 from .transport.port import url_of
 from .transport.tls import ServerTls, tls_context
 from .web.app import create_app
 from .web.operators.port import serve_operators
+from .webhooks.deliverer import open_deliverer
 
 DATABASE_PATIENCE_SECONDS = 5.0  # for a database that is starting, as in a deployment of both
 
@@ -97,9 +99,10 @@ async def serve(
     """
     tls_context(settings)  # first, so that mistakes in the settings, and a port that is taken, are told before a start
     warn_at_start(settings, os.environ)
-    signals, metrics = Signals(settings.drain_seconds, tell, settings.drain_delay), Metrics(Limit)
+    signals, metrics = Signals(settings.drain_seconds, tell, settings.drain_delay), server_metrics()
     conditions = Conditions()
     agent_of_settings = open_agent(settings, conditions)
+    traces_of_settings = open_traces(settings, signals.seconds_left)
 
     def beat(late_seconds: float) -> None:
         metrics.loop_lag.observe(late_seconds)
@@ -113,9 +116,13 @@ async def serve(
         outermost.start_soon(tell_of_the_end, signals, manager)
         with StallWatch(watchdog.heartbeat, metrics.loop_stalls.inc).running(), signals.starting:
             async with (
+                traces_of_settings as traces,
                 open_database(settings, conditions) as database,
                 open_store(
-                    database.address, close_seconds=signals.last_commits_seconds, patience=DATABASE_PATIENCE_SECONDS
+                    database.address,
+                    close_seconds=signals.last_commits_seconds,
+                    patience=DATABASE_PATIENCE_SECONDS,
+                    metrics=metrics,
                 ) as store,
             ):
                 await store.check_connection_limits()
@@ -123,6 +130,8 @@ async def serve(
                 async with (
                     agent_of_settings as agent,
                     open_rules_process(settings.memory_cpu_seconds, start=uses_rules(agent)) as rules,
+                    open_deliverer(store, metrics),
+                    open_meaning(settings, store) as encoder,
                 ):
                     ready = Ready(url_of(settings, settings.port), database.describe, agent.describe, database.note)
                     await serve_sessions(
@@ -134,9 +143,11 @@ async def serve(
                         lambda: announce(ready),
                         conditions,
                         metrics,
+                        traces,
                         listen_to_operators=ports.admin.listen,
                         warm_up=store.warm_up,
-                        read=rules.read,
+                        read=with_meanings(rules.read, encoder.encode_turns) if encoder else rules.read,
+                        encode=encoder.encode_question if encoder else None,
                     )
         outermost.cancel_scope.cancel()
 
@@ -150,31 +161,30 @@ async def serve_sessions(
     announce: Callable[[], None],
     conditions: Conditions | None = None,
     metrics: Metrics | None = None,
+    traces: Traces | None = None,
     *,
     listen_to_operators: Callable[[], Sequence[DirectListener]] = lambda: (),
     warm_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     read: SessionReader = read_in_process,
+    encode: Encode | None = None,
 ) -> None:
     """From this instance's lease to its last memory. A shutdown goes through it in the order of `PHASES`.
 
+    encode: see `Services`.
     warm_up: opens the store's connections. The lease has its own first: they may take all that the database allows.
     """
-    registry, metrics = Registry(), metrics or Metrics(Limit)
+    registry, metrics = Registry(), metrics or server_metrics()
     gate = Gate(settings, metrics.count_refusal)
     metrics.held_bytes.set_function(lambda: gate.memory.held)
-    async with open_instance(store, settings, registry) as lease:
-        metrics.lease_held.set_function(lambda: lease.held)
+    async with open_instance(store, settings, registry, metrics) as lease:
         try:
             await warm_up()
         except StoreError as error:  # it only makes the first sessions faster, but they may wait for connections later
             _log.warning("connections_not_opened", error=str(error))
         reconciler = Reconciler(store, lease, registry, metrics)
         async with trio.open_nursery() as repairs:
-            repairs.start_soon(Reaper(store, lease, settings, metrics).run)
-            repairs.start_soon(reconciler.run)
-            repairs.start_soon(finish_revocations, store)
-            repairs.start_soon(Census(store, lease, registry).run)
-            repairs.start_soon(Retention(store, settings, metrics).run)
+            for work in upkeep(store, lease, settings, registry, metrics, reconciler):
+                repairs.start_soon(work)
             with trio.CancelScope() as memory_budget:
                 async with open_finalizer(store, agent, settings, read) as finalizer:
                     services = Services(
@@ -190,6 +200,8 @@ async def serve_sessions(
                         reconciler,
                         CommitProof(store),
                         conditions=conditions or Conditions(),
+                        encode=encode,
+                        traces=traces or Traces(),
                     )
                     await serve_connections(services, listen, signals, announce, listen_to_operators)
                     signals.enter(FINALIZE_MEMORY, memory_budget)
@@ -223,6 +235,7 @@ async def serve_connections(
                 accepting.start_soon(reload_certificates, tls, signals)
             if not signals.stop.is_set():
                 announce()
+                services.lease.log_start()
             await signals.stop.wait()
             services.draining_soon.set()
             await signals.delay()
@@ -233,16 +246,3 @@ async def serve_connections(
         await http.stop()
         await close_sessions(services, signals)
         signals.enter(END_SESSIONS, connections.cancel_scope)
-
-
-async def reload_certificates(tls: ServerTls, signals: Signals) -> None:
-    """Reads the certificate again whenever a signal asks for it. Files that cannot be used change nothing."""
-    while True:
-        await signals.reload.wait()
-        signals.reload = trio.Event()
-        try:
-            await trio.to_thread.run_sync(tls.reload)
-        except BadSettings as error:
-            _log.error("certificate_not_reloaded", error=str(error))
-        else:
-            _log.info("certificate_reloaded")

@@ -17,7 +17,7 @@ from .runtime.watchdog import Watchdog
 from .sessions.instance import STOP_SECONDS
 from .sessions.session import Session
 from .store.errors import StoreError
-from .store.records import EndReason, StoredItem
+from .store.records import EndReason, StoredRow
 
 HURRY_MARGIN_SECONDS = 2.0  # beyond what the phases may take after a second signal, before the process is ended
 CLOSE_FRAMES_PER_STEP = 4_096  # of the loop: it is away for a fifth of a second, and no client's reply comes between
@@ -117,6 +117,11 @@ class Signals:
     def last_commits_seconds(self) -> float:
         """What the last commits get, counted from when they are all that is left."""
         return LAST_COMMITS_SHARE * self.drain_seconds
+
+    def seconds_left(self) -> float:
+        """Of the budget; 0 where no shutdown has begun, or a second signal came."""
+        left = self._began + self.drain_seconds - trio.current_time()
+        return 0.0 if self.hurry.is_set() or not self.stop.is_set() else max(left, 0.0)
 
     async def watch(self, watchdog: Watchdog) -> None:
         """Receives signals until cancelled."""
@@ -224,7 +229,7 @@ async def _let_responses_finish(services: Services, signals: Signals) -> None:
             await session.wait_answered()
 
 
-async def _close_rows(services: Services, unfinished: list[StoredItem]) -> Collection[UUID]:
+async def _close_rows(services: Services, unfinished: list[StoredRow]) -> Collection[UUID]:
     with trio.move_on_after(CLOSE_ROWS.seconds_max, shield=True) as limit:
         try:
             closed = await services.store.close_instance_sessions(services.lease.instance_id, unfinished)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any
 
 import httpx2
 from lastcall.agents.agent import Turn
@@ -82,20 +81,23 @@ async def test_an_edited_item_is_resumed_and_paged_as_it_is_now(postgres_store: 
             assert [item["content"][0]["text"] for item in page["data"]] == ["new"]
 
 
-async def test_an_item_edited_in_one_session_is_known_to_the_other_as_it_was(postgres_store: PostgresStore) -> None:
-    """Until it is opened anew. What either deletes is deleted, and the id is taken once in both."""
+async def test_an_item_edited_in_one_session_is_edited_in_the_other(postgres_store: PostgresStore) -> None:
+    """What either deletes is deleted, and the id is taken once in both."""
     async with open_server(postgres_store, Listening()) as server:
         async with connect(server.url, user="ada") as one:
             conversation = one.conversation_id
             await one.say("old", "a")
             async with connect(server.url, user="ada", conversation=conversation, replay="0") as two:
+                assert await told(two) == "old"
                 await answers(one, deletion("a"), user_item("new", "a"))
-                assert (await told(one), await told(two)) == ("new", "old")
-                refused: Any = await answers(two, user_item("mine", "a"))
-                assert len(refused) == 1
-                assert not refused[0].startswith("conversation")
+                await two.until("conversation.item.deleted")
+                await two.until("conversation.item.done")
+                assert (await told(one), await told(two)) == ("new", "new")
+                assert await answers(two, user_item("mine", "a")) == ["item_create_duplicate_item_id"]
                 assert await answers(two, deletion("a")) == ["conversation.item.deleted"]
                 assert await answers(two, user_item("mine", "a")) == ["conversation.item.done"]
+                await one.until("conversation.item.done")
+                assert (await told(one), await told(two)) == ("mine", "mine")
         async with connect(server.url, user="ada", conversation=conversation, replay="0") as again:
             assert await told(again) == "mine"
     assert await transcript(postgres_store) == [("old", True), ("new", True), ("mine", False)]

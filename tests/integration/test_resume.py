@@ -156,15 +156,3 @@ async def test_of_one_item_id_sent_by_two_sessions_at_once_one_is_stored(
             for client in (one, two):
                 assert (await client.ask("Still there?"))["response"]["status"] == "completed"
     assert [content for _, content, _ in await stored(postgres_store)].count("the same") == 1
-
-
-async def test_two_sessions_answer_at_once_each_from_what_it_knows(postgres_store: PostgresStore) -> None:
-    async with open_server(postgres_store, Listening()) as server, connect(server.url, user="ada") as one:
-        await one.say("before")
-        async with connect(server.url, user="ada", conversation=one.conversation_id, replay="0") as two:
-            await one.say("one")
-            await two.say("two")
-            for client, heard in ((one, "before one"), (two, "before two")):
-                await client.send({"type": "response.create"})
-                assert answer_text(await client.until("response.done")) == heard
-    assert len(await stored(postgres_store)) == 5

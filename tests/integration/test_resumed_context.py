@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import httpx2
 import pytest
@@ -91,7 +92,7 @@ async def test_rules_that_were_left_out_are_counted(postgres_store: PostgresStor
 async def test_a_context_is_shortened_as_if_the_conversation_had_not_been_interrupted(
     chars: int, postgres_store: PostgresStore
 ) -> None:
-    changes = {"history_items_max": HISTORY_ITEMS, "context_chars_max": chars}
+    changes: dict[str, Any] = {"history_items_max": HISTORY_ITEMS, "context_chars_max": chars}
     async with open_server(postgres_store, Listening(), **changes) as server:
         async with connect(server.url, user="ada") as client:
             await talk(client, "RaSbcTdefg")

@@ -33,13 +33,17 @@ UNUSED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # a client would otherwise loa
 
 @dataclass
 class World:
-    """A server with keys, two users with a conversation each, and what anybody could present. tokens: by who."""
+    """A server with keys, two users with a conversation each, and what anybody could present.
+
+    tokens: by who. cookies: of those who have one, who ask as from the server's own page.
+    """
 
     server: TestServer
     store: PostgresStore
     tokens: dict[str, str | None] = field(default_factory=dict)
     conversations: dict[str, str] = field(default_factory=dict)
     ids: dict[str, UUID] = field(default_factory=dict)
+    cookies: dict[str, str] = field(default_factory=dict)
 
     async def key(self, who: str, subject: str, scope: Scope) -> None:
         made = await key_admin.create_key(self.store, subject, scope, OPERATOR)
@@ -52,7 +56,7 @@ class World:
 
     async def ask(self, method: str, path: str, who: str, **rest: Any) -> httpx2.Response:
         token = self.tokens[who]
-        headers = {"authorization": f"Bearer {token}"} if token is not None else {}
+        headers = {"authorization": f"Bearer {token}"} if token is not None else self._of_page(who)
         headers |= rest.pop("headers", {})
         async with httpx2.AsyncClient(base_url=self.server.url, verify=UNUSED) as client:
             return await client.request(method, path, headers=headers, **rest)
@@ -70,7 +74,7 @@ class World:
     ) -> AsyncIterator[WebSocketConnection]:
         """Raises `ConnectionRejected` for an HTTP answer. by_header: else by subprotocols, as browsers do."""
         token, parts = self.tokens[who], urlsplit(self.server.url)
-        extra = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+        extra = [(name.encode(), value.encode()) for name, value in {**self._of_page(who), **(headers or {})}.items()]
         if by_header and token is not None:
             extra.append((b"authorization", f"Bearer {token}".encode()))
         offered = [] if by_header else ["realtime", *([f"openai-insecure-api-key.{token}"] if token else [])]
@@ -84,6 +88,10 @@ class World:
                 nursery.cancel_scope.cancel()
         finally:
             await trio.aclose_forcefully(stream)
+
+    def _of_page(self, who: str) -> dict[str, str]:
+        """The headers of a browser."""
+        return {"cookie": self.cookies[who], "origin": self.server.url} if who in self.cookies else {}
 
     async def begin(self, who: str, query: str = "", **rest: Any) -> Any:
         """An HTTP status; else (error code, close code); else the user of the session that began, of any kind."""

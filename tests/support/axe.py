@@ -10,7 +10,7 @@ import pytest
 from ..system.official import node
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Frame, Page
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 RUN = """async (tags) => (await axe.run(document, { runOnly: tags })).violations.flatMap(
@@ -27,7 +27,7 @@ def _source() -> str:
     return (node.MODULES / "axe-core" / "axe.min.js").read_text()
 
 
-def violations(page: Page) -> list[str]:
+def violations(page: Page | Frame) -> list[str]:
     """What breaks a rule in the page as it is now; a line for each element."""
     page.evaluate(_source())  # as an extension would: the page's own rules for scripts do not apply
     found: list[str] = page.evaluate(RUN, RULES)

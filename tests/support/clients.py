@@ -86,7 +86,9 @@ class Client:
         if item_id:
             item["id"] = item_id
         await self.send({"type": "conversation.item.create", "item": item})
-        return await self.until("conversation.item.done")
+        while (event := await self.until("conversation.item.done"))["item"].get("content") != item["content"]:
+            pass  # another session's
+        return event
 
     async def ask(self, text: str) -> Event:
         """A whole turn; returns `response.done`."""

@@ -6,10 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lastcall.limits.limit import Limit
+from lastcall.logs.events import EVENTS
 from lastcall.protocol.errors import CODES
+from lastcall.realtime.services import server_metrics
+from prometheus_client.metrics_core import Metric
 
+from tests.support.log_events import logged_events
 from tests.verification.bench.bounds import BOUNDS
 
+LISTED_VALUES_MAX = 8  # of a label; more make no table
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -28,6 +33,41 @@ def bounds() -> str:
     return _table(("what", "must", "goal"), rows)
 
 
+def events() -> str:
+    logged = logged_events()
+    rows = (
+        (f"`{name}`", ", ".join(sorted(logged[name].levels)), ", ".join(_code(sorted(logged[name].fields))), when)
+        for name, when in EVENTS.items()
+    )
+    return _table(("event", "level", "fields", "when"), rows)
+
+
+def metrics() -> str:
+    """Those of this package; `process_…` are the client library's, and depend on the system."""
+    own = [each for each in server_metrics().registry.collect() if each.name.startswith("lastcall_")]
+    rows = ((f"`{_sample_name(each)}`", each.type, _labels(each), each.documentation) for each in own)
+    return _table(("metric", "type", "labels", "what"), rows)
+
+
+def _sample_name(metric: Metric) -> str:
+    return metric.name + {"counter": "_total", "info": "_info"}.get(metric.type, "")
+
+
+def _labels(metric: Metric) -> str:
+    """Each label, with its values where these are few and not those of this machine."""
+    names = dict.fromkeys(name for sample in metric.samples for name in sample.labels if name != "le")
+    shown = []
+    for name in names:
+        values = dict.fromkeys(sample.labels[name] for sample in metric.samples if name in sample.labels)
+        listed = metric.type != "info" and len(values) <= LISTED_VALUES_MAX
+        shown.append(f"`{name}`: {', '.join(values)}" if listed else f"`{name}`")
+    return "; ".join(shown)
+
+
+def _code(names: Iterable[str]) -> Iterable[str]:
+    return (f"`{name}`" for name in names)
+
+
 def _flags(limit: Limit) -> str:
     return ", ".join(f"`--{setting.replace('_', '-')}`" for setting in limit.settings)
 
@@ -42,6 +82,8 @@ TABLES: Mapping[tuple[str, str], Callable[[], str]] = {
     ("protocol.md", "error codes"): error_codes,
     ("operations.md", "limits"): limits,
     ("performance.md", "bounds"): bounds,
+    ("reference.md", "events"): events,
+    ("reference.md", "metrics"): metrics,
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from lastcall.store.conversations.seam import SEARCHED_CONVERSATIONS_MAX, SEARCHED_MESSAGES_MAX
+from lastcall.store.conversations.seam import SEARCHED_CONVERSATIONS_MAX, SEARCHED_MESSAGES_MAX, ItemKey
 from lastcall.store.errors import ItemNotFound
 from lastcall.store.records import (
     PAGE_BYTES_MAX,
@@ -53,6 +53,34 @@ class FakeConversations(FakeTables):
         left = [item for item in items if not item.deleted]
         page = _within_bytes(left[::-1][:limit] if older else left[:limit])
         return [replace(item, stored_at=self.stored_at[item.message_id]) for item in page]
+
+    def _share(self, session_id: UUID) -> bool:
+        me = self.sessions[session_id]
+        these = [s for s in self.sessions.values() if s.is_active and s.conversation_id == me.conversation_id]
+        if len(these) == 1:
+            return False
+        fresh = [session for session in these if not session.shared]
+        for session in fresh:
+            session.shared = True
+        for session in these if fresh else ():
+            if session is not me:
+                self._notify_of_changes(session, None)
+        return True
+
+    def _is_shared(self, session_id: UUID) -> bool:
+        return self._is_active(session_id) and self.sessions[session_id].shared
+
+    def _changed_items(self, conversation_id: UUID, message_ids: Sequence[UUID]) -> Sequence[StoredItem]:
+        items = [item for item in self.items(conversation_id) if item.message_id in message_ids]
+        return _within_bytes([replace(item, content="") if item.deleted else item for item in items])
+
+    def _item_keys(self, conversation_id: UUID, after: tuple[int, UUID], limit: int) -> Sequence[ItemKey]:
+        items = [item for item in self.items(conversation_id) if not item.deleted]
+        keys = [ItemKey(item.position, item.message_id, item.item_id) for item in items]
+        return [key for key in keys if key[:2] > after][:limit]
+
+    def _deleted_among(self, message_ids: Sequence[UUID]) -> Sequence[UUID]:
+        return [key for key in message_ids if key in self.messages and self.messages[key].deleted]
 
     def _list_conversations(
         self, user_id: str, limit: int, after: UUID | None, search: str | None

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import trio
 from lastcall.auth.identity import Scope
-from lastcall.store.credentials import ClientSecret, Credential
+from lastcall.store.credentials import ClientSecret, Credential, SignIn
 from lastcall.store.errors import CredentialRevoked, InvalidRow
 from lastcall.store.records import EndReason
 
@@ -59,9 +59,36 @@ class FakeCredentials(FakeTables):
             scope=Scope.CLIENT,
             conversation_id=secret.conversation_id,
             session=secret.session,
+            form=secret.form,
+            origin=secret.origin,
         )
         expires_at = trio.current_time() + secret.seconds
         self.credentials[secret.secret_id] = CredentialRecord(
             credential=credential, secret_hash=secret.secret_hash, expires_at=expires_at
         )
         return int(expires_at)
+
+    def _trade_secret(
+        self, secret_hash: bytes, cookie_id: UUID, cookie_hash: bytes, link_seconds: float
+    ) -> SignIn | None:
+        found = self._find_credential(secret_hash)
+        if found is None or found.scope != Scope.CLIENT or found.seconds_left is None:
+            return None
+        is_link = found.form == "link"
+        if not is_link and (found.form != "bearer" or found.key_id is None):
+            return None
+        self.credentials[found.credential_id].revoked = is_link
+        seconds = link_seconds if is_link else found.seconds_left
+        self.credentials[cookie_id] = CredentialRecord(
+            credential=replace(found, credential_id=cookie_id, form="cookie"),
+            secret_hash=cookie_hash,
+            expires_at=trio.current_time() + seconds,
+        )
+        return SignIn(user_id=found.user_id, seconds=seconds)
+
+    def _sign_out(self, cookie_hash: bytes) -> bool:
+        found = self._find_credential(cookie_hash)
+        if found is None or found.form != "cookie":
+            return False
+        self.revoke(found.credential_id)
+        return True

@@ -58,6 +58,7 @@ class SessionRecord:
     memory_error: str | None = None
     memory_finalized_at: float | None = None
     credential_id: UUID | None = None
+    shared: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from lastcall.auth.authenticator import Authenticator
 from lastcall.config import Settings
 from lastcall.limits.gate import Gate
+from lastcall.memory.meaning.encoder import Encode
 from lastcall.metrics import Metrics
 from lastcall.store.people.memories import StoredMemory
 
@@ -22,6 +23,7 @@ class FakeServices:
     settings: Settings = field(default_factory=lambda: Settings(instructions="Be brief."))
     metrics: Metrics = field(default_factory=Metrics)
     gate: Gate = field(default_factory=lambda: Gate(Settings(), Metrics().count_refusal))
+    encode: Encode | None = None
     store: Recalling = field(default_factory=lambda: Recalling())
     authenticator: Authenticator = field(default_factory=lambda: Authenticator(FakeStore(), Settings()))
 

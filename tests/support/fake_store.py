@@ -14,9 +14,12 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import trio
-from lastcall.store.credentials import ClientSecret, Credential
+from lastcall.store.conversations.seam import ItemKey
+from lastcall.store.credentials import ClientSecret, Credential, SignIn
 from lastcall.store.errors import StoreError, StoreUnavailable
+from lastcall.store.lease import Changed
 from lastcall.store.operators.census import UnmatchedSession
+from lastcall.store.people.meanings import MeaningResult
 from lastcall.store.people.memories import StoredMemory
 from lastcall.store.records import (
     ConversationSummary,
@@ -31,6 +34,7 @@ from lastcall.store.records import (
     SessionStart,
     StoredHistory,
     StoredItem,
+    StoredRow,
     Suspect,
 )
 
@@ -65,6 +69,7 @@ class FakeLeaseConnection:
         self._instance_id = instance_id
         self._closed: list[UUID] = []
         self._news = trio.Event()
+        self.changed: Changed = lambda _session_id, _message_ids: None
         self.lost = False
         store.instances[instance_id].guarded = True
 
@@ -76,9 +81,15 @@ class FakeLeaseConnection:
             raise StoreUnavailable("the connection is gone")
         return self._store._renew(self._instance_id)
 
+    def notify_of_changes(self, session_id: UUID, message_ids: Sequence[UUID] | None) -> None:
+        self.changed(session_id, message_ids)
+
     def notify(self, session_id: UUID) -> None:
         self._closed.append(session_id)
         self._news.set()
+
+    def hear_changes_with(self, changed: Changed) -> None:
+        self.changed = changed
 
     async def closed_among(self, session_ids: Sequence[UUID], stored: Collection[UUID] = ()) -> Sequence[UUID]:
         return await self._store.closed_among(session_ids, stored)
@@ -162,7 +173,7 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
         recalled: Recollection | None = await self._submit(Write("begin_session", begin, start.session_id), within)
         return recalled
 
-    async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
+    async def append_items(self, items: Sequence[StoredRow], *, within: float) -> None:
         rows = tuple(items)
         await self._submit(Write("append_items", lambda: self._append(rows), rows[0].session_id), within)
 
@@ -174,7 +185,7 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
         ended: bool = await self._submit(write, float("inf"))
         return ended
 
-    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Collection[UUID]:
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredRow]) -> Collection[UUID]:
         ended = trio.current_time()
 
         def close() -> Collection[UUID]:
@@ -191,6 +202,16 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
 
     async def create_client_secret(self, secret: ClientSecret) -> int:
         return await self._ask("create_client_secret", lambda: self._create_client_secret(secret))
+
+    async def trade_secret(
+        self, secret_hash: bytes, cookie_id: UUID, cookie_hash: bytes, *, link_seconds: float
+    ) -> SignIn | None:
+        return await self._ask(
+            "trade_secret", lambda: self._trade_secret(secret_hash, cookie_id, cookie_hash, link_seconds)
+        )
+
+    async def sign_out(self, cookie_hash: bytes) -> bool:
+        return await self._ask("sign_out", lambda: self._sign_out(cookie_hash))
 
     async def finish_revocations(self) -> int:
         return await self._ask("finish_revocations", lambda: 0)  # here a revocation overlooks nothing
@@ -210,6 +231,21 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
             return self._page_items(conversation_id, user_id, limit, older=older, cursor=cursor)
 
         return await self._ask("page_items", load)
+
+    async def share_conversation(self, session_id: UUID) -> bool:
+        return await self._ask("share_conversation", lambda: self._share(session_id))
+
+    async def shared_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
+        return await self._ask("shared_among", lambda: [key for key in session_ids if self._is_shared(key)])
+
+    async def changed_items(self, conversation_id: UUID, message_ids: Sequence[UUID]) -> Sequence[StoredItem]:
+        return await self._ask("changed_items", lambda: self._changed_items(conversation_id, message_ids))
+
+    async def item_keys(self, conversation_id: UUID, after: tuple[int, UUID], limit: int) -> Sequence[ItemKey]:
+        return await self._ask("item_keys", lambda: self._item_keys(conversation_id, after, limit))
+
+    async def deleted_among(self, message_ids: Sequence[UUID]) -> Sequence[UUID]:
+        return await self._ask("deleted_among", lambda: self._deleted_among(message_ids))
 
     async def list_conversations(
         self, user_id: str, limit: int, *, after: UUID | None = None, search: str | None = None
@@ -252,6 +288,11 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
     ) -> SearchResult:
         """Finds nothing: only PostgreSQL has an index, and so none of its users has a past that is searched."""
         return await self._ask("search_turns", lambda: SearchResult({}, []))
+
+    async def search_meanings(
+        self, user_id: str, vector: str, among: Collection[int], passages_max: int
+    ) -> MeaningResult:
+        return await self._ask("search_meanings", lambda: MeaningResult({}, 0, 0.0, 0.0, 0.0))
 
     async def read_turns(self, user_id: str, turns: Sequence[tuple[int, int]], chars_max: int) -> Sequence[PastTurn]:
         return await self._ask("read_turns", list[PastTurn])

@@ -31,6 +31,8 @@ from lastcall.store.records import (
     SessionEnd,
     SessionStart,
     StoredItem,
+    StoredResponse,
+    StoredRow,
     Suspect,
 )
 
@@ -69,6 +71,7 @@ class FakeTables:
         self.deleted_ids: set[tuple[UUID, str]] = set()  # the conversations and items of deleted ones
         self.ids_in_session: dict[UUID, list[UUID]] = {}  # of its messages
         self.ids_in_conversation: dict[UUID, list[UUID]] = {}
+        self.responses: dict[str, StoredResponse] = {}
         self.closings: list[SessionRecord] = []  # a row that is closed twice is in it twice
         self.credentials: dict[UUID, CredentialRecord] = {}
         self.memories: dict[tuple[str, str, str], MemoryRecord] = {}
@@ -98,6 +101,7 @@ class FakeTables:
                 self.message_ids.pop((item.conversation_id, item.item_id), None)
                 self.deleted_ids.discard((item.conversation_id, item.item_id))
             del self.sessions[session.session_id]
+            self.responses = {key: row for key, row in self.responses.items() if row.session_id in self.sessions}
             if session.is_active:
                 self._notify(session)
         for key in [key for key, owner in self.conversations.items() if owner == user_id]:
@@ -176,7 +180,7 @@ class FakeTables:
     def _active_of(self, instance_id: UUID) -> list[SessionRecord]:
         return [s for s in self.sessions.values() if s.is_active and s.instance_id == instance_id]
 
-    def _close_all_of(self, instance_id: UUID, unfinished: Iterable[StoredItem], ended: float) -> Collection[UUID]:
+    def _close_all_of(self, instance_id: UUID, unfinished: Iterable[StoredRow], ended: float) -> Collection[UUID]:
         ends = [(session, max(ended, self._last_stored(session, ended))) for session in self._active_of(instance_id)]
         self._append_what_is_valid(unfinished)
         for session, last in ends:
@@ -215,7 +219,19 @@ class FakeTables:
         record = self.credentials.get(credential_id)
         return record is not None and not record.revoked
 
-    def _append(self, items: Sequence[StoredItem]) -> bool:
+    def _append(self, rows: Sequence[StoredRow]) -> bool:
+        """Figures are stored for sessions that have ended too."""
+        items = [row for row in rows if isinstance(row, StoredItem)]
+        figures = [row for row in rows if isinstance(row, StoredResponse) and row.session_id in self.sessions]
+        try:
+            self._append_items(items)
+        except SessionClosed:
+            self.responses = {row.response_id: row for row in figures} | self.responses
+            raise
+        self.responses = {row.response_id: row for row in figures} | self.responses
+        return True
+
+    def _append_items(self, items: Sequence[StoredItem]) -> None:
         fresh: dict[UUID, StoredItem] = {}
         taken: set[tuple[UUID, str]] = set()
         for item in items:
@@ -234,7 +250,22 @@ class FakeTables:
                 taken.add(key)
         for item in fresh.values():
             self._insert(item)
-        return True
+        self._tell_of_items([item for item in fresh.values() if not item.deleted])
+
+    def _tell_of_items(self, items: Sequence[StoredItem]) -> None:
+        for session_id in {item.session_id for item in items}:
+            self._tell_of_changes(session_id, [item.message_id for item in items])
+
+    def _tell_of_changes(self, author: UUID, message_ids: Sequence[UUID]) -> None:
+        """Tells the other sessions of a conversation that is open more than once."""
+        mine = self.sessions[author]
+        for other in self.sessions.values() if mine.shared and message_ids else ():
+            if other is not mine and other.conversation_id == mine.conversation_id and other.is_active and other.shared:
+                self._notify_of_changes(other, message_ids)
+
+    def _notify_of_changes(self, session: SessionRecord, message_ids: Sequence[UUID] | None) -> None:
+        if session.instance_id in self.guards:
+            self.guards[session.instance_id].notify_of_changes(session.session_id, message_ids)
 
     def _insert(self, item: StoredItem) -> None:
         message_id, key = item.message_id, (item.conversation_id, item.item_id)
@@ -255,6 +286,7 @@ class FakeTables:
         key = self.message_ids.get(wanted)
         if key is not None and not self._arrives_late(deletion, self.messages[key]):
             self._mark_deleted(self.messages[key])
+            self._tell_of_changes(deletion.session_id, [key])
         elif wanted not in self.deleted_ids:
             raise ItemNotFound("no such item")
         return True
@@ -276,11 +308,11 @@ class FakeTables:
         is_own = item.session_id == deletion.session_id
         return is_own and deletion.message_id not in (None, item.message_id)
 
-    def _append_what_is_valid(self, items: Iterable[StoredItem]) -> None:
-        """Items that the database would refuse do not stop an end."""
-        for item in items:
+    def _append_what_is_valid(self, rows: Iterable[StoredRow]) -> None:
+        """Rows that the database would refuse do not stop an end."""
+        for row in rows:
             try:
-                self._append([item])
+                self._append([row])
             except StoreError:
                 continue
 

@@ -23,11 +23,10 @@ from lastcall.config import Settings
 from lastcall.limits.gate import Gate
 from lastcall.listener import Listener
 from lastcall.memory.finalizer import Finalizer
-from lastcall.metrics import Metrics
-from lastcall.realtime.services import Services
+from lastcall.realtime.services import Services, server_metrics
 from lastcall.sessions.instance import InstanceLease
-from lastcall.sessions.reconciler import Reconciler
 from lastcall.sessions.registry import Registry
+from lastcall.sessions.upkeep.reconciler import Reconciler
 from lastcall.store.proof import CommitProof
 from lastcall.transport.http.http1 import HttpServer
 from lastcall.transport.stream import LINGER_SECONDS
@@ -93,7 +92,7 @@ class World:
         self.left = trio.Event()
         self._nursery = nursery
         finalizer = Finalizer(self.store, agent, self.settings)
-        metrics = Metrics()
+        metrics = server_metrics()
         self._services = services = Services(
             self.lease,
             self.settings,

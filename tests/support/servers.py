@@ -11,6 +11,9 @@ from lastcall.agents.agent import Agent
 from lastcall.agents.echo import EchoAgent
 from lastcall.config import Settings
 from lastcall.main import serve_sessions
+from lastcall.memory.meaning.encoder import Encode
+from lastcall.memory.meaning.turns import with_meanings
+from lastcall.memory.reading import read_in_process
 from lastcall.shutdown import Signals
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.store import Store
@@ -19,9 +22,10 @@ from lastcall.transport.port import open_port, url_of
 START_SECONDS = 10.0
 SETTINGS = Settings(port=0, agent="echo", drain_seconds=5.0, memory_sweep_seconds=1.0)
 TABLES = (
-    "audit_log, server_census, session_counts, unfinished_revocations, client_secrets, api_keys, user_memories,"
-    " superseded_memories, memory_tombstones, forgotten_turns, recall_lexemes, recall_passages, messages,"
-    " conversation_sessions, conversations, server_instances"
+    "audit_log, server_census, session_counts, response_counts, agent_responses, unfinished_revocations,"
+    " client_secrets, api_keys, user_memories, superseded_memories, memory_tombstones, forgotten_turns, recall_lexemes,"
+    " recall_passages, messages, conversation_sessions, conversations, server_instances,"
+    " webhook_endpoints, webhook_deliveries"
 )
 
 
@@ -54,15 +58,24 @@ OpenServer = Callable[..., AbstractAsyncContextManager[TestServer]]
 
 
 @asynccontextmanager
-async def open_server(store: Store, agent: Agent | None = None, **changes: object) -> AsyncIterator[TestServer]:
-    """A server in this process on a free port; `changes` are settings. Leaving the block shuts it down."""
+async def open_server(
+    store: Store, agent: Agent | None = None, encode: Encode | None = None, **changes: object
+) -> AsyncIterator[TestServer]:
+    """A server in this process on a free port; `changes` are settings. Leaving the block shuts it down.
+
+    encode: with it, turns of the past are found by meaning, too.
+    """
     settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
     async with open_port(settings.host, settings.port) as port:
         server = TestServer(url_of(settings, port.number), store, Signals(settings.drain_seconds))
         ready = trio.Event()
 
         async def run() -> None:
-            await serve_sessions(settings, store, agent or EchoAgent(), port.listen, server.signals, ready.set)
+            read = read_in_process if encode is None else with_meanings(read_in_process, encode)
+            announce, signals = ready.set, server.signals
+            await serve_sessions(
+                settings, store, agent or EchoAgent(), port.listen, signals, announce, read=read, encode=encode
+            )
             server.ended.set()
 
         async with trio.open_nursery() as nursery:

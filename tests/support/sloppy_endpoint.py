@@ -27,11 +27,12 @@ class Response:
 
 @dataclass
 class SloppyEndpoint:
-    """Answers each request with `respond(request)`, and keeps the requests."""
+    """Answers each request with `respond(request)`, and keeps the requests and their headers."""
 
     url: str
     respond: Callable[[dict[str, Any]], Response]
     asked: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
 
     async def serve(self, stream: trio.SocketStream) -> None:
         async with stream:
@@ -42,7 +43,9 @@ class SloppyEndpoint:
                     connection.receive_data(await stream.receive_some(REQUEST_BYTES))
                 elif isinstance(event, h11.Data):
                     body += event.data
-                elif not isinstance(event, h11.Request):
+                elif isinstance(event, h11.Request):
+                    self.headers.append({name.decode(): value.decode() for name, value in event.headers})
+                else:
                     return
             self.asked.append(msgspec.json.decode(body))
             response = self.respond(self.asked[-1])

@@ -15,13 +15,12 @@ from lastcall.auth.authenticator import Authenticator
 from lastcall.config import Settings
 from lastcall.limits.gate import Gate
 from lastcall.memory.finalizer import Finalizer
-from lastcall.metrics import Metrics
 from lastcall.realtime.connection import serve_websocket
-from lastcall.realtime.services import Services
+from lastcall.realtime.services import Services, server_metrics
 from lastcall.runtime.timer import Timer
 from lastcall.sessions.instance import InstanceLease
-from lastcall.sessions.reconciler import Reconciler
 from lastcall.sessions.registry import Registry
+from lastcall.sessions.upkeep.reconciler import Reconciler
 from lastcall.store.proof import CommitProof
 from lastcall.transport.flusher import Flusher
 from lastcall.transport.http.request_head import RequestHead, parse_head
@@ -44,7 +43,7 @@ class World:
         finalizer = Finalizer(store, agent, self.settings)
         registry = Registry()
         self.lease = InstanceLease(store, self.settings, registry)
-        metrics = Metrics()
+        metrics = server_metrics()
         self.services = Services(
             self.lease,
             self.settings,

@@ -68,6 +68,42 @@ def test_an_empty_key_list_says_who_may_connect(ask: Lastcall) -> None:
     assert "any client that can reach the server" in ask("keys", "list").out
 
 
+def test_a_link_is_printed_once_and_stored_as_a_hash(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
+    made = ask("keys", "link", "ada", "--url", "https://chat.example/", "--within", "2h")
+    found = re.fullmatch(r"https://chat\.example/#(ek_[\w-]{43})\n", made.out)
+    assert found
+    assert found[1] not in made.err
+    assert sql("SELECT user_id, form, origin, key_id FROM client_secrets") == ["ada|link|operator|"]
+    assert sql("SELECT round(extract(epoch FROM expires_at - created_at)) FROM client_secrets") == ["7200"]
+    assert sql(f"SELECT secret_hash = sha256('{found[1]}') FROM client_secrets") == ["t"]
+    assert sql("SELECT action, target LIKE 'user:%' FROM audit_log") == ["link.create|t"]
+    [link_id] = sql("SELECT secret_id FROM client_secrets")
+    assert link_id in made.err
+    assert ask("keys", "revoke", link_id).out == f"Revoked {link_id}; 0 active sessions closed.\n"
+    listed = ask("keys", "list")
+    assert "ada" not in listed.out, "a link is no key, and the server is as open as before"
+
+
+def test_a_user_is_signed_out_of_all_browsers(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
+    made = json.loads(ask("keys", "link", "ada", "--json").out)
+    assert made["link"].startswith("http://127.0.0.1:8000/#ek_")
+    assert (made["user"], made["seconds"]) == ("ada", 86_400)
+    ask("keys", "link", "eve")
+    answer = ask("keys", "sign-out", "ada")
+    assert answer.out == "Signed ada out of 0 browsers; 1 link revoked, 0 active sessions closed.\n"
+    assert json.loads(ask("keys", "sign-out", "ada", "--json").out) == {"browsers": 0, "links": 0, "closed_sessions": 0}
+    assert sql("SELECT user_id FROM client_secrets WHERE revoked_at IS NULL") == ["eve"]
+    assert sql("SELECT action FROM audit_log ORDER BY audit_id DESC LIMIT 1") == ["user.sign_out"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["ada", "--within", "0s"], ["ada", "--within", "soon"], ["ada", "--url", "x"], [" "]]
+)
+def test_a_link_that_cannot_work_is_a_mistake(ask: Lastcall, arguments: list[str]) -> None:
+    answer = ask("keys", "link", *arguments)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+
+
 def test_a_key_can_be_created_before_the_first_start(lastcall: Lastcall, data_dir: Path) -> None:
     answer = lastcall("keys", "create", "ada", "--data-dir", str(data_dir))
     assert (answer.code, answer.out[:3]) == (0, "sk-")

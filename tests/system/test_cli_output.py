@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
@@ -41,6 +42,63 @@ def test_an_empty_result_is_one_line(ask: Lastcall) -> None:
     assert ask("memories", "ann").out.splitlines()[0] == "No memories of ann."
     assert ask("orphans").out.splitlines()[0] == "No orphaned sessions."
     assert json.loads(ask("sessions", "--json").out) == []
+
+
+ANSWERS = """
+    INSERT INTO conversation_sessions (session_id, user_id) VALUES ('11111111-1111-1111-1111-111111111111', '=cmd()');
+    INSERT INTO agent_responses (user_id, session_id, response_id, started_at, first_at, ended_at, outcome, reason,
+                                 agent, model, input_tokens, output_tokens, cached_tokens)
+    SELECT '=cmd()', '11111111-1111-1111-1111-111111111111', gen_random_uuid(), at, at + interval '1 s',
+           at + interval '4 s', outcome, reason, 'openai gray at host', 'gray', tokens, tokens, NULL
+      FROM (VALUES (timestamptz '2026-03-10 23:59:50Z', 'completed', NULL, 30),
+                   ('2026-03-10 23:59:58Z', 'failed', 'agent_error', NULL)) t (at, outcome, reason, tokens)
+"""
+
+
+def test_what_answers_took_is_printed_as_csv_that_runs_nothing(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
+    for statement in ANSWERS.split(";"):
+        sql(statement)
+    out = ask("stats", "--since", "2026-03-10", "--until", "2026-03-11", "--by", "day", "--by", "user", "--csv").out
+    newest, oldest = csv.DictReader(out.splitlines())
+    assert (oldest["date"], oldest["user_id"], oldest["answers"]) == ("2026-03-10", "'=cmd()", "1")
+    assert (oldest["input_tokens"], oldest["cached_tokens"], oldest["first_seconds"]) == ("30", "", "1.0")
+    assert (newest["date"], newest["failed"], newest["input_tokens"]) == ("2026-03-11", "1", ""), "by their end, in UTC"
+    (row,) = json.loads(ask("stats", "--since", "2026-03-10", "--until", "2026-03-11", "--by", "key", "--json").out)
+    assert (row["key_id"], row["answers"], row["counted"], row["output_tokens"]) == (None, 2, 1, 30)
+    (day,) = csv.DictReader(ask("stats", "--since", "2026-03-10", "--until", "2026-03-10", "--csv").out.splitlines())
+    assert (day["total_sessions"], day["answers"], day["output_tokens"]) == ("0", "1", "30")
+    assert ask("stats", "--since", "2026-03-01", "--until", "2026-03-02", "--by", "user").out == (
+        "No answers from 2026-03-01 to 2026-03-02.\n"
+    )
+    table = ask("stats", "--since", "2026-03-10", "--until", "2026-03-11", "--by", "user").out
+    assert table.splitlines()[1].split()[:2] == ["=cmd()", "1"]
+
+
+def test_a_sessions_answers_are_shown_with_what_they_took(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
+    for statement in ANSWERS.split(";"):
+        sql(statement)
+    shown = ask("sessions", "show", "11111111-1111-1111-1111-111111111111").out
+    assert "4.0 s (first piece 1.0 s), 30 + 30 tokens, completed; openai gray at host, model gray" in shown
+    assert "tokens not reported, failed: agent_error" in shown
+    story = json.loads(ask("sessions", "show", "11111111-1111-1111-1111-111111111111", "--json").out)
+    assert [each["reason"] for each in story["responses"]] == [None, "agent_error"]
+
+
+@pytest.mark.parametrize(
+    ("words", "mistake"),
+    [
+        (["--since", "yesterday"], "neither a day"),
+        (["--since", "2026-02-30"], "neither a day"),
+        (["--since", "2026-02-02", "--until", "2026-02-01"], "must not be later"),
+        (["--since", "7d", "--days", "3"], "only one of --days and --since"),
+        (["--csv", "--json"], "only one of --csv and --json"),
+        (["--until", "9999-12-31"], "too far"),
+        (["--by", "week"], "'week'"),
+    ],
+)
+def test_days_that_cannot_be_are_told(ask: Lastcall, words: list[str], mistake: str) -> None:
+    answer = ask("stats", *words)
+    assert (answer.code, mistake in answer.err) == (2, True), answer.err
 
 
 @pytest.mark.parametrize("columns", [80, 160])

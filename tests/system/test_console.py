@@ -12,6 +12,7 @@ from ..support.axe import violations
 from ..support.chat_page import Visitors, button, expect_conversation, said, say
 from ..support.databases import new_database, psql
 from ..support.processes import run_server
+from ..support.webhook_receiver import open_receiver
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -45,10 +46,29 @@ INSERT INTO conversation_sessions (user_id, is_active, session_start, session_en
 SELECT 'of-{0}', false, now() - n * interval '5 min', now() - n * interval '5 min' + interval '90 s',
        (ARRAY['client_closed', 'expired', 'client_lost'])[1 + n % 3] FROM generate_series(1, 200) n
 """
+ANSWERED = """
+INSERT INTO agent_responses (user_id, session_id, response_id, started_at, first_at, ended_at, outcome, reason,
+                             agent, model, input_tokens, output_tokens, cached_tokens)
+SELECT user_id, session_id, gen_random_uuid(), session_end - interval '2 s', session_end - interval '1.5 s',
+       session_end, CASE WHEN failed THEN 'failed' ELSE 'completed' END, CASE WHEN failed THEN 'agent_error' END,
+       'parrot', 'gray', 30, 4, 16
+  FROM (SELECT *, row_number() OVER (ORDER BY session_start) % 5 = 0 AS failed FROM conversation_sessions
+         WHERE user_id = 'of-{0}' AND session_end < now()) s
+"""
 FAILED = (
     "UPDATE conversation_sessions SET memory_status = 'failed', memory_error = 'no answer', memory_attempts = 8"
     " WHERE session_id = (SELECT session_id FROM conversation_sessions WHERE user_id = '{}' AND NOT is_active LIMIT 1)"
 )
+ENDED_BY_HAND = (
+    "WITH begun AS (INSERT INTO conversation_sessions (user_id) VALUES ('{}') RETURNING session_id) SELECT FROM begun"
+)
+GIVEN_UP = """
+BEGIN;
+UPDATE conversation_sessions SET is_active = false WHERE is_active;
+UPDATE webhook_deliveries SET state = 'failed', status = 500, error = 'HTTP 500', finished_at = now()
+ WHERE event = 'session.ended';
+COMMIT
+"""
 PAINTED = """canvas => {
     const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
     return new Set(new Uint32Array(data.buffer)).size;
@@ -199,6 +219,25 @@ def test_charts_are_drawn_and_a_reason_filters_the_sessions(open_page: Visitors,
         expect(button(page, "1 year")).to_have_attribute("aria-pressed", "true")
 
 
+def test_what_answers_took_is_charted_summed_up_and_told_of_each(open_page: Visitors, database_url: str) -> None:
+    with new_database(database_url) as url, run_server("--database-url", url, "--agent", "echo") as server:
+        psql(url, ENDED.format("figures"), ANSWERED.format("figures"))
+        page = console(open_page, server, "answers")
+        expect(page.locator("canvas")).to_have_count(4)
+        expect(page.get_by_text("failed · 40")).to_be_visible()
+        expect(page.get_by_text("cached · ")).to_be_visible()
+        button(page, "Day").click()
+        expect(page.get_by_role("cell", name="of-figures")).to_have_count(0)
+        button(page, "User").click()
+        expect(page.get_by_role("cell", name="of-figures")).to_be_visible()
+        query = (
+            "SELECT 'sess_' || replace(session_id::text, '-', '') FROM agent_responses WHERE outcome = 'failed' LIMIT 1"
+        )
+        page = console(open_page, server, f"session/{psql(url, query)}")
+        expect(page.locator(".timeline")).to_contain_text("answer · 2 s · 34 tokens · failed (agent_error)")
+        expect(page.get_by_role("row").filter(has_text="gray")).to_contain_text("500 ms")
+
+
 def test_the_first_key_is_for_who_makes_it_and_a_reader_changes_nothing(open_page: Visitors, database_url: str) -> None:
     with new_database(database_url) as url, run_server("--database-url", url, "--agent", "echo") as server:
         page = console(open_page, server, "keys")
@@ -255,19 +294,60 @@ def test_a_user_is_erased_only_once_their_name_is_typed(open_page: Visitors, dat
         assert psql(url, "SELECT count(*) FROM conversation_sessions") == "0"
 
 
+def test_webhooks_are_added_tested_retried_and_removed(open_page: Visitors, database_url: str) -> None:
+    with (
+        open_receiver() as receiver,
+        new_database(database_url) as url,
+        run_server("--database-url", url, "--agent", "echo") as server,
+    ):
+        page = console(open_page, server, "webhooks")
+        expect(page.get_by_text("No webhooks.")).to_be_visible()
+        page.get_by_label("URL").fill("http://hooks.example/")
+        button(page, "Add webhook").click()
+        expect(page.get_by_role("alert")).to_contain_text("The URL must be https")
+        page.get_by_label("URL").fill(receiver.url)
+        button(page, "Add webhook").click()
+        expect(page.locator(".new-key code")).to_contain_text("whsec_")
+        secret = page.locator(".new-key code").inner_text()
+        endpoints, deliveries = (page.get_by_role("region", name=name) for name in ("Webhooks", "Deliveries"))
+        endpoints.get_by_role("button", name="Test", exact=True).click()
+        expect(deliveries.get_by_role("row").filter(has_text="webhook.test")).to_contain_text("delivered")
+        receiver.received[0].verify(secret)
+        psql(url, ENDED_BY_HAND.format("of-hook"), GIVEN_UP)
+        failed = deliveries.get_by_role("row").filter(has_text="session.ended")
+        expect(failed).to_contain_text("HTTP 500")
+        expect(endpoints.get_by_role("row").last).to_contain_text("1")
+        assert violations(page) == []
+        page.get_by_label("State").select_option("failed")
+        expect(deliveries.get_by_role("row").filter(has_text="webhook.test")).to_have_count(0)
+        failed.get_by_role("button", name="Retry", exact=True).click()
+        expect(page.get_by_role("status").filter(has_text="Sent again: 1")).to_be_visible()
+        page.get_by_label("State").select_option("delivered")
+        expect(failed).to_contain_text("delivered")
+        failed.get_by_role("link", name="of-hook").click()
+        expect(page.locator("dl.header")).to_contain_text("closed by hand")
+        page.go_back()
+        endpoints.get_by_role("button", name="Remove…", exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name="Remove", exact=True).click()
+        expect(page.get_by_text("No webhooks.")).to_be_visible()
+        assert psql(url, "SELECT string_agg(action, ' ' ORDER BY audit_id) FROM audit_log") == (
+            "webhook.add webhook.test webhook.retry webhook.remove"
+        )
+
+
 LOOKS: dict[str, dict[str, object]] = {
     "light": {"color_scheme": "light"},
     "dark": {"color_scheme": "dark"},
     "phone": {"width": 360, "color_scheme": "light", "is_mobile": True, "has_touch": True},
     "forced colours": {"forced_colors": "active"},
 }
-SCREENS = ("now", "endings", "servers", "memory", "keys", "users", "audit")
+SCREENS = ("now", "endings", "answers", "servers", "memory", "keys", "users", "webhooks", "audit")
 
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_every_screen_keeps_the_rules_of_accessibility(open_page: Visitors, database_url: str, look: str) -> None:
     with new_database(database_url) as url, run_server("--database-url", url, "--agent", "echo") as server:
-        psql(url, ENDED.format("axe"), FAILED.format("of-axe"))
+        psql(url, ENDED.format("axe"), ANSWERED.format("axe"), FAILED.format("of-axe"))
         talking = open_page(server.url, "talking")
         say(talking, "hello")
         expect_conversation(talking, "hello", "You said: hello")

@@ -26,6 +26,14 @@ from tests.support.databases import as_role, new_database, new_role, person, psq
 from tests.support.pgbouncer import run_pgbouncer
 from tests.support.processes import run_server
 
+ENDPOINT = (
+    "INSERT INTO webhook_endpoints (url, events, secret)"
+    " VALUES ('https://hooks.example/?token=x', '{memory.done}', sha256('x'))"
+)
+GIVEN_UP = (
+    "INSERT INTO webhook_deliveries (endpoint_id, event_id, event, body, state, finished_at)"
+    " SELECT endpoint_id, endpoint_id, 'webhook.test', '{}', 'failed', now() FROM webhook_endpoints"
+)
 OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 LOOKS_MAX = 200  # for new settings of the database, each a start of the command or of psql
 COMMAND_SECONDS = 60.0
@@ -444,6 +452,16 @@ def test_a_start_warns_of_what_doctor_would(site: Site, tmp_path: Path) -> None:
     assert warned["environment"] == "did you mean LASTCALL_PORT?"
     assert warned["synchronous_commit"] == f"ALTER DATABASE {site.database} RESET synchronous_commit"
     assert warned["grants"] == f"as the owner: GRANT UPDATE ON public.messages TO {site.role}"
+
+
+def test_webhooks_that_were_given_up_are_told_without_their_urls(doctor: Doctor, site: Site) -> None:
+    assert doctor("--database-url", site.url).checks["webhooks"] == Finding("ok", "there are none", "")
+    psql(site.url, ENDPOINT)
+    assert doctor("--database-url", site.url).checks["webhooks"].status == "ok"
+    psql(site.url, GIVEN_UP)
+    told = doctor("--database-url", site.url)
+    assert (told.code, told.checks["webhooks"].status) == (0, "warn")
+    assert told.checks["webhooks"].found == "deliveries were given up: 1, to hooks.example"
 
 
 def test_every_check_is_in_the_docs(doctor: Doctor, site: Site, tmp_path: Path) -> None:

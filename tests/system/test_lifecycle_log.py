@@ -47,6 +47,7 @@ async def test_every_line_of_a_session_names_it(database_url: str) -> None:
     assert {started[0][name] for name in NAMES} == {crash[name] for name in NAMES}
     assert crash["user_id"] == "ada"
     assert UUID(crash["session_id"]).hex in sessions["ada"]
+    assert not events(log, "websocket_handshake"), "nobody asked for the access log"
     assert started[0]["conversation_id"] == started[2]["conversation_id"] != started[1]["conversation_id"]
 
 

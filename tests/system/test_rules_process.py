@@ -15,10 +15,10 @@ import trio
 import trio.testing
 from lastcall.agents.agent import AgentFailed, Memory, Message, Transcript
 from lastcall.config import Settings
-from lastcall.memory import rules_process
 from lastcall.memory.extract import RulesUnavailable
 from lastcall.memory.reading import Reading, read_in_process
 from lastcall.memory.rules_process import RulesProcess, open_rules_process
+from lastcall.memory.worker import process as worker
 from lastcall.runtime.host import process_started
 from lastcall.store.postgres import PostgresStore
 
@@ -140,7 +140,7 @@ async def os_kill(pid: int) -> None:
 
 
 async def test_a_process_that_stands_still_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules_process, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "ANSWER_SECONDS", 0.1)
     async with opened() as rules:
         os.kill(await running(rules), signal.SIGSTOP)
         with pytest.raises(AgentFailed, match="longer than"):
@@ -170,7 +170,7 @@ async def test_signals_to_all_processes_of_a_service_do_not_end_it() -> None:
 
 async def test_where_it_cannot_be_started_a_transcript_waits_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    monkeypatch.setattr(rules_process, "UP_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "UP_SECONDS", 0.1)
     async with opened() as rules:
         with pytest.raises(RulesUnavailable):
             await extracted(rules, said("My name is Ada."))
@@ -249,7 +249,7 @@ async def test_a_server_extracts_nothing_by_itself(database_url: str, postgres_s
         os.kill(await child_of(server), signal.SIGSTOP)
         await say(server, "I like tea.")
         noted = await trio.to_thread.run_sync(server.wait_for, "memory_not_finalized")
-    assert noted["reason"] == f"the rules took longer than {rules_process.ANSWER_SECONDS:g} s"
+    assert noted["reason"] == f"the rules took longer than {worker.ANSWER_SECONDS:g} s"
 
 
 async def test_the_process_takes_a_session_apart_for_the_index() -> None:
@@ -274,4 +274,4 @@ async def test_no_session_takes_longer_to_index_than_its_budget(text: str) -> No
         turns = [Message("user", text[start : start + 50_000], "item") for start in range(0, len(text), 50_000)]
         (reading,) = await rules.read([Transcript("session", "ada", turns)])
         assert reading.error is None
-        assert len(b"[]") < len(bytes(reading.passages)) <= rules_process.ANSWER_BYTES_MAX
+        assert len(b"[]") < len(bytes(reading.passages)) <= worker.ANSWER_BYTES_MAX

@@ -206,9 +206,18 @@ async def test_a_worker_that_crashes_is_started_again(serve: Serve, postgres_sto
             again = await trio.to_thread.run_sync(server.wait_for, "worker_started")
             assert again["worker"] == 1
             await eventually(lambda: owners(postgres_store), lambda found: len(found) == WORKERS, within=30.0)
+            while (await trio.to_thread.run_sync(server.wait_for, "instance_started"))["worker"] != 1:
+                pass
         os.kill(second, 0)
-        assert await trio.to_thread.run_sync(server.stop) == 0
+        log = await trio.to_thread.run_sync(server.stop_and_read)
+        assert server.process.returncode == 0
     assert await owners(postgres_store) == set()
+    # Each line of a worker says which one wrote it.
+    of_instances = {line["instance_id"]: line["worker"] for line in log if line["event"] == "instance_started"}
+    assert sorted(of_instances.values()) == [1, 1, 2]
+    for line in log:
+        if line["event"] in ("session_started", "session_ended", "instance_stopped"):
+            assert line["worker"] == of_instances[line["instance_id"]]
 
 
 async def test_workers_end_in_order_when_their_supervisor_is_killed(

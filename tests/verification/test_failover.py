@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 import trio
-from lastcall.sessions.reconciler import PASS_SECONDS
+from lastcall.sessions.upkeep.reconciler import PASS_SECONDS
 
 from ..support.clients import connect
 from ..support.databases import psql

@@ -165,7 +165,7 @@ FAULTS = {
         "'refused'",
     ),
     "memory that is claimed twice": Fault(
-        "claim_memory", {"AND memory_due_at <= now()": ""}, MEMORY, Promise.AS_MODELLED, "answered 'claimed 2'"
+        None, {"AND memory_due_at <= now()": ""}, MEMORY, Promise.AS_MODELLED, "answered 'claimed 2'"
     ),
     "memory that is applied twice": Fault(
         None,

@@ -104,7 +104,7 @@ async def test_a_process_that_takes_too_long_gives_no_verdict(code: Code, monkey
 
 async def test_a_mistake_that_cannot_be_imported_counts_as_nothing(code: Code) -> None:
     unknown = replace(
-        MUTANTS[0], file="server/lastcall/sessions/reaper.py", old="DOUBTFUL_REAP_SECONDS = 0.1", new="_ = 1 / 0"
+        MUTANTS[0], file="server/lastcall/sessions/upkeep/reaper.py", old="DOUBTFUL_REAP_SECONDS = 0.1", new="_ = 1 / 0"
     )
     verdict = await try_mutant(unknown, code, seeds_max=1)
     assert (verdict.promise, verdict.seeds) == (None, 0)

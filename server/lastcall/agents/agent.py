@@ -101,11 +101,11 @@ class ToolArguments:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The tokens of a turn. cached_tokens: input tokens that were read from a cache."""
+    """The tokens of a turn. cached_tokens: input tokens that were read from a cache; None: the model does not say."""
 
     input_tokens: int
     output_tokens: int
-    cached_tokens: int = 0
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,7 @@ class Agent(Protocol):
       recorded, and the session is tried again later, a limited number of times.
     - `extractor`, for agents without `finalize`: `"rules"` (the default) keeps the user's own sentences about
       themselves; a `JsonModel` is asked for the memories.
+    - `model: str`, the name of its model, which is stored with each answer.
     - `async def aclose(self) -> None`, called at shutdown, with a limit of 2 seconds.
     """
 

@@ -31,8 +31,14 @@ class FactoryAgent:
     def __init__(self, describe: str, agent: Agent) -> None:
         self.describe = describe
         self.reply = agent.reply
+        self._agent = agent
         self.finalize = getattr(agent, "finalize", None)
         self.extractor = getattr(agent, "extractor", "rules")
+
+    @property
+    def model(self) -> object:
+        """Whatever the user's agent says now: it may choose another one for each answer."""
+        return getattr(self._agent, "model", None)
 
 
 @asynccontextmanager

@@ -37,10 +37,11 @@ class LocalAgent:
     """Answers with the bundled model, whose process may have been restarted since the last turn."""
 
     describe = f"{MODEL} (bundled)"
+    model = MODEL
     extractor: Literal["rules"] = "rules"
 
-    def __init__(self, model: LocalModel) -> None:
-        self._model = model
+    def __init__(self, server: LocalModel) -> None:
+        self._server = server
         self._address: tuple[str, str] | None = None
         self._agent: OpenAIAgent | None = None
 
@@ -61,7 +62,7 @@ class LocalAgent:
 
     async def _reached(self) -> OpenAIAgent:
         """The agent of the process that runs now."""
-        address = self._model.address
+        address = self._server.address
         if address is None:
             raise AgentFailed(
                 "upstream_unreachable", "The bundled model is being restarted. Please try again in a moment."

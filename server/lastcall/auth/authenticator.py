@@ -13,12 +13,14 @@ from ..protocol.errors import RequestRefused
 from ..store.credentials import Credential
 from ..store.errors import StoreUnavailable
 from ..store.store import Store
+from .cookies import sign_in_of
 from .identity import ANONYMOUS, USER_QUERY, Presented, Principal, Scope, user_of
 from .origins import is_allowed_origin, is_loopback, is_own_host
 from .secret import digest, is_client_secret, is_key_or_client_secret
 
 if TYPE_CHECKING:
     from .jwt import TokenVerifier
+    from .provider.provider import IdentityProvider
 
 KEYS_CHECK_SECONDS = 1.0  # between checks whether keys exist, and for one such check
 PROXY_LOG_SECONDS = 60.0  # between log lines about refused requests of a proxy
@@ -27,16 +29,19 @@ _log = structlog.get_logger(__name__)
 
 
 class Authenticator:
-    """Authenticates by keys, client secrets and tokens; without any of these, everybody on loopback is let in.
+    """Authenticates by keys, client secrets, tokens and cookies; without any, everybody on loopback is let in.
 
-    Raises `BadSettings` where the files for tokens cannot be used.
+    provider: where people sign in; None: nowhere.
+
+    Raises `BadSettings` where the settings for tokens or for the provider cannot be used.
     """
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._settings = settings
         self._tokens = _token_verifier(settings)
-        self._may_be_open = is_loopback(settings.host) and self._tokens is None
+        self.provider = _identity_provider(settings)
+        self._may_be_open = is_loopback(settings.host) and self._tokens is None and self.provider is None
         self._keys_exist = True
         self._checked_at = float("-inf")
         self._checking = trio.Lock()
@@ -55,6 +60,8 @@ class Authenticator:
             await self.check_proxy(presented.sign_of_proxy, presented.address)
         self.check_origin(presented)
         token = presented.token
+        if token is None and (signed_in := await self.signed_in(presented)) is not None:
+            return signed_in
         if not await self.is_open():
             return _on_behalf(await self._authenticated(token, presented.address), presented)
         if token is not None and is_client_secret(token):
@@ -63,6 +70,23 @@ class Authenticator:
             message = "The Host header must name this machine while the server has no keys (see lastcall keys create)."
             raise RequestRefused("forbidden_host", message)
         return _on_behalf(Principal(user_id=ANONYMOUS, scope=Scope.OPEN), presented)
+
+    async def signed_in(self, presented: Presented) -> Principal | None:
+        """Whoever is signed in with the browser that asks from the server's own page; None: nobody.
+
+        A cookie that is worth nothing counts as none: another server on this machine may have set it.
+
+        Raises `StoreUnavailable`.
+        """
+        cookie = sign_in_of(presented)
+        if cookie is None:
+            return None
+        with trio.move_on_after(self._settings.begin_seconds):
+            credential = await self._store.find_credential(digest(cookie))
+            if credential is None or credential.form != "cookie" or not await self._is_vouched_for(credential):
+                return None
+            return _principal(credential)
+        raise StoreUnavailable("the cookie could not be checked in time")
 
     async def check_proxy(self, sign: str | None, address: str) -> None:
         """Refuses what came through a proxy while no credential is needed: behind one, everybody seems to be local.
@@ -119,8 +143,8 @@ class Authenticator:
         return trio.current_time() - self._checked_at < KEYS_CHECK_SECONDS
 
     async def has_credentials(self) -> bool:
-        """Whether any key exists or tokens are accepted. Raises `StoreUnavailable`."""
-        return self._tokens is not None or await self._store.keys_exist()
+        """Whether any key exists, or tokens or sign-ins are accepted. Raises `StoreUnavailable`."""
+        return self._tokens is not None or self.provider is not None or await self._store.keys_exist()
 
     @property
     def was_open(self) -> bool:
@@ -147,12 +171,20 @@ class Authenticator:
     async def _of_credential(self, token: str, address: str) -> Principal:
         if is_key_or_client_secret(token):
             credential = await self._store.find_credential(digest(token))
-            if credential is None or (credential.key_id is None and not await self.is_open()):
+            if credential is None or credential.form != "bearer" or not await self._is_vouched_for(credential):
                 raise RequestRefused("invalid_api_key", "The key or client secret is wrong, expired or revoked.")
             return _principal(credential)
         if self._tokens is None:
             raise RequestRefused("invalid_api_key", "This is not a key of this server.")
         return await self._of_token(self._tokens, token, address)
+
+    async def _is_vouched_for(self, credential: Credential) -> bool:
+        """Whether it has a key, was made by somebody else who may, or was made without one while there is none."""
+        if credential.key_id is not None:
+            return True
+        if credential.origin == "provider":
+            return self.provider is not None
+        return credential.origin == "operator" or await self.is_open()
 
     async def _of_token(self, tokens: TokenVerifier, token: str, address: str) -> Principal:
         from .jwt import InvalidToken
@@ -183,6 +215,14 @@ def _token_verifier(settings: Settings) -> TokenVerifier | None:
     return TokenVerifier(settings)
 
 
+def _identity_provider(settings: Settings) -> IdentityProvider | None:
+    if settings.oidc_issuer is None:
+        return None
+    from .provider.provider import IdentityProvider  # here, because cryptography is slow to import
+
+    return IdentityProvider(settings)
+
+
 def _principal(credential: Credential) -> Principal:
     return Principal(
         user_id=credential.user_id,
@@ -193,6 +233,7 @@ def _principal(credential: Credential) -> Principal:
         conversation_id=credential.conversation_id,
         session=credential.session,
         valid_until=None if credential.seconds_left is None else trio.current_time() + credential.seconds_left,
+        vouched=credential.key_id is None and credential.origin != "backend",
     )
 
 

@@ -61,6 +61,7 @@ class Principal:
     session: JSON of the session's initial configuration, as in `session.update`.
     valid_until: when its token or client secret expires, on Trio's clock (seconds); None: it does not.
     subject: of its key, whatever user it names.
+    vouched: whether an operator or the identity provider signed it in, and no key did; quotas are counted by its user.
     """
 
     user_id: str
@@ -71,6 +72,7 @@ class Principal:
     session: str = "{}"
     valid_until: float | None = field(default=None, compare=False)
     subject: str = field(default="", compare=False)
+    vouched: bool = field(default=False, compare=False)
 
     def may_enter(self, conversation_id: UUID) -> bool:
         """Whether it is not restricted to another conversation. The store checks whose conversation it is."""
@@ -86,6 +88,7 @@ class Presented:
     subprotocols, query_key: of a WebSocket's handshake; the key is one that stood in its address.
     address: of the client. scheme: of the URL that it asked for, where a trusted proxy tells; None: not known.
     sign_of_proxy: what shows that the request came through a proxy; None: nothing does.
+    only_reads: whether it is an HTTP request that changes nothing; for one of its own pages, no Origin is sent.
     """
 
     headers: Mapping[str, str] = field(repr=False)
@@ -96,6 +99,7 @@ class Presented:
     address: str = ""
     scheme: str | None = None
     sign_of_proxy: str | None = None
+    only_reads: bool = False
 
     @property
     def token(self) -> str | None:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import jwt
 import structlog
@@ -17,7 +16,7 @@ from jwt import PyJWK, PyJWKClient
 
 from ..config import BadSettings, Settings
 from .identity import Principal, Scope, canonical_user
-from .origins import is_loopback
+from .origins import is_safe_url
 
 LEEWAY_SECONDS = 30.0  # between the provider's clock and ours
 FETCH_SECONDS = 5.0  # for the provider's keys
@@ -44,6 +43,10 @@ class InvalidToken(Exception):
     """The token is not valid; the message says why, without quoting it."""
 
 
+class KeysUnavailable(InvalidToken):
+    """It cannot be told, because the provider's keys cannot be fetched."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderKey:
     """A public key. algorithms: those that its signatures may have; one only where the provider names it."""
@@ -63,7 +66,7 @@ class ProviderKeys:
         self._asking = trio.Lock()
         if self._url is None:
             self._keys = _key_set(_read(Path(source), "--jwt-jwks"))
-        elif not _is_safe(self._url):
+        elif not is_safe_url(self._url):
             raise BadSettings("--jwt-jwks must be a file or an https:// URL; over plain HTTP, keys could be replaced.")
 
     async def find(self, key_id: str | None) -> ProviderKey:
@@ -73,7 +76,7 @@ class ProviderKeys:
                 if self._is_due(key_id):  # nobody else has fetched them meanwhile
                     await self._fetch(self._url)
         if self._url is not None and trio.current_time() - self._fetched_at > KEYS_SECONDS_MAX:
-            raise InvalidToken("the provider's keys cannot be fetched")
+            raise KeysUnavailable("the provider's keys cannot be fetched")
         found = self._keys.get(key_id)
         if found is None and key_id is None and len(self._keys) == 1:
             [found] = self._keys.values()
@@ -121,7 +124,7 @@ class TokenVerifier:
             claims = self._claims(token, key, algorithms)
             until = trio.current_time() + _seconds_left(claims)
             return Principal(user_id=canonical_user(str(claims["sub"])), scope=Scope.USER, valid_until=until)
-        except (jwt.PyJWTError, ValueError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError) as error:  # TypeError: an issuer that is no text
             raise InvalidToken(str(error)) from error
 
     async def _key(self, header: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
@@ -217,8 +220,3 @@ def _secret(path: Path) -> bytes:
     if len(secret) < SECRET_BYTES_MIN:
         raise BadSettings(f"--jwt-secret-file: {path} must hold at least {SECRET_BYTES_MIN} bytes.")
     return secret
-
-
-def _is_safe(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from ..store.operators.acts import Actor
 from ..store.reports import Rows
 from .identity import Scope
-from .secret import new_key
+from .secret import new_client_secret, new_key
 
 KEY_SCOPES = (Scope.SERVICE, Scope.USER, Scope.ADMIN, Scope.READER)
 
@@ -47,6 +47,25 @@ class Revoked:
     closed_sessions: int
 
 
+@dataclass(frozen=True, slots=True)
+class NewLink:
+    """A link with which somebody signs in, once. secret: shown once and stored nowhere. seconds: until it expires."""
+
+    link_id: UUID
+    secret: str = field(repr=False)
+    user: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SignOutReport:
+    """browsers, links: that were of use until now. closed_sessions: of these browsers."""
+
+    browsers: int
+    links: int
+    closed_sessions: int
+
+
 async def create_key(store: Rows, subject: str, scope: Scope, by: Actor) -> NewKey:
     key_id, secret = uuid4(), new_key()
     await store.fetch("create_key", *by.columns, key_id, subject, scope.value, secret.prefix, secret.digest)
@@ -63,3 +82,15 @@ async def revoke(store: Rows, identifier: UUID, by: Actor) -> Revoked | None:
     """Revokes a key or client secret and ends its sessions; None where the id is unknown."""
     rows = await store.fetch("revoke_credential", *by.columns, identifier)
     return Revoked(*(rows[0][each.name] for each in fields(Revoked))) if rows else None
+
+
+async def create_link(store: Rows, user: str, seconds: float, by: Actor) -> NewLink:
+    link_id, secret = uuid4(), new_client_secret()
+    await store.fetch("create_link", *by.columns, link_id, user, secret.digest, seconds)
+    return NewLink(link_id, secret.value, user, seconds)
+
+
+async def sign_out(store: Rows, user: str, by: Actor) -> SignOutReport:
+    """Signs all browsers of a user out, which ends their sessions, and revokes the user's links."""
+    [row] = await store.fetch("sign_out_user", *by.columns, user)
+    return SignOutReport(*(row[each.name] for each in fields(SignOutReport)))

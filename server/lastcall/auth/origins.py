@@ -47,6 +47,22 @@ def is_allowed_origin(origin: str | None, host: str, allowed: Collection[str], s
         return False
 
 
+def is_own_origin(origin: str, host: str, scheme: str | None = None) -> bool:
+    """Whether a page of this origin is the server's own. host, scheme: as for `is_allowed_origin`."""
+    return is_allowed_origin(origin, host, (), scheme)
+
+
+def is_safe_url(url: str) -> bool:
+    """Whether what is fetched from there cannot be replaced on the way: by TLS, or on this machine."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (
+            parts.scheme == "https" or (parts.scheme == "http" and is_loopback(str(parts.hostname)))
+        )
+    except ValueError:
+        return False
+
+
 def _own_origins(host: str, scheme: str | None) -> set[str]:
     """Of the Host header. With either scheme where it is not known: a proxy in front may speak TLS."""
     return {origin_of(f"{each}://{host}") for each in ((scheme,) if scheme else ("http", "https"))}

@@ -24,10 +24,12 @@ from .doctor import doctor
 from .keys import keys
 from .memories import edit_memory, forget_memory, memories, retry_memories, users
 from .serve import serve
-from .sessions.listing import close_session, sessions, stats
+from .sessions.listing import close_session, sessions
 from .sessions.orphans import orphans
 from .sessions.showing import show_session
+from .sessions.stats import stats
 from .sessions.top import top
+from .webhooks import webhooks
 
 EXIT_FAILED = 1
 EXIT_MISTAKE = 2
@@ -103,6 +105,7 @@ for command in (
     with_subcommands(memories, edit_memory, forget_memory, retry_memories),
     users,
     keys,
+    webhooks,
     import_sessions,
     migrate,
     prune,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import click
 
 from ..auth.identity import Scope, canonical_user
+from .kinds import SERVER_URL, Age, ServerUrl
 from .options import limit_option, question_options
 from .running import ask, operator
 from .tables import Column, moment, one_line, print_json, print_limit, print_table
@@ -92,11 +94,69 @@ def _cells(each: Any) -> list[str]:
     return [str(each.key_id), f"{each.prefix}…", subject, each.scope, *times, str(each.active_sessions)]
 
 
+@keys.command("link")
+@click.argument("user", type=Subject())
+@click.option("--url", type=ServerUrl(), default=SERVER_URL, show_default=True, help="The page, as USER reaches it.")
+@click.option("--within", type=Age(), default="1d", show_default=True, help="Until when the link must be used.")
+@question_options
+def create_link(*, user: str, url: str, within: float, as_json: bool, **database: Any) -> None:
+    """Print a link with which USER signs in on the page, once, with one browser.
+
+    Send it to nobody else. What is behind the # is a secret, which browsers send to no server; the page trades it for a
+    cookie. The link is shown only once: the database stores its hash.
+    """
+    from ..auth import key_admin
+
+    if within == 0:
+        raise click.UsageError("--within must be longer than that, for example 1d.")
+    made = ask(lambda store: key_admin.create_link(store, user, within, operator()), **database, makes_data=True)
+    link = f"{url.rstrip('/')}/#{made.secret}"
+    if as_json:
+        print_json(LinkReport(made.link_id, made.user, link, made.seconds))
+        return
+    click.echo(link)
+    click.echo(f"lastcall: shown only once, and of use once; lastcall keys revoke {made.link_id} revokes it", err=True)
+
+
+@keys.command("sign-out")
+@click.argument("user", type=Subject())
+@question_options
+def sign_out(*, user: str, as_json: bool, **database: Any) -> None:
+    """Sign USER out of all browsers, whose sessions end, and revoke the user's links."""
+    from ..auth import key_admin
+
+    done = ask(lambda store: key_admin.sign_out(store, user, operator()), writes=True, **database)
+    if as_json:
+        print_json(done)
+        return
+    click.echo(
+        f"Signed {one_line(user)} out of {_counted(done.browsers, 'browser')}; {_counted(done.links, 'link')} revoked,"
+        f" {_counted(done.closed_sessions, 'active session')} closed."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReport:
+    """A link. seconds: until it expires, where nobody uses it."""
+
+    link_id: UUID
+    user: str
+    link: str
+    seconds: float
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 @keys.command("revoke")
 @click.argument("id", type=click.UUID)
 @question_options
 def revoke_key(*, id: UUID, as_json: bool, **database: Any) -> None:
-    """Revoke the key or client secret ID for good. Its sessions are closed within a second, on every server."""
+    """Revoke the key, client secret or link ID for good. Its sessions are closed within a second, on every server.
+
+    A link takes the browser that signed in with it along.
+    """
     from ..auth import key_admin
 
     revoked = ask(lambda store: key_admin.revoke(store, id, operator()), writes=True, **database)
@@ -105,5 +165,4 @@ def revoke_key(*, id: UUID, as_json: bool, **database: Any) -> None:
     if as_json:
         print_json(revoked)
         return
-    sessions = "session" if revoked.closed_sessions == 1 else "sessions"
-    click.echo(f"Revoked {id}; {revoked.closed_sessions} active {sessions} closed.")
+    click.echo(f"Revoked {id}; {_counted(revoked.closed_sessions, 'active session')} closed.")

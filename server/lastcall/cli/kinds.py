@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -45,6 +46,21 @@ class Age(click.ParamType[Any]):
         if seconds > DAYS_MAX * _UNIT_SECONDS["d"]:
             self.fail(f"{value!r} is not like 90s, 15m, 24h, 7d or 2w.", param, ctx)
         return seconds
+
+
+class Day(click.ParamType[Any]):
+    """A day in UTC, like 2026-01-31; or an age like 30d, which is the day so long ago."""
+
+    name = "day"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        text = str(value).strip()
+        try:
+            if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+                return date.fromisoformat(text)
+            return (datetime.now(UTC) - timedelta(seconds=Age().convert(text, param, ctx))).date()
+        except (ValueError, OverflowError, click.BadParameter):
+            self.fail(f"{value!r} is neither a day like 2026-01-31 nor an age like 30d.", param, ctx)
 
 
 class DatabaseUrl(click.ParamType[Any]):

@@ -128,6 +128,8 @@ def _kind_of(setting: Field[Any]) -> tuple[type, bool]:
 def _option(setting: Field[Any]) -> Callable[[Command], Command]:
     kind, several = _kind_of(setting)
     flag = "--" + setting.name.replace("_", "-")
+    if kind is bool and setting.default is None:  # what is on by itself can be switched off
+        flag = f"{flag}/--no-{flag.removeprefix('--')}"
     return click.option(
         flag,
         setting.name,
@@ -146,6 +148,7 @@ def _type(name: str, kind: type) -> Any:
     special = {
         "admin_port": click.IntRange(0, PORT_MAX),
         "allow_origin": Origin(),
+        "embed_origin": Origin(),
         "port": click.IntRange(0, PORT_MAX),
         "database_url": DatabaseUrl(),
         "idle_seconds": Seconds(min=SESSION_SECONDS_MIN),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -22,16 +22,23 @@ T = TypeVar("T")
 
 
 def run_logged(
-    function: Callable[..., Awaitable[T]], *args: object, json_logs: bool = False, level: str | None = None
+    function: Callable[..., Awaitable[T]],
+    *args: object,
+    json_logs: bool = False,
+    level: str | None = None,
+    fields: Mapping[str, object] | None = None,
 ) -> T:
-    """Runs `trio.run` with logging configured; JSON logs and level debug also get the traceback of what it raises."""
+    """Runs `trio.run` with logging configured; JSON logs and level debug also get the traceback of what it raises.
+
+    fields: see `logs.configure`.
+    """
     import structlog
     import trio
 
     from .. import logs
 
     least = level or _level_of_environment() or ("info" if json_logs else "warning")
-    logs.configure(json_logs=json_logs, level=cast("Level", least))
+    logs.configure(json_logs=json_logs, level=cast("Level", least), fields=fields)
     try:
         return trio.run(function, *args)
     except Exception:

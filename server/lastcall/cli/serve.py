@@ -54,7 +54,7 @@ def _supervise(settings: Settings, manager: ServiceManager, inherited: Inherited
         announce_ready(told, json_logs=settings.json_logs, workers=settings.workers)
 
     supervisor = Supervisor(settings, manager, announce)
-    return run_logged(supervisor.run, inherited, json_logs=settings.json_logs, level=settings.log_level)
+    return run_logged(supervisor.run, inherited, json_logs=settings.json_logs, level=level_of(settings))
 
 
 def _serve(settings: Settings, config_file: Path | None, manager: ServiceManager, inherited: InheritedSockets) -> None:
@@ -81,7 +81,13 @@ def _serve(settings: Settings, config_file: Path | None, manager: ServiceManager
 
         watchdog.loop_begins()
         with queued_output():
-            run_logged(serve_with_warnings, json_logs=settings.json_logs, level=settings.log_level)
+            number = {} if manager.worker is None else {"worker": manager.worker}
+            run_logged(serve_with_warnings, json_logs=settings.json_logs, level=level_of(settings), fields=number)
+
+
+def level_of(settings: Settings) -> str | None:
+    """Whoever asks for the access log wants to see it."""
+    return settings.log_level or ("info" if settings.access_log else None)
 
 
 def tell(text: str) -> None:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from msgspec import UNSET
 
 from ..protocol.client_events import SessionPatch, SessionUpdate
+from ..protocol.ids import public_id
 from ..protocol.server_events import RealtimeSession
+from ..sessions.session import Session
 from ..store.records import Recollection, StoredItem
 from .turns import with_briefing
 from .validation import known_choice, offered_tools, refusal
@@ -32,6 +34,22 @@ class Opening:
     older: int = 0
     replay: int
     expires_at: int
+
+    def loaded_from(self, limit: int) -> int | None:
+        """The position from which on all items are in the history of at most `limit`; None: it has all there are."""
+        return self.history[self.older].position if len(self.history) - self.older >= limit else None
+
+
+def config_of(session: Session, opening: Opening, briefing: str) -> RealtimeSession:
+    """What the client is told of its session at the start. briefing: see `memory.recall.briefing`."""
+    return RealtimeSession(
+        id=session.public_id,
+        model=opening.model,
+        instructions=with_briefing(opening.instructions, briefing),
+        expires_at=opening.expires_at,
+        conversation_id=public_id("conv", session.conversation_id),
+        user=session.user_id,
+    )
 
 
 def check_patch(event: SessionUpdate) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable
 
 import msgspec
 import structlog
@@ -12,9 +12,9 @@ from ..agents.agent import Agent
 from ..config import Settings
 from ..limits.limit import Limit
 from ..limits.memory import json_bytes
+from ..memory.meaning.encoder import Encode
 from ..memory.recall import briefing, known_facts
-from ..memory.search.past import Past
-from ..memory.search.recalling import names_of
+from ..memory.search.past import past_of
 from ..protocol import server_events
 from ..protocol.client_events import (
     AnyClientEvent,
@@ -30,18 +30,17 @@ from ..protocol.client_events import (
     SessionPatch,
     SessionUpdate,
 )
-from ..protocol.ids import public_id
 from ..protocol.items import Item, MessageItem
 from ..sessions.session import Session
 from ..store.errors import ItemExists, ItemNotFound, SessionClosed, StoreError
 from ..store.store import Store
 from .audio import answer_about_audio
-from .configuration import Opening, apply_patch, check_patch
+from .configuration import Opening, apply_patch, check_patch, config_of
+from .following import Follower
 from .journal import Journal
-from .responder import Responder
+from .responses.responder import Ended, Responder
 from .sinks import EventSink
-from .timeline import ROOT, ConversationEntry, NoFreePosition, Timeline, UnknownItem
-from .turns import with_briefing
+from .timeline import ROOT, NoFreePosition, Timeline, UnknownItem
 from .validation import item_exists, item_not_found, new_item, refusal
 
 _log = structlog.get_logger(__name__)
@@ -51,9 +50,13 @@ class Conversation:
     """One session's conversation.
 
     start_reply: runs a response in a task outside the session's scope, so that no agent can delay the session's end.
+    encode: see `Past`.
     rates: what is left of the client's event rate.
     count: counts refusals per limit.
     response_ended: see `Responder`.
+
+    Attributes:
+        catch_up: Takes over what other sessions of the conversation change, a `sessions.changes.CatchUp`.
     """
 
     def __init__(
@@ -63,26 +66,34 @@ class Conversation:
         *,
         agent: Agent,
         store: Store,
+        encode: Encode | None,
         outbox: EventSink,
         settings: Settings,
         draining: trio.Event,
         start_reply: Callable[[Callable[[], Awaitable[object]]], None],
         rates: Callable[[], server_events.RateLimitsUpdated],
         count: Callable[[Limit], None],
-        response_ended: Callable[[str, float | None], None],
+        response_ended: Ended,
     ) -> None:
         self._session = session
         self._outbox = outbox
         self._settings = settings
         self._timeline = Timeline(opening.history, session.memory.add, older=opening.older)
-        self._replay: Sequence[ConversationEntry] = list(self._timeline)[-opening.replay :] if opening.replay else ()
         self._briefing = briefing(opening.known, session.conversation_id)
-        self._unstored_deleted: list[ConversationEntry] = []  # of the active response, so at most OUTPUT_ITEMS_MAX
         self._config_held = 0
-        self._past: Past | None = None  # a user without one costs no statement more
-        if opening.known.has_past:
-            names, is_known = names_of(opening.known.facts), self._timeline.__contains__
-            self._past = Past(store, session.user_id, session.conversation_id, names, is_known)
+        self._past = past_of(session, opening.known, store, self._timeline.__contains__, encode)
+        self._follower = Follower(
+            session,
+            self._timeline,
+            store,
+            outbox,
+            settings,
+            count,
+            forgotten=self._forget,
+            replay=opening.replay,
+            loaded_from=opening.loaded_from(settings.history_items_max),
+        )
+        self.catch_up = self._follower.catch_up
         self._journal = Journal(session, self._timeline, store, settings, count)
         self._responder = Responder(
             session,
@@ -100,14 +111,7 @@ class Conversation:
             count=count,
             ended=response_ended,
         )
-        self._config = server_events.RealtimeSession(
-            id=session.public_id,
-            model=opening.model,
-            instructions=with_briefing(opening.instructions, self._briefing),
-            expires_at=opening.expires_at,
-            conversation_id=public_id("conv", session.conversation_id),
-            user=session.user_id,
-        )
+        self._config = config_of(session, opening, self._briefing)
         session.stop_responses_with(self._responder.stop)
 
     def send_created(self) -> None:
@@ -136,8 +140,8 @@ class Conversation:
             await self._outbox.room()
 
     async def _handle(self, event: AnyClientEvent | EventRejected) -> None:
-        if self._replay:
-            await self._send_replay()
+        if self._follower.silent:
+            await self._follower.begin()
         if isinstance(event, EventRejected):
             raise event
         await self._dispatch(event)
@@ -159,14 +163,6 @@ class Conversation:
                 self._outbox.emit(answer_about_audio(event, self._timeline))
             case ResponseCancel():
                 self._responder.cancel(event)
-
-    async def _send_replay(self) -> None:
-        """Replays stored items. Not before the client's first event: one client drops what arrives earlier."""
-        replay, self._replay = self._replay, ()
-        for entry in replay:
-            self._outbox.emit(server_events.ItemAdded(previous_item_id=entry.previous_item_id, item=entry.item))
-            self._outbox.emit(server_events.ItemDone(previous_item_id=entry.previous_item_id, item=entry.item))
-            await self._outbox.room()
 
     def _update(self, event: SessionUpdate) -> None:
         check_patch(event)
@@ -220,34 +216,21 @@ class Conversation:
 
     async def _delete_item(self, event: ItemDelete) -> None:
         """Removes an item from the conversation, and its id is free again; the transcript keeps it, marked."""
-        entry = self._timeline.get(event.item_id)
-        if entry is not None and entry.pending:
-            entry.deleted = True  # its response goes on, and stores it as deleted
-            self._unstored_deleted = [each for each in self._unstored_deleted if each.pending] + [entry]
-        elif entry is not None or not self._is_deleted_unstored(event.item_id):
-            await self._mark_deleted(event, entry)
-        if entry is not None:
-            self._timeline.remove(entry)
-        if self._past is not None:
-            self._past.forget(event.item_id)
-        self._outbox.emit(server_events.ItemDeleted(item_id=event.item_id))
-
-    def _is_deleted_unstored(self, item_id: str) -> bool:
-        """Whether this deletes an item again that its response has not stored yet: no error, as for a stored one."""
-        return any(each.pending and each.item.id == item_id for each in self._unstored_deleted)
-
-    async def _mark_deleted(self, event: ItemDelete, entry: ConversationEntry | None) -> None:
-        if "\0" in event.item_id:
-            raise item_not_found(event, event.item_id, "item_id")
         try:
-            await self._journal.delete(event.item_id, entry)
+            await self._journal.delete(event.item_id)
         except ItemNotFound:
-            if entry is None:  # else a reply that could not be stored: only the context has it
-                raise item_not_found(event, event.item_id, "item_id") from None
+            raise item_not_found(event, event.item_id, "item_id") from None
         except SessionClosed:
             raise
         except StoreError as error:
             raise self._not_stored(event, error) from None
+        self._follower.deleted(event.item_id)
+        self._forget(event.item_id)
+        self._outbox.emit(server_events.ItemDeleted(item_id=event.item_id))
+
+    def _forget(self, item_id: str) -> None:
+        if self._past is not None:
+            self._past.forget(item_id)
 
     def _not_stored(self, event: ClientEvent, error: StoreError) -> EventRejected:
         """The rejection of an event that the store cannot do now."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+
+import structlog
 
 from ..config import Settings
 from ..limits.limit import Limit
@@ -10,11 +13,16 @@ from ..protocol.client_events import ClientEvent, ItemCreate
 from ..protocol.errors import MEMORY_FULL
 from ..protocol.items import Item
 from ..sessions.session import Session
-from ..store.errors import SessionClosed
-from ..store.records import ItemDeletion, StoredItem
+from ..store.errors import InvalidRow, ItemNotFound, SessionClosed, StoreError
+from ..store.records import ItemDeletion, StoredResponse, StoredRow
 from ..store.store import Store
+from .rows import row_role
 from .timeline import ConversationEntry, Timeline, bytes_of, text_of
 from .validation import refusal
+
+FIGURES_MAX = 64  # of responses, that wait for a commit while the database is away; older ones are lost
+
+_log = structlog.get_logger(__name__)
 
 
 class Journal:
@@ -36,6 +44,8 @@ class Journal:
         self._settings = settings
         self._count = count
         self._chars = 0
+        self._waiting: deque[StoredResponse] = deque(maxlen=FIGURES_MAX)
+        self._unstored_deleted: list[ConversationEntry] = []  # of the active response, so at most OUTPUT_ITEMS_MAX
         self.closed = False
 
     def check_memory(self, event: ClientEvent, size: int = 0) -> None:
@@ -75,8 +85,10 @@ class Journal:
                 self._timeline.remove(entry)
         return entry
 
-    async def append_reply(self, entries: Sequence[ConversationEntry]) -> None:
+    async def append_reply(self, entries: Sequence[ConversationEntry], figures: StoredResponse) -> bool:
         """Stores a response's items, all or none. They are in the timeline already; the quota was checked at its start.
+
+        Returns whether its figures are stored too: without items there is no commit that they could go with.
 
         Raises `SessionClosed` and other `StoreError`s.
         """
@@ -85,30 +97,77 @@ class Journal:
         for entry in entries:
             entry.pending = False  # from here on, a deletion is a write behind this one
             self._timeline.weigh(entry)
-        await self._store_items(entries)
+        await self._store_items(entries, figures)
+        return bool(entries)
 
-    async def delete(self, item_id: str, entry: ConversationEntry | None) -> None:
-        """Marks an item as deleted. Raises `SessionClosed`, `ItemNotFound` and other `StoreError`s.
+    async def keep(self, figures: StoredResponse) -> None:
+        """Stores figures that went with no items. In an outage they wait for the next ones, or for the session's end.
 
-        entry: the item, where it is in the timeline.
+        Once the session is closed there is nothing to do: what was running is taken with its end.
         """
+        if self.closed:
+            return
+        self._waiting.append(figures)
+        rows = tuple(self._waiting)
+        try:
+            await self._store.append_items(rows, within=self._settings.append_seconds)
+        except InvalidRow as error:
+            _log.error("figures_refused", error=str(error))
+        except StoreError as error:
+            _log.warning("figures_not_stored", error=str(error))
+            return
+        for row in rows:
+            if row in self._waiting:  # not where the session has ended meanwhile
+                self._waiting.remove(row)
+
+    def unkept(self) -> Sequence[StoredResponse]:
+        """The figures that wait for a commit, or are in one."""
+        return tuple(self._waiting)
+
+    async def delete(self, item_id: str) -> None:
+        """Removes an item from the conversation, and marks it as deleted.
+
+        Raises `ItemNotFound`, `SessionClosed` and other `StoreError`s, and then has removed nothing.
+        """
+        entry = self._timeline.get(item_id)
+        if entry is not None and entry.pending:
+            entry.deleted = True  # its response goes on, and stores it as deleted
+            self._unstored_deleted = [each for each in self._unstored_deleted if each.pending] + [entry]
+        elif entry is not None or not self._is_deleted_unstored(item_id):
+            await self._mark_deleted(item_id, entry)
+            entry = self._timeline.get(item_id)  # another session may have edited it meanwhile: that is deleted too
+        if entry is not None:
+            self._timeline.remove(entry)
+
+    def _is_deleted_unstored(self, item_id: str) -> bool:
+        """Whether this deletes an item again that its response has not stored yet: no error, as for a stored one."""
+        return any(each.pending and each.item.id == item_id for each in self._unstored_deleted)
+
+    async def _mark_deleted(self, item_id: str, entry: ConversationEntry | None) -> None:
         self.check_open()
+        if "\0" in item_id:
+            raise ItemNotFound(item_id)
         deletion = ItemDeletion(self._session.session_id, item_id, entry.message_id if entry is not None else None)
-        await self._store.delete_item(deletion, within=self._settings.append_seconds)
+        try:
+            await self._store.delete_item(deletion, within=self._settings.append_seconds)
+        except ItemNotFound:
+            if entry is None:  # else a reply that could not be stored: only the context has it
+                raise
 
     def check_open(self) -> None:
         """Raises `SessionClosed` once the session has ended."""
         if self.closed:
             raise SessionClosed("the session is over")
 
-    def rows(self, entries: Sequence[ConversationEntry]) -> Sequence[StoredItem]:
-        """The entries as rows of this session."""
-        return [entry.stored(self._session.session_id, self._session.conversation_id) for entry in entries]
+    def rows(self, entries: Sequence[ConversationEntry], figures: StoredResponse | None = None) -> list[StoredRow]:
+        """The entries, and the figures of the response that they are of, as rows of this session."""
+        ids = self._session.session_id, self._session.conversation_id
+        rows: list[StoredRow] = [entry.stored(*ids) for entry in entries]
+        return rows if figures is None else [*rows, figures]
 
-    async def _store_items(self, entries: Sequence[ConversationEntry]) -> None:
+    async def _store_items(self, entries: Sequence[ConversationEntry], figures: StoredResponse | None = None) -> None:
         self.check_open()
-        rows = self.rows(entries)
-        if not self._session.spoke and any(row.role == "user" for row in rows):
+        if not self._session.spoke and any(row_role(entry.item) == "user" for entry in entries):
             self._session.user_spoke()  # before the commit: its outcome may stay unknown
-        if rows:  # a failed response may have none
-            await self._store.append_items(rows, within=self._settings.append_seconds)
+        if entries:  # a failed response may have none
+            await self._store.append_items(self.rows(entries, figures), within=self._settings.append_seconds)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ..protocol import server_events
 from ..protocol.items import Item
+from ..store.records import StoredResponse
 from .journal import Journal
 from .timeline import ConversationEntry, NoFreePosition, Timeline, UnknownItem
 
@@ -38,8 +39,8 @@ class ItemSink(Protocol):
         """Gives back a place that was reserved but not used."""
         ...
 
-    async def commit(self, entries: Sequence[ConversationEntry]) -> None:
-        """Returns once the finished items are committed. Raises `StoreError`."""
+    async def commit(self, entries: Sequence[ConversationEntry], figures: StoredResponse) -> bool:
+        """Returns once the finished items are committed, and whether the figures are. Raises `StoreError`."""
         ...
 
     def acknowledge(self, entry: ConversationEntry) -> None:
@@ -71,8 +72,8 @@ class ConversationSink:
     def release(self, entry: ConversationEntry) -> None:
         self._timeline.remove(entry)
 
-    async def commit(self, entries: Sequence[ConversationEntry]) -> None:
-        await self._journal.append_reply(entries)
+    async def commit(self, entries: Sequence[ConversationEntry], figures: StoredResponse) -> bool:
+        return await self._journal.append_reply(entries, figures)
 
     def acknowledge(self, entry: ConversationEntry) -> None:
         if not entry.deleted:
@@ -80,7 +81,7 @@ class ConversationSink:
 
 
 class OutOfBandSink:
-    """Stores nothing: a response outside the conversation appears only in its own events."""
+    """Stores no items: a response outside the conversation appears only in its own events."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -92,7 +93,8 @@ class OutOfBandSink:
 
     def release(self, entry: ConversationEntry) -> None: ...
 
-    async def commit(self, entries: Sequence[ConversationEntry]) -> None:
+    async def commit(self, entries: Sequence[ConversationEntry], figures: StoredResponse) -> bool:
         self._journal.check_open()
+        return False
 
     def acknowledge(self, entry: ConversationEntry) -> None: ...

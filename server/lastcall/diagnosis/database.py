@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..auth.authenticator import Authenticator, require_credentials_unless_loopback
 from ..auth.origins import is_loopback
 from ..config import BadSettings, Settings
@@ -9,17 +11,40 @@ from ..runtime.check import Check, CheckStatus, fail, ok, warn
 from ..store.address import DatabaseAddress
 from ..store.errors import StoreError
 from ..store.postgres import Access, DatabaseUnusable, diagnose, open_store
+from ..store.webhooks.endpoints import EndpointReport, list_endpoints
+from ..webhooks.urls import host_of
+from .meaning import is_wanted
 
 CREDENTIALS = "credentials"
+WEBHOOKS = "webhooks"
 
 
 async def database_checks(settings: Settings, address: DatabaseAddress) -> list[Check]:
     """Changes nothing in the database."""
     checks = [warn("address", *_halves(warning)) for warning in address.warnings]
-    checks += await diagnose(address)
+    checks += await diagnose(address, meaning=is_wanted(settings))
     if not any(check.status is CheckStatus.FAIL for check in checks):
         checks += await _credentials(settings, address, checks)
+        checks += await _webhooks(address)
     return checks
+
+
+async def _webhooks(address: DatabaseAddress) -> list[Check]:
+    """Whether deliveries were given up. None where there are no tables yet."""
+    endpoints: Sequence[EndpointReport] | None = None
+    try:
+        async with open_store(address, access=Access.READ) as store:
+            endpoints = await list_endpoints(store)
+    except* (DatabaseUnusable, StoreError):
+        pass  # the schema's own check says what is missing
+    if endpoints is None:
+        return []
+    failed = [each for each in endpoints if each.failed]
+    if failed:
+        found = f"deliveries were given up: {sum(each.failed for each in failed)}, to {host_of(failed[0].url)}"
+        mend = "lastcall webhooks deliveries --state failed says why; lastcall webhooks retry sends them again"
+        return [warn(WEBHOOKS, found + (f" and {len(failed) - 1} more" if len(failed) > 1 else ""), mend)]
+    return [ok(WEBHOOKS, "nothing was given up" if endpoints else "there are none")]
 
 
 async def _credentials(settings: Settings, address: DatabaseAddress, checks: list[Check]) -> list[Check]:

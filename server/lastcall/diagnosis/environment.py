@@ -12,7 +12,7 @@ from ..runtime.check import Check, ok, warn
 
 ENVIRONMENT = "environment"
 STRAY_VARIABLES = "other_variables"
-OTHERS = ("AGENT_KEY", "CHAT_KEY", "CHAT_URL", "CONFIG")  # that are no settings
+OTHERS = ("AGENT_KEY", "CHAT_KEY", "CHAT_URL", "CONFIG", "OIDC_CLIENT_SECRET")  # that are no settings
 # What Kubernetes sets in every pod beside a service that is called lastcall.
 _OF_KUBERNETES = re.compile(r"(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP)(_(ADDR|PORT|PROTO))?)", re.ASCII)
 NAMES_SHOWN_MAX = 10

@@ -15,6 +15,7 @@ from ..runtime.check import Check, CheckStatus, fail, log_checks, ok, warn
 from ..runtime.secret_files import check_secret_files
 from ..transport.tls import check_certificate
 from .environment import STRAY_VARIABLES, check_environment
+from .meaning import check_extra, is_wanted
 
 DATA = "data_dir"
 FREE_BYTES_MIN = 1 << 30
@@ -28,6 +29,8 @@ def host_checks(settings: Settings, environ: Mapping[str, str]) -> Iterator[Chec
     if certificate is not None:
         yield certificate
     yield socket_allowance(settings).check
+    if not is_wanted(settings):  # else the database's own check says more
+        yield check_extra(settings)
     if settings.database_url is None:
         yield check_data(settings.data_dir)
 

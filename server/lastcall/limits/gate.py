@@ -104,13 +104,13 @@ class Gate:
             self._probe_connections -= 1
 
     def enter_credential(self, principal: Principal) -> Caller | Refusal | None:
-        """The same as `enter_socket` for a WebSocket, by its key or, with a token, by its user.
+        """The same as `enter_socket` for a WebSocket, by its key or, with a token or signed in, by its user.
 
         Open access and the client secrets made by it have only the limits of addresses: None.
         """
         if principal.key_id is not None:
             return self._entered(self._keys.enter(str(principal.key_id)))
-        if principal.scope is not Scope.OPEN and principal.credential_id is None:
+        if principal.vouched or (principal.scope is not Scope.OPEN and principal.credential_id is None):
             return self._entered(self._users.enter(principal.user_id))
         return None
 

@@ -9,13 +9,14 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
+from functools import partial
 from typing import Any, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from .names import add_names, name_lines
+from .names import add_names, always, name_lines
 from .output_queue import flush_output, lines_dropped, queued_output, set_note
 from .redaction import TRACEBACK_CHARS_MAX, VALUE_CHARS_MAX, cut, printable, redact
 
@@ -37,13 +38,16 @@ Level = Literal["debug", "info", "warning", "error"]
 _TRACEBACKS = ("exception", "stack")  # keys of values that may be longer than others
 
 
-def configure(*, json_logs: bool, level: Level) -> None:
-    """Configures structlog and the standard library's logging; a later call replaces the configuration."""
+def configure(*, json_logs: bool, level: Level, fields: Mapping[str, object] | None = None) -> None:
+    """Configures structlog and the standard library's logging; a later call replaces the configuration.
+
+    fields: what every line of this process has, unless it says otherwise.
+    """
     stream = sys.stdout if json_logs else sys.stderr
-    set_note(_json_note if json_logs else _console_note, stream)
+    set_note(partial(_json_note, fields or {}) if json_logs else _console_note, stream)
     output = _TolerantStream(stream)
     least = getattr(logging, level.upper())
-    shared: list[Processor] = [add_names, structlog.processors.add_log_level]
+    shared: list[Processor] = [add_names, *always(fields or {}), structlog.processors.add_log_level]
     render = [*(_json_processors() if json_logs else _console_processors(sys.stderr.isatty())), _redact_line]
     structlog.configure(
         processors=[*shared, *render],
@@ -76,8 +80,8 @@ def json_line(event: str, level: Level = "info", **fields: Any) -> str:
     return str(line)
 
 
-def _json_note(count: int) -> str:
-    return json_line("log_lines_dropped", "warning", count=count)
+def _json_note(fields: Mapping[str, object], count: int) -> str:
+    return json_line("log_lines_dropped", "warning", **fields, count=count)
 
 
 def _console_note(count: int) -> str:

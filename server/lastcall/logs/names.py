@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 _names: ContextVar[Callable[[], Mapping[str, object]] | None] = ContextVar("log_names", default=None)
 
@@ -22,3 +22,12 @@ def add_names(logger: WrappedLogger, method: str, event: EventDict) -> EventDict
     """A processor: the line's own fields come first."""
     names = _names.get()
     return event if names is None else {**names(), **event}
+
+
+def always(fields: Mapping[str, object]) -> Sequence[Processor]:
+    """The processor for fields that every line has; none where there are no fields."""
+
+    def add_fields(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        return {**fields, **event}
+
+    return [add_fields] if fields else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..secret_prefixes import API_KEY, CLIENT_SECRET, KEY, KEY_SHOWN_CHARS, KEY_SUBPROTOCOL, TOKEN
+from ..secret_prefixes import API_KEY, CLIENT_SECRET, KEY, KEY_SHOWN_CHARS, KEY_SUBPROTOCOL, TOKEN, WEBHOOK_SECRET
 
 VALUE_CHARS_MAX = 4_000  # of one value of a line
 TRACEBACK_CHARS_MAX = 8_000
@@ -15,6 +15,7 @@ _USER = re.compile(r"://[^\s:@/?#]*:")
 _PARAMETER = re.compile(r"([?&]password=)[^&\s'\"]*", re.IGNORECASE)
 # Keys, client secrets, and tokens in three parts. Their prefixes stay, and of keys as much as lists show.
 _SECRET = re.compile(rf"\b({KEY}[\w-]{{{KEY_SHOWN_CHARS - len(KEY)}}}|{CLIENT_SECRET})[\w-]{{16,}}")
+_WEBHOOK_SECRET = re.compile(rf"\b({WEBHOOK_SECRET})[\w+/=-]{{16,}}")
 # Begins where a part of a token can begin, and gives nothing back (?>, ++): searching a long word again from each
 # prefix in it would take time that grows with its square.
 _TOKEN = re.compile(rf"(?<![\w-])((?>[\w-]*?\b{TOKEN}))[\w-]{{8,}}+\.[\w-]++\.[\w-]*")
@@ -27,8 +28,8 @@ _CONTROL = re.compile(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\u20
 
 
 def redact(text: str) -> str:
-    """Replaces keys, client secrets, tokens and the passwords of URLs by three asterisks."""
-    without_secrets = _TOKEN.sub(r"\1***", _SECRET.sub(r"\1***", text))
+    """Replaces keys, client secrets, secrets of webhooks, tokens and the passwords of URLs by three asterisks."""
+    without_secrets = _WEBHOOK_SECRET.sub(r"\1***", _TOKEN.sub(r"\1***", _SECRET.sub(r"\1***", text)))
     without_secrets = _KEY_VALUE.sub(r"\1***", _SUBPROTOCOL.sub(r"\1***", without_secrets))
     if "://" in without_secrets and "@" in without_secrets:
         without_secrets = _WORD.sub(_without_password, without_secrets)

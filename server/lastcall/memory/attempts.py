@@ -104,7 +104,7 @@ class Attempts:
             with trio.fail_after(self._settings.memory_seconds):
                 readings = await self._read([claim.transcript for claim in claims.values()])
                 read = [
-                    FinishedMemory(UUID(session_id), reading.memories, reading.passages)
+                    FinishedMemory(UUID(session_id), reading.memories, reading.passages, reading.meanings)
                     for session_id, reading in zip(claims, readings, strict=True)
                     if reading.error is None
                 ]
@@ -126,7 +126,7 @@ class Attempts:
             with trio.fail_after(self._settings.memory_seconds):
                 reading = await self._read_alone(claim)
                 memories = await self._extracted(claim, reading)
-                await self._finish([FinishedMemory(session_id, memories, reading.passages)])
+                await self._finish([FinishedMemory(session_id, memories, reading.passages, reading.meanings)])
         except ModelUnavailable as error:
             seconds = self.outage.begin()
             _log.warning("memory_waits_for_model", session_id=str(session_id), reason=str(error), again_seconds=seconds)

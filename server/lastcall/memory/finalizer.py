@@ -66,23 +66,25 @@ class Finalizer:
         self._closing = False
 
     async def finalize(self, session_id: UUID) -> None:
-        """Finalizes one closed session and returns when that is done; at once where no worker or no model is there.
+        """Finalizes one closed session, and waits as `ask` says."""
+        await self.ask(session_id).wait()
 
-        What is not done here stays pending and is found by a pass. A caller that stops waiting does not stop the work.
+    def ask(self, session_id: UUID) -> trio.Event:
+        """Has one closed session finalized. Never waits.
+
+        Returns an event for when that is done; it is set at once where no worker or no model is there. What is not done
+        then stays pending and is found by a pass. Nobody has to wait for it.
         """
         has_room = self._idle or 0 < len(self._requests) < self._together_max
         if self._draining or not has_room or self._attempts.outage.seconds_left():
             self.announce()
-            return
+            return _set_event()
         request = _Request(session_id)
         self._requests.append(request)
         if len(self._requests) % self._together_max in (0, 1):  # the others are taken up with the first one
             self._idle.unpark()
         self._waiting.add(request.done)
-        try:
-            await request.done.wait()
-        finally:
-            self._waiting.discard(request.done)
+        return request.done
 
     def announce(self) -> None:
         """Has a worker make a pass. Never waits; an announcement that is lost costs one sweep interval."""
@@ -144,6 +146,7 @@ class Finalizer:
         finally:
             for request in taken:
                 request.done.set()
+                self._waiting.discard(request.done)
 
     async def _pass(self) -> bool:
         """Finalizes pending sessions, if there are any."""
@@ -174,6 +177,12 @@ class Finalizer:
         if claims:
             await self._attempts.settle(claims)
         return bool(claims)
+
+
+def _set_event() -> trio.Event:
+    event = trio.Event()
+    event.set()
+    return event
 
 
 @asynccontextmanager

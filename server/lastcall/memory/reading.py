@@ -9,17 +9,20 @@ import msgspec
 import trio
 
 from ..agents.agent import Memory, Transcript
+from ..store.people.meanings import TurnMeaning
 from ..store.records import NO_PASSAGES
 
 
 class Reading(msgspec.Struct, frozen=True):
     """What was found in one transcript.
 
-    passages: a list of `Passage`, for the database: the server need not parse it. error: why it failed, or None.
+    passages: a list of `Passage`, for the database: the server need not parse it. meanings: of its turns, where they
+    are searched by meaning. error: why it failed, or None.
     """
 
     memories: list[Memory] = []
     passages: msgspec.Raw = NO_PASSAGES
+    meanings: list[TurnMeaning] = []
     error: str | None = None
 
 

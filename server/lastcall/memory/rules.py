@@ -75,13 +75,12 @@ class _Reading:
     def _keep(self, item_id: str, facts: Sequence[StatedFact]) -> None:
         self._latest = []
         for fact in facts:
-            words = content_words(fact.quote)
             if fact.slot == "note" and has_secret(fact.quote):
                 continue  # "remember my password": without the secret, nothing is left to know
             op: Literal["add", "close"] = "close" if fact.closes else "add"
+            words = content_words(fact.quote)
             words = ended_words(words) if fact.ended else words
-            memory = Memory(fact.kind, fact.quote, item_id, fact.quote)
-            self._add(replace(memory, slot=fact.slot, words=words, op=op, closes=tuple(fact.closes)))
+            self._add(Memory(fact.kind, fact.quote, item_id, fact.quote, fact.slot, words, op, tuple(fact.closes)))
 
     def _forget(self, item_id: str, sentence: str, what: str) -> None:
         """Whatever is to be forgotten leaves this session at once, and the store is told."""

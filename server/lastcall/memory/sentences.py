@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .facts.grounding import STRAIGHT_APOSTROPHES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SENTENCE_CHARS_MAX = 400  # a longer sentence is no plain fact, and the patterns need a bound
 FULLWIDTH_QUESTION_MARK = "\N{FULLWIDTH QUESTION MARK}"
@@ -45,6 +45,14 @@ def sentences(text: str, *, whole: bool) -> Iterator[tuple[str, str]]:
 def lowered(text: str) -> str:
     """The text in lower case, each character at its place: patterns that ignore case take twice as long to search."""
     return text.replace("\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}", "i").lower()
+
+
+def has_sign(text: str, signs: Sequence[str]) -> bool:
+    """Whether a text has one of the parts that a pattern cannot match without.
+
+    A pattern of many alternatives tries each at every character, and most texts have none of them.
+    """
+    return any(map(text.__contains__, signs))
 
 
 def _spans(line: str) -> Iterator[tuple[int, int]]:

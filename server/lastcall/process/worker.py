@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from ..runtime.service_manager import MESSAGE_END, MICROSECONDS, SUPERVISOR, WATCHDOG_MICROSECONDS
+from ..runtime.service_manager import MESSAGE_END, MICROSECONDS, SUPERVISOR, WATCHDOG_MICROSECONDS, WORKER
 from .inherited import ADMIN, COUNT, FIRST_DESCRIPTOR, NAMES
 
 MESSAGE_BYTES_MAX = 8_192
@@ -115,6 +115,7 @@ def start_worker(slot: int, clients: Sequence[int], admin: Sequence[int], enviro
                 COUNT: str(len(names)),
                 NAMES: ":".join(names),
                 SUPERVISOR: str(FIRST_DESCRIPTOR + len(names)),
+                WORKER: str(slot),
                 WATCHDOG_MICROSECONDS: str(int(STUCK_SECONDS * MICROSECONDS)),
             },
             file_actions=actions,

@@ -55,8 +55,10 @@ CODES: Mapping[str, ErrorCode] = {
     "conversation_not_found": ErrorCode(404, "the user has no such conversation; on the WebSocket, close 1008 follows"),
     "session_not_found": ErrorCode(404, "there is no such session, or it is not the user's"),
     "key_not_found": ErrorCode(404, "there is no such key or client secret"),
+    "webhook_not_found": ErrorCode(404, "there is no such webhook"),
     "missing_api_key": ErrorCode(401, "no key, client secret or token was sent"),
     "invalid_api_key": ErrorCode(401, "the key, client secret or token is wrong, expired or revoked"),
+    "provider_unavailable": ErrorCode(503, "the identity provider does not answer as it should; try again later"),
     "store_unavailable": ErrorCode(503, "the database is unavailable; nothing was acknowledged, try again"),
     "overloaded": ErrorCode(503, "the server has too many HTTP connections or too little memory; try again later"),
     # handshakes and HTTP
@@ -91,6 +93,24 @@ CODES: Mapping[str, ErrorCode] = {
     # failed memory: shown by `lastcall memories`
     "extraction_failed": ErrorCode(500, "a session's memories could not be extracted (`lastcall memories` only)"),
 }
+
+# Codes of responses that fail here; agents of other people may have their own.
+RESPONSE_FAILURES = (
+    "store_unavailable",
+    "agent_error",
+    "agent_timeout",
+    "answer_too_long",
+    "context_too_long",
+    "unknown_tool",
+    "upstream_broken",
+    "upstream_error",
+    "upstream_key_refused",
+    "upstream_model_not_found",
+    "upstream_rate_limited",
+    "upstream_request_refused",
+    "upstream_timeout",
+    "upstream_unreachable",
+)
 
 MEMORY_FULL = "The server is short of memory, and this session holds more than its share; it can hold no more."
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 from uuid import UUID
 
+from ..agents.trace_context import TRACEPARENT
 from ..auth.identity import SUBPROTOCOL, Presented
 from ..auth.proxies import RequestClient, sign_of_proxy
 from ..protocol.endpoint import AZURE_BETA_PATH, AZURE_PATH, MODEL_CHARS_MAX, PATH, REPLAY_ITEMS_MAX
@@ -15,6 +16,7 @@ from ..protocol.errors import RequestRefused
 from ..protocol.ids import parse_public_id
 from ..secret_prefixes import API_KEY
 
+PATHS = (PATH, AZURE_PATH, AZURE_BETA_PATH)
 BETA_HEADER, BETA_VALUE = b"openai-beta", "realtime=v1"
 BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 
@@ -34,6 +36,11 @@ class Admission:
     replay: int = REPLAY_ITEMS_MAX
     beta: RequestRefused | None = None
 
+    @property
+    def traceparent(self) -> str | None:
+        """The trace to which the client says that the session belongs; not checked."""
+        return self.presented.headers.get(TRACEPARENT)
+
 
 def admit(
     target: str,
@@ -51,7 +58,7 @@ def admit(
     # Where a header is repeated the first one counts, as over HTTP.
     fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
     query = dict(parse_qsl(query_text, keep_blank_values=True))  # of a repeated key the last value counts
-    if path not in (PATH, AZURE_PATH, AZURE_BETA_PATH):
+    if path not in PATHS:
         raise RequestRefused("not_found", f"WebSockets are served at {PATH} and {AZURE_PATH} only.")
     if "call_id" in query or query.get("intent") == "transcription":
         raise RequestRefused("invalid_value", "Calls and transcription are not supported: this server is text only.")

@@ -101,17 +101,17 @@ class _Connection:
         admission: Admission,
         principal: Principal,
     ) -> None:
-        self._ws = ws
-        self._stream = stream
+        self._ws, self._stream = ws, stream
         self._services = services
         self._settings = services.settings
         self._tasks = tasks
         self._principal = principal
-        self._model, self._replay = admission.model, admission.replay
+        self._model, self._replay, self._traceparent = admission.model, admission.replay, admission.traceparent
         self._resumes = admission.conversation_id or principal.conversation_id
         self._outbox = Outbox(stream, ws)
         memory = services.gate.memory.account(self._make_room)
         self._session = Session(principal.user_id, self._resumes or new_uuid(), memory)
+        self._session.key_id = principal.key_id
         self._history = History(self._session, services)
         ws.count_bytes(memory.add)
         stream.count_bytes(memory.add)
@@ -120,11 +120,11 @@ class _Connection:
         late = self._reader.stop_as_late
         self._watch = SessionWatch(ws, stream, self._session, self._limits, services.settings, services.timer, late)
         self._instance_id = services.lease.instance_id
-        self._address = admission.presented.address
+        self._names = log_names(self._session, principal, admission.presented.address, self._instance_id)
 
     async def run(self) -> None:
         """The session from its begin to its end."""
-        name_lines(log_names(self._session, self._principal, self._address, self._instance_id))
+        name_lines(self._names)
         self._services.registry.add(self._session)
         self._services.metrics.sessions_active.inc()
         try:
@@ -172,8 +172,9 @@ class _Connection:
         conversation = Conversation(
             self._session,
             opening,
-            agent=self._services.agent,
+            agent=self._services.traces.session_began(self._services.agent, self._names, self._traceparent),
             store=self._services.store,
+            encode=self._services.encode,
             outbox=self._outbox,
             settings=self._settings,
             draining=self._services.draining,
@@ -187,6 +188,7 @@ class _Connection:
         self._reader.start(inbox)
         self._session.say_goodbye_with(self._send_close_frame)
         self._watch.begin()
+        self._services.lease.changes.follow(self._session, conversation.catch_up, resumes=self._resumes is not None)
         return conversation, inbox
 
     async def _begin(self) -> Opening | None:
@@ -208,7 +210,7 @@ class _Connection:
         return None
 
     async def _open(self) -> Opening:
-        store, session, settings = self._services.store, self._session, self._settings
+        services, session, settings = self._services, self._session, self._settings
         if self._resumes is not None:
             if not self._principal.may_enter(self._resumes):
                 raise UnknownConversation
@@ -228,16 +230,14 @@ class _Connection:
 
         async def begin() -> Recollection | None:
             session.began()
-            recalled = await store.begin_session(start, within=within)
+            recalled = await services.store.begin_session(start, within=within)
             session.row_was_stored()
             return recalled
 
-        registry = self._services.registry
-        recollection = await recall(store, registry, session.user_id, settings.recall_memories_max, begin)
         return Opening(
             model=self._model,
             instructions=settings.instructions,
-            known=recollection,
+            known=await recall(services.store, services.registry, session.user_id, settings.recall_memories_max, begin),
             history=self._history.items,
             older=self._history.older,
             # Less than what is loaded: the first of them names the one before it.

@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from ..sessions.session import Session
-from ..store.records import EndReason, SessionEnd, StoredItem
+from ..store.records import EndReason, SessionEnd, StoredRow
 from .services import Services
 
 CLOSED_ALREADY = {EndReason.CLOSED_ELSEWHERE, EndReason.OWNER_DIED}
@@ -49,14 +49,16 @@ class ExitPath:
                 return
             await self._end_session()
             if self._has_memory:
-                await self._close_beside(self._finalize_memory)
+                await self._close_while_finalizing()
             else:
                 await self._close()
         finally:
+            self._services.traces.session_ended(self._session.session_id, self._session.reason or "")
             self._session.left()
 
     def _leave_registry(self) -> None:
         self._services.registry.discard(self._session)
+        self._services.lease.changes.leave(self._session)
         self._services.metrics.sessions_active.dec()
         if self._session.reason is None:
             self._session.stop(EndReason.SERVER_ERROR)
@@ -78,7 +80,7 @@ class ExitPath:
 
     async def _end_row(self) -> None:
         session, services = self._session, self._services
-        unfinished: Sequence[StoredItem] = ()
+        unfinished: Sequence[StoredRow] = ()
         with self._step("take_unfinished"):
             unfinished = session.take_unfinished()
         end = SessionEnd(
@@ -100,7 +102,7 @@ class ExitPath:
         session, metrics = self._session, self._services.metrics
         reason = session.reason or EndReason.SERVER_ERROR
         metrics.end_seconds.observe(trio.current_time() - session.ended)
-        metrics.sessions_ended.labels(reason.value).inc()
+        metrics.sessions_ended.count(reason.value)
         _log.info(
             "session_ended",
             session_id=str(session.session_id),
@@ -122,6 +124,19 @@ class ExitPath:
             seconds = self._services.settings.finalize_seconds
             with self._step("finalize_memory"), trio.move_on_after(seconds, shield=True):
                 await self._services.finalizer.finalize(self._session.session_id)
+
+    async def _close_while_finalizing(self) -> None:
+        """Closes the socket while a worker finalizes this session's memory, and waits for the rest of that budget.
+
+        Not by `_close_beside`: a task and a nursery cost as much as the close itself.
+        """
+        finalized = self._services.finalizer.ask(self._session.session_id)
+        deadline = trio.current_time() + self._services.settings.finalize_seconds
+        try:
+            await self._close()
+        finally:
+            with trio.CancelScope(deadline=deadline, shield=True):
+                await finalized.wait()
 
     async def _close_beside(self, *steps: Callable[[], Awaitable[None]]) -> None:
         """Closes the socket in a task of its own, beside the steps."""

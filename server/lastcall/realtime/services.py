@@ -12,21 +12,34 @@ from ..agents.agent import Agent
 from ..auth.authenticator import Authenticator
 from ..config import Settings
 from ..limits.gate import Gate
+from ..limits.limit import Limit
 from ..memory.finalizer import Finalizer
+from ..memory.meaning.encoder import Encode
 from ..metrics import Metrics
+from ..protocol.errors import RESPONSE_FAILURES
 from ..runtime.conditions import Conditions
 from ..runtime.timer import Timer
 from ..sessions.instance import InstanceLease
-from ..sessions.reconciler import Reconciler
 from ..sessions.registry import Registry
+from ..sessions.upkeep.reconciler import Reconciler
 from ..store.proof import CommitProof
+from ..store.records import EndReason
 from ..store.store import Store
+from ..tracing.traces import Traces
 from ..transport.flusher import Flusher
+
+
+def server_metrics() -> Metrics:
+    """The metrics of a server, with a series for each limit, reason and code from the start."""
+    return Metrics(Limit, EndReason, RESPONSE_FAILURES)
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """All of them outlive the connections."""
+    """All of them outlive the connections.
+
+    encode: of questions, where turns of the past are found by meaning, too.
+    """
 
     lease: InstanceLease
     settings: Settings
@@ -44,6 +57,8 @@ class Services:
     draining_soon: trio.Event = field(default_factory=trio.Event)  # all is served, but load balancers should look away
     draining: trio.Event = field(default_factory=trio.Event)
     conditions: Conditions = field(default_factory=Conditions)
+    encode: Encode | None = None
+    traces: Traces = field(default_factory=Traces)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -8,9 +8,8 @@ from types import coroutine
 from typing import Any, TypeVar
 
 import trio
-from outcome import Value
 
-SPARED_MAX = 8  # checkpoints in a row that do not go through the scheduler
+SPARED_MAX = 32  # checkpoints in a row that do not go through the scheduler
 SPARED_SECONDS = 0.0005  # for which a task may go on like that
 
 T = TypeVar("T")
@@ -25,6 +24,15 @@ def _what_checkpoints_yield() -> object:
 
 
 _CHECKPOINT = _what_checkpoints_yield()
+
+
+class _GoOn:
+    """What a spared checkpoint gets: an outcome of nothing, like Trio's `Value(None)`, which is good for one use."""
+
+    def unwrap(self) -> None: ...
+
+
+_GO_ON = _GoOn()
 
 
 @coroutine
@@ -43,7 +51,7 @@ def sparing(work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
             for _ in range(SPARED_MAX):
                 if asked is not _CHECKPOINT or trio.current_time() >= until:
                     break
-                asked = work.send(Value(None))
+                asked = work.send(_GO_ON)
             try:
                 go_on = partial(work.send, (yield asked))
             except BaseException as error:  # noqa: BLE001 - the work's, whatever it is

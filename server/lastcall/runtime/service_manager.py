@@ -12,6 +12,7 @@ import trio
 
 NOTIFY, WATCHDOG_MICROSECONDS, WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
 SUPERVISOR = "LASTCALL_SUPERVISOR_FD"  # of a worker: its end of a pair of sockets
+WORKER = "LASTCALL_WORKER"  # its number among the workers, from 1
 BEATS = 3  # within the time after which the manager would think that the loop is stuck
 MICROSECONDS = 1_000_000
 MESSAGE_END = "\n\n"  # to systemd, an empty line says nothing
@@ -24,15 +25,22 @@ class ServiceManager:
         channel: A connected socket; None: there is no manager.
         watchdog_seconds: Without a sign of life for so long, the manager ends the process. None: it does not look.
         supervised: Whether the manager is the supervisor of workers, whose end the socket tells.
+        worker: Which of the workers this is, from 1; None: it is none.
     """
 
     def __init__(
-        self, channel: socket.socket | None = None, watchdog_seconds: float | None = None, *, supervised: bool = False
+        self,
+        channel: socket.socket | None = None,
+        watchdog_seconds: float | None = None,
+        *,
+        supervised: bool = False,
+        worker: int | None = None,
     ) -> None:
         self._channel = channel
         self._beat_seconds = None if watchdog_seconds is None else watchdog_seconds / BEATS
         self._next_beat = 0.0
         self.supervised = supervised
+        self.worker = worker
 
     def ready(self, status: str, **fields: str) -> None:
         """The server takes connections. fields: for a supervisor; systemd ignores them."""
@@ -73,7 +81,7 @@ class ServiceManager:
 
 def service_manager(environ: MutableMapping[str, str]) -> ServiceManager:
     """The manager that the environment names. The variables are removed: they are not meant for our children."""
-    path, number = environ.pop(NOTIFY, ""), environ.pop(SUPERVISOR, "")
+    path, number, worker = environ.pop(NOTIFY, ""), environ.pop(SUPERVISOR, ""), environ.pop(WORKER, "")
     microseconds, pid = environ.pop(WATCHDOG_MICROSECONDS, ""), environ.pop(WATCHDOG_PID, "")
     watched = microseconds.isdigit() and pid in ("", str(os.getpid()))
     seconds = int(microseconds) / MICROSECONDS if watched else None
@@ -81,7 +89,7 @@ def service_manager(environ: MutableMapping[str, str]) -> ServiceManager:
         channel = socket.socket(fileno=int(number))
         channel.set_inheritable(False)
         channel.setblocking(False)
-        return ServiceManager(channel, seconds, supervised=True)
+        return ServiceManager(channel, seconds, supervised=True, worker=int(worker) if worker.isdigit() else None)
     if not path.startswith(("/", "@")):
         return ServiceManager()
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

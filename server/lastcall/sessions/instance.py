@@ -14,11 +14,13 @@ import trio
 
 from .. import __version__
 from ..config import Settings
+from ..metrics import Metrics
 from ..runtime.host import host_id, process_started
 from ..store.errors import StoreError
 from ..store.lease import LeaseConnection
 from ..store.records import EndReason, Instance
 from ..store.store import Store
+from .changes import Changes
 from .death import GAP_SECONDS
 from .registry import Registry
 
@@ -40,15 +42,18 @@ class InstanceLease:
 
     Attributes:
         instance_id: Changes when a lease is lost. A session keeps the one that it began under.
+        changes: Of other sessions in the conversations of this server's; heard on the lease connection.
         guarded: Set when the lease is renewed on its own connection for the first time.
     """
 
-    def __init__(self, store: Store, settings: Settings, registry: Registry) -> None:
+    def __init__(self, store: Store, settings: Settings, registry: Registry, metrics: Metrics | None = None) -> None:
         self._store = store
         self._settings = settings
         self._registry = registry
+        self._metrics = metrics or Metrics()
         self._renewed_at = self._guarded_at = -inf
         self.trouble = ""
+        self.changes = Changes(store)
         self.host_id = host_id()
         self.instance_id = uuid4()
         self.guarded = trio.Event()
@@ -56,7 +61,12 @@ class InstanceLease:
     @property
     def held(self) -> bool:
         """Whether the lease was renewed of late, on whatever connection."""
-        return trio.current_time() - self._renewed_at <= GAP_SECONDS
+        return self.age_seconds <= GAP_SECONDS
+
+    @property
+    def age_seconds(self) -> float:
+        """Since the lease was last renewed; infinite where it never was."""
+        return trio.current_time() - self._renewed_at
 
     async def register(self) -> None:
         """Registers this process as a new instance."""
@@ -89,9 +99,12 @@ class InstanceLease:
         while True:
             try:
                 async with self._store.open_lease_connection(self.instance_id) as connection:
+                    connection.hear_changes_with(self.changes.changed)
+                    self.changes.heard_nothing()
                     await self._renew(connection)
                 until_lost.cancel()
             except StoreError as error:
+                self._metrics.lease_connections_lost.inc()
                 self._note_trouble(error)
             lost_at = max(lost_at, self._guarded_at)
             hopeless = trio.current_time() - lost_at > self._settings.lease_seconds
@@ -125,6 +138,7 @@ class InstanceLease:
                     until_lost.cancel()
                 self._renewed_at = trio.current_time()
                 self._stop_sessions(await self._closed_meanwhile(self._store))
+                self.changes.heard_nothing()
             except StoreError as error:
                 self._note_trouble(error)
 
@@ -151,6 +165,7 @@ class InstanceLease:
 
     async def _start_anew(self) -> None:
         """Stops all sessions, since whoever declared this instance dead closed their rows, and registers a new one."""
+        self._metrics.leases_lost.inc()
         _log.error("lease_lost", instance_id=str(self.instance_id), sessions=len(self._registry))
         self._renewed_at = self._guarded_at = -inf
         for session in self._registry:
@@ -164,6 +179,10 @@ class InstanceLease:
             else:
                 _log.info("instance_started_anew", instance_id=str(self.instance_id))
                 return
+
+    def log_start(self) -> None:
+        """To be called once the server takes connections: `ready` is the first line of its log."""
+        _log.info("instance_started", instance_id=str(self.instance_id), version=__version__, pid=os.getpid())
 
     async def wait_held(self) -> None:
         """Returns once the lease is held, on a connection of its own.
@@ -181,14 +200,18 @@ class InstanceLease:
 
 
 @asynccontextmanager
-async def open_instance(store: Store, settings: Settings, registry: Registry) -> AsyncIterator[InstanceLease]:
+async def open_instance(
+    store: Store, settings: Settings, registry: Registry, metrics: Metrics
+) -> AsyncIterator[InstanceLease]:
     """Takes this process's lease, keeps it until the block is left, and then marks the instance as stopped.
 
     Raises:
         StoreError: The instance could not be registered.
         LeaseNotHeld: Its lease could not be taken.
     """
-    lease = InstanceLease(store, settings, registry)
+    lease = InstanceLease(store, settings, registry, metrics)
+    metrics.lease_held.set_function(lambda: lease.held)
+    metrics.lease_age.set_function(lambda: lease.age_seconds)
     await lease.register()
     async with trio.open_nursery() as services:
         services.start_soon(lease.keep)

@@ -9,7 +9,7 @@ import trio
 
 from ..limits.memory import MemoryAccount
 from ..protocol.ids import new_uuid, public_id
-from ..store.records import EndReason, StoredItem
+from ..store.records import EndReason, StoredRow
 from .close_codes import CLOSE_CODES
 
 
@@ -25,8 +25,8 @@ class Session:
 
     Attributes:
         scope: Everything that the session does runs inside it. Only the exit path runs after it.
-        started: When the session was created, on Trio's clock (seconds).
-        memory: What it holds in memory.
+        started: When it was created, on Trio's clock (seconds). memory: What it holds in memory.
+        key_id: The key that opened it, by itself or by its client secret.
     """
 
     __slots__ = (
@@ -44,6 +44,7 @@ class Session:
         "_stop_responses",
         "_unfinished",
         "conversation_id",
+        "key_id",
         "memory",
         "scope",
         "session_id",
@@ -52,19 +53,18 @@ class Session:
     )
 
     def __init__(self, user_id: str, conversation_id: UUID, memory: MemoryAccount | None = None) -> None:
-        self.user_id = user_id
+        self.user_id, self.conversation_id = user_id, conversation_id
+        self.key_id: UUID | None = None
         self.memory = memory or MemoryAccount()
-        self.conversation_id = conversation_id
         self.session_id = new_uuid()
         self.started = self._ended = trio.current_time()
         self.scope = trio.CancelScope()
-        self._has_row = self._row_stored = self._row_closed = False
-        self._spoke = self._has_left = False
+        self._has_row = self._row_stored = self._row_closed = self._spoke = self._has_left = False
         self._responses = 0
         self._answered: trio.Event | None = None  # where somebody waits until no response is running
-        self._stop_responses: Callable[[], Sequence[StoredItem]] | None = None
+        self._stop_responses: Callable[[], Sequence[StoredRow]] | None = None
         self._send_close_frame: Callable[[], None] | None = None
-        self._unfinished: Sequence[StoredItem] | None = None
+        self._unfinished: Sequence[StoredRow] | None = None
         self._reason: EndReason | None = None
         self._close_code: int | None = None
 
@@ -142,8 +142,8 @@ class Session:
         self._refuse_if(not self._has_row, "it has no row")
         self._row_stored = True
 
-    def stop_responses_with(self, stop_responses: Callable[[], Sequence[StoredItem]]) -> None:
-        """Sets what `take_unfinished` calls: it stops all responses and returns their unfinished items.
+    def stop_responses_with(self, stop_responses: Callable[[], Sequence[StoredRow]]) -> None:
+        """Sets what `take_unfinished` calls: it stops all responses and returns their unfinished items and figures.
 
         A shutdown may have taken them while the begin was under way: then there will be no responses at all.
 
@@ -218,7 +218,7 @@ class Session:
             self._close_code = close_code if close_code is not None else CLOSE_CODES.get(reason)
             self._ended = max(self.started, ended if ended is not None else trio.current_time())
 
-    def take_unfinished(self) -> Sequence[StoredItem]:
+    def take_unfinished(self) -> Sequence[StoredRow]:
         """Stops all responses for good and returns what must still be stored of them: the same answer each time."""
         if self._unfinished is None:
             self._unfinished = tuple(self._stop_responses()) if self._stop_responses is not None else ()

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 from uuid import UUID, uuid4
+
+# How a credential is shown: in a header or the like, in a link that is traded for a cookie, or as that cookie.
+Form = Literal["bearer", "link", "cookie"]
+# Who vouches for the user of a client secret: a backend with a key, an operator, the identity provider.
+Origin = Literal["backend", "operator", "provider"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +30,8 @@ class Credential:
     conversation_id: UUID | None = None
     session: str = "{}"
     seconds_left: float | None = field(default=None, compare=False)
+    form: Form = "bearer"
+    origin: Origin = field(default="backend", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +42,7 @@ class ClientSecret:
     session: initial configuration of its sessions, as JSON of the protocol's session.
     secret_hash: SHA-256 of the secret that the client is given.
     seconds: until it expires.
+    form: how it is shown. origin: who vouches for the user.
     """
 
     secret_id: UUID = field(default_factory=uuid4)
@@ -42,4 +51,14 @@ class ClientSecret:
     conversation_id: UUID | None
     session: str
     secret_hash: bytes
-    seconds: int
+    seconds: float
+    form: Form = "bearer"
+    origin: Origin = "backend"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignIn:
+    """A browser that is signed in. seconds: until its cookie expires."""
+
+    user_id: str
+    seconds: float

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, TypeAlias
 from uuid import UUID
 
 from .records import Instance, Suspect
+
+Changed: TypeAlias = Callable[[UUID, Sequence[UUID] | None], object]
+"""Called with a session, and the messages that others have stored or deleted; None: too many to list."""
 
 
 class LeaseConnection(Protocol):
@@ -41,6 +44,10 @@ class LeaseConnection(Protocol):
 
         None: there were too many to list; ask `closed_among` about all.
         """
+        ...
+
+    def hear_changes_with(self, changed: Changed) -> None:
+        """Sets what is called when another session of its conversation has changed an item; it must not raise."""
         ...
 
     async def news(self) -> None:

@@ -1,4 +1,4 @@
-"""Reads `queries.sql` and `operators/operators.sql`, as statements by name, and `schema.sql`."""
+"""Reads `queries.sql` and those of `operators/` and `webhooks/`, by name; and `schema.sql`, `meanings.sql`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def load_queries(text: str) -> dict[str, str]:
     return {name: body.strip().removesuffix(";") for name, body in zip(names, bodies, strict=True)}
 
 
-_FILES = ("queries.sql", "operators/operators.sql")
+_FILES = ("queries.sql", "operators/operators.sql", "webhooks/webhooks.sql")
 QUERIES = load_queries("\n".join((files(__package__) / name).read_text() for name in _FILES))
 SCHEMA = (files(__package__) / "schema.sql").read_text()
 SCHEMA_DIGEST = hashlib.sha256(SCHEMA.encode()).hexdigest()
+MEANINGS = (files(__package__) / "meanings.sql").read_text()
+MEANINGS_DIGEST = hashlib.sha256(MEANINGS.encode()).hexdigest()

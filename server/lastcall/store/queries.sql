@@ -210,6 +210,30 @@ SELECT message_id, session_id, conversation_id, item_id, position, role, content
              ORDER BY position DESC, message_id DESC LIMIT $4) page
 ) page WHERE bytes_before <= $5 ORDER BY position DESC, message_id DESC;
 
+-- name: share_conversation
+-- `alone`, `held` or `shared`: see the function in schema.sql.
+SELECT share_conversation($1) AS outcome;
+
+-- name: shared_among
+SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($1::uuid[]) AND is_active AND shared;
+
+-- name: changed_items
+-- Of the messages $2, in order. A deleted one comes without its text. $3: as in items_after.
+SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name, deleted
+  FROM (SELECT *, sum(octet_length(content)) OVER (ORDER BY position, message_id) - octet_length(content) AS bytes_before
+          FROM (SELECT message_id, session_id, conversation_id, item_id, position, role, status, kind, call_id, name,
+                       deleted_at IS NOT NULL AS deleted, CASE WHEN deleted_at IS NULL THEN content ELSE '' END AS content
+                  FROM messages WHERE message_id = ANY ($2::uuid[]) AND conversation_id = $1) asked) page
+ WHERE bytes_before <= $3 ORDER BY position, message_id;
+
+-- name: item_keys
+SELECT position, message_id, item_id FROM messages
+ WHERE conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) > ($2, $3)
+ ORDER BY position, message_id LIMIT $4;
+
+-- name: deleted_among
+SELECT message_id FROM messages WHERE message_id = ANY ($1::uuid[]) AND deleted_at IS NOT NULL;
+
 -- name: list_conversations
 -- Newest first. $2: the conversation after which to continue, or NULL. $4: words that the title or what was said has to
 -- contain, in whatever case, or NULL. Looked through are the newest $5 conversations, of each the newest $6 messages, of
@@ -254,55 +278,14 @@ SELECT NOT EXISTS (SELECT FROM free) AS held FROM mine;
 SELECT delete_conversation($1, $2) AS outcome;
 
 -- name: claim_memory
--- SKIP LOCKED: two servers at the same time claim different sessions. An attempt counts when it begins, so that a
--- transcript that crashes its server is not retried forever. Returns the messages of each session, without function
--- calls and deleted items; for a session without messages, one row with NULLs.
--- $3: NULL, or the only sessions to claim: found by their keys, however long the queue is.
--- $4: the longest wait in seconds, of a claim or a back-off. What is due later than that, or was never tried and is due
--- later than now, was due before the clock was set back. It is looked for where nothing else is due.
--- $5: bytes of what was said in the sessions that are claimed together; one that has more of them is claimed alone.
+-- $1: sessions at most. $2: seconds that a claim lasts. $3: NULL, or the only sessions to claim. $4: the longest wait in
+-- seconds, of a claim or a back-off. $5: bytes of what was said in the sessions that are claimed together.
 -- unhurried: nobody was told of a claim, nor of what finish_memory stores, and the work is found again where a crash of
 -- the database takes it back. So neither waits for the disk, nor for a standby; what comes later takes them along.
 WITH unhurried AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true)
-), oldest AS MATERIALIZED (
-    SELECT session_id, memory_due_at FROM conversation_sessions
-     WHERE $3::uuid[] IS NULL AND memory_status = 'pending' AND memory_due_at <= now()
-     ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED
-), stranded AS MATERIALIZED (
-    SELECT session_id, memory_due_at FROM conversation_sessions
-     WHERE $3::uuid[] IS NULL AND NOT EXISTS (SELECT FROM oldest) AND memory_status = 'pending' AND memory_due_at > now()
-       AND (memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => $4))
-     ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED
-), these AS MATERIALIZED (
-    SELECT session_id, memory_due_at
-      FROM (SELECT session_id, memory_due_at, memory_status, memory_attempts FROM conversation_sessions
-             WHERE session_id = ANY ($3::uuid[]) LIMIT $1 FOR UPDATE SKIP LOCKED) asked
-     WHERE memory_status = 'pending'
-       AND (memory_due_at <= now() OR memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => $4))
-), free AS MATERIALIZED (
-    SELECT * FROM oldest UNION ALL SELECT * FROM stranded UNION ALL SELECT * FROM these
-), item AS MATERIALIZED ( -- by an array of keys, and nothing else: any other plan may read all messages
-    SELECT session_id, kind, role, content, item_id, position, created_at, deleted_at FROM messages
-     WHERE session_id = ANY (ARRAY (SELECT session_id FROM free))
-), said AS MATERIALIZED (
-    SELECT * FROM item WHERE kind = 'message' AND deleted_at IS NULL
-), fitting AS MATERIALIZED (
-    SELECT session_id FROM (
-        SELECT session_id, row_number() OVER queue AS number, sum(bytes) OVER queue AS bytes
-          FROM free LEFT JOIN (SELECT session_id, sum(octet_length(content)) AS bytes FROM said GROUP BY 1) size
-               USING (session_id)
-        WINDOW queue AS (ORDER BY memory_due_at, session_id ROWS UNBOUNDED PRECEDING)) queued
-     WHERE number = 1 OR coalesce(bytes, 0) <= $5
-), claimed AS (
-    UPDATE conversation_sessions s
-       SET memory_due_at = now() + make_interval(secs => $2), memory_attempts = memory_attempts + 1
-     WHERE session_id = ANY (ARRAY (SELECT session_id FROM fitting))
-    RETURNING session_id, user_id, memory_attempts
 )
-SELECT session_id, claimed.user_id, memory_attempts, role, content, item_id
-  FROM unhurried CROSS JOIN claimed LEFT JOIN said USING (session_id)
- ORDER BY session_id, position, created_at;
+SELECT claimed.* FROM unhurried, claim_memories($1, $2, $3, $4, $5) claimed;
 
 -- name: finish_memory
 -- unhurried: as in claim_memory. $1: a list of `FinishedMemory`. $2: seconds that a memory is kept after it was said;
@@ -365,6 +348,13 @@ SELECT message_id, item_id, position, kind, role, content, call_id, name, status
 -- name: export_sessions
 SELECT session_id, conversation_id, session_start, session_end, duration_seconds, end_reason, original_id, imported_from
   FROM conversation_sessions WHERE user_id = $1 ORDER BY session_start, session_id;
+
+-- name: export_responses
+-- A page of what the answers to $1 took, behind the session $2 and response $3.
+SELECT session_id, response_id, started_at, first_at, ended_at, outcome, reason, agent, model, input_tokens, output_tokens,
+       cached_tokens
+  FROM agent_responses WHERE user_id = $1 AND (session_id, response_id) > ($2, $3)
+ ORDER BY session_id, response_id LIMIT $4;
 
 -- name: export_memories
 SELECT memory_id, kind, slot, content, quote, valid_from, created_at, updated_at, edited_at, expires_at,
@@ -468,10 +458,10 @@ SELECT EXISTS (SELECT FROM api_keys) AS found;
 -- A client secret that was created more than $2 seconds in the future was created before the clock was set back: how old
 -- it is cannot be told, and it would be valid for longer than it was made for.
 SELECT key_id AS credential_id, key_id, subject AS user_id, scope, NULL::uuid AS conversation_id, '{}' AS session,
-       NULL::double precision AS seconds_left
+       NULL::double precision AS seconds_left, 'bearer' AS form, 'operator' AS origin
   FROM api_keys WHERE secret_hash = $1 AND revoked_at IS NULL
 UNION ALL
-SELECT secret_id, key_id, user_id, 'client', conversation_id, session, extract(epoch FROM expires_at - now())
+SELECT secret_id, key_id, user_id, 'client', conversation_id, session, extract(epoch FROM expires_at - now()), form, origin
   FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now()
    AND created_at < now() + make_interval(secs => $2);
 
@@ -488,8 +478,9 @@ WITH parent AS MATERIALIZED (
                SELECT FROM conversation_sessions s WHERE s.credential_id = c.secret_id AND s.is_active)
          ORDER BY expires_at LIMIT 10 FOR UPDATE SKIP LOCKED)
 ), made AS (
-    INSERT INTO client_secrets (secret_id, key_id, user_id, conversation_id, session, secret_hash, expires_at)
-    SELECT $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7)
+    INSERT INTO client_secrets
+           (secret_id, key_id, user_id, conversation_id, session, secret_hash, expires_at, form, origin)
+    SELECT $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7), $8, $9
      WHERE ($2::uuid IS NULL OR EXISTS (SELECT FROM parent))
        AND ($4::uuid IS NULL OR EXISTS (
            SELECT FROM conversations WHERE conversation_id = $4 AND user_id = $3::text AND removed_at IS NULL))
@@ -498,6 +489,43 @@ WITH parent AS MATERIALIZED (
 SELECT (SELECT extract(epoch FROM expires_at)::bigint FROM made) AS expires_at,
        $2::uuid IS NULL OR EXISTS (SELECT FROM api_keys WHERE key_id = $2 AND revoked_at IS NULL) AS allowed,
        $2::uuid IS NOT NULL AND NOT EXISTS (SELECT FROM parent) AS held;
+
+-- name: trade_secret
+-- A link, once, or a client secret, for a cookie. $1: its hash, $2: as $2 of `find_credential`, $3: the cookie's id,
+-- $4: its hash, $5: seconds that a link's cookie is valid; a client secret's is valid for as long as that one. A secret
+-- that was made without a key is none: the first key shuts it out. Neither its row nor its key's can be revoked
+-- meanwhile; held: one of them is locked. user_id NULL: not traded, for that or because there is no such secret.
+WITH wanted AS MATERIALIZED (
+    SELECT secret_id, key_id FROM client_secrets
+     WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now()
+       AND created_at < now() + make_interval(secs => $2)
+       AND (form = 'link' OR form = 'bearer' AND key_id IS NOT NULL)
+), parent AS MATERIALIZED (
+    SELECT key_id FROM api_keys WHERE key_id = (SELECT key_id FROM wanted) AND revoked_at IS NULL
+       FOR SHARE SKIP LOCKED
+), locked AS MATERIALIZED (
+    SELECT c.* FROM client_secrets c WHERE secret_id = (SELECT secret_id FROM wanted) AND revoked_at IS NULL
+       AND (key_id IS NULL OR EXISTS (SELECT FROM parent))
+       FOR NO KEY UPDATE SKIP LOCKED
+), used AS (
+    UPDATE client_secrets SET revoked_at = now()
+     WHERE secret_id = (SELECT secret_id FROM locked WHERE form = 'link')
+), made AS (
+    INSERT INTO client_secrets
+           (secret_id, key_id, user_id, conversation_id, session, secret_hash, expires_at, form, origin, link_id)
+    SELECT $3, key_id, user_id, conversation_id, session, $4,
+           CASE form WHEN 'link' THEN now() + make_interval(secs => $5) ELSE expires_at END, 'cookie', origin, secret_id
+      FROM locked
+    RETURNING user_id, extract(epoch FROM expires_at - now()) AS seconds_left
+)
+SELECT (SELECT user_id FROM made) AS user_id, (SELECT seconds_left FROM made) AS seconds_left,
+       EXISTS (SELECT FROM wanted) AND NOT EXISTS (SELECT FROM made) AS held;
+
+-- name: sign_out
+-- Its sessions end with it.
+UPDATE client_secrets SET revoked_at = now()
+ WHERE secret_hash = $1 AND form = 'cookie' AND revoked_at IS NULL
+RETURNING secret_id;
 
 -- name: finish_revocations
 -- A revocation is finished once a pass finds no session of its credential left. Rows that are locked are left for the
@@ -542,8 +570,19 @@ SELECT session_id, conversation_id, user_id, state, session_start, session_end, 
  ORDER BY session_start DESC LIMIT $5;
 
 -- name: daily_stats
-SELECT date, total_sessions, avg_duration, still_active, memory_pending, memory_failed
-  FROM daily_session_stats WHERE date > current_date - $1::integer ORDER BY date DESC;
+-- From $1 until before $2, both at midnight in UTC, as our connections count days. Sessions by their start, answers by
+-- their end.
+WITH used AS (
+    SELECT (ended_at AT TIME ZONE 'UTC')::date AS date, count(*) AS answers,
+           sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens
+      FROM agent_responses WHERE ended_at >= $1 AND ended_at < $2 GROUP BY 1
+)
+SELECT date, coalesce(total_sessions, 0) AS total_sessions, avg_duration, coalesce(still_active, 0) AS still_active,
+       coalesce(memory_pending, 0) AS memory_pending, coalesce(memory_failed, 0) AS memory_failed,
+       coalesce(answers, 0) AS answers, input_tokens, output_tokens
+  FROM (SELECT * FROM daily_session_stats
+         WHERE date >= ($1::timestamptz AT TIME ZONE 'UTC')::date AND date < ($2::timestamptz AT TIME ZONE 'UTC')::date
+  ) sessions FULL JOIN used USING (date) ORDER BY date DESC;
 
 -- name: list_orphans
 SELECT session_id, conversation_id, user_id, instance_id, hostname, pid, session_start, owner_last_seen, hours_active

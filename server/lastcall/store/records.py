@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from uuid import UUID, uuid4
 
 from ..agents.recalled import RecalledTurn
+from .conversations.responses import StoredResponse as StoredResponse
 from .people.memories import NO_PASSAGES as NO_PASSAGES
 from .people.memories import FinishedMemory as FinishedMemory
 from .people.memories import LastTalk
@@ -130,6 +131,14 @@ class StoredItem:
     deleted: bool = False
     stored_at: float | None = field(default=None, compare=False)
 
+    @property
+    def key(self) -> UUID:
+        """What names its row."""
+        return self.message_id
+
+
+StoredRow: TypeAlias = StoredItem | StoredResponse  # what a session writes of its conversation
+
 
 @dataclass(frozen=True, slots=True)
 class ItemDeletion:
@@ -165,7 +174,7 @@ class SessionEnd:
     """The end of a session.
 
     ended: on this process's monotonic clock, `trio.current_time()`.
-    unfinished: items that were not stored by then.
+    unfinished: items and figures of responses that were not stored by then.
     """
 
     session_id: UUID
@@ -173,7 +182,7 @@ class SessionEnd:
     ended: float
     reason: EndReason
     close_code: int | None
-    unfinished: Sequence[StoredItem] = ()
+    unfinished: Sequence[StoredRow] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,10 @@ class SessionReport:
 
 @dataclass(frozen=True, slots=True)
 class DayReport:
-    """The sessions that began on one day. avg_duration: seconds, of those that have ended."""
+    """The sessions that began on one day, in UTC, and the answers that ended on it.
+
+    avg_duration: seconds, of sessions that have ended. Tokens None: no model reported any.
+    """
 
     date: date
     total_sessions: int
@@ -62,6 +65,9 @@ class DayReport:
     still_active: int
     memory_pending: int
     memory_failed: int
+    answers: int
+    input_tokens: int | None
+    output_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +154,9 @@ async def list_sessions(
     return reports_of(SessionReport, await store.fetch("list_sessions", user, states, reason, since_seconds, limit))
 
 
-async def daily_stats(store: Rows, days: int) -> list[DayReport]:
-    """Returns a report per day with sessions, for the last `days` days including today, newest first."""
-    return reports_of(DayReport, await store.fetch("daily_stats", days))
+async def daily_stats(store: Rows, since: datetime, until: datetime) -> list[DayReport]:
+    """Returns a report per day with sessions or answers, newest first. since, until: midnights in UTC."""
+    return reports_of(DayReport, await store.fetch("daily_stats", since, until))
 
 
 async def find_orphans(store: Rows, *, hours: float, alert_above: int, limit: int) -> OrphansReport:

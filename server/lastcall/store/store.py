@@ -10,9 +10,10 @@ from typing import Protocol
 from uuid import UUID
 
 from .conversations.seam import ConversationStore
-from .credentials import ClientSecret, Credential
+from .credentials import ClientSecret, Credential, SignIn
 from .lease import InstanceStore
 from .operators.census import CensusStore
+from .people.meanings import MeaningResult
 from .people.store import PeopleStore
 from .records import (
     FinishedMemory,
@@ -23,7 +24,7 @@ from .records import (
     SearchResult,
     SessionEnd,
     SessionStart,
-    StoredItem,
+    StoredRow,
 )
 from .reports import Rows
 
@@ -61,15 +62,15 @@ class Store(InstanceStore, ConversationStore, PeopleStore, CensusStore, Rows, Pr
         """
         ...
 
-    async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
-        """Commits items, all or none.
+    async def append_items(self, items: Sequence[StoredRow], *, within: float) -> None:
+        """Commits items, all or none, and figures of responses: these also where the session's row is closed.
 
         Args:
-            items: At least one, all of one session.
+            items: At least one row, all of one session. Figures of a session that is deleted are not kept.
             within: Seconds after which the caller gives up; whether the items were committed is then unknown.
 
         Raises:
-            SessionClosed: The session's row is closed.
+            SessionClosed: The session's row is closed, and there are items.
             ItemExists: The conversation has another item with such an id that is not deleted.
             InvalidRow: The database refused the data.
         """
@@ -96,7 +97,7 @@ class Store(InstanceStore, ConversationStore, PeopleStore, CensusStore, Rows, Pr
         """
         ...
 
-    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Collection[UUID]:
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredRow]) -> Collection[UUID]:
         """Ends all active sessions of an instance in one statement, with reason `shutdown`.
 
         They ended now, however long the commit takes, or with an item that was stored later than that. Ends that are
@@ -104,7 +105,7 @@ class Store(InstanceStore, ConversationStore, PeopleStore, CensusStore, Rows, Pr
 
         Args:
             instance_id: The instance.
-            unfinished: Items of these sessions that are not stored yet; they are committed before.
+            unfinished: Items and figures of these sessions that are not stored yet; they are committed before.
 
         Returns:
             The sessions that it ended.
@@ -130,6 +131,30 @@ class Store(InstanceStore, ConversationStore, PeopleStore, CensusStore, Rows, Pr
         Raises:
             CredentialRevoked: The key that creates it was revoked.
             InvalidRow: The user has no such conversation.
+        """
+        ...
+
+    async def trade_secret(
+        self, secret_hash: bytes, cookie_id: UUID, cookie_hash: bytes, *, link_seconds: float
+    ) -> SignIn | None:
+        """Signs a browser in: trades a link, which can be done once, or a client secret, for a cookie.
+
+        Args:
+            secret_hash: SHA-256 of the link's secret, or of the client secret.
+            cookie_id: The cookie's id.
+            cookie_hash: SHA-256 of the cookie.
+            link_seconds: For which a link's cookie is valid; a client secret's expires with that one.
+
+        Returns:
+            Who is signed in; None where the secret is wrong, expired, revoked or used, or was made without a key.
+        """
+        ...
+
+    async def sign_out(self, cookie_hash: bytes) -> bool:
+        """Revokes a cookie, which ends its sessions on all servers.
+
+        Returns:
+            Whether it was valid.
         """
         ...
 
@@ -196,6 +221,19 @@ class Store(InstanceStore, ConversationStore, PeopleStore, CensusStore, Rows, Pr
             words: Each with its text and its other key, as in `memory.search.words.Word`.
             stemmer: Of the question's language, as PostgreSQL names it; None where it is not known.
             passages_max: The number of passages that are returned, those that could hold the best turns.
+        """
+        ...
+
+    async def search_meanings(
+        self, user_id: str, vector: str, among: Collection[int], passages_max: int
+    ) -> MeaningResult:
+        """Looks for turns that mean what a question means; only where they are searched by meaning.
+
+        Args:
+            user_id: The user; nobody else's turns are found.
+            vector: The question's: see `memory.meaning.encoder.Encoder`.
+            among: Passages that are returned in any case, as far as they have meanings.
+            passages_max: The number of further passages, those with the nearest turns.
         """
         ...
 

@@ -12,12 +12,14 @@ from ..auth.identity import Presented, Principal
 from ..auth.proxies import RequestClient, TrustedProxies, sign_of_proxy
 from ..config import Settings
 from ..limits.gate import Gate
+from ..memory.meaning.encoder import Encode
 from ..metrics import Metrics
 from ..protocol.errors import RequestRefused
 from ..store.errors import StoreUnavailable
 from ..store.operators.acts import Actor
 from ..store.store import Store
 
+KEY_ID = "lastcall.key_id"  # in the scope of a request that was authenticated by a key, for the access log
 LOCAL_ACTOR = "this machine"  # whoever acts where no keys exist
 
 
@@ -37,6 +39,9 @@ class HttpServices(Protocol):
     def store(self) -> Store: ...
 
     @property
+    def encode(self) -> Encode | None: ...
+
+    @property
     def authenticator(self) -> Authenticator: ...
 
     async def ready(self) -> str | None:
@@ -51,12 +56,12 @@ def services_of(request: Request) -> HttpServices:
 
 async def principal_of(request: Request) -> Principal:
     """Authenticates the request. Raises `RequestRefused` and `StoreUnavailable`, which the app answers."""
-    return await services_of(request).authenticator.principal(_presented(request))
+    return _noted(request, await services_of(request).authenticator.principal(presented_by(request)))
 
 
 async def overseer_of(request: Request) -> Principal:
     """Authenticates somebody who may read what is for operators. Raises as `principal_of` does."""
-    principal = await services_of(request).authenticator.overseer(_presented(request))
+    principal = _noted(request, await services_of(request).authenticator.overseer(presented_by(request)))
     if not principal.scope.oversees:
         raise RequestRefused("forbidden", "This needs a key of scope admin or reader.")
     return principal
@@ -70,7 +75,15 @@ async def actor_of(request: Request) -> Actor:
     return Actor(principal.subject or LOCAL_ACTOR, "api", principal.key_id)
 
 
-def _presented(request: Request) -> Presented:
+def _noted(request: Request, principal: Principal) -> Principal:
+    key_id = principal.key_id or principal.credential_id
+    if key_id is not None:
+        request.scope[KEY_ID] = str(key_id)
+    return principal
+
+
+def presented_by(request: Request) -> Presented:
+    """Raises `RequestRefused` where proxies contradict each other."""
     client = client_of(request.scope, services_of(request).gate.proxies)
     return Presented(
         request.headers,
@@ -79,6 +92,7 @@ def _presented(request: Request) -> Presented:
         address=client.address,
         scheme=client.scheme,
         sign_of_proxy=sign_of_proxy_in(request.scope),
+        only_reads=request.method in ("GET", "HEAD"),
     )
 
 

@@ -64,7 +64,10 @@ class MemoryList(Struct, kw_only=True):
 
 
 class RecalledTurnBody(Struct, kw_only=True):
-    """A turn that a message brings back. words: the message's that it or its neighbours have, the rarest first."""
+    """A turn that a message brings back. words: the message's that it or its neighbours have, the rarest first.
+
+    nearness: of its meaning to the message's, from -1 to 1; null where only words are compared.
+    """
 
     object: Literal["recalled_turn"] = "recalled_turn"
     date: str
@@ -74,6 +77,7 @@ class RecalledTurnBody(Struct, kw_only=True):
     item_id: str
     score: float
     words: list[str]
+    nearness: float | None = None
 
 
 class RecallExplanation(Struct, kw_only=True):
@@ -133,6 +137,25 @@ class ConversationRenamed(Struct, kw_only=True):
     id: str
     object: Literal["conversation"] = "conversation"
     title: str | None
+
+
+class SignInState(Struct, kw_only=True):
+    """user: who is signed in with this browser; null: nobody. provider: where people can sign in; null: nowhere."""
+
+    object: Literal["sign_in"] = "sign_in"
+    user: str | None
+    provider: str | None
+
+
+class SignInAddress(Struct, kw_only=True):
+    """url: at the identity provider, where the browser goes on."""
+
+    object: Literal["sign_in.address"] = "sign_in.address"
+    url: str
+
+
+class SignedOut(Struct, kw_only=True):
+    object: Literal["sign_in.ended"] = "sign_in.ended"
 
 
 def answer(body: Struct, *, status: int = 200) -> Response:

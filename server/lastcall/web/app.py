@@ -27,10 +27,12 @@ from .asyncapi import asyncapi
 from .client_secrets import create_client_secret
 from .conversations import conversation_items, conversations, delete_conversation, rename_conversation
 from .memories import edit_memory, explain_recall, forget_memory, memories
-from .middleware import AzurePaths, Bounded, NotProxied, Rated, SafeHeaders
+from .middleware import EMBED_PATH, AzurePaths, Bounded, NotProxied, Rated, SafeHeaders
 from .openapi import openapi
+from .operators.access_log import access_logged
 from .operators.health import health, metrics, readiness
-from .pages import chat_page, console_page, page_file
+from .pages import chat_page, console_page, embed_page, page_file
+from .sign_in.routes import SIGN_IN_ROUTES
 
 
 def create_app(services: HttpServices, *, origins: Collection[str] = (), tls: bool = False) -> Starlette:
@@ -41,8 +43,9 @@ def create_app(services: HttpServices, *, origins: Collection[str] = (), tls: bo
     app = Starlette(
         routes=ROUTES,
         middleware=[
+            *access_logged(services),
             Middleware(AzurePaths),
-            Middleware(SafeHeaders, tls=tls),
+            Middleware(SafeHeaders, tls=tls, embed_origins=services.settings.embed_origin),
             *_cors(origins),
             Middleware(Bounded, memory=services.gate.memory),
             Middleware(Rated),  # before any key is looked up, so that guessing keys is bounded
@@ -76,6 +79,7 @@ def api_document(name: str) -> bytes:
 ROUTES: Sequence[BaseRoute] = (
     Route("/", chat_page),
     Route("/c/{conversation_id}", chat_page),
+    Route(EMBED_PATH, embed_page),
     Route("/console", console_page),
     Route("/healthz", health),
     Route("/readyz", readiness),
@@ -89,6 +93,7 @@ ROUTES: Sequence[BaseRoute] = (
     Route("/v1/conversations/{conversation_id}", rename_conversation, methods=["POST"]),
     Route("/v1/conversations/{conversation_id}", delete_conversation, methods=["DELETE"]),
     Route("/v1/conversations/{conversation_id}/items", conversation_items),
+    *SIGN_IN_ROUTES,
     *ADMIN_ROUTES,
     Route("/openapi.json", api_description),
     Route("/asyncapi.json", api_description),

@@ -57,7 +57,8 @@ async def explain_recall(request: Request) -> Response:
             "invalid_value", f"query must have 1 to {QUESTION_CHARS_MAX} characters, and no NUL.", "query"
         )
     known = await store.recall(user_id, services_of(request).settings.recall_memories_max)
-    found = await explain(store, user_id, question_of(query, names_of(known.facts)), EXPLAINED_MAX)
+    question, encode = question_of(query, names_of(known.facts)), services_of(request).encode
+    found = await explain(store, user_id, question, EXPLAINED_MAX, encode)
     return answer(RecallExplanation(comes_back=found.comes_back, data=[_explained(each) for each in found.turns]))
 
 
@@ -70,6 +71,7 @@ def _explained(each: ExplainedTurn) -> RecalledTurnBody:
         item_id=each.turn.item_id,
         score=round(each.score, 2),
         words=list(each.words),
+        nearness=None if each.nearness is None else round(each.nearness, 2),
     )
 
 

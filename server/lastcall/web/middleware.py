@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from contextlib import closing
 
 import structlog
@@ -25,10 +26,12 @@ REFUSED_SECONDS = 1.0
 HEALTH_PATHS = frozenset({"/healthz", "/readyz"})  # they say nothing of anybody, and load balancers ask for them
 REQUEST_SECONDS = 30.0  # from the request's head to the last byte of the response
 
+EMBED_PATH = "/embed"
+POLICY, NOBODY = "content-security-policy", "'none'"
 SECURITY_HEADERS = {
-    "content-security-policy": (
+    POLICY: (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws: wss:; "
-        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "img-src 'self' data:; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -42,11 +45,15 @@ class SafeHeaders:
 
     No Strict-Transport-Security: it would bind the whole host name, other ports too, for longer than this server runs.
     tls: whether the connection is encrypted, which Hypercorn does not see.
+    embed_origins: of sites that may show the page for frames, and no other page.
     """
 
-    def __init__(self, app: ASGIApp, *, tls: bool) -> None:
+    def __init__(self, app: ASGIApp, *, tls: bool, embed_origins: Collection[str] = ()) -> None:
         self._app = app
         self._tls = tls
+        ancestors = f"frame-ancestors {' '.join(embed_origins) or NOBODY}"
+        policy = SECURITY_HEADERS[POLICY].replace(f"frame-ancestors {NOBODY}", ancestors)
+        self._for_frames = {**SECURITY_HEADERS, POLICY: policy}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._tls:
@@ -55,7 +62,7 @@ class SafeHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(SECURITY_HEADERS)
+                headers.update(self._for_frames if scope["path"] == EMBED_PATH else SECURITY_HEADERS)
                 # Files have an ETag and can be revalidated with a 304; nothing else may be cached at all.
                 headers.setdefault("cache-control", "no-cache" if "etag" in headers else "no-store")
             await send(message)

@@ -18,6 +18,7 @@ from .admin.operations import ADMIN_OPERATIONS
 from .admin.session_bodies import SessionEnding
 from .conversations import PAGE_DEFAULT, PAGE_MAX, SEARCH_CHARS_MAX, TITLE_CHARS_MAX
 from .schemas import ANSWERS, PLACE, Operation, Schema, parameter, sent
+from .sign_in.operations import SIGN_IN_OPERATIONS
 
 DESCRIPTION = (
     "The HTTP side of lastcall. The WebSocket at /v1/realtime is described in /asyncapi.json. "
@@ -61,6 +62,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/c/{conversation_id}"): Operation(
         answers={200: HTML}, summary="The chat page, in this conversation.", parameters=[CONVERSATION]
     ),
+    ("GET", "/embed"): Operation(answers={200: HTML}, refused={404: "No other site may show it (`--embed-origin`)."}),
+    **SIGN_IN_OPERATIONS,
     ("GET", "/console"): Operation(answers={200: HTML}, summary="The console."),
     **ADMIN_OPERATIONS,
     ("GET", "/v1/sessions/{session_id}"): Operation(
@@ -186,7 +189,7 @@ def _describe(operation: Operation, sentence: str) -> dict[str, Any]:
 
 
 def _answer(status: int, body: type[Struct] | str) -> dict[str, Any]:
-    description = "Success." if status == 200 else "Not ready."
+    description = {200: "Success.", 303: "The browser goes on to the page."}.get(status, "Not ready.")
     if isinstance(body, str):
         return {"description": description, "content": {body: {}}}
     return {"description": description, "content": {JSON: {"schema": _ref(body)}}}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from email.utils import formatdate
+from html import escape
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+
+from .access import services_of
 
 STATIC = Path(__file__).with_name("static")
 
@@ -43,8 +46,11 @@ class PageFile:
 def _read(path: Path) -> PageFile:
     content = path.read_bytes()
     media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    return PageFile(content, media_type, etag, formatdate(path.stat().st_mtime, usegmt=True))
+    return PageFile(content, media_type, _etag(content), formatdate(path.stat().st_mtime, usegmt=True))
+
+
+def _etag(content: bytes) -> str:
+    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 FILES: Mapping[str, PageFile] = {path.name: _read(path) for path in STATIC.iterdir() if path.is_file()}
@@ -53,6 +59,21 @@ FILES: Mapping[str, PageFile] = {path.name: _read(path) for path in STATIC.iterd
 async def chat_page(request: Request) -> Response:
     """The chat page."""
     return FILES["index.html"].answer(request)
+
+
+def embedded_page(origins: Collection[str]) -> PageFile:
+    """The chat page for frames of other sites, and for nobody else. origins: whose pages may send it a secret."""
+    shown = escape(" ".join(sorted(origins)))
+    content = FILES["index.html"].content.replace(b"<html ", f'<html data-embed="{shown}" '.encode(), 1)
+    return replace(FILES["index.html"], content=content, etag=_etag(content))
+
+
+async def embed_page(request: Request) -> Response:
+    """The chat page, for a frame of another site; not found where none may show it."""
+    origins = services_of(request).settings.embed_origin
+    if not origins:
+        raise HTTPException(404)
+    return embedded_page(origins).answer(request)
 
 
 async def console_page(request: Request) -> Response:

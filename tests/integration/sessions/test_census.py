@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
-from lastcall.sessions.census import LISTED_LOOKS, Census
+from lastcall.metrics import Metrics
 from lastcall.sessions.registry import Registry
+from lastcall.sessions.upkeep.census import LISTED_LOOKS, Census
 from lastcall.store.operators.census import UNMATCHED_MAX, read_truth
 from lastcall.store.postgres import PostgresStore
 
@@ -22,7 +24,8 @@ class Place:
         self.store = store
         self.instance_id = uuid4()
         self.registry = Registry()
-        self.census = Census(store, cast("Any", self), self.registry)
+        self.metrics = Metrics()
+        self.census = Census(store, cast("Any", self), self.registry, self.metrics)
 
     async def row(self) -> UUID:
         session_id = uuid4()
@@ -66,6 +69,16 @@ async def test_a_row_without_a_socket_is_red_at_the_second_look_and_green_once_i
     assert await place.truth(looks=1) == ("red", [(lost, "socket")])
     await place.store.select("UPDATE conversation_sessions SET is_active = false")
     assert await place.truth(looks=2) == ("green", [])
+
+
+async def test_what_was_counted_is_in_the_metrics(place: Place) -> None:
+    sample = place.metrics.registry.get_sample_value
+    place.socket(await place.row())
+    await place.row()
+    await place.truth()
+    assert sample("lastcall_session_rows_active") == 2
+    assert sample("lastcall_sessions_unmatched") == 1
+    assert sample("lastcall_census_timestamp_seconds") == pytest.approx(time.time(), abs=60)
 
 
 async def test_a_socket_without_a_row_is_red(place: Place) -> None:

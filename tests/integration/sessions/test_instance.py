@@ -9,6 +9,7 @@ import pytest
 import trio
 from lastcall.agents.echo import EchoAgent
 from lastcall.config import Settings
+from lastcall.metrics import Metrics
 from lastcall.sessions.death import GAP_SECONDS
 from lastcall.sessions.instance import RECONNECT_SECONDS, RECONNECT_SECONDS_MAX, LeaseNotHeld, open_instance
 from lastcall.sessions.registry import Registry
@@ -199,7 +200,7 @@ async def test_a_start_without_its_lease_connection_ends_and_says_why(autojump_c
     store = FakeStore()
     store.fail_before = no("open_lease_connection")
     with pytest.raises(ExceptionGroup) as failed:
-        async with open_instance(store, SETTINGS, Registry()):
+        async with open_instance(store, SETTINGS, Registry(), Metrics()):
             raise AssertionError
     assert failed.group_contains(LeaseNotHeld, match="no database")
     assert all(record.stopped_at is not None for record in store.instances.values())

@@ -17,8 +17,8 @@ from lastcall.config import Settings
 from lastcall.metrics import Metrics
 from lastcall.runtime.host import host_id, process_started
 from lastcall.sessions.instance import RECONNECT_SECONDS_MAX, InstanceLease
-from lastcall.sessions.reaper import Reaper
 from lastcall.sessions.registry import Registry
+from lastcall.sessions.upkeep.reaper import Reaper
 from lastcall.store.errors import InstanceHeld, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.records import SessionStart

@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 import trio
 from lastcall.agents.echo import EchoAgent
-from lastcall.sessions import reconciler
-from lastcall.sessions.reconciler import CONFIRMED_SECONDS, PASS_SECONDS
+from lastcall.sessions.upkeep import reconciler
+from lastcall.sessions.upkeep.reconciler import CONFIRMED_SECONDS, PASS_SECONDS
 from lastcall.store.errors import StoreError, StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.records import EndReason, SessionStart

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 import trio
+from lastcall.metrics import Metrics
 from lastcall.store.clock import DatabaseClock
 from lastcall.store.errors import StoreUnavailable
 from lastcall.store.postgres import PostgresStore
@@ -89,7 +90,7 @@ async def test_a_first_answer_that_took_long_is_asked_for_again_but_not_for_ever
             return at
 
     connection = Connection()
-    store = PostgresStore(cast("Any", None), cast("Any", None), cast("Any", None))
+    store = PostgresStore(cast("Any", None), cast("Any", None), cast("Any", None), Metrics())
     await store._read_clock(connection)
 
     assert connection.answers == asked

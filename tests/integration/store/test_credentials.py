@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 import trio
 from lastcall.auth.identity import Scope
-from lastcall.store.credentials import Credential
+from lastcall.store.credentials import Credential, SignIn
 from lastcall.store.errors import CredentialRevoked, InvalidRow
 from lastcall.store.postgres import PostgresStore
 
@@ -129,3 +129,68 @@ async def test_a_client_secret_says_how_long_it_is_good(world: World) -> None:
     key = await world.store.find_credential(HASH)
     assert key is not None
     assert key.seconds_left is None
+
+
+COOKIE, OTHER_COOKIE = b"c" * 32, b"d" * 32
+
+
+async def trade(world: World, cookie: bytes = COOKIE) -> SignIn | None:
+    return await world.store.trade_secret(OTHER_HASH, uuid4(), cookie, link_seconds=90.0)
+
+
+async def test_a_link_is_traded_once_for_a_cookie_of_its_own_time(world: World) -> None:
+    key = await key_of(world)
+    await world.store.create_client_secret(secret_of(key, form="link", seconds=5))
+    signed_in = await trade(world)
+    assert signed_in is not None
+    assert (signed_in.user_id, round(signed_in.seconds)) == ("ada", 90)
+    assert await trade(world, OTHER_COOKIE) is None
+    found = await world.store.find_credential(COOKIE)
+    assert found is not None
+    assert (found.user_id, found.form, found.key_id) == ("ada", "cookie", key.key_id)
+    assert await world.store.find_credential(OTHER_HASH) is None
+    assert await world.store.find_credential(OTHER_COOKIE) is None
+    assert await world.store.sign_out(COOKIE)
+    assert not await world.store.sign_out(COOKIE)
+    assert await world.store.find_credential(COOKIE) is None
+
+
+async def test_a_client_secret_is_traded_for_a_cookie_that_is_valid_no_longer(world: World) -> None:
+    secret = secret_of(await key_of(world), seconds=30)
+    await world.store.create_client_secret(secret)
+    for cookie in (COOKIE, OTHER_COOKIE):
+        signed_in = await trade(world, cookie)
+        assert signed_in is not None
+        assert 25 < signed_in.seconds <= 30
+    assert not await world.store.sign_out(OTHER_HASH)
+    assert await world.store.find_credential(OTHER_HASH) is not None
+
+
+@pytest.mark.parametrize("what", ["a secret without a key", "a key", "a cookie", "a revoked key", "an expired link"])
+async def test_nothing_else_is_traded(world: World, what: str) -> None:
+    key = await key_of(world)
+    made = {
+        "a secret without a key": secret_of(None),
+        "a cookie": secret_of(key, form="cookie"),
+        "a revoked key": secret_of(key, form="link"),
+        "an expired link": secret_of(key, form="link", seconds=0),
+    }
+    if what in made:
+        await world.store.create_client_secret(made[what])
+    if what == "a revoked key":
+        await world.revoke(key.credential_id)
+    sought = HASH if what == "a key" else OTHER_HASH
+    assert await world.store.trade_secret(sought, uuid4(), COOKIE, link_seconds=90.0) is None
+    assert await world.store.find_credential(COOKIE) is None
+
+
+async def test_a_cookie_goes_with_its_key_and_its_sessions_with_it(world: World) -> None:
+    key = await key_of(world)
+    await world.store.create_client_secret(secret_of(key, form="link"))
+    await trade(world)
+    cookie = await world.store.find_credential(COOKIE)
+    assert cookie is not None
+    start = await world.begin(credential_id=cookie.credential_id)
+    await world.revoke(key.credential_id)
+    assert await world.store.find_credential(COOKIE) is None
+    assert not (await world.session(start.session_id)).is_active

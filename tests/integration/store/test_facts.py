@@ -146,6 +146,34 @@ async def test_forget_said_in_the_chat_does_it(world: PostgresWorld) -> None:
     assert await known(world) == []
 
 
+async def test_of_two_sessions_that_are_finished_together_the_newer_one_counts_for_a_new_user_too(
+    world: PostgresWorld,
+) -> None:
+    starts = [await world.spoken("ada", text) for text in ("I live in Berlin.", "I live in Paris.")]
+    claims = await world.store.claim_memory(10, 60.0)
+    memories = {claim.transcript.session_id: memories_by_rules(claim.transcript) for claim in claims}
+    await world.store.finish_memory(
+        [FinishedMemory(each.session_id, memories[str(each.session_id)]) for each in reversed(starts)]
+    )
+    assert await known(world) == ["I live in Paris."]
+    assert await stored(world) == [1, 1, 0]
+
+
+async def test_the_only_fact_of_a_user_is_not_learned_again_once_it_is_forgotten(world: PostgresWorld) -> None:
+    await learn(world, "I'm vegan.")
+    (memory,) = await world.store.known_memories("ada", 10)
+    assert await world.store.forget_memory("ada", memory.memory_id)
+    await learn(world, "I'm vegan.")
+    assert await known(world) == []
+
+
+async def test_what_a_new_user_wants_forgotten_or_ends_is_no_fact(world: PostgresWorld) -> None:
+    await learn(world, "Forget that my name is Ada.")
+    assert await known(world) == []
+    await learn(world, "I no longer play tennis.", user="eve")
+    assert [row["ended"] for row in await world.sql("SELECT ended FROM user_memories WHERE user_id = 'eve'")] == [True]
+
+
 async def test_an_edited_memory_says_what_its_owner_wrote(world: PostgresWorld) -> None:
     await learn(world, "I live in Berlin.")
     (memory,) = await world.store.known_memories("ada", 10)

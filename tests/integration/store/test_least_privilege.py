@@ -13,12 +13,15 @@ import trio
 from lastcall.cli import entry
 from lastcall.memory.reading import read_in_process
 from lastcall.memory.search.recalling import question_of, search_turns
-from lastcall.store.postgres import migrate_schema, open_store
+from lastcall.runtime.check import Check, CheckStatus, ok
+from lastcall.store.address import read_address
+from lastcall.store.postgres import MEANING, diagnose, migrate_schema, open_store
 from lastcall.store.postgres.preparation.grants import DELETED_FROM, WRITTEN
 from lastcall.store.records import FinishedMemory, ItemDeletion
 
 from tests.support.databases import as_role, new_database, new_role, psql
 from tests.support.instances import instance
+from tests.support.meanings import encode_subjects, finished
 
 from .world import HASH, LEASE_SECONDS, OTHER_HASH, WITHIN, PostgresWorld, end, item, key_of, memory, secret_of
 
@@ -120,6 +123,51 @@ async def _reap(world: PostgresWorld) -> None:
     (suspect,) = await world.store.suspects(judge)
     assert await world.store.reap(suspect, judge) == 1
     await world.sql("UPDATE server_instances SET reaped_at = NULL")
+
+
+def test_what_search_by_meaning_lacks_is_told_one_by_one_and_each_mend_works(owned: tuple[str, str]) -> None:
+    """The extension is made by a superuser, the tables by the owner; the role is granted them. doctor says the same."""
+    owners, roles = owned
+    superuser = re.sub(r"//[^@]+@", "//postgres@", owners)
+    owner, role = (re.findall(r"//([^@]+)@", each)[0] for each in owned)
+    address = read_address(roles, {})
+
+    async def prepared() -> Check:
+        async with open_store(roles) as store:
+            check = await store.prepare_meanings()
+        told = (await diagnose(address, meaning=True))[-1]
+        assert told == check or "the next lastcall serve" in told.found
+        return check
+
+    extension = trio.run(prepared)
+    assert f"{role} may not create the extension vector" in extension.found
+    assert extension.mend.startswith("CREATE EXTENSION vector as a superuser")
+    psql(superuser, "CREATE SCHEMA shared", f"GRANT USAGE ON SCHEMA shared TO {owner}, {role}")
+    psql(superuser, "CREATE EXTENSION vector SCHEMA shared")  # in a schema that no session of ours searches
+    tables = trio.run(prepared)
+    assert f"{role} may not make" in tables.found
+    assert tables.mend.startswith("run lastcall migrate as the owner")
+    trio.run(lambda: migrate_schema(owners, check=False, meaning=True))
+    lacking = trio.run(prepared)
+    assert {each.status for each in (extension, tables, lacking)} == {CheckStatus.WARN}
+    psql(owners, *lacking.mend.removeprefix("as the owner: ").split("; "))
+    assert trio.run(prepared) == ok(MEANING, "turns are found by meaning, too")
+    trio.run(_find_by_meaning, roles)
+
+
+async def _find_by_meaning(url: str) -> None:
+    async with _world(url) as world:
+        start = await world.begin()
+        await world.append(item(start, "Our home is in Lyon.", item_id="home"))
+        await world.store.end_session(end(start))
+        assert await world.store.finish_memory([await finished(world, start)])
+        question = question_of("Which town do I live in?")
+        (turn,) = await search_turns(world.store, "ada", question, 10, encode_subjects)
+        assert turn.text == "Our home is in Lyon."
+        again = await world.begin(conversation_id=start.conversation_id)
+        await world.store.delete_item(ItemDeletion(again.session_id, "home"), within=WITHIN)
+        assert await world.sql("SELECT FROM recall_meanings") == []
+        await world.store.end_session(end(again))
 
 
 def test_the_grants_that_doctor_looks_for_are_those_of_the_docs() -> None:

@@ -248,3 +248,43 @@ async def test_a_batch_that_was_planned_on_small_tables_reads_none_from_end_to_e
             return {relname for relname, _ in set(map(tuple, after)) - set(map(tuple, before))}
 
     assert await bounded_call(postgres_store._loop, FILL_SECONDS, count) == set()
+
+
+async def test_memory_work_that_was_planned_on_small_tables_reads_none_from_end_to_end(
+    postgres_store: PostgresStore,
+) -> None:
+    world = await registered(postgres_store)
+
+    async def remember(connection: Any, *, known: int) -> None:
+        starts = [start_row(world) for _ in range(20)]
+        names = ("session_id", "conversation_id", "instance_id")
+        ids = [{name: str(start[name]) for name in names} for start in starts]
+        said = {"position": 1, "role": "user", "content": "hi", "status": "completed", "kind": "message"}
+        rows = {
+            "starts": starts,
+            "items": [{**each, **said, "message_id": each["session_id"], "item_id": "a"} for each in ids],
+            "ends": [{**each, "age_seconds": 0, "end_reason": "client_closed"} for each in ids],
+        }
+        await connection.fetchval(BATCH_OF, batch(**rows))
+        sessions = [each["session_id"] for each in ids]
+        for asked in (sessions[:10], None):
+            assert len(await connection.fetch(QUERIES["claim_memory"], 10, 60.0, asked, 330.0, 65_536)) == 10
+        passage = {"items": ["a"], "lengths": [1], "flags": [1], "stemmers": ["english_stem"], "words": []}
+        memory = {"kind": "note", "item_id": "a", "quote": "hi", "slot": "", "words": [], "op": "add", "closes": []}
+        finished = [
+            {"session_id": each, "passages": [passage], "memories": [{**memory, "content": str(known + number)}]}
+            for number, each in enumerate(sessions)
+        ]
+        assert len(await connection.fetch(QUERIES["finish_memory"], json.dumps(finished), None)) == 20
+
+    async def count() -> set[str]:
+        async with postgres_store._connections.one() as connection:
+            await remember(connection, known=0)
+            await connection.execute("ANALYZE conversation_sessions, messages, user_memories, recall_passages")
+            async with connection.transaction():
+                before = await connection.fetch(SCANS)
+                await remember(connection, known=20)
+                after = await connection.fetch(SCANS)
+            return {relname for relname, _ in set(map(tuple, after)) - set(map(tuple, before))}
+
+    assert await bounded_call(postgres_store._loop, FILL_SECONDS, count) == set()

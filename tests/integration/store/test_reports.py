@@ -88,9 +88,13 @@ async def test_a_day_counts_its_sessions_and_averages_those_that_ended(store: Po
     await store.select(
         "INSERT INTO conversation_sessions (user_id, session_start) SELECT 'ann', now() - interval '3 days'"
     )
-    (day,) = await reports.daily_stats(store, 7)
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    tomorrow = midnight + timedelta(days=1)
+    (day,) = await reports.daily_stats(store, midnight - timedelta(days=6), tomorrow)
     assert (day.total_sessions, day.avg_duration, day.still_active) == (3, 20.0, 1)
-    assert await reports.daily_stats(store, 3) == []
+    assert (day.answers, day.input_tokens) == (0, None)
+    assert await reports.daily_stats(store, midnight - timedelta(days=2), tomorrow) == []
+    assert await reports.daily_stats(store, midnight - timedelta(days=6), midnight - timedelta(days=3)) == []
 
 
 async def test_an_orphan_is_active_and_without_a_living_owner(store: PostgresStore) -> None:

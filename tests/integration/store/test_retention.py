@@ -11,7 +11,7 @@ import trio
 from lastcall.config import Settings
 from lastcall.limits.limit import Limit
 from lastcall.metrics import Metrics
-from lastcall.sessions.retention import Retention
+from lastcall.sessions.upkeep.retention import Retention
 from lastcall.store.operators import retention
 from lastcall.store.operators.retention import DAY_SECONDS, Dropped, Kept, count_old, drop_old
 from lastcall.store.postgres import PostgresStore

@@ -253,6 +253,7 @@ CHANGES = {
     "memory_finalized_at": "now()",
     "original_id": "'another'",
     "imported_from": "'elsewhere'",
+    "shared": "true",
 }
 END_COLUMNS = {"session_end", "ended_at", "duration_seconds", "end_reason", "close_code", "closed_by"}
 MEMORY_COLUMNS = {"memory_status", "memory_attempts", "memory_due_at", "memory_error", "memory_finalized_at"}
@@ -285,13 +286,19 @@ async def can_change(database: Database, session_id: UUID, assignments: str) -> 
 
 
 @pytest.mark.parametrize("column", CHANGES)
-async def test_an_active_row_changes_only_by_ending(database: Database, column: str) -> None:
+async def test_an_active_row_changes_only_by_ending_or_by_being_shared(database: Database, column: str) -> None:
     session_id = await database.insert(1.0, instance_id=await database.instance())
     change = f"{column} = {CHANGES[column]}"
-    assert await can_change(database, session_id, change) is (column == "is_active")
+    assert await can_change(database, session_id, change) is (column in ("is_active", "shared"))
     if column != "is_active":
         ending = f"is_active = false, {change}"
         assert await can_change(database, session_id, ending) is (column in END_COLUMNS)
+
+
+async def test_a_session_stays_shared(database: Database) -> None:
+    session_id = await database.insert(1.0, instance_id=await database.instance())
+    await database.update("shared = true", session_id)
+    assert not await can_change(database, session_id, "shared = false")
 
 
 @pytest.mark.parametrize("column", CHANGES)
@@ -644,7 +651,18 @@ async def test_a_revocation_with_an_older_snapshot_is_finished_later(
 ) -> None:
     """It overlooks what the key has begun since its snapshot; nobody else's sessions are closed."""
     key_id, instance_id = await a_key(database), await database.instance()
-    make_secret = ("create_client_secret", uuid4(), key_id, "ada", None, "{}", uuid4().bytes * 2, 60)
+    make_secret = (
+        "create_client_secret",
+        uuid4(),
+        key_id,
+        "ada",
+        None,
+        "{}",
+        uuid4().bytes * 2,
+        60,
+        "bearer",
+        "backend",
+    )
 
     async def overlook(connection: Any) -> None:
         async with connection.transaction(isolation=isolation):
@@ -686,7 +704,9 @@ async def test_long_expired_client_secrets_go_but_for_those_with_a_live_session(
     )
     ids = [(await database.sql(insert, uuid4().bytes * 2, hours))[0][0] for hours in (1, 30, 31)]
     await database.sql("INSERT INTO conversation_sessions (user_id, credential_id) VALUES ('ada', $1)", ids[2])
-    await database.store.fetch("create_client_secret", uuid4(), None, "ada", None, "{}", uuid4().bytes * 2, 60)
+    await database.store.fetch(
+        "create_client_secret", uuid4(), None, "ada", None, "{}", uuid4().bytes * 2, 60, "bearer", "backend"
+    )
     left = {row[0] for row in await database.sql("SELECT secret_id FROM client_secrets")}
     assert {ids[0], ids[2]} < left
     assert ids[1] not in left

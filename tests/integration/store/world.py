@@ -17,7 +17,16 @@ from lastcall.store.credentials import ClientSecret, Credential
 from lastcall.store.errors import StoreError
 from lastcall.store.postgres import PostgresStore, open_store
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
-from lastcall.store.records import EndReason, FinishedMemory, ItemDeletion, SessionEnd, SessionStart, StoredItem
+from lastcall.store.records import (
+    EndReason,
+    FinishedMemory,
+    ItemDeletion,
+    SessionEnd,
+    SessionStart,
+    StoredItem,
+    StoredResponse,
+    StoredRow,
+)
 from lastcall.store.store import Store
 
 from tests.support.fake_rows import SessionRecord
@@ -53,7 +62,14 @@ class World:
     async def items(self, conversation_id: UUID) -> Sequence[StoredItem]:
         raise NotImplementedError
 
+    async def responses(self, session_id: UUID) -> Sequence[StoredResponse]:
+        """The figures of a session's responses, by their ends; times on Trio's clock."""
+        raise NotImplementedError
+
     async def close_by_hand(self, session_id: UUID) -> None:
+        raise NotImplementedError
+
+    async def erase(self, user_id: str) -> None:
         raise NotImplementedError
 
     async def declare_dead(self, instance_id: UUID) -> None:
@@ -71,14 +87,14 @@ class World:
 
     async def begin(self, user_id: str = "ada", *, age: float = 0.0, **changes: Any) -> SessionStart:
         """Begins a session that started `age` seconds ago."""
-        fields: dict[str, Any] = {
+        values: dict[str, Any] = {
             "session_id": uuid4(),
             "conversation_id": uuid4(),
             "user_id": user_id,
             "instance_id": self.instance_id,
             "started": trio.current_time() - age,
         }
-        start = SessionStart(**(fields | changes))
+        start = SessionStart(**(values | changes))
         await self.store.begin_session(start, within=WITHIN)
         return start
 
@@ -96,7 +112,7 @@ class World:
         reading = read_transcript(claim.transcript)
         await self.store.finish_memory([FinishedMemory(session_id, reading.memories, reading.passages)])
 
-    async def append(self, *items: StoredItem) -> None:
+    async def append(self, *items: StoredRow) -> None:
         await self.store.append_items(items, within=WITHIN)
 
     async def history(self, conversation_id: UUID, user_id: str, limit: int) -> Sequence[StoredItem] | None:
@@ -122,6 +138,13 @@ class MemoryWorld(World):
 
     async def items(self, conversation_id: UUID) -> Sequence[StoredItem]:
         return self.store.items(conversation_id)
+
+    async def responses(self, session_id: UUID) -> Sequence[StoredResponse]:
+        theirs = [each for each in self.store.responses.values() if each.session_id == session_id]
+        return sorted(theirs, key=lambda each: each.ended)
+
+    async def erase(self, user_id: str) -> None:
+        self.store.erase(user_id)
 
     async def declare_dead(self, instance_id: UUID) -> None:
         self.store.declare_dead(instance_id)
@@ -171,6 +194,25 @@ class PostgresWorld(World):
         text = f"SELECT {columns} FROM messages WHERE conversation_id = $1 ORDER BY position, message_id"
         return [StoredItem(**dict(row)) for row in await self.sql(text, conversation_id)]
 
+    async def responses(self, session_id: UUID) -> Sequence[StoredResponse]:
+        ages = ", ".join(
+            f"extract(epoch FROM clock_timestamp() - {column})::float8 AS {name}"
+            for name, column in (("created", "started_at"), ("first", "first_at"), ("ended", "ended_at"))
+        )
+        left_out = ("response_id", "created", "first", "ended")
+        names = [name for name in StoredResponse.__struct_fields__ if name not in left_out]
+        asked = f"{', '.join(names)}, response_id, {ages}"
+        text = f"SELECT {asked} FROM agent_responses WHERE session_id = $1 ORDER BY ended_at"
+        rows, now = await self.sql(text, session_id), trio.current_time()
+        times = [{name: row[name] and now - row[name] for name in ("created", "first", "ended")} for row in rows]
+        return [
+            StoredResponse(**(dict(row) | each | {"response_id": row["response_id"].hex}))
+            for row, each in zip(rows, times, strict=True)
+        ]
+
+    async def erase(self, user_id: str) -> None:
+        await self.store.fetch("erase_user", *OPERATOR.columns, user_id)
+
     async def declare_dead(self, instance_id: UUID) -> None:
         await self.sql("UPDATE server_instances SET reaped_at = now() WHERE instance_id = $1", instance_id)
 
@@ -193,7 +235,7 @@ class PostgresWorld(World):
 
 
 def item(start: SessionStart, content: str = "hello", **changes: Any) -> StoredItem:
-    fields: dict[str, Any] = {
+    values: dict[str, Any] = {
         "session_id": start.session_id,
         "conversation_id": start.conversation_id,
         "item_id": f"item_{uuid4().hex}",
@@ -202,7 +244,29 @@ def item(start: SessionStart, content: str = "hello", **changes: Any) -> StoredI
         "content": content,
         "status": "completed",
     }
-    return StoredItem(**(fields | changes))
+    return StoredItem(**(values | changes))
+
+
+def response(start: SessionStart, *, age: float = 0.0, **changes: Any) -> StoredResponse:
+    """Figures of an answer that took two seconds, and ended `age` seconds ago."""
+    now = trio.current_time() - age
+    values: dict[str, Any] = {
+        "response_id": uuid4().hex,
+        "session_id": start.session_id,
+        "user_id": start.user_id,
+        "key_id": None,
+        "agent": "parrot",
+        "model": "gray",
+        "outcome": "completed",
+        "reason": None,
+        "created": now - 2.0,
+        "first": now - 1.5,
+        "ended": now,
+        "input_tokens": 30,
+        "output_tokens": 4,
+        "cached_tokens": 16,
+    }
+    return StoredResponse(**(values | changes))
 
 
 def deletion(start: SessionStart, item_id: str, message_id: UUID | None = None) -> ItemDeletion:
@@ -211,14 +275,14 @@ def deletion(start: SessionStart, item_id: str, message_id: UUID | None = None) 
 
 def end(start: SessionStart, *, age: float = 0.0, **changes: Any) -> SessionEnd:
     """The end of a session, `age` seconds ago."""
-    fields: dict[str, Any] = {
+    values: dict[str, Any] = {
         "session_id": start.session_id,
         "instance_id": start.instance_id,
         "ended": trio.current_time() - age,
         "reason": EndReason.CLIENT_CLOSED,
         "close_code": 1000,
     }
-    return SessionEnd(**(fields | changes))
+    return SessionEnd(**(values | changes))
 
 
 def memory(content: str, kind: str = "note", **changes: Any) -> Memory:
@@ -233,7 +297,7 @@ async def key_of(world: World, user_id: str = "ada") -> Credential:
 
 
 def secret_of(key: Credential | None, **changes: Any) -> ClientSecret:
-    fields: dict[str, Any] = {
+    values: dict[str, Any] = {
         "key_id": key.key_id if key else None,
         "user_id": "ada",
         "conversation_id": None,
@@ -241,7 +305,7 @@ def secret_of(key: Credential | None, **changes: Any) -> ClientSecret:
         "secret_hash": OTHER_HASH,
         "seconds": 600,
     }
-    return ClientSecret(**(fields | changes))
+    return ClientSecret(**(values | changes))
 
 
 def batch(**writes: list[Any]) -> str:

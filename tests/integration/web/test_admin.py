@@ -51,14 +51,18 @@ async def audit(world: World) -> Sequence[dict[str, Any]]:
     return [each for each in reversed(lines) if each["actor"] != OPERATOR.name]
 
 
-async def say(world: World, user: str, text: str) -> str:
-    """A session of the user's in which something was said; it has ended. Returns its id."""
+async def say(world: World, user: str, text: str, answers: int = 0) -> str:
+    """A session of the user's in which something was said, and answered; it has ended. Returns its id."""
     async with world.socket("service", f"?user={user}") as ws:
         session = json.loads(await ws.get_message())["session"]["id"]
         item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
         await ws.send_message(json.dumps({"type": "conversation.item.create", "item": item}))
         while json.loads(await ws.get_message())["type"] != "conversation.item.done":
             pass
+        for _ in range(answers):
+            await ws.send_message(json.dumps({"type": "response.create"}))
+            while json.loads(await ws.get_message())["type"] != "response.done":
+                pass
     await eventually(
         lambda: world.store.select(
             "SELECT FROM conversation_sessions WHERE session_id = $1 AND memory_status = 'done'",
@@ -177,6 +181,37 @@ async def test_items_of_a_session_are_paged_without_a_gap(world: World) -> None:
     assert sorted(found) == sorted(["first", *map(str, range(1, 26))])
 
 
+async def test_answers_of_a_session_are_paged_with_what_they_took(world: World) -> None:
+    session = await say(world, "ada", "Hello", answers=3)
+    first = await ask(world, "GET", f"sessions/{session}/responses?limit=2")
+    second = await ask(world, "GET", f"sessions/{session}/responses?limit=2&after={first['next']}")
+    found = first["data"] + second["data"]
+    assert len({each["id"] for each in found}) == 3
+    assert second["next"] is None
+    assert {(each["outcome"], each["agent"], each["input_tokens"]) for each in found} == {("completed", "echo", None)}
+    assert all(each["started_at"] <= each["first_at"] <= each["ended_at"] for each in found)
+
+
+async def test_usage_is_by_the_key_that_opened_the_session_or_made_its_secret(world: World) -> None:
+    await say(world, "ada", "Hello", answers=2)
+    await world.secret("secret", user="bob")
+    world.tokens["service"], service = world.tokens["secret"], world.tokens["service"]
+    await say(world, "bob", "Hello", answers=1)
+    world.tokens["service"] = service
+    await world.store.select("DELETE FROM client_secrets")
+    (by_key,) = (await ask(world, "GET", "usage?by=key"))["data"]
+    assert (by_key["key_id"], by_key["subject"], by_key["answers"]) == (str(world.ids["service"]), "backend", 3)
+    assert (by_key["user"], by_key["date"]) == (None, None)
+    page = await ask(world, "GET", "usage?by=day,user&limit=1")
+    rest = await ask(world, "GET", f"usage?by=day,user&limit=1&after={page['next']}")
+    assert [(each["user"], each["answers"]) for each in page["data"] + rest["data"]] == [("ada", 2), ("bob", 1)]
+    assert (await ask(world, "GET", "usage?since=2020-01-01&until=2020-01-31"))["data"] == []
+    chart = await ask(world, "GET", "usage/chart?seconds=3600")
+    assert sum(chart["outcomes"]["completed"]) == 3
+    metrics = (await world.ask("GET", "/metrics", "admin")).text
+    assert 'lastcall_tokens_total{type="input"} 0.0' in metrics, "this agent counts none"
+
+
 async def test_failed_memory_is_retried_and_noted_without_a_users_name(world: World) -> None:
     session = await say(world, "ada", "hello")
     await world.store.select(
@@ -205,16 +240,17 @@ async def test_a_key_is_made_shown_once_and_revoked(world: World) -> None:
 
 
 async def test_a_user_is_exported_and_erased_and_the_log_keeps_no_name(world: World) -> None:
-    await say(world, "ada-lovelace", "My name is Ada.")
+    await say(world, "ada-lovelace", "My name is Ada.", answers=1)
     (row,) = (await ask(world, "GET", "users?begins_with=ada"))["data"]
     assert (row["user"], row["sessions"], row["memories"]) == ("ada-lovelace", 1, 1)
     exported = (await world.ask("GET", "/v1/admin/users/export?user_id=ada-lovelace", "admin")).text
     kinds = [json.loads(line)["type"] for line in exported.splitlines()]
-    assert {"memories", "sessions", "conversations", "messages"} == set(kinds)
+    assert {"memories", "sessions", "responses", "conversations", "messages"} == set(kinds)
     wrong = {"user": "ada-lovelace", "confirm": "ada"}
     assert (await world.ask("POST", "/v1/admin/users/erase", "admin", json=wrong)).status_code == 400
     right = {"user": "ada-lovelace", "confirm": "ada-lovelace"}
-    assert (await ask(world, "POST", "users/erase", json=right))["messages"] == 1
+    assert (await ask(world, "POST", "users/erase", json=right))["messages"] == 2
+    assert (await ask(world, "GET", "usage?by=user"))["data"] == []
     assert (await ask(world, "GET", "users"))["data"] == []
     assert "ada-lovelace" not in json.dumps(await audit(world))
     of_user = (await ask(world, "GET", "audit?user_id=ada-lovelace"))["data"]
@@ -258,7 +294,70 @@ async def test_without_keys_this_machine_operates_and_says_so(server: TestServer
 @pytest.mark.parametrize(
     "path",
     ["sessions?limit=0", "sessions?after=x", f"sessions?after={'9' * 18}_{'a' * 32}", "sessions?end_reason=x",
-     "memory?status=done", "chart?seconds=1", "audit?before=x", "users?begins_with=", "users/export"],
+     "usage?by=week", "usage?by=day,day", "usage?since=2026-02-30", "usage?since=2026-02-02&until=2026-02-01",
+     "usage?until=9999-12-31", "usage?after=x", "usage/chart?seconds=1", "memory?status=done", "chart?seconds=1",
+     "audit?before=x", "users?begins_with=", "users/export"],
 )  # fmt: skip
 async def test_a_parameter_that_is_not_valid_is_told(world: World, path: str) -> None:
     assert (await world.ask("GET", f"/v1/admin/{path}", "admin")).status_code == 400
+
+
+async def test_webhooks_are_added_tested_listed_retried_and_removed(world: World) -> None:
+    added = await ask(world, "POST", "webhooks", json={"url": "https://hooks.example/?token=x"})
+    assert added["secret"].startswith("whsec_")
+    (row,) = (await ask(world, "GET", "webhooks", "reader"))["data"]
+    assert (row["id"], row["events"], row["pending"]) == (added["id"], ["session.ended", "memory.done"], 0)
+    session = await say(world, "ada", "My name is Ada.")
+    tested = await ask(world, "POST", f"webhooks/{added['id']}/test")
+    page = await ask(world, "GET", "webhooks/deliveries?limit=1", "reader")
+    assert [each["event_id"] for each in page["data"]] == [tested["event_id"]]
+    rest = await ask(world, "GET", f"webhooks/deliveries?before={page['next']}&webhook_id={added['id']}&state=pending")
+    assert [(each["event"], each["session_id"], each["user"]) for each in rest["data"]] == [
+        ("memory.done", session, "ada"),
+        ("session.ended", session, "ada"),
+    ]
+    await world.store.select("UPDATE webhook_deliveries SET state = 'failed', finished_at = now()")
+    retry = "webhooks/deliveries/retry"
+    assert (await ask(world, "POST", retry, json={"delivery_id": tested["delivery_id"]}))["deliveries"] == 1
+    assert (await ask(world, "POST", retry, json={"webhook_id": added["id"]}))["deliveries"] == 2
+    assert (await ask(world, "POST", retry))["deliveries"] == 0
+    assert (await ask(world, "DELETE", f"webhooks/{added['id']}"))["id"] == added["id"]
+    assert (await ask(world, "GET", "webhooks"))["data"] == []
+    assert (await world.ask("DELETE", f"/v1/admin/webhooks/{added['id']}", "admin")).status_code == 404
+    lines = await audit(world)
+    assert [each["action"] for each in lines] == [
+        "webhook.add",
+        "webhook.test",
+        "webhook.retry",
+        "webhook.retry",
+        "webhook.remove",
+    ]
+    assert lines[0]["details"] == {"host": "hooks.example", "events": "session.ended memory.done"}
+    told = json.dumps(rest) + json.dumps(lines) + json.dumps(row)
+    assert added["secret"] not in told
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("webhooks", {"url": "http://hooks.example/"}, "url"),
+        ("webhooks", {"url": "https://hooks.example/", "events": []}, "events"),
+        ("webhooks", {"url": "https://hooks.example/", "events": ["session.began"]}, "events"),
+        ("webhooks", {"url": "https://hooks.example/", "name": "x"}, "name"),
+        ("webhooks", {"url": 7}, None),
+        ("webhooks/deliveries/retry", {"delivery_id": 2**63}, None),
+        ("webhooks/deliveries/retry", {"delivery_id": 0}, None),
+        ("webhooks/deliveries/retry", {"webhook_id": "x"}, "webhook_id"),
+    ],
+)
+async def test_a_webhook_that_cannot_be_meant_is_refused_and_changes_nothing(
+    world: World, path: str, body: dict[str, Any], param: str | None
+) -> None:
+    refused = await world.ask("POST", f"/v1/admin/{path}", "admin", json=body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+    assert (await ask(world, "GET", "webhooks"))["data"] == []
+
+
+@pytest.mark.parametrize("query", ["state=lost", "webhook_id=x", "before=x", "before=" + "9" * 19, "limit=0"])
+async def test_a_question_about_deliveries_that_cannot_be_meant_is_refused(world: World, query: str) -> None:
+    assert (await world.ask("GET", f"/v1/admin/webhooks/deliveries?{query}", "reader")).status_code == 400

@@ -34,6 +34,7 @@ from tests.support.fake_services import FakeServices
 from tests.support.operators import OPERATOR
 from tests.support.processes import run_server
 from tests.support.servers import TestServer, empty, open_server
+from tests.support.sign_in import Browser
 from tests.support.waiting import eventually
 
 REVOKED_SECONDS = 1.0
@@ -88,7 +89,20 @@ async def open_world(store: PostgresStore, tmp_path: Path) -> AsyncIterator[Worl
             "token of nobody": token(sub=""),
             "garbage": "garbage",
         }
+        await sign_in(world)
         yield world
+
+
+async def sign_in(world: World) -> None:
+    """Browsers of their own: one that is signed in, one whose user signed out, and one that never was."""
+    for who in ("cookie", "signed-out cookie"):
+        browser = Browser(world.server.url)
+        made = await key_admin.create_link(world.store, "ada", 60.0, OPERATOR)
+        assert (await browser.ask("POST", "/sign-in", json={"secret": made.secret})).status_code == 200
+        world.cookies[who] = browser.cookie
+    await browser.ask("DELETE", "/sign-in")
+    world.cookies["wrong cookie"] = "lastcall=ek_" + "x" * 43
+    world.tokens |= dict.fromkeys(world.cookies, None)
 
 
 async def expire(world: World, who: str) -> None:
@@ -111,14 +125,16 @@ GOOD = {
     "secret": "ada",
     "bound secret": "ada",
     "token": "ada",
+    "cookie": "ada",
 }
 BAD = (
     "nobody", "wrong key", "wrong secret", "revoked key", "expired secret", "revoked secret", "expired token",
     "token without expiry", "token for others", "token with a wrong signature", "token of no algorithm",
-    "token of nobody", "garbage",
+    "token of nobody", "garbage", "signed-out cookie", "wrong cookie",
 )  # fmt: skip
 READER = "reader"  # for the console only
 EVERYBODY = (*GOOD, READER, *BAD)
+BROWSERS = ("cookie", "signed-out cookie", "wrong cookie")
 NO_USERS = {READER: 403}
 KEYS = ("user key", "other user's key", "service", "admin")
 
@@ -135,11 +151,15 @@ HTTP: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/"): dict.fromkeys(EVERYBODY, 200),
     ("GET", "/c/{conversation_id}"): dict.fromkeys(EVERYBODY, 200),
     ("GET", "/console"): dict.fromkeys(EVERYBODY, 200),
+    ("GET", "/embed"): dict.fromkeys(EVERYBODY, 404),  # no other site may show it here
     ("GET", "/v1/admin/truth"): OVERSEEN,
     ("GET", "/v1/admin/chart"): OVERSEEN,
     ("GET", "/v1/admin/sessions"): OVERSEEN,
     ("GET", SESSION): OVERSEEN | {"admin": 404, READER: 404},  # as it stands here, it names no session
     ("GET", f"{SESSION}/items"): OVERSEEN | {"admin": 404, READER: 404},
+    ("GET", f"{SESSION}/responses"): OVERSEEN | {"admin": 404, READER: 404},
+    ("GET", "/v1/admin/usage"): OVERSEEN,
+    ("GET", "/v1/admin/usage/chart"): OVERSEEN,
     ("POST", f"{SESSION}/close"): OPERATED | {"admin": 404},
     ("GET", "/v1/admin/memory"): OVERSEEN,
     ("POST", "/v1/admin/memory/retry"): OPERATED,
@@ -149,6 +169,12 @@ HTTP: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/v1/admin/users"): OVERSEEN,
     ("GET", "/v1/admin/users/export"): OPERATED | {"admin": 400},
     ("POST", "/v1/admin/users/erase"): OPERATED | {"admin": 400},
+    ("GET", "/v1/admin/webhooks"): OVERSEEN,
+    ("POST", "/v1/admin/webhooks"): OPERATED | {"admin": 400},  # as it stands here, it names no URL
+    ("GET", "/v1/admin/webhooks/deliveries"): OVERSEEN,
+    ("POST", "/v1/admin/webhooks/deliveries/retry"): OPERATED,
+    ("DELETE", "/v1/admin/webhooks/{webhook_id}"): OPERATED | {"admin": 404},
+    ("POST", "/v1/admin/webhooks/{webhook_id}/test"): OPERATED | {"admin": 404},
     ("GET", "/v1/admin/audit"): OVERSEEN,
     ("GET", "/v1/admin/audit.csv"): OVERSEEN,
     ("GET", "/v1/sessions/{session_id}"): dict.fromkeys(GOOD, 404) | NO_USERS,
@@ -168,6 +194,14 @@ HTTP: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/openapi.json"): dict.fromkeys(EVERYBODY, 200),
     ("GET", "/asyncapi.json"): dict.fromkeys(EVERYBODY, 200),
     ("POST", "/v1/realtime/client_secrets"): dict.fromkeys((*GOOD, READER), 403) | dict.fromkeys(KEYS, 200),
+    # Signing in and out is for browsers on the server's own page, whoever was signed in before.
+    ("GET", "/sign-in"): dict.fromkeys(EVERYBODY, 200),
+    ("GET", "/sign-in/callback"): dict.fromkeys(
+        EVERYBODY, 303
+    ),  # back to the page, which tells that nothing came of it
+    ("POST", "/sign-in"): dict.fromkeys(EVERYBODY, 403) | dict.fromkeys(BROWSERS, 400),
+    ("POST", "/sign-in/provider"): dict.fromkeys(EVERYBODY, 403) | dict.fromkeys(BROWSERS, 404),
+    ("DELETE", "/sign-in"): dict.fromkeys(EVERYBODY, 403) | dict.fromkeys(BROWSERS, 200),  # the last: it signs out
 }
 
 
@@ -224,7 +258,7 @@ async def test_a_conversation_is_renamed_and_deleted_by_its_own_user_only(world:
         if status != 200:
             assert (await world.ask("DELETE", path, who)).status_code == status
     listed = (await world.ask("GET", "/v1/conversations", "user key")).json()["data"]
-    assert [each["title"] for each in listed if each["id"] == world.conversations["ada"]] == ["by token"]
+    assert [each["title"] for each in listed if each["id"] == world.conversations["ada"]] == ["by cookie"]
     assert (await world.ask("DELETE", path, "bound secret")).status_code == 200
     assert (await world.ask("DELETE", path, "user key")).status_code == 404
 
@@ -236,7 +270,7 @@ async def test_every_credential_on_the_websocket(world: World) -> None:
     expected: dict[tuple[str, str, bool], Any] = {}
     for by_header in (True, False):
         for who in BAD:
-            code = "missing_api_key" if who == "nobody" else "invalid_api_key"
+            code = "missing_api_key" if who in ("nobody", *BROWSERS) else "invalid_api_key"
             expected |= {(who, query, by_header): 401 if by_header else (code, 3000) for query in ("", "?user=eve")}
         expected |= {(READER, query, by_header): 403 for query in ("", "?user=eve")}
         for who, user in GOOD.items():

@@ -70,6 +70,13 @@ def token(
     return jwt.encode(claims, key, algorithm=algorithm, headers=({"kid": key_id} if key_id else {}) | (headers or {}))
 
 
+def by_shared_secret(**changes: Any) -> str:
+    claims = {"sub": "ada", "aud": AUDIENCE, "iss": ISSUER, "exp": time.time() + 600} | changes
+    signed = b".".join(base64url_encode(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, claims))
+    signature = hmac.digest(SECRET.encode(), signed, "sha256")
+    return (signed + b"." + base64url_encode(signature)).decode()
+
+
 def with_header(header: bytes) -> str:
     return f"{base64url_encode(header).decode()}.e30.AAAA"
 
@@ -111,6 +118,10 @@ GOOD: dict[str, Callable[[], str]] = {
     "a clock that is a little slow": lambda: token(exp=time.time() - tokens.LEEWAY_SECONDS / 2),
 }
 BAD: dict[str, Callable[[], str]] = {
+    # The library does not write these itself.
+    "of an issuer that is no text": lambda: by_shared_secret(iss=[ISSUER]),
+    "of a subject that is no text": lambda: by_shared_secret(sub={"x": 1}),
+    "of an audience that is no text": lambda: by_shared_secret(aud={"x": 1}),
     "issued later": lambda: token(iat=time.time() + 600),
     "issued at no time": lambda: token(iat=str(int(time.time()))),
     "that expires at no time": lambda: token(exp=str(int(time.time() + 600))),

@@ -72,6 +72,7 @@ def test_every_setting_can_stand_in_the_file(lastcall: Lastcall) -> None:
     """Its own value, where it has one, as `lastcall config` prints it."""
     texts = {
         "allow_origin": '["https://a.example"]', "trusted_proxy": '["10.0.0.0/8"]', "log_level": '"info"',
+        "meaning": "false",
         "database_url": '"postgresql://u@h/d"',
     }  # fmt: skip
     for each in FLAGS:

@@ -13,7 +13,7 @@ from hypothesis import event as note
 from hypothesis import example, given
 from hypothesis import strategies as st
 from lastcall.agents.agent import AgentFailed, Turn
-from lastcall.conversation.responder import OUT_OF_BAND_MAX
+from lastcall.conversation.responses.responder import OUT_OF_BAND_MAX
 from trio.testing import wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed
 

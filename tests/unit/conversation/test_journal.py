@@ -9,14 +9,14 @@ from uuid import uuid4
 import pytest
 import trio
 from lastcall.config import Settings
-from lastcall.conversation.journal import Journal
+from lastcall.conversation.journal import FIGURES_MAX, Journal
 from lastcall.conversation.timeline import Timeline, UnknownItem
 from lastcall.limits.limit import Limit
 from lastcall.protocol.client_events import EventRejected, ItemCreate, NewItem
 from lastcall.protocol.items import InputText, MessageItem
 from lastcall.sessions.session import Session
 from lastcall.store.errors import SessionClosed, StoreError
-from lastcall.store.records import StoredItem
+from lastcall.store.records import StoredItem, StoredResponse, StoredRow
 from lastcall.store.store import Store
 
 
@@ -24,10 +24,10 @@ class RecordingStore:
     """Keeps the rows that it is given, or fails."""
 
     def __init__(self) -> None:
-        self.rows: list[StoredItem] = []
+        self.rows: list[StoredRow] = []
         self.fails = False
 
-    async def append_items(self, rows: Sequence[StoredItem], *, within: float) -> None:
+    async def append_items(self, rows: Sequence[StoredRow], *, within: float) -> None:
         await trio.lowlevel.checkpoint()
         if self.fails:
             raise StoreError("away")
@@ -41,7 +41,7 @@ class World:
         self.refused: list[Limit] = []
         self.timeline = Timeline()
         self.store = RecordingStore()
-        session = Session("ada", uuid4())
+        self.session = session = Session("ada", uuid4())
         session.began()
         self.journal = Journal(
             session, self.timeline, cast("Store", self.store), Settings(**limits), self.refused.append
@@ -51,6 +51,21 @@ class World:
         event = ItemCreate(item=NewItem(type="message", role="user", content=[]), previous_item_id=after)
         item = MessageItem(id=item_id, status="completed", role="user", content=[InputText(text)])
         await self.journal.append(event, item)
+
+    def figures(self) -> StoredResponse:
+        return StoredResponse(
+            response_id=uuid4().hex,
+            session_id=self.session.session_id,
+            user_id="ada",
+            key_id=None,
+            agent="parrot",
+            model=None,
+            outcome="completed",
+            reason=None,
+            created=0.0,
+            first=None,
+            ended=1.0,
+        )
 
     @property
     def ids(self) -> list[str]:
@@ -62,7 +77,7 @@ async def test_an_item_is_stored_and_known() -> None:
     await world.append("hello", "a")
     await world.append("again", "b", after="root")
     assert world.ids == ["b", "a"]
-    assert [row.content for row in world.store.rows] == ["hello", "again"]
+    assert [row.content for row in world.store.rows if isinstance(row, StoredItem)] == ["hello", "again"]
 
 
 @pytest.mark.parametrize("limits", [{"items_max": 2}, {"conversation_chars_max": 10}], ids=["items", "characters"])
@@ -96,7 +111,7 @@ async def test_a_reply_counts_towards_the_quota_even_if_it_is_not_stored() -> No
     world.timeline.add(entry)
     item.content = [InputText("hello")]
     with pytest.raises(StoreError):
-        await world.journal.append_reply([entry])
+        await world.journal.append_reply([entry], world.figures())
     world.store.fails = False
     with pytest.raises(EventRejected):
         await world.append("!")
@@ -115,7 +130,20 @@ async def test_a_closed_journal_stores_nothing() -> None:
     with pytest.raises(SessionClosed):
         await world.append("hello")
     with pytest.raises(SessionClosed):
-        await world.journal.append_reply([])
+        await world.journal.append_reply([], world.figures())
     with pytest.raises(SessionClosed):
-        await world.journal.delete("item", None)
+        await world.journal.delete("item")
     assert (len(world.timeline), world.store.rows) == (0, [])
+
+
+async def test_figures_wait_for_the_database_up_to_a_bound() -> None:
+    world = World()
+    world.store.fails = True
+    given = [world.figures() for _ in range(FIGURES_MAX + 1)]
+    for each in given:
+        await world.journal.keep(each)
+    assert list(world.journal.unkept()) == given[1:]
+    world.store.fails = False
+    await world.journal.keep(given[0])
+    assert world.store.rows == [*given[2:], given[0]]
+    assert world.journal.unkept() == ()

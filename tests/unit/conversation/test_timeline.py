@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from contextlib import suppress
 from dataclasses import replace
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
@@ -419,3 +419,50 @@ def test_a_turn_is_not_changed_by_what_comes_later_nor_the_conversation_by_an_ag
     assert [each.item_id for each in before.messages] == ["a"]
     before.items.clear()
     assert [each.item_id for each in items.context().messages] == ["b"]
+
+
+# --- items of other sessions
+
+
+def insert(items: Timeline, item_id: str, position: int, number: int = 0) -> ConversationEntry:
+    return items.insert(message(item_id, item_id), position, UUID(int=number))
+
+
+def seen(items: Timeline) -> list[str]:
+    return [each.text for each in items.context().messages]
+
+
+@given(st.permutations([(position, number) for position in range(3) for number in range(3)]))
+def test_inserted_items_stand_as_the_database_orders_them_whenever_they_come(keys: list[tuple[int, int]]) -> None:
+    items = Timeline()
+    for position, number in keys:
+        entry = insert(items, f"{position} {number}", position, number)
+        before = [each for each in ids(items) if each < entry.item.id]
+        assert items.known_before(entry) == (before[-1] if before else None)
+    assert ids(items) == seen(items) == sorted(ids(items))
+    assert all(items._index(entry) == index for index, entry in enumerate(items))
+
+
+def test_what_is_said_next_stands_behind_an_inserted_item_of_a_clock_that_is_ahead() -> None:
+    items = Timeline()
+    ahead = insert(items, "ahead", int(timeline_module.wall_clock_ms() + 3_600_000) * POSITION_STEP)
+    assert put(items, message("next")).position > ahead.position
+
+
+def test_nothing_is_put_behind_an_inserted_item_where_older_ones_may_follow_that_are_not_loaded() -> None:
+    loaded, old = 100 * POSITION_STEP, 10 * POSITION_STEP
+    items = Timeline([stored("system", 0, role="system"), stored("loaded", loaded)], older=1)
+    for item_id, position in (("far", old), ("near", POSITION_STEP // 2)):
+        entry = insert(items, item_id, position)
+        assert put(items, message(f"behind {item_id}"), item_id).position < position + POSITION_STEP
+        assert entry.ceiling is not None
+    first = insert(items, "first", -old)
+    assert put(items, message("behind first"), "first").position < first.position + POSITION_STEP
+
+
+def test_an_item_that_was_removed_can_be_removed_again() -> None:
+    items = Timeline()
+    entry = put(items, message("one"))
+    for _ in range(2):
+        items.remove(entry)
+    assert ids(items) == []

@@ -18,8 +18,9 @@ from lastcall.agents.agent import (
     Turn,
     Usage,
 )
-from lastcall.conversation.responder import OUT_OF_BAND_MAX
+from lastcall.conversation.responses.responder import OUT_OF_BAND_MAX
 from lastcall.conversation.timeline import timeline
+from lastcall.store.records import StoredResponse
 from trio.testing import wait_all_tasks_blocked
 
 from tests.support.raw_wire import STRICT, Client, Event, World, connect, in_a_world
@@ -404,7 +405,8 @@ def test_an_out_of_band_response_ends_with_its_session() -> None:
         await client.send({"type": "response.create", "response": {"conversation": "none", "input": []}})
         await client.until("response.output_text.delta")
         answering.append(session.answering)
-        assert session.take_unfinished() == ()
+        (figures,) = session.take_unfinished()
+        assert isinstance(figures, StoredResponse), "it leaves no item"
         await wait_all_tasks_blocked()
         answering.append(session.answering)
         assert answering == [False, True, False]

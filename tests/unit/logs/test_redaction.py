@@ -11,11 +11,13 @@ from lastcall import secret_prefixes
 from lastcall.auth.secret import new_client_secret, new_key
 from lastcall.logs import cut, printable, redact
 from lastcall.logs.redaction import TRACEBACK_CHARS_MAX, VALUE_CHARS_MAX
+from lastcall.webhooks.signing import secret_text
 
 TOKEN = jwt.encode({"sub": "ada"}, "x" * 32, algorithm="HS256")
 SECRETS = {
     secret_prefixes.KEY: new_key().value,
     secret_prefixes.CLIENT_SECRET: new_client_secret().value,
+    secret_prefixes.WEBHOOK_SECRET: secret_text(b"\xfb\xff" * 16),
     secret_prefixes.TOKEN: TOKEN,
     secret_prefixes.KEY_SUBPROTOCOL: f"{secret_prefixes.KEY_SUBPROTOCOL}any-other-key",
     secret_prefixes.API_KEY: f"{secret_prefixes.API_KEY}=any-other-key",

@@ -13,13 +13,9 @@ import pytest
 import trio
 from lastcall.agents.agent import Message
 from lastcall.memory import rules_process
-from lastcall.memory.rules_process import (
-    BACKOFF_SECONDS_MAX,
-    BACKOFF_SECONDS_MIN,
-    SENT_CHARS_MAX,
-    SPENT,
-    RulesProcess,
-)
+from lastcall.memory.rules_process import SENT_CHARS_MAX, RulesProcess
+from lastcall.memory.worker import process as worker
+from lastcall.memory.worker.process import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN, SPENT
 from trio.testing import MockClock
 
 
@@ -31,7 +27,7 @@ class Processes:
     code: int = 1
 
     @asynccontextmanager
-    async def started(self, _cpu_seconds: float) -> AsyncIterator[Any]:
+    async def started(self, _program: str, _cpu_seconds: float) -> AsyncIterator[Any]:
         self.starts.append(trio.current_time())
         await trio.lowlevel.checkpoint()
         yield SimpleNamespace(wait=self._wait)
@@ -48,7 +44,7 @@ class Processes:
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
     made = Processes()
-    monkeypatch.setattr(rules_process, "_started", made.started)
+    monkeypatch.setattr(worker, "_started", made.started)
     return made
 
 

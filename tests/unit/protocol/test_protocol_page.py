@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from lastcall.config import Settings
-from lastcall.conversation.output import OUTPUT_ITEMS_MAX
-from lastcall.conversation.responder import OUT_OF_BAND_MAX
+from lastcall.conversation.responses.output import OUTPUT_ITEMS_MAX
+from lastcall.conversation.responses.responder import OUT_OF_BAND_MAX
 from lastcall.conversation.validation import (
     ID_CHARS_MAX,
     METADATA_KEY_CHARS_MAX,

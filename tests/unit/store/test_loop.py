@@ -10,6 +10,8 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
@@ -17,6 +19,7 @@ import trio.testing
 import trio_asyncio
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 from lastcall.store.postgres.loop import HANDLES_MAX, TIMERS_CANCELLED_MAX, open_loop
+from lastcall.store.postgres.network.sockets import READ_BYTES_MAX
 from trio.testing import MockClock
 
 from tests.support.waiting import eventually
@@ -93,6 +96,35 @@ async def test_a_call_takes_no_step_of_a_task_between_the_caller_and_the_socket(
             assert steps.count <= STEPS_PER_CALL * ROUNDS + 1
             echo.close()
             await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_no_read_asks_for_more_than_its_bound(tmp_path: Path) -> None:
+    """Over TCP and a Unix socket; asyncio's own bound makes each read map memory."""
+    sizes: list[int] = []
+
+    class Sizes(Echo):
+        def data_received(self, data: bytes) -> None:
+            sizes.append(len(data))
+
+    async def received() -> int:
+        return sum(sizes)
+
+    at = str(tmp_path / "socket")
+    with socket.create_server(("127.0.0.1", 0)) as over_tcp, socket.socket(socket.AF_UNIX) as over_unix:
+        over_unix.bind(at)
+        over_unix.listen()
+        async with open_loop() as loop:
+            tcp = partial(loop.asyncio.create_connection, Sizes, *over_tcp.getsockname())
+            unix = partial(loop.asyncio.create_unix_connection, Sizes, at)
+            for listening, connect in ((over_tcp, tcp), (over_unix, unix)):
+                _, protocol = await bounded_call(loop, CALL_SECONDS, connect)
+                theirs, _ = listening.accept()
+                sizes.clear()
+                with theirs:
+                    await trio.to_thread.run_sync(theirs.sendall, bytes(4 * READ_BYTES_MAX))
+                    await eventually(received, lambda size: size == 4 * READ_BYTES_MAX)
+                assert max(sizes) <= READ_BYTES_MAX
+                protocol.close()
 
 
 async def test_callbacks_that_lead_to_others_leave_other_tasks_their_turn(nursery: trio.Nursery) -> None:

@@ -13,6 +13,7 @@ from lastcall.auth.authenticator import Authenticator
 from lastcall.auth.identity import Presented, Principal
 from lastcall.config import Settings
 from lastcall.limits.gate import Gate
+from lastcall.memory.meaning.encoder import Encode
 from lastcall.metrics import Metrics
 from lastcall.protocol.ids import parse_public_id, public_id
 from lastcall.protocol.items import MessageItem
@@ -45,6 +46,7 @@ class Services:
         self.metrics = Metrics()
         self.gate = Gate(self.settings, self.metrics.count_refusal)
         self.store = store
+        self.encode: Encode | None = None
         self.authenticator = OneConversation(store, self.settings)
 
     async def ready(self) -> str | None:

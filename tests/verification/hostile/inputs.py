@@ -34,7 +34,7 @@ WORDS = (
 PATHS = (
     "/", "//", "*", "/\x7f", "http://evil/", "/healthz?x=" + "y" * 9_000, "/readyz", "/metrics", "/console",
     "/v1/realtime", "/v1/memories?user=%00", "/v1/realtime/client_secrets", "/static/../../schema.sql",
-    "/static/%2e%2e/x",
+    "/sign-in", "/sign-in/callback?state=%00&code=%ff", "/static/%2e%2e/x",
 )  # fmt: skip
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "PRI", "get", "X" * 500)
 WITHIN_A_SESSION = ("frames", "json", "unicode", "event flood", "frame flood", "big message")

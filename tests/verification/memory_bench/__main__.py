@@ -20,7 +20,7 @@ from rich.table import Table
 
 from tests.support.command_line import SEED_MAX, command, conclude, folder, json_option, progress, run
 
-from .generated import USERS, generated_samples, long_sample, own_fact_samples
+from .generated import USERS, asked_in_other_languages, generated_samples, long_sample, own_fact_samples
 from .measure import Bench, NotIndexed, Recall, open_bench, percentile
 from .samples import BadData, Sample, read_samples
 from .small_talk import SMALL_TALK
@@ -42,8 +42,9 @@ COST_QUESTIONS = 300
     "--seed", type=click.IntRange(0, SEED_MAX), default=SEED, show_default=True, help="Of the generated users."
 )
 @click.option("--cost/--no-cost", default=True, show_default=True, help="Measure CPU and time at 700 and 10,000 turns.")
+@click.option("--meaning", is_flag=True, help="Search by meaning, too; needs lastcall[meaning].")
 @json_option
-def memory_bench(*, data: Path | None, users: int, seed: int, cost: bool, as_json: bool) -> int:
+def memory_bench(*, data: Path | None, users: int, seed: int, cost: bool, meaning: bool, as_json: bool) -> int:
     """Measures how much of what questions need comes back from a user's past: the product's own finalizer, index and
     search on a PostgreSQL of its own. `recall` is over --data where that is given, else over the generated users.
 
@@ -62,20 +63,20 @@ def memory_bench(*, data: Path | None, users: int, seed: int, cost: bool, as_jso
     with folder("lastcall-memory-bench-", console) as directory, progress(console) as bar:
         try:
             url = embedded.start(directory)
-            result = trio.run(lambda: measured(url, given, users, seed, bar, cost=cost))
+            result = trio.run(lambda: measured(url, given, users, seed, bar, cost=cost, meaning=meaning))
         finally:
             embedded.stop(directory)
     return conclude(result, say, console)
 
 
 async def measured(
-    url: str, given: Sequence[Sample], users: int, seed: int, bar: Progress, *, cost: bool
+    url: str, given: Sequence[Sample], users: int, seed: int, bar: Progress, *, cost: bool, meaning: bool
 ) -> dict[str, Any]:
     """All figures."""
     generated, own = generated_samples(seed, users), own_fact_samples()
     long = [long_sample(turns, seed) for turns in COST_TURNS] if cost else []
     everybody = [*given, *generated, *own, *long]
-    async with open_bench(url) as bench:
+    async with open_bench(url, meaning=meaning) as bench:
         task = bar.add_task("indexing", total=sum(len(sample.sessions) for sample in everybody))
         for sample in everybody:
             await bench.put(sample, lambda: bar.advance(task))
@@ -86,12 +87,16 @@ async def measured(
         return {
             "ok": True,
             "seed": seed,
+            "meaning": meaning,
             **_recall(of_given),
             "generated": _recall(of_generated),
             "languages": {
                 sample.language: (await bench.recall([sample], baselines=False)).figures("product", (1,))["1"]
                 for sample in own
             },
+            "across_languages": (
+                await bench.recall([asked_in_other_languages(each) for each in own], baselines=False)
+            ).figures("product", (1,))["1"],
             **await _gate(bench, given or generated, Random(seed)),
             "cost": {str(turns): await _cost(bench, sample) for turns, sample in zip(COST_TURNS, long, strict=False)},
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -29,6 +30,17 @@ def own_fact_samples() -> list[Sample]:
         questions = [AskedQuestion(asked, [f"{language}-{n}"]) for n, (_, asked) in enumerate(facts)]
         samples.append(Sample(f"own-{language}", [PastSession(BEGAN, turns)], questions, language=language))
     return samples
+
+
+def asked_in_other_languages(sample: Sample) -> Sample:
+    """One of `own_fact_samples`, with the questions of all the others: each asks for the same five facts."""
+    questions = [
+        AskedQuestion(asked, [f"{sample.language}-{number}"])
+        for language, facts in OWN_FACTS.items()
+        if language != sample.language
+        for number, (_, asked) in enumerate(facts)
+    ]
+    return replace(sample, questions=questions)
 
 
 def long_sample(turns: int, seed: int) -> Sample:

@@ -18,10 +18,15 @@ from lastcall.agents.echo import EchoAgent
 from lastcall.config import Settings
 from lastcall.memory.fence import tokens_of
 from lastcall.memory.finalizer import Finalizer, open_finalizer
-from lastcall.memory.rules_process import open_rules_process
+from lastcall.memory.meaning.encoder import EXTRA, Encode, is_installed
+from lastcall.memory.meaning.encoder_process import open_encoder_process
+from lastcall.memory.meaning.turns import with_meanings
+from lastcall.memory.reading import SessionReader
+from lastcall.memory.rules_process import RulesProcess, open_rules_process
 from lastcall.memory.search.asking import may_call_for_past
 from lastcall.memory.search.quoting import quoted
 from lastcall.memory.search.recalling import Names, Question, question_of, recall_turns, search_turns
+from lastcall.runtime.check import CheckStatus
 from lastcall.store.postgres import PostgresStore, open_store
 from lastcall.store.records import EndReason, PastTurn, SessionEnd, SessionStart, StoredItem
 
@@ -59,8 +64,9 @@ class Recall:
 class Bench:
     """A store, and the finalizer that indexes what is put into it."""
 
-    def __init__(self, store: PostgresStore, finalizer: Finalizer) -> None:
+    def __init__(self, store: PostgresStore, finalizer: Finalizer, encode: Encode | None = None) -> None:
         self._store = store
+        self._encode = encode
         self._finalizer = finalizer
         self._instance_id = uuid4()
 
@@ -131,7 +137,7 @@ class Bench:
                 if not (evidence := list(question.evidence)):
                     continue
                 recall.questions += 1
-                turns = await search_turns(self._store, sample.user_id, self._question(sample, question.text), 20)
+                turns = await self._search(sample, question.text)
                 recall.add("product", [turn.item_id for turn in turns], evidence, (1, *DEPTHS))
                 if baselines:
                     recall.add("bm25", bm25.search(question.text, 20), evidence)
@@ -149,12 +155,15 @@ class Bench:
     async def _unasked(self, sample: Sample, text: str) -> Sequence[PastTurn]:
         if not may_call_for_past(text):
             return ()
-        return await recall_turns(self._store, sample.user_id, self._question(sample, text))
+        return await recall_turns(self._store, sample.user_id, self._question(sample, text), self._encode)
+
+    async def _search(self, sample: Sample, text: str) -> Sequence[PastTurn]:
+        return await search_turns(self._store, sample.user_id, self._question(sample, text), 20, self._encode)
 
     async def cost(self, sample: Sample, questions: Sequence[str]) -> dict[str, float]:
         """What a lookup takes: CPU of this process and of PostgreSQL, and time, in milliseconds."""
         for text in questions[:20]:  # until each connection has its plans
-            await search_turns(self._store, sample.user_id, self._question(sample, text), 20)
+            await self._search(sample, text)
         pids = [
             row[0]
             for row in await self._store.select(
@@ -165,7 +174,7 @@ class Bench:
         own, database = time.process_time(), _cpu_seconds(pids)
         for text in questions:
             began = time.perf_counter()
-            await search_turns(self._store, sample.user_id, self._question(sample, text), 20)
+            await self._search(sample, text)
             took.append(time.perf_counter() - began)
         own, database = time.process_time() - own, _cpu_seconds(pids) - database
         return {
@@ -181,17 +190,33 @@ class Bench:
 
 
 @asynccontextmanager
-async def open_bench(url: str) -> AsyncIterator[Bench]:
-    """A bench on an empty database."""
+async def open_bench(url: str, *, meaning: bool = False) -> AsyncIterator[Bench]:
+    """A bench on an empty database. meaning: search by meaning, too. Raises `NotIndexed` where that cannot be."""
     settings = Settings()
     async with (
         open_store(url) as store,
         open_rules_process(settings.memory_cpu_seconds, start=True) as rules,
-        open_finalizer(store, EchoAgent(), settings, rules.read) as finalizer,
+        _reader(store, rules, meaning=meaning) as (read, encode),
+        open_finalizer(store, EchoAgent(), settings, read) as finalizer,
     ):
-        bench = Bench(store, finalizer)
+        bench = Bench(store, finalizer, encode)
         await bench.register()
         yield bench
+
+
+@asynccontextmanager
+async def _reader(
+    store: PostgresStore, rules: RulesProcess, *, meaning: bool
+) -> AsyncIterator[tuple[SessionReader, Encode | None]]:
+    """What reads sessions, and what encodes questions."""
+    if not meaning:
+        yield rules.read, None
+        return
+    check = await store.prepare_meanings()
+    if not is_installed() or check.status is not CheckStatus.OK:
+        raise NotIndexed(str(check) if is_installed() else f"{EXTRA} is not installed")
+    async with open_encoder_process() as encoder:
+        yield with_meanings(rules.read, encoder.encode_turns), encoder.encode_question
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

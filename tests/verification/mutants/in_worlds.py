@@ -17,11 +17,11 @@ CONNECTION, READER, EXIT_PATH = (
 WATCH = "server/lastcall/realtime/watch.py"
 SESSION, CONVERSATION = "server/lastcall/sessions/session.py", "server/lastcall/conversation/conversation.py"
 RESPONSE, STREAM, LISTENER = (
-    "server/lastcall/conversation/response.py",
+    "server/lastcall/conversation/responses/response.py",
     "server/lastcall/transport/stream.py",
     "server/lastcall/listener.py",
 )
-JOURNAL, RESPONDER = "server/lastcall/conversation/journal.py", "server/lastcall/conversation/responder.py"
+JOURNAL, RESPONDER = "server/lastcall/conversation/journal.py", "server/lastcall/conversation/responses/responder.py"
 MAIN, SHUTDOWN, INSTANCE = (
     "server/lastcall/main.py",
     "server/lastcall/shutdown.py",
@@ -33,7 +33,7 @@ FINALIZING, RECALL = "tests/unit/memory/test_finalizer.py", "server/lastcall/mem
 GATE = "server/lastcall/limits/gate.py"
 DEATH, DEATHS = "server/lastcall/sessions/death.py", "tests/unit/sessions/test_death.py"
 LEASES, REAPS = "tests/integration/sessions/test_instance.py", "tests/integration/sessions/test_reaper.py"
-REAPER, MEMORY = "server/lastcall/sessions/reaper.py", "server/lastcall/memory/finalizer.py"
+REAPER, MEMORY = "server/lastcall/sessions/upkeep/reaper.py", "server/lastcall/memory/finalizer.py"
 MEMORY_ATTEMPT = "server/lastcall/memory/attempts.py"
 STORE, TABLES = "tests/support/fake_store.py", "tests/support/fake_tables.py"
 CONVERSATIONS, MEMORIES = "tests/support/fake_conversations.py", "tests/support/fake_memories.py"
@@ -91,8 +91,10 @@ EXIT = (
     mutant(
         "a row whose begin was not heard of is forgotten",
         CONNECTION,
-        "            session.began()\n            recalled = await store.begin_session(start, within=within)\n",
-        "            recalled = await store.begin_session(start, within=within)\n            session.began()\n",
+        "            session.began()\n"
+        "            recalled = await services.store.begin_session(start, within=within)\n",
+        "            recalled = await services.store.begin_session(start, within=within)\n"
+        "            session.began()\n",
         ORPHAN,
         END,
     ),
@@ -254,8 +256,8 @@ WORDS = (
     mutant(
         "an answer is acknowledged before its commit",
         RESPONSE,
-        "        try:\n            await self._output.commit()\n",
-        "        self._output.acknowledge()\n        try:\n            await self._output.commit()\n",
+        "        try:\n            self.figures_stored =",
+        "        self._output.acknowledge()\n        try:\n            self.figures_stored =",
         LOST,
     ),
     mutant(
@@ -284,14 +286,14 @@ WORDS = (
     mutant(
         "a deletion is acknowledged before its commit",
         CONVERSATION,
-        "            await self._mark_deleted(event, entry)\n",
+        "            await self._journal.delete(event.item_id)\n",
         "            self._outbox.emit(server_events.ItemDeleted(item_id=event.item_id))\n"
-        "            await self._mark_deleted(event, entry)\n",
+        "            await self._journal.delete(event.item_id)\n",
         LOST,
     ),
     mutant(
         "an answer that is deleted while it is said is stored without the mark",
-        CONVERSATION,
+        JOURNAL,
         "            entry.deleted = True  # its response goes on, and stores it as deleted\n",
         "            pass\n",
         LOST,
@@ -326,7 +328,7 @@ WORDS = (
     ),
     mutant(
         "an answer that is said but not stored yet is deleted in vain",
-        CONVERSATION,
+        JOURNAL,
         "if entry is not None and entry.pending:",
         'if entry is not None and entry.item.status == "in_progress":',
         LOST,
@@ -686,7 +688,7 @@ REMEMBERING = (
     mutant(
         "an exit waits for memory without a bound",
         EXIT_PATH,
-        "trio.move_on_after(seconds, shield=True):",
+        "trio.CancelScope(deadline=deadline, shield=True):",
         "trio.CancelScope(shield=True):",
         BOUND,
         test=f"{EXITS}::test_an_exit_waits_for_memory_no_longer_than_its_budget",
@@ -694,15 +696,15 @@ REMEMBERING = (
     mutant(
         "a connection that is cancelled forgets its memory",
         EXIT_PATH,
-        "trio.move_on_after(seconds, shield=True):",
-        "trio.move_on_after(seconds):",
+        "trio.CancelScope(deadline=deadline, shield=True):",
+        "trio.CancelScope(deadline=deadline):",
         REMEMBER,
         test=f"{EXITS}::test_a_connection_that_is_cancelled_finalizes_its_memory_all_the_same",
     ),
     mutant(
         "a client waits for memory",
         EXIT_PATH,
-        "                await self._close_beside(self._finalize_memory)\n",
+        "                await self._close_while_finalizing()\n",
         "                await self._finalize_memory()\n                await self._close()\n",
         BOUND,
         test=f"{EXITS}::test_no_client_waits_for_memory_that_hangs",

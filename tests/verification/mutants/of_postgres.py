@@ -286,7 +286,7 @@ WRITING = (
     mutant(
         "a batch stores an item before the deletion that frees its id",
         "server/lastcall/store/rounds.py",
-        "            if freed.get(session_id, set()) & {item.item_id for item in write}:\n",
+        "            if freed.get(session_id, set()) & {item.item_id for item in items}:\n",
         "            if False:\n",
         LOST,
         test=f"{STORE}/test_batches.py::test_a_batch_keeps_the_order_of_items_and_deletions_of_one_id",

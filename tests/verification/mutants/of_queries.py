@@ -1,10 +1,10 @@
-"""Mistakes in `queries.sql`, each of which a test on PostgreSQL has to see."""
+"""Mistakes in `queries.sql` and what it calls, each of which a test on PostgreSQL has to see."""
 
 from __future__ import annotations
 
 from .mutant import BOUND, CONTAINED, END, GHOST, LOST, ORPHAN, REMEMBER, SWEPT, mutant
 
-QUERIES = "server/lastcall/store/queries.sql"
+QUERIES, SCHEMA_SQL = "server/lastcall/store/queries.sql", "schema.sql"
 STORE = "tests/integration/store"
 LEASE, INSTANCES = f"{STORE}/test_lease.py", f"{STORE}/test_instances.py"
 BATCHES, LOCKED_ROWS = f"{STORE}/test_batches.py", f"{STORE}/test_locked_rows.py"
@@ -222,7 +222,7 @@ LEAVING = (
 MEMORY = (
     mutant(
         "memory is claimed before it is due",
-        QUERIES,
+        SCHEMA_SQL,
         " AND memory_due_at <= now()\n",
         "\n",
         REMEMBER,
@@ -230,15 +230,15 @@ MEMORY = (
     ),
     mutant(
         "a claim of memory lasts for ever",
-        QUERIES,
-        "SET memory_due_at = now() + make_interval(secs => $2), memory_attempts",
-        "SET memory_due_at = now() + make_interval(secs => $2 + 86400), memory_attempts",
+        SCHEMA_SQL,
+        "SET memory_due_at = now() + make_interval(secs => lease_seconds), memory_attempts",
+        "SET memory_due_at = now() + make_interval(secs => lease_seconds + 86400), memory_attempts",
         REMEMBER,
         test=f"{MEMORIES}::test_a_claim_that_runs_out_is_anothers",
     ),
     mutant(
         "an attempt at memory is not counted",
-        QUERIES,
+        SCHEMA_SQL,
         "memory_attempts = memory_attempts + 1",
         "memory_attempts = memory_attempts",
         REMEMBER,
@@ -246,49 +246,49 @@ MEMORY = (
     ),
     mutant(
         "a claim of memory waits for rows that are locked",
-        QUERIES,
-        "<= now()\n     ORDER BY memory_due_at LIMIT $1 FOR UPDATE SKIP LOCKED",
-        "<= now()\n     ORDER BY memory_due_at LIMIT $1 FOR UPDATE",
+        SCHEMA_SQL,
+        "<= now()\n         ORDER BY memory_due_at LIMIT sessions_max FOR UPDATE SKIP LOCKED",
+        "<= now()\n         ORDER BY memory_due_at LIMIT sessions_max FOR UPDATE",
         REMEMBER,
         test=f"{LOCKED_ROWS}::test_a_claim_of_memory_leaves_a_locked_row",
     ),
     mutant(
         "a session that is claimed already is claimed by its own server",
-        QUERIES,
-        "     WHERE memory_status = 'pending'\n       AND (memory_due_at <= now() OR",
-        "     WHERE memory_status = 'pending'\n       AND (true OR",
+        SCHEMA_SQL,
+        "WHERE memory_status = 'pending'\n           AND (memory_due_at <= now() OR",
+        "WHERE memory_status = 'pending'\n           AND (true OR",
         REMEMBER,
         test=f"{MEMORIES}::test_a_claim_by_session_takes_that_one_only_and_only_where_it_is_free",
     ),
     mutant(
         "a session that is done is claimed by its own server",
-        QUERIES,
-        "     WHERE memory_status = 'pending'\n       AND (memory_due_at <= now() OR",
-        "     WHERE true\n       AND (coalesce(memory_due_at, now()) <= now() OR",
+        SCHEMA_SQL,
+        "WHERE memory_status = 'pending'\n           AND (memory_due_at <= now() OR",
+        "WHERE true\n           AND (coalesce(memory_due_at, now()) <= now() OR",
         REMEMBER,
         test=f"{MEMORIES}::test_a_claim_by_session_takes_that_one_only_and_only_where_it_is_free",
     ),
     mutant(
         "a claim by its own server waits for a row that is locked",
-        QUERIES,
-        "LIMIT $1 FOR UPDATE SKIP LOCKED) asked",
-        "LIMIT $1 FOR UPDATE) asked",
+        SCHEMA_SQL,
+        "LIMIT sessions_max FOR UPDATE SKIP LOCKED) these",
+        "LIMIT sessions_max FOR UPDATE) these",
         BOUND,
         test=f"{LOCKED_ROWS}::test_a_claim_of_one_session_does_not_wait_for_its_row",
     ),
     mutant(
         "memory that was never tried waits for a clock that was set back",
-        QUERIES,
-        "AND (memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => $4))\n     ORDER",
-        "AND (memory_due_at > now() + make_interval(secs => $4))\n     ORDER",
+        SCHEMA_SQL,
+        "AND (memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => wait_seconds))\n         ORDER",
+        "AND (memory_due_at > now() + make_interval(secs => wait_seconds))\n         ORDER",
         REMEMBER,
         test=f"{MEMORIES}::test_memory_that_was_due_before_the_clock_was_set_back_is_due",
     ),
     mutant(
         "a claim waits for a clock that was set back",
-        QUERIES,
-        "AND (memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => $4))\n     ORDER",
-        "AND memory_attempts = 0\n     ORDER",
+        SCHEMA_SQL,
+        "AND (memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => wait_seconds))\n         ORDER",
+        "AND memory_attempts = 0\n         ORDER",
         REMEMBER,
         test=f"{MEMORIES}::test_a_claim_or_back_off_of_before_the_clock_was_set_back_ends",
     ),
@@ -334,15 +334,15 @@ MEMORY = (
     ),
     mutant(
         "deleted items are remembered",
-        QUERIES,
-        "WHERE kind = 'message' AND deleted_at IS NULL\n), fitting",
-        "WHERE kind = 'message'\n), fitting",
+        SCHEMA_SQL,
+        "WHERE kind = 'message' AND deleted_at IS NULL\n    ), fitting",
+        "WHERE kind = 'message'\n    ), fitting",
         REMEMBER,
         test=f"{STORE}/test_stored_items.py::test_what_the_user_took_back_is_not_remembered",
     ),
     mutant(
         "memory is applied by every server that claimed it",
-        "schema.sql",
+        SCHEMA_SQL,
         "(SELECT session_id FROM free WHERE memory_status = 'pending'))\n        RETURNING session_id, user_id",
         "(SELECT session_id FROM free WHERE memory_status <> 'none'))\n        RETURNING session_id, user_id",
         REMEMBER,
@@ -418,8 +418,8 @@ REST = (
     mutant(
         "an expired client secret is still good",
         QUERIES,
-        " AND revoked_at IS NULL AND expires_at > now()\n",
-        " AND revoked_at IS NULL\n",
+        "  FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now()\n",
+        "  FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL\n",
         CONTAINED,
         test=f"{CREDENTIALS}::test_an_expired_client_secret_is_not_found_and_ends_nothing",
     ),

@@ -185,7 +185,7 @@ def _usage(counted: Any) -> Usage | None:
     details = counted.get("prompt_tokens_details")
     cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
     prompt, completion = _count(counted.get("prompt_tokens")), _count(counted.get("completion_tokens"))
-    return Usage(prompt, completion, cached or 0) if prompt is not None and completion is not None else None
+    return Usage(prompt, completion, cached) if prompt is not None and completion is not None else None
 
 
 def _count(value: Any) -> int | None:

@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from ..agent import AgentFailed, FunctionCall, ModelUnavailable, RequestUnsupported
+from ..trace_context import trace_headers
 from .answer import Answer
 from .chat import chars_of, request_messages, tool_parameters, unchecked
 from .chunks import DONE, StreamRefused, chunks_of, whole
@@ -79,7 +80,7 @@ class OpenAIAgent:
         host = self._client.base_url.host
         if host in _LOOPBACK:  # a proxy from the environment would connect to its own loopback
             self._client = self._client.copy(http_client=openai.DefaultAsyncHttpxClient(trust_env=False))
-        self._model = model
+        self.model = model
         self._budget = ContextBudget(context_chars_max)
         self._output_tokens_max = output_tokens_max
         self._temperature = temperature
@@ -97,7 +98,7 @@ class OpenAIAgent:
         while goes_on:
             asked = searching.turn
             answer = Answer(item.call_id for item in asked.items if isinstance(item, FunctionCall))
-            with self._noting_outages(), failures(self._model):
+            with self._noting_outages(), failures(self.model):
                 # Left early without this `async with`, a stream would keep its connection open forever.
                 async with self._opened(asked) as chunks:
                     while (chunk := await _next(chunks, answer)) is not None:
@@ -136,7 +137,7 @@ class OpenAIAgent:
             TOKENS: max_tokens,
         }
         messages = [{"role": "system", "content": instructions}, {"role": "user", "content": prompt}]
-        with failures(self._model):
+        with failures(self.model):
             for _ in range(ATTEMPTS_MAX):
                 request = self._dialect.request(messages, parameters)
                 try:
@@ -174,7 +175,7 @@ class OpenAIAgent:
                     else:
                         chars, shortened = smaller, True
                         parameters = _half_limit(parameters)
-                        _log.info("context_shortened", model=self._model, chars=chars)
+                        _log.info("context_shortened", model=self.model, chars=chars)
                     continue
                 if shortened:
                     self._budget.learn(chars, trio.current_time())
@@ -185,14 +186,15 @@ class OpenAIAgent:
     async def _complete(self, request: dict[str, Any]) -> str:
         """The words of one request that wants no stream."""
         create = self._client.chat.completions.with_streaming_response.create
-        async with create(model=self._model, **unchecked(request)) as response:
+        async with create(model=self.model, **unchecked(request)) as response:
             body = await whole(response.http_response)
         return words_of(body)
 
     async def _send(self, stack: AsyncExitStack, request: dict[str, Any]) -> AsyncGenerator[Any, None]:
         """The chunks of one request. Raises `StreamRefused` where the first one is an error."""
         create = self._client.chat.completions.with_streaming_response.create
-        response = await stack.enter_async_context(create(model=self._model, stream=True, **unchecked(request)))
+        request = {**unchecked(request), "extra_headers": trace_headers()}
+        response = await stack.enter_async_context(create(model=self.model, stream=True, **request))
         return await stack.enter_async_context(aclosing(await chunks_of(response.http_response)))
 
     def _parameters(self, turn: Turn) -> dict[str, Any]:
@@ -221,7 +223,7 @@ class OpenAIAgent:
         change = self._dialect.adapt(refusal, request)
         if change is None:
             raise error
-        _log.info("endpoint_adapted_to", model=self._model, change=change)
+        _log.info("endpoint_adapted_to", model=self.model, change=change)
 
 
 async def _next(chunks: AsyncGenerator[Any, None], answer: Answer) -> Any:

@@ -124,8 +124,9 @@ def _query(arguments: str) -> str:
 def _sum(before: Usage | None, usage: Usage) -> Usage:
     if before is None:
         return usage
+    cached = [each.cached_tokens for each in (before, usage) if each.cached_tokens is not None]
     return Usage(
         before.input_tokens + usage.input_tokens,
         before.output_tokens + usage.output_tokens,
-        before.cached_tokens + usage.cached_tokens,
+        sum(cached) if cached else None,
     )

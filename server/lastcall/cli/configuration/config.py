@@ -55,7 +55,8 @@ _COLUMNS = (Column("setting"), Column("value", whole=False, most=VALUE_COLUMNS),
 def _source(context: click.Context, name: str) -> tuple[str, str | None]:
     source = context.get_parameter_source(name)
     if source is ParameterSource.COMMANDLINE:
-        return "flag", "--" + name.replace("_", "-")
+        switch = "--no-" if context.params[name] is False else "--"
+        return "flag", switch + name.replace("_", "-")
     if source is ParameterSource.ENVIRONMENT:
         return "environment", next(variable for variable in variables_of(name) if os.environ.get(variable))
     if source is ParameterSource.DEFAULT_MAP:

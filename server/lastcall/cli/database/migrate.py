@@ -24,11 +24,12 @@ def migrate(*, check: bool, as_json: bool, database_url: str | None, data_dir: P
 
     serve does it too, if its role may. If not, run this first; serve then only needs to read and write rows.
     """
+    from ...memory.meaning.encoder import is_installed
     from ...store.postgres import MigrationReport, migrate_schema
 
     async def migrated() -> MigrationReport:
         async with open_address(database_url, data_dir, makes_data=not check) as address:
-            return await migrate_schema(address, check=check)
+            return await migrate_schema(address, check=check, meaning=is_installed())
 
     report = run_logged(migrated)
     if as_json:

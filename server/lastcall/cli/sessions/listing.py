@@ -1,4 +1,4 @@
-"""`lastcall sessions` and `lastcall stats`."""
+"""`lastcall sessions`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from ...store import reports
 from ...store.records import EndReason
-from ..kinds import DAYS_MAX, Age, SessionId, UserName
+from ..kinds import Age, SessionId, UserName
 from ..options import limit_option, question_options
 from ..running import ask, operator
 from ..tables import UUID_CHARS, Column, duration, moment, one_line, print_json, print_limit, print_table
@@ -123,38 +123,3 @@ def _session_cells(each: reports.SessionReport, imported: bool) -> list[str]:
         one_line(each.end_reason or each.state),
         each.memory_status,
     ]
-
-
-@click.command
-@click.option(
-    "--days", type=click.IntRange(1, DAYS_MAX), default=7, show_default=True, help="Number of days, including today."
-)
-@question_options
-def stats(*, days: int, as_json: bool, **database: Any) -> None:
-    """Show the sessions of each day: count, average duration, and pending memory."""
-
-    async def question(store: reports.Rows) -> list[reports.DayReport]:
-        return await reports.daily_stats(store, days)
-
-    found = ask(question, **database)
-    if as_json:
-        print_json(found)
-    elif not found:
-        click.echo(f"No sessions in the last {days} days." if days > 1 else "No sessions today.")
-    else:
-        print_table(_DAY_COLUMNS, [_day_cells(each) for each in found])
-
-
-_DAY_COLUMNS = (
-    Column("date"),
-    Column("sessions", "right"),
-    Column("average", "right"),
-    Column("still active", "right"),
-    Column("memory pending", "right"),
-    Column("memory failed", "right"),
-)
-
-
-def _day_cells(each: reports.DayReport) -> list[str]:
-    counts = (each.still_active, each.memory_pending, each.memory_failed)
-    return [each.date.isoformat(), str(each.total_sessions), duration(each.avg_duration), *map(str, counts)]

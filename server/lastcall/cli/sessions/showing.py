@@ -1,7 +1,8 @@
-"""`lastcall sessions show`: one session, with what was said and remembered in it."""
+"""`lastcall sessions show`: one session, with what was said and remembered in it, and what its answers took."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from ..tables import duration, moment, one_line, print_json, print_limit
 if TYPE_CHECKING:
     from ...store.operators.acts import ClosingReport
     from ...store.operators.sessions import DetailsReport, ItemReport, MadeMemoryReport
+    from ...store.operators.usage import ResponseReport
     from ...store.reports import Rows
 
 ITEMS = 200
@@ -28,6 +30,7 @@ class SessionStory:
     session: DetailsReport
     closing: ClosingReport | None
     items: list[ItemReport]
+    responses: list[ResponseReport]
     memories: list[MadeMemoryReport]
 
 
@@ -36,10 +39,14 @@ class SessionStory:
 @limit_option(ITEMS)
 @question_options
 def show_session(*, session_id: UUID, limit: int, as_json: bool, **database: Any) -> None:
-    """Show the session SESSION_ID: what became of it, what was said in it, and what was remembered of that."""
+    """Show the session SESSION_ID: what became of it, what was said in it and remembered, what its answers took.
+
+    Tokens are those that the model reported.
+    """
 
     from ...store.operators.acts import closing_of
     from ...store.operators.sessions import find_details, items_of, memories_of
+    from ...store.operators.usage import responses_of
 
     async def question(store: Rows) -> SessionStory | None:
         session = await find_details(store, session_id)
@@ -47,7 +54,11 @@ def show_session(*, session_id: UUID, limit: int, as_json: bool, **database: Any
             return None
         closing = await closing_of(store, session_id, session.user_id)
         return SessionStory(
-            session, closing, await items_of(store, session_id, limit), await memories_of(store, session_id)
+            session,
+            closing,
+            await items_of(store, session_id, limit),
+            await responses_of(store, session_id, limit),
+            await memories_of(store, session_id),
         )
 
     found = ask(question, **database)
@@ -60,6 +71,7 @@ def show_session(*, session_id: UUID, limit: int, as_json: bool, **database: Any
     for item in found.items:
         _print_item(item)
     print_limit(found.items, limit)
+    _print_answers(found.responses, limit)
     if found.memories:
         click.echo("\nRemembered:")
     for memory in found.memories:
@@ -85,6 +97,26 @@ def _print_facts(story: SessionStory) -> None:
         if value:
             click.echo(f"{name:<14}{value}")
     click.echo()
+
+
+def _print_answers(responses: Sequence[ResponseReport], limit: int) -> None:
+    if responses:
+        click.echo("\nAnswers:")
+    for each in responses:
+        took = duration((each.ended_at - each.started_at).total_seconds())
+        first = f" (first piece {duration((each.first_at - each.started_at).total_seconds())})" if each.first_at else ""
+        outcome = each.outcome + (f": {one_line(each.reason)}" if each.reason else "")
+        agent = one_line(each.agent if each.model is None else f"{each.agent}, model {each.model}")
+        click.echo(f"  {moment(each.started_at)}  {took}{first}, {_tokens(each)}, {outcome}; {agent}")
+    print_limit(responses, limit)
+
+
+def _tokens(each: ResponseReport) -> str:
+    if each.input_tokens is None and each.output_tokens is None:
+        return "tokens not reported"
+    counts = ["?" if count is None else str(count) for count in (each.input_tokens, each.output_tokens)]
+    cached = f" ({each.cached_tokens} cached)" if each.cached_tokens is not None else ""
+    return f"{counts[0]}{cached} + {counts[1]} tokens"
 
 
 def _print_item(item: ItemReport) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from operator import attrgetter
+from uuid import UUID
 
 from ...protocol.items import Item
 from ...store.records import StoredItem
@@ -27,17 +29,17 @@ class UnknownItem(Exception):
     """The timeline has no item of this id."""
 
 
-def wall_clock_ms() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
+def wall_clock_ms() -> float:
+    """Milliseconds since 1970, and their fraction: two sessions that say something at once hardly share a position."""
+    return time.time_ns() / 1_000_000
 
 
 class Timeline:
     """Items by id and in order. A place is reserved first, and its item becomes known later.
 
-    At the end, positions follow the clock, but never go behind the last known one. Two sessions in one conversation do
-    not see each other's new items: were positions counted from the last known item, what one session adds an hour
-    later would be sorted into the middle of what the other has added meanwhile.
+    At the end, positions follow the clock, but never go behind the last known one. Two sessions in one conversation see
+    each other's new items only a moment later: were positions counted from the last known item, what one session adds
+    could be sorted into the middle of what the other has added meanwhile.
 
     history: stored items, oldest first. older: how many of them, from the first on, are of role system and from before
         the others, so that other items may stand behind each.
@@ -75,6 +77,33 @@ class Timeline:
         entry = self._entries.get(item_id)
         return entry if entry is not None and entry.known else None
 
+    def find(self, item_id: str) -> ConversationEntry | None:
+        """The entry of this id, also where its place is only reserved, or None."""
+        return self._entries.get(item_id)
+
+    def insert(self, item: Item, position: int, message_id: UUID) -> ConversationEntry:
+        """Makes an item known that another session has stored, at its position. No other entry may have its id."""
+        entry = ConversationEntry(item, position, message_id=message_id)
+        index = bisect_left(self._order, position, key=_position)
+        tied = [*takewhile(lambda each: each.position == position, self._order[index:])]
+        index += sum(each.message_id < message_id for each in tied)  # as the database orders them
+        before = self._order[index - 1] if index else None
+        if before is not None and before.ceiling is not None and position < before.ceiling:
+            entry.ceiling = before.ceiling
+        elif index < len(self._order) and (before is None or before.ceiling is not None):
+            entry.ceiling = position + POSITION_STEP  # items that this session has not loaded may follow it
+        self._insert(entry, index)
+        self.add(entry)
+        for each in tied:
+            if each.message_id > message_id and each.shown is not None:
+                self._context.remove(position, each.shown)
+                self._context.put(position, each.shown)
+        return entry
+
+    def known_before(self, entry: ConversationEntry) -> str | None:
+        """The id of the known item before an entry's, or None."""
+        return self._known_before(self._index(entry))
+
     def place_behind(self, item: Item, entry: ConversationEntry) -> ConversationEntry:
         """Reserves the place behind an entry. Raises `UnknownItem` where it was removed, and `NoFreePosition`."""
         if self._entries.get(entry.item.id) is not entry:  # a client may have created another one under its id
@@ -104,6 +133,8 @@ class Timeline:
 
     def remove(self, entry: ConversationEntry) -> None:
         """Removes an item or a reserved place. Its position is not used again at the end."""
+        if self._entries.get(entry.item.id) is not entry:  # another session has deleted it meanwhile
+            return
         del self._order[self._index(entry)]
         del self._entries[entry.item.id]
         self._held(-entry.held)
@@ -167,7 +198,7 @@ class Timeline:
 
     def _position_at(self, index: int) -> int:
         if index == len(self._order):
-            return max(self._last_position + POSITION_STEP, wall_clock_ms() * POSITION_STEP)
+            return max(self._last_position + POSITION_STEP, int(wall_clock_ms() * POSITION_STEP))
         after = self._order[index].position
         if index == 0:  # also before older items that this session has not loaded
             return min(after, POSITION_STEP) - POSITION_STEP

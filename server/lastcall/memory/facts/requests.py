@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..sentences import lowered
+from ..sentences import has_sign, lowered
 from .words import content_words, ended_words
 
 _PLEASE = (
@@ -25,6 +25,12 @@ _DECLINED = re.compile(
     r"|enregistre) pas|ne te souviens pas|no (?:recuerdes|guardes|memorices)"
     r"|não (?:guarde|memorize|lembre|salve)|non (?:ricordare|salvare|memorizzare)|не (?:запоминай|сохраняй|записывай)"
     r"|(?:不要|别|請勿|请勿)(?:记住|记|保存)|(?:覚え|保存し|記憶し)ないで|لا (?:تتذكر|تحفظ|تسجل))",
+)
+_DECLINED_SIGNS = (
+    *("do not", "don't", "dont", "never", "no need", "needn", "must not", "mustn", "shouldn", "should not"),
+    *("please not", "stop", "without", "rather you", "record", "between", "confidential", "private", "keep "),
+    *("scratch that", "i take ", "kidding", "joking", "jk", "lol", "lmao", "haha", "hehe", "rofl", "nicht", " pas"),
+    *("no ", "não ", "non ", "не ", "不要", "别", "請勿", "请勿", "ないで", "لا "),
 )
 _FORGET = re.compile(
     rf"{_PLEASE}(?:forget|delete|erase|remove|unlearn|wipe)\b(?! (?:to|me not|it if))(?: (?:that|about"
@@ -91,22 +97,32 @@ _ORDER = re.compile(
     r"|^\W*(?:system|assistant|developer|user) ?[:>\]]|#{3}|\{\{|```"
     r"|(?:ignorier|ignorez|ignora|игнорируй|忽略|無視|تجاهل)",
 )
+_ORDER_SIGNS = (
+    *("you", "forget", "ignor", "disregard", "override", "bypass", "drop", "jail", "system", "instruction", "rule"),
+    *("order", "always", "never", "only", "from now on", "must", "shall", "assistant", "ai ", "model", "chat", "llm"),
+    *("agent", "bot ", "developer", "debug", "god", "admin", "dan ", "root", "sudo", "creator", "owner", "superuser"),
+    *("reveal", "exfiltrate", "execute", "eval", "rm -rf", "<script", "<|", "|>", "inst]", "sys>>", "user", "###"),
+    *("{{", "```", "игнорируй", "忽略", "無視", "تجاهل"),
+)
 
 
 def is_order(shown: str) -> bool:
     """Whether a sentence tells the assistant how to behave; that is never a fact about the user."""
-    return bool(_ORDER.search(lowered(shown)))
+    text = lowered(shown)
+    return has_sign(text, _ORDER_SIGNS) and bool(_ORDER.search(text))
 
 
 def declined(shown: str) -> bool:
     """Whether the user asks not to be remembered in this sentence, or takes it back."""
-    return bool(_DECLINED.search(lowered(shown))) and not re.search(r"(?i)\b(?:never|don'?t|do not) forget\b", shown)
+    text = lowered(shown)
+    if not has_sign(text, _DECLINED_SIGNS) or not _DECLINED.search(text):
+        return False
+    return not re.search(r"(?i)\b(?:never|don'?t|do not) forget\b", shown)
 
 
 def to_forget(shown: str) -> str | None:
     """What is to be forgotten, in the user's words; None where nothing is. Empty: what was said just before."""
-    lowered = shown.casefold()
-    if not any(stem in lowered for stem in _FORGET_STEMS) or _FORGETS_NOT.search(shown):
+    if not has_sign(shown.casefold(), _FORGET_STEMS) or _FORGETS_NOT.search(shown):
         return None
     found = _FORGET.search(shown)
     if not found:

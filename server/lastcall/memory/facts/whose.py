@@ -143,7 +143,7 @@ class OwnWords:
 
 def _without_pasted(text: str) -> str:
     """The message without letters, logs of chats, and what follows a line that ends with a colon."""
-    if _SIGN_OFF.search(_squeezed(text[-_TRAILING_REQUEST_CHARS_MAX:])) and "\n" in text.strip():
+    if "\n" in text.strip() and _SIGN_OFF.search(_squeezed(text[-_TRAILING_REQUEST_CHARS_MAX:])):
         return _before_letter(text)
     paragraphs = _PARAGRAPHS.split(text)
     last = paragraphs[-1]
@@ -157,7 +157,7 @@ def _without_pasted(text: str) -> str:
 
 def _squeezed(text: str) -> str:
     """Without runs of blanks, which patterns would read once per blank."""
-    return _BLANKS.sub(" ", text)
+    return _BLANKS.sub(" ", text) if "  " in text or "\t" in text else text
 
 
 def _before_letter(text: str) -> str:

@@ -9,11 +9,13 @@ from uuid import UUID
 import structlog
 import trio
 
+from ...sessions.session import Session
 from ...store.errors import StoreError
-from ...store.records import PastTurn
+from ...store.records import PastTurn, Recollection
 from ...store.store import Store
+from ..meaning.encoder import Encode
 from .asking import may_call_for_past
-from .recalling import TURNS_MAX, Names, Question, question_of, recall_turns, search_turns
+from .recalling import TURNS_MAX, Names, Question, names_of, question_of, recall_turns, search_turns
 
 RECALL_SECONDS = 0.05  # from a message's arrival; an answer goes on without what takes longer
 
@@ -23,17 +25,25 @@ _log = structlog.get_logger(__name__)
 class Past:
     """Looks up the past of one session's user, for one message at a time.
 
-    is_known: whether the session's conversation has an item in its context, so that it need not come back.
+    is_known: whether the session's conversation has an item in its context, so that it need not come back. encode: of
+    questions, where turns are found by meaning, too.
     """
 
     def __init__(
-        self, store: Store, user_id: str, conversation_id: UUID, names: Names, is_known: Callable[[str], bool]
+        self,
+        store: Store,
+        user_id: str,
+        conversation_id: UUID,
+        names: Names,
+        is_known: Callable[[str], bool],
+        encode: Encode | None = None,
     ) -> None:
         self._store = store
         self._user_id = user_id
         self._conversation_id = str(conversation_id)
         self._names = names
         self._is_known = is_known
+        self._encode = encode
         self._found: Sequence[PastTurn] = ()
         self._search = trio.CancelScope()
         self._done = trio.Event()
@@ -65,7 +75,7 @@ class Past:
 
     async def find(self, text: str) -> Sequence[PastTurn]:
         """Looks for what an agent asks for, best first, without what is in the context. Raises `StoreError`."""
-        found = await search_turns(self._store, self._user_id, question_of(text, self._names), TURNS_MAX)
+        found = await search_turns(self._store, self._user_id, question_of(text, self._names), TURNS_MAX, self._encode)
         return [turn for turn in found if not self._is_context(turn)]
 
     def forget(self, item_id: str) -> None:
@@ -75,7 +85,7 @@ class Past:
     async def _run(self, question: Question, search: trio.CancelScope, done: trio.Event) -> None:
         try:
             with search:
-                found = await recall_turns(self._store, self._user_id, question)
+                found = await recall_turns(self._store, self._user_id, question, self._encode)
                 if self._search is search:
                     self._found = found
         except StoreError as error:
@@ -88,3 +98,12 @@ class Past:
 
     def _is_context(self, turn: PastTurn) -> bool:
         return self._is_own(turn) and self._is_known(turn.item_id)
+
+
+def past_of(
+    session: Session, known: Recollection, store: Store, is_known: Callable[[str], bool], encode: Encode | None
+) -> Past | None:
+    """The past of a session's user; None where there is none, so that it costs no statement more. See `Past`."""
+    if not known.has_past:
+        return None
+    return Past(store, session.user_id, session.conversation_id, names_of(known.facts), is_known, encode)

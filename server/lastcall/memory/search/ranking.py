@@ -57,7 +57,7 @@ def rank(
         # Passages come by what they could reach at most: none of the rest can get in.
         if len(best) >= limit and passage.at_most * max(of_user, of_agent) <= best[limit - 1].score:
             break
-        best += _scores(asked, passage, of_user, of_agent)
+        best += scores_of(asked, passage, of_user, of_agent)
         best.sort(key=lambda ranked: (-ranked.score, -ranked.passage_id, ranked.turn))
         del best[limit:]
     return best
@@ -79,7 +79,8 @@ def words_near(passage: FoundPassage, turn: int) -> list[int]:
     return [number for number, mentions in passage.mentions.items() if _nearest(mentions, turns)[turn]]
 
 
-def _scores(asked: Mapping[int, AskedWord], passage: FoundPassage, of_user: float, of_agent: float) -> list[Ranked]:
+def scores_of(asked: Mapping[int, AskedWord], passage: FoundPassage, of_user: float, of_agent: float) -> list[Ranked]:
+    """The turns of one passage that are near a word of the question."""
     turns = len(passage.flags)
     sums, covered = [0.0] * turns, [0.0] * turns
     for number, mentions in passage.mentions.items():
@@ -92,9 +93,7 @@ def _scores(asked: Mapping[int, AskedWord], passage: FoundPassage, of_user: floa
     topic = SESSION_SHARE * passage.topic
     return [
         Ranked(
-            (sums[turn] + topic)
-            * (of_user if flags & BY_USER else of_agent)
-            * (QUESTION_SHARE if flags & ASKS else 1.0),
+            (sums[turn] + topic) * share_of(flags, of_user, of_agent),
             passage.passage_id,
             turn,
             covered[turn],
@@ -102,6 +101,11 @@ def _scores(asked: Mapping[int, AskedWord], passage: FoundPassage, of_user: floa
         for turn, flags in enumerate(passage.flags)
         if sums[turn]
     ]
+
+
+def share_of(flags: int, of_user: float, of_agent: float) -> float:
+    """What the score of a turn with these flags is multiplied with."""
+    return (of_user if flags & BY_USER else of_agent) * (QUESTION_SHARE if flags & ASKS else 1.0)
 
 
 def _nearest(mentions: Sequence[Sequence[int]], turns: int) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from ..records import ConversationSummary, StoredHistory, StoredItem
@@ -11,6 +11,14 @@ from ..records import ConversationSummary, StoredHistory, StoredItem
 # What a search looks through: the newest conversations of the user, and the newest messages of each.
 SEARCHED_CONVERSATIONS_MAX = 500
 SEARCHED_MESSAGES_MAX = 200
+
+
+class ItemKey(NamedTuple):
+    """Where an item stands in its conversation, and its ids."""
+
+    position: int
+    message_id: UUID
+    item_id: str
 
 
 class ConversationStore(Protocol):
@@ -50,6 +58,38 @@ class ConversationStore(Protocol):
         Raises:
             ItemNotFound: The conversation has no item `cursor`.
         """
+        ...
+
+    async def share_conversation(self, session_id: UUID) -> bool:
+        """Has the sessions that are open in this session's conversation told of each other's changes from now on.
+
+        What is committed before is seen by whoever reads afterwards; of what comes later, the lease connection hears.
+
+        Returns:
+            Whether there are others.
+
+        Raises:
+            StoreUnavailable: The row of one of them is locked; some may have been marked.
+        """
+        ...
+
+    async def shared_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
+        """Returns those of the sessions that others are, or were, open beside."""
+        ...
+
+    async def changed_items(self, conversation_id: UUID, message_ids: Sequence[UUID]) -> Sequence[StoredItem]:
+        """Returns those of the items that the conversation has, in order; deleted ones too, without their texts.
+
+        There are fewer where their content exceeds `PAGE_BYTES_MAX`, but at least one.
+        """
+        ...
+
+    async def item_keys(self, conversation_id: UUID, after: tuple[int, UUID], limit: int) -> Sequence[ItemKey]:
+        """Returns the keys of the items behind a position and message id, in order, without deleted ones."""
+        ...
+
+    async def deleted_among(self, message_ids: Sequence[UUID]) -> Sequence[UUID]:
+        """Returns those of the messages that are deleted."""
         ...
 
     async def list_conversations(

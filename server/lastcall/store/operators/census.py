@@ -119,6 +119,12 @@ async def read_truth(store: Rows) -> TruthReport:
     )
 
 
+async def count_orphaned(store: Rows) -> int:
+    """The number of active rows without a living server."""
+    orphans = await store.fetch("list_orphaned", 1)
+    return orphans[0]["orphaned"] if orphans else 0
+
+
 async def list_servers(store: Rows) -> list[ServerReport]:
     """Those that run, and those of the last day."""
     rows = await store.fetch("list_servers", SERVERS_KEPT_SECONDS, SERVERS_MAX)

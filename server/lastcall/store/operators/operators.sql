@@ -39,14 +39,18 @@ INSERT INTO audit_log (actor, credential_id, via, action, target, details)
 SELECT $1, $2, $3, 'key.create', key_id::text, jsonb_build_object('scope', $6::text, 'prefix', $7::text) FROM made;
 
 -- name: revoke_credential
--- $4: a key or a client secret. No row: no such id. closed_sessions: counted at the beginning of the statement.
+-- $4: a key, a client secret or a link, with the cookie that it was traded for. No row: no such id. closed_sessions:
+-- counted at the beginning of the statement.
 WITH mine AS MATERIALIZED (
     SELECT count(*) AS closed_sessions FROM conversation_sessions WHERE is_active AND credential_id IN (
-        SELECT $4 UNION ALL SELECT secret_id FROM client_secrets WHERE key_id = $4)
+        SELECT $4 UNION ALL SELECT secret_id FROM client_secrets WHERE key_id = $4
+        UNION ALL SELECT secret_id FROM client_secrets WHERE link_id = $4)
 ), key AS (
     UPDATE api_keys SET revoked_at = now() WHERE key_id = $4 RETURNING key_id AS id, revoked_at
 ), secret AS (
     UPDATE client_secrets SET revoked_at = now() WHERE secret_id = $4 RETURNING secret_id AS id, revoked_at
+), cookies AS (
+    UPDATE client_secrets SET revoked_at = now() WHERE link_id = $4 AND revoked_at IS NULL
 ), revoked AS (
     SELECT * FROM key UNION ALL SELECT * FROM secret
 ), noted AS (
@@ -55,6 +59,35 @@ WITH mine AS MATERIALIZED (
      WHERE revoked_at = now() -- else it was revoked before
 )
 SELECT id, revoked_at, closed_sessions FROM revoked, mine;
+
+-- name: create_link
+-- $4: link, $5: user, $6: hash, $7: seconds until it expires.
+WITH made AS (
+    INSERT INTO client_secrets (secret_id, user_id, secret_hash, expires_at, form, origin)
+    VALUES ($4, $5, $6, now() + make_interval(secs => $7), 'link', 'operator')
+    ON CONFLICT (secret_id) DO NOTHING RETURNING secret_id
+)
+INSERT INTO audit_log (actor, credential_id, via, action, target, details)
+SELECT $1, $2, $3, 'link.create', audit_name($5), jsonb_build_object('id', secret_id) FROM made;
+
+-- name: sign_out_user
+-- $4: user. Of their browsers and links; keys and client secrets stay. browsers: how many were signed in.
+WITH mine AS MATERIALIZED (
+    SELECT secret_id, form FROM client_secrets
+     WHERE user_id = $4 AND form IN ('cookie', 'link') AND revoked_at IS NULL AND expires_at > now()
+), counted AS MATERIALIZED (
+    SELECT (SELECT count(*) FROM mine WHERE form = 'cookie') AS browsers,
+           (SELECT count(*) FROM mine WHERE form = 'link') AS links,
+           (SELECT count(*) FROM conversation_sessions WHERE is_active
+               AND credential_id IN (SELECT secret_id FROM mine)) AS closed_sessions
+), ended AS (
+    UPDATE client_secrets SET revoked_at = now()
+     WHERE secret_id IN (SELECT secret_id FROM mine) AND revoked_at IS NULL
+), noted AS (
+    INSERT INTO audit_log (actor, credential_id, via, action, target, details)
+    SELECT $1, $2, $3, 'user.sign_out', audit_name($4), to_jsonb(counted) FROM counted WHERE browsers + links > 0
+)
+SELECT browsers, links, closed_sessions FROM counted;
 
 -- name: erase_user
 WITH name AS MATERIALIZED (
@@ -155,6 +188,15 @@ SELECT * FROM session_details WHERE session_id = $1;
 SELECT message_id, item_id, position, kind, role, content, call_id, name, status, created_at, deleted_at FROM messages
  WHERE session_id = $1 AND (position, message_id) > ($2, $3) ORDER BY position, message_id LIMIT $4;
 
+-- name: session_responses
+-- A page of what the answers in the session $1 took, behind the start $2 and response $3.
+SELECT response_id, started_at, first_at, ended_at, outcome, reason, agent, model, input_tokens, output_tokens,
+       cached_tokens
+  FROM agent_responses
+ WHERE user_id = (SELECT user_id FROM conversation_sessions WHERE session_id = $1) AND session_id = $1
+   AND ($2::timestamptz IS NULL OR (started_at, response_id) > ($2, $3::uuid))
+ ORDER BY started_at, response_id LIMIT $4;
+
 -- name: session_memories
 SELECT memory_id, kind, content, quote, source_item_id, created_at FROM user_memories
  WHERE source_session_id = $1 ORDER BY memory_id LIMIT $2;
@@ -201,3 +243,22 @@ SELECT (SELECT count(*) FROM messages m JOIN conversation_sessions s USING (sess
        (SELECT count(*) FROM conversation_sessions WHERE session_start < now() - make_interval(secs => $2)
            AND NOT is_active AND memory_status <> 'pending') AS sessions,
        (SELECT count(*) FROM audit_log WHERE done_at < now() - make_interval(secs => $3)) AS audit_lines;
+
+-- name: response_chart
+-- $1: seconds back, $2: width of a bucket in seconds.
+SELECT kind, extract(epoch FROM bucket)::bigint AS bucket, label, amount
+  FROM response_chart(now() - make_interval(secs => $1), make_interval(secs => $2));
+
+-- name: usage
+-- What the answers took that ended from $1 until before $2, by day in UTC, user or key, as $3, $4 and $5 say; at most $6
+-- rows, behind the first $7. sessions: those that had any. Tokens NULL: no model has reported any.
+SELECT CASE WHEN $3 THEN (ended_at AT TIME ZONE 'UTC')::date END AS date, CASE WHEN $4 THEN user_id END AS user_id,
+       CASE WHEN $5 THEN r.key_id END AS key_id, max(k.prefix) AS key_prefix, max(k.subject) AS key_subject,
+       count(DISTINCT session_id) AS sessions, count(*) AS answers, count(*) FILTER (WHERE outcome = 'failed') AS failed,
+       sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
+       sum(cached_tokens)::bigint AS cached_tokens, count(input_tokens) AS counted,
+       avg(extract(epoch FROM first_at - started_at))::double precision AS first_seconds,
+       avg(extract(epoch FROM ended_at - started_at))::double precision AS answer_seconds
+  FROM agent_responses r LEFT JOIN api_keys k ON $5 AND k.key_id = r.key_id
+ WHERE ended_at >= $1 AND ended_at < $2
+ GROUP BY 1, 2, 3 ORDER BY 1 DESC NULLS LAST, 2 NULLS LAST, 3 NULLS LAST LIMIT $6 OFFSET $7;

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from ...agents.agent import Memory, Transcript
+from .meanings import TurnMeaning
 
 NO_PASSAGES = msgspec.Raw(b"[]")
 
@@ -62,8 +63,12 @@ class MemoryClaim:
 
 @dataclass(frozen=True, slots=True)
 class FinishedMemory:
-    """What is kept of a session. memories: in order. passages: JSON of `memory.search.indexing.Passage`."""
+    """What is kept of a session.
+
+    memories: in order. passages: JSON of `memory.search.indexing.Passage`. meanings: of turns in these.
+    """
 
     session_id: UUID
     memories: Sequence[Memory] = ()
     passages: msgspec.Raw = field(default_factory=lambda: NO_PASSAGES)
+    meanings: Sequence[TurnMeaning] = ()

@@ -49,10 +49,14 @@ async def export_user(store: Rows, user: str) -> AsyncIterator[tuple[str, dict[s
         yield "memories", dict(row)
     for row in await store.fetch("export_sessions", user):
         yield "sessions", dict(row)
+    async for response in _responses(store, user):
+        yield "responses", response
     for row in await store.fetch("export_conversations", user):
         yield "conversations", dict(row)
         async for message in _messages(store, row["conversation_id"]):
             yield "messages", message
+    for row in await store.fetch("export_deliveries", user):
+        yield "webhook_deliveries", dict(row)
 
 
 async def export_lines(store: Rows, user: str) -> AsyncIterator[str]:
@@ -72,3 +76,11 @@ async def _messages(store: Rows, conversation_id: UUID) -> AsyncIterator[dict[st
         for row in page:
             yield {**dict(row), "conversation_id": conversation_id}
         behind = (page[-1]["position"], page[-1]["message_id"])
+
+
+async def _responses(store: Rows, user: str) -> AsyncIterator[dict[str, Any]]:
+    behind = (UUID(int=0), UUID(int=0))
+    while page := await store.fetch("export_responses", user, *behind, EXPORT_PAGE_ROWS):
+        for row in page:
+            yield dict(row)
+        behind = (page[-1]["session_id"], page[-1]["response_id"])

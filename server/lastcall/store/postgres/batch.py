@@ -1,4 +1,4 @@
-"""A batch of writes as one statement, in this order: starts, items, deletions, ends.
+"""A batch of writes as one statement, in this order: starts, items, figures of responses, deletions, ends.
 
 Where an item follows the deletion of another one with its id, there is a further statement for it and what comes behind
 it, in the same transaction: the id is free only after the deletion.
@@ -20,7 +20,7 @@ import msgspec
 from .. import queue as commit_queue
 from ..errors import CredentialRevoked, InstanceGone, ItemNotFound, SessionClosed, StoreError, StoreUnavailable
 from ..queries import QUERIES
-from ..records import RECENT_SECONDS, ItemDeletion, SessionEnd, SessionStart, StoredItem
+from ..records import RECENT_SECONDS, ItemDeletion, SessionEnd, SessionStart, StoredRow
 from ..rounds import in_rounds
 
 
@@ -37,7 +37,7 @@ class InstanceStop(msgspec.Struct, frozen=True):
     instance_id: UUID
 
 
-Write = SessionStart | SessionEnd | tuple[StoredItem, ...] | ItemDeletion | BulkClose | InstanceStop
+Write = SessionStart | SessionEnd | tuple[StoredRow, ...] | ItemDeletion | BulkClose | InstanceStop
 Closed = frozenset[UUID]
 """The sessions whose rows a write closed."""
 Result: TypeAlias = Closed | msgspec.Raw
@@ -45,7 +45,9 @@ Result: TypeAlias = Closed | msgspec.Raw
 Outcome: TypeAlias = commit_queue.Outcome[Result]
 NONE: Closed = frozenset()
 
-EMPTY_BATCH = '{"starts": [], "recalls": [], "items": [], "deletions": [], "ends": []}'
+EMPTY_BATCH = (
+    '{"starts": [], "recalls": [], "items": [], "responses": {"clock": 0, "rows": []}, "deletions": [], "ends": []}'
+)
 EMPTY_BATCH_FRESH_SECONDS = 1e9  # an empty batch may come at any time
 FRESH_SECONDS = 0.5  # a batch that reaches the database later than this is refused: its ages would be wrong
 
@@ -58,7 +60,7 @@ class _Answer(msgspec.Struct):
     at: the database's time, in Unix seconds. fresh: False: the batch came too late, and nothing was stored.
     starts: by instance, key or client secret that may begin sessions; False: its row is locked. Also by conversation,
         where its row is.
-    items, deletions: in the order of the batch.
+    items, deletions: in the order of the batch. held: responses whose session's row is locked.
     ends: by session; False: its row is locked. Missing: it was closed before.
     recalled: by session; its own task takes it apart, since what all recall together may be long.
     """
@@ -68,6 +70,7 @@ class _Answer(msgspec.Struct):
     starts: dict[UUID, bool] = {}
     items: list[ItemOutcome] = []
     deletions: list[ItemOutcome] = []
+    held: list[UUID] = []
     ends: dict[UUID, bool] = {}
     recalled: dict[UUID, msgspec.Raw] = {}
 
@@ -99,7 +102,7 @@ class BatchStatement:
         Raises `StoreUnavailable`, with nothing stored, where the database's clock is too far from `moment`.
         """
         answer = _Answer(0.0, fresh=True)
-        # What was not done, by message id, or by the deletion's own `id`: two may be equal. Mostly there is nothing.
+        # What was not done, by message or response, or by the deletion's own `id`: two may be equal. Mostly nothing.
         failed: dict[UUID | int, StoreError] = {}
         for each, rows in zip(self._rounds, self._rows(now), strict=True):
             found = await self._commit(connection, moment, rows) if rows else _Answer(0.0, fresh=True)
@@ -109,6 +112,7 @@ class BatchStatement:
             for deletion, outcome in zip(each.deletions, found.deletions, strict=True):
                 if outcome != "deleted":
                     failed[id(deletion)] = _failure(outcome)
+            failed |= {response_id: _held() for response_id in found.held}
             answer.starts |= found.starts
             answer.ends |= found.ends
             answer.recalled |= found.recalled
@@ -131,7 +135,7 @@ class BatchStatement:
 
     def _rows(self, now: float) -> list[dict[str, Any]]:
         """The rows of each statement, by kind: starts come with the first, and ends with the last."""
-        rows: list[dict[str, Any]] = [{"items": each.items, "deletions": each.deletion_rows()} for each in self._rounds]
+        rows: list[dict[str, Any]] = [each.rows(now) for each in self._rounds]
         rows[0]["starts"] = [_start_row(start, now) for start in self._starts]
         rows[0]["recalls"] = [_recall_row(start) for start in self._starts if start.memories_max is not None]
         rows[-1]["ends"] = [_end_row(end, now) for end in self._first.values()]
@@ -156,7 +160,7 @@ class BatchStatement:
                 return left[write]
         if not failed:
             return NONE
-        return next((failed[item.message_id] for item in write if item.message_id in failed), NONE)
+        return next((failed[row.key] for row in write if row.key in failed), NONE)
 
     def _end_outcome(self, end: SessionEnd, ended: bool | None) -> Outcome:
         """ended: as in the answer; None: the row was closed before."""
@@ -177,9 +181,9 @@ def session_of(write: Write) -> UUID | None:
     return write[0].session_id if isinstance(write, tuple) else write.session_id
 
 
-def by_session(items: Sequence[StoredItem]) -> list[list[StoredItem]]:
-    """Groups items that are sorted by session."""
-    return [list(group) for _, group in itertools.groupby(items, key=lambda item: item.session_id)]
+def by_session(rows: Sequence[StoredRow]) -> list[list[StoredRow]]:
+    """Groups rows that are sorted by session."""
+    return [list(group) for _, group in itertools.groupby(rows, key=lambda row: row.session_id)]
 
 
 def _start_row(start: SessionStart, now: float) -> dict[str, Any]:

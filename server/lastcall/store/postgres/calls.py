@@ -7,12 +7,14 @@ connection when the Trio side is cancelled in between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import asyncpg
 import trio
 
+from ...metrics import DatabaseCall, Metrics
 from ..errors import InvalidRow, ItemExists, StoreError, StoreUnavailable, reason_of
 from .loop import AsyncioLoop
 
@@ -67,6 +69,19 @@ async def bounded_call(
     if not call.ended:
         raise StoreUnavailable(f"the database did not answer within {seconds:g} s")
     return call.result()
+
+
+@contextmanager
+def timed(metrics: Metrics, call: DatabaseCall) -> Iterator[None]:
+    """Counts how long the database took for what the block asks. A row at fault is no failure of the database."""
+    began, failed = trio.current_time(), False
+    try:
+        yield
+    except StoreError as error:
+        failed = not isinstance(error, InvalidRow)
+        raise
+    finally:
+        metrics.count_database_call(call, trio.current_time() - began, failed=failed)
 
 
 class _AwaitedCall(Generic[T]):

@@ -16,7 +16,8 @@ import trio
 import trio_asyncio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from ...runtime.check import Check, ok
+from ...metrics import Metrics
+from ...runtime.check import Check, CheckStatus, log_checks, ok
 from ..address import BadAddress, DatabaseAddress, read_address
 from ..errors import DatabaseNotReady, DatabaseUnusable, reason_of
 from .calls import bounded_call
@@ -26,6 +27,7 @@ from .lease import IDLE_SECONDS
 from .loop import AsyncioLoop, open_loop
 from .network import FAILURES, Connector
 from .preparation.diagnosis import examine, unreachable
+from .preparation.meanings import check_meanings, prepare_meanings
 from .preparation.migration import Access, MigrationReport, migrate_database, prepare_database
 from .preparation.settings import SETTINGS, SessionSetup
 from .store import PostgresStore
@@ -55,6 +57,7 @@ async def open_store(
     close_seconds: float = CLOSE_SECONDS,
     patience: float = 0.0,
     access: Access = Access.SERVE,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[PostgresStore]:
     """Connects, makes sure that the database is fit for the access, and runs the writer until the block is left.
 
@@ -65,6 +68,7 @@ async def open_store(
         close_seconds: For committing the queue, and again for closing the pool.
         patience: Seconds to keep trying while the database is not ready yet.
         access: What for; `Access.SERVE` applies the schema where it is not this release's.
+        metrics: Where the calls are counted; None: nowhere that anybody reads.
 
     Raises:
         DatabaseUnusable: The database cannot be used; its message is one line for the user.
@@ -74,7 +78,7 @@ async def open_store(
     async with open_loop() as loop:
         pool = await _connect_patiently(loop, connector, patience, prepare)
         connections = Connections(pool, writes=connector.writes)
-        store = PostgresStore(connector, connections, loop)
+        store = PostgresStore(connector, connections, loop, metrics or Metrics())
         try:
             async with trio.open_nursery() as services:
                 services.start_soon(store.run_writer)
@@ -90,12 +94,13 @@ async def open_store(
             connections.terminate()
 
 
-async def migrate_schema(database: str | DatabaseAddress, *, check: bool) -> MigrationReport:
+async def migrate_schema(database: str | DatabaseAddress, *, check: bool, meaning: bool = False) -> MigrationReport:
     """Creates or updates the tables.
 
     Args:
         database: A URL or `key=value` pairs, as psql takes them, or the address itself.
         check: Change nothing.
+        meaning: Also makes what search by meaning needs, where that can be done, and logs why it cannot.
 
     Raises:
         DatabaseUnusable: The database cannot be used; its message is one line for the user.
@@ -104,6 +109,9 @@ async def migrate_schema(database: str | DatabaseAddress, *, check: bool) -> Mig
 
     async def migrate(pool: asyncpg.Pool) -> None:
         reports.append(await migrate_database(pool, check=check))
+        if meaning and not check:
+            async with pool.acquire() as connection:
+                log_checks([await prepare_meanings(connection)])
 
     connector = Connector(_address(database))
     async with open_loop() as loop:
@@ -112,18 +120,21 @@ async def migrate_schema(database: str | DatabaseAddress, *, check: bool) -> Mig
     return reports[0]
 
 
-async def diagnose(address: DatabaseAddress) -> list[Check]:
-    """Checks the database as a server would meet it, and changes nothing. Never raises for what it finds."""
+async def diagnose(address: DatabaseAddress, *, meaning: bool) -> list[Check]:
+    """Checks the database as a server would meet it, and changes nothing. Never raises for what it finds.
+
+    meaning: also what search by meaning needs.
+    """
     checks: list[Check] = []
     async with open_loop() as loop:
         try:
-            await trio_asyncio.aio_as_trio(_diagnose, loop=loop.asyncio)(address, checks)
+            await trio_asyncio.aio_as_trio(_diagnose, loop=loop.asyncio)(address, checks, meaning)
         except (OSError, ValueError, *FAILURES) as error:
             checks.append(unreachable(error))
     return checks
 
 
-async def _diagnose(address: DatabaseAddress, checks: list[Check]) -> None:
+async def _diagnose(address: DatabaseAddress, checks: list[Check], meaning: bool) -> None:
     """The checks so far stay in the list if a later one fails."""
     connector = Connector(address)
     connect = partial(connector.open, command_seconds=COMMAND_SECONDS, purpose="doctor")
@@ -141,6 +152,8 @@ async def _diagnose(address: DatabaseAddress, checks: list[Check]) -> None:
         settings = {**connector.settings, "statement_timeout": f"{STATEMENT_SECONDS:g}s"}
         async for check in examine(connection, connect, needed=CONNECTIONS_NEEDED, settings=settings):
             checks.append(check)  # noqa: PERF401 - a comprehension would lose them if a later one fails
+        if meaning and not any(check.status is CheckStatus.FAIL for check in checks):
+            checks.append(await check_meanings(connection))
     finally:
         connection.terminate()
 

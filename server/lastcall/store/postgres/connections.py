@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 import asyncpg
 import trio
 
+from ...metrics import Metrics
 from ..commits import COMMITS_MAX
 from ..errors import StoreUnavailable, reason_of
 from ..queries import QUERIES
-from .calls import CALL_SECONDS, bounded_call, connection_at_fault
+from .calls import CALL_SECONDS, bounded_call, connection_at_fault, timed
 from .loop import AsyncioLoop
 from .network import Connector
 
@@ -55,6 +56,11 @@ class Connections:
     def count(self) -> int:
         """The number of open connections."""
         return self._pool.get_size()
+
+    @property
+    def lent(self) -> int:
+        """The number of connections that are in use."""
+        return self._lent
 
     async def run(self, operation: Callable[[Any], Awaitable[T]]) -> T:
         """Runs an idempotent operation on a connection, and once more on another where the connection was at fault.
@@ -194,10 +200,13 @@ def _drop(connection: Any) -> None:
 class Queries:
     """Asks PostgreSQL, from Trio. Readers wait their turn, so that they leave connections for writes."""
 
-    def __init__(self, connector: Connector, connections: Connections, loop: AsyncioLoop) -> None:
+    def __init__(self, connector: Connector, connections: Connections, loop: AsyncioLoop, metrics: Metrics) -> None:
         self._connector = connector
         self._connections = connections
         self._loop = loop
+        self._metrics = metrics
+        metrics.connections_open.set_function(lambda: connections.count)
+        metrics.connections_used.set_function(lambda: connections.lent)
         self._readers = trio.CapacityLimiter(CONNECTIONS - CONNECTIONS_FOR_WRITES)
 
     async def fetch(self, query: str, *args: object, urgent: bool = False) -> list[asyncpg.Record]:
@@ -237,4 +246,5 @@ class Queries:
             rows: list[asyncpg.Record] = await connection.fetch(sql, *args, timeout=COMMAND_SECONDS)
             return rows
 
-        return await bounded_call(self._loop, CALL_SECONDS, self._connections.run, fetch)
+        with timed(self._metrics, "query"):
+            return await bounded_call(self._loop, CALL_SECONDS, self._connections.run, fetch)

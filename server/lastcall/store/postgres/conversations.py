@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import trio
 
-from ..conversations.seam import SEARCHED_CONVERSATIONS_MAX, SEARCHED_MESSAGES_MAX
+from ..conversations.seam import SEARCHED_CONVERSATIONS_MAX, SEARCHED_MESSAGES_MAX, ItemKey
 from ..errors import ItemNotFound, StoreUnavailable
 from ..records import (
     PAGE_BYTES_MAX,
@@ -54,6 +54,25 @@ class ConversationQueries(Queries):
             rows = await self.fetch("items_after", conversation_id, *start, limit, PAGE_BYTES_MAX)
         return [_stored_item(row) for row in rows]
 
+    async def share_conversation(self, session_id: UUID) -> bool:
+        (row,) = await self.fetch("share_conversation", session_id)
+        if row["outcome"] == "held":  # mostly by a commit; who asks again does so without a connection
+            raise StoreUnavailable("the row of a session is locked by another transaction")
+        return bool(row["outcome"] == "shared")
+
+    async def shared_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
+        return [row["session_id"] for row in await self.fetch("shared_among", session_ids)]
+
+    async def changed_items(self, conversation_id: UUID, message_ids: Sequence[UUID]) -> Sequence[StoredItem]:
+        rows = await self.fetch("changed_items", conversation_id, message_ids, PAGE_BYTES_MAX)
+        return [_stored_item(row) for row in rows]
+
+    async def item_keys(self, conversation_id: UUID, after: tuple[int, UUID], limit: int) -> Sequence[ItemKey]:
+        return [ItemKey(*row) for row in await self.fetch("item_keys", conversation_id, *after, limit)]
+
+    async def deleted_among(self, message_ids: Sequence[UUID]) -> Sequence[UUID]:
+        return [row["message_id"] for row in await self.fetch("deleted_among", message_ids)]
+
     async def list_conversations(
         self, user_id: str, limit: int, *, after: UUID | None = None, search: str | None = None
     ) -> Sequence[ConversationSummary] | None:
@@ -90,4 +109,6 @@ async def _unless_held(write: Callable[[], Awaitable[str]]) -> str:
 def _stored_item(row: asyncpg.Record) -> StoredItem:
     names = ("message_id", "session_id", "conversation_id", "item_id", "position", "role", "content", "status", "kind",
              "call_id", "name")  # fmt: skip
-    return StoredItem(**{name: row[name] for name in names}, stored_at=row.get("stored_at"))
+    return StoredItem(
+        **{name: row[name] for name in names}, deleted=row.get("deleted", False), stored_at=row.get("stored_at")
+    )

@@ -13,6 +13,7 @@ import asyncpg
 import trio
 
 from ..errors import StoreError, StoreUnavailable
+from ..lease import Changed
 from ..queries import QUERIES
 from .calls import bounded_call
 from .loop import AsyncioLoop
@@ -31,6 +32,7 @@ ATTEMPTS_MAX = 8  # at once
 IDLE_SECONDS = 2.0  # a process frozen in the middle of a transaction must not hold its locks against its own reaping
 LEASE_CALL_SECONDS = 3.0  # above LEASE_COMMAND_SECONDS: only for a server that does not answer at all
 CLOSED_MAX = 10_000  # notifications not yet read
+HEX_DIGITS = 32  # of an id in a notification of changes
 
 
 class PostgresLeaseConnection:
@@ -44,6 +46,7 @@ class PostgresLeaseConnection:
         self._closed: list[UUID] = []
         self._overflowed = False
         self._news = trio.Event()
+        self._changed: Changed = lambda _session_id, _message_ids: None
 
     async def renew(self) -> bool:
         if not self._locked:
@@ -59,6 +62,9 @@ class PostgresLeaseConnection:
         self._news = trio.Event()
         return None if overflowed else closed
 
+    def hear_changes_with(self, changed: Changed) -> None:
+        self._changed = changed
+
     async def news(self) -> None:
         await self._news.wait()
 
@@ -70,6 +76,11 @@ class PostgresLeaseConnection:
 
     def _on_notification(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
         # Called by asyncio, which must not see an exception from here.
+        session_id, is_change, message_ids = payload.partition(" ")
+        if is_change:
+            with contextlib.suppress(ValueError):
+                self._changed(UUID(session_id), _ids_of(message_ids))
+            return
         if len(self._closed) < CLOSED_MAX:
             with contextlib.suppress(ValueError):
                 self._closed.append(UUID(payload))
@@ -80,6 +91,11 @@ class PostgresLeaseConnection:
     async def _fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         sql = QUERIES[query]
         return await _call(self._loop, self._connection.fetch, sql, *args, timeout=LEASE_COMMAND_SECONDS)
+
+
+def _ids_of(text: str) -> Sequence[UUID] | None:
+    """The ids of a notification, each in hex digits; None where it names none. Raises `ValueError`."""
+    return [UUID(text[at : at + HEX_DIGITS]) for at in range(0, len(text), HEX_DIGITS)] or None
 
 
 @contextlib.asynccontextmanager

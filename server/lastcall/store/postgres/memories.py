@@ -11,7 +11,10 @@ import asyncpg
 import msgspec
 
 from ...agents.agent import Message, Transcript
+from ...runtime.check import Check
+from ..people.meanings import MeaningResult, MeantPassage
 from ..people.memories import LastTalk, RememberedFact, StoredMemory
+from ..queries import QUERIES
 from ..records import (
     CLAIM_BYTES_MAX,
     MEMORY_WAIT_SECONDS_MAX,
@@ -24,7 +27,13 @@ from ..records import (
     Recollection,
     SearchResult,
 )
+from .calls import CALL_SECONDS, bounded_call
 from .connections import Queries
+from .preparation.meanings import prepare_meanings
+
+# Of meanings.sql, which most databases are without.
+FINISH_WITH_MEANINGS = QUERIES["finish_memory"].replace("finish_memories(", "finish_memories_with_meanings(")
+SEARCH_MEANINGS = "SELECT * FROM search_meanings($1, $2, $3::bigint[], $4)"
 
 
 class _Recalled(msgspec.Struct):
@@ -72,7 +81,8 @@ class MemoryQueries(Queries):
         self, finished: Sequence[FinishedMemory], *, lifetime_seconds: float | None = None
     ) -> Collection[UUID]:
         kept = msgspec.json.encode(finished).decode()
-        return [row["session_id"] for row in await self.fetch("finish_memory", kept, lifetime_seconds)]
+        finish = FINISH_WITH_MEANINGS if any(each.meanings for each in finished) else QUERIES["finish_memory"]
+        return [row["session_id"] for row in await self.select(finish, kept, lifetime_seconds)]
 
     async def renew_memory(self, claims: Sequence[MemoryClaim], lease_seconds: float) -> None:
         session_ids = [UUID(claim.transcript.session_id) for claim in claims]
@@ -115,6 +125,26 @@ class MemoryQueries(Queries):
             else:
                 passages[passage_id].mentions.setdefault(number, []).append(values)
         return SearchResult(asked, list(passages.values()))
+
+    async def search_meanings(
+        self, user_id: str, vector: str, among: Collection[int], passages_max: int
+    ) -> MeaningResult:
+        rows = await self.select(SEARCH_MEANINGS, user_id, vector, list(among), passages_max)
+        passages = {
+            row["passage_id"]: MeantPassage(row["flags"], dict(zip(row["turns"], row["nearness"], strict=True)))
+            for row in rows
+        }
+        if not rows:
+            return MeaningResult({}, 0, 0.0, 0.0, 0.0)
+        return MeaningResult(passages, *(rows[0][name] for name in ("compared", "mean", "deviation", "nearest")))
+
+    async def prepare_meanings(self) -> Check:
+        """Makes what meanings are stored in, where that can be done: ok, or why turns are found by words only.
+
+        Raises:
+            StoreError: The database does not answer.
+        """
+        return await bounded_call(self._loop, CALL_SECONDS, self._connections.run, prepare_meanings)
 
     async def read_turns(self, user_id: str, turns: Sequence[tuple[int, int]], chars_max: int) -> Sequence[PastTurn]:
         places = [passage_id for passage_id, _ in turns], [turn for _, turn in turns]

@@ -12,11 +12,12 @@ import msgspec
 import structlog
 import trio
 
+from ...metrics import Metrics
 from ..clock import DatabaseClock
 from ..commits import CommitWriter
 from ..errors import CommitRefused, InvalidRow, StoreError, StoreUnavailable
 from ..queries import QUERIES
-from ..records import ItemDeletion, Recollection, SessionEnd, SessionStart, StoredItem
+from ..records import ItemDeletion, Recollection, SessionEnd, SessionStart, StoredRow
 from .batch import (
     BatchStatement,
     BulkClose,
@@ -29,7 +30,7 @@ from .batch import (
     prepare_commit,
     session_of,
 )
-from .calls import CALL_SECONDS, bounded_call, refused
+from .calls import CALL_SECONDS, bounded_call, refused, timed
 from .connections import Connections, Queries
 from .loop import AsyncioLoop
 from .memories import recollection
@@ -46,12 +47,13 @@ _log = structlog.get_logger(__name__)
 class SessionWrites(Queries):
     """The part of `Store` that writes sessions, their items and their ends."""
 
-    def __init__(self, connector: Connector, connections: Connections, loop: AsyncioLoop) -> None:
-        super().__init__(connector, connections, loop)
+    def __init__(self, connector: Connector, connections: Connections, loop: AsyncioLoop, metrics: Metrics) -> None:
+        super().__init__(connector, connections, loop, metrics)
         self._clock = DatabaseClock()
         self._failed: tuple[float, StoreUnavailable] | None = None  # when the last commit did, unless one came since
         self._stored: dict[type[object], float] = {}  # when a write of each kind was last committed
         self._writer: CommitWriter[Write, Result] = CommitWriter(self._commit, session_of)
+        metrics.queue_rows.set_function(lambda: self._writer.waiting)
         self.run_writer = self._writer.run
         self.close_writer = self._writer.close
 
@@ -80,7 +82,7 @@ class SessionWrites(Queries):
         result = await self._writer.submit(start, within=within)
         return recollection(result) if isinstance(result, msgspec.Raw) else None
 
-    async def append_items(self, items: Sequence[StoredItem], *, within: float) -> None:
+    async def append_items(self, items: Sequence[StoredRow], *, within: float) -> None:
         await self._writer.submit(tuple(items), within=within)
 
     async def delete_item(self, deletion: ItemDeletion, *, within: float) -> None:
@@ -89,13 +91,13 @@ class SessionWrites(Queries):
     async def end_session(self, end: SessionEnd) -> bool:
         return bool(await self._submit_end(end, end.unfinished))
 
-    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredItem]) -> Closed:
+    async def close_instance_sessions(self, instance_id: UUID, unfinished: Sequence[StoredRow]) -> Closed:
         return await self._submit_end(BulkClose(instance_id, trio.current_time()), unfinished)
 
     async def stop_instance(self, instance_id: UUID) -> None:
         await self._submit_end(InstanceStop(instance_id), ())
 
-    async def _submit_end(self, end: Write, unfinished: Sequence[StoredItem]) -> Closed:
+    async def _submit_end(self, end: Write, unfinished: Sequence[StoredRow]) -> Closed:
         """Submits an end behind the items that were unfinished by then; where these fail, the end still counts."""
         groups = by_session(unfinished)
         *stored, outcome = await self._writer.submit_surely(*(tuple(items) for items in groups), end)
@@ -111,7 +113,8 @@ class SessionWrites(Queries):
         """Commits a batch of the writer in one transaction; returns an outcome per write."""
         commit = partial(self._commit_batch, BatchStatement(writes))
         try:
-            outcomes = await bounded_call(self._loop, CALL_SECONDS, self._connections.run, commit)
+            with timed(self._metrics, "commit"):
+                outcomes = await bounded_call(self._loop, CALL_SECONDS, self._connections.run, commit)
         except StoreUnavailable as error:
             self._failed = (trio.current_time(), error)
             raise

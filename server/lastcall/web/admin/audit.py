@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import AsyncIterator
 
@@ -11,28 +9,26 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from ...store.operators.acts import AuditReport, audit_log
+from ...store.operators.csv_line import csv_line
 from ...store.reports import Rows
 from ..access import overseer_of, services_of
 from ..answers import answer
-from ..conversations import invalid_value, limit_of
+from ..conversations import limit_of
 from .bodies import AuditPage, AuditRow
-from .parameters import text_of, user_of_query
+from .parameters import before_of, text_of, user_of_query
 
 EXPORT_PAGE_LINES = 500
 COLUMNS = ("id", "at", "actor", "key_id", "via", "action", "target", "details")
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
 
 
 async def list_audit(request: Request) -> Response:
     """A page of the audit log, newest first."""
     await overseer_of(request)
-    limit, before = limit_of(request), text_of(request, "before")
-    if before is not None and not (before.isascii() and before.isdecimal() and len(before) <= 18):
-        raise invalid_value("before must be the `next` of a page.", "before")
+    limit = limit_of(request)
     found = await audit_log(
         services_of(request).store,
         limit + 1,
-        before=None if before is None else int(before),
+        before=before_of(request),
         action=text_of(request, "action"),
         target=text_of(request, "target"),
         user=user_of_query(request),
@@ -49,11 +45,11 @@ async def export_audit(request: Request) -> Response:
 
 
 async def _lines(store: Rows) -> AsyncIterator[str]:
-    yield _csv_line(COLUMNS)
+    yield csv_line(COLUMNS)
     before: int | None = None
     while page := await audit_log(store, EXPORT_PAGE_LINES, before=before):
         for each in page:
-            yield _csv_line(_cells(each))
+            yield csv_line(_cells(each))
         before = page[-1].audit_id
 
 
@@ -62,12 +58,6 @@ def _cells(each: AuditReport) -> tuple[str, ...]:
     return (
         str(each.audit_id), each.done_at.isoformat(), each.actor, key_id, each.via, each.action, each.target, details
     )  # fmt: skip
-
-
-def _csv_line(cells: tuple[str, ...]) -> str:
-    line = io.StringIO()
-    csv.writer(line).writerow([f"'{each}" if each.startswith(_FORMULAS) else each for each in cells])
-    return line.getvalue()
 
 
 def _row(each: AuditReport) -> AuditRow:

@@ -160,3 +160,79 @@ class AuditPage(Struct, kw_only=True):
     object: Literal["list"] = "list"
     data: list[AuditRow]
     next: int | None
+
+
+class WebhookRow(Struct, kw_only=True):
+    """An endpoint. pending, failed: its deliveries, counted up to 100,000."""
+
+    id: str
+    object: Literal["admin.webhook"] = "admin.webhook"
+    url: str
+    events: list[str]
+    created_at: float
+    pending: int
+    failed: int
+
+
+class WebhookPage(Struct, kw_only=True):
+    """Oldest first."""
+
+    object: Literal["list"] = "list"
+    data: list[WebhookRow]
+
+
+class WebhookAdded(Struct, kw_only=True):
+    """secret: signs what is sent; told only here."""
+
+    id: str
+    object: Literal["admin.webhook.added"] = "admin.webhook.added"
+    url: str
+    events: list[str]
+    secret: str
+
+
+class WebhookRemoved(Struct, kw_only=True):
+    id: str
+    object: Literal["admin.webhook.removed"] = "admin.webhook.removed"
+
+
+class WebhookTested(Struct, kw_only=True):
+    """A test that is about to be sent. event_id: as its receiver is told."""
+
+    delivery_id: int
+    object: Literal["admin.webhook.tested"] = "admin.webhook.tested"
+    event_id: str
+
+
+class DeliveryRow(Struct, kw_only=True):
+    """An event for an endpoint. due_at: of the next try; null: at once, or none. status, error: of the last try."""
+
+    id: int
+    webhook_id: str
+    url: str
+    event_id: str
+    event: str
+    session_id: str | None
+    user: str | None
+    state: Literal["pending", "delivered", "failed"]
+    attempts: int
+    created_at: float
+    due_at: float | None
+    finished_at: float | None
+    status: int | None
+    error: str | None
+
+
+class DeliveryPage(Struct, kw_only=True):
+    """Newest first. next: for `before`; null: this is the last page."""
+
+    object: Literal["list"] = "list"
+    data: list[DeliveryRow]
+    next: int | None
+
+
+class DeliveriesRetried(Struct, kw_only=True):
+    """deliveries: how many are sent again."""
+
+    object: Literal["admin.deliveries.retried"] = "admin.deliveries.retried"
+    deliveries: int

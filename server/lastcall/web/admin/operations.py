@@ -9,6 +9,8 @@ from msgspec import Struct
 from ...auth.identity import USER_CHARS_MAX
 from ...store.operators.acts import REASON_CHARS_MAX
 from ...store.records import EndReason
+from ...store.webhooks.endpoints import EVENTS, STATES
+from ...webhooks.urls import URL_CHARS_MAX
 from ..conversations import PAGE_DEFAULT, PAGE_MAX
 from ..schemas import Operation, parameter
 from . import bodies, session_bodies
@@ -23,6 +25,11 @@ LIMIT = parameter(
 AFTER = parameter("after", "query", "The `next` of the page before.")
 SESSION = parameter("session_id", "path", "sess_ and 32 hex digits.")
 OF_USER = parameter("user_id", "query", "Only of this user.", maxLength=USER_CHARS_MAX)
+WEBHOOK = parameter("webhook_id", "path", "The id of the endpoint.", format="uuid")
+NO_WEBHOOK = "There is no such webhook."
+HOW_FAR = parameter(
+    "seconds", "query", "How far back.", type="integer", minimum=SECONDS_MIN, maximum=SECONDS_MAX, default=SECONDS
+)
 NO_SESSION = "There is no such session."
 
 
@@ -46,18 +53,16 @@ _NAME = {"type": "string", "minLength": 1, "maxLength": USER_CHARS_MAX}
 
 ADMIN_OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/admin/truth"): _reads(bodies.Truth),
-    ("GET", "/v1/admin/chart"): _reads(
-        bodies.Chart,
-        parameter(
-            "seconds",
-            "query",
-            "How far back.",
-            type="integer",
-            minimum=SECONDS_MIN,
-            maximum=SECONDS_MAX,
-            default=SECONDS,
-        ),
+    ("GET", "/v1/admin/chart"): _reads(bodies.Chart, HOW_FAR),
+    ("GET", "/v1/admin/usage"): _reads(
+        session_bodies.UsagePage,
+        LIMIT,
+        parameter("by", "query", "What it is summed up by: some of day, user and key.", default="day"),
+        parameter("since", "query", "The first day, in UTC; without it a week before the last.", format="date"),
+        parameter("until", "query", "The last day, in UTC; without it today.", format="date"),
+        parameter("after", "query", "The `next` of the page before.", type="integer"),
     ),
+    ("GET", "/v1/admin/usage/chart"): _reads(session_bodies.AnswerChart, HOW_FAR),
     ("GET", "/v1/admin/sessions"): _reads(
         session_bodies.SessionPage,
         LIMIT,
@@ -69,6 +74,9 @@ ADMIN_OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/admin/sessions/{session_id}"): _reads(session_bodies.SessionDetail, SESSION, missing=NO_SESSION),
     ("GET", "/v1/admin/sessions/{session_id}/items"): _reads(
         session_bodies.SessionItemPage, SESSION, LIMIT, AFTER, missing=NO_SESSION
+    ),
+    ("GET", "/v1/admin/sessions/{session_id}/responses"): _reads(
+        session_bodies.ResponsePage, SESSION, LIMIT, AFTER, missing=NO_SESSION
     ),
     ("POST", "/v1/admin/sessions/{session_id}/close"): _acts(
         session_bodies.ClosedSession,
@@ -102,6 +110,32 @@ ADMIN_OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/admin/users/erase"): _acts(
         bodies.UserErased, sent=_object("user", "confirm", user=_NAME, confirm=_NAME)
     ),
+    ("GET", "/v1/admin/webhooks"): _reads(bodies.WebhookPage),
+    ("POST", "/v1/admin/webhooks"): _acts(
+        bodies.WebhookAdded,
+        sent=_object(
+            "url",
+            url={"type": "string", "maxLength": URL_CHARS_MAX},
+            events={"type": "array", "items": {"enum": list(EVENTS)}, "minItems": 1},
+            allow_http={"type": "boolean"},
+        ),
+    ),
+    ("GET", "/v1/admin/webhooks/deliveries"): _reads(
+        bodies.DeliveryPage,
+        LIMIT,
+        parameter("before", "query", "The `next` of the page before.", type="integer"),
+        parameter("webhook_id", "query", "Only of this endpoint.", format="uuid"),
+        parameter("state", "query", "Only in this state.", enum=list(STATES)),
+    ),
+    ("POST", "/v1/admin/webhooks/deliveries/retry"): _acts(
+        bodies.DeliveriesRetried,
+        sent=_object(
+            delivery_id={"type": ["integer", "null"], "minimum": 1},
+            webhook_id={"type": ["string", "null"], "format": "uuid"},
+        ),
+    ),
+    ("DELETE", "/v1/admin/webhooks/{webhook_id}"): _acts(bodies.WebhookRemoved, WEBHOOK, missing=NO_WEBHOOK),
+    ("POST", "/v1/admin/webhooks/{webhook_id}/test"): _acts(bodies.WebhookTested, WEBHOOK, missing=NO_WEBHOOK),
     ("GET", "/v1/admin/audit"): _reads(
         bodies.AuditPage,
         LIMIT,

@@ -40,10 +40,7 @@ async def truth(request: Request) -> Response:
 async def chart(request: Request) -> Response:
     """How many sessions began and ended in the last `seconds`, why, and how long they lasted."""
     await overseer_of(request)
-    text = request.query_params.get("seconds", str(SECONDS))
-    if not (text.isascii() and text.isdecimal() and len(text) <= 9 and SECONDS_MIN <= int(text) <= SECONDS_MAX):
-        raise invalid_value(f"seconds must be a number from {SECONDS_MIN} to {SECONDS_MAX}.", "seconds")
-    found = await read_chart(services_of(request).store, float(text))
+    found = await read_chart(services_of(request).store, seconds_of(request))
     return answer(
         Chart(
             width_seconds=found.width_seconds,
@@ -77,6 +74,14 @@ async def retry_memory(request: Request) -> Response:
     user = user_named(wanted.user, "user") if wanted.user is not None else None
     count = await acts.retry_memories(services_of(request).store, actor, user=user, session_id=session_id)
     return answer(Retried(sessions=count))
+
+
+def seconds_of(request: Request) -> float:
+    """How far back a chart goes. Raises `RequestRefused`."""
+    text = request.query_params.get("seconds", str(SECONDS))
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9 and SECONDS_MIN <= int(text) <= SECONDS_MAX):
+        raise invalid_value(f"seconds must be a number from {SECONDS_MIN} to {SECONDS_MAX}.", "seconds")
+    return float(text)
 
 
 def _truth(found: TruthReport, pending: int, failed: int, seconds: float, *, may_act: bool) -> Truth:

@@ -19,6 +19,8 @@ from ..conversations import invalid_value
 
 T = TypeVar("T")
 
+NUMBER_DIGITS_MAX = 18  # fits a bigint
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _CURSOR = re.compile(r"(\d{1,18})_([0-9a-f]{32})", re.ASCII)
@@ -44,6 +46,16 @@ def cursor_of(request: Request) -> Cursor | None:
     if found is None or int(found[1]) > _MAX_MICROSECONDS:
         raise invalid_value("after must be the `next` of a page.", "after")
     return _EPOCH + int(found[1]) * _MICROSECOND, UUID(found[2])
+
+
+def before_of(request: Request) -> int | None:
+    """The number `before` which a page begins. Raises `RequestRefused`."""
+    text = request.query_params.get("before")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= NUMBER_DIGITS_MAX):
+        raise invalid_value("before must be the `next` of a page.", "before")
+    return int(text)
 
 
 def session_id_of(request: Request) -> UUID:

@@ -1,4 +1,4 @@
-"""Bodies about sessions. Times are Unix seconds with fractions; null: not yet, or nobody."""
+"""Bodies about sessions and what answers took. Times are Unix seconds with fractions; null: not yet, or nobody."""
 
 from __future__ import annotations
 
@@ -110,3 +110,78 @@ class SessionEnding(Struct, kw_only=True):
     ended_at: float | None
     end_reason: str | None
     closed_by: Closing | None
+
+
+class ResponseRow(Struct, kw_only=True):
+    """What an answer took. first_at: null: there was no piece of it. Tokens null: the model did not report them.
+
+    reason: null where the outcome is completed.
+    """
+
+    id: str
+    object: Literal["admin.response"] = "admin.response"
+    started_at: float
+    first_at: float | None
+    ended_at: float
+    outcome: Literal["completed", "incomplete", "cancelled", "failed"]
+    reason: str | None
+    agent: str
+    model: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int | None
+
+
+class ResponsePage(Struct, kw_only=True):
+    """Oldest first. next: for `after`; null: this is the last page."""
+
+    object: Literal["list"] = "list"
+    data: list[ResponseRow]
+    next: str | None
+
+
+class UsageRow(Struct, kw_only=True):
+    """What the answers of one day, user or key took; each is null where the sums are not by it.
+
+    key_id null: also without a key. sessions: with answers. Tokens null: no model reported them; counted: the answers
+    whose tokens were reported. first_seconds, answer_seconds: means, until the first piece and the end.
+    """
+
+    object: Literal["admin.usage"] = "admin.usage"
+    date: str | None
+    user: str | None
+    key_id: str | None
+    key: str | None
+    subject: str | None
+    sessions: int
+    answers: int
+    failed: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int | None
+    counted: int
+    first_seconds: float | None
+    answer_seconds: float | None
+
+
+class UsagePage(Struct, kw_only=True):
+    """Newest day first, then by user and key. next: for `after`; null: this is the last page."""
+
+    object: Literal["list"] = "list"
+    data: list[UsageRow]
+    next: int | None
+
+
+class AnswerChart(Struct, kw_only=True):
+    """Answers by buckets of `width_seconds`, of those that are not empty. first, took: p50, p95 and p99 in seconds.
+
+    tokens: input, output, and how many of the input were cached.
+    """
+
+    object: Literal["admin.usage.chart"] = "admin.usage.chart"
+    width_seconds: int
+    times: list[int]
+    outcomes: dict[str, list[int]]
+    tokens: dict[str, list[int]]
+    first: dict[str, list[float | None]]
+    took: dict[str, list[float | None]]

@@ -17,6 +17,7 @@ from ...transport.stream import BufferedStream
 from ..access import HttpServices
 from ..app import EXCEPTION_HANDLERS
 from ..middleware import Bounded, SafeHeaders
+from .access_log import access_logged
 from .health import all_metrics, health, readiness
 
 CONNECTIONS_MAX = 32  # further ones are closed
@@ -34,7 +35,11 @@ def create_admin_app(services: HttpServices) -> Starlette:
     """The application of the admin port. It asks for no key: whoever can reach the port is an operator."""
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(SafeHeaders, tls=False), Middleware(Bounded, memory=services.gate.memory)],
+        middleware=[
+            *access_logged(services),
+            Middleware(SafeHeaders, tls=False),
+            Middleware(Bounded, memory=services.gate.memory),
+        ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
     app.state.services = services

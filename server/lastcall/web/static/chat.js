@@ -3,12 +3,14 @@
 import { Api } from "./api.js";
 import { BAD_KEY, CLOSED_BY_SOMEBODY, Connection, IDLE } from "./connection.js";
 import { ConversationList } from "./conversations.js";
+import { embedded, Surroundings } from "./embed.js";
 import { OlderItems, REPLAYED } from "./history.js";
 import { MemoryPanel } from "./memory.js";
 import { myData, saveAsFile } from "./my_data.js";
 import { Outbox } from "./outbox.js";
 import { $, closePanels, confirmed, fitHeight, hideNotice, showNotice, showState, startPanels, startTheme } from "./page.js";
 import { Readiness } from "./readiness.js";
+import { SignIn } from "./sign_in.js";
 import { Transcript } from "./transcript.js";
 import { showTurn } from "./turn.js";
 import { addressed, key, lastConversation, showAddress, stopped, typedName } from "./visit.js";
@@ -45,6 +47,9 @@ const list = new ConversationList(
   confirmed,
 );
 
+const surroundings = embedded ? new Surroundings(useSecret) : null;
+const signIn = embedded ? null : new SignIn({ leave: leaveUser, enter: enterAs });
+
 let name = typedName.get(); // that was asked for
 let user = name; // whose session it is, as the server says
 let conversation = addressed() ?? lastConversation.of(user); // null: a new one
@@ -56,6 +61,8 @@ let idle = false; // the session was closed because nothing was said
 let editing = null; // id of the message that is being changed
 let failed = new Set(); // ids of answers that failed
 let cutOff = new Set(); // and of those that reached the limit of their length
+const own = new Set(); // ids of what is being answered here
+let elsewhere = new Set(); // ids of messages that the user has sent from another place, where they are answered
 
 function address() {
   const query = new URLSearchParams({ user: name, replay: REPLAYED });
@@ -70,15 +77,17 @@ const on = {
   "session.updated": () => ready || historyShown(),
   "conversation.item.added": ({ item, previous_item_id: previous }) => {
     if (!ready && transcript.oldest === undefined) older.reset(Boolean(previous));
-    transcript.show(item, previous);
+    if (isOwn(item)) transcript.show(item, previous);
   },
   "conversation.item.done": ({ item, previous_item_id: previous }) => {
+    if (!isOwn(item)) return heardFromElsewhere(item, previous);
     transcript.show(item, previous);
     if (ready && item.role === "assistant") transcript.date(item.id, Date.now() / 1000);
     acknowledged(item.id);
   },
   "conversation.item.deleted": ({ item_id: id }) => removed(id),
   "response.created": ({ response }) => setAnswering(response.id),
+  "response.output_item.added": ({ item }) => own.add(item.id),
   "response.output_text.delta": ({ item_id: id, delta }) => transcript.append(id, delta),
   "response.done": ({ response }) => responseDone(response),
   error: ({ error }) => refused(error),
@@ -88,6 +97,7 @@ function begun({ id: made, user: owner = name, conversation_id: id }) {
   session = made;
   user = owner;
   conversation = id;
+  surroundings?.accepted();
   lastConversation.keep(user, id);
   showUser();
   memory.follow();
@@ -128,9 +138,27 @@ function acknowledged(id) {
   if (ready) askForResponse();
 }
 
+function isOwn({ id }) {
+  return !ready || own.has(id) || outbox.has(id);
+}
+
+// The conversation is open in another tab, or on another device.
+function heardFromElsewhere(item, previous) {
+  if (previous && !transcript.has(previous) && older.more) return; // it comes with the older ones
+  transcript.show(item, previous);
+  transcript.date(item.id, Date.now() / 1000);
+  if (item.role === "user") {
+    elsewhere.add(item.id);
+    showAddress(conversation);
+    list.refresh();
+  } else if (item.role === "assistant") $("announce").textContent = transcript.spoken(item.id);
+  turn();
+}
+
 function removed(id) {
   transcript.remove(id);
   failed.delete(id);
+  if (editing === id) endEditing();
   turn();
 }
 
@@ -147,6 +175,7 @@ function responseDone(response) {
     transcript.note(id, words.cutOff);
   }
   if (id) $("announce").textContent = transcript.spoken(id);
+  own.clear();
   setAnswering(null);
   if (owed) askForResponse();
 }
@@ -209,6 +238,7 @@ async function explainClose() {
   const told = { 401: words.closedAsRevoked, 404: words.closedAsDeleted }[status];
   if (told) return showNotice(told);
   const { body } = await api.ask("GET", `/v1/sessions/${session}`);
+  if (body?.end_reason === "revoked") return showNotice(words.closedAsRevoked);
   const by = body?.closed_by;
   showNotice(by ? words.closedBy(by.name, by.reason) : words.closedByOperator);
 }
@@ -217,9 +247,36 @@ async function explainClose() {
 
 function askForKey() {
   key.forget();
+  if (embedded) {
+    showNotice(words.embedWaiting);
+    surroundings.ask();
+    return;
+  }
   $("key-form").hidden = false;
   $("reconnect").hidden = true;
   $("key").focus();
+}
+
+function useSecret(secret) {
+  key.set(secret);
+  hideNotice();
+  reconnect();
+}
+
+function leaveUser() {
+  connection.close();
+  leaveConversation();
+  memory.clear();
+  list.clear();
+  key.forget();
+  $("key-form").hidden = true;
+}
+
+/** signedIn: who; null: nobody, and the name that was typed counts again. */
+function enterAs(signedIn) {
+  user = signedIn ?? name;
+  conversation = addressed() ?? lastConversation.of(user);
+  connection.open();
 }
 
 function useKey(event) {
@@ -329,6 +386,7 @@ function hangUp() {
   readiness.stop();
   owed ||= Boolean(answering);
   ready = false;
+  own.clear();
   setAnswering(null);
   transcript.interrupt();
 }
@@ -353,6 +411,7 @@ function leaveConversation() {
   owed = false;
   failed = new Set();
   cutOff = new Set();
+  elsewhere = new Set();
   endEditing();
   transcript.clear();
   older.reset(false);
@@ -399,7 +458,7 @@ function setAnswering(id) {
 }
 
 function turn() {
-  showTurn(transcript.last, { failed, cutOff }, ready && !answering && !editing && outbox.size === 0);
+  showTurn(transcript.last, { failed, cutOff, elsewhere }, ready && !answering && !editing && outbox.size === 0);
 }
 
 function start() {
@@ -439,7 +498,8 @@ function start() {
   });
   connection.addEventListener("event", ({ detail }) => on[detail.type]?.(detail));
   connection.addEventListener("lost", ({ detail }) => lost(detail));
-  connection.open();
+  if (embedded) surroundings.ask();
+  else if (!signIn.begin()) connection.open();
   $("text").focus();
 }
 

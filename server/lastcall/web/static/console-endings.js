@@ -2,11 +2,10 @@
 
 import { get } from "./console-api.js";
 import { buckets, chart, colourOf } from "./console-chart.js";
-import { button, duration, h, number } from "./console-dom.js";
+import { button, h, number } from "./console-dom.js";
+import { quantiles, RANGES } from "./console-quantiles.js";
 import { reasonText, sessionPages } from "./console-sessions.js";
 import { words } from "./console-words.js";
-
-const RANGES = { hour: 3600, day: 86_400, week: 7 * 86_400, month: 30 * 86_400, year: 366 * 86_400 };
 
 export function endingsScreen() {
   const charts = h("div");
@@ -28,9 +27,9 @@ export function endingsScreen() {
       chart(words.endedSummary(number(sum)), times, series, "bars"),
       legend(totals),
       h("h2", {}, words.howLong),
-      quantiles(answer, RANGES[range], "lasted", words.lastedSummary),
+      quantiles(answer, RANGES[range], "lasted", words.lastedSummary, words.noneEnded),
       h("h2", {}, words.howLate),
-      quantiles(answer, RANGES[range], "late", words.lateSummary),
+      quantiles(answer, RANGES[range], "late", words.lateSummary, words.noneEnded),
     );
     for (const each of ranges.children) each.setAttribute("aria-pressed", each.dataset.range === range);
   };
@@ -75,17 +74,4 @@ export function endingsScreen() {
     },
     every: 30_000,
   };
-}
-
-function quantiles(answer, seconds, name, summary) {
-  const [times, of] = buckets(answer, seconds);
-  const series = ["p50", "p95", "p99"].map((label, place) => ({ label, values: of(answer[name][label], null), colour: colourOf(place) }));
-  const last = series.map(({ label, values }) => `${label} ${duration(values.findLast((value) => value !== null))}`);
-  const key = h(
-    "ul",
-    { class: "legend" },
-    ...last.map((text, place) => h("li", {}, h("span", { class: "swatch", "aria-hidden": "true", data: { colour: place } }), text)),
-  );
-  if (!answer.times.length) return h("p", { class: "empty" }, words.noneEnded);
-  return h("div", {}, chart(`${summary}: ${last.join(", ")}`, times, series, "seconds"), key);
 }

@@ -1,7 +1,7 @@
 // One session: whose it was, what happened when, what was said, what was remembered.
 
 import { all, get, post } from "./console-api.js";
-import { button, duration, h, number, save, when } from "./console-dom.js";
+import { button, duration, h, number, save, Table, when } from "./console-dom.js";
 import { closeByHand, reasonText } from "./console-sessions.js";
 import { words } from "./console-words.js";
 
@@ -14,22 +14,24 @@ export function sessionScreen({ mayAct }, id) {
   const refresh = async () => {
     const detail = await get(`sessions/${id}`);
     const items = await all(`sessions/${id}/items`, {}, ITEMS_MAX);
-    const seen = JSON.stringify([detail, items]);
+    const responses = await all(`sessions/${id}/responses`, {}, ITEMS_MAX);
+    const seen = JSON.stringify([detail, items, responses]);
     if (seen === shown) return; // the focus and the place stay
     shown = seen;
-    screen.replaceChildren(...parts(detail, items, mayAct, refresh));
+    screen.replaceChildren(...parts({ ...detail, responses }, items, mayAct, refresh));
   };
   return { element: screen, refresh };
 }
 
 function parts(detail, items, mayAct, refresh) {
-  const { session, memories } = detail;
+  const { session, memories, responses } = detail;
   return [
     h("h2", {}, `${words.session} `, h("code", {}, session.id)),
     actions(detail, items, mayAct, refresh),
     header(detail),
     h("h2", {}, words.timeline),
-    timeline(session, items),
+    timeline(session, items, responses),
+    ...(responses.length ? [h("h2", {}, words.answersTab), answers(responses)] : []),
     h("h2", {}, words.transcript),
     items.length ? h("ol", { class: "transcript" }, ...items.map(said)) : h("p", { class: "empty" }, words.nothingSaid),
     h("h2", {}, words.memoriesMade),
@@ -76,11 +78,37 @@ function memoryText({ memory_status: status, memory_attempts: attempts, memory_e
   return [words.memoryStates[status], attempts ? words.attempts(number(attempts)) : "", error ?? ""].filter(Boolean).join(" · ");
 }
 
-function timeline(session, items) {
+const tokens = ({ input_tokens: input, output_tokens: output }) =>
+  input === null && output === null ? "" : words.tokens(number((input ?? 0) + (output ?? 0)));
+
+const outcome = ({ outcome: name, reason }) => `${words.outcomes[name]}${reason ? ` (${reason})` : ""}`;
+
+function answers(responses) {
+  const known = (value) => (value === null ? "–" : number(value));
+  const columns = [
+    { title: words.started, text: (row) => when(row.started_at) },
+    { title: words.firstPiece, text: (row) => duration(row.first_at === null ? null : row.first_at - row.started_at) },
+    { title: words.lasted, text: (row) => duration(row.ended_at - row.started_at) },
+    { title: words.tokenTypes.all, text: (row) => known(row.input_tokens) },
+    { title: words.tokenTypes.cached, text: (row) => known(row.cached_tokens) },
+    { title: words.tokenTypes.output, text: (row) => known(row.output_tokens) },
+    { title: words.outcome, text: outcome, tone: (row) => (row.outcome === "failed" ? "bad" : "plain") },
+    { title: words.model, text: (row) => row.model ?? row.agent },
+  ];
+  const table = new Table(words.answersTab, columns, (row) => row.id, "");
+  table.show(responses);
+  return table.element;
+}
+
+function timeline(session, items, responses) {
   const events = [{ at: session.started_at, text: words.began, tone: "good" }];
   for (const item of items) {
     events.push({ at: item.stored_at, text: `${words.roles[item.role]}${item.status === "incomplete" ? ` · ${words.cut}` : ""}` });
     if (item.deleted_at) events.push({ at: item.deleted_at, text: words.deleted });
+  }
+  for (const each of responses) {
+    const facts = [words.answer, duration(each.ended_at - each.started_at), tokens(each), each.outcome === "completed" ? "" : outcome(each)];
+    events.push({ at: each.ended_at, text: facts.filter(Boolean).join(" · "), tone: each.outcome === "failed" ? "bad" : undefined });
   }
   if (session.ended_at) {
     events.push({ at: session.ended_at, text: reasonText(session.end_reason), tone: "bad" });

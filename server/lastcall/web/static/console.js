@@ -1,5 +1,6 @@
 // The console: a client of `/v1/admin/…`. One screen at a time, named by the address, and the truth above all.
 
+import { answersScreen } from "./console-answers.js";
 import { get } from "./console-api.js";
 import { redraw } from "./console-chart.js";
 import { endingsScreen } from "./console-endings.js";
@@ -7,6 +8,7 @@ import { nowScreen } from "./console-now.js";
 import { keysScreen, usersScreen } from "./console-people.js";
 import { sessionScreen } from "./console-session.js";
 import { showTruth } from "./console-truth.js";
+import { webhooksScreen } from "./console-webhooks.js";
 import { words } from "./console-words.js";
 import { auditScreen, memoryScreen, serversScreen } from "./console-work.js";
 import { $, startTheme } from "./page.js";
@@ -18,11 +20,13 @@ const SCREEN_MS = 4000;
 const SCREENS = {
   now: nowScreen,
   endings: endingsScreen,
+  answers: answersScreen,
   session: sessionScreen,
   servers: serversScreen,
   memory: memoryScreen,
   keys: keysScreen,
   users: usersScreen,
+  webhooks: webhooksScreen,
   audit: auditScreen,
 };
 
@@ -47,7 +51,7 @@ function open() {
   refresh();
 }
 
-const TITLES = { now: "now", endings: "endings", session: "session", servers: "servers", memory: "memory", keys: "keysTab", users: "users", audit: "audit" };
+const TITLES = { now: "now", endings: "endings", answers: "answersTab", session: "session", servers: "servers", memory: "memory", keys: "keysTab", users: "users", webhooks: "webhooks", audit: "audit" };
 
 async function refresh() {
   const mine = screen;

@@ -16,6 +16,11 @@ export class OlderItems {
     transcript.addEventListener("beginning", () => this.load());
   }
 
+  /** Whether there is anything before the oldest item that is shown. */
+  get more() {
+    return this.#more;
+  }
+
   /** more: whether there is anything before the oldest item that is shown. */
   reset(more) {
     this.#more = more;

@@ -1,5 +1,6 @@
 // The parts of the page around the conversation: the state of the line, notices, the theme, panels, a question.
 
+import { kept } from "./storage.js";
 import { words } from "./words.js";
 
 const WIDE = matchMedia("(min-width: 72.01rem)");
@@ -55,8 +56,8 @@ export function startTheme() {
     const next = THEMES[(THEMES.indexOf(now()) + 1) % THEMES.length];
     if (next === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = next;
-    if (next === "auto") localStorage.removeItem("lastcall.theme");
-    else localStorage.setItem("lastcall.theme", next);
+    if (next === "auto") kept.removeItem("lastcall.theme");
+    else kept.setItem("lastcall.theme", next);
     label();
   });
   label();

@@ -1,3 +1,7 @@
 // The theme that was chosen, before anything is painted. Without a choice, the system's.
-const theme = localStorage.getItem("lastcall.theme");
-if (theme) document.documentElement.dataset.theme = theme;
+try {
+  const theme = localStorage.getItem("lastcall.theme");
+  if (theme) document.documentElement.dataset.theme = theme;
+} catch {
+  // the browser keeps nothing for this page
+}

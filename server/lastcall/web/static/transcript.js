@@ -42,11 +42,16 @@ export class Transcript extends EventTarget {
     return this.scroll.scrollTop < NEAR_THE_BEGINNING_PX;
   }
 
-  /** Shows an item of the server's, once, in the server's order. */
+  /** Whether an item is shown, or known as one that is not: a call of a tool. */
+  has(id) {
+    return this.#order.includes(id);
+  }
+
+  /** Shows an item of the server's, once, in the server's order: behind the previous one, or before all where that is null. */
   show(item, previousId) {
-    this.#know(item.id, this.#order.indexOf(previousId) + 1 || this.#order.length);
+    this.#know(item.id, previousId === null ? 0 : this.#order.indexOf(previousId) + 1 || this.#order.length);
     if (item.type !== "message") return;
-    const element = this.#elementFor(item.id, item.role, previousId);
+    const element = this.#elementFor(item.id, item.role);
     const text = textOf(item);
     if (item.status !== "in_progress") this.#set(element, text, item.status);
     else if (!element.dataset.state || element.dataset.state === "incomplete") this.#set(element, text, "streaming");
@@ -161,12 +166,12 @@ export class Transcript extends EventTarget {
     if (this.#order.length > SHOWN_ITEMS_MAX) this.remove(this.#order[0]);
   }
 
-  #elementFor(id, role, previousId) {
+  #elementFor(id, role) {
     const known = this.#elements.get(id);
     if (known) return known;
     const element = this.#newElement(id, role);
-    const previous = this.#elements.get(previousId);
-    this.#keepingTheEnd(() => (previous ? previous.after(element) : this.list.append(element)));
+    const before = this.#order.slice(0, this.#order.indexOf(id)).findLast((each) => this.#elements.has(each));
+    this.#keepingTheEnd(() => (before ? this.#elements.get(before).after(element) : this.list.prepend(element)));
     return element;
   }
 

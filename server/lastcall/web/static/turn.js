@@ -6,9 +6,9 @@ import { words } from "./words.js";
 
 const NOTHING = { text: "", can: [] };
 
-/** Shows it. last: of `Transcript`. failed, cutOff: ids of answers. idle: whether nothing is under way. */
-export function showTurn(last, { failed, cutOff }, idle) {
-  const { text, can } = idle ? turnAfter(last, failed, cutOff) : NOTHING;
+/** Shows it. last: of `Transcript`. failed, cutOff: ids of answers. elsewhere: of messages answered there. idle: whether nothing is under way. */
+export function showTurn(last, { failed, cutOff, elsewhere }, idle) {
+  const { text, can } = idle && !elsewhere.has(last.id) ? turnAfter(last, failed, cutOff) : NOTHING;
   for (const id of ["continue", "again", "regenerate"]) $(id).hidden = !can.includes(id);
   $("turn-text").textContent = text;
   $("turn").hidden = can.length === 0;

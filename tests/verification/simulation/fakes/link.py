@@ -7,7 +7,7 @@ in flight.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from random import Random
@@ -72,6 +72,10 @@ class LeaseLink(FakeLeaseConnection):
     def notify(self, session_id: UUID) -> None:
         if not self._link.cut:
             super().notify(session_id)
+
+    def notify_of_changes(self, session_id: UUID, message_ids: Sequence[UUID] | None) -> None:
+        if not self._link.cut:
+            super().notify_of_changes(session_id, message_ids)
 
 
 class Link(FakeStore):

@@ -1,6 +1,7 @@
-"""What asyncio's own connecting lacks: a bound on looking up names, a choice of the address, and keepalive.
+"""What asyncio's own connecting lacks: a bound on looking up names, a choice of the address, keepalive, cheap reads.
 
-asyncpg connects with `loop.create_connection`, which looks names up with `loop.getaddrinfo`; both are replaced.
+asyncpg connects with `loop.create_connection`, which looks names up with `loop.getaddrinfo`, or with
+`loop.create_unix_connection`; all three are replaced.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import trio_asyncio
 
 from ...address import TcpOptions
 
+READ_BYTES_MAX = 65_536  # at once; for asyncio's 256 KiB each read maps and unmaps memory, dearer than all else it does
 LOOKUPS_MAX = 4  # threads that look up names; one whose caller has gone stays until the resolver gives up
 
 
@@ -45,15 +47,21 @@ def along(route: Route) -> Iterator[None]:
 
 
 def set_up_sockets(loop: trio_asyncio.BaseTrioEventLoop) -> None:
-    """Replaces two methods of the loop. asyncpg has no parameter for any of this."""
-    connect = loop.create_connection
+    """Replaces three methods of the loop. asyncpg has no parameter for any of this."""
+    connect, connect_unix = loop.create_connection, loop.create_unix_connection
     lookups = trio.CapacityLimiter(LOOKUPS_MAX)
 
     async def create_connection(*args: Any, **kwargs: Any) -> Any:
         transport, protocol = await connect(*args, **kwargs)
+        transport.max_size = READ_BYTES_MAX
         route = _route.get()
         if route is not None:
             keep_alive(transport.get_extra_info("socket"), route.tcp)
+        return transport, protocol
+
+    async def create_unix_connection(*args: Any, **kwargs: Any) -> Any:
+        transport, protocol = await connect_unix(*args, **kwargs)
+        transport.max_size = READ_BYTES_MAX
         return transport, protocol
 
     async def getaddrinfo(host: Any, port: Any, **kwargs: Any) -> Any:
@@ -64,7 +72,7 @@ def set_up_sockets(loop: trio_asyncio.BaseTrioEventLoop) -> None:
         in_thread = partial(trio.to_thread.run_sync, abandon_on_cancel=True, limiter=lookups)
         return await trio_asyncio.trio_as_aio(in_thread)(look_up)
 
-    loop.create_connection = create_connection
+    loop.create_connection, loop.create_unix_connection = create_connection, create_unix_connection
     loop.getaddrinfo = getaddrinfo
 
 

@@ -13,12 +13,13 @@ GRANTS = "grants"
 WRITTEN = (
     "server_instances", "api_keys", "client_secrets", "conversations", "conversation_sessions", "messages",
     "user_memories", "superseded_memories", "memory_tombstones", "forgotten_turns", "recall_passages", "recall_lexemes",
-    "audit_log", "server_census", "session_counts",
+    "audit_log", "server_census", "session_counts", "agent_responses", "response_counts", "webhook_endpoints",
+    "webhook_deliveries",
 )  # fmt: skip
 DELETED_FROM = (
     "client_secrets", "unfinished_revocations", "recall_passages", "recall_lexemes", "user_memories",
     "superseded_memories", "memory_tombstones", "forgotten_turns", "api_keys", "messages", "conversation_sessions",
-    "conversations", "audit_log",
+    "conversations", "audit_log", "agent_responses", "webhook_endpoints", "webhook_deliveries",
 )  # fmt: skip
 
 # Privileges $2 on relations $1, pairwise, and EXECUTE on functions $3; those of the schema that our tables are in.

@@ -1,0 +1,1 @@
+"""Traces of sessions and turns, for OpenTelemetry. Nothing of it is imported, or costs anything, unless asked for."""

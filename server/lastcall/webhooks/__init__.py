@@ -1,0 +1,1 @@
+"""Webhooks: events of the outbox, signed and sent to endpoints of operators."""

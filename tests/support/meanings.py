@@ -1,0 +1,46 @@
+"""An encoder that knows a few words: texts on the same subjects have near vectors. And a session's turns by it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import trio
+from lastcall.memory.meaning.encoder import DIMENSIONS, UNIT
+from lastcall.memory.meaning.turns import with_meanings
+from lastcall.memory.reading import read_in_process
+from lastcall.store.records import FinishedMemory, SessionStart
+
+SUBJECTS = (
+    {"home", "live", "town", "wohne", "stadt", "lyon"},
+    {"boat", "ship", "boot", "gannet"},
+    {"bread", "bake", "brot", "oven"},
+)
+OTHERS = len(SUBJECTS)  # the axis of texts on something else
+
+
+async def encode_subjects(texts: Sequence[str]) -> Sequence[str]:
+    """The vectors of texts, as `memory.meaning.encoder.Encode` has them."""
+    await trio.lowlevel.checkpoint()
+    return [_vector(text) for text in texts]
+
+
+def _vector(text: str) -> str:
+    words = set(re.findall(r"\w+", text.lower()))
+    sizes = [float(len(words & subject)) for subject in SUBJECTS]
+    sizes += [0.2 if any(sizes) else 1.0] + [0.0] * (DIMENSIONS - OTHERS - 1)
+    length = math.hypot(*sizes)
+    return f"[{','.join(str(round(UNIT * size / length)) for size in sizes)}]"
+
+
+read_with_subjects = with_meanings(read_in_process, encode_subjects)
+
+
+async def finished(world: Any, start: SessionStart) -> FinishedMemory:
+    """A closed session of a store's `World`, claimed and read, with the meanings of its turns."""
+    (claim,) = await world.store.claim_memory(1, 60.0, session_ids=[start.session_id])
+    (reading,) = await read_with_subjects([claim.transcript])
+    return FinishedMemory(UUID(claim.transcript.session_id), reading.memories, reading.passages, reading.meanings)
