@@ -133,8 +133,12 @@ class FakeTables:
         if instance_id is not None and self.instances[instance_id].gone:
             return []
         owners = {s.instance_id for s in self.sessions.values() if s.is_active and s.instance_id is not None}
-        others = [(key, self.instances[key]) for key in sorted(owners) if key != instance_id]
+        silent = {key for key, record in self.instances.items() if not record.gone and self._seems_silent(record)}
+        others = [(key, self.instances[key]) for key in sorted(owners | silent) if key != instance_id]
         return [self._suspect(key, record) for key, record in others]
+
+    def _seems_silent(self, record: InstanceRecord) -> bool:
+        return record.heartbeat_at < trio.current_time() - record.instance.lease_seconds
 
     def _suspect(self, key: UUID, record: InstanceRecord) -> Suspect:
         return Suspect(

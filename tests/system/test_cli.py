@@ -315,3 +315,10 @@ async def test_ctrl_c_at_a_terminal_says_what_it_waits_for_and_how_many_sessions
             server.kill()
             await server.wait()
         os.close(terminal)
+
+
+@pytest.mark.parametrize("group", ["keys", "users", "webhooks"])
+def test_a_group_by_itself_shows_its_commands(lastcall: Lastcall, group: str) -> None:
+    answer = lastcall(group)
+    assert (answer.code, answer.err) == (0, "")
+    assert "Commands:\n" in answer.out

@@ -84,14 +84,14 @@ LIVING = "AND reaped_at IS NULL AND stopped_at IS NULL"
 FAULTS = {
     "an append to a closed row": Fault(
         None,
-        {"AND is_active FOR SHARE SKIP LOCKED);": "FOR SHARE SKIP LOCKED);"},
+        {"AND is_active FOR SHARE SKIP LOCKED) locked;": "FOR SHARE SKIP LOCKED) locked;"},
         CLOSING,
         Promise.NO_GHOST,
         "an item was stored after the row closed",
     ),
     "an append without its lock": Fault(
         None,
-        {"AND is_active FOR SHARE SKIP LOCKED);": "AND is_active);"},
+        {"AND is_active FOR SHARE SKIP LOCKED) locked;": "AND is_active) locked;"},
         ("append-user:A", "end:A"),
         Promise.SERIALIZABLE,
         "no order of them",

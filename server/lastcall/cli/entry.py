@@ -135,6 +135,9 @@ def _failed(error: BaseException) -> int:
     worst = next((leaf for leaf in leaves if not _is_mistake(leaf)), leaves[0])
     if isinstance(worst, KeyboardInterrupt | click.Abort):
         return EXIT_INTERRUPTED
+    if isinstance(worst, click.exceptions.NoArgsIsHelpError) and worst.ctx is not None:
+        click.echo(worst.ctx.get_help())
+        return 0  # as `lastcall` by itself
     if isinstance(worst, click.UsageError):
         path = worst.ctx.command_path if worst.ctx else "lastcall"
         message = worst.format_message().rstrip(".")

@@ -89,7 +89,7 @@ class Conversation:
             outbox,
             settings,
             count,
-            forgotten=self._forget,
+            forgotten=self._past.forget if self._past is not None else _keep,
             replay=opening.replay,
             loaded_from=opening.loaded_from(settings.history_items_max),
         )
@@ -225,14 +225,15 @@ class Conversation:
         except StoreError as error:
             raise self._not_stored(event, error) from None
         self._follower.deleted(event.item_id)
-        self._forget(event.item_id)
-        self._outbox.emit(server_events.ItemDeleted(item_id=event.item_id))
-
-    def _forget(self, item_id: str) -> None:
         if self._past is not None:
-            self._past.forget(item_id)
+            self._past.forget(event.item_id)
+        self._outbox.emit(server_events.ItemDeleted(item_id=event.item_id))
 
     def _not_stored(self, event: ClientEvent, error: StoreError) -> EventRejected:
         """The rejection of an event that the store cannot do now."""
         _log.warning("event_not_stored", session_id=str(self._session.session_id), error=str(error))
         return refusal(event, "store_unavailable", "It could not be stored. Please try again.")
+
+
+def _keep(_item_id: str) -> None:
+    """Nothing was recalled, so nothing has to be forgotten."""

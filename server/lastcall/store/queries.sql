@@ -54,9 +54,10 @@ UNION ALL
 SELECT id FROM unnest($2::uuid[]) id WHERE NOT EXISTS (SELECT FROM conversation_sessions WHERE session_id = id);
 
 -- name: suspect_instances
--- Owners of active sessions, other than $1, which must not be dead itself; for an operator, $1 is NULL. `guard_gone`:
--- the connection that held its lock has ended, and not because the database was restarted. No ages: the clock may be
--- set, and after an outage all heartbeats are old. Who asks again and again measures them itself.
+-- Owners of active sessions, and instances without any that seem silent: nobody could tell whether they have sockets.
+-- Other than $1, which must not be dead itself; for an operator, $1 is NULL. `guard_gone`: the connection that held its
+-- lock has ended, and not because the database was restarted. No ages: the clock may be set, and after an outage all
+-- heartbeats are old. Who asks again and again measures them itself.
 SELECT instance_id, host_id, pid, process_started, heartbeat_at, lease_seconds,
        stopped_at IS NOT NULL OR reaped_at IS NOT NULL AS gone,
        coalesce(guarded_by = pg_postmaster_start_time(), false) AND NOT EXISTS (
@@ -65,7 +66,8 @@ SELECT instance_id, host_id, pid, process_started, heartbeat_at, lease_seconds,
               AND (l.classid::bigint << 32 | l.objid::bigint) = instance_lock_key(i.instance_id)) AS guard_gone
   FROM server_instances i
  WHERE instance_id IS DISTINCT FROM $1
-   AND instance_id IN (SELECT instance_id FROM conversation_sessions WHERE is_active)
+   AND (instance_id IN (SELECT instance_id FROM conversation_sessions WHERE is_active)
+        OR stopped_at IS NULL AND reaped_at IS NULL AND heartbeat_at < now() - make_interval(secs => lease_seconds))
    AND ($1 IS NULL OR EXISTS (
        SELECT FROM server_instances me WHERE me.instance_id = $1 AND me.reaped_at IS NULL AND me.stopped_at IS NULL));
 

@@ -81,10 +81,16 @@ async def guard_missed(world: World, other: UUID) -> Suspect | None:
     return suspect if suspect.guard_gone else None
 
 
-async def test_an_instance_without_active_sessions_is_nobodys_suspect(world: World) -> None:
+async def test_an_instance_without_active_sessions_is_a_suspect_once_it_is_silent(world: World) -> None:
+    """Else nobody would ever say that it is dead, and what it counted last would stay unknown for ever."""
     other = await judge(world)
     start = await world.begin()
     await world.store.end_session(end(start))
+    assert await world.store.suspects(other) == []
+    await world.silence(60.0)
+    (suspect,) = await world.store.suspects(other)
+    assert suspect.instance_id == world.instance_id
+    assert await world.store.reap(suspect, other) == 0
     assert await world.store.suspects(other) == []
 
 

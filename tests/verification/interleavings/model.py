@@ -106,7 +106,10 @@ def silence(state: State) -> Result:
 
 
 def judge(state: State) -> Result:
-    return suspect(state) if state.snapshot.active else (state.snapshot, "none")
+    """Whoever owns no active session is looked at once it seems silent."""
+    snapshot, _, now = state
+    silent = snapshot.living and now - snapshot.heartbeat > LEASE
+    return suspect(state) if snapshot.active or silent else (snapshot, "none")
 
 
 def suspect(state: State) -> Result:

@@ -194,8 +194,9 @@ class Visit:
                 self._request("tool")
 
     def _on_deleted(self, item_id: str) -> None:
-        self._request(self.behaviour.request)
-        self.deleted[item_id] = trio.current_time()
+        if item_id in self.deleting:  # else another session has deleted it, which may have created it again by now
+            self._request(self.behaviour.request)
+            self.deleted[item_id] = trio.current_time()
         self.server.world.trace.add(self.name, "deleted", item_id)
         self.observer.deleted(self, item_id)
 

@@ -121,7 +121,8 @@ class World:
         if owner is None or owner.over_at is None:
             name = owner.name if owner is not None else "?"
             self.logged.append((trio.current_time(), event, fields))
-            self.trace.add(name, f"log {event}", fields)
+            # Not the pid, which is that of the one process they share: a seed gives the same trace anywhere.
+            self.trace.add(name, f"log {event}", {key: value for key, value in fields.items() if key != "pid"})
 
     @property
     def run_queue(self) -> RunQueue:

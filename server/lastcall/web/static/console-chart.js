@@ -24,7 +24,7 @@ export const colourOf = (place) => `--chart-${place % COLOURS}`;
 export function buckets({ width_seconds: width, times }, seconds) {
   const place = new Map(times.map((time, index) => [time, index]));
   const last = Math.floor(Date.now() / 1000 / width) * width;
-  const first = times.length ? Math.min(times[0], last) : last - seconds;
+  const first = Math.min(times.length ? times[0] : last, last - seconds);
   const phase = times.length ? ((times[0] % width) + width) % width : 0;
   const whole = [];
   for (let time = Math.floor((first - phase) / width) * width + phase; time <= last + width; time += width) whole.push(time);
