@@ -217,7 +217,8 @@ class Conversation:
     async def _delete_item(self, event: ItemDelete) -> None:
         """Removes an item from the conversation, and its id is free again; the transcript keeps it, marked."""
         try:
-            await self._journal.delete(event.item_id)
+            with self._follower.deleting(event.item_id):
+                await self._journal.delete(event.item_id)
         except ItemNotFound:
             raise item_not_found(event, event.item_id, "item_id") from None
         except SessionClosed:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import insort_right
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
 from uuid import UUID
 
@@ -68,6 +69,7 @@ class Follower:
         self._first_key = BEFORE_ALL if loaded_from is None else (loaded_from, BEFORE_ALL[1])
         self._begun = self._full = False
         self._reading = False
+        self._deleting: str | None = None  # the id of an item whose deletion by this session is on its way
         self._freed: set[str] = set()  # ids of items that this session has deleted since the read began
 
     # --- what the client does
@@ -84,6 +86,15 @@ class Follower:
             self._tell(self._waiting.pop(0))
             await self._outbox.room()
         self._waiting = None
+
+    @contextmanager
+    def deleting(self, item_id: str) -> Iterator[None]:
+        """The client's deletion is on its way: a read may find it done before, and must not tell of it as well."""
+        self._deleting = item_id
+        try:
+            yield
+        finally:
+            self._deleting = None
 
     def deleted(self, item_id: str) -> None:
         """The client has deleted an item: a read that is under way may have found it before."""
@@ -143,10 +154,11 @@ class Follower:
 
     def _apply(self, rows: Sequence[StoredItem]) -> Collection[UUID]:
         """Takes over rows, in one step. Returns those that cannot be yet."""
+        own = [row.message_id for row in rows if row.deleted and row.item_id == self._deleting]
         for row in rows:
-            if row.deleted:
+            if row.deleted and row.item_id != self._deleting:
                 self._remove(row)
-        return [row.message_id for row in rows if not row.deleted and not self._add(row)]
+        return own + [row.message_id for row in rows if not row.deleted and not self._add(row)]
 
     def _remove(self, row: StoredItem) -> None:
         entry = self._timeline.find(row.item_id)
@@ -172,7 +184,7 @@ class Follower:
         if self._knows(row):
             return True
         entry = self._timeline.find(row.item_id)
-        if row.item_id in self._freed or (entry is not None and not entry.known):
+        if row.item_id in (self._deleting, *self._freed) or (entry is not None and not entry.known):
             return False  # maybe deleted since it was read; or an own one is being stored, which will be refused
         if entry is not None:  # its deletion is committed, since another item has its id now
             self._drop(row.item_id, entry)

@@ -268,6 +268,37 @@ async def test_an_item_that_is_deleted_here_while_it_is_read_does_not_come_back(
     assert world.ids == []
 
 
+@pytest.mark.parametrize("edited", [False, True])
+async def test_an_own_deletion_that_is_read_before_it_is_confirmed_is_told_once(
+    autojump_clock: object, edited: bool
+) -> None:
+    """By `Conversation`, which tells of its own; what another session creates under the id comes after that."""
+    one, again = row("one", 1), row("one", 2, "again")
+    world = await begun([one])
+    world.table.delete(one)
+    if edited:
+        world.table.put(again)
+    async with trio.open_nursery() as nursery:
+        with world.follower.deleting("one"):
+            nursery.start_soon(world.hear, one, again)
+            await trio.sleep(1.0)
+            assert world.screen.told == []
+        world.timeline.remove(world.timeline.find("one"))  # type: ignore[arg-type]
+        world.follower.deleted("one")
+    assert world.screen.told == (["None < one"] if edited else [])
+
+
+async def test_a_deletion_that_failed_here_is_told_where_another_session_made_it(autojump_clock: object) -> None:
+    one = row("one", 1)
+    world = await begun([one])
+    async with trio.open_nursery() as nursery:
+        with world.follower.deleting("one"):
+            world.table.delete(one)
+            nursery.start_soon(world.hear, one)
+            await trio.sleep(1.0)
+    assert world.screen.told == ["no one"]
+
+
 async def test_an_item_waits_while_an_own_one_of_its_id_is_being_stored(autojump_clock: object) -> None:
     theirs = row("same", 1, "theirs")
     world = await begun()
