@@ -1,6 +1,6 @@
 """The group-commit writer: rows that arrive while commits are in flight form the next batch. Independent of SQL.
 
-There is no timer: batches grow only under load, and an idle writer commits a row within microseconds.
+There is no timer: an idle writer commits a row at once, and batches grow only under load.
 """
 
 from __future__ import annotations

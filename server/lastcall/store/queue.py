@@ -20,8 +20,6 @@ Result = TypeVar("Result")
 
 BATCH_ROWS_MAX = 512
 QUEUE_ROWS_MAX = 65_536
-QUIET_PASSES = 2  # of the scheduler without another row, before a batch is taken; in each, tasks run in any order
-PASSES_MAX = 8  # until a batch is taken to which rows are added all the time
 
 Outcome: TypeAlias = Result | StoreError
 
@@ -83,7 +81,6 @@ class CommitQueue(Generic[Row, Result]):
         self._waiting: deque[PendingWrite[Row, Result]] = deque()
         self._out: list[WriteBatch[Row, Result]] = []
         self._takers = trio.lowlevel.ParkingLot()
-        self._gathering = False  # a batch, which all rows that come belong to
         self._closed = False
 
     def __len__(self) -> int:
@@ -94,7 +91,7 @@ class CommitQueue(Generic[Row, Result]):
         if self._closed or len(self._waiting) >= QUEUE_ROWS_MAX:
             raise StoreUnavailable("the commit queue is full or closed")
         self._waiting.append(entry)
-        if self._takers and not self._gathering:
+        if self._takers:
             self._takers.unpark()
 
     def close(self) -> None:
@@ -106,29 +103,13 @@ class CommitQueue(Generic[Row, Result]):
         """Waits for rows that may be committed and takes them; pass them to `done`. None: closed and empty."""
         batch: WriteBatch[Row, Result] = WriteBatch()
         while True:
-            if not self._gathering:
-                self.fill(batch)
+            self.fill(batch)
             if batch.entries:
                 self._out.append(batch)
-                await self._gather(batch)
                 return batch
             if self._closed and not self._waiting:
                 return None
             await self._takers.park()
-
-    async def _gather(self, batch: WriteBatch[Row, Result]) -> None:
-        """Adds the rows that follow in the next passes of the scheduler: a commit costs far more than a row of it."""
-        self._gathering, quiet = True, 0
-        for _ in range(PASSES_MAX):
-            rows = len(batch.entries)
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            self.fill(batch)
-            quiet = quiet + 1 if len(batch.entries) == rows else 0
-            if quiet == QUIET_PASSES:
-                break
-        self._gathering = False
-        if self._waiting:
-            self._takers.unpark()
 
     def fill(self, batch: WriteBatch[Row, Result]) -> None:
         """Adds rows that have arrived since, up to `BATCH_ROWS_MAX`."""

@@ -14,14 +14,9 @@ from hypothesis import strategies as st
 from lastcall import logs
 from lastcall.store import commits
 from lastcall.store import queue as commit_queue
-from lastcall.store.commits import (
-    COMMITS_MAX,
-    LOG_SECONDS,
-    RETRY_WAIT_SECONDS_MAX,
-    CommitWriter,
-)
+from lastcall.store.commits import COMMITS_MAX, LOG_SECONDS, RETRY_WAIT_SECONDS_MAX, CommitWriter
 from lastcall.store.errors import InvalidRow, ItemExists, SessionClosed, StoreError, StoreUnavailable
-from lastcall.store.queue import BATCH_ROWS_MAX, PASSES_MAX, Outcome
+from lastcall.store.queue import BATCH_ROWS_MAX, Outcome
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 WITHIN = 60.0
@@ -158,32 +153,6 @@ async def test_rows_that_arrive_during_a_commit_form_the_next_batch_in_order(aut
         await callers.submit("a", "b", "c", "d")
     assert database.batches == [["a"], ["b", "c", "d"]]
     assert callers.results == dict.fromkeys("abcd", True)
-
-
-async def test_rows_that_follow_each_other_without_a_wait_are_one_commit(autojump_clock: MockClock) -> None:
-    """Each is queued a pass of the scheduler after the one before, by a task of its own and under a key of its own."""
-    database, rows = Database(), [*"abcd"]
-    async with open_writer(database, key=of_many) as callers, trio.open_nursery() as nursery:
-        await wait_all_tasks_blocked()
-        for passes, row in enumerate(rows):
-            nursery.start_soon(_submit_after, passes, callers.writer, row)
-    assert database.batches == [rows]
-
-
-async def test_rows_that_keep_coming_hold_up_no_commit(autojump_clock: MockClock) -> None:
-    database, rows = Database(), names(2 * PASSES_MAX)
-    async with open_writer(database) as callers, trio.open_nursery() as nursery:
-        await wait_all_tasks_blocked()
-        for passes, row in enumerate(rows):
-            nursery.start_soon(_submit_after, passes, callers.writer, row)
-    assert database.batches[0] == rows[: len(database.batches[0])]
-    assert len(database.batches[0]) <= PASSES_MAX + 2
-
-
-async def _submit_after(passes: int, writer: CommitWriter[str, bool], row: str) -> None:
-    for _ in range(passes):
-        await trio.lowlevel.checkpoint()
-    await writer.submit(row, within=WITHIN)
 
 
 async def test_rows_that_do_not_belong_together_are_committed_side_by_side(autojump_clock: MockClock) -> None:
