@@ -320,11 +320,18 @@ def test_a_load_that_costs_more_than_the_server_is_named() -> None:
 def test_processor_time_is_that_of_children_too_and_a_neighbour_is_foreign() -> None:
     """A child works while its parent waits; then the parent alone is measured, and a process of nobody's works."""
     burn = "import time\nwhile time.process_time() < 0.3: pass\n"  # more than is asked for: ticks of 10 ms miss some
-    parent = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])\ninput()\n"
-    with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE) as process:
+    parent = f"""
+import subprocess, sys
+subprocess.run([sys.executable, '-c', {burn!r}])
+print('over', flush=True)
+input()
+"""
+    with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         meter, began = Meter(process.pid, 0), time.monotonic()
         while (mine := meter.usage()).server < 0.2 and time.monotonic() < began + ANSWER_SECONDS:
             pass
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"over\n"
         meter = Meter(process.pid, 0)
         subprocess.run([sys.executable, "-c", burn], check=True)
         other = meter.usage()
