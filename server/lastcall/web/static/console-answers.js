@@ -1,8 +1,9 @@
 // What the answers took: how they ended, their tokens, how long people waited, and who used how much.
 
 import { get } from "./console-api.js";
-import { buckets, chart, colourOf } from "./console-chart.js";
-import { button, duration, h, number, Table } from "./console-dom.js";
+import { buckets, chart, colourOf, legend } from "./console-chart.js";
+import { choices, duration, h, number, Table } from "./console-dom.js";
+import { pages } from "./console-pages.js";
 import { quantiles, RANGES } from "./console-quantiles.js";
 import { words } from "./console-words.js";
 
@@ -12,12 +13,10 @@ const DAYS_MAX = 31; // of the table, whose rows are summed up when it is asked 
 
 export function answersScreen() {
   const charts = h("div");
-  const ranges = h("div", { class: "ranges", role: "group", "aria-label": words.range });
-  const groups = h("div", { class: "ranges", role: "group", "aria-label": words.usageBy });
   const place = h("div");
   let range = "day";
   let group = "user";
-  let pages;
+  let table;
 
   const draw = async () => {
     const answer = await get("usage/chart", { seconds: RANGES[range] });
@@ -31,41 +30,33 @@ export function answersScreen() {
       h("h2", {}, words.untilEnd),
       quantiles(answer, RANGES[range], "took", words.tookSummary, words.noAnswers),
     );
-    for (const each of ranges.children) each.setAttribute("aria-pressed", each.dataset.name === range);
+    ranges.press(range);
   };
 
   const sums = async () => {
-    pages = usagePages(group, sinceOf(range));
-    place.replaceChildren(pages.element);
-    for (const each of groups.children) each.setAttribute("aria-pressed", each.dataset.name === group);
-    await pages.refresh();
+    table = usagePages(group, sinceOf(range));
+    place.replaceChildren(table.element);
+    groups.press(group);
+    await table.reload();
   };
 
-  choices(ranges, Object.keys(RANGES), words.ranges, async (name) => {
+  const ranges = choices(words.range, Object.keys(RANGES), words.ranges, async (name) => {
     range = name;
     await draw();
     await sums();
   });
-  choices(groups, GROUPS, words.usageGroups, async (name) => {
+  const groups = choices(words.usageBy, GROUPS, words.usageGroups, async (name) => {
     group = name;
     await sums();
   });
   return {
-    element: h("div", {}, ranges, charts, h("h2", {}, words.usage), groups, place),
+    element: h("div", {}, ranges.element, charts, h("h2", {}, words.usage), groups.element, place),
     refresh: async () => {
       await draw();
-      if (!pages) await sums();
+      if (!table) await sums();
     },
     every: 30_000,
   };
-}
-
-function choices(element, names, texts, choose) {
-  for (const name of names) {
-    const made = button(texts[name], () => choose(name));
-    made.dataset.name = name;
-    element.append(made);
-  }
 }
 
 const total = (counts) => counts.reduce((one, other) => one + other, 0);
@@ -82,12 +73,7 @@ function stacked(answer, seconds, name, summary, texts) {
   const [times, of] = buckets(answer, seconds);
   const series = sums.map(([label], place) => ({ label, values: of(counts[label]), colour: colourOf(place) }));
   const said = sums.map(([label, sum]) => `${texts[label] ?? label} · ${number(sum)}`);
-  const key = h(
-    "ul",
-    { class: "legend" },
-    ...said.map((text, place) => h("li", {}, h("span", { class: "swatch", "aria-hidden": "true", data: { colour: place % 8 } }), text)),
-  );
-  return h("div", {}, chart(`${summary}: ${said.join(", ")}`, times, series, "bars"), key);
+  return h("div", {}, chart(`${summary}: ${said.join(", ")}`, times, series, "bars"), legend(said));
 }
 
 function sinceOf(range) {
@@ -115,16 +101,6 @@ function usagePages(group, since) {
     { title: words.lasted, text: (row) => duration(row.answer_seconds) },
   ];
   const table = new Table(words.usage, columns, (row) => names[group](row) + row.key_id, words.noAnswers);
-  let rows = [];
-  let next = null;
-  const load = async (after) => {
-    const page = await get("usage", { by: group, since, limit: USAGE_LIMIT, after });
-    rows = after ? [...rows, ...page.data] : page.data;
-    next = page.next;
-    table.show(rows);
-    more.hidden = !next;
-  };
-  const more = button(words.showMore, () => load(next));
-  more.hidden = true;
-  return { element: h("div", {}, h("p", { class: "by" }, words.usageSince(since)), table.element, more), refresh: () => load(null) };
+  const sums = pages(table, USAGE_LIMIT, (after) => get("usage", { by: group, since, limit: USAGE_LIMIT, after }));
+  return { element: h("div", {}, h("p", { class: "by" }, words.usageSince(since)), sums.element), reload: sums.reload };
 }

@@ -20,6 +20,11 @@ function colour(name) {
 
 export const colourOf = (place) => `--chart-${place % COLOURS}`;
 
+export const swatch = (place) => h("span", { class: "swatch", "aria-hidden": "true", data: { colour: place % COLOURS } });
+
+/** What the colours of a chart mean: a text for each, in their order. */
+export const legend = (texts) => h("ul", { class: "legend" }, ...texts.map((text, place) => h("li", {}, swatch(place), text)));
+
 /** The whole range in buckets, the empty ones too: [times, of(the answer's values, what empty buckets have)]. */
 export function buckets({ width_seconds: width, times }, seconds) {
   const place = new Map(times.map((time, index) => [time, index]));

@@ -50,6 +50,20 @@ export function button(text, action, kind = "quiet") {
   return made;
 }
 
+/** Buttons of which one is pressed: {element, press}. texts: by name. */
+export function choices(label, names, texts, choose) {
+  const element = h("div", { class: "ranges", role: "group", "aria-label": label });
+  for (const name of names) {
+    const made = button(texts[name], () => choose(name));
+    made.dataset.name = name;
+    element.append(made);
+  }
+  const press = (wanted) => {
+    for (const each of element.children) each.setAttribute("aria-pressed", each.dataset.name === wanted);
+  };
+  return { element, press };
+}
+
 /**
  * A table whose rows are changed in place, so that the focus stays where it is.
  *

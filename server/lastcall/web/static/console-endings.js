@@ -1,8 +1,8 @@
 // Endings: how many, why, after how long, and how late the rows said so.
 
 import { get } from "./console-api.js";
-import { buckets, chart, colourOf } from "./console-chart.js";
-import { button, h, number } from "./console-dom.js";
+import { buckets, chart, colourOf, swatch } from "./console-chart.js";
+import { button, choices, h, number } from "./console-dom.js";
 import { quantiles, RANGES } from "./console-quantiles.js";
 import { reasonText, sessionPages } from "./console-sessions.js";
 import { words } from "./console-words.js";
@@ -10,7 +10,6 @@ import { words } from "./console-words.js";
 export function endingsScreen() {
   const charts = h("div");
   const sessions = h("div");
-  const ranges = h("div", { class: "ranges", role: "group", "aria-label": words.range });
   let range = "day";
   let reason = "";
   let pages;
@@ -31,7 +30,7 @@ export function endingsScreen() {
       h("h2", {}, words.howLate),
       quantiles(answer, RANGES[range], "late", words.lateSummary, words.noneEnded),
     );
-    for (const each of ranges.children) each.setAttribute("aria-pressed", each.dataset.range === range);
+    ranges.press(range);
   };
 
   const show = async () => {
@@ -51,23 +50,18 @@ export function endingsScreen() {
       "ul",
       { class: "legend" },
       ...totals.map(([name, count], place) => {
-        const swatch = h("span", { class: "swatch", "aria-hidden": "true", data: { colour: place % 8 } });
         const made = button("", () => choose(name), "small");
-        made.append(swatch, `${reasonText(name)} · ${number(count)}`);
+        made.append(swatch(place), `${reasonText(name)} · ${number(count)}`);
         return h("li", {}, made);
       }),
     );
 
-  for (const name of Object.keys(RANGES)) {
-    const made = button(words.ranges[name], async () => {
-      range = name;
-      await draw();
-    });
-    made.dataset.range = name;
-    ranges.append(made);
-  }
+  const ranges = choices(words.range, Object.keys(RANGES), words.ranges, async (name) => {
+    range = name;
+    await draw();
+  });
   return {
-    element: h("div", {}, ranges, charts, sessions),
+    element: h("div", {}, ranges.element, charts, sessions),
     refresh: async () => {
       await draw();
       if (!pages) await show();

@@ -3,6 +3,7 @@
 import { file, get, post, remove } from "./console-api.js";
 import { ask } from "./console-ask.js";
 import { button, h, number, save, Table, when } from "./console-dom.js";
+import { pages } from "./console-pages.js";
 import { sessionPages } from "./console-sessions.js";
 import { words } from "./console-words.js";
 import { key } from "./visit.js";
@@ -78,20 +79,10 @@ function allUsers() {
   ];
   const table = new Table(words.users, columns, ({ user }) => user, words.noUsers);
   const search = h("input", { id: "begins", type: "search", maxlength: "256", autocomplete: "off", spellcheck: "false" });
-  let rows = [];
-  let after = null;
-  const load = async (behind) => {
-    const page = await get("users", { limit: USERS_LIMIT, after: behind, begins_with: search.value.trim() });
-    rows = behind ? [...rows, ...page.data] : page.data;
-    after = page.next;
-    table.show(rows);
-    more.hidden = !after;
-  };
-  const more = button(words.showMore, () => load(after));
-  more.hidden = true;
-  search.addEventListener("change", () => load(null));
+  const users = pages(table, USERS_LIMIT, (after) => get("users", { limit: USERS_LIMIT, after, begins_with: search.value.trim() }));
+  search.addEventListener("change", () => users.reload());
   const fields = h("div", { class: "fields" }, h("label", { for: "begins" }, words.beginsWith), search);
-  return { element: h("div", {}, h("h2", {}, words.users), fields, table.element, more), refresh: async () => rows.length > USERS_LIMIT || load(null), every: 30_000 };
+  return { element: h("div", {}, h("h2", {}, words.users), fields, users.element), refresh: users.refresh, every: 30_000 };
 }
 
 function oneUser(mayAct, name) {

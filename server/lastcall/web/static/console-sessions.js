@@ -3,6 +3,7 @@
 import { get, post } from "./console-api.js";
 import { ask } from "./console-ask.js";
 import { button, duration, h, now, Table, when } from "./console-dom.js";
+import { pages } from "./console-pages.js";
 import { words } from "./console-words.js";
 
 const LIMIT = 50;
@@ -44,7 +45,7 @@ export function activeTable(mayAct, changed) {
   return new Table(words.activeSessions, columns, ({ id }) => id, words.noneActive);
 }
 
-/** Those that match, in pages: {element, refresh, reload}. path, query: of the list. Once more pages are shown, refresh keeps them. */
+/** Those that match, in `pages`. path, query: of the list. */
 export function sessionPages(caption, path, query, more = []) {
   const columns = [
     { title: words.session, make: link },
@@ -56,17 +57,5 @@ export function sessionPages(caption, path, query, more = []) {
     ...more,
   ];
   const table = new Table(caption, columns, ({ id }) => id, words.noSessions);
-  let rows = [];
-  let after = null;
-  const older = button(words.showMore, () => load(after));
-  const load = async (behind) => {
-    const page = await get(path, { ...query, limit: LIMIT, after: behind });
-    rows = behind ? [...rows, ...page.data] : page.data;
-    after = page.next;
-    table.show(rows);
-    older.hidden = !after;
-  };
-  older.hidden = true;
-  const reload = () => load(null);
-  return { element: h("div", {}, table.element, older), reload, refresh: async () => rows.length > LIMIT || reload() };
+  return pages(table, LIMIT, (after) => get(path, { ...query, limit: LIMIT, after }));
 }

@@ -3,6 +3,7 @@
 import { get, post, remove } from "./console-api.js";
 import { ask } from "./console-ask.js";
 import { button, h, now, number, Table, when } from "./console-dom.js";
+import { pages } from "./console-pages.js";
 import { words } from "./console-words.js";
 
 const DELIVERIES_LIMIT = 50;
@@ -15,7 +16,7 @@ export function webhooksScreen({ mayAct }) {
   const endpoints = endpointTable(mayAct, said, () => refresh());
   const state = h("select", { id: "state" }, h("option", { value: "" }, words.allStates), ...STATES.map((each) => h("option", { value: each }, words.deliveryStates[each])));
   const deliveries = deliveryTable(mayAct, said, state, () => refresh());
-  state.addEventListener("change", () => deliveries.load(null));
+  state.addEventListener("change", () => deliveries.reload());
   const refresh = async () => {
     endpoints.show((await get("webhooks")).data);
     await deliveries.refresh();
@@ -86,18 +87,7 @@ function deliveryTable(mayAct, said, state, done) {
   const mayRetry = (row) => row.state === "failed" || (row.due_at !== null && row.due_at > now() + CLAIM_SECONDS);
   if (mayAct) columns.push({ title: words.retry, hidden: true, make: (row) => (mayRetry(row) ? button(words.retry, again(row)) : "") });
   const table = new Table(words.deliveries, columns, (row) => `${row.id} ${mayRetry(row)}`, words.noDeliveries);
-  let rows = [];
-  let before = null;
-  const load = async (behind) => {
-    const page = await get("webhooks/deliveries", { limit: DELIVERIES_LIMIT, before: behind, state: state.value });
-    rows = behind ? [...rows, ...page.data] : page.data;
-    before = page.next;
-    table.show(rows);
-    older.hidden = !before;
-  };
-  const older = button(words.showMore, () => load(before));
-  older.hidden = true;
-  return { element: h("div", {}, table.element, older), load, refresh: async () => rows.length > DELIVERIES_LIMIT || load(null) };
+  return pages(table, DELIVERIES_LIMIT, (before) => get("webhooks/deliveries", { limit: DELIVERIES_LIMIT, before, state: state.value }));
 }
 
 function newWebhook(done) {

@@ -2,6 +2,7 @@
 
 import { file, get, post } from "./console-api.js";
 import { button, duration, h, number, save, Table, when } from "./console-dom.js";
+import { pages } from "./console-pages.js";
 import { sessionPages } from "./console-sessions.js";
 import { words } from "./console-words.js";
 
@@ -74,21 +75,11 @@ export function auditScreen() {
     { title: words.details, text: (row) => Object.entries(row.details).filter(([, value]) => value !== null).map((pair) => pair.join(": ")).join(", ") || "–" },
   ];
   const table = new Table(words.audit, columns, ({ id }) => id, words.noActs);
-  let rows = [];
-  let before = null;
-  const load = async (behind) => {
-    const page = await get("audit", { limit: AUDIT_LIMIT, before: behind });
-    rows = behind ? [...rows, ...page.data] : page.data;
-    before = page.next;
-    table.show(rows);
-    older.hidden = !before;
-  };
-  const older = button(words.showMore, () => load(before));
-  older.hidden = true;
+  const acts = pages(table, AUDIT_LIMIT, (before) => get("audit", { limit: AUDIT_LIMIT, before }));
   const csv = button(words.exportCsv, async () => save("audit.csv", await file("audit.csv")));
   return {
-    element: h("div", {}, h("h2", {}, words.audit), h("div", { class: "actions" }, csv), table.element, older),
-    refresh: async () => rows.length > AUDIT_LIMIT || load(null),
+    element: h("div", {}, h("h2", {}, words.audit), h("div", { class: "actions" }, csv), acts.element),
+    refresh: acts.refresh,
     every: 5000,
   };
 }
