@@ -15,7 +15,7 @@ from ..access import overseer_of, services_of
 from ..answers import answer
 from ..conversations import limit_of
 from .bodies import AuditPage, AuditRow
-from .parameters import before_of, text_of, user_of_query
+from .parameters import before_of, page_of, text_of, user_of_query
 
 EXPORT_PAGE_LINES = 500
 COLUMNS = ("id", "at", "actor", "key_id", "via", "action", "target", "details")
@@ -33,8 +33,8 @@ async def list_audit(request: Request) -> Response:
         target=text_of(request, "target"),
         user=user_of_query(request),
     )
-    behind = found[limit - 1].audit_id if len(found) > limit else None
-    return answer(AuditPage(data=[_row(each) for each in found[:limit]], next=behind))
+    page, last = page_of(found, limit)
+    return answer(AuditPage(data=[_row(each) for each in page], next=last.audit_id if last else None))
 
 
 async def export_audit(request: Request) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
@@ -46,6 +47,11 @@ def cursor_of(request: Request) -> Cursor | None:
     if found is None or int(found[1]) > _MAX_MICROSECONDS:
         raise invalid_value("after must be the `next` of a page.", "after")
     return _EPOCH + int(found[1]) * _MICROSECOND, UUID(found[2])
+
+
+def page_of(found: Sequence[T], limit: int) -> tuple[Sequence[T], T | None]:
+    """Those that fit a page, where one more than `limit` was asked for; and its last one, where there are more."""
+    return found[:limit], found[limit - 1] if len(found) > limit else None
 
 
 def before_of(request: Request) -> int | None:

@@ -24,7 +24,17 @@ from ...store.records import EndReason
 from ..access import actor_of, overseer_of, principal_of, services_of
 from ..answers import answer
 from ..conversations import invalid_value, limit_of
-from .parameters import body_of, cursor_of, cursor_text, no_session, session_id_of, text_of, unix, user_of_query
+from .parameters import (
+    body_of,
+    cursor_of,
+    cursor_text,
+    no_session,
+    page_of,
+    session_id_of,
+    text_of,
+    unix,
+    user_of_query,
+)
 from .session_bodies import (
     ClosedSession,
     Closing,
@@ -97,9 +107,9 @@ async def list_session_items(request: Request) -> Response:
         found = await items_of(store, session_id, limit + 1)
     else:
         found = await items_of(store, session_id, limit + 1, (int(place[1]), UUID(place[2])))
-    last = found[limit - 1] if len(found) > limit else None
+    page, last = page_of(found, limit)
     behind = None if last is None else f"{last.position}_{last.message_id.hex}"
-    return answer(SessionItemPage(data=[_item(each) for each in found[:limit]], next=behind))
+    return answer(SessionItemPage(data=[_item(each) for each in page], next=behind))
 
 
 async def close_session(request: Request) -> Response:
@@ -134,9 +144,9 @@ async def session_ending(request: Request) -> Response:
 
 def session_page(found: Sequence[DetailsReport], limit: int) -> SessionPage:
     """The page of those that were found, of which one more than `limit` was asked for."""
-    last = found[limit - 1] if len(found) > limit else None
+    page, last = page_of(found, limit)
     behind = None if last is None else cursor_text(last.session_start, last.session_id)
-    return SessionPage(data=[session_row(each) for each in found[:limit]], next=behind)
+    return SessionPage(data=[session_row(each) for each in page], next=behind)
 
 
 def session_row(each: DetailsReport) -> SessionRow:

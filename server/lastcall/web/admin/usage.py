@@ -15,7 +15,7 @@ from ..access import overseer_of, services_of
 from ..answers import answer
 from ..conversations import invalid_value, limit_of
 from .overview import seconds_of
-from .parameters import cursor_of, cursor_text, no_session, session_id_of, text_of, unix
+from .parameters import cursor_of, cursor_text, no_session, page_of, session_id_of, text_of, unix
 from .session_bodies import AnswerChart, ResponsePage, ResponseRow, UsagePage, UsageRow
 
 DAYS = 7  # of the sums, where no time is given
@@ -28,9 +28,9 @@ async def list_responses(request: Request) -> Response:
     found = await responses_of(store, session_id, limit + 1, cursor_of(request))
     if not found and await find_details(store, session_id) is None:
         raise no_session()
-    last = found[limit - 1] if len(found) > limit else None
+    page, last = page_of(found, limit)
     behind = None if last is None else cursor_text(last.started_at, last.response_id)
-    return answer(ResponsePage(data=[_response(each) for each in found[:limit]], next=behind))
+    return answer(ResponsePage(data=[_response(each) for each in page], next=behind))
 
 
 async def usage(request: Request) -> Response:

@@ -17,7 +17,7 @@ from ..access import actor_of, overseer_of, services_of
 from ..answers import answer
 from ..conversations import invalid_value, limit_of
 from .bodies import UserErased, UserPage, UserRow
-from .parameters import body_of, text_of, unix, user_named, user_of_query
+from .parameters import body_of, page_of, text_of, unix, user_named, user_of_query
 
 
 class _Erase(Struct, forbid_unknown_fields=True):
@@ -32,8 +32,8 @@ async def list_users(request: Request) -> Response:
     await overseer_of(request)
     limit, after, begins = limit_of(request), text_of(request, "after"), text_of(request, "begins_with")
     found = await page_of_users(services_of(request).store, limit + 1, after=after, begins_with=begins)
-    behind = found[limit - 1].user_id if len(found) > limit else None
-    return answer(UserPage(data=[_row(each) for each in found[:limit]], next=behind))
+    page, last = page_of(found, limit)
+    return answer(UserPage(data=[_row(each) for each in page], next=last.user_id if last else None))
 
 
 async def export_user(request: Request) -> Response:

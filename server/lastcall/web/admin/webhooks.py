@@ -27,7 +27,7 @@ from .bodies import (
     WebhookRow,
     WebhookTested,
 )
-from .parameters import before_of, body_of, unix
+from .parameters import before_of, body_of, page_of, unix
 
 BIGINT_MAX = 2**63 - 1
 
@@ -106,8 +106,8 @@ async def list_deliveries(request: Request) -> Response:
         endpoint_id=_uuid(request.query_params.get("webhook_id")),
         state=state,
     )
-    behind = found[limit - 1].delivery_id if len(found) > limit else None
-    return answer(DeliveryPage(data=[_row(each) for each in found[:limit]], next=behind))
+    page, last = page_of(found, limit)
+    return answer(DeliveryPage(data=[_row(each) for each in page], next=last.delivery_id if last else None))
 
 
 async def retry_deliveries(request: Request) -> Response:
