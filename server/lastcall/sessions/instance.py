@@ -14,6 +14,7 @@ import trio
 
 from .. import __version__
 from ..config import Settings
+from ..logs.trouble import Trouble
 from ..metrics import Metrics
 from ..runtime.host import host_id, process_started
 from ..store.errors import StoreError
@@ -52,7 +53,7 @@ class InstanceLease:
         self._registry = registry
         self._metrics = metrics or Metrics()
         self._renewed_at = self._guarded_at = -inf
-        self.trouble = ""
+        self._trouble = Trouble()
         self.changes = Changes(store)
         self.host_id = host_id()
         self.instance_id = uuid4()
@@ -116,7 +117,7 @@ class InstanceLease:
         while await connection.renew():
             self._renewed_at = self._guarded_at = trio.current_time()
             self.guarded.set()
-            self.trouble = ""
+            self._trouble.over()
             if closed is None:
                 closed = await self._closed_meanwhile(connection)
             self._stop_sessions(closed)
@@ -159,9 +160,8 @@ class InstanceLease:
 
     def _note_trouble(self, error: StoreError) -> None:
         """Logs it, but not again and again."""
-        if str(error) != self.trouble:
+        if self._trouble.is_new(error):
             _log.warning("lease_not_renewed", error=str(error))
-        self.trouble = str(error)
 
     async def _start_anew(self) -> None:
         """Stops all sessions, since whoever declared this instance dead closed their rows, and registers a new one."""
@@ -194,7 +194,7 @@ class InstanceLease:
             await self.guarded.wait()
         if not self.guarded.is_set():
             raise LeaseNotHeld(
-                f"no lease in the database within {HELD_SECONDS:g} s: {self.trouble or 'no answer'}"
+                f"no lease in the database within {HELD_SECONDS:g} s: {self._trouble.last or 'no answer'}"
                 " (check its limits of connections)"
             )
 

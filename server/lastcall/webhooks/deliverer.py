@@ -16,6 +16,7 @@ import httpx2
 import structlog
 import trio
 
+from ..logs.trouble import Trouble
 from ..metrics import Metrics
 from ..store.errors import StoreError
 from ..store.reports import Rows
@@ -59,7 +60,7 @@ class Deliverer:
         self._claims: dict[int, ClaimedDelivery] = {}  # not settled yet
         self._failing: set[UUID] = set()
         self._settled = trio.Event()  # since the last claim
-        self._trouble = ""
+        self._trouble = Trouble()
 
     async def run(self) -> None:
         """Delivers until cancelled, and then gives back what it has claimed."""
@@ -110,7 +111,7 @@ class Deliverer:
         except StoreError as error:
             self._note_trouble(error)
             return ()
-        self._trouble = ""
+        self._trouble.over()
         self._claims |= {claim.delivery_id: claim for claim in claims}
         return claims
 
@@ -158,9 +159,8 @@ class Deliverer:
             _log.warning("webhook_endpoint_failing", **about, error=outcome.error)
 
     def _note_trouble(self, error: StoreError) -> None:
-        if str(error) != self._trouble:
+        if self._trouble.is_new(error):
             _log.warning("webhooks_without_database", error=str(error))
-        self._trouble = str(error)
 
     async def _tend(self) -> None:
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 import trio
 
+from ...logs.trouble import Trouble
 from ...metrics import UNKNOWN, Metrics
 from ...store.errors import StoreError
 from ...store.operators.census import count_orphaned
@@ -22,18 +23,17 @@ class Backlog:
     def __init__(self, store: Store, metrics: Metrics) -> None:
         self._store = store
         self._metrics = metrics
-        self._trouble = ""
+        self._trouble = Trouble()
 
     async def run(self) -> None:
         while True:
             try:
                 await self.look()
-                self._trouble = ""
+                self._trouble.over()
             except StoreError as error:
                 self._set(UNKNOWN, UNKNOWN, UNKNOWN)
-                if str(error) != self._trouble:
+                if self._trouble.is_new(error):
                     _log.warning("backlog_not_counted", error=str(error))
-                self._trouble = str(error)
             await trio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:

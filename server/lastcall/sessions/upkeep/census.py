@@ -12,6 +12,7 @@ from uuid import UUID
 import structlog
 import trio
 
+from ...logs.trouble import Trouble
 from ...metrics import Metrics
 from ...store.errors import StoreError
 from ...store.operators.census import UnmatchedSession
@@ -38,7 +39,7 @@ class Census:
         self._looks = 0
         self._doubted: Collection[UnmatchedSession] = ()  # at the last look
         self._unmatched: list[UnmatchedSession] = []
-        self._trouble = ""
+        self._trouble = Trouble()
 
     async def run(self) -> None:
         while True:
@@ -46,11 +47,10 @@ class Census:
                 await self.look()
                 if self._looks % HOURS_LOOKS == 1:
                     await self._store.count_hours(HOURS_MAX)
-                self._trouble = ""
+                self._trouble.over()
             except StoreError as error:
-                if str(error) != self._trouble:
+                if self._trouble.is_new(error):
                     _log.warning("census_failed", error=str(error))
-                self._trouble = str(error)
             await trio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
