@@ -1595,6 +1595,10 @@ BEGIN
     UNION ALL SELECT 'took', e.at, e.took, count(*) FROM ended e GROUP BY e.at, e.took;
 END $$;
 
+-- Until when hours are counted; NULL: none is.
+CREATE OR REPLACE FUNCTION counted_until() RETURNS timestamptz LANGUAGE sql STABLE
+RETURN (SELECT max(hour) + interval '1 hour' FROM session_counts WHERE kind = 'ended');
+
 -- Counts up to hours_max of the hours that are over, for an hour, so that what was about to be committed is there.
 -- Returns how many it counted; 0 also where another server does it.
 CREATE OR REPLACE FUNCTION count_hours(hours_max integer) RETURNS integer
@@ -1606,7 +1610,7 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtext('lastcall session counts')) THEN
         RETURN 0;
     END IF;
-    SELECT max(hour) + interval '1 hour' INTO since FROM session_counts WHERE kind = 'ended';
+    since := counted_until();
     IF since IS NULL THEN
         SELECT whole_hour(min(session_start)) INTO since FROM conversation_sessions;
     END IF;
@@ -1634,7 +1638,7 @@ DECLARE
     counted timestamptz := since;
 BEGIN
     IF width >= interval '1 hour' THEN
-        SELECT greatest(since, max(c.hour) + interval '1 hour') INTO counted FROM session_counts c WHERE c.kind = 'ended';
+        counted := greatest(since, counted_until());
         RETURN QUERY
         SELECT c.kind, date_bin(width, c.hour, '2000-01-01 00:00:00+00'), c.label, sum(c.sessions)::bigint
           FROM session_counts c WHERE c.hour >= since AND c.hour < counted AND c.sessions > 0 GROUP BY 1, 2, 3;
@@ -1650,7 +1654,7 @@ DECLARE
     counted timestamptz := since;
 BEGIN
     IF width >= interval '1 hour' THEN
-        SELECT greatest(since, max(c.hour) + interval '1 hour') INTO counted FROM session_counts c WHERE c.kind = 'ended';
+        counted := greatest(since, counted_until());
         RETURN QUERY
         SELECT c.kind, date_bin(width, c.hour, '2000-01-01 00:00:00+00'), c.label, sum(c.amount)::bigint
           FROM response_counts c WHERE c.hour >= since AND c.hour < counted GROUP BY 1, 2, 3;

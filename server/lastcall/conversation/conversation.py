@@ -82,6 +82,7 @@ class Conversation:
         self._briefing = briefing(opening.known, session.conversation_id)
         self._config_held = 0
         self._past = past_of(session, opening.known, store, self._timeline.__contains__, encode)
+        self._forget = self._past.forget if self._past is not None else _keep
         self._follower = Follower(
             session,
             self._timeline,
@@ -89,7 +90,7 @@ class Conversation:
             outbox,
             settings,
             count,
-            forgotten=self._past.forget if self._past is not None else _keep,
+            forgotten=self._forget,
             replay=opening.replay,
             loaded_from=opening.loaded_from(settings.history_items_max),
         )
@@ -226,8 +227,7 @@ class Conversation:
         except StoreError as error:
             raise self._not_stored(event, error) from None
         self._follower.deleted(event.item_id)
-        if self._past is not None:
-            self._past.forget(event.item_id)
+        self._forget(event.item_id)
         self._outbox.emit(server_events.ItemDeleted(item_id=event.item_id))
 
     def _not_stored(self, event: ClientEvent, error: StoreError) -> EventRejected:

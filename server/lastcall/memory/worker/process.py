@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 import trio
@@ -118,14 +118,16 @@ class WorkerProcess:
                 code = await self._run_once()
             except (OSError, trio.TooSlowError) as error:
                 code = None
-                again = {"process": self.called, "again_seconds": self._backoff_seconds}
-                _log.warning("child_process_not_started", reason=repr(error), **again)
+                _log.warning("child_process_not_started", reason=repr(error), **self._again)
             else:
-                again = {"process": self.called, "again_seconds": self._backoff_seconds}
-                _log.warning("child_process_ended", exit_code=code, **again)
+                _log.warning("child_process_ended", exit_code=code, **self._again)
             await trio.sleep(self._backoff_seconds)
             if code != SPENT:  # that is a line's fault, and its tries are bounded
                 self._backoff_seconds = min(2 * self._backoff_seconds, BACKOFF_SECONDS_MAX)
+
+    @property
+    def _again(self) -> dict[str, Any]:
+        return {"process": self.called, "again_seconds": self._backoff_seconds}
 
     async def _run_once(self) -> int:
         """Runs a process until it ends; returns its exit code. Raises where it does not start."""
