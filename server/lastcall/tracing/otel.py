@@ -128,7 +128,8 @@ async def _noted(pieces: AsyncIterator[Piece], span: Span) -> AsyncIterator[Piec
             case Usage():
                 span.set_attribute("gen_ai.usage.input_tokens", piece.input_tokens)
                 span.set_attribute("gen_ai.usage.output_tokens", piece.output_tokens)
-                span.set_attribute("gen_ai.usage.cache_read.input_tokens", piece.cached_tokens)
+                if piece.cached_tokens is not None:
+                    span.set_attribute("gen_ai.usage.cache_read.input_tokens", piece.cached_tokens)
             case CutOff():
                 finish = "length" if piece.reason == "max_output_tokens" else piece.reason
             case ToolCall():

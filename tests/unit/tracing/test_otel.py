@@ -108,6 +108,14 @@ async def test_a_session_and_its_turn_are_spans_with_the_names_of_the_log(
     assert agent.seen == [f"00-{turn.context.trace_id:032x}-{turn.context.span_id:016x}-{turn.context.trace_flags:02x}"]
 
 
+async def test_a_count_that_the_model_does_not_report_is_no_attribute(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    turn, _session = await Traced(Speaking("Yes.", Usage(12, 5))).turn()
+    assert attributes(turn)["gen_ai.usage.input_tokens"] == 12
+    assert "gen_ai.usage.cache_read.input_tokens" not in attributes(turn)
+
+
 @pytest.mark.parametrize(
     ("agent", "status", "error", "finish"),
     [
