@@ -62,7 +62,7 @@ class Traced(World):
         """One session with one turn; returns its spans: the turns, then the session."""
         async with self.connected() as peer:
             await peer.receive("session.created")
-            await peer.say("Hello, my secret is 4711")
+            await peer.say("Hello, my secret is sesame")
             await peer.send(type="response.create")
             await peer.receive(waits_for)
             await peer.ws.aclose()
@@ -77,7 +77,7 @@ def attributes(span: ReadableSpan) -> dict[str, object]:
 async def test_a_session_and_its_turn_are_spans_with_the_names_of_the_log(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    agent = Speaking("Yes, ", "4711.", Usage(12, 5, 3))
+    agent = Speaking("Yes, ", "sesame.", Usage(12, 5, 3))
     world = Traced(agent)
     turn, session = await world.turn()
     named = {"session.id": str(world.row.session_id), "gen_ai.conversation.id": str(world.row.conversation_id)}
@@ -103,7 +103,7 @@ async def test_a_session_and_its_turn_are_spans_with_the_names_of_the_log(
         "gen_ai.response.time_to_first_chunk": pytest.approx(FIRST_PIECE_SECONDS),
         "lastcall.turn_status": "answered",
     }
-    assert "4711" not in session.to_json() + turn.to_json()
+    assert "sesame" not in session.to_json() + turn.to_json()
     assert turn.context is not None
     assert agent.seen == [f"00-{turn.context.trace_id:032x}-{turn.context.span_id:016x}-{turn.context.trace_flags:02x}"]
 
@@ -120,8 +120,8 @@ async def test_a_count_that_the_model_does_not_report_is_no_attribute(
     ("agent", "status", "error", "finish"),
     [
         (Speaking("Half", CutOff("max_output_tokens")), "answered", None, ("length",)),
-        (Speaking(error=AgentFailed("upstream_timeout", "The secret is 4711.")), "failed", "upstream_timeout", None),
-        (Speaking(error=LookupError("4711")), "failed", "LookupError", None),
+        (Speaking(error=AgentFailed("upstream_timeout", "The secret is sesame.")), "failed", "upstream_timeout", None),
+        (Speaking(error=LookupError("sesame")), "failed", "LookupError", None),
         (Speaking("Hm", hangs=True), "cancelled", None, None),
     ],
     ids=["cut off", "agent failed", "agent raised", "session ended"],
@@ -137,7 +137,7 @@ async def test_how_a_turn_ended_is_told_without_what_was_said(
     assert about.get("error.type") == error
     assert about.get("gen_ai.response.finish_reasons") == finish
     assert turn.status.is_ok is (error is None)
-    assert "4711" not in turn.to_json()
+    assert "sesame" not in turn.to_json()
 
 
 def test_tool_calls_are_a_finish_of_their_own() -> None:
