@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,11 @@ import trio
 from lastcall.memory.meaning.encoder import DIMENSIONS, UNIT
 from lastcall.memory.meaning.turns import with_meanings
 from lastcall.memory.reading import read_in_process
+from lastcall.runtime.check import CheckStatus
+from lastcall.store.postgres import PostgresStore, open_store
 from lastcall.store.records import FinishedMemory, SessionStart
+
+from tests.support.servers import empty
 
 SUBJECTS = (
     {"home", "live", "town", "wohne", "stadt", "lyon"},
@@ -20,6 +25,15 @@ SUBJECTS = (
     {"bread", "bake", "brot", "oven"},
 )
 OTHERS = len(SUBJECTS)  # the axis of texts on something else
+
+
+@asynccontextmanager
+async def open_meaning_store(url: str) -> AsyncIterator[PostgresStore]:
+    """An empty store whose database has what search by meaning needs: one of its own, since others have none."""
+    async with open_store(url) as store:
+        assert (await store.prepare_meanings()).status is CheckStatus.OK
+        await empty(store)
+        yield store
 
 
 async def encode_subjects(texts: Sequence[str]) -> Sequence[str]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.support.threads import in_a_thread
+
 LISTED = ("string_value", "int_value", "double_value", "bool_value")
 
 
@@ -78,13 +80,10 @@ def trace_collector(*, answers: bool = True) -> Iterator[Collector]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        collector = Collector(f"http://127.0.0.1:{server.server_port}", answers)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    collector = Collector(f"http://127.0.0.1:{server.server_port}", answers)
+    with in_a_thread(server):
         try:
             yield collector
         finally:
             collector.ended.set()
-            server.shutdown()
-            thread.join()

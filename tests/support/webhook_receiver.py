@@ -12,6 +12,8 @@ from typing import Any
 
 from openai import OpenAI
 
+from tests.support.threads import in_a_thread
+
 HOLD_SECONDS_MAX = 30.0
 VERIFIER = OpenAI(
     api_key="unused"
@@ -96,15 +98,11 @@ class Receiver:
 
     @contextmanager
     def running(self) -> Iterator[Receiver]:
-        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.released.set()
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
+        with in_a_thread(self._server):
+            try:
+                yield self
+            finally:
+                self.released.set()
 
 
 class _Server(ThreadingHTTPServer):

@@ -263,20 +263,6 @@ def test_closing_orphans_repairs_and_lists_them(ask: Lastcall, sql: Callable[[st
     assert ask("orphans").code == 0
 
 
-LEARNED = """
-    WITH talk AS (INSERT INTO conversations (user_id) VALUES ('{user}') RETURNING conversation_id, user_id),
-    meeting AS (INSERT INTO conversation_sessions (conversation_id, user_id)
-                SELECT conversation_id, user_id FROM talk RETURNING *),
-    word AS (INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
-             SELECT gen_random_uuid(), conversation_id, session_id, 'item_tea', 1, 'user', 'I like tea. {user}',
-                    'completed'
-               FROM meeting)
-    INSERT INTO user_memories (user_id, kind, content, quote, source_session_id, source_item_id)
-    SELECT user_id, 'like', 'I like tea.', 'I like tea.', session_id, 'item_tea' FROM meeting RETURNING memory_id
-"""
-KNOWN = "SELECT content FROM user_memories WHERE user_id = '{user}'"
-
-
 def test_a_server_warns_at_its_start_of_secrets_that_others_can_read(database_url: str, tmp_path: Path) -> None:
     """And serves all the same: secrets that are mounted into a container often are readable."""
     secret = tmp_path / "secret"

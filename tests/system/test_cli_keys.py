@@ -69,11 +69,11 @@ def test_an_empty_key_list_says_who_may_connect(ask: Lastcall) -> None:
 
 
 def test_a_link_is_printed_once_and_stored_as_a_hash(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:
-    made = ask("keys", "link", "ada", "--url", "https://chat.example/", "--within", "2h")
+    made = ask("keys", "link", "olaf", "--url", "https://chat.example/", "--within", "2h")
     found = re.fullmatch(r"https://chat\.example/#(ek_[\w-]{43})\n", made.out)
     assert found
     assert found[1] not in made.err
-    assert sql("SELECT user_id, form, origin, key_id FROM client_secrets") == ["ada|link|operator|"]
+    assert sql("SELECT user_id, form, origin, key_id FROM client_secrets") == ["olaf|link|operator|"]
     assert sql("SELECT round(extract(epoch FROM expires_at - created_at)) FROM client_secrets") == ["7200"]
     assert sql(f"SELECT secret_hash = sha256('{found[1]}') FROM client_secrets") == ["t"]
     assert sql("SELECT action, target LIKE 'user:%' FROM audit_log") == ["link.create|t"]
@@ -81,7 +81,7 @@ def test_a_link_is_printed_once_and_stored_as_a_hash(ask: Lastcall, sql: Callabl
     assert link_id in made.err
     assert ask("keys", "revoke", link_id).out == f"Revoked {link_id}; 0 active sessions closed.\n"
     listed = ask("keys", "list")
-    assert "ada" not in listed.out, "a link is no key, and the server is as open as before"
+    assert "olaf" not in listed.out, "a link is no key, and the server is as open as before"
 
 
 def test_a_user_is_signed_out_of_all_browsers(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +18,7 @@ from ..support.databases import psql
 from ..support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider, open_identity_provider
 from ..support.lastcall_command import process
 from ..support.processes import run_server
+from ..support.threads import in_a_thread
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -80,14 +80,8 @@ def open_parent() -> Iterator[Parent]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     site = Parent(server.server_port)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with in_a_thread(server):
         yield site
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def link(server: ServerProcess, database_url: str, user: str) -> str:

@@ -8,15 +8,14 @@ import httpx2
 import pytest
 from lastcall.agents.agent import Piece, Turn
 from lastcall.memory.search import past
-from lastcall.runtime.check import CheckStatus
 from lastcall.store.people.meanings import MeaningResult
-from lastcall.store.postgres import PostgresStore, open_store
+from lastcall.store.postgres import PostgresStore
 
 from tests.support.clients import connect
 from tests.support.databases import new_database
-from tests.support.meanings import encode_subjects
+from tests.support.meanings import encode_subjects, open_meaning_store
 from tests.support.scripted_agents import ScriptedAgent
-from tests.support.servers import empty, open_server
+from tests.support.servers import open_server
 from tests.support.waiting import eventually
 
 HOME = "Our home is in Lyon."
@@ -48,9 +47,7 @@ def meaning_url(database_url: str) -> Iterator[str]:
 
 @pytest.fixture
 async def store(meaning_url: str) -> AsyncIterator[PostgresStore]:
-    async with open_store(meaning_url) as store:
-        assert (await store.prepare_meanings()).status is CheckStatus.OK
-        await empty(store)
+    async with open_meaning_store(meaning_url) as store:
         yield store
 
 

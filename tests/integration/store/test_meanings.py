@@ -15,11 +15,10 @@ from lastcall.store.store import Store
 
 from tests.support.databases import new_database
 from tests.support.instances import instance
-from tests.support.meanings import encode_subjects, finished
+from tests.support.meanings import encode_subjects, finished, open_meaning_store
 from tests.support.operators import OPERATOR
-from tests.support.servers import empty
 
-from .world import WITHIN, PostgresWorld, deletion, end, gather, item
+from .world import WITHIN, PostgresWorld, deletion, end, gather, item, registered
 
 HOME, BOAT = "Our home is in Lyon.", "The Gannet needs new paint."
 QUESTION = "Which town do I live in?"
@@ -36,12 +35,8 @@ def meaning_url(database_url: str) -> Iterator[str]:
 
 @pytest.fixture
 async def world(meaning_url: str) -> AsyncIterator[PostgresWorld]:
-    async with open_store(meaning_url) as store:
-        assert (await store.prepare_meanings()).status is CheckStatus.OK
-        await empty(store)
-        world = PostgresWorld(store)
-        await store.register_instance(instance(world.instance_id))
-        yield world
+    async with open_meaning_store(meaning_url) as store:
+        yield await registered(store)
 
 
 async def ended(world: PostgresWorld, *texts: str, user: str = "ada") -> SessionStart:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
+
+from tests.support.threads import in_a_thread
 
 from . import frames
 from .node import FOLDER
@@ -44,14 +45,8 @@ class _Handler(SimpleHTTPRequestHandler):
 def serve_pages() -> Iterator[str]:
     """Serves tests/system/node; yields the pages' origin."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(FOLDER)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with in_a_thread(server):
         yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class PageClient:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import jwt
@@ -27,6 +26,8 @@ from lastcall.auth.identity import Principal, Scope
 from lastcall.auth.jwt import InvalidToken, ProviderKeys, TokenVerifier
 from lastcall.config import BadSettings, Settings
 from trio.testing import MockClock
+
+from tests.support.threads import in_a_thread
 
 SECRET = "the identity provider's own secret, long enough for each of its algorithms"
 AUDIENCE, ISSUER = "lastcall", "https://id.example"
@@ -253,14 +254,8 @@ class Provider:
             def log_message(self, format: str, *args: object) -> None: ...
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
+        with in_a_thread(server):
             yield f"http://127.0.0.1:{server.server_address[1]}/keys"
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
 
 @pytest.fixture
