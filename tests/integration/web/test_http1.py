@@ -155,6 +155,18 @@ async def test_a_get_is_answered(server: Running) -> None:
     assert answer.endswith(b"\r\n\r\nhello")
 
 
+async def test_a_whole_url_in_the_request_line_reaches_the_same_path(server: Running) -> None:
+    """On a connection's first request and on later ones; one that names another host is refused."""
+    async with connected(server) as client:
+        for body in (b"first", b"second"):
+            await client.send_all(
+                b"POST http://test/echo?x HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
+            assert (await read_until(client, body)).startswith(b"HTTP/1.1 200 ")
+        await client.send_all(b"GET http://other/hello HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert (await read_to_end(client)).startswith(b"HTTP/1.1 400 ")
+
+
 async def test_the_answer_does_not_name_the_server_software(server: Running) -> None:
     assert b"hypercorn" not in (await ask(server, LAST_GET)).lower()
 

@@ -41,6 +41,29 @@ def test_an_upgrade_is_found_in_the_head_alone(value: bytes) -> None:
     assert not body.wants_websocket
 
 
+@pytest.mark.parametrize(
+    ("target", "path_and_query"),
+    [
+        (b"http://test/a?b=c", b"/a?b=c"),
+        (b"HTTPS://TEST/", b"/"),
+        (b"http://test", b"/"),
+        (b"http://test?b=c", b"/?b=c"),
+        (b"/http://test/a", b"/http://test/a"),
+        (b"*", b"*"),
+    ],
+)
+def test_a_target_may_be_a_whole_url(target: bytes, path_and_query: bytes) -> None:
+    parsed = parse_head(head(first=b"GET " + target + b" HTTP/1.1"))
+    assert parsed is not None
+    assert parsed.target == path_and_query
+
+
+@pytest.mark.parametrize("target", [b"http://other/a", b"http://test:81/a", b"http://me@test/a", b"http:///a"])
+def test_a_whole_url_of_another_host_is_refused(target: bytes) -> None:
+    with pytest.raises(BadHead, match="different hosts"):
+        parse_head(head(first=b"GET " + target + b" HTTP/1.1"))
+
+
 AMBIGUOUS = [
     head(b"Content-Length: 4", b"Content-Length: 4"),
     head(b"Content-Length: 4", b"Content-Length: 5"),

@@ -156,6 +156,7 @@ class StrictConnection(h11.Connection):
             super().receive_data(data)
 
     def next_event(self) -> Any:
+        head = None
         if self.their_state is h11.MUST_CLOSE and self.trailing_data[0]:
             return h11.NEED_DATA
         if self.their_state is h11.IDLE:
@@ -165,7 +166,12 @@ class StrictConnection(h11.Connection):
                 raise h11.RemoteProtocolError(str(bad)) from bad
             if head is not None and head.wants_websocket:
                 raise h11.RemoteProtocolError("a WebSocket has to begin its connection")
-        return super().next_event()
+        event = super().next_event()
+        if isinstance(event, h11.Request) and head is not None:
+            return h11.Request(
+                method=event.method, target=head.target, headers=event.headers, http_version=event.http_version
+            )
+        return event
 
 
 class StrictBuffer(ReceiveBuffer):

@@ -14,6 +14,7 @@ _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/(\d)\.(\d)"
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 # A proxy's first bytes, in the text form and in the binary one (haproxy's proxy-protocol.txt, section 2).
 _PROXY_PROTOCOL = re.compile(rb"PROXY (?:TCP[46]|UNKNOWN)[ \r]|\r\n\r\n\0\r\nQUIT\n")
+_WHOLE_URL = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 _LENGTH = re.compile(rb"\d{1,15}")  # as int() it would also be "+5", "5_0" and " 5 "
 
 
@@ -29,6 +30,7 @@ class ProxyProtocol(BadHead):
 class RequestHead:
     """fields: names in lower case, in the order sent. size: in bytes, with the empty line.
 
+    target: its path and query, also where a whole URL was sent.
     has_body: whether a body follows, whatever the method is.
     """
 
@@ -86,7 +88,22 @@ def parse_head(data: bytes) -> RequestHead | None:
         raise BadHead("The request has a malformed header.")
     pairs = tuple((field[1].lower(), field[2].rstrip(b" \t")) for field in fields if field is not None)
     version = int(request[3]), int(request[4])
-    return RequestHead(request[1], request[2], version, pairs, end + len(_END), _has_body(version, pairs))
+    has_body = _has_body(version, pairs)
+    return RequestHead(request[1], _without_host(request[2], pairs), version, pairs, end + len(_END), has_body)
+
+
+def _without_host(target: bytes, fields: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """Every server takes a whole URL as well (RFC 9112, 3.2.2). Raises `BadHead` where it names another host.
+
+    There it would count, and not the header; but a check of the origin, or a proxy, may have looked at that one.
+    """
+    url = _WHOLE_URL.match(target)
+    if url is None:
+        return target
+    if any(name == b"host" and value.lower() != url[1].lower() for name, value in fields):
+        raise BadHead("The request's target and its Host header name different hosts.")
+    rest = target[url.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest
 
 
 def _has_body(version: tuple[int, int], fields: tuple[tuple[bytes, bytes], ...]) -> bool:
