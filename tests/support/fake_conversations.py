@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from uuid import UUID
 
-from lastcall.store.conversations.seam import SEARCHED_CONVERSATIONS_MAX, SEARCHED_MESSAGES_MAX, ItemKey
+from lastcall.store.conversations.seam import (
+    SEARCHED_CONVERSATIONS_MAX,
+    SEARCHED_MESSAGES_MAX,
+    ConversationSummary,
+    ItemKey,
+)
 from lastcall.store.errors import ItemNotFound
 from lastcall.store.records import (
     PAGE_BYTES_MAX,
-    ConversationSummary,
+    PageItem,
     StoredHistory,
     StoredItem,
 )
+from msgspec.structs import asdict, replace
 
 from .fake_rows import check_text
 from .fake_tables import FakeTables, newest
@@ -39,7 +44,7 @@ class FakeConversations(FakeTables):
 
     def _page_items(
         self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None
-    ) -> Sequence[StoredItem] | None:
+    ) -> Sequence[PageItem] | None:
         check_text(cursor or "")
         if not self._owns(user_id, conversation_id):
             return None
@@ -52,7 +57,7 @@ class FakeConversations(FakeTables):
             items = items[:at] if older else items[at + 1 :]
         left = [item for item in items if not item.deleted]
         page = _within_bytes(left[::-1][:limit] if older else left[:limit])
-        return [replace(item, stored_at=self.stored_at[item.message_id]) for item in page]
+        return [PageItem(**asdict(item), stored_at=self.stored_at[item.message_id]) for item in page]
 
     def _share(self, session_id: UUID) -> bool:
         me = self.sessions[session_id]

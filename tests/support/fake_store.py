@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import trio
-from lastcall.store.conversations.seam import ItemKey
+from lastcall.store.conversations.seam import ConversationSummary, ItemKey
 from lastcall.store.credentials import ClientSecret, Credential, SignIn
 from lastcall.store.errors import StoreError, StoreUnavailable
 from lastcall.store.lease import Changed
@@ -22,11 +22,11 @@ from lastcall.store.operators.census import UnmatchedSession
 from lastcall.store.people.meanings import MeaningResult
 from lastcall.store.people.memories import StoredMemory
 from lastcall.store.records import (
-    ConversationSummary,
     FinishedMemory,
     Instance,
     ItemDeletion,
     MemoryClaim,
+    PageItem,
     PastTurn,
     Recollection,
     SearchResult,
@@ -226,8 +226,8 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
 
     async def page_items(
         self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None = None
-    ) -> Sequence[StoredItem] | None:
-        def load() -> Sequence[StoredItem] | None:
+    ) -> Sequence[PageItem] | None:
+        def load() -> Sequence[PageItem] | None:
             return self._page_items(conversation_id, user_id, limit, older=older, cursor=cursor)
 
         return await self._ask("page_items", load)

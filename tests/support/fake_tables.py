@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
@@ -35,6 +34,7 @@ from lastcall.store.records import (
     StoredRow,
     Suspect,
 )
+from msgspec.structs import replace
 
 from .fake_rows import (
     USER_CHARS,

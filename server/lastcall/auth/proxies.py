@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..protocol.errors import RequestRefused
 
@@ -53,8 +55,7 @@ def network_of(text: str) -> Network:
     return network
 
 
-@dataclass(frozen=True, slots=True)
-class RequestClient:
+class RequestClient(Struct, frozen=True):
     """The client of one request.
 
     address: as text; the proxy's where that does not tell, empty where it is not known. host, scheme: that the client

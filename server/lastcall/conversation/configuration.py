@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from ..protocol.client_events import SessionPatch, SessionUpdate
 from ..protocol.ids import public_id
@@ -16,8 +15,7 @@ from .turns import with_briefing
 from .validation import known_choice, offered_tools, refusal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
+class Opening(Struct, frozen=True, kw_only=True):
     """What a conversation starts with.
 
     known: what is remembered of the user; it stays in the instructions whatever the client sets.

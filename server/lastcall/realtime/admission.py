@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from urllib.parse import parse_qsl
 from uuid import UUID
+
+from msgspec import Struct
 
 from ..agents.trace_context import TRACEPARENT
 from ..auth.identity import SUBPROTOCOL, Presented
@@ -21,8 +22,7 @@ BETA_HEADER, BETA_VALUE = b"openai-beta", "realtime=v1"
 BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(Struct, frozen=True):
     """What a valid handshake asks for.
 
     conversation_id: the one to resume; None for a new one. replay: how many of its newest items to send again.

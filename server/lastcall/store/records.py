@@ -8,6 +8,9 @@ from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 from uuid import UUID, uuid4
 
+import msgspec
+from msgspec import Struct
+
 from ..agents.recalled import RecalledTurn
 from .conversations.responses import StoredResponse as StoredResponse
 from .people.memories import NO_PASSAGES as NO_PASSAGES
@@ -87,9 +90,10 @@ class Suspect:
     heartbeat: Any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionStart:
+class SessionStart(Struct, frozen=True, kw_only=True):
     """The beginning of a session.
+
+    A struct, like all that each session or turn makes: a frozen dataclass takes ten to thirty times as long.
 
     started: on this process's monotonic clock, `trio.current_time()`.
     credential_id: the key or client secret that it was begun with; None: neither.
@@ -105,8 +109,7 @@ class SessionStart:
     memories_max: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredItem:
+class StoredItem(Struct, frozen=True, kw_only=True):
     """One item of a conversation's transcript.
 
     message_id: chosen by the server process, so that storing an item twice has no effect.
@@ -114,10 +117,10 @@ class StoredItem:
     position: the order of items in a conversation. content: a message's text, a call's arguments, or its output.
     role: `assistant` for a function call and `tool` for its output.
     call_id, name: of a function call; its output has the same `call_id`.
-    deleted: no longer part of the conversation, but still in the transcript. stored_at: Unix seconds; None: not known.
+    deleted: no longer part of the conversation, but still in the transcript.
     """
 
-    message_id: UUID = field(default_factory=uuid4)
+    message_id: UUID = msgspec.field(default_factory=uuid4)
     session_id: UUID
     conversation_id: UUID
     item_id: str
@@ -129,12 +132,17 @@ class StoredItem:
     call_id: str | None = None
     name: str | None = None
     deleted: bool = False
-    stored_at: float | None = field(default=None, compare=False)
 
     @property
     def key(self) -> UUID:
         """What names its row."""
         return self.message_id
+
+
+class PageItem(StoredItem, frozen=True, kw_only=True):
+    """An item as one reads it in a page. stored_at: Unix seconds."""
+
+    stored_at: float
 
 
 StoredRow: TypeAlias = StoredItem | StoredResponse  # what a session writes of its conversation
@@ -169,8 +177,7 @@ class StoredHistory:
     left_out: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionEnd:
+class SessionEnd(Struct, frozen=True, kw_only=True):
     """The end of a session.
 
     ended: on this process's monotonic clock, `trio.current_time()`.
@@ -197,19 +204,6 @@ class Recollection:
     pending: bool
     has_past: bool = False
     last: LastTalk | None = field(default=None, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class ConversationSummary:
-    """A conversation in a list, with its own title or its first words. Times are Unix seconds.
-
-    last_active_at: when its newest item was stored; where it has none, when it was created.
-    """
-
-    conversation_id: UUID
-    created_at: float
-    title: str | None
-    last_active_at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from ..conversation.validation import ID_CHARS_MAX
 from ..protocol.errors import RequestRefused
 from ..protocol.ids import parse_public_id, public_id
 from ..protocol.parsing import unknown_field
+from ..store.conversations.seam import ConversationSummary
 from ..store.errors import ItemNotFound
-from ..store.records import PAGE_BYTES_MAX, ConversationSummary, StoredItem
+from ..store.records import PAGE_BYTES_MAX, PageItem
 from .access import principal_of, services_of
 from .answers import (
     ConversationBody,
@@ -63,11 +64,11 @@ async def conversation_items(request: Request) -> Response:
     first_id, last_id = (page[0].id, page[-1].id) if page else (None, None)
     body = ItemList(data=page, first_id=first_id, last_id=last_id, has_more=len(found) > len(page))
     if with_times:
-        body.times = [int(stored.stored_at or 0) for stored in shown]
+        body.times = [int(stored.stored_at) for stored in shown]
     return answer(body)
 
 
-def _fitting(found: Sequence[StoredItem]) -> Sequence[StoredItem]:
+def _fitting(found: Sequence[PageItem]) -> Sequence[PageItem]:
     """The first items whose content fits a page; at least one."""
     sizes = accumulate(len(each.content.encode()) for each in found)
     return found[: max(1, sum(size <= PAGE_BYTES_MAX for size in sizes))]

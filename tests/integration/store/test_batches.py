@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import trio
 from lastcall.store.errors import ItemExists, ItemNotFound
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.batch import NONE, BulkClose
+from msgspec.structs import replace
 
 from .world import CLOSE_TO, WAIT_SECONDS, PostgresWorld, batch, deletion, end, item, registered, start_row
 

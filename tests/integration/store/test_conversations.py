@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from lastcall.store.errors import ItemNotFound, SessionClosed, StoreUnavailable
 from lastcall.store.records import PAGE_BYTES_MAX, StoredHistory
+from msgspec.structs import asdict
 
 from .world import HISTORY_BYTES, WITHIN, World, deletion, item
 
@@ -136,8 +137,11 @@ async def test_a_page_holds_items_of_every_kind_whole(world: World) -> None:
     call = item(start, "{}", role="assistant", kind="function_call", call_id="call_1", name="look_up", position=1)
     output = item(start, "rain", role="tool", kind="function_call_output", call_id="call_1", position=2)
     await world.append(call, output)
-    assert await world.store.page_items(start.conversation_id, "ada", 9, older=False) == [call, output]
-    assert await world.store.page_items(start.conversation_id, "ada", 9, older=True) == [output, call]
+    for older, expected in ((False, [call, output]), (True, [output, call])):
+        page = await world.store.page_items(start.conversation_id, "ada", 9, older=older) or ()
+        shown = [asdict(each) for each in page]
+        assert all(each.pop("stored_at") for each in shown)
+        assert shown == [asdict(each) for each in expected]
 
 
 async def test_a_page_needs_the_conversations_user_and_one_of_its_items(world: World) -> None:

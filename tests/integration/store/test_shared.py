@@ -12,6 +12,7 @@ from lastcall.store.conversations.seam import ItemKey
 from lastcall.store.errors import StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.records import PAGE_BYTES_MAX, SessionStart
+from msgspec.structs import asdict
 
 from tests.support.instances import instance
 
@@ -173,17 +174,13 @@ async def test_a_commit_under_way_is_waited_for_so_that_it_is_either_told_or_see
     for expected in (1, 2):
         newcomer = await postgres.begin(conversation_id=one.conversation_id)
         async with transaction(postgres) as ask:
-            row = {**batch_row(item(one, position=expected)), "deleted": False}
+            row = {**asdict(item(one, position=expected)), "deleted": False}
             await ask("SELECT append_items($1::jsonb)", batch(items=[row]).removeprefix('{"items":').removesuffix("}"))
             with pytest.raises(StoreUnavailable):
                 await postgres.store.share_conversation(newcomer.session_id)
             await ask("COMMIT")
         assert await postgres.store.share_conversation(newcomer.session_id)
         assert len(await postgres.store.item_keys(one.conversation_id, BEFORE_ALL, 9)) == expected
-
-
-def batch_row(stored: object) -> dict[str, object]:
-    return {name: getattr(stored, name) for name in stored.__slots__ if name != "stored_at"}  # type: ignore[attr-defined]
 
 
 async def test_more_changes_than_a_notification_lists_are_told_as_unknown(postgres: PostgresWorld) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -10,6 +9,7 @@ import pytest
 import trio
 from lastcall.store.errors import InvalidRow, ItemExists, ItemNotFound, SessionClosed
 from lastcall.store.records import SessionStart, StoredItem
+from msgspec.structs import replace
 
 from .world import UNSTORABLE, WITHIN, World, deletion, end, gather, item
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from dataclasses import replace
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -22,6 +21,7 @@ from lastcall.sessions.session import Session
 from lastcall.store.conversations.seam import ItemKey
 from lastcall.store.records import EndReason, StoredItem
 from lastcall.store.store import Store
+from msgspec.structs import replace
 
 ALICE = uuid4()
 

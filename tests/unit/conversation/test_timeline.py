@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from contextlib import suppress
-from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -24,6 +23,7 @@ from lastcall.protocol.items import (
     OutputText,
 )
 from lastcall.store.records import StoredItem
+from msgspec.structs import replace
 
 SESSION, CONVERSATION = uuid4(), uuid4()
 

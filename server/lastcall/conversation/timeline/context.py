@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ...agents.agent import ContextItem, FunctionCall, FunctionOutput, Message
 from ...agents.window import chars_of
 from ...limits.memory import text_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """What one turn is given.
 
     messages: the items that are messages. chars: of all items, as `agents.window` counts them. bytes: what their texts

@@ -7,11 +7,11 @@ revoked, somebody's own trigger raises), a full queue, a bug. While this instanc
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from uuid import UUID
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from ...metrics import Metrics
 from ...store.errors import StoreError

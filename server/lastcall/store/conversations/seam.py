@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from ..records import ConversationSummary, StoredHistory, StoredItem
+from ..records import PageItem, StoredHistory, StoredItem
 
 # What a search looks through: the newest conversations of the user, and the newest messages of each.
 SEARCHED_CONVERSATIONS_MAX = 500
@@ -19,6 +20,19 @@ class ItemKey(NamedTuple):
     position: int
     message_id: UUID
     item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationSummary:
+    """A conversation in a list, with its own title or its first words. Times are Unix seconds.
+
+    last_active_at: when its newest item was stored; where it has none, when it was created.
+    """
+
+    conversation_id: UUID
+    created_at: float
+    title: str | None
+    last_active_at: float
 
 
 class ConversationStore(Protocol):
@@ -42,7 +56,7 @@ class ConversationStore(Protocol):
 
     async def page_items(
         self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None = None
-    ) -> Sequence[StoredItem] | None:
+    ) -> Sequence[PageItem] | None:
         """Returns the items next to another one, nearest first, without deleted ones.
 
         Args:

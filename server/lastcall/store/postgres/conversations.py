@@ -8,11 +8,11 @@ from uuid import UUID
 import asyncpg
 import trio
 
-from ..conversations.seam import SEARCHED_CONVERSATIONS_MAX, SEARCHED_MESSAGES_MAX, ItemKey
+from ..conversations.seam import SEARCHED_CONVERSATIONS_MAX, SEARCHED_MESSAGES_MAX, ConversationSummary, ItemKey
 from ..errors import ItemNotFound, StoreUnavailable
 from ..records import (
     PAGE_BYTES_MAX,
-    ConversationSummary,
+    PageItem,
     StoredHistory,
     StoredItem,
 )
@@ -39,7 +39,7 @@ class ConversationQueries(Queries):
 
     async def page_items(
         self, conversation_id: UUID, user_id: str, limit: int, *, older: bool, cursor: str | None = None
-    ) -> Sequence[StoredItem] | None:
+    ) -> Sequence[PageItem] | None:
         if not await self.fetch("find_conversation", conversation_id, user_id):
             return None
         start = AFTER_ALL if older else BEFORE_ALL
@@ -52,7 +52,7 @@ class ConversationQueries(Queries):
             rows = await self.fetch("items_before", conversation_id, *start, limit, PAGE_BYTES_MAX)
         else:
             rows = await self.fetch("items_after", conversation_id, *start, limit, PAGE_BYTES_MAX)
-        return [_stored_item(row) for row in rows]
+        return [PageItem(**row) for row in rows]
 
     async def share_conversation(self, session_id: UUID) -> bool:
         (row,) = await self.fetch("share_conversation", session_id)
@@ -109,6 +109,4 @@ async def _unless_held(write: Callable[[], Awaitable[str]]) -> str:
 def _stored_item(row: asyncpg.Record) -> StoredItem:
     names = ("message_id", "session_id", "conversation_id", "item_id", "position", "role", "content", "status", "kind",
              "call_id", "name")  # fmt: skip
-    return StoredItem(
-        **{name: row[name] for name in names}, deleted=row.get("deleted", False), stored_at=row.get("stored_at")
-    )
+    return StoredItem(**{name: row[name] for name in names}, deleted=row.get("deleted", False))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _END = b"\r\n\r\n"
 # A bare LF or CR, which some servers take for the end of a line, or NUL, at which some end a value.
@@ -26,8 +27,7 @@ class ProxyProtocol(BadHead):
     """A proxy announces its client before the request, in a protocol that is not HTTP."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(Struct, frozen=True):
     """fields: names in lower case, in the order sent. size: in bytes, with the empty line.
 
     target: its path and query, also where a whole URL was sent.

@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from msgspec import Struct
 from wsproto.utilities import generate_accept_token
 
 from ...protocol.errors import WEBSOCKET_VERSION, RequestRefused
 from .request_head import RequestHead
 
 
-@dataclass(frozen=True, slots=True)
-class Upgrade:
+class Upgrade(Struct, frozen=True):
     """What a handshake offers. host: the Host header."""
 
     key: bytes
