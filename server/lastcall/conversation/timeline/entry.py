@@ -64,7 +64,8 @@ class ConversationEntry:
     ceiling: int | None = None
     held: int = 0
     shown: ContextItem | None = None  # as the timeline's context has it
-    _seen: tuple[str, ContextItem | None] | None = None  # as agents see it, in the status it had then
+    _seen: ContextItem | None = None  # as agents see it, in this status
+    _seen_status: str = ""
 
     @property
     def bytes(self) -> int:
@@ -81,9 +82,9 @@ class ConversationEntry:
 
         Made once: every turn of a long conversation asks for thousands. An item changes only with its status.
         """
-        if self._seen is None or self._seen[0] != self.item.status:
-            self._seen = self.item.status, self._as_seen()
-        return self._seen[1]
+        if self._seen_status != self.item.status:
+            self._seen, self._seen_status = self._as_seen(), self.item.status
+        return self._seen
 
     def _as_seen(self) -> ContextItem | None:
         match self.item:
