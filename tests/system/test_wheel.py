@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import sysconfig
-import tarfile
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -15,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from ..support.clients import connect
+from ..support.distributions import ROOT, foreign_environment, install_wheel
 from ..support.processes import ServerProcess
 
-ROOT = Path(__file__).resolve().parents[2]
-BUILD_SECONDS = 120.0
 USER_MODULES = {
     # A top-level package that many projects have; ours must neither hide it nor be hidden by it.
     "server/__init__.py": "NAME = 'the server of the user'\n",
@@ -41,29 +37,6 @@ def make():
 }
 
 pytestmark = pytest.mark.slow
-
-
-def run(*command: object) -> str:
-    done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from the source distribution, which is built from this tree."""
-    directory = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", directory)
-    [sdist] = directory.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(directory, filter="data")
-    [source] = (each for each in directory.iterdir() if each.is_dir())
-    options = ("--no-build-isolation", "--no-deps", "--no-index", "--no-cache-dir", "--wheel-dir", directory)
-    run(sys.executable, "-m", "pip", "wheel", *options, source)
-    [wheel] = directory.glob("*.whl")
-    return wheel
 
 
 def contents(wheel: Path) -> dict[str, bytes]:
@@ -89,8 +62,7 @@ def installed(wheel: Path, tmp_path: Path) -> Path:
     environment = tmp_path / "venv"
     venv.create(environment, symlinks=True)
     programs = environment / "bin"
-    options = ("--no-deps", "--no-index", "--no-cache-dir", "--no-compile")
-    run(sys.executable, "-m", "pip", "--python", programs / "python", "install", *options, wheel)
+    install_wheel(wheel, programs / "python")
     [packages] = environment.glob("lib/python*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return programs
@@ -103,7 +75,6 @@ def serving(installed: Path, tmp_path: Path, database_url: str) -> Iterator[Serv
     for name, text in USER_MODULES.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("LASTCALL_", "PYTHON"))}
     command = [
         str(installed / "lastcall"),
         "serve",
@@ -115,7 +86,7 @@ def serving(installed: Path, tmp_path: Path, database_url: str) -> Iterator[Serv
         database_url,
     ]
     with subprocess.Popen(
-        [*command, "--json-logs"], cwd=project, env=environment, stdout=subprocess.PIPE, text=True
+        [*command, "--json-logs"], cwd=project, env=foreign_environment(), stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             yield ServerProcess(process)
