@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from lastcall.embedded import cluster
 from lastcall.store.postgres import open_store
 
 from ..support.chat_page import Visitors
+from ..support.distributions import ROOT, build_sdist, build_wheel, unpack
 from ..support.embedded_data import embedded_data
 from ..support.lastcall_command import Answer, Lastcall, kept_logging
 from ..support.processes import run_server
@@ -19,7 +21,6 @@ from ..support.servers import empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from playwright.sync_api import Browser
 
@@ -31,6 +32,24 @@ def chat_server(database_url: str) -> Iterator[ServerProcess]:
     """One server for all tests of a file: each test is a user of its own."""
     with run_server("--database-url", database_url, "--agent", "echo") as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, built from this tree."""
+    return build_sdist(ROOT, tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="session")
+def unpacked(sdist: Path) -> Path:
+    """The folder in the source distribution."""
+    return unpack(sdist, sdist.parent)
+
+
+@pytest.fixture(scope="session")
+def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the source distribution, as pip does it."""
+    return build_wheel(unpacked, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture

