@@ -29,6 +29,19 @@ WITH free AS MATERIALIZED (
 )
 SELECT session_id FROM retried;
 
+-- name: forget_memory_of_user
+-- $4: a memory, whoever's it is; $5: only if it is of this user; NULL: of any. No row: there is none.
+WITH known AS MATERIALIZED (
+    SELECT user_id FROM user_memories WHERE memory_id = $4 AND ($5::text IS NULL OR user_id = $5)
+), forgotten AS MATERIALIZED (
+    SELECT user_id, forget_memories(user_id, ARRAY[$4::bigint]) AS memories FROM known
+), noted AS (
+    INSERT INTO audit_log (actor, credential_id, via, action, target, details)
+    SELECT $1, $2, $3, 'memory.forget', audit_name(user_id), jsonb_build_object('memory', $4::bigint) FROM forgotten
+     WHERE memories > 0 -- else somebody else was faster
+)
+SELECT user_id FROM forgotten WHERE memories > 0;
+
 -- name: create_key
 -- $4: key, $5: subject, $6: scope, $7: prefix, $8: hash.
 WITH made AS (
