@@ -201,6 +201,7 @@ HTTP: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/sign-in/callback"): dict.fromkeys(
         EVERYBODY, 303
     ),  # back to the page, which tells that nothing came of it
+    ("GET", "/sign-in/out"): dict.fromkeys(EVERYBODY, 303),
     ("POST", "/sign-in"): dict.fromkeys(EVERYBODY, 403) | dict.fromkeys(BROWSERS, 400),
     ("POST", "/sign-in/provider"): dict.fromkeys(EVERYBODY, 403) | dict.fromkeys(BROWSERS, 404),
     ("DELETE", "/sign-in"): dict.fromkeys(EVERYBODY, 403) | dict.fromkeys(BROWSERS, 200),  # the last: it signs out
