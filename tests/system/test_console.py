@@ -63,6 +63,12 @@ REMEMBERED = "INSERT INTO user_memories (user_id, kind, content) VALUES ('{}', '
 ENDED_BY_HAND = (
     "WITH begun AS (INSERT INTO conversation_sessions (user_id) VALUES ('{}') RETURNING session_id) SELECT FROM begun"
 )
+CLOSED = "UPDATE conversation_sessions SET is_active = false WHERE user_id = '{}'"
+ADD_WEBHOOK = """async () => {
+    const body = JSON.stringify({ url: "https://hooks.example/" });
+    const headers = { "content-type": "application/json" };
+    return (await fetch("/v1/admin/webhooks", { method: "POST", headers, body })).status;
+}"""
 GIVEN_UP = """
 BEGIN;
 UPDATE conversation_sessions SET is_active = false WHERE is_active;
@@ -225,7 +231,7 @@ def test_what_answers_took_is_charted_summed_up_and_told_of_each(open_page: Visi
         psql(url, ENDED.format("figures"), ANSWERED.format("figures"))
         page = console(open_page, server, "answers")
         expect(page.locator("canvas")).to_have_count(4)
-        expect(page.get_by_text("failed · 40")).to_be_visible()
+        expect(page.get_by_text("failed · 40").locator(".swatch")).to_have_attribute("data-colour", "3")
         expect(page.get_by_text("cached · ")).to_be_visible()
         button(page, "Day").click()
         expect(page.get_by_role("cell", name="of-figures")).to_have_count(0)
@@ -374,21 +380,32 @@ LOOKS: dict[str, dict[str, object]] = {
 }
 SCREENS = ("now", "endings", "answers", "servers", "memory", "keys", "users", "webhooks", "audit")
 
+# What is waited for on some screens: in which table, and what is in the row.
+ROWS = {
+    "webhooks": (("Webhooks", "https://hooks.example/"), ("Deliveries", "of-hook")),
+    "users/of-axe": (("Memories", "has a cat"),),
+    "answers": (("Usage", "of-axe"),),
+}
+
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_every_screen_keeps_the_rules_of_accessibility(open_page: Visitors, database_url: str, look: str) -> None:
     with new_database(database_url) as url, run_server("--database-url", url, "--agent", "echo") as server:
-        psql(url, ENDED.format("axe"), ANSWERED.format("axe"), FAILED.format("of-axe"))
+        psql(url, ENDED.format("axe"), ANSWERED.format("axe"), FAILED.format("of-axe"), REMEMBERED.format("of-axe"))
         talking = open_page(server.url, "talking")
         say(talking, "hello")
         expect_conversation(talking, "hello", "You said: hello")
         session = psql(url, SESSION.format("talking"))
         page = console(open_page, server, **LOOKS[look])  # type: ignore[arg-type]
         expect_truth(page, "green")
+        assert page.evaluate(ADD_WEBHOOK) == 200
+        psql(url, ENDED_BY_HAND.format("of-hook"), CLOSED.format("of-hook"))
         found = {}
         for screen in (*SCREENS, f"session/{session}", "users/of-axe"):
             page.goto(f"{server.url}/console#/{screen}")
             expect(page.locator("#screen :is(tbody tr, canvas, .transcript li, .empty)").first).to_be_visible()
+            for region, text in ROWS.get(screen, ()):
+                expect(page.get_by_role("region", name=region).get_by_role("row").filter(has_text=text)).to_be_visible()
             found[screen] = violations(page)
             width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
             assert width[0] <= width[1], screen
@@ -424,6 +441,8 @@ def test_the_console_speaks_the_browsers_language(
     page = console(open_page, chat_server, locale=locale)
     expect(page.locator("#tabs a").first).to_have_text(title)
     expect_truth(page, "green")
+    if locale == "es-MX":  # numbers as in the country, not only as in the language
+        assert page.evaluate("import('/static/console-dom.js').then(({ number }) => number(12345))") == "12,345"
     for screen in SCREENS:
         page.goto(f"{chat_server.url}/console#/{screen}")
         expect(page.locator("#screen h2").first).to_be_visible()
