@@ -70,9 +70,10 @@ CREATE TABLE IF NOT EXISTS client_secrets (
     created_at      timestamptz NOT NULL DEFAULT now(),
     expires_at      timestamptz NOT NULL,
     revoked_at      timestamptz,
+    used_at         timestamptz,        -- when it was traded for a cookie; a link is worth nothing from then on
     form            text        NOT NULL DEFAULT 'bearer',  -- how it is shown; in any other way it is worth nothing
     origin          text        NOT NULL DEFAULT 'backend', -- who vouches for the user
-    link_id         uuid,               -- of a cookie: the secret that it was traded for
+    link_id         uuid,               -- of a cookie: the secret that it was traded for, and goes with
     CONSTRAINT form_known CHECK (form IN ('bearer', 'link', 'cookie')),
     CONSTRAINT origin_known CHECK (origin IN ('backend', 'operator', 'provider')),
     CONSTRAINT secret_user_is_named CHECK (length(user_id) BETWEEN 1 AND 256),
@@ -85,6 +86,7 @@ DO $$ BEGIN
             ADD COLUMN form    text NOT NULL DEFAULT 'bearer',
             ADD COLUMN origin  text NOT NULL DEFAULT 'backend',
             ADD COLUMN link_id uuid,
+            ADD COLUMN used_at timestamptz,
             ADD CONSTRAINT form_known CHECK (form IN ('bearer', 'link', 'cookie')),
             ADD CONSTRAINT origin_known CHECK (origin IN ('backend', 'operator', 'provider'));
     END IF;
@@ -93,12 +95,16 @@ CREATE INDEX IF NOT EXISTS secrets_of_key ON client_secrets (key_id);
 CREATE INDEX IF NOT EXISTS secrets_by_expiry ON client_secrets (expires_at);
 CREATE INDEX IF NOT EXISTS secrets_of_link ON client_secrets (link_id) WHERE link_id IS NOT NULL;
 
--- A credential can be revoked, once and for good; nothing else in its row can change.
+-- A credential can be revoked, once and for good, and a client secret be used; nothing else in its row can change.
 CREATE OR REPLACE FUNCTION guard_credential() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     permitted record := OLD;
 BEGIN
     permitted.revoked_at := NEW.revoked_at;
+    IF TG_TABLE_NAME = 'client_secrets' THEN
+        NEW.used_at := coalesce(OLD.used_at, NEW.used_at);
+        permitted.used_at := NEW.used_at;
+    END IF;
     IF NEW IS DISTINCT FROM permitted THEN
         RAISE EXCEPTION 'a key or client secret can only be revoked; create another one instead'
             USING ERRCODE = 'check_violation';
@@ -117,7 +123,9 @@ CREATE TABLE IF NOT EXISTS unfinished_revocations (
 
 -- Revoking or deleting a credential closes its sessions in the same transaction; the trigger on sessions notifies their
 -- servers, which drop the sockets. A begin that is not committed yet holds the credential's row FOR SHARE: the
--- revocation waits for it and then sees its session. In a transaction of another isolation level it does not.
+-- revocation waits for it and then sees its session. In a transaction of another isolation level it does not. Likewise a
+-- trade that is not committed yet holds the link, and then its cookie is seen; it writes the link's row too, so that a
+-- revocation of another level fails, rather than overlook the cookie.
 CREATE OR REPLACE FUNCTION close_sessions_of_credential() RETURNS trigger
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
@@ -130,6 +138,11 @@ BEGIN
      WHERE credential_id = credential AND is_active;
     IF TG_TABLE_NAME = 'api_keys' AND TG_OP = 'UPDATE' THEN
         UPDATE client_secrets SET revoked_at = NEW.revoked_at WHERE key_id = OLD.key_id AND revoked_at IS NULL;
+    END IF;
+    -- Not where a secret goes because it expired long ago: its cookie has a time of its own.
+    IF TG_TABLE_NAME = 'client_secrets'
+       AND (TG_OP = 'UPDATE' OR (to_jsonb(OLD) ->> 'expires_at')::timestamptz > now()) THEN
+        UPDATE client_secrets SET revoked_at = now() WHERE link_id = credential AND revoked_at IS NULL;
     END IF;
     RETURN NULL;
 END $$;
@@ -726,7 +739,9 @@ DECLARE
     sessions bigint;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('lastcall memories of ' || owner, 0));
-    -- First: they begin no more sessions. A service's key belongs to a backend, not to this user.
+    -- First: they begin no more sessions. A service's key belongs to a backend, not to this user. Whoever is just being
+    -- signed in with one of them holds it: once that is done, the cookie is seen too.
+    PERFORM FROM client_secrets WHERE user_id = owner ORDER BY secret_id FOR UPDATE;
     DELETE FROM client_secrets WHERE user_id = owner;
     DELETE FROM api_keys WHERE subject = owner AND scope = 'user';
     -- A session that still lives takes its locks first.

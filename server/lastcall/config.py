@@ -81,7 +81,9 @@ class Settings:
         None, "Id of this server at that provider; a client secret comes from LASTCALL_OIDC_CLIENT_SECRET only."
     )
     oidc_scopes: str = setting("openid email", "Scopes that are asked for, separated by spaces; openid is one of them.")
-    oidc_user_claim: str = setting("sub", "Claim of the ID token that is the user's id; email must be a verified one.")
+    oidc_user_claim: str = setting(
+        "sub", "Claim that is the user's id: of the ID token, or else of the user info; email must be a verified one."
+    )
     oidc_email_domain: tuple[str, ...] = setting(
         (), "Domain of verified e-mail addresses that may sign in; default all users of the provider; may be repeated."
     )

@@ -31,6 +31,24 @@ print("<b>hi</b>")
 
 [a link](https://example.org/x) and https://example.org/bare"""
 
+# Every kind of token that code is coloured with.
+CODE = """here
+```python
+@cached
+def total(count: int = 12) -> Total:  # a comment
+    return "text" if True else None
+```
+
+```diff
+@@ -1 +1 @@
+-before
++after
+```
+
+```
+no language
+```"""
+
 
 class Visitors:
     """Opens the page as new visitors' browsers would. `errors`: what the pages reported as errors."""

@@ -24,9 +24,9 @@ class FakeCredentials(FakeTables):
         self.credentials[credential.credential_id] = CredentialRecord(credential=credential, secret_hash=secret_hash)
 
     def revoke(self, credential_id: UUID) -> None:
-        """Does what `lastcall keys revoke` does: revokes a key's secrets too, and closes the sessions of both."""
+        """Does what `lastcall keys revoke` does: revokes what was made with it too, and closes the sessions of all."""
         for key, record in self.credentials.items():
-            if credential_id in (key, record.credential.key_id) and not record.revoked:
+            if credential_id in (key, record.credential.key_id, record.link_id) and not record.revoked:
                 record.revoked = True
                 self._close_sessions_of(key)
 
@@ -39,6 +39,10 @@ class FakeCredentials(FakeTables):
         return any(record.credential.scope in ("service", "user", "admin") for record in self.credentials.values())
 
     def _find_credential(self, secret_hash: bytes) -> Credential | None:
+        found = self._valid(secret_hash)
+        return None if found is None or found.form == "link" else found
+
+    def _valid(self, secret_hash: bytes) -> Credential | None:
         record = next((each for each in self.credentials.values() if each.secret_hash == secret_hash), None)
         valid = record is not None and not record.revoked and record.expires_at > trio.current_time()
         if record is None or not valid:
@@ -71,18 +75,19 @@ class FakeCredentials(FakeTables):
     def _trade_secret(
         self, secret_hash: bytes, cookie_id: UUID, cookie_hash: bytes, link_seconds: float
     ) -> SignIn | None:
-        found = self._find_credential(secret_hash)
+        found = self._valid(secret_hash)
         if found is None or found.scope != Scope.CLIENT or found.seconds_left is None:
             return None
-        is_link = found.form == "link"
-        if not is_link and (found.form != "bearer" or found.key_id is None):
+        is_link, traded = found.form == "link", self.credentials[found.credential_id]
+        if traded.used if is_link else (found.form != "bearer" or found.key_id is None):
             return None
-        self.credentials[found.credential_id].revoked = is_link
+        traded.used = is_link
         seconds = link_seconds if is_link else found.seconds_left
         self.credentials[cookie_id] = CredentialRecord(
             credential=replace(found, credential_id=cookie_id, form="cookie"),
             secret_hash=cookie_hash,
             expires_at=trio.current_time() + seconds,
+            link_id=found.credential_id,
         )
         return SignIn(user_id=found.user_id, seconds=seconds)
 

@@ -63,12 +63,14 @@ class SessionRecord:
 
 @dataclass(slots=True, kw_only=True)
 class CredentialRecord:
-    """A row of `api_keys` or `client_secrets`."""
+    """A row of `api_keys` or `client_secrets`. used: of a link. link_id: of a cookie, what it was traded for."""
 
     credential: Credential
     secret_hash: bytes
     expires_at: float = float("inf")
     revoked: bool = False
+    used: bool = False
+    link_id: UUID | None = None
 
 
 @dataclass(slots=True, kw_only=True)

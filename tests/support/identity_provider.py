@@ -46,13 +46,18 @@ class SigningKey:
 class IdentityProvider:
     """The provider. What a test changes, the next request sees.
 
-    url: its issuer. user: who is signed in there. change: applied to the claims of a token before it is signed.
-    encode: signs them. discovery: overrides members of that document. refuse: the error with which it sends browsers
+    url: its issuer. user: who is signed in there. info: what only the user info says of them, besides `sub`; None: it
+    has none. signs_out: whether it offers that. signed_out: the requests for it.
+    change: applied to the claims of a token before it is signed. encode: signs them.
+    discovery: overrides members of that document. refuse: the error with which it sends browsers
     back. broken: paths that are answered with HTTP 500. asked: the paths of all requests.
     """
 
     url: str
     user: Claims = field(default_factory=lambda: {"sub": "ada", "email": "ada@example.org", "email_verified": True})
+    info: Claims | None = None
+    signs_out: bool = False
+    signed_out: list[dict[str, str]] = field(default_factory=list)
     key: SigningKey = field(default_factory=SigningKey)
     change: Callable[[Claims], Claims] = lambda claims: claims
     encode: Callable[[Claims, SigningKey], str] = encode_id_token
@@ -61,6 +66,7 @@ class IdentityProvider:
     broken: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
     grants: dict[str, dict[str, str]] = field(default_factory=dict)
+    access_token: str = ""
 
     def authorize(self, query: dict[str, str]) -> str:
         """Where the browser is sent back to."""
@@ -89,7 +95,22 @@ class IdentityProvider:
         now = int(time.time())
         claims = {"iss": self.url, "aud": CLIENT_ID, "iat": now, "exp": now + LIFETIME_SECONDS, "nonce": grant["nonce"]}
         token = self.encode(self.change(claims | self.user), self.key)
-        return 200, {"access_token": "unused", "token_type": "Bearer", "id_token": token}
+        self.access_token = secrets.token_urlsafe(16)
+        return 200, {"access_token": self.access_token, "token_type": "Bearer", "id_token": token}
+
+    def user_info(self, authorization: str) -> tuple[int, Any]:
+        if self.info is None or authorization != f"Bearer {self.access_token}":
+            return 401, {"error": "invalid_token"}
+        return 200, {"sub": self.user["sub"], **self.info}
+
+    def end_session(self, query: dict[str, str]) -> str:
+        """Where the browser is sent back to. Of a token that was given to this client, also an expired one counts."""
+        jwt.decode(
+            query["id_token_hint"], self.key.private.public_key(), ["RS256"], audience=query["client_id"],
+            issuer=self.url, options={"verify_exp": False},
+        )  # fmt: skip
+        self.signed_out.append(query)
+        return f"{query['post_logout_redirect_uri']}?{urlencode({'state': query['state']})}"
 
     def _is_client(self, form: dict[str, str], authorization: str) -> bool:
         if authorization:
@@ -104,10 +125,12 @@ class IdentityProvider:
             "authorization_endpoint": f"{self.url}/authorize",
             "token_endpoint": f"{self.url}/token",
             "jwks_uri": f"{self.url}/keys",
+            **({"userinfo_endpoint": f"{self.url}/userinfo"} if self.info is not None else {}),
+            **({"end_session_endpoint": f"{self.url}/end?tenant=1"} if self.signs_out else {}),
             **self.discovery,
         }
 
-    def get(self, path: str, query: dict[str, str]) -> tuple[int, Any]:
+    def get(self, path: str, query: dict[str, str], authorization: str) -> tuple[int, Any]:
         """A status, and a document or the text of a page."""
         if path == "/.well-known/openid-configuration":
             return 200, self.document()
@@ -116,6 +139,11 @@ class IdentityProvider:
         if path == "/authorize":
             back = self.authorize(query).replace("&", "&amp;")
             return 200, f'<!doctype html><title>Provider</title><a href="{back}">Continue as {self.user["sub"]}</a>'
+        if path == "/userinfo":
+            return self.user_info(authorization)
+        if path == "/end":
+            back = self.end_session(query).replace("&", "&amp;")
+            return 200, f'<!doctype html><title>Provider</title><a href="{back}">Signed out; back</a>'
         return 404, {}
 
 
@@ -127,11 +155,15 @@ def open_identity_provider() -> Iterator[IdentityProvider]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
-            self._answer(parts.path, lambda: provider.get(parts.path, _flat(parts.query)))
+            self._answer(parts.path, lambda: provider.get(parts.path, _flat(parts.query), self._authorization))
 
         def do_POST(self) -> None:
             form = _flat(self.rfile.read(int(self.headers["content-length"])).decode())
-            self._answer(self.path, lambda: provider.token(form, self.headers.get("authorization", "")))
+            self._answer(self.path, lambda: provider.token(form, self._authorization))
+
+        @property
+        def _authorization(self) -> str:
+            return self.headers.get("authorization", "")
 
         def _answer(self, path: str, answer: Callable[[], tuple[int, Any]]) -> None:
             provider.asked.append(path)

@@ -60,6 +60,10 @@ def test_a_memory_is_forgotten_by_its_own_user_only(ask: Lastcall, sql: Callable
     assert ask("memories", "forget", "josé", memory_id).code == 2
     assert json.loads(ask("memories", "forget", "ben", other, "--json").out) == {"forgotten": int(other)}
     assert "ID" in ask("memories", "forget", "ben", "tea").err
+    assert sql("SELECT via, details ->> 'memory' FROM audit_log WHERE action = 'memory.forget' ORDER BY audit_id") == [
+        f"command|{memory_id}",
+        f"command|{other}",
+    ]
 
 
 def test_a_user_is_exported_as_lines_of_json(ask: Lastcall, sql: Callable[[str], list[str]]) -> None:

@@ -59,9 +59,16 @@ FAILED = (
     "UPDATE conversation_sessions SET memory_status = 'failed', memory_error = 'no answer', memory_attempts = 8"
     " WHERE session_id = (SELECT session_id FROM conversation_sessions WHERE user_id = '{}' AND NOT is_active LIMIT 1)"
 )
+REMEMBERED = "INSERT INTO user_memories (user_id, kind, content) VALUES ('{}', 'note', 'has a cat')"
 ENDED_BY_HAND = (
     "WITH begun AS (INSERT INTO conversation_sessions (user_id) VALUES ('{}') RETURNING session_id) SELECT FROM begun"
 )
+CLOSED = "UPDATE conversation_sessions SET is_active = false WHERE user_id = '{}'"
+ADD_WEBHOOK = """async () => {
+    const body = JSON.stringify({ url: "https://hooks.example/" });
+    const headers = { "content-type": "application/json" };
+    return (await fetch("/v1/admin/webhooks", { method: "POST", headers, body })).status;
+}"""
 GIVEN_UP = """
 BEGIN;
 UPDATE conversation_sessions SET is_active = false WHERE is_active;
@@ -224,7 +231,7 @@ def test_what_answers_took_is_charted_summed_up_and_told_of_each(open_page: Visi
         psql(url, ENDED.format("figures"), ANSWERED.format("figures"))
         page = console(open_page, server, "answers")
         expect(page.locator("canvas")).to_have_count(4)
-        expect(page.get_by_text("failed · 40")).to_be_visible()
+        expect(page.get_by_text("failed · 40").locator(".swatch")).to_have_attribute("data-colour", "3")
         expect(page.get_by_text("cached · ")).to_be_visible()
         button(page, "Day").click()
         expect(page.get_by_role("cell", name="of-figures")).to_have_count(0)
@@ -247,6 +254,7 @@ def test_the_first_key_is_for_who_makes_it_and_a_reader_changes_nothing(open_pag
         expect(page.locator(".new-key code")).to_contain_text("sk-")
         expect(page.get_by_role("row").filter(has_text="olga")).to_contain_text("admin")
         psql(url, KEY.format("rita", "reader", "r"), ENDED.format("reader"), FAILED.format("of-reader"))
+        psql(url, REMEMBERED.format("of-reader"))
         reader = console(open_page, server)
         reader.get_by_label("Key", exact=True).fill("sk-" + "r" * 43)
         assert violations(reader) == []
@@ -258,6 +266,8 @@ def test_the_first_key_is_for_who_makes_it_and_a_reader_changes_nothing(open_pag
             expect(reader.get_by_role("button", name="Retry")).to_have_count(0)
             expect(reader.get_by_role("button", name="Revoke…")).to_have_count(0)
             expect(reader.get_by_role("button", name="Erase…")).to_have_count(0)
+            expect(reader.get_by_role("button", name="Forget…")).to_have_count(0)
+        expect(reader.get_by_role("cell", name="has a cat")).to_be_visible()
         page.get_by_role("row").filter(has_text="rita").get_by_role("button", name="Revoke…").click()
         button(page, "Revoke").click()
         expect(reader.get_by_label("Key", exact=True)).to_be_focused()
@@ -271,6 +281,33 @@ def test_failed_memory_is_retried(open_page: Visitors, database_url: str) -> Non
         button(page, "Retry").click()
         expect(page.get_by_role("status").filter(has_text="Retried: 1")).to_be_visible()
         expect(button(page, "Retry")).to_have_count(0)
+
+
+def test_one_memory_is_forgotten_with_its_source_in_view(open_page: Visitors, database_url: str) -> None:
+    with new_database(database_url) as url, run_server("--database-url", url, "--agent", "echo") as server:
+        talking = open_page(server.url, "told")
+        for text in ("My name is Tilda.", "I live in Berlin."):
+            say(talking, text)
+            expect(said(talking).last).to_have_text(f"You said: {text}")
+        session = psql(url, SESSION.format("told"))
+        talking.close()
+        page = console(open_page, server, "users/told")
+        row = page.get_by_role("region", name="Memories").get_by_role("row").filter(has_text="Berlin")
+        expect(row.locator("q")).to_have_text("I live in Berlin.")
+        assert violations(page) == []
+        row.get_by_role("button", name="Forget…").click()
+        expect(page.get_by_role("dialog")).to_contain_text("not learned again")
+        page.get_by_role("dialog").get_by_role("button", name="Forget", exact=True).click()
+        expect(row).to_have_count(0)
+        page.get_by_role("region", name="Memories").get_by_role("link").click()
+        expect(page).to_have_url(f"{server.url}/console#/session/{session}")
+        expect(page.locator(".made li")).to_have_count(1)
+        button(page, "Forget…").click()
+        page.get_by_role("dialog").get_by_role("button", name="Forget", exact=True).click()
+        expect(page.locator(".made li")).to_have_count(0)
+        assert psql(url, "SELECT count(*) FROM user_memories") == "0"
+        page.get_by_role("link", name="Audit log").click()
+        expect(page.get_by_role("row").filter(has_text="erased a memory")).to_have_count(2)
 
 
 def test_a_user_is_erased_only_once_their_name_is_typed(open_page: Visitors, database_url: str) -> None:
@@ -343,21 +380,32 @@ LOOKS: dict[str, dict[str, object]] = {
 }
 SCREENS = ("now", "endings", "answers", "servers", "memory", "keys", "users", "webhooks", "audit")
 
+# What is waited for on some screens: in which table, and what is in the row.
+ROWS = {
+    "webhooks": (("Webhooks", "https://hooks.example/"), ("Deliveries", "of-hook")),
+    "users/of-axe": (("Memories", "has a cat"),),
+    "answers": (("Usage", "of-axe"),),
+}
+
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_every_screen_keeps_the_rules_of_accessibility(open_page: Visitors, database_url: str, look: str) -> None:
     with new_database(database_url) as url, run_server("--database-url", url, "--agent", "echo") as server:
-        psql(url, ENDED.format("axe"), ANSWERED.format("axe"), FAILED.format("of-axe"))
+        psql(url, ENDED.format("axe"), ANSWERED.format("axe"), FAILED.format("of-axe"), REMEMBERED.format("of-axe"))
         talking = open_page(server.url, "talking")
         say(talking, "hello")
         expect_conversation(talking, "hello", "You said: hello")
         session = psql(url, SESSION.format("talking"))
         page = console(open_page, server, **LOOKS[look])  # type: ignore[arg-type]
         expect_truth(page, "green")
+        assert page.evaluate(ADD_WEBHOOK) == 200
+        psql(url, ENDED_BY_HAND.format("of-hook"), CLOSED.format("of-hook"))
         found = {}
         for screen in (*SCREENS, f"session/{session}", "users/of-axe"):
             page.goto(f"{server.url}/console#/{screen}")
             expect(page.locator("#screen :is(tbody tr, canvas, .transcript li, .empty)").first).to_be_visible()
+            for region, text in ROWS.get(screen, ()):
+                expect(page.get_by_role("region", name=region).get_by_role("row").filter(has_text=text)).to_be_visible()
             found[screen] = violations(page)
             width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
             assert width[0] <= width[1], screen
@@ -393,6 +441,8 @@ def test_the_console_speaks_the_browsers_language(
     page = console(open_page, chat_server, locale=locale)
     expect(page.locator("#tabs a").first).to_have_text(title)
     expect_truth(page, "green")
+    if locale == "es-MX":  # numbers as in the country, not only as in the language
+        assert page.evaluate("import('/static/console-dom.js').then(({ number }) => number(12345))") == "12,345"
     for screen in SCREENS:
         page.goto(f"{chat_server.url}/console#/{screen}")
         expect(page.locator("#screen h2").first).to_be_visible()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ..support.chat_page import MARKDOWN, Visitors, button, expect_conversation, said, say
+from ..support.chat_page import CODE, MARKDOWN, Visitors, button, expect_conversation, said, say
 from ..support.databases import psql
 from ..support.processes import run_server
 
@@ -28,6 +28,66 @@ HOSTILE = """here
 </code></pre><script>window.hurt = 1</script>
 ```
 """
+KINDS = ["class", "cmnt", "bool", "deleted", "func", "insert", "kwd", "num", "str", "var"]
+# How many tokens a growing text shows of its only block of code: while that is open, closed, complete.
+GROWING = """async () => {
+    const { showMarkdown } = await import("/static/markdown.js");
+    await import("/static/code.js"); // from here on, colours need but a moment
+    const element = document.createElement("div");
+    document.body.append(element);
+    const moment = async () => { for (let turn = 0; turn < 5; turn += 1) await new Promise((go) => setTimeout(go)); };
+    const show = async (text, growing) => {
+        showMarkdown(element, text, { growing });
+        await moment();
+        return element.querySelectorAll("[data-token]").length;
+    };
+    const code = "```js\\nlet one = 1;\\n```";
+    const open = [await show(code.slice(0, 14), true), await show(code, true)];
+    const closed = await show(`${code}\\n\\nand [more]`, true);
+    const figure = element.firstChild;
+    const complete = await show(`${code}\\n\\nand [more]\\n\\n[more]: https://example.org/`, false);
+    const kept = element.firstChild === figure, links = element.querySelectorAll("a").length;
+    element.remove();
+    return { open, closed, complete, kept, links };
+}"""
+# The longest texts that are coloured, of what grammars tend to choke on; by language what changed, or took too long.
+CHOKE = """async ([atoms, chars, limit]) => {
+    const { grammars } = await import("/static/grammars.js");
+    const { tokenizer } = await import("/static/tokenizer.js");
+    const found = [];
+    for (const [name, rules] of grammars) for (const atom of atoms) {
+        const text = atom.repeat(Math.ceil(chars / atom.length)).slice(0, chars);
+        let shown = "";
+        const began = performance.now();
+        const { done } = tokenizer(text, rules, (part) => (shown += part)).next();
+        const took = performance.now() - began;
+        if (!done || shown !== text || took > limit) found.push([name, atom, done, took]);
+    }
+    return found;
+}"""
+ATOMS = [
+    "a",
+    " ",
+    "\n",
+    "'",
+    '"',
+    "`",
+    "/*",
+    "/ ",
+    "-",
+    "#\n",
+    "\\'",
+    '\\"',
+    "'a\\",
+    "a.",
+    "a-",
+    "$a",
+    "<!--",
+    "<a a",
+    "{",
+    "1",
+]
+ATOM_CHARS, ATOM_MS_MAX = 10_000, 1000.0
 ELEMENTS = ["h3", "strong", "em", "s", "ol", "ul", "blockquote", "table", "hr", "pre"]
 FORBIDDEN = "img, script, iframe, style, object, form, input"
 ENDLESS = "tests.support.endless_agent:EndlessAgent"
@@ -59,6 +119,53 @@ def test_markdown_is_shown_as_what_it_means(open_page: Visitors, chat_server: Se
     expect(page.locator("[data-role=assistant] .foot").get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == f"You said: {MARKDOWN}"
     assert said(page).first.inner_text() == MARKDOWN, "what the user wrote stays as it was written"
+
+
+def test_code_is_coloured_in_the_colours_of_its_language(open_page: Visitors, chat_server: ServerProcess) -> None:
+    page = open_page(chat_server.url, "page-code")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    say(page, "`inline` is not coloured")
+    expect_conversation(page, "`inline` is not coloured", "You said: inline is not coloured")
+    assert "grammars.js" not in asked
+    say(page, CODE)
+    answer = page.locator("[data-role=assistant] .said").last
+    expect(answer.locator("[data-token]").last).to_be_visible()
+    kinds = answer.locator("[data-token]").evaluate_all("all => all.map((each) => each.dataset.token)")
+    assert set(kinds) == set(KINDS)
+    expect(answer.locator("[data-token=cmnt]")).to_have_text("# a comment")
+    for text in answer.locator("pre").all_inner_texts():
+        assert f"\n{text}\n```" in CODE
+    colours = answer.locator("[data-token]").evaluate_all("all => all.map((each) => getComputedStyle(each).color)")
+    assert len(set(colours)) == 5
+    assert asked.count("grammars.js") == 1
+    expect(answer.locator("pre").last.locator("*")).to_have_count(1)  # no language: plain
+
+
+def test_code_is_coloured_once_it_is_complete_and_stays_as_it_is(
+    open_page: Visitors, chat_server: ServerProcess
+) -> None:
+    page = open_page(chat_server.url, "page-growing")
+    assert page.evaluate(GROWING) == {"open": [0, 0], "closed": 2, "complete": 2, "kept": True, "links": 1}
+
+
+def test_code_that_grammars_choke_on_is_coloured_without_a_pause(
+    open_page: Visitors, chat_server: ServerProcess
+) -> None:
+    assert open_page(chat_server.url).evaluate(CHOKE, [ATOMS, ATOM_CHARS, ATOM_MS_MAX]) == []
+
+
+def test_code_is_never_markup_and_long_code_stays_plain(open_page: Visitors, chat_server: ServerProcess) -> None:
+    page = open_page(chat_server.url, "page-code-hostile")
+    hostile = '<img src=x onerror="hurt=1"></code><script>window.hurt = 1</script>&lt;b&gt;'
+    say(page, f"here\n```html\n{hostile}\n```\n\n```__proto__\n1\n```\n\n```js\n{'1 ' * 5_001}\n```")
+    answer = page.locator("[data-role=assistant] .said")
+    expect(answer.locator("[data-token]").first).to_be_visible()
+    expect(answer.locator("pre").first).to_have_text(hostile)
+    expect(answer.locator(FORBIDDEN)).to_have_count(0)
+    expect(answer.locator("pre").nth(1).locator("[data-token]")).to_have_count(0)
+    expect(answer.locator("pre").nth(2).locator("[data-token]")).to_have_count(0)
+    assert page.evaluate("window.hurt") is None
 
 
 def test_hostile_answers_are_inert(open_page: Visitors, chat_server: ServerProcess) -> None:
@@ -138,11 +245,18 @@ def test_a_message_is_changed_and_what_came_after_it_is_replaced(
     for text in ("one", "tow", "three"):
         say(page, text)
         expect(said(page).last).to_have_text(f"You said: {text}")
-    button(page, "Edit").nth(1).click()
     box = page.get_by_label("Message", exact=True)
+    box.fill("half a dr")
+    button(page, "Edit").nth(1).click()
     expect(box).to_have_value("tow")
     page.keyboard.press("Escape")
     expect(page.locator("#editing")).to_be_hidden()
+    expect(box).to_have_value("half a dr")  # not the old words, which the next Enter would send again
+    button(page, "Edit").first.click()
+    button(page, "New conversation").click()
+    expect(box).to_have_value("half a dr")
+    page.go_back()
+    expect(said(page)).to_have_count(6)
     button(page, "Edit").nth(1).click()
     box.fill("two")
     box.press("Enter")

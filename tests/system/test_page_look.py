@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..support.axe import violations
-from ..support.chat_page import MARKDOWN, Visitors, button, expect_conversation, say
+from ..support.chat_page import CODE, MARKDOWN, Visitors, button, expect_conversation, say
 from ..support.databases import psql
 from ..support.processes import run_server
 
@@ -103,7 +103,11 @@ def test_every_state_keeps_the_rules_of_accessibility(
     expect(page.locator("[data-role=assistant] pre")).to_be_visible()
     expect(button(page, "Answer anew")).to_be_visible()
     found["answered"] = violations(page)
-    button(page, "Edit").click()
+    say(page, CODE)
+    expect(page.locator("[data-token=insert]")).to_be_visible()
+    expect(button(page, "Answer anew")).to_be_visible()
+    found["code"] = violations(page)
+    button(page, "Edit").last.click()
     found["editing"] = violations(page)
     page.keyboard.press("Escape")
     if look == "phone":

@@ -177,6 +177,27 @@ def test_one_signs_in_at_the_provider_and_out(
     assert page.context.cookies() == []
 
 
+def test_one_signs_out_at_the_provider_too_and_comes_back(open_page: Visitors, database_url: str) -> None:
+    with pytest.MonkeyPatch.context() as patch, open_identity_provider() as provider:
+        provider.signs_out = True
+        patch.setenv("LASTCALL_OIDC_CLIENT_SECRET", CLIENT_SECRET)
+        arguments = ["--oidc-issuer", provider.url, "--oidc-client-id", CLIENT_ID]
+        with run_server("--database-url", database_url, "--agent", "echo", *arguments) as server:
+            page = open_page.visit(server.url)
+            name = f"Sign in with {urlsplit(provider.url).netloc}"
+            button(page, name).click()
+            page.get_by_role("link", name="Continue as ada").click()
+            expect_signed_in(page, "ada")
+            assert {each["path"] for each in page.context.cookies()} == {"/", "/sign-in"}
+            button(page, "Sign out").click()
+            page.get_by_role("link", name="Signed out; back").click()
+            expect(button(page, name)).to_be_visible()
+            assert page.url == f"{server.url}/"
+            assert page.context.cookies() == []
+            [asked] = provider.signed_out
+            assert asked["post_logout_redirect_uri"] == f"{server.url}/sign-in/out"
+
+
 def test_a_provider_that_is_away_is_told_in_one_line(
     open_page: Visitors, server: ServerProcess, provider: IdentityProvider
 ) -> None:

@@ -9,6 +9,7 @@ from .origins import is_own_origin
 
 SIGN_IN = "lastcall"  # holds the secret of whoever is signed in
 ATTEMPT = "lastcall-attempt"  # holds what a sign-in at the identity provider needs on the way back
+ID_HINT = "lastcall-id-token"  # holds that by which the identity provider knows whom to sign out
 # Browsers keep such a cookie from plain HTTP, and from the pages of all other hosts, which could set one of this name.
 HOST_PREFIX = "__Host-"
 

@@ -66,7 +66,9 @@ def forget_memory(*, user: str, memory_id: int, as_json: bool, **database: Any) 
     """Erase memory ID of USER. It is not learned again from the same words."""
 
     async def question(store: reports.Rows) -> bool:
-        return await people.forget_memory(store, user, memory_id)
+        from ..store.operators.acts import forget_memory as forget
+
+        return await forget(store, memory_id, operator(), user=user)
 
     _require(ask(question, writes=True, **database), user, memory_id)
     if as_json:

@@ -126,6 +126,7 @@ EVENTS: Mapping[str, str] = {
     "figures_refused": "the database refused what an answer took; it is dropped",
     # signing in
     "provider_not_discovered": "the identity provider's description could not be read; the next sign-in tries again",
+    "sign_out_failed": "whoever signed out stays signed in at the identity provider, which cannot be reached",
     "sign_in_failed": "somebody could not sign in; `code` is what the page was told",
     # webhooks
     "webhook_endpoint_failing": "an endpoint does not take what it is sent; tries go on with pauses",

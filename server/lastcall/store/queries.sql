@@ -465,19 +465,22 @@ SELECT key_id AS credential_id, key_id, subject AS user_id, scope, NULL::uuid AS
 UNION ALL
 SELECT secret_id, key_id, user_id, 'client', conversation_id, session, extract(epoch FROM expires_at - now()), form, origin
   FROM client_secrets WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now()
-   AND created_at < now() + make_interval(secs => $2);
+   AND form <> 'link' AND created_at < now() + make_interval(secs => $2);
 
 -- name: create_client_secret
 -- allowed: its key is not revoked; FOR SHARE prevents a revocation meanwhile. held: the key's row is locked; waiting
 -- would keep a connection from others. expires_at NULL: not created, for one of these reasons or because the user has no
--- such conversation. Also deletes secrets that expired over a day ago, except those of active sessions, which a later
--- revocation must find.
+-- such conversation. Also deletes secrets that expired over a day ago, except those of active sessions and of cookies, which
+-- a later revocation must find.
 WITH parent AS MATERIALIZED (
     SELECT key_id FROM api_keys WHERE key_id = $2 AND revoked_at IS NULL FOR SHARE SKIP LOCKED
 ), swept AS (
     DELETE FROM client_secrets WHERE secret_id IN (
         SELECT secret_id FROM client_secrets c WHERE expires_at < now() - interval '1 day' AND NOT EXISTS (
                SELECT FROM conversation_sessions s WHERE s.credential_id = c.secret_id AND s.is_active)
+           AND NOT EXISTS (
+               SELECT FROM client_secrets k
+                WHERE k.link_id = c.secret_id AND k.revoked_at IS NULL AND k.expires_at > now())
          ORDER BY expires_at LIMIT 10 FOR UPDATE SKIP LOCKED)
 ), made AS (
     INSERT INTO client_secrets
@@ -501,17 +504,16 @@ WITH wanted AS MATERIALIZED (
     SELECT secret_id, key_id FROM client_secrets
      WHERE secret_hash = $1 AND revoked_at IS NULL AND expires_at > now()
        AND created_at < now() + make_interval(secs => $2)
-       AND (form = 'link' OR form = 'bearer' AND key_id IS NOT NULL)
+       AND (form = 'link' AND used_at IS NULL OR form = 'bearer' AND key_id IS NOT NULL)
 ), parent AS MATERIALIZED (
     SELECT key_id FROM api_keys WHERE key_id = (SELECT key_id FROM wanted) AND revoked_at IS NULL
        FOR SHARE SKIP LOCKED
 ), locked AS MATERIALIZED (
     SELECT c.* FROM client_secrets c WHERE secret_id = (SELECT secret_id FROM wanted) AND revoked_at IS NULL
-       AND (key_id IS NULL OR EXISTS (SELECT FROM parent))
+       AND (form <> 'link' OR used_at IS NULL) AND (key_id IS NULL OR EXISTS (SELECT FROM parent))
        FOR NO KEY UPDATE SKIP LOCKED
 ), used AS (
-    UPDATE client_secrets SET revoked_at = now()
-     WHERE secret_id = (SELECT secret_id FROM locked WHERE form = 'link')
+    UPDATE client_secrets SET used_at = now() WHERE secret_id = (SELECT secret_id FROM locked)
 ), made AS (
     INSERT INTO client_secrets
            (secret_id, key_id, user_id, conversation_id, session, secret_hash, expires_at, form, origin, link_id)

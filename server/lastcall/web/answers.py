@@ -155,7 +155,10 @@ class SignInAddress(Struct, kw_only=True):
 
 
 class SignedOut(Struct, kw_only=True):
+    """url: where the browser goes to sign out at the identity provider too; null: nowhere."""
+
     object: Literal["sign_in.ended"] = "sign_in.ended"
+    url: str | None
 
 
 def answer(body: Struct, *, status: int = 200) -> Response:

@@ -42,7 +42,7 @@ async def memories(request: Request) -> Response:
     """The user's memories, oldest first, each with its source."""
     user_id, store = (await principal_of(request)).user_id, services_of(request).store
     found = await store.known_memories(user_id, LISTED_MAX)
-    return answer(MemoryList(data=[_body(each) for each in reversed(found)]))
+    return answer(MemoryList(data=[memory_body(each) for each in reversed(found)]))
 
 
 async def explain_recall(request: Request) -> Response:
@@ -78,28 +78,29 @@ def _explained(each: ExplainedTurn) -> RecalledTurnBody:
 async def edit_memory(request: Request) -> Response:
     """Changes what one memory says: `{"content": "…"}`."""
     user_id, store = (await principal_of(request)).user_id, services_of(request).store
-    memory_id, content = _memory_id(request), _content(await request.body())
+    memory_id, content = memory_id_of(request), _content(await request.body())
     if not await store.edit_memory(user_id, memory_id, content, content_words(content)):
-        raise _not_found()
+        raise no_memory()
     found = await store.known_memories(user_id, 1, memory_id=memory_id)
     if not found:
-        raise _not_found()
-    return answer(_body(found[0]))
+        raise no_memory()
+    return answer(memory_body(found[0]))
 
 
 async def forget_memory(request: Request) -> Response:
     """Erases one memory. It is not learned again from the same words."""
     user_id, store = (await principal_of(request)).user_id, services_of(request).store
-    memory_id = _memory_id(request)
+    memory_id = memory_id_of(request)
     if not await store.forget_memory(user_id, memory_id):
-        raise _not_found()
+        raise no_memory()
     return answer(DeletedMemory(id=f"{_ID}{memory_id}"))
 
 
-def _memory_id(request: Request) -> int:
+def memory_id_of(request: Request) -> int:
+    """The memory that the path names. Raises `RequestRefused`."""
     text = request.path_params["memory_id"].removeprefix(_ID)
     if not (text.isascii() and text.isdecimal() and len(text) <= 18):
-        raise _not_found()
+        raise no_memory()
     return int(text)
 
 
@@ -116,11 +117,12 @@ def _content(body: bytes) -> str:
     return redacted(content)[:CONTENT_CHARS_MAX]
 
 
-def _not_found() -> RequestRefused:
-    return RequestRefused("memory_not_found", "The user has no such memory.")
+def no_memory() -> RequestRefused:
+    return RequestRefused("memory_not_found", "There is no such memory.")
 
 
-def _body(memory: StoredMemory) -> MemoryBody:
+def memory_body(memory: StoredMemory) -> MemoryBody:
+    """A memory as it is shown, without secrets."""
     session, conversation = memory.source_session_id, memory.conversation_id
     source = None
     if session is not None and conversation is not None:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from jwt.utils import base64url_encode
 from lastcall import logs
 from lastcall.auth import jwt as tokens
+from lastcall.auth import key_admin
 from lastcall.auth.provider import discovery, provider
 from lastcall.auth.provider.attempt import Attempt
 from lastcall.config import BadSettings, Settings
@@ -32,6 +33,7 @@ from tests.support.identity_provider import (
     encode_id_token,
     open_identity_provider,
 )
+from tests.support.operators import OPERATOR
 from tests.support.servers import open_server
 from tests.support.sign_in import Browser
 
@@ -321,6 +323,116 @@ async def test_only_verified_addresses_of_the_domains_sign_in(
         assert await Browser(server.url).sign_in_at(identity) == "/"
         identity.user = {"sub": "ada", "email": "ada@example.org", "email_verified": False}
         assert await Browser(server.url).sign_in_at(identity) == "/#sign-in=domain"
+
+
+async def test_claims_that_the_id_token_lacks_come_from_the_user_info(
+    postgres_store: PostgresStore, identity: IdentityProvider, settings: dict[str, Any]
+) -> None:
+    verified = {"email": "ada@example.org", "email_verified": True}
+    async with open_server(postgres_store, **settings, oidc_user_claim="email") as server:
+
+        async def sign_in(user: Claims, info: Claims | None) -> tuple[str, bool]:
+            """Where the way back leads, and whether the user info was asked."""
+            identity.user, identity.info, identity.asked = {"sub": "ada", **user}, info, []
+            return await Browser(server.url).sign_in_at(identity), "/userinfo" in identity.asked
+
+        assert await sign_in({}, verified) == ("/", True)
+        assert await sign_in(verified, {"email": "eve@example.org"}) == ("/", False), "the ID token says all"
+        assert await sign_in({"email": "eve@example.org"}, verified) == ("/", True)
+        for info in ({}, verified | {"email_verified": False}, {"email_verified": True}, verified | {"email": 1}):
+            assert await sign_in({"email": "eve@example.org"}, info) == ("/#sign-in=domain", True), info
+        assert await sign_in({}, verified | {"sub": "eve"}) == ("/#sign-in=refused", True)
+        identity.broken = {"/userinfo"}
+        assert await sign_in({}, verified) == ("/#sign-in=away", True)
+    rows = await postgres_store.select("SELECT DISTINCT user_id FROM client_secrets")
+    assert [row["user_id"] for row in rows] == ["ada@example.org"]
+
+
+async def test_user_info_is_asked_with_the_access_token_or_not_at_all(
+    postgres_store: PostgresStore, identity: IdentityProvider, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = identity.token
+    identity.info = {"nickname": "countess"}
+    async with open_server(postgres_store, **settings, oidc_user_claim="nickname") as server:
+        browser = Browser(server.url)
+        assert await browser.sign_in_at(identity) == "/"
+        assert await browser.user() == "countess"
+        for token in (None, "", "two\r\nlines", "x" * 16_385, ["a"]):
+
+            def answer(form: dict[str, str], authorization: str, token: object = token) -> tuple[int, Any]:
+                status, document = given(form, authorization)
+                return status, document | {"access_token": token}
+
+            monkeypatch.setattr(identity, "token", answer)
+            assert await Browser(server.url).sign_in_at(identity) == "/#sign-in=refused"
+        identity.discovery = {"userinfo_endpoint": "http://evil.example/userinfo"}
+    async with open_server(postgres_store, **settings, oidc_user_claim="nickname") as server:
+        assert await Browser(server.url).sign_in_at(identity) == "/#sign-in=refused", "none that can be used"
+
+
+# --- signing out there too
+
+
+async def test_whoever_signs_out_here_is_led_to_the_provider_and_back(
+    postgres_store: PostgresStore, identity: IdentityProvider, settings: dict[str, Any]
+) -> None:
+    identity.signs_out = True
+    async with open_server(postgres_store, **settings) as server:
+        browser = Browser(server.url)
+        await browser.sign_in_at(identity)
+        [line] = [each for each in browser.set_cookies if each.startswith("lastcall-id-token=")]
+        assert {"HttpOnly", "SameSite=strict", "Path=/sign-in", "Max-Age=604800"} <= set(line.split("; "))
+        answer = await browser.ask("DELETE", "/sign-in")
+        assert browser.cookies == {}
+        url = urlsplit(answer.json()["url"])
+        query = dict(parse_qsl(url.query))
+        assert f"{url.scheme}://{url.netloc}{url.path}" == f"{identity.url}/end"
+        assert query["post_logout_redirect_uri"] == f"{server.url}/sign-in/out"
+        assert (query["tenant"], query["client_id"], len(query["state"]) > 20) == ("1", CLIENT_ID, True)
+        assert await browser.back(identity.end_session(query)) == "/"
+        assert await browser.signed_in() is None
+        assert (await browser.ask("DELETE", "/sign-in")).json()["url"] is None, "nobody was signed in"
+
+
+async def test_a_token_that_no_cookie_holds_signs_out_without_a_hint(
+    postgres_store: PostgresStore, identity: IdentityProvider, settings: dict[str, Any]
+) -> None:
+    identity.signs_out, identity.user = True, {"sub": "ada", "groups": "x" * 4_000}
+    async with open_server(postgres_store, **settings) as server:
+        browser = Browser(server.url)
+        assert await browser.sign_in_at(identity) == "/"
+        assert all(len(line) < 4_096 for line in browser.set_cookies)
+        query = dict(parse_qsl(urlsplit((await browser.ask("DELETE", "/sign-in")).json()["url"]).query))
+        assert "id_token_hint" not in query
+        assert query["client_id"] == CLIENT_ID
+
+
+async def test_one_signs_out_here_though_the_provider_is_away(
+    postgres_store: PostgresStore, identity: IdentityProvider, settings: dict[str, Any]
+) -> None:
+    identity.signs_out = True
+    async with open_server(postgres_store, **settings) as server:
+        browser = Browser(server.url)
+        await browser.sign_in_at(identity)
+    async with open_server(postgres_store, **settings) as server:  # which has not asked the provider yet
+        browser.url, before = server.url, dict(browser.cookies)
+        identity.broken = {"/.well-known/openid-configuration"}
+        answer = await browser.ask("DELETE", "/sign-in")
+        assert (answer.status_code, answer.json()["url"], browser.cookies) == (200, None, {})
+        browser.cookies = before
+        assert await browser.signed_in() is None
+
+
+async def test_whoever_came_by_a_link_stays_signed_in_at_the_provider(
+    postgres_store: PostgresStore, identity: IdentityProvider, settings: dict[str, Any]
+) -> None:
+    identity.signs_out = True
+    async with open_server(postgres_store, **settings) as server:
+        browser = Browser(server.url)
+        await browser.sign_in_at(identity)
+        made = await key_admin.create_link(postgres_store, "bob", 60.0, OPERATOR)
+        assert (await browser.ask("POST", "/sign-in", json={"secret": made.secret})).json()["user"] == "bob"
+        assert (await browser.ask("DELETE", "/sign-in")).json()["url"] is None
 
 
 async def test_without_the_provider_its_cookies_are_worth_nothing(

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 import trio
 from lastcall.auth.identity import Scope
-from lastcall.store.credentials import Credential, SignIn
+from lastcall.store.credentials import Credential, Form, SignIn
 from lastcall.store.errors import CredentialRevoked, InvalidRow
 from lastcall.store.postgres import PostgresStore
 
@@ -152,6 +152,15 @@ async def test_a_link_is_traded_once_for_a_cookie_of_its_own_time(world: World) 
     assert await world.store.find_credential(OTHER_COOKIE) is None
     assert await world.store.sign_out(COOKIE)
     assert not await world.store.sign_out(COOKIE)
+    assert await world.store.find_credential(COOKIE) is None
+
+
+@pytest.mark.parametrize("form", ["link", "bearer"])
+async def test_a_cookie_goes_with_what_it_was_traded_for(world: World, form: Form) -> None:
+    secret = secret_of(await key_of(world), form=form)
+    await world.store.create_client_secret(secret)
+    assert await trade(world) is not None
+    await world.revoke(secret.secret_id)
     assert await world.store.find_credential(COOKIE) is None
 
 

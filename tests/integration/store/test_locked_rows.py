@@ -12,12 +12,14 @@ from uuid import uuid4
 
 import pytest
 import trio
+from lastcall.auth import key_admin
+from lastcall.store.credentials import ClientSecret
 from lastcall.store.errors import CredentialRevoked, InstanceGone, InstanceHeld, StoreError, StoreUnavailable
 from lastcall.store.operators.acts import retry_memories
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.batch import NONE, BulkClose, Closed, InstanceStop, Write
 from lastcall.store.queries import QUERIES
-from lastcall.store.records import EndReason, SessionStart, StoredItem
+from lastcall.store.records import CLOCK_STEP_SECONDS_MAX, EndReason, SessionStart, StoredItem
 
 from tests.support.instances import instance
 from tests.support.operators import OPERATOR
@@ -294,6 +296,97 @@ async def test_a_key_that_is_being_revoked_creates_no_client_secret(world: Postg
     with pytest.raises(CredentialRevoked):
         await world.store.create_client_secret(secret_of(key))
     assert await world.store.find_credential(OTHER_HASH) is None
+
+
+# How a cookie, or what it is traded for, is revoked in the instant of the trade.
+REVOCATIONS: dict[str, Callable[[PostgresWorld, ClientSecret], Awaitable[object]]] = {
+    "the link": lambda world, link: key_admin.revoke(world.store, link.secret_id, OPERATOR),
+    "the key": lambda world, link: key_admin.revoke(world.store, link.key_id or link.secret_id, OPERATOR),
+    "by hand": lambda world, _: world.sql("UPDATE client_secrets SET revoked_at = now()"),
+    "deleted by hand": lambda world, _: world.sql("DELETE FROM client_secrets"),
+    "the user signed out": lambda world, link: key_admin.sign_out(world.store, link.user_id, OPERATOR),
+    "the user erased": lambda world, link: world.store.fetch("erase_user", *OPERATOR.columns, link.user_id),
+}
+# Whoever is signed out keeps client secrets, by which a backend may sign them in again.
+TRADED = [(form, how) for form in ("link", "bearer") for how in REVOCATIONS if (form, how[-3:]) != ("bearer", "out")]
+COOKIE = b"c" * 32
+
+
+@pytest.fixture(params=["link", "bearer"])
+async def link(world: PostgresWorld, request: pytest.FixtureRequest) -> ClientSecret:
+    """What is traded for a cookie."""
+    made = secret_of(await key_of(world), form=request.param)
+    await world.store.create_client_secret(made)
+    return made
+
+
+def trade_values() -> tuple[object, ...]:
+    return OTHER_HASH, CLOCK_STEP_SECONDS_MAX, uuid4(), COOKIE, 90.0
+
+
+@pytest.mark.parametrize(("link", "how"), TRADED, indirect=["link"])
+async def test_a_link_that_is_revoked_while_it_is_traded_leaves_no_cookie(
+    world: PostgresWorld, link: ClientSecret, how: str
+) -> None:
+    """The revocation began before the cookie could be seen."""
+    async with trio.open_nursery() as nursery, transaction(world) as ask:
+        [row] = await ask(QUERIES["trade_secret"], *trade_values())
+        assert row["user_id"] == link.user_id
+        revocation = Waiter(world, nursery, partial(REVOCATIONS[how], world, link))
+        assert await revocation.waits()
+        await ask("COMMIT")
+    assert revocation.error is None
+    assert await world.store.find_credential(COOKIE) is None
+    if how in ("deleted by hand", "the user erased"):
+        assert await world.sql("SELECT FROM client_secrets WHERE revoked_at IS NULL") == []
+    if how == "the user erased":
+        assert await world.sql("SELECT FROM client_secrets") == []
+
+
+@pytest.mark.parametrize("statement", ["UPDATE client_secrets SET revoked_at = now()", "DELETE FROM client_secrets"])
+async def test_a_link_that_is_being_revoked_is_not_traded(
+    world: PostgresWorld, link: ClientSecret, statement: str
+) -> None:
+    found: list[object] = []
+
+    async def trade() -> None:
+        found.append(await world.store.trade_secret(OTHER_HASH, uuid4(), COOKIE, link_seconds=90.0))
+
+    async with trio.open_nursery() as nursery, transaction(world) as ask:
+        await ask(statement)
+        [row] = await world.sql(QUERIES["trade_secret"], *trade_values())
+        assert (row["held"], row["user_id"]) == (True, None), "it does not wait, and is asked again"
+        nursery.start_soon(trade)
+        await ask("COMMIT")
+    assert found == [None]
+    assert await world.store.find_credential(COOKIE) is None
+
+
+async def test_a_revocation_with_an_older_snapshot_overlooks_no_cookie(
+    world: PostgresWorld, link: ClientSecret
+) -> None:
+    async with transaction(world) as ask:
+        await ask("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await ask("SELECT FROM client_secrets")
+        assert await world.store.trade_secret(OTHER_HASH, uuid4(), COOKIE, link_seconds=90.0) is not None
+        with pytest.raises(StoreError):
+            await ask("UPDATE client_secrets SET revoked_at = now() WHERE secret_id = $1", link.secret_id)
+
+
+async def test_a_link_stays_as_long_as_its_cookie_so_that_it_can_be_revoked(
+    world: PostgresWorld, link: ClientSecret
+) -> None:
+    assert await world.store.trade_secret(OTHER_HASH, uuid4(), COOKIE, link_seconds=90.0) is not None
+    await world.sql("ALTER TABLE client_secrets DISABLE TRIGGER guard_credential")
+    try:
+        await world.sql("UPDATE client_secrets SET expires_at = now() - interval '2 days' WHERE link_id IS NULL")
+        await world.store.create_client_secret(replace(link, secret_id=uuid4(), secret_hash=b"n" * 32))
+        assert len(await world.sql("SELECT FROM client_secrets WHERE secret_id = $1", link.secret_id)) == 1
+        await world.sql("UPDATE client_secrets SET revoked_at = now() WHERE link_id IS NOT NULL")
+        await world.store.create_client_secret(replace(link, secret_id=uuid4(), secret_hash=b"m" * 32))
+        assert await world.sql("SELECT FROM client_secrets WHERE secret_id = $1", link.secret_id) == []
+    finally:
+        await world.sql("ALTER TABLE client_secrets ENABLE TRIGGER guard_credential")
 
 
 async def test_a_batch_that_took_longer_than_its_patience_stores_nothing(world: PostgresWorld) -> None:

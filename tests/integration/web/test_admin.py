@@ -139,6 +139,28 @@ async def test_a_session_is_shown_with_its_transcript_and_its_memories(world: Wo
     assert items["next"] is None
 
 
+async def test_a_memory_is_forgotten_for_good_and_the_audit_log_tells_by_whom(world: World) -> None:
+    session = await say(world, "ada", "My name is Ada. I live in Berlin.")
+    listed = (await ask(world, "GET", "memories?user_id=ada", "reader"))["data"]
+    assert {each["content"] for each in listed} == {"My name is Ada.", "I live in Berlin."}
+    home = next(each for each in listed if "Berlin" in each["content"])
+    assert (home["quote"], home["source"]["session_id"]) == ("I live in Berlin.", session)
+    path = f"/v1/admin/memories/{home['id']}"
+    assert (await world.ask("DELETE", path, "reader")).status_code == 403
+    assert (await ask(world, "DELETE", f"memories/{home['id']}"))["deleted"]
+    assert (await world.ask("DELETE", path, "admin")).status_code == 404, "it is gone"
+    left = (await ask(world, "GET", "memories?user_id=ada"))["data"]
+    assert [each["content"] for each in left] == ["My name is Ada."]
+    await say(world, "ada", "I live in Berlin.")
+    assert len((await ask(world, "GET", "memories?user_id=ada"))["data"]) == 1, "it is not learned again"
+    (line,) = await audit(world)
+    assert (line["actor"], line["action"], line["via"]) == ("olga", "memory.forget", "api")
+    assert line["details"] == {"memory": int(home["id"].removeprefix("mem_"))}
+    assert [each["id"] for each in (await ask(world, "GET", "audit?user_id=ada"))["data"]] == [line["id"]]
+    assert "Berlin" not in str(line)
+    assert "ada" not in line["target"]
+
+
 async def test_pages_hold_every_session_once_newest_first(world: World) -> None:
     await world.store.select(
         "INSERT INTO conversation_sessions (user_id, is_active, session_start, session_end) SELECT 'ada', false,"

@@ -163,6 +163,8 @@ HTTP: dict[tuple[str, str], dict[str, int]] = {
     ("POST", f"{SESSION}/close"): OPERATED | {"admin": 404},
     ("GET", "/v1/admin/memory"): OVERSEEN,
     ("POST", "/v1/admin/memory/retry"): OPERATED,
+    ("GET", "/v1/admin/memories"): OVERSEEN | {"admin": 400, READER: 400},  # as it stands here, it names nobody
+    ("DELETE", "/v1/admin/memories/{memory_id}"): OPERATED | {"admin": 404},
     ("GET", "/v1/admin/keys"): OVERSEEN,
     ("POST", "/v1/admin/keys"): OPERATED | {"admin": 400},  # as it stands here, it names nobody
     ("DELETE", "/v1/admin/keys/{key_id}"): OPERATED | {"admin": 404},
@@ -199,6 +201,7 @@ HTTP: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/sign-in/callback"): dict.fromkeys(
         EVERYBODY, 303
     ),  # back to the page, which tells that nothing came of it
+    ("GET", "/sign-in/out"): dict.fromkeys(EVERYBODY, 303),
     ("POST", "/sign-in"): dict.fromkeys(EVERYBODY, 403) | dict.fromkeys(BROWSERS, 400),
     ("POST", "/sign-in/provider"): dict.fromkeys(EVERYBODY, 403) | dict.fromkeys(BROWSERS, 404),
     ("DELETE", "/sign-in"): dict.fromkeys(EVERYBODY, 403) | dict.fromkeys(BROWSERS, 200),  # the last: it signs out

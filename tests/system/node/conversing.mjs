@@ -124,6 +124,16 @@ export class RawClient {
     }
   }
 
+  /** Waits until these messages were told, in this order, whoever made them. */
+  async heard(texts) {
+    const heard = [];
+    while (heard.length < texts.length) {
+      const { item } = await this.events.until('conversation.item.done');
+      if (this.items.get(item.id)?.[1] === texts[heard.length]) heard.push(this.items.get(item.id));
+    }
+    return heard;
+  }
+
   async history() {
     this.connection.send({ type: 'session.update', session: { type: 'realtime' } });
     await this.events.until('session.updated');

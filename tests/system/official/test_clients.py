@@ -151,6 +151,24 @@ def test_a_conversation_is_resumed_with_its_history(talk: Talk) -> None:
     assert talk.do("history") == [*told, ["user", "after"], ["assistant", "You said: after"]]
 
 
+def test_two_tabs_of_one_conversation_are_told_of_each_others_items(
+    find_client: Callable[[str], Client], servers: Servers
+) -> None:
+    """The openai package's two clients for Node."""
+    one, other = find_client("openai-node-ws"), find_client("openai-node-websocket")
+    url, user = servers.urls["https"], {"user": "two-tabs"}
+    conversation = one.do("open", url, servers.key, user)
+    assert other.do("open", url, servers.key, {**user, "conversation": conversation}) == conversation
+    assert other.do("history") == []  # its first event: from now on it is told of items
+    for speaker, listener, text in ((one, other, "said in one"), (other, one, "said in the other")):
+        assert speaker.do("turn", text)["status"] == "completed"
+        answer = f"You said: {text}"
+        assert listener.do("heard", [text, answer]) == [["user", text], ["assistant", answer]]
+    assert one.do("history") == other.do("history")
+    for each in (one, other):
+        each.do("close")
+
+
 @pytest.fixture(scope="module")
 def restarted(find_client: Callable[[str], Client], servers: Servers) -> dict[str, Any]:
     """What became of every client whose server was stopped with SIGTERM and replaced by another."""

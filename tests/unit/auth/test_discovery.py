@@ -27,7 +27,7 @@ class OneDocument(Documents):
         self.away = False
         self.asked: list[str] = []
 
-    async def get(self, url: str) -> Any:
+    async def get(self, url: str, token: str | None = None) -> Any:
         self.asked.append(url)
         if self.away:
             raise SignInFailed("away", "as the test wants it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -23,14 +24,19 @@ def test_vendored_files_are_those_of_the_list() -> None:
 def test_every_vendored_file_has_a_version_a_hash_and_a_licence() -> None:
     assert LISTED
     for each in LISTED:
-        assert each["version"] in (WEB / each["file"]).read_text()[:200]
+        assert re.fullmatch(r"\d+\.\d+\.\d+", each["version"])
         assert each["integrity"].startswith("sha512-")
-        assert each["licence"] in ("MIT", "BSD-3-Clause", "ISC")
-        assert "Permission" in (WEB / each["licence_file"]).read_text()
+        assert each["licence"] in ("MIT", "BSD-3-Clause", "ISC", "CC0-1.0")
+        terms = "CC0 1.0 Universal" if each["licence"] == "CC0-1.0" else "Permission is hereby granted"
+        assert terms in (WEB / each["licence_file"]).read_text()
+        assert each["files"]
+        for file in each["files"]:
+            named = re.search(r"@license|\d+\.\d+\.\d+", (WEB / file["file"]).read_text()[:200])
+            assert named is None or each["version"] in named.string
 
 
 def test_files_that_are_minified_are_listed() -> None:
-    listed = {Path(each["file"]).name for each in LISTED}
+    listed = {Path(file["file"]).name for each in LISTED for file in each["files"]}
     longest = {path.name: max(map(len, path.read_text().splitlines())) for path in STATIC.glob("*.js")}
     assert {name for name, length in longest.items() if length > 500} <= listed
 

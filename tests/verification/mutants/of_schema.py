@@ -150,6 +150,14 @@ KEYS = (
         test=f"{CREDENTIALS}::test_a_client_secret_goes_with_its_key",
     ),
     mutant(
+        "a cookie outlives the link that it was traded for",
+        SCHEMA_SQL,
+        "SET revoked_at = now() WHERE link_id = credential AND revoked_at IS NULL;",
+        "SET revoked_at = now() WHERE secret_id = credential AND revoked_at IS NULL;",
+        CONTAINED,
+        test=f"{LOCKED_ROWS}::test_a_link_that_is_revoked_while_it_is_traded_leaves_no_cookie",
+    ),
+    mutant(
         "a session may begin with a key while it is revoked",
         SCHEMA_SQL,
         "WHERE key_id = ANY (credentials) AND revoked_at IS NULL FOR SHARE SKIP LOCKED",

@@ -13,6 +13,7 @@ from ..origins import origin_of
 
 ATTEMPT_SECONDS = 600  # for a person to sign in at the provider
 CALLBACK_PATH = "/sign-in/callback"
+SIGNED_OUT_PATH = "/sign-in/out"
 PATH_DEFAULT = "/"
 
 _SECRET_BYTES = 32

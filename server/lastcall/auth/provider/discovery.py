@@ -28,6 +28,7 @@ class ProviderFacts:
 
     secret_in_form: whether the client's secret is sent in the form, and not by HTTP Basic.
     names_itself: whether each answer by way of the browser names the issuer (RFC 9207).
+    userinfo_endpoint, end_session_endpoint: None where it has none that can be used.
     """
 
     authorization_endpoint: str
@@ -36,6 +37,8 @@ class ProviderFacts:
     keys: ProviderKeys
     secret_in_form: bool
     names_itself: bool
+    userinfo_endpoint: str | None = None
+    end_session_endpoint: str | None = None
 
 
 class Discovery:
@@ -88,6 +91,8 @@ class Discovery:
             keys=self._known.keys if self._known and self._known.keys_url == keys_url else ProviderKeys(keys_url),
             secret_in_form=isinstance(methods, list) and "client_secret_basic" not in methods,
             names_itself=document.get("authorization_response_iss_parameter_supported") is True,
+            userinfo_endpoint=_optional_endpoint(document, "userinfo_endpoint"),
+            end_session_endpoint=_optional_endpoint(document, "end_session_endpoint"),
         )
 
 
@@ -96,3 +101,8 @@ def _endpoint(document: Mapping[str, Any], name: str) -> str:
     if not isinstance(url, str) or not is_safe_url(url):
         raise SignInFailed("away", f"its {name} is no https:// URL")
     return url
+
+
+def _optional_endpoint(document: Mapping[str, Any], name: str) -> str | None:
+    url = document.get(name)
+    return url if isinstance(url, str) and is_safe_url(url) else None

@@ -24,9 +24,10 @@ class Documents:
     def __init__(self) -> None:
         self._tls: ssl.SSLContext | None = None
 
-    async def get(self, url: str) -> Any:
-        """The document at a URL. Raises `SignInFailed`."""
-        status, document = await self._ask("GET", url)
+    async def get(self, url: str, token: str | None = None) -> Any:
+        """The document at a URL. token: by which it is asked for. Raises `SignInFailed`."""
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        status, document = await self._ask("GET", url, headers=headers)
         if status != httpx2.codes.OK:
             raise SignInFailed("away", f"{url} was answered with HTTP {status}")
         return document
@@ -48,14 +49,16 @@ class Documents:
                 raise SignInFailed("away", f"{url} was not answered with JSON") from error
         raise SignInFailed("away", f"{url} was not answered within {ANSWER_SECONDS:g} s")
 
-    async def _answer(self, method: str, url: str, **rest: Any) -> tuple[int, Any]:
+    async def _answer(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, **rest: Any
+    ) -> tuple[int, Any]:
         if self._tls is None:  # it reads all authorities, which takes tens of milliseconds
             self._tls = await trio.to_thread.run_sync(httpx2.create_ssl_context, abandon_on_cancel=True)
         is_near = is_loopback(urlsplit(url).hostname or "")  # a proxy would connect to its own loopback
-        headers = {"accept": "application/json", "accept-encoding": "identity"}
+        sent = {"accept": "application/json", "accept-encoding": "identity", **(headers or {})}
         async with (
             httpx2.AsyncClient(verify=self._tls, timeout=ANSWER_SECONDS, trust_env=not is_near) as client,
-            client.stream(method, url, headers=headers, **rest) as response,
+            client.stream(method, url, headers=sent, **rest) as response,
         ):
             body = bytearray()
             async for piece in response.aiter_raw():

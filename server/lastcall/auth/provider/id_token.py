@@ -1,9 +1,10 @@
-"""Verifies ID tokens, and reads from them who has signed in."""
+"""Verifies ID tokens, and reads from their claims who has signed in."""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,10 @@ from .failures import SignInFailed
 
 TOKEN_CHARS_MAX = 65_536
 EMAIL = "email"
+EMAIL_CLAIMS = frozenset({EMAIL, "email_verified"})  # one is worth nothing without the other
+
+
+Claims = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +29,16 @@ class IdTokenRules:
     issuer: str
     client_id: str
     user_claim: str
-    domains: Collection[str] = ()
+    domains: AbstractSet[str] = frozenset()
+
+    @property
+    def claims(self) -> AbstractSet[str]:
+        """The claims that tell who has signed in, and whether they may."""
+        return {self.user_claim} | (EMAIL_CLAIMS if self.domains or self.user_claim == EMAIL else frozenset())
 
 
-async def read_id_token(token: object, nonce: str, keys: ProviderKeys, rules: IdTokenRules) -> str:
-    """The user whom an ID token names, in the one form of names.
+async def read_id_token(token: object, nonce: str, keys: ProviderKeys, rules: IdTokenRules) -> Claims:
+    """The claims of an ID token.
 
     Args:
         token: As the token endpoint gave it.
@@ -37,7 +47,7 @@ async def read_id_token(token: object, nonce: str, keys: ProviderKeys, rules: Id
         rules: For this server.
 
     Raises:
-        SignInFailed: It is not valid, or names nobody who may sign in.
+        SignInFailed: It is not valid.
     """
     if not isinstance(token, str) or len(token) > TOKEN_CHARS_MAX:
         raise SignInFailed("refused", "the provider gave no ID token")
@@ -49,17 +59,31 @@ async def read_id_token(token: object, nonce: str, keys: ProviderKeys, rules: Id
         raise SignInFailed("refused", f"the ID token is not valid: {error}") from error
     if not _equal(claims.get("nonce"), nonce):
         raise SignInFailed("refused", "the ID token was made for another attempt: its nonce is another one")
-    return _user(claims, rules)
+    return claims
 
 
-async def _claims(token: str, keys: ProviderKeys, rules: IdTokenRules) -> Mapping[str, Any]:
+def with_user_info(claims: Claims, info: object, rules: IdTokenRules) -> Claims:
+    """The claims of an ID token, completed by what the provider's user info says of the same person.
+
+    Raises:
+        SignInFailed: It is of somebody else, or no JSON object.
+    """
+    if not isinstance(info, dict) or info.get("sub") != claims["sub"]:
+        raise SignInFailed("refused", "the user info is not of whoever the ID token is of: its sub is another one")
+    missing = set(rules.claims - claims.keys())
+    if missing & EMAIL_CLAIMS:  # the address of one with the confirmation of the other would confirm any
+        missing |= EMAIL_CLAIMS
+    return {**claims, **{name: info.get(name) for name in missing}}
+
+
+async def _claims(token: str, keys: ProviderKeys, rules: IdTokenRules) -> Claims:
     header = jwt.get_unverified_header(token)
     if str(header.get("typ") or "JWT").lower().removeprefix("application/") != "jwt":
         raise InvalidToken("it is a token for another purpose")
     key_id = header.get("kid")
     # The key decides about the algorithms, so that neither `none` nor one with a shared secret is among them.
     key = await keys.find(key_id if isinstance(key_id, str) else None)
-    claims: Mapping[str, Any] = jwt.decode(
+    claims: Claims = jwt.decode(
         token,
         key.key,
         algorithms=list(key.algorithms),
@@ -75,22 +99,23 @@ async def _claims(token: str, keys: ProviderKeys, rules: IdTokenRules) -> Mappin
     return claims
 
 
-def _user(claims: Mapping[str, Any], rules: IdTokenRules) -> str:
+def user_of_claims(claims: Claims, rules: IdTokenRules) -> str:
+    """Who has signed in, in the one form of names. Raises `SignInFailed` where that is nobody who may."""
     if rules.domains or rules.user_claim == EMAIL:
         _check_email(claims, rules.domains)
     value = claims.get(rules.user_claim)
     if not isinstance(value, str):
-        raise SignInFailed("refused", f"the ID token has no text in its claim {rules.user_claim} (--oidc-user-claim)")
+        raise SignInFailed("refused", f"the provider says no text in the claim {rules.user_claim} (--oidc-user-claim)")
     try:
         return canonical_user(value)
     except ValueError as error:
         raise SignInFailed("refused", f"the claim {rules.user_claim} cannot be a user id: {error}") from error
 
 
-def _check_email(claims: Mapping[str, Any], domains: Collection[str]) -> None:
+def _check_email(claims: Claims, domains: AbstractSet[str]) -> None:
     address, verified = claims.get(EMAIL), claims.get("email_verified")
     if not isinstance(address, str) or not (verified is True or verified == "true"):  # some providers write text
-        raise SignInFailed("domain", "the ID token has no verified e-mail address")
+        raise SignInFailed("domain", "the provider names no verified e-mail address")
     if domains and address.rpartition("@")[2].strip().lower() not in domains:
         raise SignInFailed("domain", "the domain of the e-mail address is none of --oidc-email-domain")
 

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
+import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from urllib.parse import quote, urlencode, urlsplit
 
 import trio
 
 from ...config import BadSettings, Settings
 from ..origins import is_safe_url
-from .attempt import Attempt
+from .attempt import SIGNED_OUT_PATH, Attempt
 from .discovery import Discovery, ProviderFacts
 from .documents import Documents
 from .failures import SignInFailed
-from .id_token import IdTokenRules, read_id_token
+from .id_token import IdTokenRules, read_id_token, user_of_claims, with_user_info
 
 CLIENT_SECRET_VARIABLE = "LASTCALL_OIDC_CLIENT_SECRET"  # noqa: S105 - a name
 EXCHANGES_MAX = 32  # sign-ins that ask the provider at the same time
 CODE_CHARS_MAX = 4_096
 DETAIL_CHARS_MAX = 200  # of what the provider says, in the log
+
+_BEARER = re.compile(r"[\x21-\x7e]{1,16384}")  # what a header can hold
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """Who has signed in. id_token: by which the provider knows whom to sign out; None: it signs nobody out."""
+
+    user: str
+    id_token: str | None = field(repr=False)
 
 
 class IdentityProvider:
@@ -52,7 +65,7 @@ class IdentityProvider:
     async def authorization_url(self, attempt: Attempt) -> str:
         """Where the browser goes to sign in. Raises `SignInFailed`."""
         endpoint = (await self._discovery.facts()).authorization_endpoint
-        query = urlencode({
+        query = {
             "response_type": "code",
             "client_id": self._client_id,
             "redirect_uri": attempt.redirect_uri,
@@ -61,10 +74,31 @@ class IdentityProvider:
             "nonce": attempt.nonce,
             "code_challenge": attempt.challenge,
             "code_challenge_method": "S256",
-        })  # fmt: skip
-        return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{query}"
+        }
+        return _with_query(endpoint, query)
 
-    async def user_of(self, attempt: Attempt, answer: Mapping[str, str]) -> str:
+    async def sign_out_url(self, origin: str, id_token: str | None) -> str | None:
+        """Where the browser goes to sign out there too; None: the provider offers that to nobody.
+
+        Args:
+            origin: Of the page, to which the browser comes back.
+            id_token: With which the person signed in; without it, the provider asks whom to sign out.
+
+        Raises:
+            SignInFailed: It cannot be reached.
+        """
+        endpoint = (await self._discovery.facts()).end_session_endpoint
+        if endpoint is None:
+            return None
+        query = {
+            "client_id": self._client_id,
+            "post_logout_redirect_uri": origin + SIGNED_OUT_PATH,
+            "state": secrets.token_urlsafe(),  # some want one; nothing depends on what comes back
+            **({"id_token_hint": id_token} if id_token else {}),
+        }
+        return _with_query(endpoint, query)
+
+    async def user_of(self, attempt: Attempt, answer: Mapping[str, str]) -> SignedIn:
         """Who has signed in.
 
         Args:
@@ -88,17 +122,27 @@ class IdentityProvider:
         finally:
             self._exchanges.release()
 
-    async def _exchange(self, attempt: Attempt, answer: Mapping[str, str]) -> str:
+    async def _exchange(self, attempt: Attempt, answer: Mapping[str, str]) -> SignedIn:
         facts = await self._discovery.facts()
         if answer.get("iss", None if facts.names_itself else self._issuer) != self._issuer:
             raise SignInFailed("refused", "the answer is not this provider's: it names another issuer")
         code = answer.get("code", "")
         if not 0 < len(code) <= CODE_CHARS_MAX:
             raise SignInFailed("refused", "the browser brings no code")
-        token = await self._id_token(facts, attempt, code)
-        return await read_id_token(token, attempt.nonce, facts.keys, self._rules)
+        given = await self._tokens(facts, attempt, code)
+        token = given.get("id_token")
+        claims = await read_id_token(token, attempt.nonce, facts.keys, self._rules)
+        if facts.userinfo_endpoint is not None and self._rules.claims - claims.keys():
+            claims = with_user_info(claims, await self._user_info(facts.userinfo_endpoint, given), self._rules)
+        return SignedIn(user_of_claims(claims, self._rules), str(token) if facts.end_session_endpoint else None)
 
-    async def _id_token(self, facts: ProviderFacts, attempt: Attempt, code: str) -> object:
+    async def _user_info(self, url: str, given: Mapping[str, object]) -> object:
+        token = given.get("access_token")
+        if not isinstance(token, str) or not _BEARER.fullmatch(token):
+            raise SignInFailed("refused", "the provider gave no access token, with which to ask for the user info")
+        return await self._documents.get(url, token)
+
+    async def _tokens(self, facts: ProviderFacts, attempt: Attempt, code: str) -> Mapping[str, object]:
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -120,4 +164,8 @@ class IdentityProvider:
         if status != 200:
             said = f"{document.get('error')} {document.get('error_description', '')}"
             raise SignInFailed("refused", f"the token endpoint refused the code: {said:.{DETAIL_CHARS_MAX}}")
-        return document.get("id_token")
+        return document
+
+
+def _with_query(url: str, query: Mapping[str, str]) -> str:
+    return f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(query)}"

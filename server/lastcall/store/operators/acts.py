@@ -72,6 +72,11 @@ async def retry_memories(store: Rows, by: Actor, *, user: str | None = None, ses
     return len(await store.fetch("retry_memories", *by.columns, user, session_id))
 
 
+async def forget_memory(store: Rows, memory_id: int, by: Actor, *, user: str | None = None) -> bool:
+    """Erases a memory; it is not learned again from the same words. False: there is none, or it is not `user`'s."""
+    return bool(await store.fetch("forget_memory_of_user", *by.columns, memory_id, user))
+
+
 async def note_export(store: Rows, by: Actor, user: str) -> None:
     """Notes that what is stored of a user is handed out. Before the first record leaves."""
     await store.fetch("note_export", *by.columns, user)

@@ -29,6 +29,19 @@ WITH free AS MATERIALIZED (
 )
 SELECT session_id FROM retried;
 
+-- name: forget_memory_of_user
+-- $4: a memory, whoever's it is; $5: only if it is of this user; NULL: of any. No row: there is none.
+WITH known AS MATERIALIZED (
+    SELECT user_id FROM user_memories WHERE memory_id = $4 AND ($5::text IS NULL OR user_id = $5)
+), forgotten AS MATERIALIZED (
+    SELECT user_id, forget_memories(user_id, ARRAY[$4::bigint]) AS memories FROM known
+), noted AS (
+    INSERT INTO audit_log (actor, credential_id, via, action, target, details)
+    SELECT $1, $2, $3, 'memory.forget', audit_name(user_id), jsonb_build_object('memory', $4::bigint) FROM forgotten
+     WHERE memories > 0 -- else somebody else was faster
+)
+SELECT user_id FROM forgotten WHERE memories > 0;
+
 -- name: create_key
 -- $4: key, $5: subject, $6: scope, $7: prefix, $8: hash.
 WITH made AS (
@@ -39,8 +52,8 @@ INSERT INTO audit_log (actor, credential_id, via, action, target, details)
 SELECT $1, $2, $3, 'key.create', key_id::text, jsonb_build_object('scope', $6::text, 'prefix', $7::text) FROM made;
 
 -- name: revoke_credential
--- $4: a key, a client secret or a link, with the cookie that it was traded for. No row: no such id. closed_sessions:
--- counted at the beginning of the statement.
+-- $4: a key, a client secret or a link; the cookie that it was traded for goes with it. No row: no such id.
+-- closed_sessions: counted at the beginning of the statement.
 WITH mine AS MATERIALIZED (
     SELECT count(*) AS closed_sessions FROM conversation_sessions WHERE is_active AND credential_id IN (
         SELECT $4 UNION ALL SELECT secret_id FROM client_secrets WHERE key_id = $4
@@ -49,8 +62,6 @@ WITH mine AS MATERIALIZED (
     UPDATE api_keys SET revoked_at = now() WHERE key_id = $4 RETURNING key_id AS id, revoked_at
 ), secret AS (
     UPDATE client_secrets SET revoked_at = now() WHERE secret_id = $4 RETURNING secret_id AS id, revoked_at
-), cookies AS (
-    UPDATE client_secrets SET revoked_at = now() WHERE link_id = $4 AND revoked_at IS NULL
 ), revoked AS (
     SELECT * FROM key UNION ALL SELECT * FROM secret
 ), noted AS (
@@ -71,13 +82,14 @@ INSERT INTO audit_log (actor, credential_id, via, action, target, details)
 SELECT $1, $2, $3, 'link.create', audit_name($5), jsonb_build_object('id', secret_id) FROM made;
 
 -- name: sign_out_user
--- $4: user. Of their browsers and links; keys and client secrets stay. browsers: how many were signed in.
+-- $4: user. Of their browsers and links; keys and client secrets stay. browsers: how many were signed in. Links that were
+-- used go too: one of them may just be signing a browser in.
 WITH mine AS MATERIALIZED (
-    SELECT secret_id, form FROM client_secrets
+    SELECT secret_id, form, used_at FROM client_secrets
      WHERE user_id = $4 AND form IN ('cookie', 'link') AND revoked_at IS NULL AND expires_at > now()
 ), counted AS MATERIALIZED (
     SELECT (SELECT count(*) FROM mine WHERE form = 'cookie') AS browsers,
-           (SELECT count(*) FROM mine WHERE form = 'link') AS links,
+           (SELECT count(*) FROM mine WHERE form = 'link' AND used_at IS NULL) AS links,
            (SELECT count(*) FROM conversation_sessions WHERE is_active
                AND credential_id IN (SELECT secret_id FROM mine)) AS closed_sessions
 ), ended AS (

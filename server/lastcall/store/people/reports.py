@@ -25,12 +25,6 @@ class ErasedReport:
     memories: int
 
 
-async def forget_memory(store: Rows, user: str, memory_id: int) -> bool:
-    """Erases a memory; it is not learned again from the same words. False: the user has no such memory."""
-    (row,) = await store.fetch("forget_memory", user, memory_id)
-    return bool(row["forgotten"])
-
-
 async def edit_memory(store: Rows, user: str, memory_id: int, content: str, words: Sequence[str]) -> bool:
     """Changes what a memory says. False: the user has no such memory."""
     return bool(await store.fetch("edit_memory", user, memory_id, content, list(words)))

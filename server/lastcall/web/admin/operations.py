@@ -11,6 +11,7 @@ from ...store.operators.acts import REASON_CHARS_MAX
 from ...store.records import EndReason
 from ...store.webhooks.endpoints import EVENTS, STATES
 from ...webhooks.urls import URL_CHARS_MAX
+from ..answers import DeletedMemory, MemoryList
 from ..conversations import PAGE_DEFAULT, PAGE_MAX
 from ..schemas import Operation, parameter
 from . import bodies, session_bodies
@@ -92,6 +93,10 @@ ADMIN_OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/admin/memory/retry"): _acts(
         bodies.Retried, sent=_object(session_id={"type": ["string", "null"]}, user={"type": ["string", "null"]})
+    ),
+    ("GET", "/v1/admin/memories"): _reads(MemoryList, OF_USER),
+    ("DELETE", "/v1/admin/memories/{memory_id}"): _acts(
+        DeletedMemory, parameter("memory_id", "path", "The id of the memory."), missing="There is no such memory."
     ),
     ("GET", "/v1/admin/keys"): _reads(bodies.KeyPage, LIMIT),
     ("POST", "/v1/admin/keys"): _acts(

@@ -11,7 +11,7 @@ from .keys import create_key, list_keys, revoke_key
 from .overview import chart, memory_work, retry_memory, truth
 from .sessions import close_session, list_session_items, list_sessions, session_ending, show_session
 from .usage import list_responses, usage, usage_chart
-from .users import erase_user, export_user, list_users
+from .users import erase_user, export_user, forget_memory, list_memories, list_users
 from .webhooks import add_webhook, list_deliveries, list_webhooks, remove_webhook, retry_deliveries, test_webhook
 
 ADMIN_ROUTES: Sequence[Route] = (
@@ -26,6 +26,8 @@ ADMIN_ROUTES: Sequence[Route] = (
     Route("/v1/admin/usage/chart", usage_chart),
     Route("/v1/admin/memory", memory_work),
     Route("/v1/admin/memory/retry", retry_memory, methods=["POST"]),
+    Route("/v1/admin/memories", list_memories),
+    Route("/v1/admin/memories/{memory_id}", forget_memory, methods=["DELETE"]),
     Route("/v1/admin/keys", list_keys),
     Route("/v1/admin/keys", create_key, methods=["POST"]),
     Route("/v1/admin/keys/{key_id}", revoke_key, methods=["DELETE"]),

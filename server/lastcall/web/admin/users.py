@@ -1,4 +1,4 @@
-"""`/v1/admin/users`: who is known, everything that is stored of one, and its erasure."""
+"""`/v1/admin/users` and `…/memories`: who is known, what is stored and remembered of one; to erase it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from ...store.people.reports import erase_user as erase
 from ...store.people.reports import export_lines
 from ...store.reports import Rows
 from ..access import actor_of, overseer_of, services_of
-from ..answers import answer
+from ..answers import DeletedMemory, MemoryList, answer
 from ..conversations import invalid_value, limit_of
+from ..memories import LISTED_MAX, memory_body, memory_id_of, no_memory
 from .bodies import UserErased, UserPage, UserRow
 from .parameters import body_of, page_of, text_of, unix, user_named, user_of_query
 
@@ -36,11 +37,25 @@ async def list_users(request: Request) -> Response:
     return answer(UserPage(data=[_row(each) for each in page], next=last.user_id if last else None))
 
 
+async def list_memories(request: Request) -> Response:
+    """What is remembered of a user, oldest first, each with its source; the newest 1,000."""
+    await overseer_of(request)
+    user = _wanted_user(request)
+    found = await services_of(request).store.known_memories(user, LISTED_MAX)
+    return answer(MemoryList(data=[memory_body(each) for each in reversed(found)]))
+
+
+async def forget_memory(request: Request) -> Response:
+    """Erases one memory, whoever's it is. It is not learned again from the same words."""
+    actor, memory_id = await actor_of(request), memory_id_of(request)
+    if not await acts.forget_memory(services_of(request).store, memory_id, actor):
+        raise no_memory()
+    return answer(DeletedMemory(id=f"mem_{memory_id}"))
+
+
 async def export_user(request: Request) -> Response:
     """Everything that is stored of a user: one JSON object a line, whose `type` says what it is."""
-    actor, store, user = await actor_of(request), services_of(request).store, user_of_query(request)
-    if user is None:
-        raise invalid_value("user_id is missing.", "user_id")
+    actor, store, user = await actor_of(request), services_of(request).store, _wanted_user(request)
     await acts.note_export(store, actor, user)
     headers = {"content-disposition": 'attachment; filename="user.ndjson"'}
     return StreamingResponse(_lines(store, user), media_type="application/x-ndjson", headers=headers)
@@ -54,6 +69,13 @@ async def erase_user(request: Request) -> Response:
         raise invalid_value("confirm must be the user's name.", "confirm")
     erased = await erase(services_of(request).store, user, actor)
     return answer(UserErased(user=user, sessions=erased.sessions, messages=erased.messages, memories=erased.memories))
+
+
+def _wanted_user(request: Request) -> str:
+    user = user_of_query(request)
+    if user is None:
+        raise invalid_value("user_id is missing.", "user_id")
+    return user
 
 
 async def _lines(store: Rows, user: str) -> AsyncIterator[str]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ...auth.cookies import ATTEMPT, SIGN_IN, cookie_name, find_cookie, is_of_own_page
+from ...auth.cookies import ATTEMPT, ID_HINT, SIGN_IN, cookie_name, find_cookie, is_of_own_page
 from ...auth.provider.attempt import ATTEMPT_SECONDS, Attempt
 from ...protocol.errors import RequestRefused
 from ..access import presented_by
+
+SIGN_IN_PATH = "/sign-in"  # no other request carries the ID token
+VALUE_CHARS_MAX = 3_800  # of a cookie; browsers refuse one of more than 4,096 bytes in all
+NO_ID_TOKEN = "-"  # noqa: S105 - in place of one that no cookie can hold
 
 
 def own_origin_of(request: Request) -> str:
@@ -32,6 +36,23 @@ def set_sign_in(response: Response, secret: str, seconds: float, *, secure: bool
 
 def forget_sign_in(response: Response, *, secure: bool) -> None:
     _forget(response, SIGN_IN, secure=secure, samesite="strict")
+
+
+def keep_id_token(request: Request, response: Response, id_token: str | None, seconds: float, *, secure: bool) -> None:
+    """Keeps with the browser what signs it out at the provider; None: forgets that. The server stores no token."""
+    if id_token is not None:
+        value = id_token if len(id_token) <= VALUE_CHARS_MAX else NO_ID_TOKEN
+        response.set_cookie(
+            ID_HINT, value, max_age=int(seconds), path=SIGN_IN_PATH, secure=secure, httponly=True, samesite="strict"
+        )
+    elif id_token_of(request) is not None:
+        response.delete_cookie(ID_HINT, path=SIGN_IN_PATH, secure=secure, httponly=True, samesite="strict")
+
+
+def id_token_of(request: Request) -> str | None:
+    """What `keep_id_token` has kept; "": a token that was too long. None: nobody has signed in at the provider."""
+    value = request.cookies.get(ID_HINT)
+    return "" if value == NO_ID_TOKEN else value
 
 
 def set_attempt(response: Response, attempt: Attempt) -> None:

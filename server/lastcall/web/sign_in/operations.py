@@ -44,4 +44,7 @@ SIGN_IN_OPERATIONS: dict[tuple[str, str], Operation] = {
             parameter("error", "query", "By the provider, where nobody has."),
         ],
     ),
+    ("GET", "/sign-in/out"): Operation(
+        answers={303: "text/html"}, parameters=[parameter("state", "query", "Of the request to sign out.")]
+    ),
 }

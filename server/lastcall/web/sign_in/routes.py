@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ...auth.cookies import sign_in_of
-from ...auth.provider.attempt import CALLBACK_PATH, PATH_DEFAULT, Attempt
+from ...auth.provider.attempt import CALLBACK_PATH, PATH_DEFAULT, SIGNED_OUT_PATH, Attempt
 from ...auth.provider.failures import FailureCode, SignInFailed
 from ...auth.secret import Secret, digest, new_client_secret
 from ...protocol.errors import RequestRefused
@@ -25,7 +25,9 @@ from .cookies import (
     attempt_of,
     forget_attempt,
     forget_sign_in,
+    id_token_of,
     is_encrypted,
+    keep_id_token,
     own_origin_of,
     set_attempt,
     set_sign_in,
@@ -68,6 +70,7 @@ async def sign_in_by_link(request: Request) -> Response:
     await _sign_out(request)  # whoever was signed in before: the browser forgets that cookie
     response = _signed_in(request, made.user_id)
     set_sign_in(response, cookie.value, made.seconds, secure=is_encrypted(origin))
+    keep_id_token(request, response, None, made.seconds, secure=is_encrypted(origin))
     return response
 
 
@@ -93,7 +96,7 @@ async def back_from_provider(request: Request) -> Response:
     """Where the identity provider sends the browser back; signs it in, and shows the page, which tells of a failure."""
     attempt, secure = attempt_of(request)
     try:
-        cookie, seconds = await _of_provider(request, attempt)
+        cookie, id_token, seconds = await _of_provider(request, attempt)
     except SignInFailed as failed:
         _log.warning("sign_in_failed", code=failed.code, reason=str(failed), client=presented_by(request).address)
         response: Response = _to_page(attempt, failed.code)
@@ -103,30 +106,37 @@ async def back_from_provider(request: Request) -> Response:
     else:
         response = _to_page(attempt)
         set_sign_in(response, cookie.value, seconds, secure=secure)
+        keep_id_token(request, response, id_token, seconds, secure=secure)
     forget_attempt(response, secure=secure)
     return response
 
 
 async def sign_out(request: Request) -> Response:
-    """Signs the browser out, which ends the sessions of all its tabs."""
+    """Signs the browser out, which ends the sessions of all its tabs; also tells where to sign out at the provider."""
     origin = own_origin_of(request)
     await _sign_out(request)
-    response = answer(SignedOut())
+    response = answer(SignedOut(url=await _sign_out_url(request, origin)))
     forget_sign_in(response, secure=is_encrypted(origin))
+    keep_id_token(request, response, None, 0.0, secure=is_encrypted(origin))
     return response
 
 
-async def _of_provider(request: Request, attempt: Attempt | None) -> tuple[Secret, float]:
-    """The cookie of whoever has signed in, and the seconds for which it is valid."""
+async def signed_out(request: Request) -> Response:
+    """Where the identity provider sends the browser that has signed out there: back to the page."""
+    return RedirectResponse(PATH_DEFAULT, status_code=SEE_OTHER)
+
+
+async def _of_provider(request: Request, attempt: Attempt | None) -> tuple[Secret, str | None, float]:
+    """The cookie of whoever has signed in, what signs them out, and the seconds for which the cookie is valid."""
     services = services_of(request)
     provider = services.authenticator.provider
     if provider is None or attempt is None:
         raise SignInFailed("expired", "the browser comes back without an attempt: it began too long ago, or elsewhere")
-    user = await provider.user_of(attempt, request.query_params)
+    who = await provider.user_of(attempt, request.query_params)
     cookie, seconds = new_client_secret(), services.settings.sign_in_seconds
     secret = ClientSecret(
         key_id=None,
-        user_id=user,
+        user_id=who.user,
         conversation_id=None,
         session="{}",
         secret_hash=cookie.digest,
@@ -135,7 +145,19 @@ async def _of_provider(request: Request, attempt: Attempt | None) -> tuple[Secre
         origin="provider",
     )
     await services.store.create_client_secret(secret)
-    return cookie, seconds
+    return cookie, who.id_token, seconds
+
+
+async def _sign_out_url(request: Request, origin: str) -> str | None:
+    """Where to sign out of the provider too. Whoever is there under another name, or came by a link, stays there."""
+    provider, id_token = services_of(request).authenticator.provider, id_token_of(request)
+    if provider is None or id_token is None:
+        return None
+    try:
+        return await provider.sign_out_url(origin, id_token)
+    except SignInFailed as failed:
+        _log.warning("sign_out_failed", code=failed.code, reason=str(failed))
+        return None
 
 
 async def _sign_out(request: Request) -> None:
@@ -161,4 +183,5 @@ SIGN_IN_ROUTES: Sequence[BaseRoute] = (
     Route("/sign-in", sign_out, methods=["DELETE"]),
     Route("/sign-in/provider", sign_in_at_provider, methods=["POST"]),
     Route(CALLBACK_PATH, back_from_provider),
+    Route(SIGNED_OUT_PATH, signed_out),
 )

@@ -59,6 +59,7 @@ let answering = null; // id of the response that is under way
 let owed = false; // the newest message still needs a response
 let idle = false; // the session was closed because nothing was said
 let editing = null; // id of the message that is being changed
+let draft = ""; // what stood in the field before that
 let failed = new Set(); // ids of answers that failed
 let cutOff = new Set(); // and of those that reached the limit of their length
 const own = new Set(); // ids of what is being answered here
@@ -337,14 +338,24 @@ function deleteItems(ids) {
 function edit(id) {
   if (transcript.from(id).length > EDITED_ITEMS_MAX) return showNotice(words.tooFarBack);
   const text = transcript.textOf(id);
+  if (!editing) draft = $("text").value;
   if (answering) stop();
   if (outbox.drop(id) || transcript.stateOf(id) === "refused") transcript.remove(id); // the server has not seen it
   else editing = id;
   $("editing").hidden = !editing;
-  $("text").value = text;
-  fitHeight($("text"));
+  write(text);
   $("text").focus();
   turn();
+}
+
+function write(text) {
+  $("text").value = text;
+  fitHeight($("text"));
+}
+
+function cancelEditing() {
+  if (editing) write(draft);
+  endEditing();
 }
 
 function endEditing() {
@@ -361,8 +372,7 @@ function sendWritten(event) {
   hideNotice();
   if (editing) deleteItems(transcript.from(editing));
   endEditing();
-  $("text").value = "";
-  fitHeight($("text"));
+  write("");
   submit(text);
 }
 
@@ -373,7 +383,7 @@ function onKey(event) {
 
 function onEscape(event) {
   if (event.key !== "Escape" || event.isComposing || $("confirm").open) return;
-  if (editing) endEditing();
+  if (editing) cancelEditing();
   else if (answering) stop();
 }
 
@@ -412,7 +422,7 @@ function leaveConversation() {
   failed = new Set();
   cutOff = new Set();
   elsewhere = new Set();
-  endEditing();
+  cancelEditing();
   transcript.clear();
   older.reset(false);
   hideNotice();
@@ -480,7 +490,7 @@ function start() {
   $("continue").addEventListener("click", askForResponse);
   $("again").addEventListener("click", tryAgain);
   $("regenerate").addEventListener("click", regenerate);
-  $("editing-cancel").addEventListener("click", endEditing);
+  $("editing-cancel").addEventListener("click", cancelEditing);
   addEventListener("keydown", onEscape);
   addEventListener("popstate", () => openConversation(addressed()));
   transcript.addEventListener("edit", ({ detail }) => edit(detail.id));

@@ -71,9 +71,11 @@ function stacked(answer, seconds, name, summary, texts) {
   const sums = Object.entries(counts).map(([label, values]) => [label, total(values)]).filter(([, sum]) => sum > 0);
   if (!sums.length) return h("p", { class: "empty" }, name === "tokens" ? words.noTokens : words.noAnswers);
   const [times, of] = buckets(answer, seconds);
-  const series = sums.map(([label], place) => ({ label, values: of(counts[label]), colour: colourOf(place) }));
+  // An outcome has its own colour, whichever others there were: what failed is red.
+  const colours = sums.map(([label], place) => (name === "outcomes" ? Object.keys(texts).indexOf(label) : place));
+  const series = sums.map(([label], place) => ({ label, values: of(counts[label]), colour: colourOf(colours[place]) }));
   const said = sums.map(([label, sum]) => `${texts[label] ?? label} · ${number(sum)}`);
-  return h("div", {}, chart(`${summary}: ${said.join(", ")}`, times, series, "bars"), legend(said));
+  return h("div", {}, chart(`${summary}: ${said.join(", ")}`, times, series, "bars"), legend(said, colours));
 }
 
 function sinceOf(range) {

@@ -1,7 +1,7 @@
 // Charts over time, drawn by uPlot.
 
 import { duration, h, number } from "./console-dom.js";
-import { language } from "./words.js";
+import { locale } from "./words.js";
 
 const HEIGHT = 180;
 const COLOURS = 8;
@@ -22,8 +22,9 @@ export const colourOf = (place) => `--chart-${place % COLOURS}`;
 
 export const swatch = (place) => h("span", { class: "swatch", "aria-hidden": "true", data: { colour: place % COLOURS } });
 
-/** What the colours of a chart mean: a text for each, in their order. */
-export const legend = (texts) => h("ul", { class: "legend" }, ...texts.map((text, place) => h("li", {}, swatch(place), text)));
+/** What the colours of a chart mean: a text for each, in their order. colours: the place of each; else that of its text. */
+export const legend = (texts, colours = [...texts.keys()]) =>
+  h("ul", { class: "legend" }, ...texts.map((text, place) => h("li", {}, swatch(colours[place]), text)));
 
 /** The whole range in buckets, the empty ones too: [times, of(the answer's values, what empty buckets have)]. */
 export function buckets({ width_seconds: width, times }, seconds) {
@@ -105,5 +106,5 @@ function step(seconds) {
 
 function tickText(tick, ticks) {
   const whole = ticks.at(-1) - ticks[0] > 2 * 86_400 ? { day: "numeric", month: "short" } : { timeStyle: "short" };
-  return new Intl.DateTimeFormat(language, whole).format(new Date(tick * 1000));
+  return new Intl.DateTimeFormat(locale, whole).format(new Date(tick * 1000));
 }

@@ -1,9 +1,9 @@
 // Elements, tables that are kept up to date in place, and numbers in words.
 
-import { language, moment } from "./words.js";
+import { locale, moment } from "./words.js";
 
-const whole = new Intl.NumberFormat(language);
-const precise = new Intl.NumberFormat(language, { maximumSignificantDigits: 3 });
+const whole = new Intl.NumberFormat(locale);
+const precise = new Intl.NumberFormat(locale, { maximumSignificantDigits: 3 });
 
 export const number = (value) => whole.format(value);
 

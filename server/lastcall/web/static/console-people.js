@@ -85,21 +85,44 @@ function allUsers() {
   return { element: h("div", {}, h("h2", {}, words.users), fields, users.element), refresh: users.refresh, every: 30_000 };
 }
 
+/** Asks, and erases one memory. Returns whether it was erased. */
+export async function forget({ id, content }) {
+  if ((await ask({ title: words.forgetTitle, text: words.forgetText(content), yes: words.forget })) === null) return false;
+  await remove(`memories/${id}`);
+  return true;
+}
+
+function memoryTable(mayAct, changed) {
+  const source = ({ source }) => (source ? h("a", { href: `#/session/${source.session_id}` }, `${source.session_id.slice(0, 13)}…`) : "–");
+  const columns = [
+    { title: words.memory, make: (row) => h("span", { dir: "auto" }, row.content) },
+    { title: words.quote, make: (row) => h("q", { dir: "auto" }, row.quote) },
+    { title: words.when, text: (row) => when(row.edited_at ?? row.said_at) },
+    { title: words.session, make: source },
+  ];
+  const forgetButton = (row) => button(words.forgetDots, async () => (await forget(row)) && changed());
+  if (mayAct) columns.push({ title: words.forget, hidden: true, make: forgetButton });
+  return new Table(words.memories, columns, ({ id, edited_at: at }) => `${id} ${at}`, words.nothingRemembered);
+}
+
 function oneUser(mayAct, name) {
   const said = h("p", { role: "status" });
   const sessions = sessionPages(words.sessions, "sessions", { user_id: name });
+  const showMemories = async () => memories.show((await get("memories", { user_id: name })).data.reverse());
+  const memories = memoryTable(mayAct, showMemories);
+  const refresh = () => Promise.all([sessions.refresh(), showMemories()]);
   const download = async () => save("user.ndjson", await file("users/export", { user_id: name }));
   const erase = async () => {
     const typed = await ask({ title: words.eraseTitle(name), text: words.eraseText, label: words.typeName(name), yes: words.erase, must: name });
     if (typed === null) return;
     const gone = await post("users/erase", { user: name, confirm: typed });
     said.textContent = words.erased(number(gone.sessions), number(gone.messages), number(gone.memories));
-    await sessions.reload();
+    await Promise.all([sessions.reload(), showMemories()]);
   };
   const actions = mayAct ? h("div", { class: "actions" }, button(words.exportUser, download), button(words.eraseDots, erase, "stop")) : null;
   return {
-    element: h("div", {}, h("h2", {}, `${words.user} `, h("bdi", {}, name)), actions, said, h("h3", {}, words.sessions), sessions.element),
-    refresh: sessions.refresh,
+    element: h("div", {}, h("h2", {}, `${words.user} `, h("bdi", {}, name)), actions, said, h("h3", {}, words.memories), memories.element, h("h3", {}, words.sessions), sessions.element),
+    refresh,
     every: 10_000,
   };
 }

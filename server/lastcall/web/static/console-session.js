@@ -2,6 +2,7 @@
 
 import { all, get, post } from "./console-api.js";
 import { button, duration, h, number, save, Table, when } from "./console-dom.js";
+import { forget } from "./console-people.js";
 import { closeByHand, reasonText } from "./console-sessions.js";
 import { words } from "./console-words.js";
 
@@ -35,7 +36,7 @@ function parts(detail, items, mayAct, refresh) {
     h("h2", {}, words.transcript),
     items.length ? h("ol", { class: "transcript" }, ...items.map(said)) : h("p", { class: "empty" }, words.nothingSaid),
     h("h2", {}, words.memoriesMade),
-    memories.length ? h("ul", { class: "made" }, ...memories.map(remembered)) : h("p", { class: "empty" }, words.nothingRemembered),
+    memories.length ? h("ul", { class: "made" }, ...memories.map((each) => remembered(each, mayAct, refresh))) : h("p", { class: "empty" }, words.nothingRemembered),
   ];
 }
 
@@ -134,8 +135,11 @@ function said(item) {
   );
 }
 
-const remembered = ({ kind, content, quote }) =>
-  h("li", {}, h("span", { class: "kind" }, kind), h("p", { dir: "auto" }, content), quote && h("q", { dir: "auto" }, quote));
+function remembered(memory, mayAct, refresh) {
+  const { kind, content, quote } = memory;
+  const drop = mayAct ? button(words.forgetDots, async () => (await forget(memory)) && refresh()) : null;
+  return h("li", {}, h("span", { class: "kind" }, kind), h("p", { dir: "auto" }, content), quote && h("q", { dir: "auto" }, quote), drop);
+}
 
 function asMarkdown(session, items) {
   const head = `# ${session.id}\n\n${session.user} · ${new Date(session.started_at * 1000).toISOString()} · ${session.end_reason ?? session.state}\n`;

@@ -1,6 +1,6 @@
 // Markdown as elements: the tokens of a parser, each of a kind that is listed here; text otherwise, never markup.
 
-import MarkdownIt from "./markdown-it.js";
+import "./markdown-it.js"; // it sets globalThis.markdownit
 import { copyButton } from "./copy.js";
 import { words } from "./words.js";
 
@@ -11,7 +11,7 @@ const ELEMENTS = new Set(
 const HEADINGS = { h1: "h3", h2: "h4", h3: "h5", h4: "h6", h5: "h6", h6: "h6" }; // below those of the page
 const LINKS = new Set(["http:", "https:", "mailto:"]);
 
-const parser = new MarkdownIt("default", { html: false, linkify: true, breaks: true });
+const parser = globalThis.markdownit("default", { html: false, linkify: true, breaks: true });
 const sources = new WeakMap(); // element of a block -> the text that it was made from
 
 /** Shows a text. growing: more of it will come, and what stands before stays as it is. */
@@ -20,15 +20,28 @@ export function showMarkdown(element, text, { growing = false } = {}) {
   else showBlocks(element, blocksOf(text), growing);
 }
 
+// Each block is one element. What is shown already stays; once a text is complete only code does: the end of a text can
+// change what stands before it, such as the address of a link.
 function showBlocks(element, blocks, growing) {
-  let same = 0;
-  while (growing && same < blocks.length && sources.get(element.childNodes[same]) === blocks[same].source) same += 1;
-  while (element.childNodes.length > same) element.lastChild.remove();
-  for (const { source, tokens } of blocks.slice(same)) {
+  for (const [place, { source, tokens }] of blocks.entries()) {
+    const shown = element.childNodes[place];
+    if (shown && sources.get(shown) === source && (growing || tokens[0].type === "fence")) continue;
     const holder = document.createDocumentFragment();
     build(tokens, holder);
-    if (holder.firstChild) sources.set(holder.firstChild, source);
-    element.append(holder);
+    sources.set(holder.firstChild, source);
+    if (shown) shown.replaceWith(holder);
+    else element.append(holder);
+  }
+  while (element.childNodes.length > blocks.length) element.lastChild.remove();
+  for (const block of [...element.children].slice(0, growing ? -1 : undefined)) colourCode(block);
+}
+
+// Only what is complete: the last block of a text that grows may go on.
+function colourCode(block) {
+  for (const element of block.querySelectorAll("code[data-language]")) {
+    const { language } = element.dataset;
+    delete element.dataset.language;
+    import("./code.js").then(({ colour }) => colour(element, language)).catch(() => {}); // without it, code is plain
   }
 }
 
@@ -98,11 +111,14 @@ function leaf(token) {
 function code(text, info) {
   const figure = document.createElement("figure");
   figure.className = "code";
+  const language = info.trim().split(/\s/)[0].slice(0, 40);
   const caption = document.createElement("figcaption");
-  caption.append(withText("span", info.trim().split(/\s/)[0].slice(0, 40)), copyButton(() => text, words.copyCode));
+  caption.append(withText("span", language), copyButton(() => text, words.copyCode));
   const block = document.createElement("pre");
   block.tabIndex = 0; // it may scroll sideways
-  block.append(withText("code", text.replace(/\n$/, "")));
+  const inner = withText("code", text.replace(/\n$/, ""));
+  if (language) inner.dataset.language = language;
+  block.append(inner);
   figure.append(caption, block);
   return figure;
 }

@@ -47,6 +47,7 @@ export class SignIn {
   async #out() {
     this.leave();
     const { body } = await ask("DELETE", "/sign-in");
+    if (body?.url) return location.assign(body.url);
     if (body) history.replaceState(null, "", "/");
     this.enter((await this.#look())?.user ?? null);
     if (!body) showNotice(words.couldNotDo);

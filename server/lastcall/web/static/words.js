@@ -10,7 +10,7 @@ import zh from "./words.zh.js";
 const LANGUAGES = { en, de, es, zh };
 
 const baseOf = (locale) => locale.toLowerCase().split("-")[0];
-const locale = navigator.languages.find((each) => baseOf(each) in LANGUAGES) ?? "en"; // times look as in its country
+export const locale = navigator.languages.find((each) => baseOf(each) in LANGUAGES) ?? "en"; // times and numbers look as in its country
 
 export const language = baseOf(locale);
 export const words = LANGUAGES[language];
