@@ -15,7 +15,7 @@ from ..support.processes import run_server
 from ..support.webhook_receiver import open_receiver
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
     from ..support.processes import ServerProcess
 
@@ -308,6 +308,20 @@ def test_one_memory_is_forgotten_with_its_source_in_view(open_page: Visitors, da
         assert psql(url, "SELECT count(*) FROM user_memories") == "0"
         page.get_by_role("link", name="Audit log").click()
         expect(page.get_by_role("row").filter(has_text="erased a memory")).to_have_count(2)
+
+
+def test_that_there_is_nothing_is_said_only_once_it_is_known(open_page: Visitors, database_url: str) -> None:
+    held: list[Route] = []
+    with new_database(database_url) as url, run_server("--database-url", url, "--agent", "echo") as server:
+        page = open_page.visit("about:blank")
+        page.route("**/v1/admin/sessions?**", lambda route: held.append(route))
+        page.goto(f"{server.url}/console#/users/nobody")
+        expect(page.get_by_text("Nothing.")).to_be_visible()
+        expect(page.get_by_text("No sessions.")).to_be_hidden()
+        assert held
+        for route in held:
+            route.continue_()
+        expect(page.get_by_text("No sessions.")).to_be_visible()
 
 
 def test_a_user_is_erased_only_once_their_name_is_typed(open_page: Visitors, database_url: str) -> None:

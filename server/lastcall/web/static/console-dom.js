@@ -79,7 +79,7 @@ export class Table {
   constructor(caption, columns, keyOf, empty) {
     this.#columns = columns;
     this.#keyOf = keyOf;
-    this.#empty = h("p", { class: "empty" }, empty);
+    this.#empty = h("p", { class: "empty", hidden: true }, empty); // until it is known
     const head = columns.map(({ title, hidden }) =>
       h("th", { scope: "col" }, hidden ? h("span", { class: "unseen" }, title) : title),
     );

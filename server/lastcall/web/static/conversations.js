@@ -37,7 +37,7 @@ export class ConversationList extends EventTarget {
     this.#asked += 1;
     this.search.value = "";
     this.list.replaceChildren();
-    this.more.hidden = true;
+    this.empty.hidden = this.more.hidden = true;
   }
 
   refresh() {

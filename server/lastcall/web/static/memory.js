@@ -13,7 +13,7 @@ const PATH = "/v1/memories";
 export class MemoryPanel extends EventTarget {
   #timers = [];
   #asked = 0;
-  #facts = []; // null: they could not be had
+  #facts; // undefined: they are not known yet; null: they could not be had
   #editing = null; // the id of the fact that is being changed
 
   /** elements: list, empty, count, refresh (a button). confirm: asks the user whether something is to be forgotten. */
@@ -32,7 +32,7 @@ export class MemoryPanel extends EventTarget {
   clear() {
     this.#asked += 1;
     this.#editing = null;
-    this.#show([]);
+    this.#show();
   }
 
   async #look() {
@@ -47,7 +47,7 @@ export class MemoryPanel extends EventTarget {
     this.#facts = facts;
     if (!isSame) this.#draw();
     this.empty.textContent = facts ? words.memoryEmpty : words.memoryAway;
-    this.empty.hidden = Boolean(facts?.length);
+    this.empty.hidden = facts === undefined || facts?.length > 0;
     this.count.textContent = String(facts?.length ?? "");
     this.count.hidden = !facts?.length;
   }
