@@ -71,10 +71,10 @@ def run_proxy(proxy: Proxy, servers: Sequence[int]) -> Iterator[RunningProxy]:
             process.wait()
 
 
-def require(proxy: Proxy) -> None:
-    """Skips the test where the proxy is not installed, but in CI, which installs it."""
-    if shutil.which(proxy, path=PATH) is None and not os.environ.get("CI"):
-        pytest.skip(f"there is no {proxy} here (apt install {proxy})")
+def require(program: str) -> None:
+    """Skips the test where the program is not installed, but in CI, which installs it."""
+    if shutil.which(program, path=PATH) is None and not os.environ.get("CI"):
+        pytest.skip(f"there is no {program} here (apt install {program})")
 
 
 def free_ports(count: int) -> list[int]:
