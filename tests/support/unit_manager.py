@@ -70,6 +70,7 @@ class UnitManager:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard, log.open("ab") as output:
             notify.unlink(missing_ok=True)
             heard.bind(str(notify))
+            notify.chmod(0o666)  # a service may run as another user
             heard.settimeout(READY_SECONDS)
             environment = {"PATH": PATH, "NOTIFY_SOCKET": str(notify)}
             user = self.database_owner if name == "pgbouncer" and os.geteuid() == 0 else None
