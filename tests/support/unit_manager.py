@@ -10,14 +10,18 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from configparser import ConfigParser
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 READY_SECONDS = 60.0
 END_SECONDS = 30.0
+LOOK_SECONDS = 0.02
 REQUEST_BYTES_MAX = 4_096
 LOG_CHARS_MAX = 2_000
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
@@ -78,14 +82,8 @@ class UnitManager:
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=home, user=user)
             self._services[name] = Service(process, log)
             self.started.append(name)
-            # Where it notifies, its end closes no socket: only silence tells.
-            while notifies:
-                try:
-                    if "READY=1" in heard.recv(REQUEST_BYTES_MAX).decode().split("\n"):
-                        break
-                except TimeoutError:
-                    return f"{name} is not ready: {log.read_text()[-LOG_CHARS_MAX:]}"
-        return ""
+            is_ready = _hears_readiness(heard) if notifies else _listens(process)
+        return "" if is_ready else f"{name} is not ready: {log.read_text()[-LOG_CHARS_MAX:]}"
 
     def _command(self, name: str) -> tuple[list[str], bool]:
         """What to run, and whether it tells when it is ready."""
@@ -128,6 +126,27 @@ class UnitManager:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _hears_readiness(heard: socket.socket) -> bool:
+    """Until it says so. Its end closes no socket here: only silence tells."""
+    try:
+        while "READY=1" not in heard.recv(REQUEST_BYTES_MAX).decode().split("\n"):
+            pass
+    except TimeoutError:
+        return False
+    return True
+
+
+def _listens(process: subprocess.Popen[bytes]) -> bool:
+    """Until clients can connect, as after a start by systemd: such programs become ready before they fork."""
+    end = time.monotonic() + READY_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        found = psutil.Process(process.pid).net_connections(kind="tcp")
+        if any(each.status == psutil.CONN_LISTEN for each in found):
+            return True
+        time.sleep(LOOK_SECONDS)
+    return False
 
 
 def _program(name: str) -> str:
