@@ -71,9 +71,13 @@ def run_proxy(proxy: Proxy, servers: Sequence[int]) -> Iterator[RunningProxy]:
             process.wait()
 
 
+def is_installed(program: str) -> bool:
+    return shutil.which(program, path=PATH) is not None
+
+
 def require(program: str) -> None:
     """Skips the test where the program is not installed, but in CI, which installs it."""
-    if shutil.which(program, path=PATH) is None and not os.environ.get("CI"):
+    if not is_installed(program) and not os.environ.get("CI"):
         pytest.skip(f"there is no {program} here (apt install {program})")
 
 

@@ -23,7 +23,7 @@ from ..support.processes import ServerProcess, run_server
 if TYPE_CHECKING:
     from ..support.deployed_proxies import Proxy
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 PATH = "/v1/conversations?user=ada"
 CLIENT = "127.0.0.2"  # an address of this machine that is no trusted proxy's

@@ -19,7 +19,7 @@ from ..support.databases import psql
 from ..support.deployed_proxies import require
 from ..support.walk import Walk, commands, open_walk
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 PAGES = ("production.md", "pgbouncer.md")
 WALK_SECONDS = 240.0
