@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -23,6 +25,8 @@ from ..support.waiting import eventually
 pytestmark = pytest.mark.alone
 
 WORKERS = 2
+WAITING = 100  # connections; far more than a worker accepts in a step of its loop
+ANSWER_SECONDS = 20.0
 RESTARTING = 1012
 
 Serve = Callable[..., AbstractContextManager[ServerProcess]]
@@ -76,6 +80,33 @@ async def test_a_worker_that_crashes_is_started_again(serve: Serve, postgres_sto
     for line in log:
         if line["event"] in ("session_started", "session_ended", "instance_stopped"):
             assert line["worker"] == of_instances[line["instance_id"]]
+
+
+async def test_requests_that_wait_when_all_workers_end_are_answered(serve: Serve) -> None:
+    """By whichever worker takes them last: a proxy would not send them to another server a second time."""
+    with serve() as server:
+        workers = worker_pids(server)
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        address = ("127.0.0.1", urlsplit(server.url).port or 0)
+        clients = [socket.create_connection(address) for _ in range(WAITING)]
+        for each in clients:
+            each.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        server.process.terminate()
+        await eventually(lambda: signalled(workers), bool)
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+        for each in clients:
+            each.settimeout(ANSWER_SECONDS)
+            assert each.recv(100).startswith(b"HTTP/1.1 200")
+            each.close()
+        assert await trio.to_thread.run_sync(server.process.wait) == 0
+
+
+async def signalled(pids: list[int]) -> bool:
+    """Whether each of these processes, which are frozen, has a signal before it."""
+    states = [await trio.Path(f"/proc/{pid}/status").read_text() for pid in pids]
+    return all(re.search(r"^ShdPnd:\s*0+$", state, re.MULTILINE) is None for state in states)
 
 
 async def test_workers_end_in_order_when_their_supervisor_is_killed(

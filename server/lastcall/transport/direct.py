@@ -148,10 +148,13 @@ class DirectListener(trio.abc.Listener[DirectStream]):
             else:
                 return DirectSocketStream(connected, str(address[0]))
 
-    def waiting(self) -> Iterator[DirectStream]:
-        """The connections in its queue, without waiting for more. None where others accept them."""
+    def waiting(self, *, is_last: bool) -> Iterator[DirectStream]:
+        """The connections in its queue, without waiting for more. None where others accept them.
+
+        is_last: of those that share it.
+        """
         with suppress(OSError):
-            for _ in range(0 if self._is_shared else BACKLOG_CONNECTIONS):
+            for _ in range(0 if self._is_shared and not is_last else BACKLOG_CONNECTIONS):
                 connected, address = self.socket.accept()
                 yield DirectSocketStream(connected, str(address[0]))
 
@@ -162,8 +165,15 @@ class DirectListener(trio.abc.Listener[DirectStream]):
         await trio.lowlevel.checkpoint()
 
 
-async def accept_all(listener: trio.abc.Listener[DirectStream], serve: Callable[[DirectStream], object]) -> None:
-    """Accepts until cancelled, then closes the listener. serve: must be quick."""
+async def accept_all(
+    listener: trio.abc.Listener[DirectStream],
+    serve: Callable[[DirectStream], object],
+    is_last: Callable[[], bool] = lambda: False,
+) -> None:
+    """Accepts until cancelled, then closes the listener.
+
+    serve: must be quick. is_last: of the processes that share the listener; asked then.
+    """
     async with listener:
         try:
             while True:
@@ -180,5 +190,5 @@ async def accept_all(listener: trio.abc.Listener[DirectStream], serve: Callable[
             # Closing resets what waits in the queue, though its client is connected, and may have sent a request that
             # no proxy sends a second time.
             if isinstance(listener, DirectListener):
-                for waiting in listener.waiting():
+                for waiting in listener.waiting(is_last=is_last()):
                     serve(waiting)
