@@ -42,12 +42,16 @@ class Listener:
         http: Serves the requests that are not WebSocket upgrades.
         sockets_max: Sockets that may be open at once; further ones are closed when they are accepted.
         tls: None: connections are plain.
+
+    Attributes:
+        is_last: Whether no other process stays that accepts from the same sockets; looked at when accepting ends.
     """
 
     def __init__(self, services: Services, http: HttpServer, sockets_max: int, tls: ServerTls | None = None) -> None:
         self._services = services
         self._http = http
         self._tls = tls
+        self.is_last = False
         self._sockets = self._refusals = 0
         self._sockets_max = sockets_max
         self._opening: dict[trio.CancelScope, None] = {}  # handshakes and first requests under way, oldest first
@@ -59,7 +63,12 @@ class Listener:
         """Accepts until cancelled; connections live on in their own nursery."""
         async with trio.open_nursery() as accepting:
             for each in listeners:
-                accepting.start_soon(accept_all, each, lambda stream: connections.start_soon(self._serve, stream))
+                accepting.start_soon(
+                    accept_all,
+                    each,
+                    lambda stream: connections.start_soon(self._serve, stream),
+                    lambda: self.is_last,
+                )
 
     async def _serve(self, transport: DirectStream) -> None:
         """Serves one socket from accept to close. Raises nothing but cancellation."""

@@ -240,6 +240,7 @@ async def serve_connections(
             services.draining_soon.set()
             await signals.delay()
             signals.enter(STOP_ACCEPTING)
+            listener.is_last = signals.all_end
             accepting.cancel_scope.cancel()
         services.draining.set()
         services.finalizer.drain()

@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from .realtime.services import Services
-from .runtime.signals import Meaning, signal_name
+from .runtime.signals import ALL_END, Meaning, signal_name
 from .runtime.watchdog import Watchdog
 from .sessions.instance import STOP_SECONDS
 from .sessions.session import Session
@@ -95,6 +95,7 @@ class Signals:
         drain_delay: Seconds before it, in which the server only says that it is about to end.
         stop: Set by the first signal.
         hurry: Set by the second one.
+        all_end: Whether those who share the port with it end, too.
         reload: Set when the certificate is to be read again; whoever does so clears it by a new event.
         starting: The server's start; ended by the first signal, unless `started` was called before.
     """
@@ -106,6 +107,7 @@ class Signals:
         self.tell = tell
         self.drain_delay = drain_delay
         self.stop = trio.Event()
+        self.all_end = False
         self.hurry = trio.Event()
         self.reload = trio.Event()
         self.starting = trio.CancelScope()
@@ -138,6 +140,7 @@ class Signals:
         _log.info("signal", name=signal_name(number), does=meaning.value)
         match meaning:
             case Meaning.BEGIN:
+                self.all_end = number == ALL_END
                 self.begin()
             case Meaning.HURRY:
                 self.hurry_up()

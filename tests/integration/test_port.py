@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import socket
 from itertools import pairwise
+from urllib.parse import urlsplit
 
 import pytest
 import trio
+from lastcall.store.postgres import PostgresStore
 from lastcall.transport.direct import ACCEPTS_PER_STEP, DirectListener, DirectStream, accept_all
 from lastcall.transport.port import CannotListen, open_port
+
+from ..support.servers import open_server
 
 LOOPBACK = "127.0.0.1"
 
@@ -129,3 +133,47 @@ async def test_what_does_not_pass_is_not_ignored() -> None:
         listener.socket.shutdown(socket.SHUT_RD)
         with trio.fail_after(5), pytest.raises(OSError, match="Invalid argument"):
             await accept_all(listener, lambda _: None)
+
+
+async def accepted_until_cancelled(listener: DirectListener) -> list[DirectStream]:
+    """What a listener accepts that is told to stop before it has begun."""
+    accepted: list[DirectStream] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await accept_all(listener, accepted.append)
+    return accepted
+
+
+async def test_who_is_connected_when_accepting_ends_is_accepted_still() -> None:
+    """Closing the port would reset those who wait in its queue."""
+    async with open_port(LOOPBACK, 0) as port:
+        (listener,) = port.listen()
+        clients = [socket.create_connection((LOOPBACK, port.number)) for _ in range(5 * ACCEPTS_PER_STEP)]
+        accepted = await accepted_until_cancelled(listener)
+        assert len(accepted) == len(clients)
+        for stream in accepted:
+            stream.close()
+        for each in clients:
+            each.close()
+
+
+async def test_what_waits_at_a_port_of_several_processes_is_left_to_the_others() -> None:
+    with socket.create_server((LOOPBACK, 0)) as ours:
+        async with open_port(LOOPBACK, 0, [ours.dup()]) as port:
+            (listener,) = port.listen()
+            with socket.create_connection((LOOPBACK, port.number)) as client:
+                assert await accepted_until_cancelled(listener) == []
+                ours.accept()[0].close()  # by another one
+                assert client.recv(1) == b""
+
+
+async def test_requests_that_wait_when_a_shutdown_begins_are_answered(postgres_store: PostgresStore) -> None:
+    async with open_server(postgres_store) as server:
+        address = (LOOPBACK, urlsplit(server.url).port or 0)
+        clients = [socket.create_connection(address) for _ in range(2 * ACCEPTS_PER_STEP)]
+        for each in clients:
+            each.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await server.stop()
+        for each in clients:
+            assert each.recv(100).startswith(b"HTTP/1.1 200")
+            each.close()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -121,20 +122,34 @@ class Client:
         self.stream.socket.close()
 
 
-@asynccontextmanager
-async def connect(url: str, **query: str) -> AsyncIterator[Client]:
+def connect(url: str, **query: str) -> AbstractAsyncContextManager[Client]:
     """Connects to a server's base URL (http://…) and receives session.created; closes the WebSocket on leaving."""
+    return connect_with(url, query)
+
+
+@asynccontextmanager
+async def connect_with(
+    url: str, query: Mapping[str, str], key: str | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Client]:
+    """The same with an API key, and with TLS where it is said how to check the server's certificate."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None
-    stream = await trio.open_tcp_stream(parts.hostname, parts.port)
+    tcp = await trio.open_tcp_stream(parts.hostname, parts.port)
+    stream = tcp if tls is None else trio.SSLStream(tcp, tls, server_hostname=parts.hostname, https_compatible=True)
+    headers = [] if key is None else [(b"Authorization", f"Bearer {key}".encode())]
     try:
         async with trio.open_nursery() as nursery:
-            path = f"/v1/realtime?{urlencode(query)}"
-            ws = Connection(stream, WSConnection(ConnectionType.CLIENT), host=parts.netloc, path=path)
+            ws = Connection(
+                stream,
+                WSConnection(ConnectionType.CLIENT),
+                host=parts.netloc,
+                path=f"/v1/realtime?{urlencode(query)}",
+                client_extra_headers=headers,
+            )
             nursery.start_soon(ws._reader_task)
             await ws._open_handshake.wait()
-            client = Client(ws, stream)
+            client = Client(ws, tcp)
             client.created = await client.receive()
             yield client
             with trio.move_on_after(REPLY_SECONDS), suppress(trio.ClosedResourceError, OSError):

@@ -332,7 +332,7 @@ def test_a_configuration_file_with_a_password_is_a_secret_too(doctor: Doctor, tm
     file.write_text('database_url = "host=127.0.0.1 port=1 password=hush"')
     file.chmod(0o644)
     assert doctor().checks["secret_files"].mend == "chmod 600 lastcall.toml"
-    file.write_text('agent = "echo"')
+    file.write_text('agent = "echo"  # and no password')
     assert "secret_files" not in doctor().checks
 
 

@@ -15,7 +15,8 @@ from lastcall.config import Settings
 from lastcall.process.supervisor import KILL_MARGIN_SECONDS
 from lastcall.runtime.watchdog import FORCE_MARGIN_SECONDS
 
-UNITS = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+UNITS = DEPLOY / "systemd"
 PROGRAM = "/opt/lastcall/bin/lastcall"
 
 
@@ -43,6 +44,20 @@ def test_its_command_is_one_of_ours(service: ConfigParser) -> None:
     assert program == PROGRAM
     context = lastcall.commands[command].make_context(command, options)
     assert context.params["workers"] > 1  # else a reload would end it
+
+
+def test_one_of_several_is_called_by_its_port(tmp_path: Path) -> None:
+    """Its settings come from a file, whose keys are settings; that of workers would be another port for each."""
+    (tmp_path / "lastcall.toml").write_text((DEPLOY / "lastcall.toml").read_text())
+    parser = ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(UNITS / "lastcall@.service")
+    line = parser["Service"]["ExecStart"].replace("%i", "8001").replace("/etc/lastcall", str(tmp_path))
+    program, command, *options = shlex.split(line)
+    assert program == PROGRAM
+    context = lastcall.commands[command].make_context(command, options)
+    assert (context.params["port"], context.params["workers"]) == (8001, 1)
+    assert context.params["trusted_proxy"]
 
 
 def test_it_is_given_the_time_that_a_shutdown_may_take(service: ConfigParser) -> None:

@@ -76,12 +76,14 @@ async def _examine(settings: Settings, config_file: Path | None) -> list[Check]:
 
 def config_file_checks(file: Path | None) -> list[Check]:
     """Whether others can read the configuration file, where that holds a password."""
+    import tomllib
+
     from ..logs import redact
     from ..runtime.secret_files import check_secret_files
 
     if file is None:
         return []
-    text = file.read_text()
+    text = str(tomllib.loads(file.read_text()))  # without comments, which may speak of passwords
     return list(check_secret_files([file])) if redact(text) != text or "password" in text else []
 
 

@@ -18,7 +18,7 @@ import trio
 
 from ..config import Settings
 from ..runtime.service_manager import ServiceManager
-from ..runtime.signals import ENDING, signal_name, signals_to_take
+from ..runtime.signals import ALL_END, ENDING, signal_name, signals_to_take
 from ..runtime.watchdog import FORCE_MARGIN_SECONDS
 from ..transport.port import Port, open_port
 from .inherited import InheritedSockets
@@ -160,8 +160,8 @@ class Supervisor:
             await self._end(old)
         return True
 
-    async def _end(self, worker: Worker) -> None:
-        worker.end()
+    async def _end(self, worker: Worker, number: signal.Signals = signal.SIGTERM) -> None:
+        worker.end(number)
         with trio.move_on_after(self._end_seconds):
             await worker.exited.wait()
             return
@@ -175,7 +175,8 @@ class Supervisor:
         living = [each for each in self._all if not each.exited.is_set()]
         async with trio.open_nursery() as ending:
             for worker in living:
-                ending.start_soon(self._end, worker)
+                # Before it is ready, it may be a Python that has no handler yet: SIGQUIT would have it dump its core.
+                ending.start_soon(self._end, worker, ALL_END if worker.ready.is_set() else signal.SIGTERM)
         in_order = {0, -signal.SIGTERM}  # the second: before there was anything to shut down
         if not self._code and not {worker.code for worker in living} <= in_order:
             self._code = EXIT_FORCED

@@ -6,6 +6,7 @@ import signal
 from enum import Enum
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+ALL_END = signal.SIGQUIT  # from a supervisor: no other worker stays that would take those who wait to be accepted
 BURST_SECONDS = 0.25  # a terminal and a wrapper both pass Ctrl-C on: that is one wish to end, not impatience
 
 # What the kernel sends because of a fault of the process itself; it cannot go on after them.

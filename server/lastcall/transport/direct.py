@@ -6,11 +6,13 @@ import errno
 import os
 import socket
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import structlog
 import trio
 
+BACKLOG_CONNECTIONS = 1024  # that wait to be accepted
 RECEIVE_BYTES_MAX = 65_536
 ACCEPT_RETRY_SECONDS = 0.1  # where there is no room for one more connection
 ACCEPTS_PER_STEP = 16  # of the loop: after so many, other tasks run
@@ -115,10 +117,14 @@ class DirectSocketStream(DirectStream):
 
 
 class DirectListener(trio.abc.Listener[DirectStream]):
-    """A listening TCP socket, whose connections send directly."""
+    """A listening TCP socket, whose connections send directly.
 
-    def __init__(self, listening: socket.socket) -> None:
+    is_shared: whether other processes accept from it, or will: then what waits in its queue is theirs.
+    """
+
+    def __init__(self, listening: socket.socket, *, is_shared: bool = False) -> None:
         self.socket = listening
+        self._is_shared = is_shared
         self._accepted = 0  # in this step
         # Connections inherit both. Without the second, slow readers would keep megabytes in the kernel.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -142,6 +148,16 @@ class DirectListener(trio.abc.Listener[DirectStream]):
             else:
                 return DirectSocketStream(connected, str(address[0]))
 
+    def waiting(self, *, is_last: bool) -> Iterator[DirectStream]:
+        """The connections in its queue, without waiting for more. None where others accept them.
+
+        is_last: of those that share it.
+        """
+        with suppress(OSError):
+            for _ in range(0 if self._is_shared and not is_last else BACKLOG_CONNECTIONS):
+                connected, address = self.socket.accept()
+                yield DirectSocketStream(connected, str(address[0]))
+
     async def aclose(self) -> None:
         if self.socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self.socket)
@@ -149,16 +165,30 @@ class DirectListener(trio.abc.Listener[DirectStream]):
         await trio.lowlevel.checkpoint()
 
 
-async def accept_all(listener: trio.abc.Listener[DirectStream], serve: Callable[[DirectStream], object]) -> None:
-    """Accepts until cancelled, then closes the listener. serve: must be quick."""
+async def accept_all(
+    listener: trio.abc.Listener[DirectStream],
+    serve: Callable[[DirectStream], object],
+    is_last: Callable[[], bool] = lambda: False,
+) -> None:
+    """Accepts until cancelled, then closes the listener.
+
+    serve: must be quick. is_last: of the processes that share the listener; asked then.
+    """
     async with listener:
-        while True:
-            try:
-                accepted = await listener.accept()
-            except OSError as error:
-                if error.errno not in _NO_ROOM:
-                    raise
-                _log.error("accept_failed", error=str(error), retry_seconds=ACCEPT_RETRY_SECONDS)
-                await trio.sleep(ACCEPT_RETRY_SECONDS)
-            else:
-                serve(accepted)
+        try:
+            while True:
+                try:
+                    accepted = await listener.accept()
+                except OSError as error:
+                    if error.errno not in _NO_ROOM:
+                        raise
+                    _log.error("accept_failed", error=str(error), retry_seconds=ACCEPT_RETRY_SECONDS)
+                    await trio.sleep(ACCEPT_RETRY_SECONDS)
+                else:
+                    serve(accepted)
+        finally:
+            # Closing resets what waits in the queue, though its client is connected, and may have sent a request that
+            # no proxy sends a second time.
+            if isinstance(listener, DirectListener):
+                for waiting in listener.waiting(is_last=is_last()):
+                    serve(waiting)

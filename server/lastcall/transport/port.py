@@ -12,9 +12,7 @@ from typing import Any
 import trio
 
 from ..config import Settings
-from .direct import DirectListener
-
-BACKLOG_CONNECTIONS = 1024
+from .direct import BACKLOG_CONNECTIONS, DirectListener
 
 
 class CannotListen(Exception):
@@ -22,11 +20,15 @@ class CannotListen(Exception):
 
 
 class Port:
-    """A bound address. Until `listen`, whoever connects is refused at once."""
+    """A bound address. Until `listen`, whoever connects is refused at once.
 
-    def __init__(self, where: str, sockets: Sequence[socket.socket]) -> None:
+    is_shared: whether other processes have the sockets, too.
+    """
+
+    def __init__(self, where: str, sockets: Sequence[socket.socket], *, is_shared: bool) -> None:
         self._where = where
         self._sockets = sockets
+        self._is_shared = is_shared
 
     @property
     def hosts(self) -> list[str]:
@@ -50,7 +52,7 @@ class Port:
                 each.listen(BACKLOG_CONNECTIONS)
             except OSError as error:
                 raise _refused(self._where, error) from error
-        return [DirectListener(each) for each in self._sockets]
+        return [DirectListener(each, is_shared=self._is_shared) for each in self._sockets]
 
     def close(self) -> None:
         """Gives the address up, unless other processes have it too."""
@@ -75,7 +77,7 @@ async def open_port(host: str, port: int, inherited: Sequence[socket.socket] = (
                 _take(sockets[-1], address)
         except OSError as error:
             raise _refused(where, error) from error
-        yield Port(where, sockets)
+        yield Port(where, sockets, is_shared=bool(inherited))
     finally:
         for each in sockets:
             each.close()
