@@ -45,6 +45,54 @@ def test_events_are_facts_too(slot: str, text: str) -> None:
     assert facts(text) == [(slot, text)]
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (
+            "I live in Oslo, have two kids and drive a Volvo.",
+            [("home", "I live in Oslo"), ("family", "have two kids"), ("vehicle", "drive a Volvo.")],
+        ),
+        ("I left Google and joined Nokia.", [("activity", "I left Google"), ("employer", "joined Nokia.")]),
+        (
+            "I play tennis but I no longer play golf.",
+            [("activity", "I play tennis"), ("activity", "I no longer play golf.")],
+        ),
+    ],
+)
+def test_each_clause_of_a_sentence_is_a_fact_also_without_its_i(text: str, parts: list[tuple[str, str]]) -> None:
+    assert facts(text) == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "slots"),
+    [
+        ("I like to swim and play chess.", ["taste"]),
+        ("I don't smoke and drink.", []),
+        ("I want to live in Rome and work at Bosch.", []),
+        ("My brother lives in Rome and works at Bosch.", ["family"]),
+        ("I live in Oslo and love it here.", ["home"]),
+        ("I live in Oslo and work is hard.", ["home"]),
+    ],
+)
+def test_what_only_looks_like_a_clause_about_oneself_is_none(text: str, slots: list[str]) -> None:
+    assert [slot for slot, _ in facts(text)] == slots
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I no longer live in Berlin, Germany.",
+        "Sadly, I no longer live in Berlin.",
+        "Bob, I no longer live in Berlin.",
+        "I used to live in Berlin, in Kreuzberg.",
+        "Ich wohne nicht mehr in Bremen, leider.",
+    ],
+)
+def test_an_ending_without_a_new_value_is_none_of_a_fact(text: str) -> None:
+    (memory,) = learned(text)
+    assert (memory.op, memory.closes) == ("close", ("home",))
+
+
 INTRODUCTIONS = {
     "de": "Ich heiße Klaus. Ich wohne in Bremen. Ich bin allergisch gegen Nüsse.",
     "fr": "Je m'appelle Chloé. J'habite à Lyon. Je suis allergique aux noix.",
