@@ -13,7 +13,7 @@ from lastcall.memory.rules import memories_by_rules
 from lastcall.store.people.memories import RememberedFact
 from lastcall.store.records import Recollection
 
-from tests.support import spoken_facts
+from tests.support import spoken_facts, spoken_secrets
 
 USEFUL_MIN = 0.8
 TEXT_CHARS = 2_000
@@ -187,16 +187,30 @@ def test_what_is_to_be_forgotten_is_told_to_the_store() -> None:
 def test_no_secret_is_kept() -> None:
     kept = [
         (text, secret)
-        for text, secret in spoken_facts.secrets(50)
+        for text, secret in (*spoken_facts.secrets(50), *spoken_secrets.told_secrets(spoken_facts.SEED))
         for m in learned(text)
         if secret in m.content + m.quote
     ]
     assert kept == []
 
 
+@pytest.mark.parametrize(("text", "secret"), spoken_secrets.told_secrets(spoken_facts.SEED))
+def test_a_secret_is_told_by_its_form_or_by_the_words_before_it(text: str, secret: str) -> None:
+    left = redacted(text)
+    assert secret not in left
+    assert not [word for word in secret.split() if len(word) > 3 and word in left.split()]
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        "My password was reset yesterday.",
+        "I need a password manager and a token of love.",
+        "The key to happiness is sleep.",
+        "La clave del éxito es dormir.",
+        "I passed my exam in 2024.",
+        "My login does not work.",
+        "I read https://example.com/blog/My-Long-Title-About-Things today.",
         "I was born on 12 March 1987.",
         "My phone plan has 2000 minutes.",
         "I live at 1234 Main Street, 90210 Beverly Hills.",
@@ -243,7 +257,20 @@ def test_a_secret_across_the_end_of_a_text_leaves_none_of_itself(secret: str) ->
 
 
 @pytest.mark.parametrize(
-    "text", ["1 " * 1_000, "a" * TEXT_CHARS, "password " * 200, "key " * 500, "DE12 " * 400, "aB3" * 600]
+    "text",
+    [
+        "1 " * 1_000,
+        "a" * TEXT_CHARS,
+        "password " * 200,
+        "key " * 500,
+        "password is " * 160,
+        "seed phrase " * 160,
+        "login a / " * 200,
+        "aB3 pass_" * 200,
+        "-u a" * 500,
+        "DE12 " * 400,
+        "aB3" * 600,
+    ],
 )
 def test_redaction_takes_no_long_time(text: str) -> None:
     began = time.thread_time()
