@@ -48,7 +48,7 @@ _JOINS = (
     r"(?: +(?:for|to|of|on) +[\w' .-]{1,40}?)?(?: +(?:is|was|are|ist|lautet|est|es|é|è|to|är|er|now)|(?: +(?:it's"
     r"|its))?)? *[:=：是はは]? *"  # noqa: RUF001
 )
-_AFTER_SHORT = re.compile(rf"(?i)(?<!\w)(?:{_SHORT})(?!\w){_JOINS}(?P<value>\d[\d -]{{1,12}}\d|\d{{3,8}})")
+_AFTER_SHORT = re.compile(rf"(?i)(?<!\w)(?:{_SHORT})(?!\w){_JOINS}(?P<value>\d(?:[ -]{{0,2}}\d){{2,11}})")
 # What a password is for stands between it and "is"; behind that, or a colon, it may have several words.
 _IS = (
     r"(?:['\"’]?s? *[:=：—] *|['’]s +"  # noqa: RUF001
