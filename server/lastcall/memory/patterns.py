@@ -36,7 +36,8 @@ NO_LONGER = re.compile(
 )
 REMEMBER = re.compile(
     r"(?:(?:can|could|would|will) you )?(?:please |kindly |also |always )?"
-    r"(?:remember(?! (?:when|how|what|where|me|the time)\b)|(?:don'?t|do not|never) forget|(?:keep|bear) in mind"
+    r"(?:remember(?! (?:to (?!call me\b)|when|how|what|where|me|the time)\b)"
+    r"|(?:don'?t|do not|never) forget(?! to (?!call me\b))|(?:keep|bear) in mind"
     r"|(?:make a )?note that|for the record)\b",
     re.IGNORECASE,
 )

@@ -93,6 +93,27 @@ def test_an_ending_without_a_new_value_is_none_of_a_fact(text: str) -> None:
     assert (memory.op, memory.closes) == ("close", ("home",))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I had to shut the window.",
+        "We had a great time at the lake.",
+        "I won't give up!",
+        "We won!",
+        "I couldn't have done it without you.",
+        "Remember Tom, just do it!",
+        "But don't forget to rest.",
+        "I need to find a better way.",
+        "I love watching them play.",
+        "I love to, thanks.",
+        "I love the colours of it.",
+        "I'm learning a lot from this.",
+    ],
+)
+def test_what_says_nothing_lasting_without_the_turns_around_it_is_no_fact(text: str) -> None:
+    assert facts(text) == []
+
+
 INTRODUCTIONS = {
     "de": "Ich heiße Klaus. Ich wohne in Bremen. Ich bin allergisch gegen Nüsse.",
     "fr": "Je m'appelle Chloé. J'habite à Lyon. Je suis allergique aux noix.",

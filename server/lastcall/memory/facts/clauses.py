@@ -39,6 +39,8 @@ _ELIDED = re.compile(
 _INFINITIVE = re.compile(
     r"\bto (?=[a-z])|\b(?:can|could|will|would|should|must|might|may|let|want|wish|never|not)\b|n't\b", re.IGNORECASE
 )
+# What is to be remembered is said behind "that" or a colon, or of oneself; "Remember, you can do it!" is a good word.
+_TO_NOTE = re.compile(r"\A *(?:that\b|:)|\b(?:i|i'm|i've|my|me|mine|we|our|us)\b", re.IGNORECASE)
 _NEXT_CLAUSE = re.compile(r"(?:[,;]| and| but) +(?:(?:and|but|now|today|then) +)?(?:i|we|my)\b", re.IGNORECASE)
 ELIDED_MAX = 6  # clauses of one sentence
 _SPELLINGS = {"color": "colour", "colours": "colour", "colors": "colour", "movie": "film", "flavor": "flavour"}
@@ -126,7 +128,8 @@ def _matches(shown: str) -> list[_Match]:
         foreign = [_foreign(each, shown) for each in languages.facts_in(shown)]
         # Of two at one place, the language's rules have the more special one first.
         found = sorted({each.at: each for each in reversed(foreign)}.values(), key=lambda each: each.at)
-    if not found and any(REMEMBER.match(shown, start) for start in clauses) and content_words(shown):
+    asks = (REMEMBER.match(shown, start) for start in clauses) if not found else ()
+    if any(ask and _TO_NOTE.search(shown[ask.end() :]) for ask in asks) and content_words(shown):
         return [_Match("note", "note", 0)]
     return found
 
