@@ -44,7 +44,7 @@ async def store(meaning_url: str) -> AsyncIterator[PostgresStore]:
 
 async def dump(url: str) -> dict[str, str]:
     """The rows of each table, in lower case."""
-    pg_dump = [programs() / "pg_dump", "--data-only", "--no-owner", url]
+    pg_dump = [str(programs() / "pg_dump"), "--data-only", "--no-owner", url]
     done = await trio.run_process(pg_dump, capture_stdout=True)
     return {found[1]: found[0].lower() for found in TABLE.finditer(done.stdout.decode())}
 
