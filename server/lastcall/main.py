@@ -131,7 +131,7 @@ async def serve(
                     agent_of_settings as agent,
                     open_rules_process(settings.memory_cpu_seconds, start=uses_rules(agent)) as rules,
                     open_deliverer(store, metrics),
-                    open_meaning(settings, store) as encoder,
+                    open_meaning(settings, store, metrics) as encoder,
                 ):
                     ready = Ready(url_of(settings, settings.port), database.describe, agent.describe, database.note)
                     await serve_sessions(

@@ -109,6 +109,12 @@ class Metrics:
         self.memory_failed = self._gauge(
             "memory_failed_sessions", "Ended sessions whose memory has failed, over all servers; NaN: not known"
         )
+        self.meanings_pending = self._gauge(
+            "meaning_passages_pending", "Passages of earlier turns without meanings, over all servers; 10,000 at most"
+        )
+        self.turns_encoded_late = self._counter(
+            "turns_encoded_late", "Turns that got their meaning later than their words"
+        )
         self.sessions_reaped = self._counter("sessions_reaped", "Sessions of dead servers closed by this one")
         self.reaper_failures = self._counter("reaper_failures", "Reaper passes that failed")
         self.reaper_last_look = self._gauge("reaper_last_look_timestamp_seconds", "Time of the reaper's last pass")

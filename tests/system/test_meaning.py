@@ -101,3 +101,19 @@ async def test_a_server_finds_a_turn_by_its_meaning_in_another_language(database
 
         found = await eventually(best, lambda turn: turn.get("nearness") is not None, within=WAIT_SECONDS)
         assert found["text"] == FACTS[0]
+
+
+async def test_what_was_said_before_the_extra_was_there_is_encoded_by_the_next_start(database_url: str) -> None:
+    with new_database(database_url) as url:
+        arguments = ("--database-url", url, "--agent", "echo")
+        with run_server(*arguments, "--no-meaning") as server:
+            async with connect(server.url, user="ada") as client:
+                for fact in FACTS:
+                    await client.say(fact)
+        with run_server(*arguments) as server:
+            completed = await trio.to_thread.run_sync(server.wait_for, "meanings_completed")
+            assert (completed["passages"], completed["turns"]) == (1, len(FACTS))
+            async with httpx2.AsyncClient() as http:
+                metrics = (await http.get(f"{server.url}/metrics")).text.splitlines()
+        assert f"lastcall_turns_encoded_late_total {len(FACTS)}.0" in metrics
+        assert "lastcall_meaning_passages_pending 0.0" in metrics

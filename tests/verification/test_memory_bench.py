@@ -10,9 +10,15 @@ import pytest
 from lastcall.store.postgres import PostgresStore
 
 from tests.verification.memory_bench import __main__ as bench
-from tests.verification.memory_bench import measure
+from tests.verification.memory_bench import measure, turns
+from tests.verification.memory_bench.agents import FIRST_PIECE_SECONDS
 from tests.verification.memory_bench.baselines import LAST_MESSAGES, Bm25, last_messages
-from tests.verification.memory_bench.generated import generated_samples, long_sample, own_fact_samples
+from tests.verification.memory_bench.generated import (
+    generated_samples,
+    long_sample,
+    own_fact_samples,
+    varied_fact_samples,
+)
 from tests.verification.memory_bench.samples import BadData, read_samples
 from tests.verification.memory_bench.small_talk import SMALL_TALK
 
@@ -74,6 +80,8 @@ def test_generated_users_are_those_of_their_seed() -> None:
     assert generated_samples(1, 8) == generated_samples(1, 8) != generated_samples(2, 8)
     assert len({sample.language for sample in generated_samples(1, 8)}) >= 3
     assert len(SMALL_TALK) >= 200
+    assert varied_fact_samples(1) == varied_fact_samples(1) != varied_fact_samples(2)
+    assert len({sample.language for sample in varied_fact_samples(1)}) >= 12
 
 
 def test_baselines_find_what_they_can() -> None:
@@ -119,3 +127,20 @@ def test_the_command_prints_its_figures_as_one_object(tmp_path: Path, capsys: py
     assert figures["recall"]["5"] >= 0.5
     assert figures["generated"]["recall"]["20"] >= 0.5
     assert {*figures["languages"]} == {"de", "fr", "es", "zh", "ja", "ru", "ar", "pt"}
+
+
+@pytest.mark.slow
+async def test_turns_with_and_without_a_past_are_compared(
+    postgres_store: PostgresStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "ROUNDS", 1)
+    monkeypatch.setattr(turns, "PAIRS", 6)
+    sample = own_fact_samples()[0]
+    async with measure.open_bench(database_url) as running:
+        await running.put(sample)
+    questions = [question.text for question in sample.questions]
+    compared = await turns.compare_turns(database_url, "as_a_model", sample.user_id, questions, SMALL_TALK, 1)
+    for each in (compared, compared["questions"], compared["small_talk"]):
+        low, high = each["range"]
+        assert low <= each["ratio"] <= high
+        assert each["with_ms"] > 1000 * FIRST_PIECE_SECONDS

@@ -168,6 +168,8 @@ class Agent(Protocol):
     - `extractor`, for agents without `finalize`: `"rules"` (the default) keeps the user's own sentences about
       themselves; a `JsonModel` is asked for the memories.
     - `model: str`, the name of its model, which is stored with each answer.
+    - `reads_past = False`, where it reads nothing of earlier conversations: then no turn waits for a look into the
+      user's past, and `recalled` and `search` have nothing.
     - `async def aclose(self) -> None`, called at shutdown, with a limit of 2 seconds.
     """
 

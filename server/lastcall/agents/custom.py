@@ -34,6 +34,7 @@ class FactoryAgent:
         self._agent = agent
         self.finalize = getattr(agent, "finalize", None)
         self.extractor = getattr(agent, "extractor", "rules")
+        self.reads_past = bool(getattr(agent, "reads_past", True))
 
     @property
     def model(self) -> object:

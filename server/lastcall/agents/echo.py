@@ -34,6 +34,7 @@ class EchoAgent:
     """
 
     describe = "echo"
+    reads_past = False
 
     async def reply(self, turn: Turn) -> AsyncGenerator[Piece, None]:
         text, call = _echo(turn)

@@ -81,7 +81,7 @@ class Conversation:
         self._timeline = Timeline(opening.history, session.memory.add, older=opening.older)
         self._briefing = briefing(opening.known, session.conversation_id)
         self._config_held = 0
-        self._past = past_of(session, opening.known, store, self._timeline.__contains__, encode)
+        self._past = past_of(session, agent, opening.known, store, self._timeline.__contains__, encode)
         self._forget = self._past.forget if self._past is not None else _keep
         self._follower = Follower(
             session,

@@ -26,12 +26,17 @@ def acceptable(memories: Sequence[Memory]) -> list[Memory]:
 def _cleaned(memory: Memory) -> Memory:
     """Without what no database takes, and without secrets, whoever extracted it."""
     content = _safe(memory.content)
+    quote = content if memory.quote == memory.content else _safe(memory.quote)
+    words = memory.words or (content_words(content) if memory.op == "add" else ())
+    if (content, quote) != (memory.content, memory.quote):  # they may be those of a secret
+        left = {*content_words(content), *content_words(quote)}
+        words = tuple(word for word in words if word in left)
     return replace(
         memory,
         kind=memory.kind.replace("\0", "")[:KIND_CHARS_MAX] or "note",
         content=content,
-        quote=content if memory.quote == memory.content else _safe(memory.quote),
-        words=memory.words or (content_words(content) if memory.op == "add" else ()),
+        quote=quote,
+        words=words,
     )
 
 

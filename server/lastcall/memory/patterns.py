@@ -19,12 +19,15 @@ ENGLISH = read_rules("en")
 _OPENERS = (
     r"and|but|so|because|since|as|although|though|plus|also|oh|well|actually|honestly|hi|hello|hey|yes|yeah|no|ok|okay"
     r"|please|btw|by the way|fyi|currently|now|nowadays|these days|at the moment|for now|i think|i guess|i believe"
+    r"|i mean|i meant|correction|sorry"
     r"|since today|as of (?:today|now)|good news|update|news|(?:last|this) (?:week|month|year|summer|winter"
     r"|spring|autumn)|yesterday|today|recently|finally|guess what|(?:also )?(?:remember|know|note"
     r"|mention)(?: that|,|:)?|don'?t forget(?: that|,|:)?|(?:keep|bear) in mind(?: that|,|:)?"
 )
 # In a lookahead, because what leads up to one clause may overlap what leads up to the next.
-LEADS_UP = re.compile(rf"(?=([,;(–—.!] *| -+ |\b(?:note|fyi|btw|ps|p\.s\.|about me): *|(?<!\w)(?:{_OPENERS}) +)\w)")
+LEADS_UP = re.compile(
+    rf"(?=([,;(–—.!] *| -+ |\b(?:note|fyi|btw|ps|p\.s\.|about me|correction): *|(?<!\w)(?:{_OPENERS}) +)\w)"
+)
 """Group 1 ends where a clause starts; the first one starts at 0."""
 NO_LONGER = re.compile(
     r"\b(?:no longer|any ?more|not any longer|used to|not (?:\w+ ){0,3}any ?more|gave up|quit|stopped"
@@ -33,7 +36,8 @@ NO_LONGER = re.compile(
 )
 REMEMBER = re.compile(
     r"(?:(?:can|could|would|will) you )?(?:please |kindly |also |always )?"
-    r"(?:remember(?! (?:when|how|what|where|me|the time)\b)|(?:don'?t|do not|never) forget|(?:keep|bear) in mind"
+    r"(?:remember(?! (?:to (?!call me\b)|when|how|what|where|me|the time)\b)"
+    r"|(?:don'?t|do not|never) forget(?! to (?!call me\b))|(?:keep|bear) in mind"
     r"|(?:make a )?note that|for the record)\b",
     re.IGNORECASE,
 )
@@ -60,7 +64,7 @@ THEN_ASKS = re.compile(
 )
 NOT_MEANT = re.compile(
     r"^\W*(?:(?:and|but|so|please|now|can you|could you),? +)?"
-    r"(?:translate|say|write|repeat|correct|rewrite|summari[sz]e|proofread|spell|imagine|suppose"
+    r"(?:translate|say|write|repeat|correct(?!ion)|rewrite|summari[sz]e|proofread|spell|imagine|suppose"
     r"|pretend|assume|let'?s say|whether|if (?!you)|unless|when |whenever )"
     r"|\b(?:what if|as if|even if|i wish|if only|imagine|pretend|suppose|supposing|hypothetically)\b",
 )

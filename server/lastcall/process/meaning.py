@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import trio
+
 from ..config import Settings
 from ..diagnosis.meaning import is_wanted
+from ..memory.meaning.backfill import Backfill
 from ..memory.meaning.encoder_process import EncoderProcess, open_encoder_process
+from ..metrics import Metrics
 from ..runtime.check import CheckStatus, log_checks, warn
 from ..store.errors import StoreError
 from ..store.postgres import MEANING, PostgresStore
 
 
 @asynccontextmanager
-async def open_meaning(settings: Settings, store: PostgresStore) -> AsyncIterator[EncoderProcess | None]:
-    """The encoder, for as long as the block lasts; None, and a line in the log where that is not as wanted."""
+async def open_meaning(
+    settings: Settings, store: PostgresStore, metrics: Metrics
+) -> AsyncIterator[EncoderProcess | None]:
+    """The encoder, for as long as the block lasts; None, and a line in the log where that is not as wanted.
+
+    Beside it, what was indexed without meanings gets them.
+    """
     if not is_wanted(settings):
         yield None  # the checks of the host have said why, if anything is missing
         return
@@ -27,5 +36,8 @@ async def open_meaning(settings: Settings, store: PostgresStore) -> AsyncIterato
     if check.status is not CheckStatus.OK:
         yield None
         return
-    async with open_encoder_process() as encoder:
+    async with open_encoder_process() as encoder, trio.open_nursery() as beside:
+        backfill = Backfill(store, encoder.encode_turns, metrics.meanings_pending.set, metrics.turns_encoded_late.inc)
+        beside.start_soon(backfill.run)
         yield encoder
+        beside.cancel_scope.cancel()

@@ -20,6 +20,15 @@ CREATE TABLE IF NOT EXISTS recall_meanings (
 );
 ALTER TABLE recall_meanings ALTER meaning SET STORAGE PLAIN; -- it always fits a page, and is never read in part
 
+-- Passages that a server encodes at the moment, since they were indexed without meanings; and those that it gave up.
+CREATE TABLE IF NOT EXISTS meaning_claims (
+    user_id       text        NOT NULL,
+    passage_id    bigint      NOT NULL,
+    claimed_until timestamptz NOT NULL,
+    tries         smallint    NOT NULL,
+    PRIMARY KEY (user_id, passage_id)
+);
+
 -- A turn that is deleted leaves its passage, and a session its passages; so their meanings go, in the same transaction,
 -- whoever does it. Not by a foreign key, which would forbid to truncate recall_passages.
 CREATE OR REPLACE FUNCTION forget_turn_meanings() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
@@ -32,12 +41,14 @@ END $$;
 CREATE OR REPLACE FUNCTION forget_meanings() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     DELETE FROM recall_meanings m USING before WHERE m.user_id = before.user_id AND m.passage_id = before.passage_id;
+    DELETE FROM meaning_claims c USING before WHERE c.user_id = before.user_id AND c.passage_id = before.passage_id;
     RETURN NULL;
 END $$;
 
 CREATE OR REPLACE FUNCTION forget_all_meanings() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     DELETE FROM recall_meanings; -- not TRUNCATE, which fails where the same statement truncates it too
+    DELETE FROM meaning_claims;
     RETURN NULL;
 END $$;
 
@@ -103,3 +114,73 @@ BEGIN
       FROM chosen JOIN found f USING (passage_id), spread s, recall_passages p
      WHERE p.user_id = owner AND p.passage_id = f.passage_id;
 END $$;
+
+-- Claims the next passage without meanings, in the order of keys; looks at no more than 500 of them. Returns its turns
+-- and the beginnings of their texts. A row without a turn: there was none, and the walk goes on behind that key. No row:
+-- there are no more passages.
+CREATE OR REPLACE FUNCTION claim_unencoded(after_user text, after_passage bigint, chars_max integer, lease interval)
+RETURNS TABLE (user_id text, passage_id bigint, turn smallint, said text)
+LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    looked_at_max CONSTANT integer := 500;
+    tries_max     CONSTANT integer := 3;
+    seen          record;
+BEGIN
+    FOR seen IN SELECT p.user_id, p.passage_id, p.message_ids FROM recall_passages p
+                 WHERE (p.user_id, p.passage_id) > (after_user, after_passage)
+                 ORDER BY p.user_id, p.passage_id LIMIT looked_at_max LOOP
+        CONTINUE WHEN EXISTS (SELECT FROM recall_meanings m
+                               WHERE m.user_id = seen.user_id AND m.passage_id = seen.passage_id);
+        INSERT INTO meaning_claims AS c (user_id, passage_id, claimed_until, tries)
+        VALUES (seen.user_id, seen.passage_id, now() + lease, 1)
+            ON CONFLICT (user_id, passage_id) DO UPDATE SET claimed_until = now() + lease, tries = c.tries + 1
+         WHERE c.claimed_until < now() AND c.tries < tries_max;
+        CONTINUE WHEN NOT FOUND;
+        -- Whoever had the claim may have stored the meanings and given it back since the look above.
+        IF EXISTS (SELECT FROM recall_meanings m WHERE m.user_id = seen.user_id AND m.passage_id = seen.passage_id) THEN
+            DELETE FROM meaning_claims c WHERE c.user_id = seen.user_id AND c.passage_id = seen.passage_id;
+            CONTINUE;
+        END IF;
+        RETURN QUERY SELECT seen.user_id, seen.passage_id, (of_turn.ordinality - 1)::smallint, left(m.content, chars_max)
+                       FROM unnest(seen.message_ids) WITH ORDINALITY AS of_turn (message_id, ordinality)
+                       JOIN messages m ON m.message_id = of_turn.message_id
+                      WHERE m.content ~ '\S';
+        IF FOUND THEN RETURN; END IF;
+        -- Nothing is left to encode in it; a claim without end says so, until the passage goes.
+        UPDATE meaning_claims c SET claimed_until = 'infinity'
+         WHERE c.user_id = seen.user_id AND c.passage_id = seen.passage_id;
+    END LOOP;
+    IF seen IS NOT NULL THEN
+        RETURN QUERY SELECT seen.user_id, seen.passage_id, NULL::smallint, NULL::text;
+    END IF;
+END $$;
+
+-- Stores the meanings of a passage that was claimed, a list of turns and vectors. Returns their number. The lock waits for
+-- whoever deletes one of its turns at the moment: what is deleted has no meaning.
+CREATE OR REPLACE FUNCTION store_encoded(owner text, passage bigint, encoded jsonb) RETURNS bigint
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    there  uuid[];
+    stored bigint;
+BEGIN
+    SELECT message_ids INTO there FROM recall_passages WHERE user_id = owner AND passage_id = passage FOR SHARE;
+    INSERT INTO recall_meanings (user_id, passage_id, turn, meaning)
+    SELECT owner, passage, e.turn, e.vector::halfvec FROM jsonb_to_recordset(encoded) AS e (turn smallint, vector text)
+     WHERE there[e.turn + 1] IS NOT NULL
+        ON CONFLICT DO NOTHING;
+    GET DIAGNOSTICS stored = ROW_COUNT;
+    DELETE FROM meaning_claims c WHERE c.user_id = owner AND c.passage_id = passage;
+    RETURN stored;
+END $$;
+
+-- How many passages have no meanings and were not given up, at most so many.
+CREATE OR REPLACE FUNCTION count_unencoded(count_max integer) RETURNS bigint
+LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+    SELECT count(*) FROM (
+        SELECT FROM recall_passages p
+         WHERE NOT EXISTS (SELECT FROM recall_meanings m WHERE m.user_id = p.user_id AND m.passage_id = p.passage_id)
+           AND NOT EXISTS (SELECT FROM meaning_claims c WHERE c.user_id = p.user_id AND c.passage_id = p.passage_id
+                            AND (c.claimed_until = 'infinity' OR (c.tries >= 3 AND c.claimed_until < now())))
+         LIMIT count_max) AS missing
+$$;

@@ -25,6 +25,8 @@ WAIT_SECONDS = 10.0
 class Recording(ScriptedAgent):
     """Keeps the turns that it was asked for."""
 
+    reads_past = True
+
     def __init__(self) -> None:
         self.turns: list[Turn] = []
 
@@ -119,6 +121,22 @@ async def test_a_user_without_a_past_costs_no_statement_more(
             async with connect(server.url, user=user) as client:
                 await client.ask("Where does my boat lie?")
     assert asked == ["ada"]
+
+
+async def test_an_agent_that_reads_nothing_of_the_past_waits_for_no_search(
+    postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def search(*args: object) -> SearchResult:
+        raise AssertionError("nobody would read what is found")
+
+    agent = Recording()
+    agent.reads_past = False
+    async with open_server(postgres_store, agent) as server:
+        await told(postgres_store, server.url, "My boat is called Gannet and lies in Bergen.")
+        monkeypatch.setattr(PostgresStore, "search_turns", search)
+        async with connect(server.url, user="ada") as client:
+            await client.ask("Where does my boat lie?")
+    assert (agent.turns[-1].recalled, agent.turns[-1].search) == ((), None)
 
 
 async def test_what_the_conversation_itself_shows_does_not_come_back(postgres_store: PostgresStore) -> None:

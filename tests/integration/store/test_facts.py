@@ -235,3 +235,16 @@ async def test_sixty_updates_supersede_and_sixty_additions_do_not(world: Postgre
             gone.append((first, later))
     assert len(still) <= (1 - SUPERSEDED_MIN) * PAIRS, still
     assert len(gone) <= WRONGLY_CLOSED_MAX * PAIRS, gone
+
+
+@pytest.mark.slow
+async def test_updates_in_many_words_and_languages_supersede_and_tell_what_is_so_now(world: PostgresWorld) -> None:
+    wrong = []
+    for number, (was, now, value) in enumerate(spoken_facts.VARIED_UPDATES):
+        await learn(world, was, user=f"varied-{number}")
+        before = await known(world, f"varied-{number}")
+        await learn(world, now, user=f"varied-{number}")
+        left = await known(world, f"varied-{number}")
+        if not before or was in left or (value is not None and value not in "".join(left)):
+            wrong.append((was, before, now, left))
+    assert len(wrong) <= (1 - SUPERSEDED_MIN) * len(spoken_facts.VARIED_UPDATES), wrong

@@ -95,6 +95,14 @@ UNION ALL SELECT 'passage ' || passage_id || ' belongs to no session' FROM recal
 UNION ALL SELECT 'session ' || session_id || ' is done, and not indexed' FROM conversation_sessions s
  WHERE memory_status = 'done' AND NOT EXISTS (SELECT FROM recall_passages p WHERE p.session_id = s.session_id)
    AND EXISTS (SELECT FROM messages m WHERE m.session_id = s.session_id AND role = 'user' AND deleted_at IS NULL)"""
+# Of meanings.sql, which only a database that servers with the extra use has.
+HAS_MEANINGS = "SELECT to_regclass('recall_meanings') IS NOT NULL AS there"
+MEANING_FAULTS = """SELECT 'meaning ' || passage_id || '.' || turn || ' belongs to no turn' AS fault
+  FROM recall_meanings m
+ WHERE NOT EXISTS (SELECT FROM recall_passages p WHERE p.user_id = m.user_id AND p.passage_id = m.passage_id
+                      AND p.message_ids[m.turn + 1] IS NOT NULL)
+UNION ALL SELECT 'claim ' || passage_id || ' belongs to no passage' FROM meaning_claims c
+ WHERE NOT EXISTS (SELECT FROM recall_passages p WHERE p.user_id = c.user_id AND p.passage_id = c.passage_id)"""
 SAMPLE = """SELECT session_id::text, state, extract(epoch FROM now())::float8 AS at FROM session_truth WHERE is_active
   UNION ALL SELECT NULL, NULL, extract(epoch FROM now())::float8"""
 REMAINING = """SELECT count(*) FILTER (WHERE is_active) AS active,
@@ -236,7 +244,10 @@ async def read(store: PostgresStore, clock: Clock) -> Records:
         records.items[row["item_id"]].append(Item(**_real(row, clock, "created")))
     records.memories = [MemoryRecord(**dict(row)) for row in await store.select(MEMORIES)]
     records.effects = {(row["session_id"], row["content"]): row["times"] for row in await store.select(EFFECTS)}
-    records.index_faults = [row["fault"] for row in await store.select(INDEX_FAULTS)]
+    faults = [*await store.select(INDEX_FAULTS)]
+    if (await store.select(HAS_MEANINGS))[0]["there"]:
+        faults += await store.select(MEANING_FAULTS)
+    records.index_faults = [row["fault"] for row in faults]
     return records
 
 

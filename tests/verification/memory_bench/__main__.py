@@ -15,15 +15,24 @@ import trio
 from lastcall import logs
 from lastcall.embedded import postgres as embedded
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from tests.support.command_line import SEED_MAX, command, conclude, folder, json_option, progress, run
 
-from .generated import USERS, asked_in_other_languages, generated_samples, long_sample, own_fact_samples
+from .generated import (
+    USERS,
+    asked_in_other_languages,
+    generated_samples,
+    long_sample,
+    own_fact_samples,
+    varied_fact_samples,
+)
 from .measure import Bench, NotIndexed, Recall, open_bench, percentile
+from .own_facts import VARIED_FACTS
 from .samples import BadData, Sample, read_samples
 from .small_talk import SMALL_TALK
+from .turns import AGENTS, compare_turns
 
 SEED = 18
 TEXTS = 200  # of small talk, and questions, that are put to the gate
@@ -42,9 +51,12 @@ COST_QUESTIONS = 300
     "--seed", type=click.IntRange(0, SEED_MAX), default=SEED, show_default=True, help="Of the generated users."
 )
 @click.option("--cost/--no-cost", default=True, show_default=True, help="Measure CPU and time at 700 and 10,000 turns.")
+@click.option("--turns", is_flag=True, help="Compare turns with and without a past, on a server: five minutes more.")
 @click.option("--meaning", is_flag=True, help="Search by meaning, too; needs lastcall[meaning].")
 @json_option
-def memory_bench(*, data: Path | None, users: int, seed: int, cost: bool, meaning: bool, as_json: bool) -> int:
+def memory_bench(
+    *, data: Path | None, users: int, seed: int, cost: bool, turns: bool, meaning: bool, as_json: bool
+) -> int:
     """Measures how much of what questions need comes back from a user's past: the product's own finalizer, index and
     search on a PostgreSQL of its own. `recall` is over --data where that is given, else over the generated users.
 
@@ -63,19 +75,19 @@ def memory_bench(*, data: Path | None, users: int, seed: int, cost: bool, meanin
     with folder("lastcall-memory-bench-", console) as directory, progress(console) as bar:
         try:
             url = embedded.start(directory)
-            result = trio.run(lambda: measured(url, given, users, seed, bar, cost=cost, meaning=meaning))
+            result = trio.run(lambda: measured(url, given, users, seed, bar, cost=cost, turns=turns, meaning=meaning))
         finally:
             embedded.stop(directory)
     return conclude(result, say, console)
 
 
 async def measured(
-    url: str, given: Sequence[Sample], users: int, seed: int, bar: Progress, *, cost: bool, meaning: bool
+    url: str, given: Sequence[Sample], users: int, seed: int, bar: Progress, *, cost: bool, turns: bool, meaning: bool
 ) -> dict[str, Any]:
     """All figures."""
-    generated, own = generated_samples(seed, users), own_fact_samples()
-    long = [long_sample(turns, seed) for turns in COST_TURNS] if cost else []
-    everybody = [*given, *generated, *own, *long]
+    generated, own, varied = generated_samples(seed, users), own_fact_samples(), varied_fact_samples(seed)
+    long = [long_sample(count, seed) for count in COST_TURNS if cost or (turns and count == COST_TURNS[0])]
+    everybody = [*given, *generated, *own, *varied, *long]
     async with open_bench(url, meaning=meaning) as bench:
         task = bar.add_task("indexing", total=sum(len(sample.sessions) for sample in everybody))
         for sample in everybody:
@@ -84,22 +96,30 @@ async def measured(
         bar.update(task, description="asking")
         of_generated = await bench.recall(generated)
         of_given = await bench.recall(given) if given else of_generated
-        return {
+        figures = {
             "ok": True,
             "seed": seed,
             "meaning": meaning,
             **_recall(of_given),
             "generated": _recall(of_generated),
-            "languages": {
-                sample.language: (await bench.recall([sample], baselines=False)).figures("product", (1,))["1"]
-                for sample in own
+            "languages": {sample.language: await _first(bench, [sample]) for sample in own},
+            "varied_languages": {
+                language: await _first(bench, [each for each in varied if each.language == language])
+                for language in VARIED_FACTS
             },
-            "across_languages": (
-                await bench.recall([asked_in_other_languages(each) for each in own], baselines=False)
-            ).figures("product", (1,))["1"],
+            "varied": await _first(bench, varied),
+            "across_languages": await _first(bench, [asked_in_other_languages(each) for each in own]),
             **await _gate(bench, given or generated, Random(seed)),
-            "cost": {str(turns): await _cost(bench, sample) for turns, sample in zip(COST_TURNS, long, strict=False)},
+            "cost": {
+                str(count): await _cost(bench, sample) for count, sample in zip(COST_TURNS, long, strict=False) if cost
+            },
         }
+    return figures | ({"turns": await _turns(url, seed, bar, task)} if turns else {})
+
+
+async def _first(bench: Bench, samples: Sequence[Sample]) -> float:
+    """How often the first result is the one that was asked for."""
+    return (await bench.recall(samples, baselines=False)).figures("product", (1,))["1"]
 
 
 def _recall(recall: Recall) -> dict[str, Any]:
@@ -129,6 +149,17 @@ async def _gate(bench: Bench, samples: Sequence[Sample], random: Random) -> dict
         },
         "tokens": {"mean": round(mean(tokens or [0])), "p95": percentile(tokens, 95)},
     }
+
+
+async def _turns(url: str, seed: int, bar: Progress, task: TaskID) -> dict[str, Any]:
+    """By the agent's name: what a past of 700 turns costs a turn."""
+    sample = long_sample(COST_TURNS[0], seed)
+    questions = [question.text for question in sample.questions]
+    figures = {}
+    for agent in AGENTS:
+        bar.update(task, description=f"turns, {agent}")
+        figures[agent] = await compare_turns(url, agent, sample.user_id, questions, SMALL_TALK, seed)
+    return figures
 
 
 async def _cost(bench: Bench, sample: Sample) -> dict[str, float]:

@@ -7,12 +7,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 
+from .own_facts import REPLIES, VARIED_FACTS
 from .phrases import OWN_FACTS, PHRASES, Phrases, Slot
 from .samples import AskedQuestion, PastSession, SaidTurn, Sample
 
 USERS = 200
 SESSIONS = 5
 CHATTER_MIN, CHATTER_MAX = 3, 6  # exchanges of a session that do not matter
+WAYS = ("in a row", "answered", "apart")  # how facts are told
+FACTS_OF_ONE = 5
 BEGAN = datetime(2024, 1, 10, 9, tzinfo=UTC)
 
 
@@ -29,6 +32,24 @@ def own_fact_samples() -> list[Sample]:
         turns = [SaidTurn("user", fact, f"{language}-{number}") for number, (fact, _) in enumerate(facts)]
         questions = [AskedQuestion(asked, [f"{language}-{n}"]) for n, (_, asked) in enumerate(facts)]
         samples.append(Sample(f"own-{language}", [PastSession(BEGAN, turns)], questions, language=language))
+    return samples
+
+
+def varied_fact_samples(seed: int) -> list[Sample]:
+    """Users of each language, each with five facts: told in a row, with answers between them, or in a session each."""
+    samples = []
+    for language, facts in VARIED_FACTS.items():
+        for number, way in enumerate(WAYS * 2):
+            random = Random(f"{seed} {language} {number}")
+            told = random.sample(facts, FACTS_OF_ONE)
+            name = f"varied-{language}-{number}"
+            turns = [SaidTurn("user", fact, f"{name}-{n}") for n, (fact, _) in enumerate(told)]
+            answers = [SaidTurn("assistant", random.choice(REPLIES[language]), f"{turn.item_id}-a") for turn in turns]
+            pairs = [list(pair) for pair in zip(turns, answers, strict=True)]
+            parts = {"in a row": [turns], "answered": [[turn for pair in pairs for turn in pair]], "apart": pairs}[way]
+            sessions = [PastSession(BEGAN + timedelta(days=day), part) for day, part in enumerate(parts)]
+            questions = [AskedQuestion(asked, [f"{name}-{n}"]) for n, (_, asked) in enumerate(told)]
+            samples.append(Sample(name, sessions, questions, language=language))
     return samples
 
 

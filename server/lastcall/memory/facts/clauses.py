@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from ..patterns import (
     AFTER_NAMES,
@@ -22,12 +23,26 @@ from ..patterns import (
 )
 from ..sentences import FULLWIDTH_QUESTION_MARK, lowered
 from . import languages
+from .replacing import says_what_is
 from .words import content_words
 
 _SPACES = re.compile(r" {2,}")
 _CONNECTOR = re.compile(
     r"[\s,;–—-]*(?:\b(?:and|but|so|because|since|plus|also|und|aber|et|mais|y|pero|e|ma|и|но)\b)?\s*$", re.IGNORECASE
 )
+# A clause without its "I", by a verb that begins what people say of themselves; a request's "have" is none.
+_ELIDED = re.compile(
+    r"(?:,| and| but|, and|, but) +(?:(?:now|also|then|just|recently|currently) +)*"
+    r"(?=(?:live|work|drive|speak|play|love|like|hate|enjoy|prefer|own|study|teach|moved|relocated|joined|bought|got|sold"
+    r"|quit|left|adopted|became|turned|am|have(?! to\b))\b(?! (?:it|this|that|them|him|her|you|me)\b))"
+)
+_INFINITIVE = re.compile(
+    r"\bto (?=[a-z])|\b(?:can|could|will|would|should|must|might|may|let|want|wish|never|not)\b|n't\b", re.IGNORECASE
+)
+# What is to be remembered is said behind "that" or a colon, or of oneself; "Remember, you can do it!" is a good word.
+_TO_NOTE = re.compile(r"\A *(?:that\b|:)|\b(?:i|i'm|i've|my|me|mine|we|our|us)\b", re.IGNORECASE)
+_NEXT_CLAUSE = re.compile(r"(?:[,;]| and| but) +(?:(?:and|but|now|today|then) +)?(?:i|we|my)\b", re.IGNORECASE)
+ELIDED_MAX = 6  # clauses of one sentence
 _SPELLINGS = {"color": "colour", "colours": "colour", "colors": "colour", "movie": "film", "flavor": "flavour"}
 
 
@@ -105,17 +120,43 @@ def _matches(shown: str) -> list[_Match]:
     found: list[_Match] = []
     for start in clauses:
         match = _match_of_clause(shown, start)
-        if match and all(match.slot != each.slot for each in found):
+        if match and _is_new(match, found):
             found.append(match)
+    if found:
+        found = _with_elided(shown, found)
     if not found:
-        found = [_foreign(each) for each in languages.facts_in(shown)]
-        found.sort(key=lambda each: each.at)
-    if not found and any(REMEMBER.match(shown, start) for start in clauses) and content_words(shown):
+        foreign = [_foreign(each, shown) for each in languages.facts_in(shown)]
+        # Of two at one place, the language's rules have the more special one first.
+        found = sorted({each.at: each for each in reversed(foreign)}.values(), key=lambda each: each.at)
+    asks = (REMEMBER.match(shown, start) for start in clauses) if not found else ()
+    if any(ask and _TO_NOTE.search(shown[ask.end() :]) for ask in asks) and content_words(shown):
         return [_Match("note", "note", 0)]
     return found
 
 
-def _foreign(found: languages.Found) -> _Match:
+def _is_new(match: _Match, found: Sequence[_Match]) -> bool:
+    """Whether a sentence says nothing yet of what is so in its slot, or of what is so no longer."""
+    of_slot = [each for each in found if match.slot == each.slot or match.slot in each.closes]
+    return all(each.ended != match.ended for each in of_slot) and len(of_slot) < 2
+
+
+def _with_elided(shown: str, found: Sequence[_Match]) -> list[_Match]:
+    """With the facts of clauses that leave out their "I": "I live in Oslo and drive a Volvo"."""
+    matches = [*found]
+    for elided in islice(_ELIDED.finditer(lowered(shown)), ELIDED_MAX):
+        at = elided.end()
+        before = max((each for each in matches if each.at < at), key=lambda each: each.at, default=None)
+        if before is None or _INFINITIVE.search(shown, before.at, elided.start()):
+            continue
+        match = _match_of_clause(f"I {shown[at:]}", 0)
+        if match and _is_new(match, matches):
+            matches.append(replace(match, at=at))
+    return sorted(matches, key=lambda each: each.at)
+
+
+def _foreign(found: languages.Found, shown: str) -> _Match:
+    if (found.ended or found.negated) and says_what_is(shown, found.at, found.slot):
+        return _Match(found.kind, found.slot, found.at)
     kind = "note" if found.ended or found.negated else found.kind
     closes = _closes(found.slot, kind if found.kind != "dislike" else "dislike", ended=found.ended)
     if found.negated and not found.ended:
@@ -147,7 +188,11 @@ def _fact_match(shown: str, kind: str, slot: str, match: re.Match[str]) -> _Matc
     if what := match.groupdict().get("what"):
         slot = f"favourite:{_SPELLINGS.get(what.casefold(), what.casefold())}"
     # "My favourite film used to be …, now it is …" names a new one.
-    ended = not what and bool(NO_LONGER.search(shown[match.start() : match.end() + 120]))
+    next_clause = _NEXT_CLAUSE.search(shown, match.end())
+    end = min(match.end() + 120, next_clause.start() if next_clause else len(shown))
+    ended = not what and bool(NO_LONGER.search(shown[match.start() : end]))
+    if (ended or negated) and says_what_is(shown, match.start(), slot):
+        return _Match(kind, slot, match.start())
     if kind == "like" and negated:
         kind = "dislike"
     elif negated:

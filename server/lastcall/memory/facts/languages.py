@@ -14,13 +14,15 @@ from .rule_files import compiled, read_rules
 
 @dataclass(frozen=True, slots=True)
 class _Language:
-    """marks: words, one of which is in each sentence about oneself."""
+    """marks: words, one of which is in each sentence about oneself. others: who else a sentence may be about, where
+    its verb does not tell."""
 
     marks: frozenset[str]
     rules: Sequence[tuple[str, str, re.Pattern[str]]]
     any_of_them: re.Pattern[str]
     ended: re.Pattern[str]
     negated: re.Pattern[str]
+    others: re.Pattern[str] | None
 
 
 def _language(tag: str) -> _Language:
@@ -32,11 +34,13 @@ def _language(tag: str) -> _Language:
         rules.any_of_them,
         ended=compiled(rules.names["ended"]),
         negated=compiled(rules.names["negated"]),
+        others=compiled(rules.names["others"]) if "others" in rules.names else None,
     )
 
 
 _AR, _JA, _ZH = (_language(tag) for tag in ("ar", "ja", "zh"))
 _BY_WORDS = tuple(_language(tag) for tag in ("de", "fr", "es", "pt", "it", "ru"))
+_OF_OTHERS = ("family", "pet")  # slots of what is said of others
 _WORDS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _KANA, _HAN, _ARABIC = re.compile("[\u3040-\u30ff]"), re.compile("[\u4e00-\u9fff]"), re.compile("[\u0600-\u06ff]")
 
@@ -60,11 +64,15 @@ def facts_in(shown: str) -> Iterator[Found]:
         slots = set()
         for kind, slot, rule in language.rules:
             match = rule.search(shown)
-            if match and slot not in slots:
+            if match and slot not in slots and not _is_of_another(language, slot, shown[: match.end()]):
                 slots.add(slot)
                 yield _found(language, kind, slot, match, shown)
         if slots:
             return
+
+
+def _is_of_another(language: _Language, slot: str, shown: str) -> bool:
+    return slot not in _OF_OTHERS and language.others is not None and bool(language.others.search(shown))
 
 
 def _found(language: _Language, kind: str, slot: str, match: re.Match[str], shown: str) -> Found:

@@ -47,6 +47,7 @@ _OWN_LABELS = frozenset(
         "age",
         "edit",
         "update",
+        "correction",
         "info",
         "remember",
         "reminder",

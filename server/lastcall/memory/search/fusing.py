@@ -1,21 +1,26 @@
 """Ranks turns by words and by meaning together. Pure.
 
-Both scores are made comparable by how much they vary over the turns of the user's past, and added. A turn's meaning is
-that of its neighbours, too: an answer often stands a turn or two behind its question. Reciprocal ranks, which need no
-scale, were measured to be worse: docs/memory.md.
+Both scores are made comparable by how much they vary over the turns of the user's past, and added. Words count as far
+as they cover the question: where one of its words is found of four, that one says little, however rare it is in a short
+past. A turn's meaning is that of its neighbours, too: an answer often stands a turn or two behind its question.
+Reciprocal ranks, which need no scale, were measured to be worse: docs/memory.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import log, sqrt
 
 from ...store.people.meanings import MeaningResult, MeantPassage
 from ...store.records import SearchResult
+from .indexing import BY_USER
 from .ranking import Ranked, scores_of, share_of
 
 MEANING_SHARE = 0.45
-NEIGHBOURS = (0.45, 0.2)  # how much the meaning of a turn one and two further on, or before, counts
+COVERED_IN_FULL = 0.33  # of what a question's words weigh: near a turn that has so much of it, words count in full
+# How much the meaning of a turn one and two further on, or before, counts. The next one only where somebody else says
+# it: what one person says in a row, such as a list of facts, is about different things.
+NEIGHBOURS = (0.45, 0.2)
 # What the nearest of so many turns must exceed for a question to be about the past. The more turns there are, the
 # nearer is the nearest one by chance.
 NEARNESS_MIN = 0.23
@@ -30,6 +35,7 @@ def fuse(found: SearchResult, meant: MeaningResult, limit: int, *, of_user: floa
         for each in scores_of(found.asked, passage, of_user, of_agent)
     }
     unit = _deviation([each.score for each in by_words.values()], meant.turns) or 1.0
+    unit /= _words_share(found, by_words.values())
     scores = {place: each.score / unit for place, each in by_words.items()}
     for passage_id, passage in meant.passages.items():
         for turn, nearness in enumerate(_smoothed(passage, meant)):
@@ -58,9 +64,18 @@ def _smoothed(passage: MeantPassage, meant: MeaningResult) -> list[float]:
     smoothed = own.copy()
     for distance, share in enumerate(NEIGHBOURS, 1):
         for turn in range(distance, len(own)):
+            if distance == 1 and not (passage.flags[turn] ^ passage.flags[turn - 1]) & BY_USER:
+                continue
             smoothed[turn] += share * own[turn - distance]
             smoothed[turn - distance] += share * own[turn]
     return smoothed
+
+
+def _words_share(found: SearchResult, ranked: Iterable[Ranked]) -> float:
+    """How much words count: of what they weigh in sum, as much as the best turn has. Never 0."""
+    asked = sum(word.rarity for word in found.asked.values())
+    covered = max((each.covered for each in ranked), default=0.0)
+    return min(covered / (COVERED_IN_FULL * asked), 1.0) if covered else 1.0
 
 
 def _deviation(scores: list[float], turns: int) -> float:

@@ -41,37 +41,38 @@ LANGUAGES = (
         "german",
         "der die das und ist sind war ich du er sie es wir ihr mein meine meinen meiner dein deine nicht ein eine einen"
         " einem einer mit auf für von zu zum zur im in den dem des wie was wo wann wer warum hast habe hat"
-        " haben bin bist",
+        " haben bin bist mich mir meinem meines dich dir deinen deinem deiner unser unsere",
         "januar februar märz april mai juni juli august september oktober november dezember",
     ),
     _language(
         "french",
         "le la les un une des du de et est sont je tu il elle nous vous mon ma mes ton ta tes ne pas que qui quoi où"
-        " quand comment quel quelle dans avec pour sur au aux en ce cette suis es ai as a j'ai c'est",
+        " quand comment quel quelle dans avec pour sur au aux en ce cette suis es ai as a j'ai c'est me te moi toi "
+        "notre nos votre vos",
         "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
     ),
     _language(
         "spanish",
         "el la los las un una unos y es son yo tú él ella mi mis tu tus no que qué quién dónde cuándo cómo cuál de del"
-        " en con para por a al se me te lo está estoy soy eres tengo tiene he ha",
+        " en con para por a al se me te lo está estoy soy eres tengo tiene he ha nuestro nuestra",
         "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre",
     ),
     _language(
         "portuguese",
         "o os um uma e é são eu você ele ela meu minha meus minhas seu sua não que quem onde quando como qual de do da"
-        " dos das em no na nos nas com para por ao à se me te está estou sou tenho tem foi",
+        " dos das em no na nos nas com para por ao à se me te está estou sou tenho tem foi nosso nossa",
         "janeiro fevereiro março abril maio junho julho agosto setembro outubro novembro dezembro",
     ),
     _language(
         "italian",
         "il lo la i gli le un una e è sono io tu lui lei noi mio mia miei mie tuo tua non che chi dove quando come"
-        " quale di del della dei in con per da a al si mi ti ho hai ha sei",
+        " quale di del della dei in con per da a al si mi ti ho hai ha sei tuoi tue nostro nostra",
         "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",
     ),
     _language(
         "dutch",
         "de het een en is zijn was ik jij je hij zij we mijn jouw niet dat die wie wat waar wanneer hoe van in op met"
-        " voor aan te heb heeft hebben ben bent er",
+        " voor aan te heb heeft hebben ben bent er mij me jou ons onze",
         "januari februari maart april mei juni juli augustus september oktober november december",
     ),
     _language(
@@ -99,7 +100,8 @@ LANGUAGES = (
     _language(
         "russian",
         "и в не на я ты он она мы вы мой моя моё мои меня мне твой твоя что кто где когда как какой какая какое это с"
-        " у по за из к от для был была были есть",
+        " у по за из к от для был была были есть моего моей моему моим моём мою моих моими мной тебя тебе твоё твои"
+        " твоего твоей наш наша наше наши нашего нашей",
         "января февраля марта апреля мая июня июля августа сентября октября ноября декабря",
     ),
     _language(

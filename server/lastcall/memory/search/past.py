@@ -9,6 +9,7 @@ from uuid import UUID
 import structlog
 import trio
 
+from ...agents.agent import Agent
 from ...sessions.session import Session
 from ...store.errors import StoreError
 from ...store.records import PastTurn, Recollection
@@ -101,9 +102,15 @@ class Past:
 
 
 def past_of(
-    session: Session, known: Recollection, store: Store, is_known: Callable[[str], bool], encode: Encode | None
+    session: Session,
+    agent: Agent,
+    known: Recollection,
+    store: Store,
+    is_known: Callable[[str], bool],
+    encode: Encode | None,
 ) -> Past | None:
-    """The past of a session's user; None where there is none, so that it costs no statement more. See `Past`."""
-    if not known.has_past:
+    """The past of a session's user; None where there is none, or the agent reads nothing of it: it costs no statement
+    more. See `Past`."""
+    if not (known.has_past and getattr(agent, "reads_past", True)):
         return None
     return Past(store, session.user_id, session.conversation_id, names_of(known.facts), is_known, encode)

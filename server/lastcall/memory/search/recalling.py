@@ -126,7 +126,7 @@ async def recall_turns(
     Raises:
         StoreError: The database does not answer.
     """
-    if len(question.content) < KNOWN_WORDS_MIN:
+    if len(question.content) < (KNOWN_WORDS_MIN if encode is None else 1):
         return ()
     findings = await find_turns(store, user_id, question, TURNS_MAX, encode)
     return await _read(store, user_id, findings) if findings.calls else ()
@@ -141,10 +141,10 @@ async def search_turns(
 
 async def find_turns(store: Store, user_id: str, question: Question, limit: int, encode: Encode | None) -> Findings:
     """Where the best `limit` turns are. Raises `StoreError`."""
-    if not question.words:
+    if not question.words and (encode is None or not question.text.strip()):
         return NOTHING
     words = [(word.text, word.key) for word in question.words]
-    found = await store.search_turns(user_id, words, question.stemmer, PASSAGES_MAX)
+    found = await store.search_turns(user_id, words, question.stemmer, PASSAGES_MAX) if words else SearchResult({}, ())
     meant = await _meant(store, user_id, question, found, encode) if encode is not None else None
     of_whom = {"of_user": question.of_user, "of_agent": question.of_agent}
     if meant is None:

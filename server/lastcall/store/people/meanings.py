@@ -35,3 +35,12 @@ class MeaningResult:
     mean: float
     deviation: float
     nearest: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnencodedPassage:
+    """A passage that was indexed without meanings. texts: the beginnings of its turns, by their numbers."""
+
+    user_id: str
+    passage_id: int
+    texts: Mapping[int, str]

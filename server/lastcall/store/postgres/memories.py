@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import itemgetter
 from uuid import UUID
 
@@ -12,7 +12,7 @@ import msgspec
 
 from ...agents.agent import Message, Transcript
 from ...runtime.check import Check
-from ..people.meanings import MeaningResult, MeantPassage
+from ..people.meanings import MeaningResult, MeantPassage, UnencodedPassage
 from ..people.memories import LastTalk, RememberedFact, StoredMemory
 from ..queries import QUERIES
 from ..records import (
@@ -29,10 +29,13 @@ from ..records import (
 )
 from .calls import CALL_SECONDS, bounded_call
 from .connections import Queries
-from .preparation.meanings import prepare_meanings
+from .preparation.meanings import UNENCODED_COUNTED_MAX, prepare_meanings
 
 # Of meanings.sql, which most databases are without.
 FINISH_WITH_MEANINGS = QUERIES["finish_memory"].replace("finish_memories(", "finish_memories_with_meanings(")
+CLAIM_UNENCODED = "SELECT * FROM claim_unencoded($1, $2, $3, make_interval(secs => $4))"
+STORE_ENCODED = "SELECT store_encoded($1, $2, $3::jsonb) AS stored"
+COUNT_UNENCODED = "SELECT count_unencoded($1) AS passages"
 SEARCH_MEANINGS = "SELECT * FROM search_meanings($1, $2, $3::bigint[], $4)"
 
 
@@ -137,6 +140,32 @@ class MemoryQueries(Queries):
         if not rows:
             return MeaningResult({}, 0, 0.0, 0.0, 0.0)
         return MeaningResult(passages, *(rows[0][name] for name in ("compared", "mean", "deviation", "nearest")))
+
+    async def claim_unencoded(
+        self, after: tuple[str, int], chars_max: int, lease_seconds: float
+    ) -> UnencodedPassage | None:
+        """Claims the next passage behind a key that was indexed without meanings.
+
+        Returns:
+            It; without texts where there is none among those that were looked at, and the walk goes on behind its key.
+            None: there are no more passages.
+        """
+        rows = await self.select(CLAIM_UNENCODED, *after, chars_max, lease_seconds)
+        if not rows:
+            return None
+        texts = {row["turn"]: row["said"] for row in rows if row["turn"] is not None}
+        return UnencodedPassage(rows[0]["user_id"], rows[0]["passage_id"], texts)
+
+    async def store_encoded(self, passage: UnencodedPassage, vectors: Mapping[int, str]) -> int:
+        """Stores the meanings of turns of a claimed passage, by their numbers; returns how many are new."""
+        encoded = msgspec.json.encode([{"turn": turn, "vector": vector} for turn, vector in vectors.items()]).decode()
+        (row,) = await self.select(STORE_ENCODED, passage.user_id, passage.passage_id, encoded)
+        return int(row["stored"])
+
+    async def count_unencoded(self) -> int:
+        """How many passages were indexed without meanings; `UNENCODED_COUNTED_MAX` at most."""
+        (row,) = await self.select(COUNT_UNENCODED, UNENCODED_COUNTED_MAX)
+        return int(row["passages"])
 
     async def prepare_meanings(self) -> Check:
         """Makes what meanings are stored in, where that can be done: ok, or why turns are found by words only.

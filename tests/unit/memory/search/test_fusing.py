@@ -10,7 +10,7 @@ from lastcall.store.people.meanings import MeaningResult, MeantPassage
 from lastcall.store.records import AskedWord, FoundPassage, SearchResult
 
 NO_WORDS = SearchResult({}, [])
-FLAGS = [0] * 12
+FLAGS = [BY_USER, 0] * 6
 
 
 def words(turn: int, *, turns: int = 12, passage_id: int = 1) -> SearchResult:
@@ -49,6 +49,22 @@ def test_neighbours_of_a_near_turn_come_before_others() -> None:
     ranked = order(NO_WORDS, meaning({turn: 0.7 if turn == 5 else 0.1 for turn in range(12)}))
     assert {*ranked[1:3]} == {4, 6}
     assert {*ranked[: 1 + 2 * len(NEIGHBOURS)]} == {3, 4, 5, 6, 7}
+
+
+def test_what_one_person_says_in_a_row_is_about_different_things() -> None:
+    near = {turn: 0.7 if turn == 5 else 0.1 for turn in range(12)}
+    ranked = order(NO_WORDS, meaning(near, [BY_USER] * 12), limit=3)
+    assert {*ranked} == {5, 3, 7}
+
+
+def test_a_word_counts_less_the_less_it_covers_of_the_question() -> None:
+    """In a short past nothing tells a word that everybody uses from one that names what is asked for."""
+    found = words(3)
+    others = {number: AskedWord(1.0, known=False) for number in range(1, 6)}
+    partly = SearchResult({**found.asked, **others}, found.passages)
+    meant = meaning({turn: 0.7 if turn == 8 else 0.1 for turn in range(12)}, turns=12)
+    assert order(found, meant)[0] == 3
+    assert order(partly, meant)[0] == 8
 
 
 def test_turns_of_the_one_who_is_meant_count_more_and_questions_less() -> None:

@@ -52,6 +52,24 @@ class TwoPassages(FakeStore):
         return [PastTurn("2026-11-27", "user", f"passage {passage}", "", "") for passage, _ in turns]
 
 
+class NoWords(TwoPassages):
+    """No word of a question is in any turn; meanings are."""
+
+    async def search_turns(
+        self, user_id: str, words: Sequence[tuple[str, str]], stemmer: str | None, passages_max: int
+    ) -> SearchResult:
+        await trio.lowlevel.checkpoint()
+        assert words
+        return SearchResult({number: AskedWord(1.0, known=False) for number in range(len(words))}, [])
+
+    async def search_meanings(
+        self, user_id: str, vector: str, among: Collection[int], passages_max: int
+    ) -> MeaningResult:
+        await trio.lowlevel.checkpoint()
+        assert list(among) == []
+        return MeaningResult({2: MeantPassage([0], {0: 0.9})}, 100, 0.1, 0.1, 0.9)
+
+
 class Encoder:
     """Takes a while, and perhaps has no answer."""
 
@@ -130,3 +148,16 @@ async def test_a_text_is_encoded_by_its_end(autojump_clock: MockClock) -> None:
     (vector,) = store.asked
     assert vector.endswith("word harbour?]")
     assert len(vector) < 600
+
+
+async def test_a_question_of_one_word_or_none_is_searched_by_meaning_and_by_words_alone_is_not() -> None:
+    """Unasked, it must be about something: a pronoun and a question word are not."""
+    one, none = question_of("Where do I live?"), question_of("我是谁?")
+    assert (len(one.content), len(none.words)) == (1, 0)
+    store = NoWords()
+    asked: Store = store
+    assert await recall_turns(asked, "ada", one) == ()
+    assert {turn.text for turn in await recall_turns(asked, "ada", one, Encoder())} == {"passage 2"}
+    assert {turn.text for turn in await search_turns(asked, "ada", none, 10, Encoder())} == {"passage 2"}
+    assert await recall_turns(asked, "ada", none, Encoder()) == ()
+    assert await search_turns(asked, "ada", question_of(" "), 10, Encoder()) == ()

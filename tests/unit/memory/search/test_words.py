@@ -54,10 +54,18 @@ def test_an_arabic_article_is_no_part_of_the_prefix() -> None:
 
 
 def test_scripts_without_spaces_have_pairs_of_characters() -> None:
-    assert keys("我的狗叫布鲁诺") == ["~我的", "~的狗", "~狗叫", "~叫布", "~布鲁", "~鲁诺"]
+    assert keys("我的狗叫布鲁诺") == ["~的狗", "~狗叫", "~叫布", "~布鲁", "~鲁诺"]
     assert keys("猫") == ["~猫"]
     assert keys("大阪で働いています") == ["~大阪", "~阪で", "~で働", "~働い"]  # pairs of Hiragana are grammar
     assert keys("개를 키워요") == ["~개를", "~키워", "~워요"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["我是谁", "你", "私は誰ですか", "저는", "моего и твоей", "mein und deinem", "wat is onze"],
+)
+def test_who_is_meant_and_how_it_is_asked_are_no_words(text: str) -> None:
+    assert keys(text) == []
 
 
 def test_wide_letters_and_capitals_make_no_difference() -> None:

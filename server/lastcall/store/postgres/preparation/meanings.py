@@ -15,6 +15,7 @@ from .settings import LOCK_SECONDS
 MEANING = "meaning"
 WORDS_ONLY = "turns are found by their words only"
 EXTENSION_VERSION_MIN = (0, 7)  # of pgvector: the first with half-precision vectors
+UNENCODED_COUNTED_MAX = 10_000  # passages that are counted of those without meanings
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('lastcall schema'))"
 
 STATE = """
@@ -31,10 +32,18 @@ SELECT quote_ident(current_user) AS role, quote_ident(home.nspname) AS schema,
 MISSING = """
 SELECT (SELECT string_agg(privilege, ', ') FROM unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS privilege
          WHERE NOT has_table_privilege('recall_meanings', privilege)) AS on_table,
+       (SELECT string_agg(privilege, ', ') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
+         WHERE NOT has_table_privilege('meaning_claims', privilege)) AS on_claims,
        (SELECT string_agg(to_regproc(name)::oid::regprocedure::text, ', ') FROM unnest($1::text[]) AS name
          WHERE NOT has_function_privilege(to_regproc(name), 'EXECUTE')) AS on_functions
 """
-CALLED = ("finish_memories_with_meanings", "search_meanings")  # the functions that servers call
+CALLED = (
+    "finish_memories_with_meanings",
+    "search_meanings",
+    "claim_unencoded",
+    "store_encoded",
+    "count_unencoded",
+)  # the functions that servers call
 
 
 async def check_meanings(connection: Any) -> Check:
@@ -106,13 +115,24 @@ def _not_allowed(state: Any, error: asyncpg.PostgresError) -> Check:
 
 
 async def _usable(connection: Any, state: Any) -> Check:
-    on_table, on_functions = await connection.fetchrow(MISSING, CALLED)
-    if on_table is on_functions is None:
-        return ok(MEANING, "turns are found by meaning, too")
+    on_table, on_claims, on_functions = await connection.fetchrow(MISSING, CALLED)
+    if on_table is on_claims is on_functions is None:
+        left = await connection.fetchval("SELECT count_unencoded($1)", UNENCODED_COUNTED_MAX)
+        return ok(MEANING, f"turns are found by meaning, too{_left(left)}")
     role, mends = state["role"], []
     if on_table is not None:
         mends.append(f"GRANT {on_table} ON {state['schema']}.recall_meanings TO {role}")
+    if on_claims is not None:
+        mends.append(f"GRANT {on_claims} ON {state['schema']}.meaning_claims TO {role}")
     if on_functions is not None:
         mends.append(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {state['schema']} TO {role}")
     found = f"the role {role} may not use what meanings are stored in: {WORDS_ONLY}"
     return warn(MEANING, found, f"as the owner: {'; '.join(mends)}")
+
+
+def _left(passages: int) -> str:
+    """What servers have yet to encode, where there is anything."""
+    if not passages:
+        return ""
+    count = f"{passages} or more" if passages >= UNENCODED_COUNTED_MAX else str(passages)
+    return f"; passages of earlier turns that servers are yet to encode: {count}"
