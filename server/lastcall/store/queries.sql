@@ -57,12 +57,14 @@ SELECT id FROM unnest($2::uuid[]) id WHERE NOT EXISTS (SELECT FROM conversation_
 -- Owners of active sessions, and instances without any that seem silent: nobody could tell whether they have sockets.
 -- Other than $1, which must not be dead itself; for an operator, $1 is NULL. `guard_gone`: the connection that held its
 -- lock has ended, and not because the database was restarted. No ages: the clock may be set, and after an outage all
--- heartbeats are old. Who asks again and again measures them itself.
+-- heartbeats are old. Who asks again and again measures them itself. Locks belong to a database: a copy of this one beside
+-- it has the same instances.
 SELECT instance_id, host_id, pid, process_started, heartbeat_at, lease_seconds,
        stopped_at IS NOT NULL OR reaped_at IS NOT NULL AS gone,
        coalesce(guarded_by = pg_postmaster_start_time(), false) AND NOT EXISTS (
            SELECT FROM pg_locks l
             WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
               AND (l.classid::bigint << 32 | l.objid::bigint) = instance_lock_key(i.instance_id)) AS guard_gone
   FROM server_instances i
  WHERE instance_id IS DISTINCT FROM $1
