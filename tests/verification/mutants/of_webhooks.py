@@ -107,8 +107,8 @@ ENDPOINTS = (
     mutant(
         "a server without endpoints looks for deliveries",
         DELIVERER,
-        "        await watch.until(there=True)\n",
-        "        await trio.lowlevel.checkpoint()\n",
+        "deliveries.start_soon(_deliver_where_wanted, store, metrics, watch)",
+        "deliveries.start_soon(Deliverer(store, metrics).run)",
         BOUND,
         test=f"{WATCH}::test_a_server_without_endpoints_asks_one_question_a_minute",
     ),
