@@ -1717,6 +1717,15 @@ CREATE TABLE IF NOT EXISTS webhook_deliveries (
 CREATE INDEX IF NOT EXISTS deliveries_due ON webhook_deliveries (endpoint_id, due_at) WHERE state = 'pending';
 CREATE INDEX IF NOT EXISTS deliveries_finished ON webhook_deliveries (state, finished_at) WHERE state <> 'pending';
 
+-- Servers look for deliveries only while there are endpoints.
+CREATE OR REPLACE FUNCTION notify_of_endpoints() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    NOTIFY lastcall_webhooks;
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER notify_of_endpoints AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON webhook_endpoints
+    FOR EACH STATEMENT EXECUTE FUNCTION notify_of_endpoints();
+
 -- Queues an event about a session. Its id follows from both: if a crash of the database takes an event back that was
 -- delivered already, the same is reported again, and with the same id.
 CREATE OR REPLACE FUNCTION queue_event(its_event text, session uuid, owner text, data jsonb) RETURNS void

@@ -130,7 +130,7 @@ async def serve(
                 async with (
                     agent_of_settings as agent,
                     open_rules_process(settings.memory_cpu_seconds, start=uses_rules(agent)) as rules,
-                    open_deliverer(store, metrics),
+                    open_deliverer(store, metrics) as endpoints,
                     open_meaning(settings, store, metrics) as encoder,
                 ):
                     ready = Ready(url_of(settings, settings.port), database.describe, agent.describe, database.note)
@@ -148,6 +148,7 @@ async def serve(
                         warm_up=store.warm_up,
                         read=with_meanings(rules.read, encoder.encode_turns) if encoder else rules.read,
                         encode=encoder.encode_question if encoder else None,
+                        webhooks_changed=endpoints.changed,
                     )
         outermost.cancel_scope.cancel()
 
@@ -167,16 +168,17 @@ async def serve_sessions(
     warm_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     read: SessionReader = read_in_process,
     encode: Encode | None = None,
+    webhooks_changed: Callable[[], object] = lambda: None,
 ) -> None:
     """From this instance's lease to its last memory. A shutdown goes through it in the order of `PHASES`.
 
-    encode: see `Services`.
+    encode: see `Services`. webhooks_changed: see `open_instance`.
     warm_up: opens the store's connections. The lease has its own first: they may take all that the database allows.
     """
     registry, metrics = Registry(), metrics or server_metrics()
     gate = Gate(settings, metrics.count_refusal)
     metrics.held_bytes.set_function(lambda: gate.memory.held)
-    async with open_instance(store, settings, registry, metrics) as lease:
+    async with open_instance(store, settings, registry, metrics, webhooks_changed) as lease:
         try:
             await warm_up()
         except StoreError as error:  # it only makes the first sessions faster, but they may wait for connections later

@@ -91,6 +91,9 @@ class FakeLeaseConnection:
     def hear_changes_with(self, changed: Changed) -> None:
         self.changed = changed
 
+    def hear_webhooks_with(self, changed: Callable[[], object]) -> None:
+        """A fake store has none."""
+
     async def closed_among(self, session_ids: Sequence[UUID], stored: Collection[UUID] = ()) -> Sequence[UUID]:
         return await self._store.closed_among(session_ids, stored)
 

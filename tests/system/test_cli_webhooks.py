@@ -97,8 +97,8 @@ def test_failed_deliveries_are_listed_with_their_error_and_retried(
 @pytest.mark.slow
 def test_a_test_says_what_came_of_it(ask: Lastcall, database_url: str, sql: Callable[[str], list[str]]) -> None:
     with open_receiver() as receiver:
-        added = add(ask, receiver.url)
         with run_server("--database-url", database_url, "--agent", "echo"):
+            added = add(ask, receiver.url)
             tested = ask("webhooks", "test", added["endpoint_id"])
             assert (tested.code, tested.out) == (0, "Delivered: HTTP 204.\n")
             receiver.behave = answer(500)

@@ -112,7 +112,7 @@ def site(database_url: str) -> Iterator[Site]:
 
 def apply(url: str, mend: str) -> None:
     """Runs the statements of a mend, as somebody who may."""
-    psql(url, *(each.strip().removesuffix(" or more") for each in mend.removeprefix("as the owner: ").split(";")))
+    psql(url, *mend.removeprefix("as the owner: ").split(";"))
 
 
 # --- in the database

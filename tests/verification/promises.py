@@ -25,6 +25,7 @@ class Promise(StrEnum):
     NONE_SWEPT = "I6 none swept"
     BOUNDED = "I7 bounded"
     CONTAINED = "I8 contained"
+    REPORTED = "reported"
     VIEWS_AGREE = "views agree"
     SECRETS_KEPT = "secrets kept"
     AS_MODELLED = "as modelled"
@@ -77,6 +78,10 @@ PROMISES: Mapping[Promise, Entry] = MappingProxyType(
         Promise.CONTAINED: _entry(
             "No client, agent or failure ends another connection or the server.",
             "simulation", "checkpoints", "chaos", "hostile", "mutants",
+        ),
+        Promise.REPORTED: _entry(
+            "Every end and finished memory reaches each webhook at least once, under one id and in the same words.",
+            "chaos", "mutants",
         ),
         Promise.VIEWS_AGREE: _entry(
             "What `session_truth` and `lastcall orphans` say of a session is true, outside the published bounds.",

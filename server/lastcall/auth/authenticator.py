@@ -203,7 +203,7 @@ async def require_credentials_unless_loopback(authenticator: Authenticator, sett
     if not is_loopback(settings.host) and not await authenticator.has_credentials():
         raise BadSettings(
             f"{settings.host} can be reached by other machines, and no API keys exist;"
-            " create one with lastcall keys create, or use --host 127.0.0.1."
+            " create one with lastcall keys create backend --scope service, or use --host 127.0.0.1."
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from math import inf
 from uuid import UUID, uuid4
@@ -47,11 +47,19 @@ class InstanceLease:
         guarded: Set when the lease is renewed on its own connection for the first time.
     """
 
-    def __init__(self, store: Store, settings: Settings, registry: Registry, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        registry: Registry,
+        metrics: Metrics | None = None,
+        webhooks_changed: Callable[[], object] = lambda: None,
+    ) -> None:
         self._store = store
         self._settings = settings
         self._registry = registry
         self._metrics = metrics or Metrics()
+        self._webhooks_changed = webhooks_changed
         self._renewed_at = self._guarded_at = -inf
         self._trouble = Trouble()
         self.changes = Changes(store)
@@ -101,6 +109,8 @@ class InstanceLease:
             try:
                 async with self._store.open_lease_connection(self.instance_id) as connection:
                     connection.hear_changes_with(self.changes.changed)
+                    connection.hear_webhooks_with(self._webhooks_changed)
+                    self._webhooks_changed()  # what was told while there was no connection is lost
                     self.changes.heard_nothing()
                     await self._renew(connection)
                 until_lost.cancel()
@@ -201,15 +211,21 @@ class InstanceLease:
 
 @asynccontextmanager
 async def open_instance(
-    store: Store, settings: Settings, registry: Registry, metrics: Metrics
+    store: Store,
+    settings: Settings,
+    registry: Registry,
+    metrics: Metrics,
+    webhooks_changed: Callable[[], object] = lambda: None,
 ) -> AsyncIterator[InstanceLease]:
     """Takes this process's lease, keeps it until the block is left, and then marks the instance as stopped.
+
+    webhooks_changed: called when endpoints of webhooks may have changed.
 
     Raises:
         StoreError: The instance could not be registered.
         LeaseNotHeld: Its lease could not be taken.
     """
-    lease = InstanceLease(store, settings, registry, metrics)
+    lease = InstanceLease(store, settings, registry, metrics, webhooks_changed)
     metrics.lease_held.set_function(lambda: lease.held)
     metrics.lease_age.set_function(lambda: lease.age_seconds)
     await lease.register()

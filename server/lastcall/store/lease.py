@@ -50,6 +50,10 @@ class LeaseConnection(Protocol):
         """Sets what is called when another session of its conversation has changed an item; it must not raise."""
         ...
 
+    def hear_webhooks_with(self, changed: Callable[[], object]) -> None:
+        """Sets what is called when endpoints of webhooks have changed; it must not raise."""
+        ...
+
     async def news(self) -> None:
         """Waits until `closed_by_others` may have something to report, or the connection has ended."""
         ...

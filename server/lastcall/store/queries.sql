@@ -11,6 +11,7 @@ SELECT current_setting('transaction_read_only') = 'on';
 
 -- name: connection_limits
 -- What limits the connections of this role, for how many, and how many there are; those that reach no limit are left out.
+-- remedy: the statement that sets the limit; reserved: how many more it has to allow, since this role may not have them.
 WITH me AS (
     SELECT oid, rolname, rolconnlimit, rolsuper FROM pg_roles WHERE rolname = session_user
 ), used AS (
@@ -19,17 +20,17 @@ WITH me AS (
       FROM pg_stat_activity, me WHERE usesysid IS NOT NULL AND datid IS NOT NULL
 )
 SELECT 'the role ' || quote_ident(rolname) AS whose, rolconnlimit AS connections_max, by_role AS used,
-       'ALTER ROLE ' || quote_ident(rolname) || ' CONNECTION LIMIT' AS remedy
+       'ALTER ROLE ' || quote_ident(rolname) || ' CONNECTION LIMIT' AS remedy, 0 AS reserved, '' AS afterwards
   FROM me, used WHERE rolconnlimit >= 0 AND NOT rolsuper
 UNION ALL
 SELECT 'the database ' || quote_ident(datname), datconnlimit, in_database,
-       'ALTER DATABASE ' || quote_ident(datname) || ' CONNECTION LIMIT'
+       'ALTER DATABASE ' || quote_ident(datname) || ' CONNECTION LIMIT', 0, ''
   FROM pg_database, me, used WHERE datname = current_database() AND datconnlimit >= 0 AND NOT rolsuper
 UNION ALL
-SELECT 'PostgreSQL', current_setting('max_connections')::integer - CASE WHEN rolsuper THEN 0 ELSE
-       current_setting('superuser_reserved_connections')::integer
-       + coalesce(current_setting('reserved_connections', true)::integer, 0) END, in_all, 'raise max_connections to'
-  FROM me, used;
+SELECT 'PostgreSQL', current_setting('max_connections')::integer - reserved, in_all,
+       'ALTER SYSTEM SET max_connections =', reserved, '; then restart PostgreSQL'
+  FROM used, (SELECT CASE WHEN rolsuper THEN 0 ELSE current_setting('superuser_reserved_connections')::integer
+                     + coalesce(current_setting('reserved_connections', true)::integer, 0) END AS reserved FROM me) kept;
 
 -- name: register_instance
 INSERT INTO server_instances (instance_id, hostname, pid, version, lease_seconds, host_id, process_started)
@@ -57,12 +58,14 @@ SELECT id FROM unnest($2::uuid[]) id WHERE NOT EXISTS (SELECT FROM conversation_
 -- Owners of active sessions, and instances without any that seem silent: nobody could tell whether they have sockets.
 -- Other than $1, which must not be dead itself; for an operator, $1 is NULL. `guard_gone`: the connection that held its
 -- lock has ended, and not because the database was restarted. No ages: the clock may be set, and after an outage all
--- heartbeats are old. Who asks again and again measures them itself.
+-- heartbeats are old. Who asks again and again measures them itself. Locks belong to a database: a copy of this one beside
+-- it has the same instances.
 SELECT instance_id, host_id, pid, process_started, heartbeat_at, lease_seconds,
        stopped_at IS NOT NULL OR reaped_at IS NOT NULL AS gone,
        coalesce(guarded_by = pg_postmaster_start_time(), false) AND NOT EXISTS (
            SELECT FROM pg_locks l
             WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
               AND (l.classid::bigint << 32 | l.objid::bigint) = instance_lock_key(i.instance_id)) AS guard_gone
   FROM server_instances i
  WHERE instance_id IS DISTINCT FROM $1

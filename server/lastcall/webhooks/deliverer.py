@@ -26,6 +26,7 @@ from ..store.webhooks.outbox import (
     JITTER,
     TRIES_MAX,
     ClaimedDelivery,
+    DeliveryBacklog,
     claim_deliveries,
     delete_old_deliveries,
     read_backlog,
@@ -34,6 +35,7 @@ from ..store.webhooks.outbox import (
 )
 from .sending import ENDPOINT_SENDS_MAX, TryOutcome, open_client, send
 from .urls import host_of
+from .watch import EndpointWatch
 
 POLL_SECONDS = 1.0  # between looks for what is due, where nothing was
 GATHER_SECONDS = 0.02  # after a try, before more are claimed: others end meanwhile
@@ -72,6 +74,7 @@ class Deliverer:
             if self._claims:
                 with trio.move_on_after(RELEASE_SECONDS, shield=True):
                     await self._release([*self._claims.values()])
+            self._show(DeliveryBacklog(0, 0, None))  # without endpoints, nobody would count again
 
     async def _deliver_all(self) -> None:
         """A client that cannot be made, as for a proxy that nobody understands, costs no session."""
@@ -85,7 +88,7 @@ class Deliverer:
 
     async def _deliver_with_client(self) -> None:
         claims = await self._claim()
-        while not claims:  # most servers have no webhooks, and need no client
+        while not claims:  # a server need not make a client for what others deliver
             await self._wait()
             claims = await self._claim()
         async with open_client() as client, trio.open_nursery() as sends:
@@ -166,13 +169,15 @@ class Deliverer:
         while True:
             try:
                 await delete_old_deliveries(self._store)
-                backlog = await read_backlog(self._store)
-                self._metrics.webhooks_pending.set(backlog.pending)
-                self._metrics.webhooks_failed.set(backlog.failed)
-                self._metrics.webhook_oldest_seconds.set(backlog.oldest_seconds or 0.0)
+                self._show(await read_backlog(self._store))
             except StoreError as error:
                 self._note_trouble(error)
             await trio.sleep(TEND_SECONDS)
+
+    def _show(self, backlog: DeliveryBacklog) -> None:
+        self._metrics.webhooks_pending.set(backlog.pending)
+        self._metrics.webhooks_failed.set(backlog.failed)
+        self._metrics.webhook_oldest_seconds.set(backlog.oldest_seconds or 0.0)
 
     async def _release(self, claims: Sequence[ClaimedDelivery]) -> None:
         try:
@@ -182,9 +187,22 @@ class Deliverer:
 
 
 @asynccontextmanager
-async def open_deliverer(store: Rows, metrics: Metrics) -> AsyncIterator[None]:
-    """Delivers for as long as the block lasts: what a shutdown ends is still sent, where there is time."""
+async def open_deliverer(store: Rows, metrics: Metrics) -> AsyncIterator[EndpointWatch]:
+    """Delivers for as long as the block lasts: what a shutdown ends is still sent, where there is time.
+
+    Yields who is to be told of changed endpoints.
+    """
+    watch = EndpointWatch(store)
     async with trio.open_nursery() as deliveries:
-        deliveries.start_soon(Deliverer(store, metrics).run)
-        yield
+        deliveries.start_soon(_deliver_where_wanted, store, metrics, watch)
+        yield watch
         deliveries.cancel_scope.cancel()
+
+
+async def _deliver_where_wanted(store: Rows, metrics: Metrics, watch: EndpointWatch) -> None:
+    while True:
+        await watch.until(there=True)
+        async with trio.open_nursery() as deliveries:
+            deliveries.start_soon(Deliverer(store, metrics).run)
+            await watch.until(there=False)
+            deliveries.cancel_scope.cancel()

@@ -11,9 +11,10 @@ import pytest
 import trio
 from lastcall.store.errors import StoreUnavailable
 from lastcall.store.lease import LeaseConnection
-from lastcall.store.postgres import PostgresStore, lease
+from lastcall.store.postgres import PostgresStore, lease, open_store
 from lastcall.store.records import Suspect
 
+from tests.support.databases import new_database
 from tests.support.instances import instance
 
 from .world import WAIT_SECONDS, PostgresWorld, registered, soon
@@ -119,6 +120,24 @@ async def test_instances_whose_ids_differ_in_one_digit_have_locks_of_their_own(w
 async def locks(world: PostgresWorld) -> int:
     [row] = await world.sql("SELECT count(*) AS held FROM pg_locks WHERE locktype = 'advisory' AND granted")
     return int(row["held"])
+
+
+async def test_a_lock_in_a_copy_of_the_database_guards_nothing_here(world: PostgresWorld, database_url: str) -> None:
+    """A copy that was restored beside its original has the same instances, and servers of its own."""
+    other = await another(world, UUID(int=7))
+    async with world.store.open_lease_connection(other) as connection:
+        assert await connection.renew()
+        assert not (await suspect(world)).guard_gone
+    with new_database(database_url) as copy:
+        async with open_store(copy) as store:
+            await store.register_instance(instance(other))
+            async with store.open_lease_connection(other) as connection:
+                assert await connection.renew()
+
+                async def unguarded() -> bool:
+                    return (await suspect(world)).guard_gone
+
+                assert await soon(unguarded)
 
 
 async def test_a_lease_is_renewed_while_an_earlier_connection_still_has_its_lock(world: PostgresWorld) -> None:

@@ -231,6 +231,32 @@ async def test_a_user_is_given_what_was_queued_and_nothing_is_left_once_they_are
     assert await settle(world, claimed, accepted=True) is None
 
 
+# --- endpoints
+
+
+async def test_every_server_hears_of_changed_endpoints_whoever_changes_them(world: PostgresWorld) -> None:
+    heard = trio.Event()
+
+    async def once_heard() -> None:
+        nonlocal heard
+        with trio.fail_after(WAIT_SECONDS):
+            await heard.wait()
+        heard = trio.Event()
+
+    async with world.store.open_lease_connection(world.instance_id) as connection:
+        connection.hear_webhooks_with(lambda: heard.set())
+        assert not await outbox.has_endpoints(world.store)
+        added = await endpoint(world)
+        await once_heard()
+        assert await outbox.has_endpoints(world.store)
+        await remove_endpoint(world.store, added, OPERATOR)
+        await once_heard()
+        assert await outbox.has_endpoints(world.store), "its deliveries may have to be deleted"
+        await world.sql("DELETE FROM webhook_endpoints")
+        await once_heard()
+        assert not await outbox.has_endpoints(world.store)
+
+
 # --- claims
 
 
@@ -254,6 +280,42 @@ async def test_a_claim_that_ran_out_is_taken_over_and_its_late_answer_counts(wor
     assert await settle(world, first) is None, "the try of somebody else goes on"
     assert await settle(world, first, accepted=True) == "delivered"
     assert await settle(world, second) is None
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+async def test_a_delivery_that_somebody_holds_holds_up_no_claim(
+    world: PostgresWorld, database_url: str, attempts: int
+) -> None:
+    where = await endpoint(world)
+    for _ in range(2):
+        await queue_test(world.store, where, OPERATOR)
+    held, free = (row["delivery_id"] for row in await queued(world))
+    if attempts:
+        for each in await claim(world):
+            await settle(world, each, after=0.0)
+    with person(database_url, f"SELECT FROM webhook_deliveries WHERE delivery_id = {held} FOR UPDATE"):
+        with trio.fail_after(WAIT_SECONDS):
+            assert [each.delivery_id for each in await claim(world)] == [free]
+
+
+async def test_what_was_never_tried_comes_before_what_failed(world: PostgresWorld) -> None:
+    where = await endpoint(world)
+    await queue_test(world.store, where, OPERATOR)
+    (failed,) = await claim(world)
+    await settle(world, failed, after=0.0)
+    await queue_test(world.store, where, OPERATOR)
+    order = [each.delivery_id for _ in range(2) for each in await claim(world, 1)]
+    assert order == [failed.delivery_id + 1, failed.delivery_id]
+
+
+async def test_what_is_sent_no_crash_of_the_database_takes_back(world: PostgresWorld) -> None:
+    """Else it would be reported again, with another date: memory is stored without waiting for the disk."""
+    await endpoint(world, "memory.done")
+    for _ in range(3):
+        await world.finalize((await world.spoken()).session_id)
+        ((written,),) = await world.sql("SELECT pg_current_wal_insert_lsn()::text")
+        assert len(await claim(world)) == 1
+        assert await world.sql("SELECT pg_current_wal_flush_lsn() >= $1::text::pg_lsn", written) == [(True,)]
 
 
 async def test_each_endpoint_has_room_of_its_own(world: PostgresWorld) -> None:

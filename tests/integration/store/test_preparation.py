@@ -13,8 +13,9 @@ from lastcall.store import reports
 from lastcall.store.errors import DatabaseUnusable, ItemExists
 from lastcall.store.postgres import Access, migrate_schema, open_store
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
+from lastcall.store.postgres.preparation.parts import FUNCTIONS, INDEXES, TRIGGERS
 from lastcall.store.postgres.preparation.settings import SETTINGS
-from lastcall.store.postgres.preparation.state import FUNCTIONS, RELATIONS
+from lastcall.store.postgres.preparation.state import RELATIONS
 from lastcall.store.records import SessionStart
 
 from tests.support.command_line import unwrapped
@@ -248,6 +249,51 @@ async def test_a_question_to_an_older_or_partial_schema_names_migrate(url: str, 
     assert "run lastcall migrate" in await refusal(url, access)
     await lives_a_session(url)
     assert (await migrate_schema(url, check=True)).state == "current"
+
+
+PARTS = {
+    "the function event_body": "DROP FUNCTION event_body(text, jsonb) CASCADE",
+    "the index deliveries_due": "DROP INDEX deliveries_due",
+    "the trigger report_ended_session of conversation_sessions": "DROP TRIGGER report_ended_session"
+    " ON conversation_sessions",
+    "the trigger guard_session of conversation_sessions": "ALTER TABLE conversation_sessions DISABLE TRIGGER"
+    " guard_session",
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_a_schema_that_lacks_a_part_is_found_and_made_whole(url: str, part: str) -> None:
+    psql(url, PARTS[part])
+    assert part in await refusal(url, Access.WRITE)
+    assert (await migrate_schema(url, check=True)).state == "outdated"
+    assert (await migrate_schema(url, check=False)).changed
+    assert (await migrate_schema(url, check=True)).state == "current"
+    await lives_a_session(url)
+
+
+@pytest.mark.parametrize("access", Access)
+async def test_a_table_without_its_key_has_to_be_restored_again(url: str, access: Access) -> None:
+    psql(url, "ALTER TABLE server_census DROP CONSTRAINT server_census_pkey")
+    assert "the primary key of server_census is missing" in await refusal(url, access)
+
+
+async def test_every_part_of_the_schema_is_looked_for(url: str) -> None:
+    ours = "= 'public'::regnamespace"
+    functions = psql(url, f"SELECT DISTINCT proname FROM pg_proc WHERE pronamespace {ours}").splitlines()
+    triggers = psql(
+        url,
+        "SELECT tgname, relname FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid"
+        f" WHERE NOT tgisinternal AND relnamespace {ours}",
+    ).splitlines()
+    indexes = psql(
+        url,
+        "SELECT relname FROM pg_index JOIN pg_class c ON c.oid = indexrelid"
+        f" WHERE NOT indisprimary AND relnamespace {ours}",
+    ).splitlines()
+    assert sorted(functions) == sorted(FUNCTIONS)
+    assert sorted(triggers) == sorted("|".join(each) for each in TRIGGERS)
+    assert set(INDEXES) <= set(indexes)
+    assert {each for each in indexes if not each.endswith("_key")} <= set(INDEXES), "but for those of a UNIQUE column"
 
 
 async def test_an_older_schema_that_takes_ids_for_good_is_upgraded_in_place(url: str) -> None:

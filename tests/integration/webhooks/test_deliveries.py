@@ -16,7 +16,7 @@ from lastcall.protocol.ids import public_id
 from lastcall.store.errors import StoreUnavailable
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.webhooks.endpoints import DeliveryReport, list_deliveries, queue_test, retry_deliveries
-from lastcall.webhooks import deliverer, sending
+from lastcall.webhooks import deliverer, sending, watch
 from lastcall.webhooks.adding import AddedEndpoint, add_webhook
 from lastcall.webhooks.deliverer import open_deliverer
 
@@ -28,12 +28,14 @@ from tests.support.webhook_receiver import Behaviour, Receiver, answer, close, o
 
 SEND_SECONDS = 0.4
 LIST_MAX = 100
+IN_TIME = 20.0  # authorities are read first, which takes seconds on a busy machine
 DUE = "UPDATE webhook_deliveries SET due_at = now()"
 
 
 @pytest.fixture(autouse=True)
 def in_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deliverer, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(watch, "RETRY_SECONDS", 0.02)
     monkeypatch.setattr(sending, "SEND_SECONDS", SEND_SECONDS)
     monkeypatch.setattr(sending, "BODY_SECONDS", 0.1)
 
@@ -60,7 +62,7 @@ async def once(store: PostgresStore, state: str, count: int = 1, **wanted: Any) 
     async def look() -> Sequence[DeliveryReport]:
         return await list_deliveries(store, LIST_MAX, **wanted)
 
-    return await eventually(look, lambda found: sum(each.state == state for each in found) == count)
+    return await eventually(look, lambda found: sum(each.state == state for each in found) == count, within=IN_TIME)
 
 
 async def once_tried(store: PostgresStore) -> DeliveryReport:

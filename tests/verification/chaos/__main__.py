@@ -13,12 +13,14 @@ from typing import Any
 import click
 import trio
 from lastcall.store.postgres import open_store
+from lastcall.webhooks.adding import add_webhook
 from rich.console import Console
 
 from tests.support.command_line import SEED_MAX, command, conclude, folder, json_option, run
 
 from ..starvation import Failed, timeouts_judged
 from .audit import Audit
+from .audit_webhooks import WebhookAudit
 from .clock import SettableClock, faketime, remove_leftovers
 from .database import Database
 from .faults.chaos_run import ChaosRun
@@ -26,9 +28,10 @@ from .findings import Findings
 from .links import Links, open_links
 from .places import HERE, REMOTE, left_out, link_names, places
 from .plan import FAULTS, Pace
+from .receipts import open_receiver
 from .records import Clock, install, read
 from .report import Display, figures, say
-from .run import cause_chaos, free_ports
+from .run import OPERATOR, cause_chaos, free_ports
 from .server import Server
 
 SECONDS_MAX = 86_400
@@ -93,15 +96,21 @@ async def run_all(directory: Path, console: Console, options: dict[str, Any]) ->
     database = Database(directory, _clock("database_clock_set", directory / "clock-database", options))
     try:
         await trio.to_thread.run_sync(database.start)
-        async with open_store(database.url) as store, open_links(database.socket, directory) as links:
+        async with (
+            open_store(database.url) as store,
+            open_links(database.socket, directory) as links,
+            open_receiver(directory) as receiver,
+        ):
             await install(store)
+            endpoint = await add_webhook(store, receiver.url, OPERATOR)
             servers = await _servers(links, database.url, directory, pace, options)
             middle = Clock(time.time() + pace.seconds / 2)
             run = ChaosRun(
-                pace, options["seed"], options["only"], options["clients"], database, store, servers, links, middle,
+                pace, options["seed"], options["only"], options["clients"], database, store, servers, links,
+                receiver, middle,
                 without, directory, random=Random(options["seed"]),
             )  # fmt: skip
-            return figures(run, await _audited(run, console))
+            return figures(run, await _audited(run, endpoint.secret, console))
     finally:
         with trio.CancelScope(shield=True):  # bounded by pg_ctl's own timeout
             await trio.to_thread.run_sync(database.stop)
@@ -131,7 +140,7 @@ def _clock(fault: str, path: Path, options: dict[str, Any]) -> SettableClock | N
     return SettableClock(library, path) if library is not None and fault in options["only"] else None
 
 
-async def _audited(run: ChaosRun, console: Console) -> Findings:
+async def _audited(run: ChaosRun, webhook_secret: str, console: Console) -> Findings:
     """Runs, and returns what was found."""
     display = Display(console, run.pace.seconds)
     async with trio.open_nursery() as nursery:
@@ -141,7 +150,9 @@ async def _audited(run: ChaosRun, console: Console) -> Findings:
         display.phase("auditing")
         records = await read(run.store, run.clock)
         nursery.cancel_scope.cancel()
-    return Audit(run.ledger, records, run.samples, run.listings, run.pace).run()
+    findings = Audit(run.ledger, records, run.samples, run.listings, run.pace).run()
+    WebhookAudit(records, run.receiver.receipts, webhook_secret, run.clock, findings).run()
+    return findings
 
 
 if __name__ == "__main__":

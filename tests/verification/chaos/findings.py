@@ -33,6 +33,11 @@ FINDINGS: Mapping[str, Promise] = MappingProxyType(
         "doubled_items": Promise.NOTHING_LOST,
         "missing_rows": Promise.NOTHING_LOST,  # of a session that a client saw created
         "healthy_swept": Promise.NONE_SWEPT,
+        "ends_unreported": Promise.REPORTED,  # a closed session of which the receiver of webhooks accepted nothing
+        "memories_unreported": Promise.REPORTED,
+        "reports_differ": Promise.REPORTED,  # of one event, by their ids or bodies
+        "reports_unfounded": Promise.REPORTED,  # of what did not happen, or not as the row says
+        "bad_signatures": Promise.REPORTED,
         "unclean_exits": Promise.BOUNDED,  # a server that did not exit with 0 in time after SIGTERM, SIGHUP or SIGQUIT
         "late_starts": Promise.BOUNDED,  # of a server while the first host of its URL hung
         "unexplained_ends": Promise.CONTAINED,  # a server ended a connection without a cause in the ledger

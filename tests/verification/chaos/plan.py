@@ -28,9 +28,10 @@ DATABASE_FAULTS = (
 )
 CLOCK_FAULTS = ("database_clock_set",)  # may come with the end of a server
 CLIENT_FAULTS = ("client_killed", "client_stopped")
+RECEIVER_FAULTS = ("receiver_slow", "receiver_fails", "receiver_cuts", "receiver_down")
 ROW_FAULTS = ("row_closed", "row_deleted", "user_erased")
 BEHAVIOUR_FAULTS = ("client_reset", "agent")  # caused by the clients' own behaviour
-FAULTS = SERVER_FAULTS + LINK_FAULTS + DATABASE_FAULTS + CLIENT_FAULTS + ROW_FAULTS + BEHAVIOUR_FAULTS
+FAULTS = SERVER_FAULTS + LINK_FAULTS + DATABASE_FAULTS + CLIENT_FAULTS + ROW_FAULTS + RECEIVER_FAULTS + BEHAVIOUR_FAULTS
 
 WEIGHTS = {
     "server_terminated": 3,
@@ -60,7 +61,7 @@ class Pace:
     ping_interval: float = 2.0
     ping_timeout: float = 2.0
     drain: float = 3.0
-    settle: float = 100.0  # until nothing is active or pending; a dead server's claim on memory expires late
+    settle: float = 100.0  # until nothing is active or pending; a dead server's claims expire late
     sample: float = 0.5  # between two samples of session_truth
 
     @property
@@ -93,6 +94,7 @@ def lanes(seed: int, only: Sequence[str], pace: Pace) -> dict[str, Iterator[Step
         "database": (tuple(fault for fault in DATABASE_FAULTS if fault not in CLOCK_FAULTS), (2.0, 5.0)),
         "clients": (CLIENT_FAULTS, (3.0, 5.0)),
         "rows": (ROW_FAULTS, (0.4, 1.2)),
+        "receiver": (RECEIVER_FAULTS, (1.0, 3.0)),
     }
     return {
         lane: _steps(Random(f"{seed}:{lane}"), [fault for fault in faults if fault in only], gaps, pace)
@@ -127,6 +129,10 @@ def _lasts(random: Random, fault: str, pace: Pace) -> float:
         "database_frozen": (0.5, 1.2 * pace.lease),
         "database_killed": (0.1, 1.0),
         "database_read_only": (1.0, 4.0),
+        "receiver_slow": (2.0, 4.0),
+        "receiver_fails": (1.0, 3.0),
+        "receiver_cuts": (1.0, 3.0),
+        "receiver_down": (1.0, 4.0),
     }
     return random.uniform(*ranges[fault]) if fault in ranges else 0.0
 

@@ -106,7 +106,8 @@ UNION ALL SELECT 'claim ' || passage_id || ' belongs to no passage' FROM meaning
 SAMPLE = """SELECT session_id::text, state, extract(epoch FROM now())::float8 AS at FROM session_truth WHERE is_active
   UNION ALL SELECT NULL, NULL, extract(epoch FROM now())::float8"""
 REMAINING = """SELECT count(*) FILTER (WHERE is_active) AS active,
-       count(*) FILTER (WHERE memory_status = 'pending') AS pending FROM conversation_sessions"""
+       count(*) FILTER (WHERE memory_status = 'pending') AS pending,
+       (SELECT count(*) FROM webhook_deliveries WHERE state <> 'delivered') AS unsent FROM conversation_sessions"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,10 +224,17 @@ async def sample(store: PostgresStore, clock: Clock) -> Sample:
     return Sample(at - clock.offset(at), {row["session_id"]: row["state"] for row in found if row["session_id"]})
 
 
-async def remaining(store: PostgresStore) -> tuple[int, int]:
-    """Returns how many sessions are active, and how many have pending memory."""
-    row = (await store.select(REMAINING))[0]
-    return row["active"], row["pending"]
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """How many sessions are active, how many have pending memory, and how many events were not delivered."""
+
+    active: int
+    pending: int
+    unsent: int
+
+
+async def remaining(store: PostgresStore) -> Remaining:
+    return Remaining(**dict((await store.select(REMAINING))[0]))
 
 
 async def read(store: PostgresStore, clock: Clock) -> Records:

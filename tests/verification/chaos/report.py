@@ -77,6 +77,8 @@ def figures(run: ChaosRun, findings: Findings) -> dict[str, Any]:
         "sessions": len(visits),
         "turns": sum(visit.turns for visit in visits),
         "acknowledged_items": sum(len(visit.acks) for visit in visits),
+        "webhooks_received": len(run.receiver.receipts),
+        "webhooks_accepted": sum(each.accepted for each in run.receiver.receipts),
         "faults": dict(sorted(faults.items())),
         "by_fault": _by_fault(run, faults, findings),
         "left_out": run.left_out,
@@ -161,7 +163,10 @@ def say(result: dict[str, Any], console: Console) -> None:
     for kind, examples in result["unjudged_examples"].items():
         _say_kind(f"too busy to judge: {kind}", result["unjudged"][kind], examples, console)
     faults, sessions = result["server_or_database_faults"], result["sessions"]
-    summary = f"{sessions} sessions, {faults} server and database faults, seed {result['seed']}"
+    summary = (
+        f"{sessions} sessions, {result['webhooks_accepted']} accepted webhooks, {faults} server and database faults"
+    )
+    summary += f", seed {result['seed']}"
     console.print(f"{summary}: {_verdict(result)}", highlight=False)
 
 

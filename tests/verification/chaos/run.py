@@ -12,6 +12,8 @@ from functools import partial
 
 import trio
 from lastcall.store.errors import StoreError
+from lastcall.store.operators.acts import Actor
+from lastcall.store.webhooks.endpoints import retry_deliveries
 
 from ..starvation import Family, Heartbeat, RunQueue
 from .clients import Settings
@@ -21,6 +23,7 @@ from .ledger import BACK_SECONDS, Fault
 from .plan import LINK_FAULTS, SERVER_FAULTS, Step, lanes
 from .process_pool import ProcessPool, open_process_pool
 from .processes import ROOT, orphans_command
+from .receiver import WELL
 from .records import OrphanListing, remaining, sample
 
 TARGET_PROCESSES = 3  # client processes that get killed and stopped
@@ -31,6 +34,8 @@ LEAVE_SECONDS = 12.0  # for the clients to finish after the faults
 BETWEEN_KILLS_SECONDS = 0.5  # so that only one process's clients vanish at a time
 LISTING_SECONDS = 15.0  # between two runs of `lastcall orphans`
 LISTING_TAKES_SECONDS_MAX = 30.0
+RETRY_SECONDS = 10.0  # between two calls of `lastcall webhooks retry`, once the receiver is well
+OPERATOR = Actor("chaos", "command")
 
 
 async def cause_chaos(run: ChaosRun, progress: Callable[[str], None]) -> None:
@@ -61,11 +66,15 @@ async def _run(run: ChaosRun, progress: Callable[[str], None]) -> None:
             watching.start_soon(_list_orphans, run)
             await _disturb(run, progress, lives)
             progress("settling")
-            await _settle(run)
+            async with trio.open_nursery() as retrying:
+                retrying.start_soon(_retry_webhooks, run)
+                await _settle(run)
+                retrying.cancel_scope.cancel()
             watching.cancel_scope.cancel()
         progress("draining")
         for server in run.servers:
             await terminate(run, server, signal.SIGTERM, "the end of the run")
+        await run.receiver.set(WELL)
 
 
 async def _disturb(run: ChaosRun, progress: Callable[[str], None], lives: trio.Nursery) -> None:
@@ -185,14 +194,22 @@ async def _list_orphans(run: ChaosRun) -> None:
                 )
 
 
+async def _retry_webhooks(run: ChaosRun) -> None:
+    """As an operator whose receiver is back: nobody waits for what is to be tried again in hours."""
+    while True:
+        with suppress(StoreError):
+            await retry_deliveries(run.store, OPERATOR)
+        await trio.sleep(RETRY_SECONDS)
+
+
 async def _settle(run: ChaosRun) -> None:
-    """Waits until no session is active and no memory pending, or until their time is up."""
+    """Waits until no session is active, no memory pending and no event unsent, or until their time is up."""
     orphaned = trio.current_time() + run.pace.lease + ORPHAN_SECONDS
     with trio.move_on_after(run.pace.settle):
         while True:
             with suppress(StoreError):
-                active, pending = await remaining(run.store)
-                if not pending and (not active or trio.current_time() > orphaned):
+                left = await remaining(run.store)
+                if not left.pending + left.unsent and (not left.active or trio.current_time() > orphaned):
                     return
             await trio.sleep(run.pace.sample)
 

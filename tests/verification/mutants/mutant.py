@@ -9,6 +9,7 @@ from ..promises import Promise
 
 ORPHAN, GHOST, END, REMEMBER = Promise.NO_ORPHAN, Promise.NO_GHOST, Promise.ONE_END, Promise.MEMORY_ONCE
 LOST, SWEPT, BOUND, CONTAINED = Promise.NOTHING_LOST, Promise.NONE_SWEPT, Promise.BOUNDED, Promise.CONTAINED
+REPORTED = Promise.REPORTED
 
 ROOT = Path(__file__).resolve().parents[3]
 

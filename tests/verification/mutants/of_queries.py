@@ -71,6 +71,14 @@ LEASES = (
         test=f"{LEASE}::test_a_lock_that_was_lost_in_a_restart_of_postgresql_says_nothing",
     ),
     mutant(
+        "a lock in a copy of the database guards an instance here",
+        QUERIES,
+        "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())\n",
+        "\n",
+        ORPHAN,
+        test=f"{LEASE}::test_a_lock_in_a_copy_of_the_database_guards_nothing_here",
+    ),
+    mutant(
         "a lock that is held is not looked for",
         QUERIES,
         "WHERE l.locktype = 'advisory' AND l.objsubid = 1",

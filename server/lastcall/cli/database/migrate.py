@@ -13,7 +13,7 @@ from ..tables import print_json
 EXIT_NOT_CURRENT = 1
 
 _DONE = {"missing": "Created", "outdated": "Updated"}
-_TO_DO = {"missing": "There are no tables in", "outdated": "An older release made the tables in"}
+_TO_DO = {"missing": "There are no tables in", "outdated": "Older than this release, or incomplete, are the tables in"}
 
 
 @click.command

@@ -33,6 +33,7 @@ IDLE_SECONDS = 2.0  # a process frozen in the middle of a transaction must not h
 LEASE_CALL_SECONDS = 3.0  # above LEASE_COMMAND_SECONDS: only for a server that does not answer at all
 CLOSED_MAX = 10_000  # notifications not yet read
 HEX_DIGITS = 32  # of an id in a notification of changes
+WEBHOOKS_CHANNEL = "lastcall_webhooks"
 
 
 class PostgresLeaseConnection:
@@ -47,6 +48,7 @@ class PostgresLeaseConnection:
         self._overflowed = False
         self._news = trio.Event()
         self._changed: Changed = lambda _session_id, _message_ids: None
+        self._webhooks_changed: Callable[[], object] = lambda: None
 
     async def renew(self) -> bool:
         if not self._locked:
@@ -65,6 +67,9 @@ class PostgresLeaseConnection:
     def hear_changes_with(self, changed: Changed) -> None:
         self._changed = changed
 
+    def hear_webhooks_with(self, changed: Callable[[], object]) -> None:
+        self._webhooks_changed = changed
+
     async def news(self) -> None:
         await self._news.wait()
 
@@ -72,6 +77,7 @@ class PostgresLeaseConnection:
         """Begins to receive notifications."""
         channel = f"lastcall_{self._instance_id.hex}"
         await _call(self._loop, self._connection.add_listener, channel, self._on_notification)
+        await _call(self._loop, self._connection.add_listener, WEBHOOKS_CHANNEL, lambda *_: self._webhooks_changed())
         self._connection.add_termination_listener(lambda _: self._news.set())
 
     def _on_notification(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:

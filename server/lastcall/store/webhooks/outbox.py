@@ -89,6 +89,12 @@ async def release_deliveries(store: Rows, claims: Sequence[ClaimedDelivery]) -> 
     await store.fetch("release_deliveries", [each.delivery_id for each in claims], [each.attempts for each in claims])
 
 
+async def has_endpoints(store: Rows) -> bool:
+    """Whether there is anything to do: endpoints, or removed ones whose deliveries may still have to be deleted."""
+    (row,) = await store.fetch("has_endpoints")
+    return bool(row["there"])
+
+
 async def delete_old_deliveries(store: Rows) -> int:
     """Deletes what was kept for long enough, and what is left of removed endpoints; returns the number."""
     return len(await store.fetch("delete_old_deliveries", DELETED_MAX, DELIVERED_SECONDS, FAILED_SECONDS))

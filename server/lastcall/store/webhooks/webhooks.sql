@@ -1,12 +1,14 @@
 -- Endpoints of webhooks, and the outbox of deliveries. Of each act, the first three parameters say who, as in operators.sql.
 
+-- name: has_endpoints
+SELECT EXISTS (SELECT FROM webhook_endpoints) AS there;
+
 -- name: claim_deliveries
 -- Deliveries that are due, for up to $1 endpoints; for each up to $2, but for the endpoints $3 up to $4. Nobody else gets
 -- them for $5 seconds. Those that were never tried come first. What is due later than $6 seconds from now, the longest
--- wait, was due before the clock was set back. unhurried: as in claim_memory; what a crash takes back is sent again.
-WITH unhurried AS MATERIALIZED (
-    SELECT set_config('synchronous_commit', 'off', true)
-), endpoint AS MATERIALIZED (
+-- wait, was due before the clock was set back. Unlike other claims, this one waits for the disk, and so do the events that
+-- it takes: one that a crash could still take back would be reported again in other words, under the same id.
+WITH endpoint AS MATERIALIZED (
     SELECT endpoint_id, url, secret, coalesce(room, $2::integer) AS room
       FROM (SELECT * FROM webhook_endpoints WHERE removed_at IS NULL ORDER BY created_at, endpoint_id LIMIT $1) e
       LEFT JOIN unnest($3::uuid[], $4::integer[]) AS known (endpoint_id, room) USING (endpoint_id)
@@ -31,11 +33,12 @@ WITH unhurried AS MATERIALIZED (
     RETURNING delivery_id, endpoint_id, event_id, event, body, attempts
 )
 SELECT claimed.*, url, secret, extract(epoch FROM now())::double precision AS claimed_at
-  FROM unhurried CROSS JOIN claimed JOIN endpoint USING (endpoint_id) ORDER BY delivery_id;
+  FROM claimed JOIN endpoint USING (endpoint_id) ORDER BY delivery_id;
 
 -- name: settle_delivery
 -- What came of the try $2 of the delivery $1: $3: it was accepted, $4: status, $5: error. Not accepted, it is due again in
 -- $6 seconds, or failed for good after $7 tries or $8 seconds. An acceptance counts although the claim ran out.
+-- unhurried: as in claim_memory; an outcome that a crash takes back is found out again.
 WITH unhurried AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true)
 ), judged AS MATERIALIZED (

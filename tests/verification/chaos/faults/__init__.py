@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from ..plan import Step
-from . import clients, database, links, rows, servers
+from . import clients, database, links, receiver, rows, servers
 from .chaos_run import ChaosRun
 
 FaultAction = Callable[[ChaosRun, Step, trio.Nursery], Awaitable[str | None]]
@@ -38,5 +38,9 @@ _ACTIONS: tuple[FaultAction, ...] = (
     rows.row_closed,
     rows.row_deleted,
     rows.user_erased,
+    receiver.receiver_slow,
+    receiver.receiver_fails,
+    receiver.receiver_cuts,
+    receiver.receiver_down,
 )
 FAULT_ACTIONS: dict[str, FaultAction] = {action.__name__: action for action in _ACTIONS}

@@ -19,6 +19,7 @@ from ..ledger import ClientsEnd, Ledger
 from ..links import Links
 from ..plan import Pace
 from ..process_pool import ClientProcess
+from ..receipts import ReceiverProcess
 from ..records import Clock, OrphanListing, Sample
 from ..server import Server
 
@@ -42,6 +43,7 @@ class ChaosRun:
     store: PostgresStore
     servers: list[Server]
     links: Links
+    receiver: ReceiverProcess
     clock: Clock
     left_out: dict[str, str]
     logs: Path

@@ -209,11 +209,15 @@ def _limit(row: Any, own: int, needed: int) -> Check | None:
     free = max(limit - row["used"] + own, 0)
     if limit < needed:
         found = f"{whose} may have {limit} connections at once, but each server needs {needed}"
-        return fail(CONNECTIONS, found, f"{row['remedy']} {needed} or more")
+        return fail(CONNECTIONS, found, _allow(row, needed))
     if free < needed:
         found = f"{whose} has {free} connections left, but a server that starts needs {needed}"
-        return warn(CONNECTIONS, found, f"end other programs, or {row['remedy']} {limit - free + needed} or more")
+        return warn(CONNECTIONS, found, f"{_allow(row, limit - free + needed)}, or end other programs")
     return None
+
+
+def _allow(row: Any, connections: int) -> str:
+    return f"{row['remedy']} {connections + row['reserved']}{row['afterwards']}"
 
 
 async def check_clock(connection: Any) -> Check:

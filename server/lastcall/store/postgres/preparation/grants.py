@@ -6,7 +6,8 @@ from collections import defaultdict
 from typing import Any
 
 from ....runtime.check import Check, fail, ok
-from .state import FUNCTIONS, RELATIONS, VERSIONS
+from .parts import FUNCTIONS
+from .state import RELATIONS, VERSIONS
 
 GRANTS = "grants"
 # The same as in docs/operations.md.

@@ -109,6 +109,9 @@ _DEALS_WITH = {
 def _what_is_there(state: SchemaState) -> str:
     if state.kind is Kind.MISSING:
         return f"there are no tables of lastcall in the schema {state.schema}"
+    if state.lacks:
+        more = f" and {len(state.lacks) - 1} more" if len(state.lacks) > 1 else ""
+        return f"the schema {state.schema} is incomplete: {state.lacks[0]} is missing{more}"
     if state.kind is Kind.OUTDATED:
         return f"the schema {state.schema} is older than this release"
     if state.kind is Kind.NEWER:

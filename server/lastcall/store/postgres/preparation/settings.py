@@ -33,7 +33,7 @@ SELECT set_config('transaction_timeout', '0', false) WHERE current_setting('tran
 """  # the second from PostgreSQL 17 on
 
 POOLED = "the connections of this pooler are not our own between transactions"
-POOL_BY_SESSION = "have it pool by session (PgBouncer: pool_mode = session), or connect to PostgreSQL itself"
+POOL_BY_SESSION = "pool_mode = session in PgBouncer (others: pool by session), or connect to PostgreSQL itself"
 
 Connect = Callable[[], Awaitable[Any]]
 

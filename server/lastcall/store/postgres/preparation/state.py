@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 from .... import __version__
 from ...errors import DatabaseUnusable
 from ...queries import SCHEMA, SCHEMA_DIGEST
+from .parts import FUNCTIONS, INDEXES, missing_parts
 
 SCHEMA_VERSION = 1
 VERSIONS = "lastcall_schema"  # the table that says which schema is there
 SESSIONS = "conversation_sessions"  # the table that others are likely to have, with sessions in it
 RELATIONS = tuple(re.findall(r"^CREATE (?:TABLE IF NOT EXISTS|OR REPLACE VIEW) (\w+)", SCHEMA, re.MULTILINE))
-# An index of somebody else would be taken for ours (IF NOT EXISTS), and ours be missing.
-INDEXES = tuple(re.findall(r"(?:INDEX IF NOT EXISTS|CONSTRAINT(?= \w+ UNIQUE)) (\w+)", SCHEMA))
-FUNCTIONS = tuple(dict.fromkeys(re.findall(r"^CREATE OR REPLACE FUNCTION (\w+)", SCHEMA, re.MULTILINE)))
 NAMES_SHOWN_MAX = 3
 
 FIND = """
@@ -60,12 +58,16 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """schema: where the tables are, or would be created. version, release: of the schema that is there."""
+    """schema: where the tables are, or would be created. version, release: of the schema that is there.
+
+    lacks: parts of it that are missing although it is of this release.
+    """
 
     kind: Kind
     schema: str
     version: int | None = None
     release: str | None = None
+    lacks: Sequence[str] = ()
 
 
 async def read_state(connection: Any) -> SchemaState:
@@ -86,7 +88,10 @@ async def read_state(connection: Any) -> SchemaState:
             f"{found[hidden[0]]}.{hidden[0]} hides lastcall's own, which is in the schema {home}",
             f"add ?options=-csearch_path%3D{home} to --database-url",
         )
-    return _state(home, await _newest(connection, home), complete=len(found) == len(RELATIONS))
+    state = _state(home, await _newest(connection, home), complete=len(found) == len(RELATIONS))
+    if state.kind is Kind.CURRENT and (lacks := await missing_parts(connection, VERSIONS)):
+        return replace(state, kind=Kind.OUTDATED, lacks=lacks)
+    return state
 
 
 async def _newest(connection: Any, home: str) -> Mapping[str, Any]:
