@@ -198,7 +198,7 @@ CREATE TABLE IF NOT EXISTS conversation_sessions (
     shared              boolean          NOT NULL DEFAULT false,  -- others are open in its conversation: they are told of changes
     CONSTRAINT session_in_own_conversation FOREIGN KEY (conversation_id, user_id)
         REFERENCES conversations (conversation_id, user_id),
-    CONSTRAINT sessions_by_conversation UNIQUE (conversation_id, session_id),
+    CONSTRAINT sessions_by_conversation UNIQUE (conversation_id, session_id, user_id),
     CONSTRAINT active_or_ended CHECK (
         is_active = (session_end IS NULL) AND is_active = (ended_at IS NULL)
         AND is_active = (duration_seconds IS NULL) AND is_active = (end_reason IS NULL)
@@ -283,7 +283,8 @@ BEGIN
             -- A snapshot from before the last message would miss it, so other isolation levels always queue the memory
             -- work: for a session in which the user said nothing it costs nothing.
             IF current_setting('transaction_isolation') <> 'read committed'
-                OR EXISTS (SELECT FROM messages WHERE session_id = NEW.session_id AND role = 'user') THEN
+                OR EXISTS (SELECT FROM messages
+                            WHERE user_id = NEW.user_id AND session_id = NEW.session_id AND role = 'user') THEN
                 NEW.memory_status := 'pending';
                 NEW.memory_due_at := now();
             END IF;
@@ -324,7 +325,8 @@ CREATE OR REPLACE TRIGGER truncate_sessions BEFORE TRUNCATE ON conversation_sess
 -- The transcript: messages, and calls of the client's functions with their outputs. The output of a function has a role
 -- of its own, since only what the user said makes a session worth remembering. A deleted item stays in the transcript.
 CREATE TABLE IF NOT EXISTS messages (
-    message_id      uuid        PRIMARY KEY,     -- chosen by the writer, so that storing an item twice has no effect
+    user_id         text        NOT NULL,        -- of the session; what is said of a user is in their partition
+    message_id      uuid        NOT NULL,        -- chosen by the writer, so that storing an item twice has no effect
     conversation_id uuid        NOT NULL,
     session_id      uuid        NOT NULL,
     item_id         text        NOT NULL,        -- the id that clients see; free again once its item is deleted
@@ -337,6 +339,7 @@ CREATE TABLE IF NOT EXISTS messages (
     status          text        NOT NULL,
     created_at      timestamptz NOT NULL DEFAULT now(),
     deleted_at      timestamptz,                 -- by a client: no longer part of the conversation
+    PRIMARY KEY (user_id, message_id),
     CONSTRAINT role_known CHECK (role IN ('system', 'user', 'assistant', 'tool')),
     CONSTRAINT status_known CHECK (status IN ('completed', 'incomplete')),
     CONSTRAINT shape_known CHECK (CASE kind
@@ -344,8 +347,8 @@ CREATE TABLE IF NOT EXISTS messages (
         WHEN 'function_call' THEN role = 'assistant' AND call_id IS NOT NULL AND name IS NOT NULL
         WHEN 'function_call_output' THEN role = 'tool' AND call_id IS NOT NULL AND name IS NULL
         ELSE false END),
-    CONSTRAINT item_of_its_session FOREIGN KEY (conversation_id, session_id) -- and so of a conversation that there is
-        REFERENCES conversation_sessions (conversation_id, session_id)
+    CONSTRAINT item_of_its_session FOREIGN KEY (user_id, conversation_id, session_id) -- and so of a conversation there is
+        REFERENCES conversation_sessions (user_id, conversation_id, session_id)
 );
 -- An older schema had a constraint of this name, which kept the ids of deleted items from being used again. Dropped only
 -- where it is there: that locks the table.
@@ -355,16 +358,17 @@ DO $$ BEGIN
         ALTER TABLE messages DROP CONSTRAINT item_once_per_conversation;
     END IF;
 END $$;
-CREATE UNIQUE INDEX IF NOT EXISTS item_once_per_conversation ON messages (conversation_id, item_id)
+CREATE UNIQUE INDEX IF NOT EXISTS item_once_per_conversation ON messages (user_id, conversation_id, item_id)
     WHERE deleted_at IS NULL;
 -- Deleted items are found by their id too: for a deletion that is sent again, and for pages that begin at one.
-CREATE INDEX IF NOT EXISTS deleted_items ON messages (conversation_id, item_id) WHERE deleted_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS deleted_items ON messages (user_id, conversation_id, item_id)
+    WHERE deleted_at IS NOT NULL;
 -- A resumed conversation is told of these however old they are.
-CREATE INDEX IF NOT EXISTS system_items ON messages (conversation_id, position, message_id)
+CREATE INDEX IF NOT EXISTS system_items ON messages (user_id, conversation_id, position, message_id)
     WHERE role = 'system' AND deleted_at IS NULL;
 -- With message_id, since two sessions may choose the same position and pages need a total order.
-CREATE INDEX IF NOT EXISTS messages_by_position ON messages (conversation_id, position, message_id);
-CREATE INDEX IF NOT EXISTS messages_by_session ON messages (session_id, position);
+CREATE INDEX IF NOT EXISTS messages_by_position ON messages (user_id, conversation_id, position, message_id);
+CREATE INDEX IF NOT EXISTS messages_by_session ON messages (user_id, session_id, position);
 
 -- What each answer of the agent took, whether or not it left an item: it may have failed, or been outside the
 -- conversation. Rows stay when items are deleted, and go with their session (see forget_sessions). Without a foreign key,
@@ -474,9 +478,9 @@ DECLARE
 BEGIN
     INSERT INTO forgotten_turns (user_id, message_id)
     SELECT owner, message_id
-      FROM conversations c JOIN messages m USING (conversation_id), left(content, 8000) said -- no more is searched
-     WHERE c.user_id = owner AND kind = 'message' AND role IN ('user', 'assistant') AND deleted_at IS NULL
-       AND (m.created_at <= until OR (patterns <> '{}' AND lower(said) ~ ALL (patterns))
+      FROM messages, left(content, 8000) said -- no more is searched
+     WHERE user_id = owner AND kind = 'message' AND role IN ('user', 'assistant') AND deleted_at IS NULL
+       AND (created_at <= until OR (patterns <> '{}' AND lower(said) ~ ALL (patterns))
             OR EXISTS (SELECT FROM unnest(wanted) quote WHERE position(quote IN plain_words(said)) > 0))
     ON CONFLICT DO NOTHING;
 END $$;
@@ -545,7 +549,7 @@ BEGIN
         INSERT INTO forgotten_turns (user_id, message_id)
         SELECT DISTINCT owner, m.message_id
           FROM jsonb_to_recordset(memories) AS t (content text, item_id text, quote text, op text)
-          JOIN messages m ON m.session_id = session AND m.item_id = t.item_id
+          JOIN messages m ON m.user_id = owner AND m.session_id = session AND m.item_id = t.item_id
          WHERE t.op = 'forget' OR EXISTS (
                SELECT FROM memory_tombstones d WHERE d.user_id = owner
                   AND d.digest IN (words_digest(owner, t.content), words_digest(owner, t.quote)))
@@ -566,7 +570,7 @@ BEGIN
     -- A deletion of the item comes before, and is seen here, or after, and removes this memory: forget_items waits for the
     -- session's row. Some items have been deleted and created anew under the same id.
     SELECT created_at, deleted_at IS NOT NULL INTO said_at, gone
-      FROM messages WHERE session_id = session AND item_id = item
+      FROM messages WHERE user_id = owner AND session_id = session AND item_id = item
      ORDER BY deleted_at IS NOT NULL LIMIT 1;
     IF gone THEN
         RETURN;
@@ -657,7 +661,7 @@ BEGIN
                kind text, content text, item_id text, quote text, slot text, words text[], op text)
           LEFT JOIN LATERAL ( -- as in keep_memory
                SELECT m.created_at AS said_at, m.deleted_at IS NOT NULL AS gone FROM messages m
-                WHERE m.session_id = s.session_id AND m.item_id = t.item_id
+                WHERE m.user_id = s.user_id AND m.session_id = s.session_id AND m.item_id = t.item_id
                 ORDER BY m.deleted_at IS NOT NULL LIMIT 1) item ON true
          WHERE s.session_id = ANY (done) AND f.memories <> '[]' ORDER BY s.user_id, s.session_end, s.session_id) first
      WHERE op = 'add' AND gone IS NOT TRUE
@@ -677,7 +681,7 @@ DECLARE
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         SELECT array_agg(before.session_id), array_agg(before.item_id) INTO sessions, items
-          FROM before JOIN after USING (message_id)
+          FROM before JOIN after USING (user_id, message_id)
          WHERE before.deleted_at IS NULL AND after.deleted_at IS NOT NULL;
     ELSE
         SELECT array_agg(session_id), array_agg(item_id) INTO sessions, items FROM before WHERE deleted_at IS NULL;
@@ -734,7 +738,7 @@ BEGIN
     DELETE FROM superseded_memories WHERE user_id = owner; -- before the messages, which would bring some back
     DELETE FROM user_memories WHERE user_id = owner;
     GET DIAGNOSTICS memories = ROW_COUNT;
-    DELETE FROM messages WHERE conversation_id IN (SELECT conversation_id FROM conversations WHERE user_id = owner);
+    DELETE FROM messages WHERE user_id = owner;
     GET DIAGNOSTICS said = ROW_COUNT;
     DELETE FROM memory_tombstones WHERE user_id = owner;
     DELETE FROM forgotten_turns WHERE user_id = owner;
@@ -856,26 +860,27 @@ LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generi
 BEGIN
     RETURN QUERY
     WITH oldest AS MATERIALIZED (
-        SELECT session_id, memory_due_at FROM conversation_sessions
+        SELECT session_id, user_id, memory_due_at FROM conversation_sessions
          WHERE asked IS NULL AND memory_status = 'pending' AND memory_due_at <= now()
          ORDER BY memory_due_at LIMIT sessions_max FOR UPDATE SKIP LOCKED
     ), stranded AS MATERIALIZED (
-        SELECT session_id, memory_due_at FROM conversation_sessions
+        SELECT session_id, user_id, memory_due_at FROM conversation_sessions
          WHERE asked IS NULL AND NOT EXISTS (SELECT FROM oldest) AND memory_status = 'pending' AND memory_due_at > now()
            AND (memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => wait_seconds))
          ORDER BY memory_due_at LIMIT sessions_max FOR UPDATE SKIP LOCKED
     ), these AS MATERIALIZED (
-        SELECT session_id, memory_due_at
-          FROM (SELECT session_id, memory_due_at, memory_status, memory_attempts FROM conversation_sessions
+        SELECT session_id, user_id, memory_due_at
+          FROM (SELECT session_id, user_id, memory_due_at, memory_status, memory_attempts FROM conversation_sessions
                  WHERE session_id = ANY (asked) LIMIT sessions_max FOR UPDATE SKIP LOCKED) these
          WHERE memory_status = 'pending'
            AND (memory_due_at <= now() OR memory_attempts = 0
                 OR memory_due_at > now() + make_interval(secs => wait_seconds))
     ), free AS MATERIALIZED (
         SELECT * FROM oldest UNION ALL SELECT * FROM stranded UNION ALL SELECT * FROM these
-    ), item AS MATERIALIZED ( -- by an array of keys, and nothing else: any other plan may read all messages
-        SELECT session_id, kind, role, content, item_id, position, created_at, deleted_at FROM messages
-         WHERE session_id = ANY (ARRAY (SELECT session_id FROM free))
+    ), item AS MATERIALIZED ( -- of each session by itself, and by its keys: any other plan may read all messages
+        SELECT each.* FROM free CROSS JOIN LATERAL (
+            SELECT session_id, kind, role, content, item_id, position, created_at, deleted_at FROM messages m
+             WHERE m.user_id = free.user_id AND m.session_id = free.session_id OFFSET 0) each
     ), said AS MATERIALIZED (
         SELECT * FROM item WHERE kind = 'message' AND deleted_at IS NULL
     ), fitting AS MATERIALIZED (
@@ -951,7 +956,8 @@ BEGIN
            -- An item may have been stored after the session's end, if that was by the clock of an outage.
            SELECT array_agg(m.message_id ORDER BY i.ordinality) AS ids, min(least(m.created_at, s.session_end)) AS at
              FROM unnest(p.items) WITH ORDINALITY AS i (item_id, ordinality)
-             LEFT JOIN (SELECT * FROM messages m WHERE m.session_id = f.session_id OFFSET 0) m
+             LEFT JOIN (SELECT * FROM messages m
+                         WHERE m.user_id = s.user_id AND m.session_id = f.session_id OFFSET 0) m
                ON m.item_id = i.item_id AND m.deleted_at IS NULL) said
      WHERE s.session_id = ANY (done) AND said.at IS NOT NULL ORDER BY s.session_end, s.session_id, p.number;
     PERFORM spread_words(owners);
@@ -974,7 +980,7 @@ DECLARE
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         SELECT array_agg(message_id), array_agg(DISTINCT before.session_id) INTO gone, sessions
-          FROM before JOIN after USING (message_id)
+          FROM before JOIN after USING (user_id, message_id)
          WHERE before.deleted_at IS NULL AND after.deleted_at IS NOT NULL;
     ELSE
         SELECT array_agg(message_id), array_agg(DISTINCT session_id) INTO gone, sessions FROM before;
@@ -1142,7 +1148,7 @@ RETURN (
       FROM (SELECT session_id, message_ids, flags FROM recall_passages
              WHERE user_id = owner ORDER BY passage_id DESC LIMIT 5) p
      CROSS JOIN LATERAL unnest(p.message_ids, p.flags) AS t (message_id, flag)
-      JOIN messages m ON m.message_id = t.message_id
+      JOIN messages m ON m.user_id = owner AND m.message_id = t.message_id
       JOIN conversation_sessions s ON s.session_id = p.session_id
       JOIN conversations c ON c.conversation_id = s.conversation_id
      WHERE flag & 4 <> 0 -- the others are not looked up
@@ -1288,21 +1294,23 @@ END $$;
 CREATE OR REPLACE FUNCTION append_items(items jsonb) RETURNS jsonb LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     live    uuid[];
+    owners  text[]; -- of these, in the same order
     sharing uuid[];
     stored  integer;
 BEGIN
-    SELECT coalesce(array_agg(session_id), '{}'), array_agg(session_id) FILTER (WHERE shared) INTO live, sharing FROM (
-        SELECT session_id, shared FROM conversation_sessions
+    SELECT coalesce(array_agg(session_id), '{}'), array_agg(user_id), array_agg(session_id) FILTER (WHERE shared)
+      INTO live, owners, sharing FROM (
+        SELECT session_id, user_id, shared FROM conversation_sessions
          WHERE session_id = ANY (ids_of(items, 'session_id')) AND is_active FOR SHARE SKIP LOCKED) locked;
-    INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
+    INSERT INTO messages (user_id, message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
                           call_id, name, deleted_at)
-    SELECT message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
+    SELECT owners[array_position(live, session_id)], message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
            call_id, name, CASE WHEN deleted THEN now() END
       FROM jsonb_to_recordset(items) AS item (
            message_id uuid, conversation_id uuid, session_id uuid, item_id text, position bigint, role text, content text,
            status text, kind text, call_id text, name text, deleted boolean)
      WHERE session_id = ANY (live)
-    ON CONFLICT (message_id) DO NOTHING;
+    ON CONFLICT (user_id, message_id) DO NOTHING;
     GET DIAGNOSTICS stored = ROW_COUNT;
     IF sharing IS NOT NULL THEN
         PERFORM tell_of_changes(session_id, conversation_id, array_agg(message_id))
@@ -1372,6 +1380,7 @@ CREATE OR REPLACE FUNCTION delete_items(deletions jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     deletion record;
+    owner text;
     conversation uuid;
     sharing boolean;
     message uuid;
@@ -1381,20 +1390,20 @@ BEGIN
     FOR deletion IN
         SELECT * FROM jsonb_to_recordset(deletions) AS t (session_id uuid, item_id text, message_id uuid, spared uuid[])
     LOOP
-        SELECT conversation_id, shared INTO conversation, sharing FROM conversation_sessions
+        SELECT user_id, conversation_id, shared INTO owner, conversation, sharing FROM conversation_sessions
          WHERE session_id = deletion.session_id AND is_active FOR SHARE SKIP LOCKED;
         IF NOT FOUND THEN
             PERFORM FROM conversation_sessions WHERE session_id = deletion.session_id AND is_active;
             outcome := CASE WHEN FOUND THEN 'held' ELSE 'closed' END;
         ELSE
             SELECT m.message_id INTO message FROM messages m
-             WHERE conversation_id = conversation AND item_id = deletion.item_id AND deleted_at IS NULL
+             WHERE user_id = owner AND conversation_id = conversation AND item_id = deletion.item_id AND deleted_at IS NULL
                AND (m.message_id = deletion.message_id OR m.session_id <> deletion.session_id
                     OR deletion.message_id IS NULL) AND m.message_id <> ALL (coalesce(deletion.spared, '{}'));
             IF FOUND THEN
-                UPDATE messages SET deleted_at = now() WHERE message_id = (
+                UPDATE messages SET deleted_at = now() WHERE user_id = owner AND message_id = (
                     SELECT m.message_id FROM messages m JOIN conversation_sessions s USING (session_id)
-                     WHERE m.message_id = message AND deleted_at IS NULL
+                     WHERE m.user_id = owner AND m.message_id = message AND deleted_at IS NULL
                        FOR NO KEY UPDATE OF m SKIP LOCKED FOR SHARE OF s SKIP LOCKED); -- s: see forget_messages
                 outcome := CASE WHEN FOUND THEN 'deleted' ELSE 'held' END;
                 IF FOUND AND sharing THEN
@@ -1402,7 +1411,8 @@ BEGIN
                 END IF;
             ELSE
                 PERFORM FROM messages
-                  WHERE conversation_id = conversation AND item_id = deletion.item_id AND deleted_at IS NOT NULL LIMIT 1;
+                  WHERE user_id = owner AND conversation_id = conversation AND item_id = deletion.item_id
+                    AND deleted_at IS NOT NULL LIMIT 1;
                 outcome := CASE WHEN FOUND THEN 'deleted' ELSE 'unknown' END;
             END IF;
         END IF;
@@ -1464,7 +1474,8 @@ BEGIN
     END IF;
     UPDATE conversation_sessions SET is_active = false, end_reason = 'by_hand'
      WHERE conversation_id = conversation AND is_active;
-    UPDATE messages SET deleted_at = now() WHERE conversation_id = conversation AND deleted_at IS NULL;
+    UPDATE messages SET deleted_at = now()
+     WHERE user_id = owner AND conversation_id = conversation AND deleted_at IS NULL;
     UPDATE conversations SET removed_at = now() WHERE conversation_id = conversation;
     RETURN 'deleted';
 END $$;
@@ -1729,7 +1740,8 @@ DECLARE
 BEGIN
     IF EXISTS (SELECT FROM webhook_endpoints) THEN
         SELECT count(*) AS messages, count(*) FILTER (WHERE role = 'user') AS by_user INTO said
-          FROM messages WHERE session_id = NEW.session_id AND kind = 'message' AND deleted_at IS NULL;
+          FROM messages
+         WHERE user_id = NEW.user_id AND session_id = NEW.session_id AND kind = 'message' AND deleted_at IS NULL;
         PERFORM queue_event('session.ended', NEW.session_id, NEW.user_id, event_data(NEW) || jsonb_build_object(
             'seconds', NEW.duration_seconds, 'end_reason', NEW.end_reason, 'close_code', NEW.close_code,
             'row_closed_at', extract(epoch FROM NEW.ended_at), 'memory_status', NEW.memory_status,
@@ -1813,8 +1825,9 @@ BEGIN
     -- All at once, where the trigger on messages would take their words out turn by turn.
     DELETE FROM recall_passages p USING conversation_sessions s
      WHERE s.session_id = ANY (due) AND p.user_id = s.user_id AND p.session_id = s.session_id;
-    DELETE FROM messages WHERE message_id IN (
-        SELECT message_id FROM messages WHERE session_id = ANY (due) LIMIT messages_max);
+    DELETE FROM messages WHERE (user_id, message_id) IN (
+        SELECT m.user_id, m.message_id FROM conversation_sessions s JOIN messages m USING (user_id, session_id)
+         WHERE s.session_id = ANY (due) LIMIT messages_max);
     GET DIAGNOSTICS messages_gone = ROW_COUNT;
     IF messages_gone = messages_max THEN -- there may be more of these sessions
         RETURN jsonb_build_object('messages', messages_gone, 'sessions', 0, 'behind', behind, 'behind_id', behind_id);
@@ -1884,7 +1897,8 @@ CREATE OR REPLACE VIEW session_details AS
 SELECT t.*, c.hostname AS closed_host, c.pid AS closed_pid,
        (SELECT k.prefix FROM api_keys k WHERE k.key_id = coalesce(
             (SELECT e.key_id FROM client_secrets e WHERE e.secret_id = t.credential_id), t.credential_id)) AS prefix,
-       coalesce((SELECT max(m.created_at) FROM messages m WHERE m.session_id = t.session_id), t.session_start)
+       coalesce((SELECT max(m.created_at) FROM messages m
+                  WHERE m.user_id = t.user_id AND m.session_id = t.session_id), t.session_start)
            AS last_event_at
   FROM session_truth t LEFT JOIN server_instances c ON c.instance_id = t.closed_by;
 

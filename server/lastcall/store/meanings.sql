@@ -62,7 +62,7 @@ BEGIN
           JOIN conversation_sessions s USING (session_id)
           JOIN recall_passages p ON p.user_id = s.user_id AND p.session_id = s.session_id
          CROSS JOIN LATERAL unnest(p.message_ids) WITH ORDINALITY AS said (message_id, ordinality)
-          JOIN messages m ON m.message_id = said.message_id
+          JOIN messages m ON m.user_id = s.user_id AND m.message_id = said.message_id
          CROSS JOIN LATERAL (SELECT meaning FROM jsonb_array_elements(f.meanings) meaning
                               WHERE meaning ->> 'item_id' = m.item_id LIMIT 1) given
          WHERE s.session_id = ANY (done)

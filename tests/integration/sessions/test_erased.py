@@ -20,10 +20,11 @@ COUNTS = """
     SELECT (SELECT count(*) FROM conversation_sessions WHERE user_id = 'ada')
          + (SELECT count(*) FROM conversations WHERE user_id = 'ada')
          + (SELECT count(*) FROM user_memories WHERE user_id = 'ada')
-         + (SELECT count(*) FROM messages JOIN conversations USING (conversation_id) WHERE user_id = 'ada') AS rows
+         + (SELECT count(*) FROM messages WHERE user_id = 'ada') AS rows
 """
 MESSAGES = (
-    "DELETE FROM messages USING conversations c WHERE messages.conversation_id = c.conversation_id AND user_id = 'ada'"
+    "DELETE FROM messages USING conversations c"
+    " WHERE messages.conversation_id = c.conversation_id AND c.user_id = 'ada'"
 )
 MEMORIES = "DELETE FROM user_memories WHERE user_id = 'ada'"
 SESSIONS = "DELETE FROM conversation_sessions WHERE user_id = 'ada'"

@@ -72,8 +72,8 @@ INSERT INTO conversation_sessions (conversation_id, user_id, instance_id)
     SELECT c.conversation_id, c.user_id, i.instance_id
       FROM (SELECT *, row_number() OVER () AS n FROM conversations) c
       JOIN (SELECT *, row_number() OVER () AS n FROM server_instances) i ON i.n = c.n % 50 + 1;
-INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
-    SELECT gen_random_uuid(), conversation_id, session_id, 'item_' || n, n, 'user', 'hello', 'completed'
+INSERT INTO messages (user_id, message_id, conversation_id, session_id, item_id, position, role, content, status)
+    SELECT user_id, gen_random_uuid(), conversation_id, session_id, 'item_' || n, n, 'user', 'hello', 'completed'
       FROM conversation_sessions, generate_series(1, 4) n;
 INSERT INTO user_memories (user_id, kind, content)
     SELECT user_id, 'note', 'fact ' || n FROM conversations, generate_series(1, 3) n;
@@ -99,8 +99,8 @@ IDS = [uuid4()]
 LONG = f"""
 INSERT INTO conversations (conversation_id, user_id) VALUES ('{IDS[0]}', 'ada');
 INSERT INTO conversation_sessions (session_id, conversation_id, user_id) VALUES ('{IDS[0]}', '{IDS[0]}', 'ada');
-INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
-    SELECT gen_random_uuid(), '{IDS[0]}', '{IDS[0]}', 'item_' || n, n, 'user', 'hello', 'completed'
+INSERT INTO messages (user_id, message_id, conversation_id, session_id, item_id, position, role, content, status)
+    SELECT 'ada', gen_random_uuid(), '{IDS[0]}', '{IDS[0]}', 'item_' || n, n, 'user', 'hello', 'completed'
       FROM generate_series(-1500, 1500) n;
 ANALYZE messages;
 """
@@ -118,9 +118,9 @@ HOT: dict[str, list[Any]] = {
     "recall": ["user-1", 50, 10.0],
     "find_conversation": [IDS[0], "user-1"],
     "load_history": [IDS[0], "user-1", 200, 200, 1_000_000],
-    "find_item": [IDS[0], "item"],
-    "items_after": [IDS[0], 0, IDS[0], 20, 1_000_000],
-    "items_before": [IDS[0], 0, IDS[0], 20, 1_000_000],
+    "find_item": [IDS[0], "user-1", "item"],
+    "items_after": [IDS[0], "user-1", 0, IDS[0], 20, 1_000_000],
+    "items_before": [IDS[0], "user-1", 0, IDS[0], 20, 1_000_000],
     "list_conversations": ["user-1", None, 20, None, 500, 200],
     "renew_instance": IDS,
     "report_census": [IDS[0], 1, "[]"],

@@ -25,8 +25,8 @@ BEGIN = """
     VALUES ($1, $2, $3, now() - make_interval(hours => $4)) RETURNING session_start
 """
 SAY = """
-    INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
-    SELECT gen_random_uuid(), conversation_id, session_id, 'item', 1, 'user', 'hello', 'completed'
+    INSERT INTO messages (user_id, message_id, conversation_id, session_id, item_id, position, role, content, status)
+    SELECT user_id, gen_random_uuid(), conversation_id, session_id, 'item', 1, 'user', 'hello', 'completed'
       FROM conversation_sessions WHERE session_id = $1
 """
 END = "UPDATE conversation_sessions SET is_active = false, end_reason = 'client_closed' WHERE session_id = $1"
