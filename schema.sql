@@ -16,6 +16,42 @@ CREATE TABLE IF NOT EXISTS lastcall_schema (
 );
 ALTER TABLE lastcall_schema ADD COLUMN IF NOT EXISTS release text;
 
+-- Replaces an empty table by one of the same name that is hash-partitioned by user_id, with the same columns, checks and
+-- keys. 0: it stays as it is: partitions cost each statement time, and pay off only for a table that one is too large for.
+CREATE OR REPLACE FUNCTION partition_by_user(name text, partitions integer) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    whole     text := name || '_whole';
+    keys      text[];
+    storage   text;
+    statement text;
+BEGIN
+    IF partitions NOT BETWEEN 0 AND 1024 THEN
+        RAISE EXCEPTION 'lastcall.partitions must be 0 to 1024' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF partitions = 0 OR EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = name::regclass) THEN
+        RETURN;
+    END IF;
+    SELECT array_agg(format('ALTER TABLE %I ADD CONSTRAINT %I %s', name, conname, pg_get_constraintdef(oid))) INTO keys
+      FROM pg_constraint WHERE conrelid = name::regclass AND contype IN ('p', 'f');
+    SELECT coalesce('WITH (' || array_to_string(reloptions, ', ') || ')', '') INTO storage
+      FROM pg_class WHERE oid = name::regclass;
+    EXECUTE format('ALTER TABLE %I RENAME TO %I', name, whole);
+    EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)'
+                   ' PARTITION BY HASH (user_id)', name, whole);
+    EXECUTE format('DROP TABLE %I', whole);
+    FOR number IN 0 .. partitions - 1 LOOP
+        EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES WITH (MODULUS %s, REMAINDER %s) %s',
+                       name || '_' || number, name, partitions, number, storage);
+    END LOOP;
+    FOREACH statement IN ARRAY keys LOOP
+        EXECUTE statement;
+    END LOOP;
+END $$;
+
+-- How many partitions each large table gets that is made here. Chosen once: where there are tables, they stay as they are.
+SELECT set_config('lastcall.partitions', CASE WHEN to_regclass('messages') IS NULL
+                  THEN coalesce(nullif(current_setting('lastcall.partitions', true), ''), '0') ELSE '0' END, true);
+
 -- ---------------------------------------------------------------------------------------------- instances
 
 -- One row per server process. Its lease: a heartbeat at least every lease_seconds. Others watch it by their own clocks,
@@ -350,6 +386,7 @@ CREATE TABLE IF NOT EXISTS messages (
     CONSTRAINT item_of_its_session FOREIGN KEY (user_id, conversation_id, session_id) -- and so of a conversation there is
         REFERENCES conversation_sessions (user_id, conversation_id, session_id)
 );
+SELECT partition_by_user('messages', current_setting('lastcall.partitions')::integer);
 -- An older schema had a constraint of this name, which kept the ids of deleted items from being used again. Dropped only
 -- where it is there: that locks the table.
 DO $$ BEGIN
@@ -758,10 +795,13 @@ END $$;
 -- that long. So the words of a user's newest passages stay together in one row each, where every search reads them. Once
 -- they are many, they are spread over postings.
 
+-- No identity column: before PostgreSQL 17, a partitioned table cannot have one.
+CREATE SEQUENCE IF NOT EXISTS recall_passage_ids;
+
 -- Up to 120 turns of one session that follow each other; arrays have an element for each.
 CREATE TABLE IF NOT EXISTS recall_passages (
     user_id     text        NOT NULL,
-    passage_id  bigint      GENERATED ALWAYS AS IDENTITY,
+    passage_id  bigint      NOT NULL DEFAULT nextval('recall_passage_ids'),
     session_id  uuid        NOT NULL,
     message_ids uuid[]      NOT NULL,   -- NULL: deleted since
     flags       smallint[]  NOT NULL,   -- 1: by the user, 2: a question
@@ -773,6 +813,7 @@ CREATE TABLE IF NOT EXISTS recall_passages (
     said_at     timestamptz,            -- likewise
     PRIMARY KEY (user_id, passage_id)
 ) WITH (toast_tuple_target = 512);     -- every search reads all passages of its user, but not their lexemes
+SELECT partition_by_user('recall_passages', current_setting('lastcall.partitions')::integer);
 CREATE INDEX IF NOT EXISTS passages_together ON recall_passages (user_id) WHERE together IS NOT NULL;
 
 -- Which turns of a passage have a word: by its stem, or by its prefix or pair of characters, which begin with `~`.
@@ -784,6 +825,7 @@ CREATE TABLE IF NOT EXISTS recall_lexemes (
     weight_max smallint   NOT NULL,     -- the largest of these BM25
     PRIMARY KEY (user_id, lexeme, passage_id)
 );
+SELECT partition_by_user('recall_lexemes', current_setting('lastcall.partitions')::integer);
 
 -- The postings of a passage whose words are together. A mention is weighed as in a text of 12 words, for which users need
 -- no mean of their own. The day, month and year of a passage are words of each of its turns.
@@ -1191,6 +1233,8 @@ END $$;
 -- that was removed is never free: who was about to resume it begins nothing there.
 --
 -- Here and below, an array, in `= ANY (...)`, is looked up by key whatever the tables hold; a join may read them whole.
+-- Nothing but keys is asked for, and active rows are chosen afterwards: a plan from when few sessions were active would look
+-- for them in the index of active ones, and read all of it. OFFSET 0 keeps the condition out of that plan.
 -- To begin a statement, with all of its nodes, takes longer than its rows: most batches have neither credentials nor
 -- resumed conversations nor locked rows, and run only what they need.
 CREATE OR REPLACE FUNCTION begin_sessions(starts jsonb, moment timestamptz) RETURNS jsonb
@@ -1300,8 +1344,9 @@ DECLARE
 BEGIN
     SELECT coalesce(array_agg(session_id), '{}'), array_agg(user_id), array_agg(session_id) FILTER (WHERE shared)
       INTO live, owners, sharing FROM (
-        SELECT session_id, user_id, shared FROM conversation_sessions
-         WHERE session_id = ANY (ids_of(items, 'session_id')) AND is_active FOR SHARE SKIP LOCKED) locked;
+        SELECT session_id, user_id, shared, is_active FROM conversation_sessions
+         WHERE session_id = ANY (ids_of(items, 'session_id')) OFFSET 0 FOR SHARE SKIP LOCKED) locked
+     WHERE is_active;
     INSERT INTO messages (user_id, message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
                           call_id, name, deleted_at)
     SELECT owners[array_position(live, session_id)], message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
@@ -1390,8 +1435,10 @@ BEGIN
     FOR deletion IN
         SELECT * FROM jsonb_to_recordset(deletions) AS t (session_id uuid, item_id text, message_id uuid, spared uuid[])
     LOOP
-        SELECT user_id, conversation_id, shared INTO owner, conversation, sharing FROM conversation_sessions
-         WHERE session_id = deletion.session_id AND is_active FOR SHARE SKIP LOCKED;
+        SELECT user_id, conversation_id, shared INTO owner, conversation, sharing FROM (
+            SELECT user_id, conversation_id, shared, is_active FROM conversation_sessions
+             WHERE session_id = deletion.session_id OFFSET 0 FOR SHARE SKIP LOCKED) locked
+         WHERE is_active;
         IF NOT FOUND THEN
             PERFORM FROM conversation_sessions WHERE session_id = deletion.session_id AND is_active;
             outcome := CASE WHEN FOUND THEN 'held' ELSE 'closed' END;
@@ -1431,8 +1478,9 @@ DECLARE
     answer jsonb;
 BEGIN
     ids := ids_of(ends, 'session_id');
-    free := ARRAY (SELECT session_id FROM conversation_sessions
-                    WHERE session_id = ANY (ids) AND is_active FOR NO KEY UPDATE SKIP LOCKED);
+    free := ARRAY (SELECT session_id FROM (
+        SELECT session_id, is_active FROM conversation_sessions
+         WHERE session_id = ANY (ids) OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) locked WHERE is_active);
     WITH ended AS (
         UPDATE conversation_sessions s
            SET is_active = false, session_end = moment - make_interval(secs => e.age_seconds),

@@ -19,6 +19,9 @@ CREATE TABLE IF NOT EXISTS recall_meanings (
     PRIMARY KEY (user_id, passage_id, turn)
 );
 ALTER TABLE recall_meanings ALTER meaning SET STORAGE PLAIN; -- it always fits a page, and is never read in part
+SELECT partition_by_user('recall_meanings', (SELECT count(*)::integer FROM pg_inherits
+                                           WHERE inhparent = 'messages'::regclass))
+ WHERE NOT EXISTS (SELECT FROM recall_meanings);
 
 -- A turn that is deleted leaves its passage, and a session its passages; so their meanings go, in the same transaction,
 -- whoever does it. Not by a foreign key, which would forbid to truncate recall_passages.

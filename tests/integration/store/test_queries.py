@@ -199,6 +199,7 @@ CREATE TEMP TABLE few AS SELECT s.*, key_id FROM conversation_sessions s JOIN ap
 ANALYZE few
 """
 BATCH_OF = "SELECT commit_batch(now(), '1h', $1)"
+ACTIVE_READ = "SELECT pg_stat_get_xact_tuples_returned('sessions_active'::regclass)"
 SCANS = "SELECT relname, seq_scan FROM pg_stat_xact_user_tables"
 
 
@@ -248,6 +249,34 @@ async def test_a_batch_that_was_planned_on_small_tables_reads_none_from_end_to_e
             return {relname for relname, _ in set(map(tuple, after)) - set(map(tuple, before))}
 
     assert await bounded_call(postgres_store._loop, FILL_SECONDS, count) == set()
+
+
+async def test_a_batch_that_was_planned_while_nobody_was_active_reads_no_session_but_its_own(
+    postgres_store: PostgresStore,
+) -> None:
+    """As in the morning, where statistics were taken at night."""
+    world = await registered(postgres_store)
+    starts = [start_row(world) for _ in range(200)]
+    ids = [{name: str(start[name]) for name in ("session_id", "conversation_id", "instance_id")} for start in starts]
+    said = {"position": 1, "role": "user", "content": "hi", "status": "completed", "kind": "message"}
+    items = [{**each, **said, "message_id": each["session_id"], "item_id": "a"} for each in ids]
+    ends = [{**each, "age_seconds": 0, "end_reason": "client_closed"} for each in ids]
+    again = [{**each, "message_id": str(uuid4()), "item_id": "b", "position": 2} for each in items[-3:]]
+
+    async def read() -> int:
+        async with postgres_store._connections.one() as connection:
+            await connection.fetchval(BATCH_OF, batch(starts=starts[:-3], items=items[:-3], ends=ends[:-3]))
+            await connection.execute("ANALYZE conversations, conversation_sessions, messages")
+            late = [start_row(world) for _ in range(200)]
+            await connection.fetchval(BATCH_OF, batch(starts=[*starts[-3:], *late]))
+            async with connection.transaction():
+                before = await connection.fetchval(ACTIVE_READ)
+                rows = {"items": items[-3:], "deletions": [{**each, "item_id": "a"} for each in ids[-3:]]}
+                await connection.fetchval(BATCH_OF, batch(**rows))
+                await connection.fetchval(BATCH_OF, batch(items=again, ends=ends[-3:]))
+                return int(await connection.fetchval(ACTIVE_READ) - before)
+
+    assert await bounded_call(postgres_store._loop, FILL_SECONDS, read) == 0
 
 
 async def test_memory_work_that_was_planned_on_small_tables_reads_none_from_end_to_end(

@@ -19,6 +19,7 @@ SESSIONS = "conversation_sessions"  # the table that others are likely to have, 
 RELATIONS = tuple(re.findall(r"^CREATE (?:TABLE IF NOT EXISTS|OR REPLACE VIEW) (\w+)", SCHEMA, re.MULTILINE))
 # An index of somebody else would be taken for ours (IF NOT EXISTS), and ours be missing.
 INDEXES = tuple(re.findall(r"(?:INDEX IF NOT EXISTS|CONSTRAINT(?= \w+ UNIQUE)) (\w+)", SCHEMA))
+SEQUENCES = tuple(re.findall(r"^CREATE SEQUENCE IF NOT EXISTS (\w+)", SCHEMA, re.MULTILINE))
 FUNCTIONS = tuple(dict.fromkeys(re.findall(r"^CREATE OR REPLACE FUNCTION (\w+)", SCHEMA, re.MULTILINE)))
 NAMES_SHOWN_MAX = 3
 
@@ -76,7 +77,7 @@ async def read_state(connection: Any) -> SchemaState:
     found = {row["name"]: row["schema"] for row in await connection.fetch(FIND, RELATIONS)}
     home = found.get(VERSIONS)
     if home is None:
-        taken = sorted(row[0] for row in await connection.fetch(FIND_TAKEN, RELATIONS, INDEXES, FUNCTIONS))
+        taken = sorted(row[0] for row in await connection.fetch(FIND_TAKEN, RELATIONS, INDEXES + SEQUENCES, FUNCTIONS))
         if taken:
             raise DatabaseUnusable(_taken(taken, current), _mend_of_taken(taken, current))
         return SchemaState(Kind.MISSING, current)
