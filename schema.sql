@@ -434,7 +434,7 @@ CREATE INDEX IF NOT EXISTS responses_by_end ON agent_responses USING brin (ended
     WITH (pages_per_range = 32, autosummarize = on);
 
 CREATE TABLE IF NOT EXISTS user_memories (
-    memory_id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    memory_id         bigint      GENERATED ALWAYS AS IDENTITY,
     user_id           text        NOT NULL,
     kind              text        NOT NULL,
     content           text        NOT NULL,
@@ -443,6 +443,7 @@ CREATE TABLE IF NOT EXISTS user_memories (
     source_item_id    text,
     created_at        timestamptz NOT NULL DEFAULT now(),
     updated_at        timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (user_id, memory_id),
     CONSTRAINT kind_is_short CHECK (length(kind) BETWEEN 1 AND 32),
     CONSTRAINT content_is_bounded CHECK (length(content) BETWEEN 1 AND 1000)
 );
@@ -653,8 +654,9 @@ BEGIN
         IF op = 'close' THEN
             -- "I don't like coffee" ends "I like coffee", not "I like iced coffee"; and where it ends one that has all of its
             -- words, it does not end those that have some.
-            IF EXISTS (SELECT FROM user_memories WHERE memory_id = ANY (old) AND its_words <> '{}' AND words @> its_words) THEN
-                old := ARRAY(SELECT memory_id FROM user_memories WHERE memory_id = ANY (old)
+            IF EXISTS (SELECT FROM user_memories
+                        WHERE user_id = owner AND memory_id = ANY (old) AND its_words <> '{}' AND words @> its_words) THEN
+                old := ARRAY(SELECT memory_id FROM user_memories WHERE user_id = owner AND memory_id = ANY (old)
                                 AND (words @> its_words OR memory_id = ANY (replaces)));
             ELSIF its_kind = 'dislike' THEN
                 old := replaces;
@@ -863,25 +865,28 @@ LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generi
 DECLARE
     words_max CONSTANT integer := 200; -- of all passages of a user that are together; a search takes 3 us for each
     full_users text[];
+    passage    record;
 BEGIN
-    SELECT array_agg(owner) INTO full_users FROM (SELECT DISTINCT unnest(owners) AS owner) each
+    SELECT array_agg(owner ORDER BY owner) INTO full_users FROM (SELECT DISTINCT unnest(owners) AS owner) each
      WHERE (SELECT sum(words) FROM recall_passages WHERE user_id = owner AND together IS NOT NULL) > words_max;
     IF full_users IS NULL THEN
         RETURN;
     END IF;
-    WITH passage AS MATERIALIZED (
-        SELECT user_id, passage_id, together, lengths, message_ids, said_at FROM recall_passages
-         WHERE user_id = ANY (full_users) AND together IS NOT NULL ORDER BY user_id, passage_id FOR UPDATE
-    ), stored AS (
-        INSERT INTO recall_lexemes (user_id, lexeme, passage_id, mentions, weight_max)
-        SELECT user_id, lexeme, passage_id, mentions, weight_max
-          FROM passage CROSS JOIN LATERAL postings_of(together, lengths, message_ids, said_at)
-        RETURNING user_id, passage_id, lexeme
-    ), keys AS (
-        SELECT user_id, passage_id, array_agg(lexeme) AS lexemes FROM stored GROUP BY user_id, passage_id
-    )
-    UPDATE recall_passages p SET lexemes = keys.lexemes, together = NULL, lengths = NULL, said_at = NULL
-      FROM keys WHERE p.user_id = keys.user_id AND p.passage_id = keys.passage_id;
+    FOR passage IN -- one by one: a join with recall_passages would read the partitions of all users
+        SELECT theirs.* FROM unnest(full_users) owner CROSS JOIN LATERAL (
+            SELECT user_id, passage_id, together, lengths, message_ids, said_at FROM recall_passages
+             WHERE user_id = owner AND together IS NOT NULL ORDER BY passage_id OFFSET 0 FOR UPDATE) theirs
+    LOOP
+        WITH stored AS (
+            INSERT INTO recall_lexemes (user_id, lexeme, passage_id, mentions, weight_max)
+            SELECT passage.user_id, lexeme, passage.passage_id, mentions, weight_max
+              FROM postings_of(passage.together, passage.lengths, passage.message_ids, passage.said_at)
+            RETURNING lexeme
+        )
+        UPDATE recall_passages
+           SET lexemes = ARRAY(SELECT lexeme FROM stored), together = NULL, lengths = NULL, said_at = NULL
+         WHERE user_id = passage.user_id AND passage_id = passage.passage_id;
+    END LOOP;
 END $$;
 
 -- Claims sessions whose memory is pending. SKIP LOCKED: two servers at the same time claim different sessions. An attempt
@@ -1018,26 +1023,28 @@ CREATE OR REPLACE FUNCTION forget_messages() RETURNS trigger LANGUAGE plpgsql SE
 DECLARE
     gone     uuid[];
     sessions uuid[];
+    owners   text[];
     passage  record;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
-        SELECT array_agg(message_id), array_agg(DISTINCT before.session_id) INTO gone, sessions
-          FROM before JOIN after USING (user_id, message_id)
+        SELECT array_agg(message_id), array_agg(DISTINCT before.session_id), array_agg(DISTINCT user_id)
+          INTO gone, sessions, owners FROM before JOIN after USING (user_id, message_id)
          WHERE before.deleted_at IS NULL AND after.deleted_at IS NOT NULL;
     ELSE
-        SELECT array_agg(message_id), array_agg(DISTINCT session_id) INTO gone, sessions FROM before;
+        SELECT array_agg(message_id), array_agg(DISTINCT session_id), array_agg(DISTINCT user_id)
+          INTO gone, sessions, owners FROM before;
     END IF;
     -- A server that indexes one of these sessions just now holds its row, and may not have seen the deletion. One that
     -- begins later sees it.
     PERFORM FROM conversation_sessions WHERE session_id = ANY (sessions) ORDER BY session_id FOR SHARE;
     -- FOR UPDATE: spread_words may be about to make postings of this passage.
     FOR passage IN
-        SELECT p.user_id, p.passage_id, p.lexemes, p.together IS NOT NULL AS is_together,
-               ARRAY(SELECT (ordinality - 1)::integer FROM unnest(p.message_ids) WITH ORDINALITY AS m (id, ordinality)
-                      WHERE id = ANY (gone)) AS turns
-          FROM conversation_sessions s JOIN recall_passages p USING (user_id, session_id)
-         WHERE s.session_id = ANY (sessions) AND p.message_ids && gone
-         ORDER BY p.user_id, p.passage_id FOR UPDATE OF p
+        SELECT theirs.* FROM unnest(owners) owner CROSS JOIN LATERAL ( -- by one user: an array of users is in any partition
+            SELECT user_id, passage_id, lexemes, together IS NOT NULL AS is_together,
+                   ARRAY(SELECT (ordinality - 1)::integer FROM unnest(message_ids) WITH ORDINALITY AS m (id, ordinality)
+                          WHERE id = ANY (gone)) AS turns
+              FROM recall_passages WHERE user_id = owner AND session_id = ANY (sessions) AND message_ids && gone
+             ORDER BY passage_id OFFSET 0 FOR UPDATE) theirs
     LOOP
         UPDATE recall_lexemes l
            SET mentions = ARRAY(SELECT m FROM unnest(l.mentions) m WHERE m / 256 <> ALL (passage.turns))
@@ -1069,16 +1076,26 @@ CREATE OR REPLACE TRIGGER forget_deleted_messages AFTER DELETE ON messages
 -- Nothing is left of a session that is deleted. Not by a foreign key: its own lookup would need a key that does not
 -- begin with the user.
 CREATE OR REPLACE FUNCTION forget_sessions() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    owner text;
 BEGIN
-    DELETE FROM recall_passages p USING before WHERE p.user_id = before.user_id AND p.session_id = before.session_id;
+    FOR owner IN SELECT DISTINCT user_id FROM before LOOP -- one by one, here and below: each stays in its partition
+        DELETE FROM recall_passages
+         WHERE user_id = owner AND session_id = ANY (ARRAY (SELECT session_id FROM before WHERE user_id = owner));
+    END LOOP;
     DELETE FROM agent_responses r USING before WHERE r.user_id = before.user_id AND r.session_id = before.session_id;
     RETURN NULL;
 END $$;
 
 CREATE OR REPLACE FUNCTION forget_passages() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    owner text;
 BEGIN
-    DELETE FROM recall_lexemes l USING (SELECT user_id, passage_id, unnest(lexemes) AS lexeme FROM before) gone
-     WHERE l.user_id = gone.user_id AND l.lexeme = gone.lexeme AND l.passage_id = gone.passage_id;
+    FOR owner IN SELECT DISTINCT user_id FROM before LOOP
+        DELETE FROM recall_lexemes l
+         USING (SELECT passage_id, unnest(lexemes) AS lexeme FROM before WHERE user_id = owner) gone
+         WHERE l.user_id = owner AND l.lexeme = gone.lexeme AND l.passage_id = gone.passage_id;
+    END LOOP;
     RETURN NULL;
 END $$;
 

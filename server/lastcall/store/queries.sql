@@ -307,12 +307,12 @@ UPDATE conversation_sessions s SET memory_due_at = now() + make_interval(secs =>
 
 -- name: expire_memories
 WITH old AS MATERIALIZED (
-    SELECT memory_id FROM user_memories WHERE expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
+    SELECT user_id, memory_id FROM user_memories WHERE expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ), past AS (
     DELETE FROM superseded_memories WHERE (user_id, memory_id) IN (
         SELECT user_id, memory_id FROM superseded_memories WHERE expires_at <= now() LIMIT $1 FOR UPDATE SKIP LOCKED)
 )
-DELETE FROM user_memories WHERE memory_id IN (SELECT memory_id FROM old) RETURNING memory_id;
+DELETE FROM user_memories WHERE (user_id, memory_id) IN (SELECT user_id, memory_id FROM old) RETURNING memory_id;
 
 -- name: known_memories
 -- Of the user $1, the newest $2, or the one with the id $3.

@@ -14,6 +14,8 @@ from tests.support.scripted_agents import ScriptedAgent, Slow
 from tests.support.servers import TestServer, open_server
 from tests.support.waiting import eventually
 
+BOTH_FORMS = True
+
 SOCKET_GONE_SECONDS_MAX = 1.0
 WAIT_SECONDS = 10.0
 COUNTS = """

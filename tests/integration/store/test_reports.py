@@ -13,6 +13,8 @@ from lastcall.store import reports
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 
+BOTH_FORMS = True
+
 LEASE_SECONDS = 0.5  # of the dead one
 DEAD = UUID(int=1)
 LIVING = UUID(int=2)

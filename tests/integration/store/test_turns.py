@@ -17,6 +17,8 @@ from tests.support.instances import instance
 
 from .world import WITHIN, PostgresWorld, deletion, end, gather, item, soon, transaction
 
+BOTH_FORMS = True
+
 WAITING = "SELECT FROM pg_stat_activity WHERE application_name = 'lastcall' AND wait_event_type = 'Lock'"
 ORPHANS = "SELECT FROM recall_lexemes LEFT JOIN recall_passages USING (user_id, passage_id) WHERE session_id IS NULL"
 ERASE = (
