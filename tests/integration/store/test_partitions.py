@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -233,3 +234,38 @@ async def test_partitions_are_chosen_once_and_before_there_are_tables(database_u
         with pytest.raises(BaseExceptionGroup) as refused:
             await migrate_schema(url, check=False, partitions=0)
         assert "have 2 partitions, and keep them" in str(unwrapped(refused.value, DatabaseUnusable))
+
+
+# --- what docs/scaling.md says of Citus
+
+PAGE = Path(__file__).parents[3] / "docs" / "scaling.md"
+UNIQUE_ELSEWHERE = """
+SELECT indexrelid::regclass::text AS name FROM pg_index i
+ WHERE indrelid = ANY ($1::text[]::regclass[]) AND indisunique AND NOT EXISTS (
+       SELECT FROM pg_attribute WHERE attrelid = indrelid AND attname = 'user_id' AND attnum = ANY (indkey::smallint[]))
+"""
+REFERENCES_ELSEWHERE = """
+SELECT conrelid::regclass || '.' || conname AS name FROM pg_constraint
+ WHERE contype = 'f' AND conrelid = ANY ($1::text[]::regclass[]) AND confrelid <> ALL ($1::text[]::regclass[])
+   AND conparentid = 0
+"""
+TRIGGERS = """
+SELECT DISTINCT tgrelid::regclass || '.' || tgname AS name FROM pg_trigger
+ WHERE tgrelid = ANY ($1::text[]::regclass[]) AND NOT tgisinternal
+"""
+
+
+async def names(store: PostgresStore, text: str, tables: set[str]) -> set[str]:
+    return {row["name"] for row in await store.select(text, sorted(tables))}
+
+
+async def test_the_page_on_citus_names_all_that_its_rules_ask_for(store: PostgresStore) -> None:
+    said = PAGE.read_text()
+    keyed = {row["name"] for row in await store.select(KEYS) if row["first"] == "user_id"}
+    distributed = set(re.findall(r"create_distributed_table\('(\w+)', 'user_id'", said))
+    assert distributed == keyed - {"recall_meanings"}
+    assert await names(store, UNIQUE_ELSEWHERE, distributed) == set()
+    dropped = re.findall(r"ALTER TABLE (\w+) DROP CONSTRAINT (\w+)", said)
+    assert await names(store, REFERENCES_ELSEWHERE, distributed) == {f"{table}.{name}" for table, name in dropped}
+    triggers = await names(store, TRIGGERS, distributed)
+    assert {name for name in triggers if f"`{name}`" not in said} == set()

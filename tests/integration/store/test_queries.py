@@ -271,8 +271,8 @@ async def test_a_batch_that_was_planned_while_nobody_was_active_reads_no_session
             await connection.fetchval(BATCH_OF, batch(starts=[*starts[-3:], *late]))
             async with connection.transaction():
                 before = await connection.fetchval(ACTIVE_READ)
-                rows = {"items": items[-3:], "deletions": [{**each, "item_id": "a"} for each in ids[-3:]]}
-                await connection.fetchval(BATCH_OF, batch(**rows))
+                deletions = [{**each, "item_id": "a"} for each in ids[-3:]]
+                await connection.fetchval(BATCH_OF, batch(items=items[-3:], deletions=deletions))
                 await connection.fetchval(BATCH_OF, batch(items=again, ends=ends[-3:]))
                 return int(await connection.fetchval(ACTIVE_READ) - before)
 
