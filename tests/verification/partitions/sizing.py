@@ -16,6 +16,7 @@ PEAK = 3  # times the mean: the busiest hour of a day
 KEPT_DAYS = 90
 BUSY_MAX = 0.6  # of a core, so that nobody waits long for it
 CONNECTIONS_OF_PROCESS = 7
+SESSIONS_OF_PROCESS = 5_000  # so many are measured
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ def need(sessions_a_day: int, figures: Figures) -> Need:
     server = (turns * figures.server_turn_us + sessions * figures.server_session_us) / 1e6
     database = (turns * figures.database_turn_us + sessions * figures.database_session_us) / 1e6
     messages = TURNS_OF_SESSION * MESSAGES_OF_TURN
-    processes = max(2, math.ceil(server / BUSY_MAX))  # one may fail
+    processes = max(
+        2, math.ceil(server / BUSY_MAX), math.ceil(sessions * SESSION_SECONDS / SESSIONS_OF_PROCESS)
+    )  # 2: one may fail
     return Need(
         sessions_a_day=sessions_a_day,
         turns_a_second=turns,
