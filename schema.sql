@@ -16,6 +16,42 @@ CREATE TABLE IF NOT EXISTS lastcall_schema (
 );
 ALTER TABLE lastcall_schema ADD COLUMN IF NOT EXISTS release text;
 
+-- Replaces an empty table by one of the same name that is hash-partitioned by user_id, with the same columns, checks and
+-- keys. 0: it stays as it is: partitions cost each statement time, and pay off only for a table that one is too large for.
+CREATE OR REPLACE FUNCTION partition_by_user(name text, partitions integer) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    whole     text := name || '_whole';
+    keys      text[];
+    storage   text;
+    statement text;
+BEGIN
+    IF partitions NOT BETWEEN 0 AND 1024 THEN
+        RAISE EXCEPTION 'lastcall.partitions must be 0 to 1024' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF partitions = 0 OR EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = name::regclass) THEN
+        RETURN;
+    END IF;
+    SELECT array_agg(format('ALTER TABLE %I ADD CONSTRAINT %I %s', name, conname, pg_get_constraintdef(oid))) INTO keys
+      FROM pg_constraint WHERE conrelid = name::regclass AND contype IN ('p', 'f');
+    SELECT coalesce('WITH (' || array_to_string(reloptions, ', ') || ')', '') INTO storage
+      FROM pg_class WHERE oid = name::regclass;
+    EXECUTE format('ALTER TABLE %I RENAME TO %I', name, whole);
+    EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)'
+                   ' PARTITION BY HASH (user_id)', name, whole);
+    EXECUTE format('DROP TABLE %I', whole);
+    FOR number IN 0 .. partitions - 1 LOOP
+        EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES WITH (MODULUS %s, REMAINDER %s) %s',
+                       name || '_' || number, name, partitions, number, storage);
+    END LOOP;
+    FOREACH statement IN ARRAY keys LOOP
+        EXECUTE statement;
+    END LOOP;
+END $$;
+
+-- How many partitions each large table gets that is made here. Chosen once: where there are tables, they stay as they are.
+SELECT set_config('lastcall.partitions', CASE WHEN to_regclass('messages') IS NULL
+                  THEN coalesce(nullif(current_setting('lastcall.partitions', true), ''), '0') ELSE '0' END, true);
+
 -- ---------------------------------------------------------------------------------------------- instances
 
 -- One row per server process. Its lease: a heartbeat at least every lease_seconds. Others watch it by their own clocks,
@@ -211,7 +247,7 @@ CREATE TABLE IF NOT EXISTS conversation_sessions (
     shared              boolean          NOT NULL DEFAULT false,  -- others are open in its conversation: they are told of changes
     CONSTRAINT session_in_own_conversation FOREIGN KEY (conversation_id, user_id)
         REFERENCES conversations (conversation_id, user_id),
-    CONSTRAINT sessions_by_conversation UNIQUE (conversation_id, session_id),
+    CONSTRAINT sessions_by_conversation UNIQUE (conversation_id, session_id, user_id),
     CONSTRAINT active_or_ended CHECK (
         is_active = (session_end IS NULL) AND is_active = (ended_at IS NULL)
         AND is_active = (duration_seconds IS NULL) AND is_active = (end_reason IS NULL)
@@ -296,7 +332,8 @@ BEGIN
             -- A snapshot from before the last message would miss it, so other isolation levels always queue the memory
             -- work: for a session in which the user said nothing it costs nothing.
             IF current_setting('transaction_isolation') <> 'read committed'
-                OR EXISTS (SELECT FROM messages WHERE session_id = NEW.session_id AND role = 'user') THEN
+                OR EXISTS (SELECT FROM messages
+                            WHERE user_id = NEW.user_id AND session_id = NEW.session_id AND role = 'user') THEN
                 NEW.memory_status := 'pending';
                 NEW.memory_due_at := now();
             END IF;
@@ -337,7 +374,8 @@ CREATE OR REPLACE TRIGGER truncate_sessions BEFORE TRUNCATE ON conversation_sess
 -- The transcript: messages, and calls of the client's functions with their outputs. The output of a function has a role
 -- of its own, since only what the user said makes a session worth remembering. A deleted item stays in the transcript.
 CREATE TABLE IF NOT EXISTS messages (
-    message_id      uuid        PRIMARY KEY,     -- chosen by the writer, so that storing an item twice has no effect
+    user_id         text        NOT NULL,        -- of the session; what is said of a user is in their partition
+    message_id      uuid        NOT NULL,        -- chosen by the writer, so that storing an item twice has no effect
     conversation_id uuid        NOT NULL,
     session_id      uuid        NOT NULL,
     item_id         text        NOT NULL,        -- the id that clients see; free again once its item is deleted
@@ -350,6 +388,7 @@ CREATE TABLE IF NOT EXISTS messages (
     status          text        NOT NULL,
     created_at      timestamptz NOT NULL DEFAULT now(),
     deleted_at      timestamptz,                 -- by a client: no longer part of the conversation
+    PRIMARY KEY (user_id, message_id),
     CONSTRAINT role_known CHECK (role IN ('system', 'user', 'assistant', 'tool')),
     CONSTRAINT status_known CHECK (status IN ('completed', 'incomplete')),
     CONSTRAINT shape_known CHECK (CASE kind
@@ -357,9 +396,10 @@ CREATE TABLE IF NOT EXISTS messages (
         WHEN 'function_call' THEN role = 'assistant' AND call_id IS NOT NULL AND name IS NOT NULL
         WHEN 'function_call_output' THEN role = 'tool' AND call_id IS NOT NULL AND name IS NULL
         ELSE false END),
-    CONSTRAINT item_of_its_session FOREIGN KEY (conversation_id, session_id) -- and so of a conversation that there is
-        REFERENCES conversation_sessions (conversation_id, session_id)
+    CONSTRAINT item_of_its_session FOREIGN KEY (user_id, conversation_id, session_id) -- and so of a conversation there is
+        REFERENCES conversation_sessions (user_id, conversation_id, session_id)
 );
+SELECT partition_by_user('messages', current_setting('lastcall.partitions')::integer);
 -- An older schema had a constraint of this name, which kept the ids of deleted items from being used again. Dropped only
 -- where it is there: that locks the table.
 DO $$ BEGIN
@@ -368,16 +408,17 @@ DO $$ BEGIN
         ALTER TABLE messages DROP CONSTRAINT item_once_per_conversation;
     END IF;
 END $$;
-CREATE UNIQUE INDEX IF NOT EXISTS item_once_per_conversation ON messages (conversation_id, item_id)
+CREATE UNIQUE INDEX IF NOT EXISTS item_once_per_conversation ON messages (user_id, conversation_id, item_id)
     WHERE deleted_at IS NULL;
 -- Deleted items are found by their id too: for a deletion that is sent again, and for pages that begin at one.
-CREATE INDEX IF NOT EXISTS deleted_items ON messages (conversation_id, item_id) WHERE deleted_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS deleted_items ON messages (user_id, conversation_id, item_id)
+    WHERE deleted_at IS NOT NULL;
 -- A resumed conversation is told of these however old they are.
-CREATE INDEX IF NOT EXISTS system_items ON messages (conversation_id, position, message_id)
+CREATE INDEX IF NOT EXISTS system_items ON messages (user_id, conversation_id, position, message_id)
     WHERE role = 'system' AND deleted_at IS NULL;
 -- With message_id, since two sessions may choose the same position and pages need a total order.
-CREATE INDEX IF NOT EXISTS messages_by_position ON messages (conversation_id, position, message_id);
-CREATE INDEX IF NOT EXISTS messages_by_session ON messages (session_id, position);
+CREATE INDEX IF NOT EXISTS messages_by_position ON messages (user_id, conversation_id, position, message_id);
+CREATE INDEX IF NOT EXISTS messages_by_session ON messages (user_id, session_id, position);
 
 -- What each answer of the agent took, whether or not it left an item: it may have failed, or been outside the
 -- conversation. Rows stay when items are deleted, and go with their session (see forget_sessions). Without a foreign key,
@@ -406,7 +447,7 @@ CREATE INDEX IF NOT EXISTS responses_by_end ON agent_responses USING brin (ended
     WITH (pages_per_range = 32, autosummarize = on);
 
 CREATE TABLE IF NOT EXISTS user_memories (
-    memory_id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    memory_id         bigint      GENERATED ALWAYS AS IDENTITY,
     user_id           text        NOT NULL,
     kind              text        NOT NULL,
     content           text        NOT NULL,
@@ -415,6 +456,7 @@ CREATE TABLE IF NOT EXISTS user_memories (
     source_item_id    text,
     created_at        timestamptz NOT NULL DEFAULT now(),
     updated_at        timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (user_id, memory_id),
     CONSTRAINT kind_is_short CHECK (length(kind) BETWEEN 1 AND 32),
     CONSTRAINT content_is_bounded CHECK (length(content) BETWEEN 1 AND 1000)
 );
@@ -487,9 +529,9 @@ DECLARE
 BEGIN
     INSERT INTO forgotten_turns (user_id, message_id)
     SELECT owner, message_id
-      FROM conversations c JOIN messages m USING (conversation_id), left(content, 8000) said -- no more is searched
-     WHERE c.user_id = owner AND kind = 'message' AND role IN ('user', 'assistant') AND deleted_at IS NULL
-       AND (m.created_at <= until OR (patterns <> '{}' AND lower(said) ~ ALL (patterns))
+      FROM messages, left(content, 8000) said -- no more is searched
+     WHERE user_id = owner AND kind = 'message' AND role IN ('user', 'assistant') AND deleted_at IS NULL
+       AND (created_at <= until OR (patterns <> '{}' AND lower(said) ~ ALL (patterns))
             OR EXISTS (SELECT FROM unnest(wanted) quote WHERE position(quote IN plain_words(said)) > 0))
     ON CONFLICT DO NOTHING;
 END $$;
@@ -558,7 +600,7 @@ BEGIN
         INSERT INTO forgotten_turns (user_id, message_id)
         SELECT DISTINCT owner, m.message_id
           FROM jsonb_to_recordset(memories) AS t (content text, item_id text, quote text, op text)
-          JOIN messages m ON m.session_id = session AND m.item_id = t.item_id
+          JOIN messages m ON m.user_id = owner AND m.session_id = session AND m.item_id = t.item_id
          WHERE t.op = 'forget' OR EXISTS (
                SELECT FROM memory_tombstones d WHERE d.user_id = owner
                   AND d.digest IN (words_digest(owner, t.content), words_digest(owner, t.quote)))
@@ -579,7 +621,7 @@ BEGIN
     -- A deletion of the item comes before, and is seen here, or after, and removes this memory: forget_items waits for the
     -- session's row. Some items have been deleted and created anew under the same id.
     SELECT created_at, deleted_at IS NOT NULL INTO said_at, gone
-      FROM messages WHERE session_id = session AND item_id = item
+      FROM messages WHERE user_id = owner AND session_id = session AND item_id = item
      ORDER BY deleted_at IS NOT NULL LIMIT 1;
     IF gone THEN
         RETURN;
@@ -625,8 +667,9 @@ BEGIN
         IF op = 'close' THEN
             -- "I don't like coffee" ends "I like coffee", not "I like iced coffee"; and where it ends one that has all of its
             -- words, it does not end those that have some.
-            IF EXISTS (SELECT FROM user_memories WHERE memory_id = ANY (old) AND its_words <> '{}' AND words @> its_words) THEN
-                old := ARRAY(SELECT memory_id FROM user_memories WHERE memory_id = ANY (old)
+            IF EXISTS (SELECT FROM user_memories
+                        WHERE user_id = owner AND memory_id = ANY (old) AND its_words <> '{}' AND words @> its_words) THEN
+                old := ARRAY(SELECT memory_id FROM user_memories WHERE user_id = owner AND memory_id = ANY (old)
                                 AND (words @> its_words OR memory_id = ANY (replaces)));
             ELSIF its_kind = 'dislike' THEN
                 old := replaces;
@@ -670,7 +713,7 @@ BEGIN
                kind text, content text, item_id text, quote text, slot text, words text[], op text)
           LEFT JOIN LATERAL ( -- as in keep_memory
                SELECT m.created_at AS said_at, m.deleted_at IS NOT NULL AS gone FROM messages m
-                WHERE m.session_id = s.session_id AND m.item_id = t.item_id
+                WHERE m.user_id = s.user_id AND m.session_id = s.session_id AND m.item_id = t.item_id
                 ORDER BY m.deleted_at IS NOT NULL LIMIT 1) item ON true
          WHERE s.session_id = ANY (done) AND f.memories <> '[]' ORDER BY s.user_id, s.session_end, s.session_id) first
      WHERE op = 'add' AND gone IS NOT TRUE
@@ -690,7 +733,7 @@ DECLARE
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         SELECT array_agg(before.session_id), array_agg(before.item_id) INTO sessions, items
-          FROM before JOIN after USING (message_id)
+          FROM before JOIN after USING (user_id, message_id)
          WHERE before.deleted_at IS NULL AND after.deleted_at IS NOT NULL;
     ELSE
         SELECT array_agg(session_id), array_agg(item_id) INTO sessions, items FROM before WHERE deleted_at IS NULL;
@@ -749,7 +792,7 @@ BEGIN
     DELETE FROM superseded_memories WHERE user_id = owner; -- before the messages, which would bring some back
     DELETE FROM user_memories WHERE user_id = owner;
     GET DIAGNOSTICS memories = ROW_COUNT;
-    DELETE FROM messages WHERE conversation_id IN (SELECT conversation_id FROM conversations WHERE user_id = owner);
+    DELETE FROM messages WHERE user_id = owner;
     GET DIAGNOSTICS said = ROW_COUNT;
     DELETE FROM memory_tombstones WHERE user_id = owner;
     DELETE FROM forgotten_turns WHERE user_id = owner;
@@ -769,10 +812,13 @@ END $$;
 -- that long. So the words of a user's newest passages stay together in one row each, where every search reads them. Once
 -- they are many, they are spread over postings.
 
+-- No identity column: before PostgreSQL 17, a partitioned table cannot have one.
+CREATE SEQUENCE IF NOT EXISTS recall_passage_ids;
+
 -- Up to 120 turns of one session that follow each other; arrays have an element for each.
 CREATE TABLE IF NOT EXISTS recall_passages (
     user_id     text        NOT NULL,
-    passage_id  bigint      GENERATED ALWAYS AS IDENTITY,
+    passage_id  bigint      NOT NULL DEFAULT nextval('recall_passage_ids'),
     session_id  uuid        NOT NULL,
     message_ids uuid[]      NOT NULL,   -- NULL: deleted since
     flags       smallint[]  NOT NULL,   -- 1: by the user, 2: a question
@@ -784,6 +830,7 @@ CREATE TABLE IF NOT EXISTS recall_passages (
     said_at     timestamptz,            -- likewise
     PRIMARY KEY (user_id, passage_id)
 ) WITH (toast_tuple_target = 512);     -- every search reads all passages of its user, but not their lexemes
+SELECT partition_by_user('recall_passages', current_setting('lastcall.partitions')::integer);
 CREATE INDEX IF NOT EXISTS passages_together ON recall_passages (user_id) WHERE together IS NOT NULL;
 
 -- Which turns of a passage have a word: by its stem, or by its prefix or pair of characters, which begin with `~`.
@@ -795,6 +842,7 @@ CREATE TABLE IF NOT EXISTS recall_lexemes (
     weight_max smallint   NOT NULL,     -- the largest of these BM25
     PRIMARY KEY (user_id, lexeme, passage_id)
 );
+SELECT partition_by_user('recall_lexemes', current_setting('lastcall.partitions')::integer);
 
 -- The postings of a passage whose words are together. A mention is weighed as in a text of 12 words, for which users need
 -- no mean of their own. The day, month and year of a passage are words of each of its turns.
@@ -832,25 +880,28 @@ LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generi
 DECLARE
     words_max CONSTANT integer := 200; -- of all passages of a user that are together; a search takes 3 us for each
     full_users text[];
+    passage    record;
 BEGIN
-    SELECT array_agg(owner) INTO full_users FROM (SELECT DISTINCT unnest(owners) AS owner) each
+    SELECT array_agg(owner ORDER BY owner) INTO full_users FROM (SELECT DISTINCT unnest(owners) AS owner) each
      WHERE (SELECT sum(words) FROM recall_passages WHERE user_id = owner AND together IS NOT NULL) > words_max;
     IF full_users IS NULL THEN
         RETURN;
     END IF;
-    WITH passage AS MATERIALIZED (
-        SELECT user_id, passage_id, together, lengths, message_ids, said_at FROM recall_passages
-         WHERE user_id = ANY (full_users) AND together IS NOT NULL ORDER BY user_id, passage_id FOR UPDATE
-    ), stored AS (
-        INSERT INTO recall_lexemes (user_id, lexeme, passage_id, mentions, weight_max)
-        SELECT user_id, lexeme, passage_id, mentions, weight_max
-          FROM passage CROSS JOIN LATERAL postings_of(together, lengths, message_ids, said_at)
-        RETURNING user_id, passage_id, lexeme
-    ), keys AS (
-        SELECT user_id, passage_id, array_agg(lexeme) AS lexemes FROM stored GROUP BY user_id, passage_id
-    )
-    UPDATE recall_passages p SET lexemes = keys.lexemes, together = NULL, lengths = NULL, said_at = NULL
-      FROM keys WHERE p.user_id = keys.user_id AND p.passage_id = keys.passage_id;
+    FOR passage IN -- one by one: a join with recall_passages would read the partitions of all users
+        SELECT theirs.* FROM unnest(full_users) owner CROSS JOIN LATERAL (
+            SELECT user_id, passage_id, together, lengths, message_ids, said_at FROM recall_passages
+             WHERE user_id = owner AND together IS NOT NULL ORDER BY passage_id OFFSET 0 FOR UPDATE) theirs
+    LOOP
+        WITH stored AS (
+            INSERT INTO recall_lexemes (user_id, lexeme, passage_id, mentions, weight_max)
+            SELECT passage.user_id, lexeme, passage.passage_id, mentions, weight_max
+              FROM postings_of(passage.together, passage.lengths, passage.message_ids, passage.said_at)
+            RETURNING lexeme
+        )
+        UPDATE recall_passages
+           SET lexemes = ARRAY(SELECT lexeme FROM stored), together = NULL, lengths = NULL, said_at = NULL
+         WHERE user_id = passage.user_id AND passage_id = passage.passage_id;
+    END LOOP;
 END $$;
 
 -- Claims sessions whose memory is pending. SKIP LOCKED: two servers at the same time claim different sessions. An attempt
@@ -871,26 +922,27 @@ LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode = force_generi
 BEGIN
     RETURN QUERY
     WITH oldest AS MATERIALIZED (
-        SELECT session_id, memory_due_at FROM conversation_sessions
+        SELECT session_id, user_id, memory_due_at FROM conversation_sessions
          WHERE asked IS NULL AND memory_status = 'pending' AND memory_due_at <= now()
          ORDER BY memory_due_at LIMIT sessions_max FOR UPDATE SKIP LOCKED
     ), stranded AS MATERIALIZED (
-        SELECT session_id, memory_due_at FROM conversation_sessions
+        SELECT session_id, user_id, memory_due_at FROM conversation_sessions
          WHERE asked IS NULL AND NOT EXISTS (SELECT FROM oldest) AND memory_status = 'pending' AND memory_due_at > now()
            AND (memory_attempts = 0 OR memory_due_at > now() + make_interval(secs => wait_seconds))
          ORDER BY memory_due_at LIMIT sessions_max FOR UPDATE SKIP LOCKED
     ), these AS MATERIALIZED (
-        SELECT session_id, memory_due_at
-          FROM (SELECT session_id, memory_due_at, memory_status, memory_attempts FROM conversation_sessions
+        SELECT session_id, user_id, memory_due_at
+          FROM (SELECT session_id, user_id, memory_due_at, memory_status, memory_attempts FROM conversation_sessions
                  WHERE session_id = ANY (asked) LIMIT sessions_max FOR UPDATE SKIP LOCKED) these
          WHERE memory_status = 'pending'
            AND (memory_due_at <= now() OR memory_attempts = 0
                 OR memory_due_at > now() + make_interval(secs => wait_seconds))
     ), free AS MATERIALIZED (
         SELECT * FROM oldest UNION ALL SELECT * FROM stranded UNION ALL SELECT * FROM these
-    ), item AS MATERIALIZED ( -- by an array of keys, and nothing else: any other plan may read all messages
-        SELECT session_id, kind, role, content, item_id, position, created_at, deleted_at FROM messages
-         WHERE session_id = ANY (ARRAY (SELECT session_id FROM free))
+    ), item AS MATERIALIZED ( -- of each session by itself, and by its keys: any other plan may read all messages
+        SELECT each.* FROM free CROSS JOIN LATERAL (
+            SELECT session_id, kind, role, content, item_id, position, created_at, deleted_at FROM messages m
+             WHERE m.user_id = free.user_id AND m.session_id = free.session_id OFFSET 0) each
     ), said AS MATERIALIZED (
         SELECT * FROM item WHERE kind = 'message' AND deleted_at IS NULL
     ), fitting AS MATERIALIZED (
@@ -966,7 +1018,8 @@ BEGIN
            -- An item may have been stored after the session's end, if that was by the clock of an outage.
            SELECT array_agg(m.message_id ORDER BY i.ordinality) AS ids, min(least(m.created_at, s.session_end)) AS at
              FROM unnest(p.items) WITH ORDINALITY AS i (item_id, ordinality)
-             LEFT JOIN (SELECT * FROM messages m WHERE m.session_id = f.session_id OFFSET 0) m
+             LEFT JOIN (SELECT * FROM messages m
+                         WHERE m.user_id = s.user_id AND m.session_id = f.session_id OFFSET 0) m
                ON m.item_id = i.item_id AND m.deleted_at IS NULL) said
      WHERE s.session_id = ANY (done) AND said.at IS NOT NULL ORDER BY s.session_end, s.session_id, p.number;
     PERFORM spread_words(owners);
@@ -985,26 +1038,28 @@ CREATE OR REPLACE FUNCTION forget_messages() RETURNS trigger LANGUAGE plpgsql SE
 DECLARE
     gone     uuid[];
     sessions uuid[];
+    owners   text[];
     passage  record;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
-        SELECT array_agg(message_id), array_agg(DISTINCT before.session_id) INTO gone, sessions
-          FROM before JOIN after USING (message_id)
+        SELECT array_agg(message_id), array_agg(DISTINCT before.session_id), array_agg(DISTINCT user_id)
+          INTO gone, sessions, owners FROM before JOIN after USING (user_id, message_id)
          WHERE before.deleted_at IS NULL AND after.deleted_at IS NOT NULL;
     ELSE
-        SELECT array_agg(message_id), array_agg(DISTINCT session_id) INTO gone, sessions FROM before;
+        SELECT array_agg(message_id), array_agg(DISTINCT session_id), array_agg(DISTINCT user_id)
+          INTO gone, sessions, owners FROM before;
     END IF;
     -- A server that indexes one of these sessions just now holds its row, and may not have seen the deletion. One that
     -- begins later sees it.
     PERFORM FROM conversation_sessions WHERE session_id = ANY (sessions) ORDER BY session_id FOR SHARE;
     -- FOR UPDATE: spread_words may be about to make postings of this passage.
     FOR passage IN
-        SELECT p.user_id, p.passage_id, p.lexemes, p.together IS NOT NULL AS is_together,
-               ARRAY(SELECT (ordinality - 1)::integer FROM unnest(p.message_ids) WITH ORDINALITY AS m (id, ordinality)
-                      WHERE id = ANY (gone)) AS turns
-          FROM conversation_sessions s JOIN recall_passages p USING (user_id, session_id)
-         WHERE s.session_id = ANY (sessions) AND p.message_ids && gone
-         ORDER BY p.user_id, p.passage_id FOR UPDATE OF p
+        SELECT theirs.* FROM unnest(owners) owner CROSS JOIN LATERAL ( -- by one user: an array of users is in any partition
+            SELECT user_id, passage_id, lexemes, together IS NOT NULL AS is_together,
+                   ARRAY(SELECT (ordinality - 1)::integer FROM unnest(message_ids) WITH ORDINALITY AS m (id, ordinality)
+                          WHERE id = ANY (gone)) AS turns
+              FROM recall_passages WHERE user_id = owner AND session_id = ANY (sessions) AND message_ids && gone
+             ORDER BY passage_id OFFSET 0 FOR UPDATE) theirs
     LOOP
         UPDATE recall_lexemes l
            SET mentions = ARRAY(SELECT m FROM unnest(l.mentions) m WHERE m / 256 <> ALL (passage.turns))
@@ -1036,16 +1091,26 @@ CREATE OR REPLACE TRIGGER forget_deleted_messages AFTER DELETE ON messages
 -- Nothing is left of a session that is deleted. Not by a foreign key: its own lookup would need a key that does not
 -- begin with the user.
 CREATE OR REPLACE FUNCTION forget_sessions() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    owner text;
 BEGIN
-    DELETE FROM recall_passages p USING before WHERE p.user_id = before.user_id AND p.session_id = before.session_id;
+    FOR owner IN SELECT DISTINCT user_id FROM before LOOP -- one by one, here and below: each stays in its partition
+        DELETE FROM recall_passages
+         WHERE user_id = owner AND session_id = ANY (ARRAY (SELECT session_id FROM before WHERE user_id = owner));
+    END LOOP;
     DELETE FROM agent_responses r USING before WHERE r.user_id = before.user_id AND r.session_id = before.session_id;
     RETURN NULL;
 END $$;
 
 CREATE OR REPLACE FUNCTION forget_passages() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    owner text;
 BEGIN
-    DELETE FROM recall_lexemes l USING (SELECT user_id, passage_id, unnest(lexemes) AS lexeme FROM before) gone
-     WHERE l.user_id = gone.user_id AND l.lexeme = gone.lexeme AND l.passage_id = gone.passage_id;
+    FOR owner IN SELECT DISTINCT user_id FROM before LOOP
+        DELETE FROM recall_lexemes l
+         USING (SELECT passage_id, unnest(lexemes) AS lexeme FROM before WHERE user_id = owner) gone
+         WHERE l.user_id = owner AND l.lexeme = gone.lexeme AND l.passage_id = gone.passage_id;
+    END LOOP;
     RETURN NULL;
 END $$;
 
@@ -1157,7 +1222,7 @@ RETURN (
       FROM (SELECT session_id, message_ids, flags FROM recall_passages
              WHERE user_id = owner ORDER BY passage_id DESC LIMIT 5) p
      CROSS JOIN LATERAL unnest(p.message_ids, p.flags) AS t (message_id, flag)
-      JOIN messages m ON m.message_id = t.message_id
+      JOIN messages m ON m.user_id = owner AND m.message_id = t.message_id
       JOIN conversation_sessions s ON s.session_id = p.session_id
       JOIN conversations c ON c.conversation_id = s.conversation_id
      WHERE flag & 4 <> 0 -- the others are not looked up
@@ -1200,6 +1265,8 @@ END $$;
 -- that was removed is never free: who was about to resume it begins nothing there.
 --
 -- Here and below, an array, in `= ANY (...)`, is looked up by key whatever the tables hold; a join may read them whole.
+-- Nothing but keys is asked for, and active rows are chosen afterwards: a plan from when few sessions were active would look
+-- for them in the index of active ones, and read all of it. OFFSET 0 keeps the condition out of that plan.
 -- To begin a statement, with all of its nodes, takes longer than its rows: most batches have neither credentials nor
 -- resumed conversations nor locked rows, and run only what they need.
 CREATE OR REPLACE FUNCTION begin_sessions(starts jsonb, moment timestamptz) RETURNS jsonb
@@ -1303,21 +1370,24 @@ END $$;
 CREATE OR REPLACE FUNCTION append_items(items jsonb) RETURNS jsonb LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     live    uuid[];
+    owners  text[]; -- of these, in the same order
     sharing uuid[];
     stored  integer;
 BEGIN
-    SELECT coalesce(array_agg(session_id), '{}'), array_agg(session_id) FILTER (WHERE shared) INTO live, sharing FROM (
-        SELECT session_id, shared FROM conversation_sessions
-         WHERE session_id = ANY (ids_of(items, 'session_id')) AND is_active FOR SHARE SKIP LOCKED) locked;
-    INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
+    SELECT coalesce(array_agg(session_id), '{}'), array_agg(user_id), array_agg(session_id) FILTER (WHERE shared)
+      INTO live, owners, sharing FROM (
+        SELECT session_id, user_id, shared, is_active FROM conversation_sessions
+         WHERE session_id = ANY (ids_of(items, 'session_id')) OFFSET 0 FOR SHARE SKIP LOCKED) locked
+     WHERE is_active;
+    INSERT INTO messages (user_id, message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
                           call_id, name, deleted_at)
-    SELECT message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
+    SELECT owners[array_position(live, session_id)], message_id, conversation_id, session_id, item_id, position, role, content, status, kind,
            call_id, name, CASE WHEN deleted THEN now() END
       FROM jsonb_to_recordset(items) AS item (
            message_id uuid, conversation_id uuid, session_id uuid, item_id text, position bigint, role text, content text,
            status text, kind text, call_id text, name text, deleted boolean)
      WHERE session_id = ANY (live)
-    ON CONFLICT (message_id) DO NOTHING;
+    ON CONFLICT (user_id, message_id) DO NOTHING;
     GET DIAGNOSTICS stored = ROW_COUNT;
     IF sharing IS NOT NULL THEN
         PERFORM tell_of_changes(session_id, conversation_id, array_agg(message_id))
@@ -1387,6 +1457,7 @@ CREATE OR REPLACE FUNCTION delete_items(deletions jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     deletion record;
+    owner text;
     conversation uuid;
     sharing boolean;
     message uuid;
@@ -1396,20 +1467,22 @@ BEGIN
     FOR deletion IN
         SELECT * FROM jsonb_to_recordset(deletions) AS t (session_id uuid, item_id text, message_id uuid, spared uuid[])
     LOOP
-        SELECT conversation_id, shared INTO conversation, sharing FROM conversation_sessions
-         WHERE session_id = deletion.session_id AND is_active FOR SHARE SKIP LOCKED;
+        SELECT user_id, conversation_id, shared INTO owner, conversation, sharing FROM (
+            SELECT user_id, conversation_id, shared, is_active FROM conversation_sessions
+             WHERE session_id = deletion.session_id OFFSET 0 FOR SHARE SKIP LOCKED) locked
+         WHERE is_active;
         IF NOT FOUND THEN
             PERFORM FROM conversation_sessions WHERE session_id = deletion.session_id AND is_active;
             outcome := CASE WHEN FOUND THEN 'held' ELSE 'closed' END;
         ELSE
             SELECT m.message_id INTO message FROM messages m
-             WHERE conversation_id = conversation AND item_id = deletion.item_id AND deleted_at IS NULL
+             WHERE user_id = owner AND conversation_id = conversation AND item_id = deletion.item_id AND deleted_at IS NULL
                AND (m.message_id = deletion.message_id OR m.session_id <> deletion.session_id
                     OR deletion.message_id IS NULL) AND m.message_id <> ALL (coalesce(deletion.spared, '{}'));
             IF FOUND THEN
-                UPDATE messages SET deleted_at = now() WHERE message_id = (
+                UPDATE messages SET deleted_at = now() WHERE user_id = owner AND message_id = (
                     SELECT m.message_id FROM messages m JOIN conversation_sessions s USING (session_id)
-                     WHERE m.message_id = message AND deleted_at IS NULL
+                     WHERE m.user_id = owner AND m.message_id = message AND deleted_at IS NULL
                        FOR NO KEY UPDATE OF m SKIP LOCKED FOR SHARE OF s SKIP LOCKED); -- s: see forget_messages
                 outcome := CASE WHEN FOUND THEN 'deleted' ELSE 'held' END;
                 IF FOUND AND sharing THEN
@@ -1417,7 +1490,8 @@ BEGIN
                 END IF;
             ELSE
                 PERFORM FROM messages
-                  WHERE conversation_id = conversation AND item_id = deletion.item_id AND deleted_at IS NOT NULL LIMIT 1;
+                  WHERE user_id = owner AND conversation_id = conversation AND item_id = deletion.item_id
+                    AND deleted_at IS NOT NULL LIMIT 1;
                 outcome := CASE WHEN FOUND THEN 'deleted' ELSE 'unknown' END;
             END IF;
         END IF;
@@ -1436,8 +1510,9 @@ DECLARE
     answer jsonb;
 BEGIN
     ids := ids_of(ends, 'session_id');
-    free := ARRAY (SELECT session_id FROM conversation_sessions
-                    WHERE session_id = ANY (ids) AND is_active FOR NO KEY UPDATE SKIP LOCKED);
+    free := ARRAY (SELECT session_id FROM (
+        SELECT session_id, is_active FROM conversation_sessions
+         WHERE session_id = ANY (ids) OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) locked WHERE is_active);
     WITH ended AS (
         UPDATE conversation_sessions s
            SET is_active = false, session_end = moment - make_interval(secs => e.age_seconds),
@@ -1479,7 +1554,8 @@ BEGIN
     END IF;
     UPDATE conversation_sessions SET is_active = false, end_reason = 'by_hand'
      WHERE conversation_id = conversation AND is_active;
-    UPDATE messages SET deleted_at = now() WHERE conversation_id = conversation AND deleted_at IS NULL;
+    UPDATE messages SET deleted_at = now()
+     WHERE user_id = owner AND conversation_id = conversation AND deleted_at IS NULL;
     UPDATE conversations SET removed_at = now() WHERE conversation_id = conversation;
     RETURN 'deleted';
 END $$;
@@ -1753,7 +1829,8 @@ DECLARE
 BEGIN
     IF EXISTS (SELECT FROM webhook_endpoints) THEN
         SELECT count(*) AS messages, count(*) FILTER (WHERE role = 'user') AS by_user INTO said
-          FROM messages WHERE session_id = NEW.session_id AND kind = 'message' AND deleted_at IS NULL;
+          FROM messages
+         WHERE user_id = NEW.user_id AND session_id = NEW.session_id AND kind = 'message' AND deleted_at IS NULL;
         PERFORM queue_event('session.ended', NEW.session_id, NEW.user_id, event_data(NEW) || jsonb_build_object(
             'seconds', NEW.duration_seconds, 'end_reason', NEW.end_reason, 'close_code', NEW.close_code,
             'row_closed_at', extract(epoch FROM NEW.ended_at), 'memory_status', NEW.memory_status,
@@ -1837,8 +1914,9 @@ BEGIN
     -- All at once, where the trigger on messages would take their words out turn by turn.
     DELETE FROM recall_passages p USING conversation_sessions s
      WHERE s.session_id = ANY (due) AND p.user_id = s.user_id AND p.session_id = s.session_id;
-    DELETE FROM messages WHERE message_id IN (
-        SELECT message_id FROM messages WHERE session_id = ANY (due) LIMIT messages_max);
+    DELETE FROM messages WHERE (user_id, message_id) IN (
+        SELECT m.user_id, m.message_id FROM conversation_sessions s JOIN messages m USING (user_id, session_id)
+         WHERE s.session_id = ANY (due) LIMIT messages_max);
     GET DIAGNOSTICS messages_gone = ROW_COUNT;
     IF messages_gone = messages_max THEN -- there may be more of these sessions
         RETURN jsonb_build_object('messages', messages_gone, 'sessions', 0, 'behind', behind, 'behind_id', behind_id);
@@ -1908,7 +1986,8 @@ CREATE OR REPLACE VIEW session_details AS
 SELECT t.*, c.hostname AS closed_host, c.pid AS closed_pid,
        (SELECT k.prefix FROM api_keys k WHERE k.key_id = coalesce(
             (SELECT e.key_id FROM client_secrets e WHERE e.secret_id = t.credential_id), t.credential_id)) AS prefix,
-       coalesce((SELECT max(m.created_at) FROM messages m WHERE m.session_id = t.session_id), t.session_start)
+       coalesce((SELECT max(m.created_at) FROM messages m
+                  WHERE m.user_id = t.user_id AND m.session_id = t.session_id), t.session_start)
            AS last_event_at
   FROM session_truth t LEFT JOIN server_instances c ON c.instance_id = t.closed_by;
 

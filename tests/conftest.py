@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 from lastcall import logs
 from lastcall.embedded import cluster
 from lastcall.embedded import postgres as embedded
-from lastcall.store.postgres import PostgresStore, open_store
+from lastcall.store.postgres import PostgresStore, migrate_schema, open_store
 
 from .support.browser import open_browser
 from .support.command_line import hear_hangups
-from .support.databases import psql
+from .support.databases import new_database, psql
 from .support.examples import load_profile
 from .support.processes import ServerProcess, run_server
 from .support.servers import TABLES, TestServer, empty, open_server
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 SLOW = "slow; scripts/test --all runs it"
 PROVERS = Path(__file__).parent / "verification"
 
+PARTITIONS = 4
 RELOAD_LOOKS_MAX = 200  # for new settings of the database, each a start of psql
 
 _started: list[str] = []  # the URL of this worker's PostgreSQL, once it runs
@@ -143,10 +145,31 @@ def crowd(pytestconfig: pytest.Config) -> int:
     return 20 if pytestconfig.option.skip_slow else 200
 
 
+@pytest.fixture(scope="session")
+def partitioned_url(database_url: str) -> Iterator[str]:
+    """The URL of a database whose large tables have partitions."""
+    with new_database(database_url) as url:
+        trio.run(lambda: migrate_schema(url, check=False, partitions=PARTITIONS))
+        yield url
+
+
 @pytest.fixture
-async def postgres_store(database_url: str) -> AsyncIterator[PostgresStore]:
+def store_url(request: pytest.FixtureRequest) -> str:
+    """The URL of the store's database; a module with `BOTH_FORMS` is tested on tables with partitions, too."""
+    url: str = request.getfixturevalue(getattr(request, "param", "database_url"))
+    return url
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "store_url" in metafunc.fixturenames and getattr(metafunc.module, "BOTH_FORMS", False):
+        forms = ("database_url", "partitioned_url")
+        metafunc.parametrize("store_url", forms, indirect=True, ids=["whole", "partitioned"])
+
+
+@pytest.fixture
+async def postgres_store(store_url: str) -> AsyncIterator[PostgresStore]:
     """The real store, on empty tables."""
-    async with open_store(database_url) as store:
+    async with open_store(store_url) as store:
         await empty(store)
         yield store
 

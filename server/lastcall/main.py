@@ -223,11 +223,7 @@ async def serve_connections(
     settings = services.settings
     app = create_app(services, origins=settings.allow_origin, tls=settings.tls_cert is not None)
     http = HttpServer(app)
-    async with (
-        services.running(),
-        serve_operators(services, listen_to_operators),
-        trio.open_nursery() as connections,
-    ):
+    async with services.running(), serve_operators(services, listen_to_operators), trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
             tls = ServerTls(settings) if settings.tls_cert is not None else None
             listener = Listener(services, http, socket_allowance(settings).sockets, tls)

@@ -13,6 +13,8 @@ from prometheus_client.metrics_core import Metric
 
 from tests.support.log_events import logged_events
 from tests.verification.bench.bounds import BOUNDS
+from tests.verification.partitions.measured import MEASURED
+from tests.verification.partitions.sizing import SESSIONS_A_DAY, Machine, rows
 
 LISTED_VALUES_MAX = 8  # of a label; more make no table
 DOCS = Path(__file__).parents[2] / "docs"
@@ -31,6 +33,10 @@ def limits() -> str:
 def bounds() -> str:
     rows = ((each.title, each.shown(each.must), each.shown(each.goal)) for each in BOUNDS)
     return _table(("what", "must", "goal"), rows)
+
+
+def sizes() -> str:
+    return _table(("sessions a day", *(f"{each:,}" for each in SESSIONS_A_DAY)), rows(MEASURED, Machine()))
 
 
 def events() -> str:
@@ -82,6 +88,7 @@ TABLES: Mapping[tuple[str, str], Callable[[], str]] = {
     ("protocol.md", "error codes"): error_codes,
     ("operations.md", "limits"): limits,
     ("performance.md", "bounds"): bounds,
+    ("scaling.md", "sizes"): sizes,
     ("reference.md", "events"): events,
     ("reference.md", "metrics"): metrics,
 }

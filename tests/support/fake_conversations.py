@@ -75,17 +75,21 @@ class FakeConversations(FakeTables):
     def _is_shared(self, session_id: UUID) -> bool:
         return self._is_active(session_id) and self.sessions[session_id].shared
 
-    def _changed_items(self, conversation_id: UUID, message_ids: Sequence[UUID]) -> Sequence[StoredItem]:
-        items = [item for item in self.items(conversation_id) if item.message_id in message_ids]
+    def _changed_items(self, conversation_id: UUID, user_id: str, message_ids: Sequence[UUID]) -> Sequence[StoredItem]:
+        items = [item for item in self._items_of(conversation_id, user_id) if item.message_id in message_ids]
         return _within_bytes([replace(item, content="") if item.deleted else item for item in items])
 
-    def _item_keys(self, conversation_id: UUID, after: tuple[int, UUID], limit: int) -> Sequence[ItemKey]:
-        items = [item for item in self.items(conversation_id) if not item.deleted]
+    def _item_keys(self, conversation_id: UUID, user_id: str, after: tuple[int, UUID], limit: int) -> Sequence[ItemKey]:
+        items = [item for item in self._items_of(conversation_id, user_id) if not item.deleted]
         keys = [ItemKey(item.position, item.message_id, item.item_id) for item in items]
         return [key for key in keys if key[:2] > after][:limit]
 
-    def _deleted_among(self, message_ids: Sequence[UUID]) -> Sequence[UUID]:
-        return [key for key in message_ids if key in self.messages and self.messages[key].deleted]
+    def _deleted_among(self, user_id: str, message_ids: Sequence[UUID]) -> Sequence[UUID]:
+        found = [self.messages[key] for key in message_ids if key in self.messages]
+        return [item.message_id for item in found if item.deleted and self._owns(user_id, item.conversation_id)]
+
+    def _items_of(self, conversation_id: UUID, user_id: str) -> Sequence[StoredItem]:
+        return self.items(conversation_id) if self._owns(user_id, conversation_id) else []
 
     def _list_conversations(
         self, user_id: str, limit: int, after: UUID | None, search: str | None

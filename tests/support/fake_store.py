@@ -241,14 +241,18 @@ class FakeStore(FakeConversations, FakeCredentials, FakeMemories):
     async def shared_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
         return await self._ask("shared_among", lambda: [key for key in session_ids if self._is_shared(key)])
 
-    async def changed_items(self, conversation_id: UUID, message_ids: Sequence[UUID]) -> Sequence[StoredItem]:
-        return await self._ask("changed_items", lambda: self._changed_items(conversation_id, message_ids))
+    async def changed_items(
+        self, conversation_id: UUID, user_id: str, message_ids: Sequence[UUID]
+    ) -> Sequence[StoredItem]:
+        return await self._ask("changed_items", lambda: self._changed_items(conversation_id, user_id, message_ids))
 
-    async def item_keys(self, conversation_id: UUID, after: tuple[int, UUID], limit: int) -> Sequence[ItemKey]:
-        return await self._ask("item_keys", lambda: self._item_keys(conversation_id, after, limit))
+    async def item_keys(
+        self, conversation_id: UUID, user_id: str, after: tuple[int, UUID], limit: int
+    ) -> Sequence[ItemKey]:
+        return await self._ask("item_keys", lambda: self._item_keys(conversation_id, user_id, after, limit))
 
-    async def deleted_among(self, message_ids: Sequence[UUID]) -> Sequence[UUID]:
-        return await self._ask("deleted_among", lambda: self._deleted_among(message_ids))
+    async def deleted_among(self, user_id: str, message_ids: Sequence[UUID]) -> Sequence[UUID]:
+        return await self._ask("deleted_among", lambda: self._deleted_among(user_id, message_ids))
 
     async def list_conversations(
         self, user_id: str, limit: int, *, after: UUID | None = None, search: str | None = None

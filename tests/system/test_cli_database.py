@@ -76,7 +76,11 @@ def test_database_url_prints_a_url_that_works_until_stop(lastcall: Lastcall, dat
     assert "--stop" in answer.err
     (url,) = answer.out.splitlines()
     assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 42", url).stdout == "42\n"
+    assert lastcall("migrate", "--partitions", "2", *place).code == 0
     assert lastcall("migrate", *place).code == 0
+    refused = lastcall("migrate", "--partitions", "0", *place)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "have 2 partitions, and keep them" in refused.err
     assert lastcall("sessions", *place).out == "No sessions.\n"
     assert cluster.run("psql", "--no-psqlrc", "-Atc", "SELECT 43", url).stdout == "43\n"  # a query left it running
     assert "was stopped" in lastcall("database-url", "--stop", *place).err

@@ -14,9 +14,10 @@ LEARNED = """
     WITH talk AS (INSERT INTO conversations (user_id) VALUES ('{user}') RETURNING conversation_id, user_id),
     meeting AS (INSERT INTO conversation_sessions (conversation_id, user_id)
                 SELECT conversation_id, user_id FROM talk RETURNING *),
-    word AS (INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
-             SELECT gen_random_uuid(), conversation_id, session_id, 'item_tea', 1, 'user', 'I like tea. {user}',
-                    'completed'
+    word AS (INSERT INTO messages (user_id, message_id, conversation_id, session_id, item_id, position, role, content,
+                                   status)
+             SELECT user_id, gen_random_uuid(), conversation_id, session_id, 'item_tea', 1, 'user',
+                    'I like tea. {user}', 'completed'
                FROM meeting)
     INSERT INTO user_memories (user_id, kind, content, quote, source_session_id, source_item_id)
     SELECT user_id, 'like', 'I like tea.', 'I like tea.', session_id, 'item_tea' FROM meeting RETURNING memory_id

@@ -24,9 +24,10 @@ FILL = f"""
 WITH talk AS (INSERT INTO conversations (conversation_id, user_id) VALUES ('{LONG}', 'page-long')),
      meeting AS (INSERT INTO conversation_sessions (session_id, conversation_id, user_id, session_start)
                  VALUES ('{LONG}', '{LONG}', 'page-long', now() - interval '2 days'))
-INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status, created_at)
-SELECT gen_random_uuid(), '{LONG}', '{LONG}', 'item_' || n, n, CASE n % 2 WHEN 1 THEN 'user' ELSE 'assistant' END,
-       'message ' || n, 'completed', now() - interval '1 day'
+INSERT INTO messages (user_id, message_id, conversation_id, session_id, item_id, position, role, content, status,
+                      created_at)
+SELECT 'page-long', gen_random_uuid(), '{LONG}', '{LONG}', 'item_' || n, n,
+       CASE n % 2 WHEN 1 THEN 'user' ELSE 'assistant' END, 'message ' || n, 'completed', now() - interval '1 day'
   FROM generate_series(1, {ITEMS}) n
 """
 

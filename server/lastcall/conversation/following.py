@@ -59,6 +59,7 @@ class Follower:
         loaded_from: int | None,
     ) -> None:
         self._session = session
+        self._whose = session.conversation_id, session.user_id
         self._timeline = timeline
         self._store = store
         self._outbox = outbox
@@ -125,14 +126,14 @@ class Follower:
         key, more = self._first_key, True
         while more and not self._full and self._session.reason is None:
             async with readers:
-                keys = await self._store.item_keys(self._session.conversation_id, key, READ_KEYS_MAX)
+                keys = await self._store.item_keys(*self._whose, key, READ_KEYS_MAX)
             await self._take([each.message_id for each in keys if not self._knows(each)], readers)
             more = len(keys) == READ_KEYS_MAX
             key = (keys[-1].position, keys[-1].message_id) if keys else key
         known = [entry.message_id for entry in self._timeline if not entry.pending]
         for piece in _pieces(known, READ_KEYS_MAX):
             async with readers:
-                gone = await self._store.deleted_among(piece)
+                gone = await self._store.deleted_among(self._session.user_id, piece)
             await self._take(gone, readers)
 
     async def _take(self, message_ids: Iterable[UUID], readers: trio.CapacityLimiter) -> None:
@@ -141,7 +142,7 @@ class Follower:
             asked = list(left)[:READ_ITEMS_MAX]
             self._freed.clear()
             async with readers:
-                rows = await self._store.changed_items(self._session.conversation_id, asked)
+                rows = await self._store.changed_items(*self._whose, asked)
             if self._session.reason is not None:
                 return
             # A page may end early, for its bytes. What is not there at all was removed by hand.

@@ -19,6 +19,9 @@ CREATE TABLE IF NOT EXISTS recall_meanings (
     PRIMARY KEY (user_id, passage_id, turn)
 );
 ALTER TABLE recall_meanings ALTER meaning SET STORAGE PLAIN; -- it always fits a page, and is never read in part
+SELECT partition_by_user('recall_meanings', (SELECT count(*)::integer FROM pg_inherits
+                                           WHERE inhparent = 'messages'::regclass))
+ WHERE NOT EXISTS (SELECT FROM recall_meanings);
 
 -- Passages that a server encodes at the moment, since they were indexed without meanings; and those that it gave up.
 CREATE TABLE IF NOT EXISTS meaning_claims (
@@ -73,7 +76,7 @@ BEGIN
           JOIN conversation_sessions s USING (session_id)
           JOIN recall_passages p ON p.user_id = s.user_id AND p.session_id = s.session_id
          CROSS JOIN LATERAL unnest(p.message_ids) WITH ORDINALITY AS said (message_id, ordinality)
-          JOIN messages m ON m.message_id = said.message_id
+          JOIN messages m ON m.user_id = s.user_id AND m.message_id = said.message_id
          CROSS JOIN LATERAL (SELECT meaning FROM jsonb_array_elements(f.meanings) meaning
                               WHERE meaning ->> 'item_id' = m.item_id LIMIT 1) given
          WHERE s.session_id = ANY (done)

@@ -93,7 +93,7 @@ WITH judged AS MATERIALIZED (
 UPDATE conversation_sessions s
    SET is_active = false, end_reason = 'owner_died', closed_by = $3,
        session_end = greatest(free.heartbeat_at, least(free.heartbeat_at + make_interval(secs => $5), coalesce(
-           (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id), free.heartbeat_at)))
+           (SELECT max(created_at) FROM messages m WHERE m.user_id = s.user_id AND m.session_id = s.session_id), free.heartbeat_at)))
   FROM free WHERE s.session_id = free.session_id AND s.is_active
 RETURNING s.session_id, s.user_id, s.session_start, s.session_end, s.duration_seconds, s.end_reason;
 
@@ -136,7 +136,7 @@ WITH free AS MATERIALIZED (
 UPDATE conversation_sessions s
    SET is_active = false, end_reason = 'shutdown', close_code = 1012, closed_by = instance_id,
        session_end = greatest(now() - make_interval(secs => $2),
-           (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id AND m.created_at < now()))
+           (SELECT max(created_at) FROM messages m WHERE m.user_id = s.user_id AND m.session_id = s.session_id AND m.created_at < now()))
  WHERE session_id IN (SELECT session_id FROM free) AND is_active
 RETURNING session_id;
 
@@ -166,11 +166,11 @@ WITH mine AS MATERIALIZED (
     SELECT conversation_id FROM conversations WHERE conversation_id = $1 AND user_id = $2 AND removed_at IS NULL
 ), newest AS MATERIALIZED (
     SELECT message_id, position, octet_length(content) AS bytes FROM messages
-     WHERE conversation_id = (SELECT conversation_id FROM mine) AND deleted_at IS NULL
+     WHERE user_id = $2 AND conversation_id = (SELECT conversation_id FROM mine) AND deleted_at IS NULL
      ORDER BY position DESC, message_id DESC LIMIT $3
 ), older AS MATERIALIZED (
     SELECT message_id, position, octet_length(content) AS bytes FROM messages
-     WHERE conversation_id = (SELECT conversation_id FROM mine) AND role = 'system' AND deleted_at IS NULL
+     WHERE user_id = $2 AND conversation_id = (SELECT conversation_id FROM mine) AND role = 'system' AND deleted_at IS NULL
        AND position <= (SELECT min(position) FROM newest) AND message_id NOT IN (SELECT message_id FROM newest)
      ORDER BY position DESC, message_id DESC LIMIT $4 + 1
 ), chosen AS MATERIALIZED (
@@ -180,30 +180,31 @@ WITH mine AS MATERIALIZED (
     SELECT coalesce((SELECT sum(bytes) FROM chosen), 0)::bigint AS bytes,
            (SELECT count(*) FROM older) > $4 AS left_out
 )
-SELECT summary.bytes, left_out, message_id, session_id, m.conversation_id, item_id, position, role, content, status, kind,
+SELECT summary.bytes, left_out, m.message_id, session_id, m.conversation_id, item_id, position, role, content, status, kind,
        call_id, name
-  FROM mine CROSS JOIN summary LEFT JOIN (chosen JOIN messages m USING (message_id)) ON summary.bytes <= $5
- ORDER BY position, message_id;
+  FROM mine CROSS JOIN summary LEFT JOIN (
+       chosen JOIN messages m ON m.user_id = $2 AND m.message_id = chosen.message_id) ON summary.bytes <= $5
+ ORDER BY position, m.message_id;
 
 -- name: find_item
 -- Deleted items too: a page can still begin at their place. Of several with the same id, the one that is not deleted, or
 -- the last one.
 SELECT position, message_id FROM (
     SELECT position, message_id, false AS deleted FROM messages
-     WHERE conversation_id = $1 AND item_id = $2 AND deleted_at IS NULL
+     WHERE user_id = $2 AND conversation_id = $1 AND item_id = $3 AND deleted_at IS NULL
     UNION ALL SELECT position, message_id, true FROM messages
-     WHERE conversation_id = $1 AND item_id = $2 AND deleted_at IS NOT NULL
+     WHERE user_id = $2 AND conversation_id = $1 AND item_id = $3 AND deleted_at IS NOT NULL
 ) found ORDER BY deleted, position DESC, message_id DESC LIMIT 1;
 
 -- name: items_after
--- $5: bytes of content, behind which the page ends; the item that exceeds it is the last one.
+-- $6: bytes of content, behind which the page ends; the item that exceeds it is the last one.
 SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name,
        extract(epoch FROM created_at)::double precision AS stored_at FROM (
     SELECT *, sum(octet_length(content)) OVER (ORDER BY position, message_id) - octet_length(content) AS bytes_before
       FROM (SELECT * FROM messages
-             WHERE conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) > ($2, $3)
-             ORDER BY position, message_id LIMIT $4) page
-) page WHERE bytes_before <= $5 ORDER BY position, message_id;
+             WHERE user_id = $2 AND conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) > ($3, $4)
+             ORDER BY position, message_id LIMIT $5) page
+) page WHERE bytes_before <= $6 ORDER BY position, message_id;
 
 -- name: items_before
 SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name,
@@ -211,9 +212,9 @@ SELECT message_id, session_id, conversation_id, item_id, position, role, content
     SELECT *, sum(octet_length(content)) OVER (ORDER BY position DESC, message_id DESC) - octet_length(content)
            AS bytes_before
       FROM (SELECT * FROM messages
-             WHERE conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) < ($2, $3)
-             ORDER BY position DESC, message_id DESC LIMIT $4) page
-) page WHERE bytes_before <= $5 ORDER BY position DESC, message_id DESC;
+             WHERE user_id = $2 AND conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) < ($3, $4)
+             ORDER BY position DESC, message_id DESC LIMIT $5) page
+) page WHERE bytes_before <= $6 ORDER BY position DESC, message_id DESC;
 
 -- name: share_conversation
 -- `alone`, `held` or `shared`: see the function in schema.sql.
@@ -223,21 +224,21 @@ SELECT share_conversation($1) AS outcome;
 SELECT session_id FROM conversation_sessions WHERE session_id = ANY ($1::uuid[]) AND is_active AND shared;
 
 -- name: changed_items
--- Of the messages $2, in order. A deleted one comes without its text. $3: as in items_after.
+-- Of the messages $3, in order. A deleted one comes without its text. $4: bytes, as in items_after.
 SELECT message_id, session_id, conversation_id, item_id, position, role, content, status, kind, call_id, name, deleted
   FROM (SELECT *, sum(octet_length(content)) OVER (ORDER BY position, message_id) - octet_length(content) AS bytes_before
           FROM (SELECT message_id, session_id, conversation_id, item_id, position, role, status, kind, call_id, name,
                        deleted_at IS NOT NULL AS deleted, CASE WHEN deleted_at IS NULL THEN content ELSE '' END AS content
-                  FROM messages WHERE message_id = ANY ($2::uuid[]) AND conversation_id = $1) asked) page
- WHERE bytes_before <= $3 ORDER BY position, message_id;
+                  FROM messages WHERE user_id = $2 AND message_id = ANY ($3::uuid[]) AND conversation_id = $1) asked) page
+ WHERE bytes_before <= $4 ORDER BY position, message_id;
 
 -- name: item_keys
 SELECT position, message_id, item_id FROM messages
- WHERE conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) > ($2, $3)
- ORDER BY position, message_id LIMIT $4;
+ WHERE user_id = $2 AND conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) > ($3, $4)
+ ORDER BY position, message_id LIMIT $5;
 
 -- name: deleted_among
-SELECT message_id FROM messages WHERE message_id = ANY ($1::uuid[]) AND deleted_at IS NOT NULL;
+SELECT message_id FROM messages WHERE user_id = $1 AND message_id = ANY ($2::uuid[]) AND deleted_at IS NOT NULL;
 
 -- name: list_conversations
 -- Newest first. $2: the conversation after which to continue, or NULL. $4: words that the title or what was said has to
@@ -251,16 +252,16 @@ SELECT conversation_id, extract(epoch FROM c.created_at)::double precision AS cr
                SELECT created_at, conversation_id FROM conversations WHERE conversation_id = $2 AND user_id = $1))
          ORDER BY created_at DESC, conversation_id DESC LIMIT CASE WHEN $4::text IS NULL THEN $3::integer ELSE $5 END
   ) c LEFT JOIN LATERAL (
-    SELECT created_at FROM messages m WHERE m.conversation_id = c.conversation_id
+    SELECT created_at FROM messages m WHERE m.user_id = $1 AND m.conversation_id = c.conversation_id
      ORDER BY position DESC, message_id DESC LIMIT 1
   ) last ON true LEFT JOIN LATERAL (
     SELECT title_of(content) AS words FROM messages m
-     WHERE m.conversation_id = c.conversation_id AND role = 'user' AND deleted_at IS NULL
+     WHERE m.user_id = $1 AND m.conversation_id = c.conversation_id AND role = 'user' AND deleted_at IS NULL
      ORDER BY position, message_id LIMIT 1
   ) first ON true
  WHERE $4::text IS NULL OR strpos(lower(coalesce(title, first.words)), lower($4)) > 0 OR EXISTS (
        SELECT FROM (SELECT content FROM messages m
-                     WHERE m.conversation_id = c.conversation_id AND kind = 'message' AND deleted_at IS NULL
+                     WHERE m.user_id = $1 AND m.conversation_id = c.conversation_id AND kind = 'message' AND deleted_at IS NULL
                      ORDER BY position DESC, message_id DESC LIMIT $6) said
         WHERE strpos(lower(left(content, 4000)), lower($4)) > 0)
  ORDER BY c.created_at DESC, conversation_id DESC LIMIT $3;
@@ -309,12 +310,12 @@ UPDATE conversation_sessions s SET memory_due_at = now() + make_interval(secs =>
 
 -- name: expire_memories
 WITH old AS MATERIALIZED (
-    SELECT memory_id FROM user_memories WHERE expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
+    SELECT user_id, memory_id FROM user_memories WHERE expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ), past AS (
     DELETE FROM superseded_memories WHERE (user_id, memory_id) IN (
         SELECT user_id, memory_id FROM superseded_memories WHERE expires_at <= now() LIMIT $1 FOR UPDATE SKIP LOCKED)
 )
-DELETE FROM user_memories WHERE memory_id IN (SELECT memory_id FROM old) RETURNING memory_id;
+DELETE FROM user_memories WHERE (user_id, memory_id) IN (SELECT user_id, memory_id FROM old) RETURNING memory_id;
 
 -- name: known_memories
 -- Of the user $1, the newest $2, or the one with the id $3.
@@ -345,10 +346,10 @@ SELECT forget_memories($1, ARRAY[$2::bigint]) AS forgotten;
 SELECT conversation_id, title, created_at FROM conversations WHERE user_id = $1 ORDER BY created_at, conversation_id;
 
 -- name: export_messages
--- A page of the conversation $1, behind position $2 and message $3.
+-- A page of the conversation $1 of the user $2, behind position $3 and message $4.
 SELECT message_id, item_id, position, kind, role, content, call_id, name, status, created_at, session_id FROM messages
- WHERE conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) > ($2, $3)
- ORDER BY position, message_id LIMIT $4;
+ WHERE user_id = $2 AND conversation_id = $1 AND deleted_at IS NULL AND (position, message_id) > ($3, $4)
+ ORDER BY position, message_id LIMIT $5;
 
 -- name: export_sessions
 SELECT session_id, conversation_id, session_start, session_end, duration_seconds, end_reason, original_id, imported_from
@@ -437,7 +438,7 @@ SELECT to_char(least(m.created_at, s.session_end), 'YYYY-MM-DD') AS date, role A
        m.conversation_id::text AS conversation_id, item_id
   FROM unnest($2::bigint[], $3::integer[]) WITH ORDINALITY AS t (passage_id, turn, ordinality)
   JOIN recall_passages p ON p.user_id = $1 AND p.passage_id = t.passage_id
-  JOIN messages m ON m.message_id = p.message_ids[turn + 1] AND m.deleted_at IS NULL
+  JOIN messages m ON m.user_id = $1 AND m.message_id = p.message_ids[turn + 1] AND m.deleted_at IS NULL
   JOIN conversation_sessions s ON s.session_id = m.session_id
  WHERE NOT EXISTS (SELECT FROM forgotten_turns f WHERE f.user_id = $1 AND f.message_id = m.message_id)
  ORDER BY ordinality;
@@ -611,7 +612,7 @@ WITH free AS MATERIALIZED (
 )
 UPDATE conversation_sessions s
    SET is_active = false, end_reason = 'by_hand',
-       session_end = (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id)
+       session_end = (SELECT max(created_at) FROM messages m WHERE m.user_id = s.user_id AND m.session_id = s.session_id)
   FROM free WHERE s.session_id = free.session_id AND s.is_active
 RETURNING s.session_id, s.user_id, s.session_start, s.session_end, s.duration_seconds, s.end_reason;
 

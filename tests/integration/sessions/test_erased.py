@@ -14,16 +14,19 @@ from tests.support.scripted_agents import ScriptedAgent, Slow
 from tests.support.servers import TestServer, open_server
 from tests.support.waiting import eventually
 
+BOTH_FORMS = True
+
 SOCKET_GONE_SECONDS_MAX = 1.0
 WAIT_SECONDS = 10.0
 COUNTS = """
     SELECT (SELECT count(*) FROM conversation_sessions WHERE user_id = 'ada')
          + (SELECT count(*) FROM conversations WHERE user_id = 'ada')
          + (SELECT count(*) FROM user_memories WHERE user_id = 'ada')
-         + (SELECT count(*) FROM messages JOIN conversations USING (conversation_id) WHERE user_id = 'ada') AS rows
+         + (SELECT count(*) FROM messages WHERE user_id = 'ada') AS rows
 """
 MESSAGES = (
-    "DELETE FROM messages USING conversations c WHERE messages.conversation_id = c.conversation_id AND user_id = 'ada'"
+    "DELETE FROM messages USING conversations c"
+    " WHERE messages.conversation_id = c.conversation_id AND c.user_id = 'ada'"
 )
 MEMORIES = "DELETE FROM user_memories WHERE user_id = 'ada'"
 SESSIONS = "DELETE FROM conversation_sessions WHERE user_id = 'ada'"

@@ -379,9 +379,9 @@ async def make_orphans(store: PostgresStore, owner: UUID, count: int) -> None:
         "    SELECT gen_random_uuid(), 'user-' || n FROM generate_series(1, $2::integer) n RETURNING *),"
         " s AS (INSERT INTO conversation_sessions (conversation_id, user_id, instance_id, session_start)"
         "    SELECT conversation_id, user_id, $1::uuid, now() - interval '1 hour' FROM c RETURNING *)"
-        " INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status,"
-        "    created_at) SELECT gen_random_uuid(), conversation_id, session_id, 'item', 1, 'user', 'hello',"
-        "    'completed', now() - interval '1 hour' FROM s",
+        " INSERT INTO messages (user_id, message_id, conversation_id, session_id, item_id, position, role, content,"
+        "    status, created_at) SELECT user_id, gen_random_uuid(), conversation_id, session_id, 'item', 1, 'user',"
+        "    'hello', 'completed', now() - interval '1 hour' FROM s",
         owner,
         count,
     )

@@ -11,6 +11,8 @@ from tests.support.operators import OPERATOR
 
 from .world import PostgresWorld, registered
 
+BOTH_FORMS = True
+
 ABOUT_OSLO = "Where do I live, in Oslo, and do I like the harbour there?"
 
 

@@ -11,6 +11,8 @@ from lastcall.store.records import SessionStart
 
 from .world import WITHIN, PostgresWorld, deletion, end, item, registered
 
+BOTH_FORMS = True
+
 
 @pytest.fixture
 async def world(postgres_store: PostgresStore) -> PostgresWorld:

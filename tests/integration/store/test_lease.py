@@ -248,12 +248,14 @@ async def test_an_instance_that_is_dead_or_has_stopped_suspects_nobody(world: Po
 async def test_a_reaped_session_does_not_end_before_the_last_heartbeat(world: PostgresWorld) -> None:
     """Its last item may be much older."""
     other = await another(world, UUID(int=1))
-    [start] = await world.sql("SELECT session_id, conversation_id FROM conversation_sessions")
+    [start] = await world.sql("SELECT session_id, conversation_id, user_id FROM conversation_sessions")
     await world.sql(
-        "INSERT INTO messages (message_id, session_id, conversation_id, item_id, position, role, content, status,"
-        " created_at) VALUES ($1, $1, $2, 'item', 1, 'user', 'hello', 'completed', now() - interval '1 hour')",
+        "INSERT INTO messages (user_id, message_id, session_id, conversation_id, item_id, position, role, content,"
+        " status, created_at) VALUES ($3, $1, $1, $2, 'item', 1, 'user', 'hello', 'completed',"
+        " now() - interval '1 hour')",
         start["session_id"],
         start["conversation_id"],
+        start["user_id"],
     )
     await world.sql("UPDATE server_instances SET heartbeat_at = now() WHERE instance_id = $1", other)
     found = await suspect(world)

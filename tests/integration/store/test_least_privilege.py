@@ -17,6 +17,7 @@ from lastcall.runtime.check import Check, CheckStatus, ok
 from lastcall.store.address import read_address
 from lastcall.store.postgres import MEANING, diagnose, migrate_schema, open_store
 from lastcall.store.postgres.preparation.grants import DELETED_FROM, WRITTEN
+from lastcall.store.postgres.preparation.state import SEQUENCES
 from lastcall.store.records import FinishedMemory, ItemDeletion
 
 from tests.support.databases import as_role, new_database, new_role, psql
@@ -174,6 +175,8 @@ def test_the_grants_that_doctor_looks_for_are_those_of_the_docs() -> None:
     written, deleted = (each for each in grants("s", "chat") if "DELETE" in each or "INSERT" in each)
     assert set(re.findall(r"s\.(\w+)", written)) == set(WRITTEN)
     assert set(re.findall(r"s\.(\w+)", deleted)) == set(DELETED_FROM)
+    (used,) = (each for each in grants("s", "chat") if "SEQUENCE" in each)
+    assert set(re.findall(r"s\.(\w+)", used)) == set(SEQUENCES)
 
 
 COMMANDS = (

@@ -72,8 +72,8 @@ INSERT INTO conversation_sessions (conversation_id, user_id, instance_id)
     SELECT c.conversation_id, c.user_id, i.instance_id
       FROM (SELECT *, row_number() OVER () AS n FROM conversations) c
       JOIN (SELECT *, row_number() OVER () AS n FROM server_instances) i ON i.n = c.n % 50 + 1;
-INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
-    SELECT gen_random_uuid(), conversation_id, session_id, 'item_' || n, n, 'user', 'hello', 'completed'
+INSERT INTO messages (user_id, message_id, conversation_id, session_id, item_id, position, role, content, status)
+    SELECT user_id, gen_random_uuid(), conversation_id, session_id, 'item_' || n, n, 'user', 'hello', 'completed'
       FROM conversation_sessions, generate_series(1, 4) n;
 INSERT INTO user_memories (user_id, kind, content)
     SELECT user_id, 'note', 'fact ' || n FROM conversations, generate_series(1, 3) n;
@@ -99,8 +99,8 @@ IDS = [uuid4()]
 LONG = f"""
 INSERT INTO conversations (conversation_id, user_id) VALUES ('{IDS[0]}', 'ada');
 INSERT INTO conversation_sessions (session_id, conversation_id, user_id) VALUES ('{IDS[0]}', '{IDS[0]}', 'ada');
-INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
-    SELECT gen_random_uuid(), '{IDS[0]}', '{IDS[0]}', 'item_' || n, n, 'user', 'hello', 'completed'
+INSERT INTO messages (user_id, message_id, conversation_id, session_id, item_id, position, role, content, status)
+    SELECT 'ada', gen_random_uuid(), '{IDS[0]}', '{IDS[0]}', 'item_' || n, n, 'user', 'hello', 'completed'
       FROM generate_series(-1500, 1500) n;
 ANALYZE messages;
 """
@@ -118,9 +118,9 @@ HOT: dict[str, list[Any]] = {
     "recall": ["user-1", 50, 10.0],
     "find_conversation": [IDS[0], "user-1"],
     "load_history": [IDS[0], "user-1", 200, 200, 1_000_000],
-    "find_item": [IDS[0], "item"],
-    "items_after": [IDS[0], 0, IDS[0], 20, 1_000_000],
-    "items_before": [IDS[0], 0, IDS[0], 20, 1_000_000],
+    "find_item": [IDS[0], "user-1", "item"],
+    "items_after": [IDS[0], "user-1", 0, IDS[0], 20, 1_000_000],
+    "items_before": [IDS[0], "user-1", 0, IDS[0], 20, 1_000_000],
     "list_conversations": ["user-1", None, 20, None, 500, 200],
     "renew_instance": IDS,
     "report_census": [IDS[0], 1, "[]"],
@@ -199,6 +199,7 @@ CREATE TEMP TABLE few AS SELECT s.*, key_id FROM conversation_sessions s JOIN ap
 ANALYZE few
 """
 BATCH_OF = "SELECT commit_batch(now(), '1h', $1)"
+ACTIVE_READ = "SELECT pg_stat_get_xact_tuples_returned('sessions_active'::regclass)"
 SCANS = "SELECT relname, seq_scan FROM pg_stat_xact_user_tables"
 
 
@@ -248,6 +249,34 @@ async def test_a_batch_that_was_planned_on_small_tables_reads_none_from_end_to_e
             return {relname for relname, _ in set(map(tuple, after)) - set(map(tuple, before))}
 
     assert await bounded_call(postgres_store._loop, FILL_SECONDS, count) == set()
+
+
+async def test_a_batch_that_was_planned_while_nobody_was_active_reads_no_session_but_its_own(
+    postgres_store: PostgresStore,
+) -> None:
+    """As in the morning, where statistics were taken at night."""
+    world = await registered(postgres_store)
+    starts = [start_row(world) for _ in range(200)]
+    ids = [{name: str(start[name]) for name in ("session_id", "conversation_id", "instance_id")} for start in starts]
+    said = {"position": 1, "role": "user", "content": "hi", "status": "completed", "kind": "message"}
+    items = [{**each, **said, "message_id": each["session_id"], "item_id": "a"} for each in ids]
+    ends = [{**each, "age_seconds": 0, "end_reason": "client_closed"} for each in ids]
+    again = [{**each, "message_id": str(uuid4()), "item_id": "b", "position": 2} for each in items[-3:]]
+
+    async def read() -> int:
+        async with postgres_store._connections.one() as connection:
+            await connection.fetchval(BATCH_OF, batch(starts=starts[:-3], items=items[:-3], ends=ends[:-3]))
+            await connection.execute("ANALYZE conversations, conversation_sessions, messages")
+            late = [start_row(world) for _ in range(200)]
+            await connection.fetchval(BATCH_OF, batch(starts=[*starts[-3:], *late]))
+            async with connection.transaction():
+                before = await connection.fetchval(ACTIVE_READ)
+                deletions = [{**each, "item_id": "a"} for each in ids[-3:]]
+                await connection.fetchval(BATCH_OF, batch(items=items[-3:], deletions=deletions))
+                await connection.fetchval(BATCH_OF, batch(items=again, ends=ends[-3:]))
+                return int(await connection.fetchval(ACTIVE_READ) - before)
+
+    assert await bounded_call(postgres_store._loop, FILL_SECONDS, read) == 0
 
 
 async def test_memory_work_that_was_planned_on_small_tables_reads_none_from_end_to_end(

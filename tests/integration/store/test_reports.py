@@ -13,6 +13,8 @@ from lastcall.store import reports
 from lastcall.store.postgres import PostgresStore
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
 
+BOTH_FORMS = True
+
 LEASE_SECONDS = 0.5  # of the dead one
 DEAD = UUID(int=1)
 LIVING = UUID(int=2)
@@ -25,8 +27,8 @@ BEGIN = """
     VALUES ($1, $2, $3, now() - make_interval(hours => $4)) RETURNING session_start
 """
 SAY = """
-    INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)
-    SELECT gen_random_uuid(), conversation_id, session_id, 'item', 1, 'user', 'hello', 'completed'
+    INSERT INTO messages (user_id, message_id, conversation_id, session_id, item_id, position, role, content, status)
+    SELECT user_id, gen_random_uuid(), conversation_id, session_id, 'item', 1, 'user', 'hello', 'completed'
       FROM conversation_sessions WHERE session_id = $1
 """
 END = "UPDATE conversation_sessions SET is_active = false, end_reason = 'client_closed' WHERE session_id = $1"

@@ -19,6 +19,8 @@ from lastcall.store.records import SessionStart
 
 from .world import PostgresWorld, end, item, registered, soon, transaction
 
+BOTH_FORMS = True
+
 TRANSCRIPTS, SESSIONS, AUDIT = Kept(transcript_days=30), Kept(session_days=30), Kept(audit_days=30)
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('lastcall retention'))"
 

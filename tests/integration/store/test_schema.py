@@ -92,8 +92,9 @@ class Database:
         )
         if spoke:
             await self.sql(
-                "INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content,"
-                " status) VALUES (gen_random_uuid(), $1, $2, 'item_1', 1, 'user', 'hello', 'completed')",
+                "INSERT INTO messages (user_id, message_id, conversation_id, session_id, item_id, position, role,"
+                " content, status)"
+                " VALUES ('ada', gen_random_uuid(), $1, $2, 'item_1', 1, 'user', 'hello', 'completed')",
                 rows[0]["conversation_id"],
                 rows[0]["session_id"],
             )
@@ -399,9 +400,9 @@ async def test_memory_is_queued_although_the_closing_transaction_is_older(databa
         await connection.execute("SELECT count(*) FROM messages")
         async with database.store._connections.one() as other:
             await other.execute(
-                "INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content,"
-                " status) SELECT gen_random_uuid(), conversation_id, session_id, 'item_1', 1, 'user', 'hello',"
-                " 'completed' FROM conversation_sessions"
+                "INSERT INTO messages (user_id, message_id, conversation_id, session_id, item_id, position, role,"
+                " content, status) SELECT user_id, gen_random_uuid(), conversation_id, session_id, 'item_1', 1,"
+                " 'user', 'hello', 'completed' FROM conversation_sessions"
             )
         await connection.execute("UPDATE conversation_sessions SET is_active = false")
         await connection.execute("COMMIT")

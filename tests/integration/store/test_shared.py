@@ -138,17 +138,17 @@ async def test_changed_items_come_in_order_and_deleted_ones_without_their_text(w
     await world.append(foreign)
     await world.store.delete_item(deletion(one, gone.item_id), within=WITHIN)
     asked = [each.message_id for each in (late, early, gone, foreign)] + [uuid4()]
-    rows = await world.store.changed_items(one.conversation_id, asked)
+    rows = await world.store.changed_items(one.conversation_id, one.user_id, asked)
     assert [(row.message_id, row.content, row.deleted) for row in rows] == [
         (early.message_id, "early", False),
         (gone.message_id, "", True),
         (late.message_id, "late", False),
     ]
-    assert await world.store.deleted_among(asked) == [gone.message_id]
+    assert await world.store.deleted_among(one.user_id, asked) == [gone.message_id]
     keys = [ItemKey(each.position, each.message_id, each.item_id) for each in (early, late)]
-    assert await world.store.item_keys(one.conversation_id, BEFORE_ALL, 9) == keys
-    assert await world.store.item_keys(one.conversation_id, BEFORE_ALL, 1) == keys[:1]
-    assert await world.store.item_keys(one.conversation_id, (1, early.message_id), 9) == keys[1:]
+    assert await world.store.item_keys(one.conversation_id, one.user_id, BEFORE_ALL, 9) == keys
+    assert await world.store.item_keys(one.conversation_id, one.user_id, BEFORE_ALL, 1) == keys[:1]
+    assert await world.store.item_keys(one.conversation_id, one.user_id, (1, early.message_id), 9) == keys[1:]
 
 
 async def test_a_read_of_changed_items_is_bounded_by_bytes(world: World) -> None:
@@ -156,7 +156,7 @@ async def test_a_read_of_changed_items_is_bounded_by_bytes(world: World) -> None
     long = [item(one, "x" * (PAGE_BYTES_MAX // 2 + 1), position=position) for position in range(3)]
     for each in long:
         await world.append(each)
-    rows = await world.store.changed_items(one.conversation_id, [each.message_id for each in long])
+    rows = await world.store.changed_items(one.conversation_id, one.user_id, [each.message_id for each in long])
     assert [row.position for row in rows] == [0, 1]
 
 
@@ -180,7 +180,7 @@ async def test_a_commit_under_way_is_waited_for_so_that_it_is_either_told_or_see
                 await postgres.store.share_conversation(newcomer.session_id)
             await ask("COMMIT")
         assert await postgres.store.share_conversation(newcomer.session_id)
-        assert len(await postgres.store.item_keys(one.conversation_id, BEFORE_ALL, 9)) == expected
+        assert len(await postgres.store.item_keys(one.conversation_id, one.user_id, BEFORE_ALL, 9)) == expected
 
 
 async def test_more_changes_than_a_notification_lists_are_told_as_unknown(postgres: PostgresWorld) -> None:

@@ -17,10 +17,13 @@ from tests.support.instances import instance
 
 from .world import WITHIN, PostgresWorld, deletion, end, gather, item, soon, transaction
 
+BOTH_FORMS = True
+
 WAITING = "SELECT FROM pg_stat_activity WHERE application_name = 'lastcall' AND wait_event_type = 'Lock'"
 ORPHANS = "SELECT FROM recall_lexemes LEFT JOIN recall_passages USING (user_id, passage_id) WHERE session_id IS NULL"
 ERASE = (
-    "DELETE FROM messages USING conversations c WHERE messages.conversation_id = c.conversation_id AND user_id = 'ada'"
+    "DELETE FROM messages USING conversations c"
+    " WHERE messages.conversation_id = c.conversation_id AND c.user_id = 'ada'"
 )
 WORDS = (
     "SELECT DISTINCT lexeme FROM (SELECT lexeme FROM recall_lexemes"

@@ -187,9 +187,9 @@ async def test_pages_hold_every_session_once_newest_first(world: World) -> None:
 async def test_items_of_a_session_are_paged_without_a_gap(world: World) -> None:
     session = await say(world, "ada", "first")
     await world.store.select(
-        "INSERT INTO messages (message_id, conversation_id, session_id, item_id, position, role, content, status)"
-        " SELECT gen_random_uuid(), conversation_id, session_id, 'item' || n, 1000 + n / 2, 'user', n::text,"
-        " 'completed' FROM conversation_sessions, generate_series(1, 25) n WHERE session_id = $1",
+        "INSERT INTO messages (user_id, message_id, conversation_id, session_id, item_id, position, role, content,"
+        " status) SELECT user_id, gen_random_uuid(), conversation_id, session_id, 'item' || n, 1000 + n / 2, 'user',"
+        " n::text, 'completed' FROM conversation_sessions, generate_series(1, 25) n WHERE session_id = $1",
         parse_public_id("sess", session),
     )
     found: list[str] = []

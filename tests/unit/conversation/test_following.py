@@ -52,7 +52,9 @@ class Table:
     def delete(self, gone: StoredItem) -> None:
         self.rows[gone.message_id] = replace(gone, deleted=True)
 
-    async def changed_items(self, conversation_id: UUID, message_ids: Sequence[UUID]) -> Sequence[StoredItem]:
+    async def changed_items(
+        self, conversation_id: UUID, user_id: str, message_ids: Sequence[UUID]
+    ) -> Sequence[StoredItem]:
         found = [self.rows[key] for key in message_ids if key in self.rows]
         self.reads += 1
         during, self.during = self.during, lambda: None
@@ -60,12 +62,14 @@ class Table:
         during()
         return sorted(found, key=lambda each: each.position)
 
-    async def item_keys(self, conversation_id: UUID, after: tuple[int, UUID], limit: int) -> Sequence[ItemKey]:
+    async def item_keys(
+        self, conversation_id: UUID, user_id: str, after: tuple[int, UUID], limit: int
+    ) -> Sequence[ItemKey]:
         await trio.lowlevel.checkpoint()
         live = sorted((each.position, each.message_id, each.item_id) for each in self.rows.values() if not each.deleted)
         return [ItemKey(*key) for key in live if key[:2] > after][:limit]
 
-    async def deleted_among(self, message_ids: Sequence[UUID]) -> Sequence[UUID]:
+    async def deleted_among(self, user_id: str, message_ids: Sequence[UUID]) -> Sequence[UUID]:
         await trio.lowlevel.checkpoint()
         return [key for key in message_ids if key in self.rows and self.rows[key].deleted]
 
@@ -348,7 +352,7 @@ async def test_what_was_missed_is_found_on_every_page(monkeypatch: pytest.Monkey
     told = await world.catch_up()
     assert sorted(told)[-3:] == ["no known0", "no known2", "no known4"]
     assert len(told) == len(missed) + 3
-    assert world.ids == [key.item_id for key in await world.table.item_keys(ALICE, (-1, ALICE), 99)]
+    assert world.ids == [key.item_id for key in await world.table.item_keys(ALICE, "ada", (-1, ALICE), 99)]
 
 
 async def test_older_items_that_are_not_loaded_are_not_taken_for_news() -> None:

@@ -11,6 +11,7 @@ from ..running import open_address, run_logged
 from ..tables import print_json
 
 EXIT_NOT_CURRENT = 1
+PARTITIONS_MAX = 1024  # as in store/postgres/preparation/partitions.py, which is slow to import
 
 _DONE = {"missing": "Created", "outdated": "Updated"}
 _TO_DO = {"missing": "There are no tables in", "outdated": "Older than this release, or incomplete, are the tables in"}
@@ -18,8 +19,13 @@ _TO_DO = {"missing": "There are no tables in", "outdated": "Older than this rele
 
 @click.command
 @click.option("--check", is_flag=True, help="Change nothing; exit with 1 if there is something to change.")
+@click.option(
+    "--partitions",
+    type=click.IntRange(0, PARTITIONS_MAX),
+    help="Of each large table, by user; only while there are no tables.  [default: 0, not partitioned]",
+)
 @question_options
-def migrate(*, check: bool, as_json: bool, database_url: str | None, data_dir: Path) -> int:
+def migrate(*, check: bool, partitions: int | None, as_json: bool, database_url: str | None, data_dir: Path) -> int:
     """Create or update the tables, as a role that may: their owner.
 
     serve does it too, if its role may. If not, run this first; serve then only needs to read and write rows.
@@ -29,7 +35,7 @@ def migrate(*, check: bool, as_json: bool, database_url: str | None, data_dir: P
 
     async def migrated() -> MigrationReport:
         async with open_address(database_url, data_dir, makes_data=not check) as address:
-            return await migrate_schema(address, check=check, meaning=is_installed())
+            return await migrate_schema(address, check=check, meaning=is_installed(), partitions=partitions)
 
     report = run_logged(migrated)
     if as_json:

@@ -91,19 +91,23 @@ class ConversationStore(Protocol):
         """Returns those of the sessions that others are, or were, open beside."""
         ...
 
-    async def changed_items(self, conversation_id: UUID, message_ids: Sequence[UUID]) -> Sequence[StoredItem]:
-        """Returns those of the items that the conversation has, in order; deleted ones too, without their texts.
+    async def changed_items(
+        self, conversation_id: UUID, user_id: str, message_ids: Sequence[UUID]
+    ) -> Sequence[StoredItem]:
+        """Returns those of the items in this conversation of the user, in order; deleted ones without texts.
 
         There are fewer where their content exceeds `PAGE_BYTES_MAX`, but at least one.
         """
         ...
 
-    async def item_keys(self, conversation_id: UUID, after: tuple[int, UUID], limit: int) -> Sequence[ItemKey]:
+    async def item_keys(
+        self, conversation_id: UUID, user_id: str, after: tuple[int, UUID], limit: int
+    ) -> Sequence[ItemKey]:
         """Returns the keys of the items behind a position and message id, in order, without deleted ones."""
         ...
 
-    async def deleted_among(self, message_ids: Sequence[UUID]) -> Sequence[UUID]:
-        """Returns those of the messages that are deleted."""
+    async def deleted_among(self, user_id: str, message_ids: Sequence[UUID]) -> Sequence[UUID]:
+        """Returns those of the user's messages that are deleted."""
         ...
 
     async def list_conversations(

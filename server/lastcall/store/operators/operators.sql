@@ -198,7 +198,8 @@ SELECT * FROM session_details WHERE session_id = $1;
 -- name: session_items
 -- A page of what was stored in the session $1, behind position $2 and message $3; deleted items too.
 SELECT message_id, item_id, position, kind, role, content, call_id, name, status, created_at, deleted_at FROM messages
- WHERE session_id = $1 AND (position, message_id) > ($2, $3) ORDER BY position, message_id LIMIT $4;
+ WHERE user_id = (SELECT user_id FROM conversation_sessions WHERE session_id = $1) AND session_id = $1
+   AND (position, message_id) > ($2, $3) ORDER BY position, message_id LIMIT $4;
 
 -- name: session_responses
 -- A page of what the answers in the session $1 took, behind the start $2 and response $3.
@@ -249,7 +250,7 @@ SELECT drop_audit(now() - make_interval(secs => $1), $2) AS dropped;
 
 -- name: count_droppable
 -- Of what is older than $1, $2 and $3 seconds: messages, sessions and lines of the audit log; NULL: kept for ever.
-SELECT (SELECT count(*) FROM messages m JOIN conversation_sessions s USING (session_id)
+SELECT (SELECT count(*) FROM messages m JOIN conversation_sessions s USING (user_id, session_id)
          WHERE session_start < now() - make_interval(secs => least($1::double precision, $2))
            AND NOT is_active AND memory_status <> 'pending') AS messages,
        (SELECT count(*) FROM conversation_sessions WHERE session_start < now() - make_interval(secs => $2)

@@ -47,7 +47,7 @@ async def export_user(store: Rows, user: str) -> AsyncIterator[tuple[str, dict[s
         yield "responses", response
     for row in await store.fetch("export_conversations", user):
         yield "conversations", dict(row)
-        async for message in _messages(store, row["conversation_id"]):
+        async for message in _messages(store, row["conversation_id"], user):
             yield "messages", message
     for row in await store.fetch("export_deliveries", user):
         yield "webhook_deliveries", dict(row)
@@ -64,9 +64,9 @@ def _plain(value: object) -> str:
     return isoformat() if isoformat else str(value)
 
 
-async def _messages(store: Rows, conversation_id: UUID) -> AsyncIterator[dict[str, Any]]:
+async def _messages(store: Rows, conversation_id: UUID, user: str) -> AsyncIterator[dict[str, Any]]:
     behind = (POSITION_BEFORE_ALL, UUID(int=0))
-    while page := await store.fetch("export_messages", conversation_id, *behind, EXPORT_PAGE_ROWS):
+    while page := await store.fetch("export_messages", conversation_id, user, *behind, EXPORT_PAGE_ROWS):
         for row in page:
             yield {**dict(row), "conversation_id": conversation_id}
         behind = (page[-1]["position"], page[-1]["message_id"])

@@ -94,13 +94,16 @@ async def open_store(
             connections.terminate()
 
 
-async def migrate_schema(database: str | DatabaseAddress, *, check: bool, meaning: bool = False) -> MigrationReport:
+async def migrate_schema(
+    database: str | DatabaseAddress, *, check: bool, meaning: bool = False, partitions: int | None = None
+) -> MigrationReport:
     """Creates or updates the tables.
 
     Args:
         database: A URL or `key=value` pairs, as psql takes them, or the address itself.
         check: Change nothing.
         meaning: Also makes what search by meaning needs, where that can be done, and logs why it cannot.
+        partitions: Of each large table, where there are none yet; 0: it is not partitioned; None: as they are.
 
     Raises:
         DatabaseUnusable: The database cannot be used; its message is one line for the user.
@@ -108,7 +111,7 @@ async def migrate_schema(database: str | DatabaseAddress, *, check: bool, meanin
     reports: list[MigrationReport] = []
 
     async def migrate(pool: asyncpg.Pool) -> None:
-        reports.append(await migrate_database(pool, check=check))
+        reports.append(await migrate_database(pool, check=check, partitions=partitions))
         if meaning and not check:
             async with pool.acquire() as connection:
                 log_checks([await prepare_meanings(connection)])

@@ -44,14 +44,14 @@ class ConversationQueries(Queries):
             return None
         start = AFTER_ALL if older else BEFORE_ALL
         if cursor is not None:
-            found = await self.fetch("find_item", conversation_id, cursor)
+            found = await self.fetch("find_item", conversation_id, user_id, cursor)
             if not found:
                 raise ItemNotFound(cursor)
             start = tuple(found[0])
         if older:
-            rows = await self.fetch("items_before", conversation_id, *start, limit, PAGE_BYTES_MAX)
+            rows = await self.fetch("items_before", conversation_id, user_id, *start, limit, PAGE_BYTES_MAX)
         else:
-            rows = await self.fetch("items_after", conversation_id, *start, limit, PAGE_BYTES_MAX)
+            rows = await self.fetch("items_after", conversation_id, user_id, *start, limit, PAGE_BYTES_MAX)
         return [PageItem(**row) for row in rows]
 
     async def share_conversation(self, session_id: UUID) -> bool:
@@ -63,15 +63,19 @@ class ConversationQueries(Queries):
     async def shared_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
         return [row["session_id"] for row in await self.fetch("shared_among", session_ids)]
 
-    async def changed_items(self, conversation_id: UUID, message_ids: Sequence[UUID]) -> Sequence[StoredItem]:
-        rows = await self.fetch("changed_items", conversation_id, message_ids, PAGE_BYTES_MAX)
+    async def changed_items(
+        self, conversation_id: UUID, user_id: str, message_ids: Sequence[UUID]
+    ) -> Sequence[StoredItem]:
+        rows = await self.fetch("changed_items", conversation_id, user_id, message_ids, PAGE_BYTES_MAX)
         return [_stored_item(row) for row in rows]
 
-    async def item_keys(self, conversation_id: UUID, after: tuple[int, UUID], limit: int) -> Sequence[ItemKey]:
-        return [ItemKey(*row) for row in await self.fetch("item_keys", conversation_id, *after, limit)]
+    async def item_keys(
+        self, conversation_id: UUID, user_id: str, after: tuple[int, UUID], limit: int
+    ) -> Sequence[ItemKey]:
+        return [ItemKey(*row) for row in await self.fetch("item_keys", conversation_id, user_id, *after, limit)]
 
-    async def deleted_among(self, message_ids: Sequence[UUID]) -> Sequence[UUID]:
-        return [row["message_id"] for row in await self.fetch("deleted_among", message_ids)]
+    async def deleted_among(self, user_id: str, message_ids: Sequence[UUID]) -> Sequence[UUID]:
+        return [row["message_id"] for row in await self.fetch("deleted_among", user_id, message_ids)]
 
     async def list_conversations(
         self, user_id: str, limit: int, *, after: UUID | None = None, search: str | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from ....runtime.check import Check, fail, ok
 from .parts import FUNCTIONS
-from .state import RELATIONS, VERSIONS
+from .state import RELATIONS, SEQUENCES, VERSIONS
 
 GRANTS = "grants"
 # The same as in docs/operations.md.
@@ -29,7 +29,8 @@ WITH home AS (SELECT relnamespace AS oid FROM pg_class WHERE oid = to_regclass($
 SELECT needed.privilege, needed.relation AS name, quote_ident(nspname) AS schema
   FROM home JOIN pg_namespace n ON n.oid = home.oid, unnest($1::text[], $2::text[]) AS needed (relation, privilege)
   JOIN pg_class c ON c.relname = needed.relation
- WHERE c.relnamespace = home.oid AND NOT has_table_privilege(c.oid, needed.privilege)
+ WHERE c.relnamespace = home.oid AND NOT CASE c.relkind WHEN 'S' THEN has_sequence_privilege(c.oid, needed.privilege)
+                                                         ELSE has_table_privilege(c.oid, needed.privilege) END
 UNION
 SELECT 'EXECUTE', 'FUNCTION', quote_ident(nspname)
   FROM home JOIN pg_namespace n ON n.oid = home.oid JOIN pg_proc p ON p.pronamespace = home.oid
@@ -47,6 +48,7 @@ async def check_grants(connection: Any, role: str) -> Check:
         *((name, "SELECT") for name in RELATIONS),
         *((name, privilege) for name in WRITTEN for privilege in ("INSERT", "UPDATE")),
         *((name, "DELETE") for name in DELETED_FROM),
+        *((name, "USAGE") for name in SEQUENCES),
     ]
     names, privileges = zip(*needed, strict=True)
     missing: dict[str, list[str]] = defaultdict(list)
@@ -64,4 +66,5 @@ async def check_grants(connection: Any, role: str) -> Check:
 def _grant(privilege: str, names: list[str], schema: str, role: str) -> str:
     if privilege == "EXECUTE":
         return f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {role}"
-    return f"GRANT {privilege} ON {', '.join(f'{schema}.{name}' for name in names)} TO {role}"
+    kind = "SEQUENCE " if privilege == "USAGE" else ""
+    return f"GRANT {privilege} ON {kind}{', '.join(f'{schema}.{name}' for name in names)} TO {role}"

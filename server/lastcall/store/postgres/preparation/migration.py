@@ -15,6 +15,7 @@ from ...errors import DatabaseUnusable
 from ...queries import SCHEMA, SCHEMA_DIGEST
 from .checks import check_clock, read_facts, require_usable, server_checks
 from .grants import check_grants
+from .partitions import choose_partitions
 from .settings import LOCK_SECONDS
 from .state import SCHEMA_VERSION, VERSIONS, Kind, SchemaState, read_state
 
@@ -57,13 +58,18 @@ class MigrationReport:
     release: str | None
 
 
-async def migrate_database(pool: asyncpg.Pool, *, check: bool) -> MigrationReport:
-    """Brings the schema up to date, or only says whether it is. Raises `DatabaseUnusable`."""
+async def migrate_database(pool: asyncpg.Pool, *, check: bool, partitions: int | None = None) -> MigrationReport:
+    """Brings the schema up to date, or only says whether it is. Raises `DatabaseUnusable`.
+
+    partitions: of each large table; None: as they are.
+    """
     async with pool.acquire() as connection:
         facts = await read_facts(connection)
         require_usable(server_checks(facts), writes=not check)
         state = await _read_state(connection, facts.role)
         is_due = _to_do(state, Access.SERVE)
+        if partitions is not None:
+            await choose_partitions(connection, state, partitions)
         if is_due and not check:
             state = await migrate(connection, facts.role)
         release = __version__ if is_due and not check else state.release

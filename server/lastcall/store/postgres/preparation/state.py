@@ -18,6 +18,7 @@ SCHEMA_VERSION = 1
 VERSIONS = "lastcall_schema"  # the table that says which schema is there
 SESSIONS = "conversation_sessions"  # the table that others are likely to have, with sessions in it
 RELATIONS = tuple(re.findall(r"^CREATE (?:TABLE IF NOT EXISTS|OR REPLACE VIEW) (\w+)", SCHEMA, re.MULTILINE))
+SEQUENCES = tuple(re.findall(r"^CREATE SEQUENCE IF NOT EXISTS (\w+)", SCHEMA, re.MULTILINE))
 NAMES_SHOWN_MAX = 3
 
 FIND = """
@@ -78,7 +79,7 @@ async def read_state(connection: Any) -> SchemaState:
     found = {row["name"]: row["schema"] for row in await connection.fetch(FIND, RELATIONS)}
     home = found.get(VERSIONS)
     if home is None:
-        taken = sorted(row[0] for row in await connection.fetch(FIND_TAKEN, RELATIONS, INDEXES, FUNCTIONS))
+        taken = sorted(row[0] for row in await connection.fetch(FIND_TAKEN, RELATIONS, INDEXES + SEQUENCES, FUNCTIONS))
         if taken:
             raise DatabaseUnusable(_taken(taken, current), _mend_of_taken(taken, current))
         return SchemaState(Kind.MISSING, current)

@@ -1,0 +1,1 @@
+"""What it costs and gains to spread the large tables over partitions."""
