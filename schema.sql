@@ -332,8 +332,7 @@ BEGIN
             -- A snapshot from before the last message would miss it, so other isolation levels always queue the memory
             -- work: for a session in which the user said nothing it costs nothing.
             IF current_setting('transaction_isolation') <> 'read committed'
-                OR EXISTS (SELECT FROM messages
-                            WHERE user_id = NEW.user_id AND session_id = NEW.session_id AND role = 'user') THEN
+                OR user_spoke(NEW.user_id, NEW.session_id) THEN
                 NEW.memory_status := 'pending';
                 NEW.memory_due_at := now();
             END IF;
@@ -419,6 +418,20 @@ CREATE INDEX IF NOT EXISTS system_items ON messages (user_id, conversation_id, p
 -- With message_id, since two sessions may choose the same position and pages need a total order.
 CREATE INDEX IF NOT EXISTS messages_by_position ON messages (user_id, conversation_id, position, message_id);
 CREATE INDEX IF NOT EXISTS messages_by_session ON messages (user_id, session_id, position);
+
+-- Functions, so that no table is read from end to end for each session that a sweep closes: the plans of both may be from
+-- when all messages were of one session, and EXISTS hopes for an early row.
+CREATE OR REPLACE FUNCTION user_spoke(owner text, session uuid) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT SET enable_seqscan = off AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM messages WHERE user_id = owner AND session_id = session AND role = 'user');
+END $$;
+
+CREATE OR REPLACE FUNCTION last_item_at(owner text, session uuid) RETURNS timestamptz
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT SET enable_seqscan = off AS $$
+BEGIN
+    RETURN (SELECT max(created_at) FROM messages WHERE user_id = owner AND session_id = session);
+END $$;
 
 -- What each answer of the agent took, whether or not it left an item: it may have failed, or been outside the
 -- conversation. Rows stay when items are deleted, and go with their session (see forget_sessions). Without a foreign key,

@@ -93,7 +93,7 @@ WITH judged AS MATERIALIZED (
 UPDATE conversation_sessions s
    SET is_active = false, end_reason = 'owner_died', closed_by = $3,
        session_end = greatest(free.heartbeat_at, least(free.heartbeat_at + make_interval(secs => $5), coalesce(
-           (SELECT max(created_at) FROM messages m WHERE m.user_id = s.user_id AND m.session_id = s.session_id), free.heartbeat_at)))
+           last_item_at(s.user_id, s.session_id), free.heartbeat_at)))
   FROM free WHERE s.session_id = free.session_id AND s.is_active
 RETURNING s.session_id, s.user_id, s.session_start, s.session_end, s.duration_seconds, s.end_reason;
 
@@ -136,7 +136,7 @@ WITH free AS MATERIALIZED (
 UPDATE conversation_sessions s
    SET is_active = false, end_reason = 'shutdown', close_code = 1012, closed_by = instance_id,
        session_end = greatest(now() - make_interval(secs => $2),
-           (SELECT max(created_at) FROM messages m WHERE m.user_id = s.user_id AND m.session_id = s.session_id AND m.created_at < now()))
+           (SELECT max(created_at) FROM messages m WHERE m.session_id = s.session_id AND m.user_id = s.user_id AND m.created_at < now()))
  WHERE session_id IN (SELECT session_id FROM free) AND is_active
 RETURNING session_id;
 
@@ -612,7 +612,7 @@ WITH free AS MATERIALIZED (
 )
 UPDATE conversation_sessions s
    SET is_active = false, end_reason = 'by_hand',
-       session_end = (SELECT max(created_at) FROM messages m WHERE m.user_id = s.user_id AND m.session_id = s.session_id)
+       session_end = last_item_at(s.user_id, s.session_id)
   FROM free WHERE s.session_id = free.session_id AND s.is_active
 RETURNING s.session_id, s.user_id, s.session_start, s.session_end, s.duration_seconds, s.end_reason;
 

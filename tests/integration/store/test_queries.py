@@ -279,6 +279,27 @@ async def test_a_batch_that_was_planned_while_nobody_was_active_reads_no_session
     assert await bounded_call(postgres_store._loop, FILL_SECONDS, read) == 0
 
 
+async def test_a_sweep_that_was_planned_while_one_session_had_all_messages_reads_none_from_end_to_end(
+    postgres_store: PostgresStore,
+) -> None:
+    world = await registered(postgres_store)
+
+    async def count() -> set[str]:
+        async with postgres_store._connections.one() as connection:
+            await connection.execute(LONG)
+            starts = [start_row(world) for _ in range(20)]
+            await connection.fetchval(BATCH_OF, batch(starts=starts))
+            beat = await connection.fetchval("SELECT heartbeat_at FROM server_instances")
+            async with connection.transaction():
+                before = await connection.fetch(SCANS)
+                closed = await connection.fetch(QUERIES["reap_instance"], world.instance_id, beat, None, 100, 1.0)
+                assert len(closed) == 20
+                after = await connection.fetch(SCANS)
+            return {relname for relname, _ in set(map(tuple, after)) - set(map(tuple, before))}
+
+    assert "messages" not in await bounded_call(postgres_store._loop, FILL_SECONDS, count)
+
+
 async def test_memory_work_that_was_planned_on_small_tables_reads_none_from_end_to_end(
     postgres_store: PostgresStore,
 ) -> None:
