@@ -24,7 +24,7 @@ def run(*command: object, cwd: Path | None = None, env: Mapping[str, str] | None
 
 def foreign_environment(**variables: str) -> dict[str, str]:
     """The environment of a program that must not notice this test, its tree or its settings."""
-    ours = ("LASTCALL_", "PYTHON", "PYTEST_", "VIRTUAL_ENV")
+    ours = ("LASTCALL_", "PYTHON", "PYTEST_", "VIRTUAL_ENV", "COLUMNS", "LINES")
     return {key: value for key, value in os.environ.items() if not key.startswith(ours)} | variables
 
 

@@ -104,6 +104,7 @@ def site(database_url: str) -> Iterator[Site]:
         psql(
             owner,
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
             f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {role}",
         )
         yield Site(owner, as_role(owner, role), psql(owner, "SELECT quote_ident(current_database())"), role)

@@ -129,6 +129,7 @@ def site(cluster: Cluster, tmp_path: Path, lastcall: Lastcall, monkeypatch: pyte
         psql(
             owner,
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
             f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {role}",
         )
         yield Site(cluster, owner, role, tmp_path, lastcall, monkeypatch)

@@ -10,7 +10,7 @@ import trio
 
 from ..config import BadSettings, Settings
 from ..protocol.errors import RequestRefused
-from ..store.credentials import Credential
+from ..store.credentials import Credential, Form
 from ..store.errors import StoreUnavailable
 from ..store.store import Store
 from .cookies import sign_in_of
@@ -66,6 +66,9 @@ class Authenticator:
             return _on_behalf(await self._authenticated(token, presented.address), presented)
         if token is not None and is_client_secret(token):
             return await self._authenticated(token, presented.address)
+        # It may be the first key, made a moment ago: whose it is counts, not whom the request names.
+        if token is not None and is_key_or_client_secret(token) and (known := await self._found(token, "bearer")):
+            return _on_behalf(known, presented)
         if not is_own_host(presented.host, self._settings.host):
             message = "The Host header must name this machine while the server has no keys (see lastcall keys create)."
             raise RequestRefused("forbidden_host", message)
@@ -81,12 +84,7 @@ class Authenticator:
         cookie = sign_in_of(presented)
         if cookie is None:
             return None
-        with trio.move_on_after(self._settings.begin_seconds):
-            credential = await self._store.find_credential(digest(cookie))
-            if credential is None or credential.form != "cookie" or not await self._is_vouched_for(credential):
-                return None
-            return _principal(credential)
-        raise StoreUnavailable("the cookie could not be checked in time")
+        return await self._found(cookie, "cookie")
 
     async def check_proxy(self, sign: str | None, address: str) -> None:
         """Refuses what came through a proxy while no credential is needed: behind one, everybody seems to be local.
@@ -164,19 +162,24 @@ class Authenticator:
             raise RequestRefused(
                 "missing_api_key", "An API key is required; send it as Authorization: Bearer KEY, or as api-key: KEY."
             )
-        with trio.move_on_after(self._settings.begin_seconds):
-            return await self._of_credential(token, address)
-        raise StoreUnavailable("the credential could not be checked in time")
-
-    async def _of_credential(self, token: str, address: str) -> Principal:
         if is_key_or_client_secret(token):
-            credential = await self._store.find_credential(digest(token))
-            if credential is None or credential.form != "bearer" or not await self._is_vouched_for(credential):
+            if (principal := await self._found(token, "bearer")) is None:
                 raise RequestRefused("invalid_api_key", "The key or client secret is wrong, expired or revoked.")
-            return _principal(credential)
+            return principal
         if self._tokens is None:
             raise RequestRefused("invalid_api_key", "This is not a key of this server.")
-        return await self._of_token(self._tokens, token, address)
+        with trio.move_on_after(self._settings.begin_seconds):
+            return await self._of_token(self._tokens, token, address)
+        raise StoreUnavailable("the token could not be checked in time")
+
+    async def _found(self, secret: str, form: Form) -> Principal | None:
+        """Whose credential of this form it is; None: nobody's. Raises `StoreUnavailable`."""
+        with trio.move_on_after(self._settings.begin_seconds):
+            credential = await self._store.find_credential(digest(secret))
+            if credential is None or credential.form != form or not await self._is_vouched_for(credential):
+                return None
+            return _principal(credential)
+        raise StoreUnavailable("the credential could not be checked in time")
 
     async def _is_vouched_for(self, credential: Credential) -> bool:
         """Whether it has a key, was made by somebody else who may, or was made without one while there is none."""
@@ -192,9 +195,8 @@ class Authenticator:
         try:
             return await tokens.principal(token)
         except InvalidToken as error:
-            _log.info(
-                "token_refused", client=address, reason=str(error)
-            )  # the client gets no details: it may be an attacker
+            # The client gets no details: it may be an attacker.
+            _log.info("token_refused", client=address, reason=str(error))
             raise RequestRefused("invalid_api_key", "The token is wrong, expired or for another audience.") from error
 
 

@@ -326,9 +326,7 @@ def test_every_event_is_listed_among_those_that_can_name_foreign_objects() -> No
 @pytest.mark.parametrize("who", ["other user's key", "user key", "service", "secret", "token"])
 async def test_no_event_reaches_an_item_of_another_conversation(world: World, who: str) -> None:
     """Also not one of the user's own: an item is named within its conversation."""
-    of_ada = (
-        "SELECT item_id, deleted_at FROM messages m JOIN conversations USING (conversation_id) WHERE user_id = 'ada'"
-    )
+    of_ada = "SELECT item_id, deleted_at FROM messages WHERE user_id = 'ada'"
     [row] = await world.store.select(of_ada)
     async with world.socket(who, "") as ws:
         created = json.loads(await ws.get_message())
@@ -597,6 +595,15 @@ async def test_the_first_key_closes_an_open_server_while_it_runs(postgres_store:
         await key_admin.revoke(postgres_store, world.ids["admin"], OPERATOR)
         await trio.sleep(1.1)  # longer than a look is believed
         assert await world.begin("nobody") == 401  # revoking the last key opens nothing
+
+
+async def test_the_first_key_counts_at_once_for_whoever_shows_it(postgres_store: PostgresStore) -> None:
+    """While the server still believes that it is open, and would take any name."""
+    async with open_server(postgres_store) as server:
+        world = World(server, postgres_store, {"nobody": None})
+        assert await world.begin("nobody", "?user=bob") == "bob"
+        await world.key("new", "ada", Scope.USER)
+        assert await world.begin("new", "?user=bob") == "ada"
 
 
 @pytest.mark.parametrize("host", ["evil.example", "10.0.0.1:8000"])
