@@ -169,6 +169,7 @@ def console(visitors: Visitors, server: ServerProcess, url: str) -> None:
         page.set_viewport_size({"width": width, "height": height})
         expect(page.locator("#screen :is(tbody tr, .transcript li)").first).to_be_visible()
         expect(page.locator("#truth")).to_have_attribute("data-truth", "green")
+        expect(page.locator("#truth")).to_contain_text("rows 5 = sockets 5")  # the visitors above
         return page
 
     take(show(), "console")

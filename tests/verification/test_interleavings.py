@@ -80,18 +80,19 @@ SWEEPING = ("begin:A", "silence", "look:hand", "renew:A", "sweep:hand")
 MEMORY = ("visit:A", "claim:A", "claim:B", "finish:A", "finish:B")
 CLOSING = ("begin:A", "append-user:A", "end:A", "repair:hand", "recode:hand", "plain:hand")
 LIVING = "AND reaped_at IS NULL AND stopped_at IS NULL"
+FENCE = "ids_of(items, 'session_id')) OFFSET 0 FOR SHARE SKIP LOCKED) locked"
 
 FAULTS = {
     "an append to a closed row": Fault(
         None,
-        {"AND is_active FOR SHARE SKIP LOCKED) locked;": "FOR SHARE SKIP LOCKED) locked;"},
+        {FENCE + "\n     WHERE is_active;": FENCE + ";"},
         CLOSING,
         Promise.NO_GHOST,
         "an item was stored after the row closed",
     ),
     "an append without its lock": Fault(
         None,
-        {"AND is_active FOR SHARE SKIP LOCKED) locked;": "AND is_active) locked;"},
+        {FENCE: "ids_of(items, 'session_id')) OFFSET 0) locked"},
         ("append-user:A", "end:A"),
         Promise.SERIALIZABLE,
         "no order of them",
@@ -99,7 +100,7 @@ FAULTS = {
     ),
     "an end of an ended row": Fault(
         None,
-        {"ANY (ids) AND is_active FOR NO": "ANY (ids) FOR NO"},
+        {"FOR NO KEY UPDATE SKIP LOCKED) locked WHERE is_active);": "FOR NO KEY UPDATE SKIP LOCKED) locked);"},
         CLOSING,
         Promise.AS_MODELLED,
         "answered 'refused'",

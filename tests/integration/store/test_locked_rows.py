@@ -273,6 +273,19 @@ async def test_a_row_is_not_closed_while_an_item_of_it_is_deleted(world: Postgre
         await ask("COMMIT")
 
 
+async def test_a_row_is_not_closed_while_it_deletes_an_item_of_another_session(world: PostgresWorld) -> None:
+    """The item's own session is locked too, by what forgets it: only here does the fence stand alone."""
+    before, stored = await world.begin(), str(uuid4())
+    await world.append(item(before, item_id=stored))
+    start = await world.begin(conversation_id=before.conversation_id)
+    async with trio.open_nursery() as nursery, transaction(world) as ask:
+        deletions = [{"session_id": str(start.session_id), "item_id": stored}]
+        await ask("SELECT delete_items($1)", json.dumps(deletions))
+        close = Waiter(world, nursery, lambda: world.close_by_hand(start.session_id))
+        assert await close.waits()
+        await ask("COMMIT")
+
+
 async def test_no_session_begins_while_its_instance_stops(world: PostgresWorld) -> None:
     async with trio.open_nursery() as nursery, transaction(world) as ask:
         await ask(QUERIES["stop_instance"], world.instance_id)
