@@ -1351,7 +1351,11 @@ BEGIN
 END $$;
 
 -- Marks all sessions that are open in the conversation of `me`, so that from now on each is told what the others change.
--- Returns `alone` where there is no other one, and `held` where a row is locked: to be called again.
+-- Returns `alone` where there is no other one, `left` where one has ended since `me` began, and `held` where a row is
+-- locked: to be called again.
+--
+-- What a session stored before it left, `me` may have missed: its history was loaded before. Five seconds: no statement
+-- that ends a session lasts that long, and the end is dated by its beginning.
 --
 -- Rows that are marked already are locked too: each commit of items holds a lock on its session's row, so that it either
 -- is over, and whoever reads after this sees it, or comes later, and tells all that are marked now.
@@ -1365,7 +1369,10 @@ BEGIN
                      WHERE conversation_id = (SELECT conversation_id FROM conversation_sessions WHERE session_id = me)
                        AND is_active AND instance_id IS NOT NULL);
     IF these <@ ARRAY[me] THEN
-        RETURN 'alone';
+        PERFORM FROM conversation_sessions mine JOIN conversation_sessions other USING (conversation_id)
+          WHERE mine.session_id = me AND other.session_id <> me
+            AND other.ended_at >= mine.session_start - interval '5 seconds';
+        RETURN CASE WHEN FOUND THEN 'left' ELSE 'alone' END;
     END IF;
     free := ARRAY (SELECT session_id FROM conversation_sessions
                     WHERE session_id = ANY (these) AND is_active FOR NO KEY UPDATE SKIP LOCKED);

@@ -23,6 +23,8 @@ from msgspec.structs import asdict, replace
 from .fake_rows import check_text
 from .fake_tables import FakeTables, newest
 
+LEFT_SECONDS = 5.0  # as in the schema's share_conversation
+
 
 class FakeConversations(FakeTables):
     """Conversations: their items, by page or whole, and a user's list of them."""
@@ -63,7 +65,8 @@ class FakeConversations(FakeTables):
         me = self.sessions[session_id]
         these = [s for s in self.sessions.values() if s.is_active and s.conversation_id == me.conversation_id]
         if len(these) == 1:
-            return False
+            left = [s for s in self.sessions.values() if s is not me and s.conversation_id == me.conversation_id]
+            return any((s.ended_at or 0.0) >= me.session_start - LEFT_SECONDS for s in left)
         fresh = [session for session in these if not session.shared]
         for session in fresh:
             session.shared = True

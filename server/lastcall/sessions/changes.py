@@ -112,7 +112,7 @@ class Changes:
             self._catching_up.discard(session_id)
 
     async def _join(self, session_id: UUID) -> bool:
-        """Whether others are open in the session's conversation. From now on they and it are told of changes."""
+        """Whether it may have missed something. From now on it and the others in its conversation are told."""
         async with self._readers:
             joined = await self._store.share_conversation(session_id)
         self._joining.discard(session_id)

@@ -217,7 +217,7 @@ SELECT message_id, session_id, conversation_id, item_id, position, role, content
 ) page WHERE bytes_before <= $6 ORDER BY position DESC, message_id DESC;
 
 -- name: share_conversation
--- `alone`, `held` or `shared`: see the function in schema.sql.
+-- `alone`, `left`, `held` or `shared`: see the function in schema.sql.
 SELECT share_conversation($1) AS outcome;
 
 -- name: shared_among

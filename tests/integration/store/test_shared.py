@@ -75,10 +75,18 @@ async def two(world: World) -> tuple[SessionStart, SessionStart]:
 async def test_a_session_that_is_alone_shares_nothing(world: World) -> None:
     one = await world.begin()
     elsewhere = await world.begin()
-    ended = await world.begin(conversation_id=one.conversation_id)
-    await world.store.end_session(end(ended))
+    await world.store.end_session(end(elsewhere))
     assert not await world.store.share_conversation(one.session_id)
-    assert await world.store.shared_among([one.session_id, elsewhere.session_id, ended.session_id]) == []
+    assert await world.store.shared_among([one.session_id, elsewhere.session_id]) == []
+
+
+async def test_what_another_stored_and_then_left_may_have_been_missed(world: World) -> None:
+    """Its history was loaded before, and it was not told: it has to look, though it is alone by now."""
+    one, other = await two(world)
+    await world.append(item(one))
+    await world.store.end_session(end(one))
+    assert await world.store.share_conversation(other.session_id)
+    assert await world.store.shared_among([other.session_id]) == []
 
 
 async def test_each_is_told_what_the_others_store_and_delete_and_nothing_of_its_own(world: World) -> None:
@@ -166,6 +174,20 @@ async def test_a_read_of_changed_items_is_bounded_by_bytes(world: World) -> None
 @pytest.fixture
 async def postgres(postgres_store: PostgresStore) -> PostgresWorld:
     return await registered(postgres_store)
+
+
+async def test_who_left_before_is_of_no_concern(postgres: PostgresWorld) -> None:
+    before = await postgres.begin()
+    await postgres.store.end_session(end(before))
+    async with transaction(postgres) as ask:
+        await ask("SET LOCAL session_replication_role = replica")  # so that an end can be of another time
+        times = ", ".join(
+            f"{each} = {each} - interval '6 seconds'" for each in ("session_start", "session_end", "ended_at")
+        )
+        await ask(f"UPDATE conversation_sessions SET {times} WHERE session_id = $1", before.session_id)
+        await ask("COMMIT")
+    start = await postgres.begin(conversation_id=before.conversation_id)
+    assert not await postgres.store.share_conversation(start.session_id)
 
 
 async def test_a_commit_under_way_is_waited_for_so_that_it_is_either_told_or_seen(postgres: PostgresWorld) -> None:

@@ -80,7 +80,7 @@ class ConversationStore(Protocol):
         What is committed before is seen by whoever reads afterwards; of what comes later, the lease connection hears.
 
         Returns:
-            Whether there are others.
+            Whether there are others, or were since this one began: it may have missed what they stored.
 
         Raises:
             StoreUnavailable: The row of one of them is locked; some may have been marked.

@@ -58,7 +58,7 @@ class ConversationQueries(Queries):
         (row,) = await self.fetch("share_conversation", session_id)
         if row["outcome"] == "held":  # mostly by a commit; who asks again does so without a connection
             raise StoreUnavailable("the row of a session is locked by another transaction")
-        return bool(row["outcome"] == "shared")
+        return bool(row["outcome"] != "alone")
 
     async def shared_among(self, session_ids: Sequence[UUID]) -> Sequence[UUID]:
         return [row["session_id"] for row in await self.fetch("shared_among", session_ids)]
