@@ -147,7 +147,7 @@ BEGIN
         END IF;
         RETURN QUERY SELECT seen.user_id, seen.passage_id, (of_turn.ordinality - 1)::smallint, left(m.content, chars_max)
                        FROM unnest(seen.message_ids) WITH ORDINALITY AS of_turn (message_id, ordinality)
-                       JOIN messages m ON m.message_id = of_turn.message_id
+                       JOIN messages m ON m.user_id = seen.user_id AND m.message_id = of_turn.message_id
                       WHERE m.content ~ '\S';
         IF FOUND THEN RETURN; END IF;
         -- Nothing is left to encode in it; a claim without end says so, until the passage goes.

@@ -13,7 +13,7 @@ import pytest
 from lastcall.store.errors import DatabaseUnusable
 from lastcall.store.postgres import PostgresStore, migrate_schema, open_store
 from lastcall.store.postgres.calls import CALL_SECONDS, bounded_call
-from lastcall.store.queries import QUERIES, SCHEMA
+from lastcall.store.queries import MEANINGS, QUERIES, SCHEMA
 
 from tests.support.command_line import unwrapped
 from tests.support.databases import new_database, psql
@@ -49,7 +49,9 @@ SELECT relname, seq_scan + coalesce(idx_scan, 0) + n_tup_ins + n_tup_upd + n_tup
 """
 FUNCTIONS = dict(
     re.findall(
-        r"^CREATE OR REPLACE FUNCTION (\w+)(.*?)^(?=CREATE|--|SELECT|DO|INSERT)", SCHEMA, re.DOTALL | re.MULTILINE
+        r"^CREATE OR REPLACE FUNCTION (\w+)(.*?)(?:^(?=CREATE|--|SELECT|DO|INSERT)|\Z)",
+        SCHEMA + MEANINGS,
+        re.DOTALL | re.MULTILINE,
     )
 )
 
