@@ -40,9 +40,13 @@ class _Edit(msgspec.Struct, forbid_unknown_fields=True):
 
 async def memories(request: Request) -> Response:
     """The user's memories, oldest first, each with its source."""
-    user_id, store = (await principal_of(request)).user_id, services_of(request).store
-    found = await store.known_memories(user_id, LISTED_MAX)
-    return answer(MemoryList(data=[memory_body(each) for each in reversed(found)]))
+    return await memories_of(request, (await principal_of(request)).user_id)
+
+
+async def memories_of(request: Request, user_id: str) -> Response:
+    """What is remembered of a user, oldest first."""
+    found = await services_of(request).store.known_memories(user_id, LISTED_MAX)
+    return answer(MemoryList(data=[_body(each) for each in reversed(found)]))
 
 
 async def explain_recall(request: Request) -> Response:
@@ -80,19 +84,24 @@ async def edit_memory(request: Request) -> Response:
     user_id, store = (await principal_of(request)).user_id, services_of(request).store
     memory_id, content = memory_id_of(request), _content(await request.body())
     if not await store.edit_memory(user_id, memory_id, content, content_words(content)):
-        raise no_memory()
+        raise _no_memory()
     found = await store.known_memories(user_id, 1, memory_id=memory_id)
     if not found:
-        raise no_memory()
-    return answer(memory_body(found[0]))
+        raise _no_memory()
+    return answer(_body(found[0]))
 
 
 async def forget_memory(request: Request) -> Response:
     """Erases one memory. It is not learned again from the same words."""
     user_id, store = (await principal_of(request)).user_id, services_of(request).store
     memory_id = memory_id_of(request)
-    if not await store.forget_memory(user_id, memory_id):
-        raise no_memory()
+    return forgotten(memory_id, is_gone=await store.forget_memory(user_id, memory_id))
+
+
+def forgotten(memory_id: int, *, is_gone: bool) -> Response:
+    """The answer to a deletion. is_gone: by it; else there was no such memory. Raises `RequestRefused`."""
+    if not is_gone:
+        raise _no_memory()
     return answer(DeletedMemory(id=f"{_ID}{memory_id}"))
 
 
@@ -100,7 +109,7 @@ def memory_id_of(request: Request) -> int:
     """The memory that the path names. Raises `RequestRefused`."""
     text = request.path_params["memory_id"].removeprefix(_ID)
     if not (text.isascii() and text.isdecimal() and len(text) <= 18):
-        raise no_memory()
+        raise _no_memory()
     return int(text)
 
 
@@ -117,12 +126,11 @@ def _content(body: bytes) -> str:
     return redacted(content)[:CONTENT_CHARS_MAX]
 
 
-def no_memory() -> RequestRefused:
+def _no_memory() -> RequestRefused:
     return RequestRefused("memory_not_found", "There is no such memory.")
 
 
-def memory_body(memory: StoredMemory) -> MemoryBody:
-    """A memory as it is shown, without secrets."""
+def _body(memory: StoredMemory) -> MemoryBody:
     session, conversation = memory.source_session_id, memory.conversation_id
     source = None
     if session is not None and conversation is not None:

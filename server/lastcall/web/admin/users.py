@@ -14,9 +14,9 @@ from ...store.people.reports import erase_user as erase
 from ...store.people.reports import export_lines
 from ...store.reports import Rows
 from ..access import actor_of, overseer_of, services_of
-from ..answers import DeletedMemory, MemoryList, answer
+from ..answers import answer
 from ..conversations import invalid_value, limit_of
-from ..memories import LISTED_MAX, memory_body, memory_id_of, no_memory
+from ..memories import forgotten, memories_of, memory_id_of
 from .bodies import UserErased, UserPage, UserRow
 from .parameters import body_of, page_of, text_of, unix, user_named, user_of_query
 
@@ -40,17 +40,14 @@ async def list_users(request: Request) -> Response:
 async def list_memories(request: Request) -> Response:
     """What is remembered of a user, oldest first, each with its source; the newest 1,000."""
     await overseer_of(request)
-    user = _wanted_user(request)
-    found = await services_of(request).store.known_memories(user, LISTED_MAX)
-    return answer(MemoryList(data=[memory_body(each) for each in reversed(found)]))
+    return await memories_of(request, _wanted_user(request))
 
 
 async def forget_memory(request: Request) -> Response:
     """Erases one memory, whoever's it is. It is not learned again from the same words."""
     actor, memory_id = await actor_of(request), memory_id_of(request)
-    if not await acts.forget_memory(services_of(request).store, memory_id, actor):
-        raise no_memory()
-    return answer(DeletedMemory(id=f"mem_{memory_id}"))
+    is_gone = await acts.forget_memory(services_of(request).store, memory_id, actor)
+    return forgotten(memory_id, is_gone=is_gone)
 
 
 async def export_user(request: Request) -> Response:
