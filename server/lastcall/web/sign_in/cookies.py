@@ -38,19 +38,22 @@ def forget_sign_in(response: Response, *, secure: bool) -> None:
     _forget(response, SIGN_IN, secure=secure, samesite="strict")
 
 
-def keep_id_token(request: Request, response: Response, id_token: str | None, seconds: float, *, secure: bool) -> None:
-    """Keeps with the browser what signs it out at the provider; None: forgets that. The server stores no token."""
-    if id_token is not None:
-        value = id_token if len(id_token) <= VALUE_CHARS_MAX else NO_ID_TOKEN
-        response.set_cookie(
-            ID_HINT, value, max_age=int(seconds), path=SIGN_IN_PATH, secure=secure, httponly=True, samesite="strict"
-        )
-    elif id_token_of(request) is not None:
+def set_id_token(response: Response, id_token: str, seconds: float, *, secure: bool) -> None:
+    """Keeps with the browser what signs it out at the provider. The server stores no token."""
+    value = id_token if len(id_token) <= VALUE_CHARS_MAX else NO_ID_TOKEN
+    response.set_cookie(
+        ID_HINT, value, max_age=int(seconds), path=SIGN_IN_PATH, secure=secure, httponly=True, samesite="strict"
+    )
+
+
+def forget_id_token(request: Request, response: Response, *, secure: bool) -> None:
+    """Only where the browser has one: most never sign in at a provider."""
+    if id_token_of(request) is not None:
         response.delete_cookie(ID_HINT, path=SIGN_IN_PATH, secure=secure, httponly=True, samesite="strict")
 
 
 def id_token_of(request: Request) -> str | None:
-    """What `keep_id_token` has kept; "": a token that was too long. None: nobody has signed in at the provider."""
+    """What `set_id_token` has kept; "": a token that was too long. None: nobody has signed in at the provider."""
     value = request.cookies.get(ID_HINT)
     return "" if value == NO_ID_TOKEN else value
 

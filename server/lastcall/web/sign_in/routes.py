@@ -24,12 +24,13 @@ from ..answers import SignedOut, SignInAddress, SignInState, answer
 from .cookies import (
     attempt_of,
     forget_attempt,
+    forget_id_token,
     forget_sign_in,
     id_token_of,
     is_encrypted,
-    keep_id_token,
     own_origin_of,
     set_attempt,
+    set_id_token,
     set_sign_in,
 )
 
@@ -70,7 +71,7 @@ async def sign_in_by_link(request: Request) -> Response:
     await _sign_out(request)  # whoever was signed in before: the browser forgets that cookie
     response = _signed_in(request, made.user_id)
     set_sign_in(response, cookie.value, made.seconds, secure=is_encrypted(origin))
-    keep_id_token(request, response, None, made.seconds, secure=is_encrypted(origin))
+    forget_id_token(request, response, secure=is_encrypted(origin))
     return response
 
 
@@ -106,7 +107,10 @@ async def back_from_provider(request: Request) -> Response:
     else:
         response = _to_page(attempt)
         set_sign_in(response, cookie.value, seconds, secure=secure)
-        keep_id_token(request, response, id_token, seconds, secure=secure)
+        if id_token is None:
+            forget_id_token(request, response, secure=secure)
+        else:
+            set_id_token(response, id_token, seconds, secure=secure)
     forget_attempt(response, secure=secure)
     return response
 
@@ -117,7 +121,7 @@ async def sign_out(request: Request) -> Response:
     await _sign_out(request)
     response = answer(SignedOut(url=await _sign_out_url(request, origin)))
     forget_sign_in(response, secure=is_encrypted(origin))
-    keep_id_token(request, response, None, 0.0, secure=is_encrypted(origin))
+    forget_id_token(request, response, secure=is_encrypted(origin))
     return response
 
 
