@@ -153,6 +153,13 @@ def partitioned_url(database_url: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def meaning_url(database_url: str) -> Iterator[str]:
+    """The URL of a database for `open_meaning_store`; others are without what search by meaning needs."""
+    with new_database(database_url) as url:
+        yield url
+
+
 @pytest.fixture
 def store_url(request: pytest.FixtureRequest) -> str:
     """The URL of the store's database; a module with `BOTH_FORMS` is tested on tables with partitions, too."""

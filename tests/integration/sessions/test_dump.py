@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,7 +16,6 @@ from lastcall.webhooks.adding import add_webhook
 
 from tests.support import spoken_facts, spoken_secrets
 from tests.support.clients import connect
-from tests.support.databases import new_database
 from tests.support.meanings import encode_subjects, open_meaning_store
 from tests.support.operators import OPERATOR
 from tests.support.servers import open_server
@@ -28,12 +27,6 @@ TOLD = ("I live in Zwolleby.", "My boat is called Krakelund.", "I am allergic to
 WORDS = ("zwolleby", "krakelund", "vexnut")
 TABLE = re.compile(r"^COPY \w+\.(\w+) .*?^\\\.$", re.MULTILINE | re.DOTALL)
 CLOSED = "SELECT FROM conversation_sessions WHERE memory_status <> 'done'"
-
-
-@pytest.fixture(scope="module")
-def meaning_url(database_url: str) -> Iterator[str]:
-    with new_database(database_url) as url:
-        yield url
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 
 import httpx2
 import pytest
@@ -12,7 +12,6 @@ from lastcall.store.people.meanings import MeaningResult
 from lastcall.store.postgres import PostgresStore
 
 from tests.support.clients import connect
-from tests.support.databases import new_database
 from tests.support.meanings import encode_subjects, open_meaning_store
 from tests.support.scripted_agents import ScriptedAgent
 from tests.support.servers import open_server
@@ -37,12 +36,6 @@ class Recalling(ScriptedAgent):
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine may need longer than the deadline, which has tests of its own."""
     monkeypatch.setattr(past, "RECALL_SECONDS", WAIT_SECONDS)
-
-
-@pytest.fixture(scope="module")
-def meaning_url(database_url: str) -> Iterator[str]:
-    with new_database(database_url) as url:
-        yield url
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
 import pytest
@@ -15,7 +15,6 @@ from lastcall.memory.search.recalling import question_of, search_turns
 from lastcall.store.people.reports import erase_user
 from lastcall.store.records import FinishedMemory
 
-from tests.support.databases import new_database
 from tests.support.meanings import encode_subjects, finished, open_meaning_store
 from tests.support.operators import OPERATOR
 
@@ -25,12 +24,6 @@ HOME, BOAT = "Our home is in Lyon.", "The Gannet needs new paint."
 QUESTION = "Which town do I live in?"
 MEANINGS = "SELECT count(*) FROM recall_meanings"
 CLAIMS = "SELECT count(*) FROM meaning_claims"
-
-
-@pytest.fixture(scope="module")
-def meaning_url(database_url: str) -> Iterator[str]:
-    with new_database(database_url) as url:
-        yield url
 
 
 @pytest.fixture

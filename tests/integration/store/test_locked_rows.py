@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import trio
@@ -265,10 +265,14 @@ async def test_a_row_is_not_closed_while_an_item_of_it_is_stored(world: Postgres
 async def test_a_row_is_not_closed_while_an_item_of_it_is_deleted(world: PostgresWorld) -> None:
     start, stored = await world.begin(), str(uuid4())
     await world.append(item(start, item_id=stored))
+    await check_that_a_deletion_holds_up_a_close(world, start.session_id, stored)
+
+
+async def check_that_a_deletion_holds_up_a_close(world: PostgresWorld, session_id: UUID, item_id: str) -> None:
     async with trio.open_nursery() as nursery, transaction(world) as ask:
-        deletions = [{"session_id": str(start.session_id), "item_id": stored}]
+        deletions = [{"session_id": str(session_id), "item_id": item_id}]
         await ask("SELECT delete_items($1)", json.dumps(deletions))
-        close = Waiter(world, nursery, lambda: world.close_by_hand(start.session_id))
+        close = Waiter(world, nursery, lambda: world.close_by_hand(session_id))
         assert await close.waits()
         await ask("COMMIT")
 
@@ -278,12 +282,7 @@ async def test_a_row_is_not_closed_while_it_deletes_an_item_of_another_session(w
     before, stored = await world.begin(), str(uuid4())
     await world.append(item(before, item_id=stored))
     start = await world.begin(conversation_id=before.conversation_id)
-    async with trio.open_nursery() as nursery, transaction(world) as ask:
-        deletions = [{"session_id": str(start.session_id), "item_id": stored}]
-        await ask("SELECT delete_items($1)", json.dumps(deletions))
-        close = Waiter(world, nursery, lambda: world.close_by_hand(start.session_id))
-        assert await close.waits()
-        await ask("COMMIT")
+    await check_that_a_deletion_holds_up_a_close(world, start.session_id, stored)
 
 
 async def test_no_session_begins_while_its_instance_stops(world: PostgresWorld) -> None:

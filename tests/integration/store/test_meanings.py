@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -25,12 +25,6 @@ QUESTION = "Which town do I live in?"
 COUNT = "SELECT count(*) FROM recall_meanings"
 STRAYS = "SELECT FROM recall_meanings LEFT JOIN recall_passages USING (user_id, passage_id) WHERE session_id IS NULL"
 ERASE = "DELETE FROM messages WHERE item_id LIKE 'Our-%'"
-
-
-@pytest.fixture(scope="module")
-def meaning_url(database_url: str) -> Iterator[str]:
-    with new_database(database_url) as url:
-        yield url
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator
 from functools import partial
 
 import trio
+
+from .commands import lines_of_stdin
 
 CHUNK_BYTES = 65_536
 LINKS_MAX = 64
@@ -113,7 +114,7 @@ async def run(target: str) -> None:
     """Until stdin ends."""
     links: dict[str, Link] = {}
     async with trio.open_nursery() as nursery:
-        async for line in _lines():
+        async for line in lines_of_stdin():
             state, name = json.loads(line)
             if name not in links:
                 assert len(links) < LINKS_MAX
@@ -122,15 +123,6 @@ async def run(target: str) -> None:
             links[name].set(state)
             os.write(1, json.dumps([state, name, links[name].port]).encode() + b"\n")
         nursery.cancel_scope.cancel()
-
-
-async def _lines() -> AsyncIterator[bytes]:
-    pending = b""
-    stdin = trio.lowlevel.FdStream(os.dup(0))
-    async for data in stdin:
-        *lines, pending = (pending + bytes(data)).split(b"\n")
-        for line in lines:
-            yield line
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ import os
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator
 from random import Random
 
 import h11
 import trio
+
+from .commands import lines_of_stdin
 
 WELL, SLOW, FAILS, CUTS, DOWN = MOODS = ("well", "slow", "fails", "cuts", "down")
 MOODY_SHARE = 0.7  # of requests, whatever the mood but down
@@ -168,19 +169,10 @@ async def run() -> None:
     """Until stdin ends."""
     async with trio.open_nursery() as nursery:
         receiver = Receiver(nursery)
-        async for mood in _lines():
+        async for mood in lines_of_stdin():
             await receiver.set(mood.decode())
             _write([mood.decode(), receiver.port])
         nursery.cancel_scope.cancel()
-
-
-async def _lines() -> AsyncIterator[bytes]:
-    pending = b""
-    stdin = trio.lowlevel.FdStream(os.dup(0))
-    async for data in stdin:
-        *lines, pending = (pending + bytes(data)).split(b"\n")
-        for line in lines:
-            yield line
 
 
 if __name__ == "__main__":
