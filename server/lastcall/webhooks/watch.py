@@ -34,9 +34,10 @@ class EndpointWatch:
             self._changed = trio.Event()  # first: what changes during the look is looked at again
             seconds = LOOK_SECONDS
             try:
-                if await has_endpoints(self._store) is there:
-                    return
+                are_there = await has_endpoints(self._store)
                 self._trouble.over()
+                if are_there is there:
+                    return
             except StoreError as error:
                 seconds = RETRY_SECONDS
                 if self._trouble.is_new(error):
